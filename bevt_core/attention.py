@@ -1,0 +1,97 @@
+"""Attention inside (shifted) windows of a video grid, with relative position bias.
+
+Video Swin Transformer, https://arxiv.org/abs/2106.13230, section 3.2. Everything here is a function of shapes or
+tensors; the parameters live in `swin.WindowAttention`.
+
+Legend: B batch, T H W grid, C channels, K windows, N positions in a window (t*h*w), A attention heads, D channels of a head.
+"""
+
+import functools
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Size3 = tuple[int, int, int]  # (T, H, W)
+
+
+def fit_window(grid_THW: Size3, window: Size3, shift: Size3) -> tuple[Size3, Size3]:
+    """Clip `window` to the grid, and switch the shift off on every axis that one window covers."""
+    fitted = tuple(min(size, extent) for size, extent in zip(grid_THW, window, strict=True))
+    shifted = tuple(
+        0 if size <= extent else by for size, extent, by in zip(grid_THW, window, shift, strict=True)
+    )
+    return fitted, shifted  # type: ignore[return-value]
+
+
+def pad_to_windows(x_BTHWC: Tensor, window: Size3) -> Tensor:
+    """Append zeros to T, H and W up to the next multiple of the window."""
+    pad_T, pad_H, pad_W = (-size % extent for size, extent in zip(x_BTHWC.shape[1:4], window, strict=True))
+    return F.pad(x_BTHWC, (0, 0, 0, pad_W, 0, pad_H, 0, pad_T)) if pad_T or pad_H or pad_W else x_BTHWC
+
+
+def to_windows(x_BTHWC: Tensor, window: Size3) -> Tensor:
+    """Cut the grid into windows: (B, T, H, W, C) -> (B, K, N, C)."""
+    B, T, H, W, C = x_BTHWC.shape
+    t, h, w = window
+    x = x_BTHWC.view(B, T // t, t, H // h, h, W // w, w, C).permute(0, 1, 3, 5, 2, 4, 6, 7)
+    return x.reshape(B, -1, t * h * w, C)
+
+
+def from_windows(x_BKNC: Tensor, window: Size3, grid_THW: Size3) -> Tensor:
+    """Put windows back into the grid: the inverse of `to_windows`."""
+    (B, C), (T, H, W), (t, h, w) = (x_BKNC.shape[0], x_BKNC.shape[-1]), grid_THW, window
+    x = x_BKNC.view(B, T // t, H // h, W // w, t, h, w, C).permute(0, 1, 4, 2, 5, 3, 6, 7)
+    return x.reshape(B, T, H, W, C)
+
+
+@functools.cache
+def relative_position_index(window: Size3, table_window: Size3, device: torch.device) -> Tensor:
+    """Return, for every pair of positions in `window`, the row of the bias table made for `table_window`: (N, N).
+
+    The table's rows run over the relative positions (dt, dh, dw), each axis from -(size - 1) to size - 1. A window
+    clipped to a small grid reads the rows of its true relative positions; at T = 1 those are the rows of dt = 0.
+    """
+    axes = [torch.arange(size, device=device) for size in window]
+    position_N3 = torch.cartesian_prod(*axes).view(-1, 3)
+    offset_NN3 = position_N3[:, None] - position_N3[None, :]
+    _, h, w = table_window
+    offset_NN3 = offset_NN3 + torch.tensor([size - 1 for size in table_window], device=device)
+    return offset_NN3 @ torch.tensor([(2 * h - 1) * (2 * w - 1), 2 * w - 1, 1], device=device)
+
+
+@functools.cache
+def shift_mask(grid_THW: Size3, window: Size3, shift: Size3, device: torch.device) -> Tensor:
+    """Return which pairs must not attend after a cyclic shift, as 0 or -inf: (K, N, N).
+
+    Rolling the grid brings positions from opposite borders into one window; only pairs from the same side may attend.
+    """
+    side_THW = torch.zeros(grid_THW, device=device)
+    for axis, (size, extent, by) in enumerate(zip(grid_THW, window, shift, strict=True)):
+        side = torch.zeros(size, device=device)
+        if by:
+            side[size - extent : size - by], side[size - by :] = 1, 2
+        side_THW += side.view([-1 if a == axis else 1 for a in range(3)]) * 3**axis
+    side_KN = to_windows(side_THW[None, ..., None], window)[0, :, :, 0]
+    return torch.where(side_KN[:, :, None] == side_KN[:, None, :], 0.0, -math.inf)
+
+
+def relative_position_bias(table_RA: Tensor, window: Size3, table_window: Size3) -> Tensor:
+    """Look up the bias of every pair of positions in `window`: (A, N, N)."""
+    index_NN = relative_position_index(window, table_window, table_RA.device)
+    return table_RA[index_NN.flatten()].view(*index_NN.shape, -1).permute(2, 0, 1).contiguous()
+
+
+def windowed_attention(qkv_BKNC: Tensor, bias_ANN: Tensor, mask_KNN: Tensor | None) -> Tensor:
+    """Attend inside every window: (B, K, N, 3*A*D) -> (B, K, N, A*D).
+
+    `bias_ANN` is added to the logits of all windows, `mask_KNN` to those of window k of every sample.
+    """
+    B, K, N, C3 = qkv_BKNC.shape
+    A = bias_ANN.shape[0]
+    q, k, v = qkv_BKNC.view(B, K, N, 3, A, C3 // 3 // A).permute(3, 0, 1, 4, 2, 5)
+    bias = bias_ANN if mask_KNN is None else bias_ANN + mask_KNN[:, None]
+    y_BKAND = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+    return y_BKAND.transpose(2, 3).reshape(B, K, N, C3 // 3)

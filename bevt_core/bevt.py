@@ -1,0 +1,129 @@
+"""BEVT: one encoder learns to predict the tokens of masked image patches and of masked video tubes.
+
+https://arxiv.org/abs/2112.01529, section 3. Masks are True where the model sees nothing and must predict.
+Legend: B batch, T H W grid (pixels, tubelets or tokens), C channels, N = T*H*W token positions of a sample, D width of
+the decoder, M masked positions of a batch, V vocabulary.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bevt_core.swin import init_weights
+
+Stream = Literal["video", "image"]
+
+
+class MaskedLoss(NamedTuple):
+    """Sums over the masked positions of a batch, so that micro-batches and ranks add up before anyone divides."""
+
+    loss_sum: Tensor
+    num_masked: Tensor
+    num_correct: Tensor
+
+
+class StreamBatch(NamedTuple):
+    """What one stream consumes: pixels, the tokens of every frame, the mask at tubelet resolution."""
+
+    clip_BCTHW: Tensor
+    tokens_BTHW: Tensor
+    mask_BTHW: Tensor
+
+
+def stretch_mask(mask_BTHW: Tensor, grid_THW: tuple[int, int, int]) -> Tensor:
+    """Repeat a mask to a finer grid, e.g. from 14 x 14 token positions to the stem's 56 x 56.
+
+    Raises ValueError where the grid is not a multiple of the mask.
+    """
+    if any(fine % coarse for fine, coarse in zip(grid_THW, mask_BTHW.shape[1:], strict=True)):
+        raise ValueError(
+            f"a mask of {tuple(mask_BTHW.shape[1:])} (T, H, W) cannot cover a grid of {grid_THW}: "
+            "make it at tubelet resolution, on the token grid"
+        )
+    for axis, size in enumerate(grid_THW, start=1):
+        mask_BTHW = mask_BTHW.repeat_interleave(size // mask_BTHW.shape[axis], dim=axis)
+    return mask_BTHW
+
+
+class Bevt(nn.Module):
+    """The two-stream model. Which encoder serves which stream is the `route`: {"video": "shared", "image": "shared"}
+    shares one; naming two keeps them apart.
+
+    The mask token, the final norm and the LM head are shared by the streams, as in the original code.
+    `config` is what the model was built from; saved weights carry it.
+    """
+
+    def __init__(
+        self,
+        *,
+        stems: Mapping[Stream, nn.Module],
+        encoders: Mapping[str, nn.Module],
+        route: Mapping[Stream, str],
+        decoders: Mapping[Stream, nn.Module],
+        embed_dim: int,
+        decoder_dim: int,
+        vocab_size: int,
+        config: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.stems = nn.ModuleDict(stems)
+        self.encoders = nn.ModuleDict(encoders)
+        self.decoders = nn.ModuleDict(decoders)
+        self.mask_token = nn.Parameter(torch.zeros(embed_dim))
+        self.norm = nn.LayerNorm(decoder_dim)
+        self.lm_head = nn.Linear(decoder_dim, vocab_size)
+        self.route, self.config = dict(route), dict(config)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.decoders.apply(init_weights)
+        init_weights(self.lm_head)
+
+    def forward(self, batch: Mapping[Stream, StreamBatch]) -> dict[Stream, MaskedLoss]:
+        """L_MIM and L_MVM, as sums: one entry point for both streams, so that DDP wraps a single forward."""
+        return {stream: self.masked_loss_sum(*part, stream) for stream, part in batch.items()}
+
+    def masked_loss_sum(
+        self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, stream: Stream
+    ) -> MaskedLoss:
+        """Sum the cross-entropy of the masked positions; the LM head runs on those alone.
+
+        `tokens_BTHW` has the frames' resolution in time, `mask_BTHW` the tubelets': a masked tubelet hides all its frames.
+        """
+        features_BTHWD = self.decode(clip_BCTHW, mask_BTHW, stream)
+        hidden_BTHW = stretch_mask(mask_BTHW, tokens_BTHW.shape[1:])
+        logits_MV = self.lm_head(features_BTHWD[hidden_BTHW]).float()
+        targets_M = tokens_BTHW[hidden_BTHW]
+        return MaskedLoss(
+            loss_sum=F.cross_entropy(logits_MV, targets_M, reduction="sum"),
+            num_masked=hidden_BTHW.sum(),
+            num_correct=(logits_MV.detach().argmax(dim=-1) == targets_M).sum(),
+        )
+
+    def loss(self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, stream: Stream) -> Tensor:
+        """Return the mean cross-entropy over the masked positions (equation 1 of the paper for images, 2 for videos)."""
+        result = self.masked_loss_sum(clip_BCTHW, tokens_BTHW, mask_BTHW, stream)
+        return result.loss_sum / result.num_masked
+
+    def features(
+        self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video"
+    ) -> Tensor:
+        """Return the decoder's output after the final norm, a row per token position: (B, N, D)."""
+        return self.decode(clip_BCTHW, mask_BTHW, stream).flatten(1, 3)
+
+    @torch.no_grad()
+    def predict(
+        self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video"
+    ) -> Tensor:
+        """Return the likeliest token at every position, masked or not: (B, T, H, W)."""
+        return self.lm_head(self.decode(clip_BCTHW, mask_BTHW, stream)).argmax(dim=-1)
+
+    def decode(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None, stream: Stream) -> Tensor:
+        """Stem, mask tokens, encoder, decoder, norm: (B, 3, T, H, W) pixels -> (B, T, H, W, D) on the token grid."""
+        x_BTHWC = self.stems[stream](clip_BCTHW)
+        if mask_BTHW is not None:
+            hidden_BTHW = stretch_mask(mask_BTHW, x_BTHWC.shape[1:4])
+            x_BTHWC = torch.where(hidden_BTHW[..., None], self.mask_token.to(x_BTHWC.dtype), x_BTHWC)
+        stages = self.encoders[self.route[stream]](x_BTHWC)
+        return self.norm(self.decoders[stream](stages))

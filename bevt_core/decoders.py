@@ -1,0 +1,48 @@
+"""From the encoder's stages back to the token grid (BEVT, https://arxiv.org/abs/2112.01529, section 3.2).
+
+Each stream has its own decoder. Legend: B batch, T H W grid, C channels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Upsample(nn.ConvTranspose3d):
+    """A transposed convolution whose stride is its kernel, on a channels-last grid: every position grows to a block."""
+
+    def __init__(self, in_dim: int, out_dim: int, factor_THW: tuple[int, int, int]) -> None:
+        super().__init__(in_dim, out_dim, kernel_size=factor_THW, stride=factor_THW)
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:  # type: ignore[override]
+        B, T, H, W, _ = x_BTHWC.shape
+        t, h, w = self.kernel_size
+        x = torch.einsum("bthwi,ioxyz->btxhywzo", x_BTHWC, self.weight)
+        return x.reshape(B, T * t, H * h, W * w, -1) + self.bias
+
+
+class ImageDecoder(nn.Module):
+    """Bring the last stage to the grid of the one before, and fuse the two: -> (B, T, H, W, out_dim)."""
+
+    def __init__(self, fine_dim: int, coarse_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.up_space = Upsample(coarse_dim, coarse_dim, (1, 2, 2))
+        self.fuse = nn.Linear(fine_dim + coarse_dim, out_dim)
+
+    def forward(self, stages_BTHWC: Sequence[Tensor]) -> Tensor:
+        fine_BTHWC, coarse_BTHWC = stages_BTHWC[-2:]
+        _, _, H, W, _ = fine_BTHWC.shape
+        up_BTHWC = self.up_space(coarse_BTHWC)[:, :, :H, :W]  # an odd grid was padded before its merging
+        return self.fuse(torch.cat([fine_BTHWC, up_BTHWC], dim=-1))
+
+
+class VideoDecoder(ImageDecoder):
+    """The same, then from tubelets to frames: T grows by the stem's temporal stride."""
+
+    def __init__(self, fine_dim: int, coarse_dim: int, out_dim: int, tubelet: int) -> None:
+        super().__init__(fine_dim, coarse_dim, out_dim)
+        self.up_time = Upsample(out_dim, out_dim, (tubelet, 1, 1))
+
+    def forward(self, stages_BTHWC: Sequence[Tensor]) -> Tensor:
+        return self.up_time(super().forward(stages_BTHWC))

@@ -1,0 +1,182 @@
+"""Video Swin Transformer, one class for images and videos: an image is a clip with T == 1.
+
+https://arxiv.org/abs/2106.13230, section 3. Legend: B batch, T H W grid, C channels, K windows, N positions in a window.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bevt_core.attention import (
+    Size3,
+    fit_window,
+    from_windows,
+    pad_to_windows,
+    relative_position_bias,
+    shift_mask,
+    to_windows,
+    windowed_attention,
+)
+
+
+def drop_path(x: Tensor, rate: float) -> Tensor:
+    """Zero a whole sample's residual with probability `rate`, and scale the others up (https://arxiv.org/abs/1603.09382)."""
+    kept_B = torch.rand(x.shape[0], device=x.device) >= rate
+    return x * (kept_B / (1 - rate)).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside windows; positions enter through a learned bias per relative position and head."""
+
+    def __init__(self, dim: int, num_heads: int, window: Size3) -> None:
+        super().__init__()
+        self.num_heads, self.window = num_heads, window
+        t, h, w = window
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * t - 1) * (2 * h - 1) * (2 * w - 1), num_heads)
+        )
+
+    def forward(self, x_BTHWC: Tensor, shift: Size3) -> Tensor:
+        """Attend inside the windows of the grid, rolled back by `shift`: (B, T, H, W, C) -> the same."""
+        B, T, H, W, C = x_BTHWC.shape
+        window, shift = fit_window((T, H, W), self.window, shift)
+        back = tuple(-by for by in shift)
+
+        padded_BTHWC = pad_to_windows(x_BTHWC, window)
+        grid = padded_BTHWC.shape[1:4]
+        x_BKNC = to_windows(
+            torch.roll(padded_BTHWC, back, dims=(1, 2, 3)) if any(shift) else padded_BTHWC, window
+        )
+
+        bias = relative_position_bias(self.relative_position_bias_table, window, self.window)
+        mask = shift_mask(tuple(grid), window, shift, x_BTHWC.device) if any(shift) else None
+        x_BKNC = self.proj(windowed_attention(self.qkv(x_BKNC), bias, mask))
+
+        y_BTHWC = from_windows(x_BKNC, window, tuple(grid))
+        y_BTHWC = torch.roll(y_BTHWC, shift, dims=(1, 2, 3)) if any(shift) else y_BTHWC
+        return y_BTHWC[:, :T, :H, :W]
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them, position by position."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwinBlock(nn.Module):
+    """Window attention, then an MLP, each normalised first and added to its input."""
+
+    def __init__(
+        self, dim: int, num_heads: int, window: Size3, shift: Size3, mlp_ratio: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.shift, self.drop_path = shift, drop_path
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, num_heads, window)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        drop = partial(drop_path, rate=self.drop_path) if self.training and self.drop_path else nn.Identity()
+        x_BTHWC = x_BTHWC + drop(self.attn(self.norm1(x_BTHWC), self.shift))
+        return x_BTHWC + drop(self.mlp(self.norm2(x_BTHWC)))
+
+
+class PatchMerging(nn.Module):
+    """Join each 2 x 2 neighbourhood in space: (B, T, H, W, C) -> (B, T, ceil(H/2), ceil(W/2), 2C)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        x = pad_to_windows(x_BTHWC, (1, 2, 2))
+        corners = [
+            x[:, :, row::2, col::2] for col in (0, 1) for row in (0, 1)
+        ]  # the order of the published weights
+        return self.reduction(self.norm(torch.cat(corners, dim=-1)))
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, entered through a patch merging in all stages but the first."""
+
+    def __init__(self, merge: nn.Module, blocks: Iterable[SwinBlock]) -> None:
+        super().__init__()
+        self.merge = merge
+        self.blocks = nn.ModuleList(blocks)
+
+
+class VideoSwin(nn.Module):
+    """The hierarchical encoder. It sees only the embedded grid; stems turn pixels into it.
+
+    `drop_path` is the last block's rate, growing linearly from 0 at the first block. `checkpoint_activations` trades
+    time for memory.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window: Size3 = (8, 7, 7),
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        dims = [embed_dim * 2**i for i in range(len(depths))]
+        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        no_shift, half_window = (0, 0, 0), (window[0] // 2, window[1] // 2, window[2] // 2)
+
+        self.stages = nn.ModuleList()
+        for i, (dim, depth, heads) in enumerate(zip(dims, depths, num_heads, strict=True)):
+            first_block = sum(depths[:i])
+            blocks = [
+                SwinBlock(
+                    dim, heads, window, half_window if j % 2 else no_shift, mlp_ratio, rates[first_block + j]
+                )
+                for j in range(depth)
+            ]
+            self.stages.append(Stage(PatchMerging(dims[i - 1]) if i else nn.Identity(), blocks))
+        self.stage_dims = tuple(dims)
+        self.checkpointed_stages: frozenset[int] = frozenset()
+        self.apply(init_weights)
+
+    def checkpoint_activations(self, stages: Iterable[int]) -> None:
+        """Keep only the inputs of the blocks in these stages, and run the blocks again in the backward pass."""
+        self.checkpointed_stages = frozenset(stages)
+
+    def forward(self, x_BTHWC: Tensor) -> list[Tensor]:
+        """Return the output of every stage, finest first, each (B, T, H_i, W_i, C_i)."""
+        outputs = []
+        for i, stage in enumerate(self.stages):
+            x_BTHWC = stage.merge(x_BTHWC)
+            for block in stage.blocks:
+                if i in self.checkpointed_stages and torch.is_grad_enabled():
+                    x_BTHWC = checkpoint(block, x_BTHWC, use_reentrant=False)
+                else:
+                    x_BTHWC = block(x_BTHWC)
+            outputs.append(x_BTHWC)
+        return outputs
+
+
+def init_weights(module: nn.Module) -> None:
+    """Draw weights as Swin does: truncated normals of deviation 0.02, zero biases, norms at identity."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, WindowAttention):
+        nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
