@@ -8,7 +8,7 @@ import numpy as np
 def rng_for(*key: object) -> np.random.Generator:
     """Return the generator that belongs to `key`, e.g. `rng_for(seed, epoch, sample_id)`.
 
-    Equal keys give equal streams on every machine; the key's parts need a stable `repr` (numbers, strings, tuples).
+    Equal keys give equal streams on every machine. The parts need a stable `repr`: numbers, strings, tuples.
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

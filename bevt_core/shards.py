@@ -1,0 +1,435 @@
+"""The dataset on disk, format version 1: writer and reader side by side (layout: docs/format.md, DESIGN 3).
+
+    <dataset>/frames/{plan.json, sources.parquet, dataset.json}
+    <dataset>/frames/part-00000/{frames.zarr, index.parquet, rejected.parquet, commit.json}
+    <dataset>/tokens/<name>/{plan.json, part-00000.parquet, part-00000.json, dataset.json}
+
+A part's bytes are a function of what is put in; a commit or a `dataset.json` is written last. Presence is read from
+Parquet and commits, never from Zarr, where a missing chunk reads as zeros.
+"""
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from bevt_core.files import read_record, sha256_of, staged_folder, write_atomic, write_record
+from bevt_core.views import decode_jpeg
+from schemas.errors import UserError
+from schemas.frames import (
+    INDEX_SCHEMA,
+    REJECTED_SCHEMA,
+    SOURCES_SCHEMA,
+    FileDigest,
+    FramePartCommit,
+    FrameStoreManifest,
+    Plan,
+    SourceItem,
+)
+from schemas.tokens import TokenPartCommit, TokenPlan, TokenSetManifest, token_schema
+from schemas.views import View
+
+CHUNK_BYTES = (
+    128 << 10
+)  # the unit of a read and of a crc32c; 64 KiB and 256 KiB read slower (benchmarks/zarr_chunks.py)
+SHARD_BYTES = 64 << 20  # the unit of a file
+_TOKENS_COLUMN = "tokens.list.element.list.element"
+
+
+@dataclass(frozen=True)
+class FrameSample:
+    """The stored frames of one source, and where they come from."""
+
+    source: str
+    label: int | None
+    jpegs: list[bytes]
+    frame_indices: list[int]
+    times_s: list[float]
+    height: int
+    width: int
+    decoder: str
+    decoder_version: str
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A source that could not be used, and why."""
+
+    source: str
+    label: int | None
+    stage: str
+    reason: str
+    message: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class PartView:
+    """One view of all samples of a part, in index order: the geometry and the tokens, uint16 (F, rows, columns)."""
+
+    views: list[View]
+    tokens: list[np.ndarray]
+
+
+def part_name(part: int) -> str:
+    return f"part-{part:05d}"
+
+
+# ---- the frame store: writing --------------------------------------------------------------------
+
+
+def write_plan(frames_dir: Path, plan: Plan, items: Sequence[SourceItem]) -> None:
+    """Write `sources.parquet` and then `plan.json`. `items` are in the order in which they are cut into parts."""
+    write_atomic(frames_dir / "sources.parquet", _parquet_bytes(_sources_table(items)))
+    write_record(frames_dir / "plan.json", plan)
+
+
+def read_plan(frames_dir: Path) -> Plan | None:
+    return read_record(frames_dir / "plan.json", Plan)
+
+
+def read_sources(frames_dir: Path) -> list[SourceItem]:
+    rows = pq.read_table(frames_dir / "sources.parquet").to_pylist()
+    return [SourceItem(**row) for row in rows]
+
+
+def sources_digest(items: Sequence[SourceItem]) -> str:
+    """sha256 over the items in their order; what `Plan.sources_digest` holds."""
+    lines = "".join(f"{item.source}\0{item.kind}\0{item.label}\n" for item in items)
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+
+
+def write_frame_part(
+    frames_dir: Path, part: int, samples: Sequence[FrameSample], rejected: Sequence[Rejected], plan: Plan
+) -> FramePartCommit:
+    """Write part `part` with its commit, all at once; where another writer committed it first, its copy stays."""
+    with staged_folder(frames_dir / part_name(part)) as staging:
+        jpegs = [jpeg for sample in samples for jpeg in sample.jpegs]
+        _write_jpegs(staging / "frames.zarr", jpegs)
+        pq.write_table(_index_table(samples), staging / "index.parquet", compression="zstd")
+        pq.write_table(_rejected_table(rejected), staging / "rejected.parquet", compression="zstd")
+        names = sorted(str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file())
+        commit = FramePartCommit(
+            part=part,
+            num_sources=len(samples) + len(rejected),
+            num_samples=len(samples),
+            num_frames=len(jpegs),
+            num_rejected=len(rejected),
+            plan_digest=plan.digest(),
+            files={name: _digest_file(staging / name) for name in names},
+        )
+        write_record(staging / "commit.json", commit)
+    return commit
+
+
+def read_frame_commit(frames_dir: Path, part: int, plan_digest: str) -> FramePartCommit | None:
+    """The commit of a part that is done for this plan: its files are there with their sizes. Else None."""
+    folder = frames_dir / part_name(part)
+    commit = read_record(folder / "commit.json", FramePartCommit)
+    if commit is None or commit.plan_digest != plan_digest:
+        return None
+    whole = all(_size_of(folder / name) == digest.num_bytes for name, digest in commit.files.items())
+    return commit if whole else None
+
+
+def write_frame_manifest(frames_dir: Path, plan: Plan, commits: Sequence[FramePartCommit]) -> FrameStoreManifest:
+    """Write `dataset.json` from the commits of all parts, in order."""
+    rejected: dict[str, int] = {}
+    for commit in commits:
+        if commit.num_rejected:
+            reasons = pq.read_table(frames_dir / part_name(commit.part) / "rejected.parquet", columns=["reason"])
+            for reason in reasons["reason"].to_pylist():
+                rejected[reason] = rejected.get(reason, 0) + 1
+    manifest = FrameStoreManifest(
+        dataset=plan.dataset,
+        split=plan.split,
+        classes=plan.classes,
+        pool=plan.pool,
+        seed=plan.seed,
+        plan_digest=plan.digest(),
+        num_parts=plan.num_parts,
+        num_sources=sum(commit.num_sources for commit in commits),
+        num_samples=sum(commit.num_samples for commit in commits),
+        num_frames=sum(commit.num_frames for commit in commits),
+        rejected=dict(sorted(rejected.items())),
+        parts_digest=_digest_of([commit.digest() for commit in commits]),
+    )
+    write_record(frames_dir / "dataset.json", manifest)
+    return manifest
+
+
+def _write_jpegs(path: Path, jpegs: Sequence[bytes]) -> None:
+    offsets = np.zeros(len(jpegs) + 1, dtype=np.int64)
+    np.cumsum([len(jpeg) for jpeg in jpegs], out=offsets[1:])
+    stream = np.frombuffer(b"".join(jpegs), dtype=np.uint8)
+    shard_bytes = min(SHARD_BYTES, max(1, -(-len(stream) // CHUNK_BYTES)) * CHUNK_BYTES)
+    group = zarr.create_group(path, zarr_format=3)
+    for name, values, chunk, shard in (
+        ("jpeg", stream, CHUNK_BYTES, shard_bytes),
+        ("offsets", offsets, len(offsets), None),
+    ):
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=(chunk,),
+            shards=None if shard is None else (shard,),
+            compressors=[Crc32cCodec()],
+            filters=None,
+            fill_value=0,
+        )
+        array[:] = values
+
+
+def _index_table(samples: Sequence[FrameSample]) -> pa.Table:
+    starts = np.cumsum([0] + [len(sample.jpegs) for sample in samples])
+    rows = [
+        {
+            "sample_id": sample.source,
+            "source": sample.source,
+            "label": sample.label,
+            "num_frames": len(sample.jpegs),
+            "frame_start": int(start),
+            "frame_indices": sample.frame_indices,
+            "times_s": sample.times_s,
+            "height": sample.height,
+            "width": sample.width,
+            "decoder": sample.decoder,
+            "decoder_version": sample.decoder_version,
+            "warnings": sample.warnings,
+        }
+        for sample, start in zip(samples, starts, strict=False)
+    ]
+    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+
+
+def _rejected_table(rejected: Sequence[Rejected]) -> pa.Table:
+    return pa.Table.from_pylist([vars(row) for row in rejected], schema=REJECTED_SCHEMA)
+
+
+def _sources_table(items: Sequence[SourceItem]) -> pa.Table:
+    return pa.Table.from_pylist([item.model_dump() for item in items], schema=SOURCES_SCHEMA)
+
+
+# ---- the frame store: reading --------------------------------------------------------------------
+
+
+class FrameStore:
+    """Read a finished frame store. Arrays open lazily, once per process, so it may be pickled into workers."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        manifest = read_record(self.path / "dataset.json", FrameStoreManifest)
+        if manifest is None:
+            raise UserError(_unfinished(self.path, "frame store"))
+        self.manifest = manifest
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest()
+
+    @functools.cached_property
+    def index(self) -> pa.Table:
+        """All samples: the columns of INDEX_SCHEMA and `part`, in (part, row) order."""
+        tables = []
+        for part in range(self.manifest.num_parts):
+            table = pq.read_table(self.path / part_name(part) / "index.parquet")
+            tables.append(table.append_column("part", pa.array(np.full(len(table), part, dtype=np.int32))))
+        return pa.concat_tables(tables).combine_chunks()
+
+    def read_jpegs(self, part: int, first: int, count: int) -> list[np.ndarray]:
+        """The bytes of `count` frames from position `first` of the part: one contiguous range."""
+        jpeg, offsets = _open_part(str(self.path / part_name(part) / "frames.zarr"))
+        bounds = offsets[first : first + count + 1]
+        if len(bounds) != count + 1:
+            raise IndexError(f"{self.path}, {part_name(part)}: frames {first}..{first + count} of {len(offsets) - 1}")
+        data = jpeg[bounds[0] : bounds[-1]]
+        return [data[a - bounds[0] : b - bounds[0]] for a, b in itertools.pairwise(bounds)]
+
+    def read_frames(self, part: int, first: int, count: int) -> list[np.ndarray]:
+        """`read_jpegs`, decoded: RGB uint8 (H, W, 3)."""
+        return [decode_jpeg(data) for data in self.read_jpegs(part, first, count)]
+
+
+@functools.lru_cache(maxsize=64)
+def _open_part(path: str) -> tuple[zarr.Array, np.ndarray]:
+    group = zarr.open_group(path, mode="r")
+    return group["jpeg"], group["offsets"][:]
+
+
+# ---- the token set: writing ----------------------------------------------------------------------
+
+
+def write_token_part(
+    tokens_dir: Path,
+    frames: FramePartCommit,
+    sample_ids: Sequence[str],
+    rows: Sequence[PartView],
+    plan: TokenPlan,
+) -> TokenPartCommit:
+    """Write the tokens of the frame part `frames`, and their commit. `rows[v]` is view `v` of all its samples."""
+    part = frames.part
+    schema = token_schema(plan.tokenizer.grid)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=["jitter.list.element.op"],
+        column_encoding={_TOKENS_COLUMN: "BYTE_STREAM_SPLIT"},  # 320 bytes per 14x14 frame (docs/log.md)
+    ) as writer:
+        for view, row in enumerate(rows):
+            table = _token_table(schema, sample_ids, view, row)
+            writer.write_table(table, row_group_size=max(1, len(table)))
+    data = sink.getvalue().to_pybytes()
+    commit = TokenPartCommit(
+        part=part,
+        num_samples=len(sample_ids),
+        num_rows=len(sample_ids) * len(rows),
+        sha256=hashlib.sha256(data).hexdigest(),
+        num_bytes=len(data),
+        frames_commit=frames.digest(),
+        token_plan=plan.digest(),
+    )
+    write_atomic(tokens_dir / f"{part_name(part)}.parquet", data)
+    write_record(tokens_dir / f"{part_name(part)}.json", commit)
+    return commit
+
+
+def read_token_commit(tokens_dir: Path, frames: FramePartCommit, plan_digest: str) -> TokenPartCommit | None:
+    """The commit of a token part that is done for this plan and frame part, with its file in its size. Else None."""
+    name = part_name(frames.part)
+    commit = read_record(tokens_dir / f"{name}.json", TokenPartCommit)
+    if commit is None or commit.token_plan != plan_digest or commit.frames_commit != frames.digest():
+        return None
+    return commit if _size_of(tokens_dir / f"{name}.parquet") == commit.num_bytes else None
+
+
+def read_token_plan(tokens_dir: Path) -> TokenPlan | None:
+    return read_record(tokens_dir / "plan.json", TokenPlan)
+
+
+def write_token_plan(tokens_dir: Path, plan: TokenPlan) -> None:
+    write_record(tokens_dir / "plan.json", plan)
+
+
+def write_token_manifest(
+    tokens_dir: Path, plan: TokenPlan, frames: FrameStoreManifest, commits: Sequence[TokenPartCommit]
+) -> TokenSetManifest:
+    """Write the token set's `dataset.json` from the commits of all parts, in order."""
+    manifest = TokenSetManifest(
+        name=plan.name,
+        tokenizer=plan.tokenizer,
+        views=plan.views,
+        frames_digest=frames.digest(),
+        num_parts=len(commits),
+        num_samples=frames.num_samples,
+        num_frames=frames.num_frames,
+        parts_digest=_digest_of([commit.digest() for commit in commits]),
+    )
+    write_record(tokens_dir / "dataset.json", manifest)
+    return manifest
+
+
+def _token_table(schema: pa.Schema, sample_ids: Sequence[str], view: int, row: PartView) -> pa.Table:
+    grid = schema.field("tokens").type.value_type.list_size
+    lengths = [len(tokens) for tokens in row.tokens]
+    flat = np.concatenate([tokens.reshape(-1) for tokens in row.tokens]) if row.tokens else np.zeros(0, np.uint16)
+    frames = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.uint16()), grid)
+    columns = {
+        "sample_id": pa.array(sample_ids, pa.string()),
+        "view": pa.array(np.full(len(sample_ids), view, np.int32)),
+        **{
+            name: pa.array([getattr(v, name) for v in row.views], schema.field(name).type)
+            for name in ("short_side_px", "top_px", "left_px", "crop_px", "flip")
+        },
+        "jitter": pa.array(
+            [[{"op": op, "factor": factor} for op, factor in v.jitter] for v in row.views],
+            schema.field("jitter").type,
+        ),
+        "tokens": pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), frames),
+    }
+    return pa.table(columns, schema=schema)
+
+
+# ---- the token set: reading ----------------------------------------------------------------------
+
+
+class TokenSet:
+    """Read a finished token set and the frame store that it belongs to. May be pickled into workers."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        manifest = read_record(self.path / "dataset.json", TokenSetManifest)
+        if manifest is None:
+            raise UserError(_unfinished(self.path, "token set"))
+        self.manifest = manifest
+        self.frames = FrameStore(self.path.parent.parent / "frames")
+        if self.frames.digest != manifest.frames_digest:
+            raise UserError(
+                f"{self.path}: made from the frame store {manifest.frames_digest[:12]}, but {self.frames.path} is now "
+                f"{self.frames.digest[:12]}; tokenize it again under another --out or with --overwrite"
+            )
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest()
+
+    def read_view(self, part: int, view: int) -> PartView:
+        """View `view` of all samples of the part: reads one row group."""
+        path = self.path / f"{part_name(part)}.parquet"
+        with pq.ParquetFile(path) as file:
+            table = file.read_row_group(view)
+        column = table["tokens"].combine_chunks()
+        rows, columns = self.manifest.tokenizer.grid
+        flat = column.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, rows, columns)
+        bounds = column.offsets.to_numpy() - column.offsets[0].as_py()
+        tokens = [flat[a:b] for a, b in itertools.pairwise(bounds)]
+        return PartView(views=_views_of(table), tokens=tokens)
+
+
+def _views_of(table: pa.Table) -> list[View]:
+    names = ["short_side_px", "top_px", "left_px", "crop_px", "flip"]
+    rows = table.select(names).to_pylist()
+    jitters = table["jitter"].to_pylist()
+    return [
+        View(**row, jitter=tuple((step["op"], step["factor"]) for step in jitter))
+        for row, jitter in zip(rows, jitters, strict=True)
+    ]
+
+
+# ---- both ----------------------------------------------------------------------------------------
+
+
+def _unfinished(path: Path, what: str) -> str:
+    if not path.is_dir():
+        return f"{path}: no such {what}; make one with `bevt tokenize --out ...`"
+    return f"{path}: no dataset.json, so this {what} is not finished; run the same `bevt tokenize` command again"
+
+
+def _parquet_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _digest_file(path: Path) -> FileDigest:
+    return FileDigest(sha256=sha256_of(path), num_bytes=path.stat().st_size)
+
+
+def _digest_of(digests: Sequence[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1

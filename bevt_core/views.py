@@ -1,0 +1,111 @@
+"""Draw spatial views once, replay them for ever: the pixels that are tokenized are the pixels that are trained on.
+
+Both sides call `apply_view` on the decoded bytes of the stored JPEG. All resampling is Pillow's on uint8, which is
+integer arithmetic: the same bits on every machine.
+"""
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageEnhance
+
+from bevt_core.rng import rng_for
+from schemas.views import JitterOp, View, ViewSpec
+
+_ENHANCERS = {
+    "brightness": ImageEnhance.Brightness,
+    "contrast": ImageEnhance.Contrast,
+    "saturation": ImageEnhance.Color,
+}
+_JITTER_OPS: tuple[JitterOp, ...] = ("brightness", "contrast", "saturation")
+
+
+def draw_view(spec: ViewSpec, sample_id: str, index: int, height: int, width: int) -> View:
+    """View `index` of the sample, for stored frames of `height` x `width` px.
+
+    View 0 is the centre crop at the smallest scale, unflipped, unjittered. A function of (spec.seed, sample_id, index)
+    and the sizes, so more views may be added later without changing the ones that exist.
+    """
+    if not 0 <= index < spec.num_views:
+        raise ValueError(f"view {index} of a spec with {spec.num_views} views")
+    if index == 0:
+        scaled_h, scaled_w = scaled_size(height, width, spec.short_side_min_px)
+        top_px, left_px = (scaled_h - spec.crop_px) // 2, (scaled_w - spec.crop_px) // 2
+        return View(
+            short_side_px=spec.short_side_min_px,
+            top_px=top_px,
+            left_px=left_px,
+            crop_px=spec.crop_px,
+            flip=False,
+        )
+    rng = rng_for("view", spec.seed, sample_id, index)
+    short_side_px = int(rng.integers(spec.short_side_min_px, spec.short_side_max_px + 1))
+    scaled_h, scaled_w = scaled_size(height, width, short_side_px)
+    top_px = int(rng.integers(0, scaled_h - spec.crop_px + 1))
+    left_px = int(rng.integers(0, scaled_w - spec.crop_px + 1))
+    flip = bool(rng.random() < spec.flip_share)
+    jitter: tuple[tuple[JitterOp, float], ...] = ()
+    if spec.jitter > 0:  # torchvision ColorJitter: factor uniform in 1 -+ strength, operations in random order
+        order = rng.permutation(len(_JITTER_OPS))
+        factors = rng.uniform(1 - spec.jitter, 1 + spec.jitter, size=len(_JITTER_OPS))
+        jitter = tuple((_JITTER_OPS[i], float(factors[i])) for i in order)
+    return View(
+        short_side_px=short_side_px,
+        top_px=top_px,
+        left_px=left_px,
+        crop_px=spec.crop_px,
+        flip=flip,
+        jitter=jitter,
+    )
+
+
+def apply_view(frame_HWC: np.ndarray, view: View) -> np.ndarray:
+    """The view of one decoded frame: uint8 (H, W, 3) -> uint8 (crop_px, crop_px, 3).
+
+    Jitter comes first, on the whole frame: contrast depends on the mean of the uncropped picture, as in the original.
+    Scaling and cropping are one bicubic resampling of the crop's box, so only the crop's pixels are computed.
+    """
+    image = Image.fromarray(frame_HWC)
+    for op, factor in view.jitter:
+        image = _ENHANCERS[op](image).enhance(factor)
+    height, width = frame_HWC.shape[:2]
+    scaled_h, scaled_w = scaled_size(height, width, view.short_side_px)
+    bottom_px, right_px = view.top_px + view.crop_px, view.left_px + view.crop_px
+    box = (
+        view.left_px * width / scaled_w,
+        view.top_px * height / scaled_h,
+        min(right_px * width / scaled_w, width),
+        min(bottom_px * height / scaled_h, height),
+    )
+    crop = np.asarray(image.resize((view.crop_px, view.crop_px), Image.Resampling.BICUBIC, box=box))
+    return np.ascontiguousarray(crop[:, ::-1]) if view.flip else crop
+
+
+def halve(frame_HWC: np.ndarray, input_px: int) -> np.ndarray:
+    """The tokenizer's input: the square view scaled to `input_px` with Lanczos on uint8 (original: 224 -> 112)."""
+    return np.asarray(Image.fromarray(frame_HWC).resize((input_px, input_px), Image.Resampling.LANCZOS))
+
+
+def scaled_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
+    """(height, width) scaled so that the short side is `short_side_px`, the long side rounded."""
+    if height <= width:
+        return short_side_px, max(short_side_px, round(width * short_side_px / height))
+    return max(short_side_px, round(height * short_side_px / width)), short_side_px
+
+
+def shrink_short_side(frame_HWC: np.ndarray, short_side_px: int) -> np.ndarray:
+    """Scale a frame down to the short side, bicubic with antialiasing; a smaller frame is returned as it is."""
+    height, width = frame_HWC.shape[:2]
+    if min(height, width) <= short_side_px:
+        return frame_HWC
+    scaled_h, scaled_w = scaled_size(height, width, short_side_px)
+    return np.asarray(Image.fromarray(frame_HWC).resize((scaled_w, scaled_h), Image.Resampling.BICUBIC))
+
+
+def encode_jpeg(frame_HWC: np.ndarray, quality: int) -> bytes:
+    """JPEG 4:2:0 of an RGB frame (libjpeg-turbo)."""
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(frame_HWC), quality=quality, colorsubsampling="420")
+
+
+def decode_jpeg(data: bytes | memoryview | np.ndarray) -> np.ndarray:
+    """RGB uint8 (H, W, 3), with the accurate DCT and upsampling: the fast ones may differ between machines."""
+    return simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)

@@ -1,0 +1,27 @@
+"""The base of every record: frozen, strict about unknown keys, and with one canonical JSON form and digest."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+FORMAT_VERSION = 1
+
+
+class Record(BaseModel):
+    """A frozen fact. Unknown keys are errors; `digest()` is stable across processes and machines."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def canonical_json(self) -> str:
+        """Sorted keys, no spaces: the bytes that are hashed."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """sha256 of `canonical_json`, in hex."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

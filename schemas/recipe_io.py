@@ -1,0 +1,168 @@
+"""Recipes on disk: complete YAML files, `base:` for a few lines over another one, `--set a.b=c` on top.
+
+A typo names the key and the nearest valid one.
+"""
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from schemas.errors import UserError
+from schemas.recipes import AnyRecipe, FinetuneRecipe, PretrainRecipe, TokenizeRecipe, TokenizerRecipe
+
+Recipe = TokenizeRecipe | PretrainRecipe | FinetuneRecipe | TokenizerRecipe
+KINDS: dict[str, type[Recipe]] = {
+    "tokenize": TokenizeRecipe,
+    "pretrain": PretrainRecipe,
+    "finetune": FinetuneRecipe,
+    "tokenizer": TokenizerRecipe,
+}
+
+
+def load_recipe(name: str, directory: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Load the recipe `name` (a file name without `.yaml` in `directory`, or a path) and apply `a.b=c` overrides.
+
+    Raises UserError for an unknown recipe, key or value, with the nearest valid name.
+    """
+    data = _read(name, directory, seen=())
+    for override in overrides:
+        _override(data, override, name)
+    return parse_recipe(data, where=name)
+
+
+def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
+    """Validate the complete recipe `data`; `where` is what error messages call it."""
+    kind = data.get("kind")
+    if kind not in KINDS:
+        raise UserError(f"{where}: kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    _check_keys(KINDS[kind], data, where, prefix="")
+    try:
+        return typing.cast(Recipe, TypeAdapter(AnyRecipe).validate_python(data))
+    except ValidationError as error:
+        raise UserError(f"{where}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """One line per problem of a pydantic error: the key, what was given, what is wrong."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"] if part not in KINDS)
+        given = "" if problem["type"] == "missing" else f" (given {problem['input']!r})"
+        lines.append(f"{key or 'recipe'}: {problem['msg']}{given}")
+    return "; ".join(lines)
+
+
+def recipe_names(directory: Path) -> list[str]:
+    return sorted(path.stem for path in directory.glob("*.yaml"))
+
+
+def to_yaml(recipe: BaseModel) -> str:
+    """The resolved recipe as YAML, in the order of its fields."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else directory / f"{name}.yaml"
+    if not path.is_file():
+        known = recipe_names(directory)
+        raise UserError(
+            f"no recipe {name!r}; {nearest(name, known)}known: {', '.join(known)}, or the path of a .yaml file"
+        )
+    if path in seen:
+        raise UserError(f"{path}: `base` leads back to itself")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    return _merge(_read(base, path.parent, (*seen, path)), data)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on `base`, mappings key by key. A mapping of another `kind` replaces: its keys mean other things."""
+    if "kind" in over and over["kind"] != base.get("kind"):
+        return over
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _override(data: dict[str, Any], override: str, where: str) -> None:
+    """Apply `a.b=c` in place; the value is YAML."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {override!r}: expected KEY=VALUE with dots between keys, such as optim.lr=3e-4")
+    *parents, last = path.split(".")
+    target = data
+    for key in parents:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set {override}: {key!r} in {where} is a value, not a group of keys")
+    target[last] = _value(text)
+
+
+def _value(text: str) -> Any:
+    """YAML, and `3e-4` as the number that it is (YAML 1.1 reads it as a string)."""
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _check_keys(model: type[BaseModel], data: dict[str, Any], where: str, prefix: str) -> None:
+    """Raise for the first key that `model` does not have, with the nearest that it has."""
+    for key, value in data.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            known = list(model.model_fields)
+            raise UserError(
+                f"{where}: unknown key {prefix + key!r}; {nearest(key, known)}known here: {', '.join(known)}"
+            )
+        if isinstance(value, dict):
+            for inner, item, inner_prefix in _models_in(field.annotation, value, f"{prefix}{key}."):
+                _check_keys(inner, item, where, inner_prefix)
+
+
+def _models_in(
+    annotation: Any, value: dict[str, Any], prefix: str
+) -> list[tuple[type[BaseModel], dict[str, Any], str]]:
+    """The (model, mapping, prefix) triples in `value`: of a model itself, a union by `kind`, or a dict of models."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _models_in(arguments[0], value, prefix)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, value, prefix)]
+    if origin in (typing.Union, types.UnionType):
+        models = [a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)]
+        chosen = [m for m in models if _kind_of(m) == value.get("kind")] or models[:1]
+        return [(m, value, prefix) for m in chosen[:1]]
+    if origin is dict:
+        items = [(key, item) for key, item in value.items() if isinstance(item, dict)]
+        return [triple for key, item in items for triple in _models_in(arguments[1], item, f"{prefix}{key}.")]
+    return []
+
+
+def _kind_of(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return typing.get_args(field.annotation)[0] if field else None
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`did you mean 'x'? ` or nothing."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}? " if close else ""

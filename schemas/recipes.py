@@ -1,0 +1,211 @@
+"""Recipes: everything that decides the numbers of a run, complete, in one YAML file. Sources beside the numbers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.base import Record
+from schemas.frames import PoolSpec
+from schemas.views import ViewSpec
+
+Stream = Literal["video", "image"]
+
+
+# ---- pipeline ------------------------------------------------------------------------------------
+
+
+class TokenizeRecipe(Record):
+    """Raw data -> frame store + token set."""
+
+    kind: Literal["tokenize"]
+    title: str
+    dataset: str  # a key of pipeline.sources.SOURCES
+    split: str
+    root: str  # where the raw files are
+    out: str  # where frames/ and tokens/ go
+    tokenizer: str  # a name or a tokenizer directory
+    pool: PoolSpec
+    views: ViewSpec
+    seed: int
+    sources_per_part: int = Field(ge=1)
+    batch_frames: int = Field(ge=1)  # frames per tokenizer call; does not change the tokens
+    decode_timeout_s: float = Field(gt=0)  # per source; what takes longer is rejected
+    attempts: int = Field(ge=1)  # tries per source before it is rejected for a time-out or a crash
+
+
+# ---- model ---------------------------------------------------------------------------------------
+
+
+class SwinConfig(Record):
+    """Video Swin; an image is a clip with T = 1."""
+
+    kind: Literal["swin"]
+    patch: tuple[int, int, int]  # frames, rows, columns
+    embed_dim: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    window: tuple[int, int, int]
+    drop_path: float = Field(ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _one_head_count_per_stage(self) -> "SwinConfig":
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError(f"depths {self.depths} and num_heads {self.num_heads} must have the same length")
+        return self
+
+
+class BevtConfig(Record):
+    """The two-stream model."""
+
+    encoder: SwinConfig
+    vocab_size: int
+    share_encoder: Literal["shared", "separate"]  # paper section 3.3: one encoder for both streams
+
+
+# ---- masks ---------------------------------------------------------------------------------------
+
+
+class TubeMask(Record):
+    """Blockwise mask held over a tube in time (paper section 3.2)."""
+
+    kind: Literal["tube"]
+    ratio: float = Field(gt=0.0, lt=1.0)  # of the positions of a masked tubelet
+    min_block: int = 16  # positions
+    length_share: tuple[float, float] = (0.5, 1.0)  # of the clip's tubelets
+
+
+class BlockMask(Record):
+    """Blockwise mask of an image (BEiT)."""
+
+    kind: Literal["block"]
+    ratio: float = Field(gt=0.0, lt=1.0)
+    min_block: int = 16
+
+
+MaskConfig = Annotated[TubeMask | BlockMask, Field(discriminator="kind")]
+
+
+# ---- optimisation --------------------------------------------------------------------------------
+
+
+class OptimConfig(Record):
+    """AdamW with the original's parameter groups, linear warm-up and cosine decay per step."""
+
+    lr: float = Field(gt=0.0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = Field(ge=0.0)
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    backbone_lr_share: float = Field(default=1.0, gt=0.0, le=1.0)  # SSv2 fine-tuning: 0.1
+    warmup_epochs: float = Field(ge=0.0)
+    warmup_start: float = Field(default=0.1, ge=0.0, le=1.0)  # share of lr at step 0; mmcv's default
+    final_lr_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    clip_grad_norm: float | None = None
+
+
+class LoopConfig(Record):
+    """How a run is executed. Nothing here but `seed`, `precision` and `epochs` may change its numbers."""
+
+    epochs: float = Field(gt=0.0)  # of the longest-named stream: video where there is one
+    max_steps: int | None = None  # stop early; the schedule still follows `epochs`
+    seed: int
+    precision: Literal["fp32", "bf16", "fp16"]
+    micro_batches: int = Field(default=1, ge=1)  # gradient accumulation: parts that a rank's batch is cut into
+    num_workers: int = Field(ge=0)  # loader processes per rank
+    checkpoint_every: int = Field(ge=1)  # steps
+    keep_checkpoints: int = Field(default=2, ge=1)
+    log_every: int = Field(default=1, ge=1)  # steps per printed line; the JSON log has every step
+    activation_checkpointing: bool = False
+    compile: bool = False
+    max_bad_steps: int = Field(default=3, ge=0)  # consecutive steps without a finite gradient before the run stops
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+class StreamConfig(Record):
+    """One stream of pretraining: a token set and how clips of it are drawn."""
+
+    tokens: str  # directory of the token set
+    global_batch: int = Field(ge=1)  # clips per optimizer step, all ranks together
+    clip_frames: int = Field(ge=1)  # pool frames per clip; the pool's stride is the interval
+    loss_weight: float = 1.0  # lambda in L = L_MIM + lambda L_MVM is that of the video stream
+    window_parts: int = Field(default=8, ge=1)  # samples are shuffled inside a window of so many parts
+    mask: MaskConfig
+
+
+class PretrainRecipe(Record):
+    """BEVT-I (image only), BEVT-V (video only) or joint: decided by the streams that are present."""
+
+    kind: Literal["pretrain"]
+    title: str
+    init: str | None = None  # checkpoint: BEVT-I for the joint stage
+    model: BevtConfig
+    streams: dict[Stream, StreamConfig] = Field(min_length=1)
+    optim: OptimConfig
+    loop: LoopConfig
+
+
+class ClipSampling(Record):
+    """Which frames of a video a clip takes: `dense` is the original's SampleFrames, `uniform` its frame_uniform."""
+
+    kind: Literal["dense", "uniform"]
+    frames: int = Field(ge=1)
+    interval: int = Field(ge=1)  # in frames of the source; ignored by `uniform`
+
+
+class AugmentConfig(Record):
+    """Training-time augmentation of fine-tuning, the same for all frames of a clip."""
+
+    crop_px: int
+    area_share: tuple[float, float] = (0.08, 1.0)  # RandomResizedCrop
+    aspect: tuple[float, float] = (0.75, 4 / 3)
+    flip_share: float = Field(ge=0.0, le=1.0)
+
+
+class EvalViews(Record):
+    """Multi-view testing: temporal clips x spatial crops, scores averaged."""
+
+    clips: int = Field(ge=1)
+    crops: Literal[1, 3]
+    short_side_px: int
+
+
+class FinetuneRecipe(Record):
+    """Supervised classification from a pretrained checkpoint or from scratch."""
+
+    kind: Literal["finetune"]
+    title: str
+    dataset: str
+    root: str
+    init: str | None = None
+    encoder: SwinConfig
+    head_dropout: float = Field(ge=0.0, lt=1.0)
+    sampling: ClipSampling
+    augment: AugmentConfig
+    views: EvalViews
+    val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out per class where the data has no split of its own
+    global_batch: int = Field(ge=1)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    optim: OptimConfig
+    loop: LoopConfig
+
+
+class TokenizerRecipe(Record):
+    """Training of a tokenizer on the frames of one or more frame stores."""
+
+    kind: Literal["tokenizer"]
+    title: str
+    preset: str  # a key of bevt_core.tokenizers' presets: the architecture
+    frames: tuple[str, ...]  # frame stores, or folders of pictures and videos' frames already in a store
+    input_px: int
+    global_batch: int = Field(ge=1)
+    samples_per_epoch: int = Field(ge=1)  # random crops drawn in one epoch
+    temperature: tuple[float, float]  # Gumbel-softmax, first -> last (Ramesh et al. 2021: 1 -> 1/16)
+    kl_weight: tuple[float, float]  # first -> last
+    recon: Literal["mse", "logit-laplace"]
+    optim: OptimConfig
+    loop: LoopConfig
+
+
+AnyRecipe = Annotated[TokenizeRecipe | PretrainRecipe | FinetuneRecipe | TokenizerRecipe, Field(discriminator="kind")]

@@ -1,0 +1,74 @@
+"""Token sets: which tokenizer made them, from which views of which frame store."""
+
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from schemas.base import FORMAT_VERSION, Record
+from schemas.views import ViewSpec
+
+
+class TokenizerIdentity(Record):
+    """What must be equal for two token maps to be comparable."""
+
+    name: str
+    weights_sha256: str
+    vocab_size: int = Field(ge=2, le=65536)
+    grid: tuple[int, int]  # tokens per frame: rows, columns
+    input_px: int  # side of the square frame that the tokenizer reads
+    dtype: str
+    device_kind: str  # "cpu" or the GPU's name
+
+
+class TokenPlan(Record):
+    """`tokens/<name>/plan.json`, written first: what the set is, so that another one under its name is refused."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str
+    tokenizer: TokenizerIdentity
+    views: ViewSpec
+    frames_plan: str  # Plan.digest() of the frame store
+
+
+class TokenSetManifest(Record):
+    """`tokens/<name>/dataset.json`, written last: present means complete."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str
+    tokenizer: TokenizerIdentity
+    views: ViewSpec
+    frames_digest: str  # FrameStoreManifest.digest() of the store that was tokenized
+    num_parts: int
+    num_samples: int
+    num_frames: int  # pool frames, each counted once, whatever the number of views
+    parts_digest: str  # sha256 over the digests of the part commits, in order
+
+
+class TokenPartCommit(Record):
+    """`tokens/<name>/part-00000.json`: present and matching means the part is done."""
+
+    part: int
+    num_samples: int
+    num_rows: int
+    sha256: str  # of the part's Parquet file
+    num_bytes: int
+    frames_commit: str  # digest of the frame part's commit
+    token_plan: str  # TokenPlan.digest()
+
+
+def token_schema(grid: tuple[int, int]) -> pa.Schema:
+    """One row per (sample, view), one row group per view; tokens are `[num_frames][rows * columns]`."""
+    return pa.schema(
+        [
+            pa.field("sample_id", pa.string(), nullable=False),
+            pa.field("view", pa.int32(), nullable=False),
+            pa.field("short_side_px", pa.int32(), nullable=False),
+            pa.field("top_px", pa.int32(), nullable=False),
+            pa.field("left_px", pa.int32(), nullable=False),
+            pa.field("crop_px", pa.int32(), nullable=False),
+            pa.field("flip", pa.bool_(), nullable=False),
+            pa.field("jitter", pa.list_(pa.struct([("op", pa.string()), ("factor", pa.float64())]))),
+            pa.field("tokens", pa.list_(pa.list_(pa.uint16(), grid[0] * grid[1])), nullable=False),
+        ]
+    )

@@ -1,0 +1,45 @@
+"""View geometry: how one spatial view of a stored frame is made. A view is stored once and replayed for ever.
+
+Original: RandomRescale(short side 256..320), RandomCrop 224, Flip 0.5; images also ColorJitter 0.4 before the crop
+(xyzforever/BEVT, configs/recognition/swin/swin_base_patch244_window877_bevt_in1k_k400.py).
+"""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from schemas.base import Record
+
+JitterOp = Literal["brightness", "contrast", "saturation"]
+
+
+class ViewSpec(Record):
+    """The distribution that the views of a token set are drawn from. View 0 is always the plain centre crop."""
+
+    num_views: int = Field(ge=1, le=4096)
+    crop_px: int = Field(ge=16)
+    short_side_min_px: int  # the short side to which a frame is scaled before the crop
+    short_side_max_px: int
+    flip_share: float = Field(ge=0.0, le=1.0)
+    jitter: float = Field(ge=0.0, lt=1.0)  # strength of brightness, contrast and saturation; 0 = none. Images only
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "ViewSpec":
+        if not self.crop_px <= self.short_side_min_px <= self.short_side_max_px:
+            raise ValueError(
+                f"crop_px {self.crop_px}, short_side_min_px {self.short_side_min_px} and short_side_max_px "
+                f"{self.short_side_max_px} must not decrease in that order"
+            )
+        return self
+
+
+class View(Record):
+    """One drawn view: scale the frame so that its short side is `short_side_px`, jitter, crop, flip."""
+
+    short_side_px: int
+    top_px: int  # of the crop box, in the scaled frame
+    left_px: int
+    crop_px: int
+    flip: bool
+    jitter: tuple[tuple[JitterOp, float], ...] = ()  # (operation, factor) in the order they are applied

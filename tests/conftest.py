@@ -1,0 +1,26 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real clips and images, where the machine has them: $BEVT_TEST_DATA, or ../shared/data beside the checkout."""
+    path = Path(os.environ.get("BEVT_TEST_DATA", REPO.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real clips at {path}; set BEVT_TEST_DATA to a folder of them")
+    return path
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Path:
+    """Golden numbers computed by the original implementation: $BEVT_ORACLE, or ../shared/oracle beside the checkout."""
+    path = Path(os.environ.get("BEVT_ORACLE", REPO.parent / "shared" / "oracle"))
+    if not path.is_dir():
+        pytest.skip(f"no golden numbers at {path}; set BEVT_ORACLE to their folder")
+    return path
