@@ -1,13 +1,13 @@
 """Attention inside (shifted) windows of a video grid, with relative position bias.
 
-Video Swin Transformer, https://arxiv.org/abs/2106.13230, section 3.2. Everything here is a function of shapes or
-tensors; the parameters live in `swin.WindowAttention`.
+Video Swin Transformer, https://arxiv.org/abs/2106.13230, section 3.2. Everything here is a function of shapes
+or tensors; the parameters live in `swin.WindowAttention`.
 
-Legend: B batch, T H W grid, C channels, K windows, N positions in a window (t*h*w), A attention heads, D channels of a head.
+Legend: B batch, T H W grid, C channels, K windows, N positions in a window (t*h*w), A attention heads, D channels
+of a head, R rows of a bias table.
 """
 
 import functools
-import itertools
 import math
 
 import torch
@@ -17,12 +17,16 @@ from torch import Tensor
 Size3 = tuple[int, int, int]  # (T, H, W)
 
 
+def grid_of(x_BTHWC: Tensor) -> Size3:
+    """Return (T, H, W) of a channels-last grid."""
+    _, T, H, W, _ = x_BTHWC.shape
+    return T, H, W
+
+
 def fit_window(grid_THW: Size3, window: Size3, shift: Size3) -> tuple[Size3, Size3]:
     """Clip `window` to the grid, and switch the shift off on every axis that one window covers."""
     fitted = tuple(min(size, extent) for size, extent in zip(grid_THW, window, strict=True))
-    shifted = tuple(
-        0 if size <= extent else by for size, extent, by in zip(grid_THW, window, shift, strict=True)
-    )
+    shifted = tuple(0 if size <= extent else by for size, extent, by in zip(grid_THW, window, shift, strict=True))
     return fitted, shifted  # type: ignore[return-value]
 
 
@@ -49,10 +53,11 @@ def from_windows(x_BKNC: Tensor, window: Size3, grid_THW: Size3) -> Tensor:
 
 @functools.cache
 def relative_position_index(window: Size3, table_window: Size3, device: torch.device) -> Tensor:
-    """Return, for every pair of positions in `window`, the row of the bias table made for `table_window`: (N, N).
+    """Return the row of the bias table for every pair of positions in `window`: (N, N).
 
-    The table's rows run over the relative positions (dt, dh, dw), each axis from -(size - 1) to size - 1. A window
-    clipped to a small grid reads the rows of its true relative positions; at T = 1 those are the rows of dt = 0.
+    The table was made for `table_window`; its rows run over the relative positions (dt, dh, dw), each axis from
+    -(size - 1) to size - 1. A window that was clipped to a small grid reads the rows of its true relative
+    positions; at T = 1 those are the rows of dt = 0.
     """
     axes = [torch.arange(size, device=device) for size in window]
     position_N3 = torch.cartesian_prod(*axes).view(-1, 3)
@@ -66,7 +71,8 @@ def relative_position_index(window: Size3, table_window: Size3, device: torch.de
 def shift_mask(grid_THW: Size3, window: Size3, shift: Size3, device: torch.device) -> Tensor:
     """Return which pairs must not attend after a cyclic shift, as 0 or -inf: (K, N, N).
 
-    Rolling the grid brings positions from opposite borders into one window; only pairs from the same side may attend.
+    Rolling the grid brings positions from opposite borders into one window; only pairs from the same side may
+    attend.
     """
     side_THW = torch.zeros(grid_THW, device=device)
     for axis, (size, extent, by) in enumerate(zip(grid_THW, window, shift, strict=True)):

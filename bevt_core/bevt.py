@@ -1,11 +1,11 @@
 """BEVT: one encoder learns to predict the tokens of masked image patches and of masked video tubes.
 
 https://arxiv.org/abs/2112.01529, section 3. Masks are True where the model sees nothing and must predict.
-Legend: B batch, T H W grid (pixels, tubelets or tokens), C channels, N = T*H*W token positions of a sample, D width of
-the decoder, M masked positions of a batch, V vocabulary.
+Legend: B batch, T H W grid (pixels, tubelets or tokens), C channels, N = T*H*W token positions of a sample,
+D width of the decoder, M masked positions of a batch, V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ Stream = Literal["video", "image"]
 
 
 class MaskedLoss(NamedTuple):
-    """Sums over the masked positions of a batch, so that micro-batches and ranks add up before anyone divides."""
+    """Sums over the masked positions of a batch: micro-batches and ranks add up before anyone divides."""
 
     loss_sum: Tensor
     num_masked: Tensor
@@ -33,14 +33,14 @@ class StreamBatch(NamedTuple):
     mask_BTHW: Tensor
 
 
-def stretch_mask(mask_BTHW: Tensor, grid_THW: tuple[int, int, int]) -> Tensor:
+def stretch_mask(mask_BTHW: Tensor, grid_THW: Sequence[int]) -> Tensor:
     """Repeat a mask to a finer grid, e.g. from 14 x 14 token positions to the stem's 56 x 56.
 
     Raises ValueError where the grid is not a multiple of the mask.
     """
     if any(fine % coarse for fine, coarse in zip(grid_THW, mask_BTHW.shape[1:], strict=True)):
         raise ValueError(
-            f"a mask of {tuple(mask_BTHW.shape[1:])} (T, H, W) cannot cover a grid of {grid_THW}: "
+            f"a mask of {tuple(mask_BTHW.shape[1:])} (T, H, W) cannot cover a grid of {tuple(grid_THW)}: "
             "make it at tubelet resolution, on the token grid"
         )
     for axis, size in enumerate(grid_THW, start=1):
@@ -49,8 +49,10 @@ def stretch_mask(mask_BTHW: Tensor, grid_THW: tuple[int, int, int]) -> Tensor:
 
 
 class Bevt(nn.Module):
-    """The two-stream model. Which encoder serves which stream is the `route`: {"video": "shared", "image": "shared"}
-    shares one; naming two keeps them apart.
+    """The two-stream model.
+
+    `route` says which encoder serves which stream: {"video": "shared", "image": "shared"} shares one, naming two
+    keeps them apart.
 
     The mask token, the final norm and the LM head are shared by the streams, as in the original code.
     `config` is what the model was built from; saved weights carry it.
@@ -59,19 +61,17 @@ class Bevt(nn.Module):
     def __init__(
         self,
         *,
-        stems: Mapping[Stream, nn.Module],
+        stems: Mapping[str, nn.Module],
         encoders: Mapping[str, nn.Module],
         route: Mapping[Stream, str],
-        decoders: Mapping[Stream, nn.Module],
+        decoders: Mapping[str, nn.Module],
         embed_dim: int,
         decoder_dim: int,
         vocab_size: int,
         config: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.stems = nn.ModuleDict(stems)
-        self.encoders = nn.ModuleDict(encoders)
-        self.decoders = nn.ModuleDict(decoders)
+        self.stems, self.encoders, self.decoders = map(nn.ModuleDict, (stems, encoders, decoders))
         self.mask_token = nn.Parameter(torch.zeros(embed_dim))
         self.norm = nn.LayerNorm(decoder_dim)
         self.lm_head = nn.Linear(decoder_dim, vocab_size)
@@ -84,12 +84,11 @@ class Bevt(nn.Module):
         """L_MIM and L_MVM, as sums: one entry point for both streams, so that DDP wraps a single forward."""
         return {stream: self.masked_loss_sum(*part, stream) for stream, part in batch.items()}
 
-    def masked_loss_sum(
-        self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, stream: Stream
-    ) -> MaskedLoss:
+    def masked_loss_sum(self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, stream: Stream) -> MaskedLoss:
         """Sum the cross-entropy of the masked positions; the LM head runs on those alone.
 
-        `tokens_BTHW` has the frames' resolution in time, `mask_BTHW` the tubelets': a masked tubelet hides all its frames.
+        `tokens_BTHW` has the frames' resolution in time, `mask_BTHW` the tubelets': a masked tubelet hides all of
+        its frames.
         """
         features_BTHWD = self.decode(clip_BCTHW, mask_BTHW, stream)
         hidden_BTHW = stretch_mask(mask_BTHW, tokens_BTHW.shape[1:])
@@ -102,25 +101,21 @@ class Bevt(nn.Module):
         )
 
     def loss(self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, stream: Stream) -> Tensor:
-        """Return the mean cross-entropy over the masked positions (equation 1 of the paper for images, 2 for videos)."""
+        """Return the mean cross-entropy over the masked positions: L_MIM of images, L_MVM of videos."""
         result = self.masked_loss_sum(clip_BCTHW, tokens_BTHW, mask_BTHW, stream)
         return result.loss_sum / result.num_masked
 
-    def features(
-        self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video"
-    ) -> Tensor:
+    def features(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video") -> Tensor:
         """Return the decoder's output after the final norm, a row per token position: (B, N, D)."""
         return self.decode(clip_BCTHW, mask_BTHW, stream).flatten(1, 3)
 
     @torch.no_grad()
-    def predict(
-        self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video"
-    ) -> Tensor:
+    def predict(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video") -> Tensor:
         """Return the likeliest token at every position, masked or not: (B, T, H, W)."""
         return self.lm_head(self.decode(clip_BCTHW, mask_BTHW, stream)).argmax(dim=-1)
 
     def decode(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None, stream: Stream) -> Tensor:
-        """Stem, mask tokens, encoder, decoder, norm: (B, 3, T, H, W) pixels -> (B, T, H, W, D) on the token grid."""
+        """Stem, mask tokens, encoder, decoder, norm: pixels (B, 3, T, H, W) -> (B, T, H, W, D) on the token grid."""
         x_BTHWC = self.stems[stream](clip_BCTHW)
         if mask_BTHW is not None:
             hidden_BTHW = stretch_mask(mask_BTHW, x_BTHWC.shape[1:4])

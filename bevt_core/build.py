@@ -1,4 +1,4 @@
-"""Models from plain numbers. What a model was built from travels with it as `model.config` and in saved weights."""
+"""Models from plain numbers. What a model was built from stays with it as `model.config` and in saved weights."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -42,7 +42,7 @@ def build_bevt(
     share_encoder: Literal["shared", "separate"] = "shared",
     streams: Sequence[Stream] = ("video", "image"),
 ) -> Bevt:
-    """Build the pretraining model. `decoder_dim` is the last stage's width unless given; `patch` and `window` are (T, H, W).
+    """Build the pretraining model. `patch` and `window` are (T, H, W); `decoder_dim` is the last stage's width.
 
     The token grid is H / (patch_h * 2**(stages - 2)): the grid of the last stage but one.
     """
@@ -50,16 +50,16 @@ def build_bevt(
     t, h, w = patch
     stage_dims = [embed_dim * 2**i for i in range(len(depths))]
     out_dim = decoder_dim or stage_dims[-1]
-    stems: dict[Stream, nn.Module] = {
+    stems: dict[str, nn.Module] = {
         "video": Stem3d((t, h, w), embed_dim),
         "image": Stem2d((h, w), embed_dim),
     }
-    decoders: dict[Stream, nn.Module] = {
+    decoders: dict[str, nn.Module] = {
         "video": VideoDecoder(stage_dims[-2], stage_dims[-1], out_dim, tubelet=t),
         "image": ImageDecoder(stage_dims[-2], stage_dims[-1], out_dim),
     }
     routes: dict[str, dict[Stream, str]] = {
-        "shared": {stream: "shared" for stream in streams},
+        "shared": dict.fromkeys(streams, "shared"),
         "separate": {stream: stream for stream in streams},
     }
     route = routes[share_encoder]

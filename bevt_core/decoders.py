@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Upsample(nn.ConvTranspose3d):
-    """A transposed convolution whose stride is its kernel, on a channels-last grid: every position grows to a block."""
+    """A transposed convolution with stride = kernel, channels last: every position grows to a block."""
 
     def __init__(self, in_dim: int, out_dim: int, factor_THW: tuple[int, int, int]) -> None:
         super().__init__(in_dim, out_dim, kernel_size=factor_THW, stride=factor_THW)
@@ -18,6 +18,7 @@ class Upsample(nn.ConvTranspose3d):
     def forward(self, x_BTHWC: Tensor) -> Tensor:  # type: ignore[override]
         B, T, H, W, _ = x_BTHWC.shape
         t, h, w = self.kernel_size
+        assert self.bias is not None  # this class never asks for a convolution without one
         x = torch.einsum("bthwi,ioxyz->btxhywzo", x_BTHWC, self.weight)
         return x.reshape(B, T * t, H * h, W * w, -1) + self.bias
 

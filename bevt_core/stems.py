@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Stem3d(nn.Module):
-    """Embed tubelets of a clip: (B, 3, T, H, W) -> (B, T/pt, H/ph, W/pw, C). Sizes that do not divide are padded."""
+    """Embed tubelets of a clip: (B, 3, T, H, W) -> (B, T/pt, H/ph, W/pw, C), padded where they do not divide."""
 
     def __init__(self, patch: tuple[int, int, int], embed_dim: int) -> None:
         super().__init__()

@@ -1,9 +1,11 @@
 """Video Swin Transformer, one class for images and videos: an image is a clip with T == 1.
 
-https://arxiv.org/abs/2106.13230, section 3. Legend: B batch, T H W grid, C channels, K windows, N positions in a window.
+https://arxiv.org/abs/2106.13230, section 3.
+
+Legend: B batch, T H W grid, C channels, K windows, N positions in a window.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -15,6 +17,7 @@ from bevt_core.attention import (
     Size3,
     fit_window,
     from_windows,
+    grid_of,
     pad_to_windows,
     relative_position_bias,
     shift_mask,
@@ -30,7 +33,7 @@ def drop_path(x: Tensor, rate: float) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention inside windows; positions enter through a learned bias per relative position and head."""
+    """Multi-head attention inside windows, with a learned bias per relative position and head."""
 
     def __init__(self, dim: int, num_heads: int, window: Size3) -> None:
         super().__init__()
@@ -44,21 +47,19 @@ class WindowAttention(nn.Module):
 
     def forward(self, x_BTHWC: Tensor, shift: Size3) -> Tensor:
         """Attend inside the windows of the grid, rolled back by `shift`: (B, T, H, W, C) -> the same."""
-        B, T, H, W, C = x_BTHWC.shape
+        T, H, W = grid_of(x_BTHWC)
         window, shift = fit_window((T, H, W), self.window, shift)
         back = tuple(-by for by in shift)
 
         padded_BTHWC = pad_to_windows(x_BTHWC, window)
-        grid = padded_BTHWC.shape[1:4]
-        x_BKNC = to_windows(
-            torch.roll(padded_BTHWC, back, dims=(1, 2, 3)) if any(shift) else padded_BTHWC, window
-        )
+        grid = grid_of(padded_BTHWC)
+        x_BKNC = to_windows(torch.roll(padded_BTHWC, back, dims=(1, 2, 3)) if any(shift) else padded_BTHWC, window)
 
         bias = relative_position_bias(self.relative_position_bias_table, window, self.window)
-        mask = shift_mask(tuple(grid), window, shift, x_BTHWC.device) if any(shift) else None
+        mask = shift_mask(grid, window, shift, x_BTHWC.device) if any(shift) else None
         x_BKNC = self.proj(windowed_attention(self.qkv(x_BKNC), bias, mask))
 
-        y_BTHWC = from_windows(x_BKNC, window, tuple(grid))
+        y_BTHWC = from_windows(x_BKNC, window, grid)
         y_BTHWC = torch.roll(y_BTHWC, shift, dims=(1, 2, 3)) if any(shift) else y_BTHWC
         return y_BTHWC[:, :T, :H, :W]
 
@@ -104,9 +105,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         x = pad_to_windows(x_BTHWC, (1, 2, 2))
-        corners = [
-            x[:, :, row::2, col::2] for col in (0, 1) for row in (0, 1)
-        ]  # the order of the published weights
+        corners = [x[:, :, row::2, col::2] for col in (0, 1) for row in (0, 1)]  # the order of the published weights
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
 
@@ -117,13 +116,22 @@ class Stage(nn.Module):
         super().__init__()
         self.merge = merge
         self.blocks = nn.ModuleList(blocks)
+        self.checkpointed = False
+
+    def forward(self, x_BTHWC: Tensor) -> Tensor:
+        x_BTHWC = self.merge(x_BTHWC)
+        for block in self.blocks:
+            if self.checkpointed and torch.is_grad_enabled():
+                x_BTHWC = checkpoint(block, x_BTHWC, use_reentrant=False)
+            else:
+                x_BTHWC = block(x_BTHWC)
+        return x_BTHWC
 
 
 class VideoSwin(nn.Module):
     """The hierarchical encoder. It sees only the embedded grid; stems turn pixels into it.
 
-    `drop_path` is the last block's rate, growing linearly from 0 at the first block. `checkpoint_activations` trades
-    time for memory.
+    `drop_path` is the last block's rate, growing linearly from 0 at the first block.
     """
 
     def __init__(
@@ -144,30 +152,24 @@ class VideoSwin(nn.Module):
         for i, (dim, depth, heads) in enumerate(zip(dims, depths, num_heads, strict=True)):
             first_block = sum(depths[:i])
             blocks = [
-                SwinBlock(
-                    dim, heads, window, half_window if j % 2 else no_shift, mlp_ratio, rates[first_block + j]
-                )
+                SwinBlock(dim, heads, window, half_window if j % 2 else no_shift, mlp_ratio, rates[first_block + j])
                 for j in range(depth)
             ]
             self.stages.append(Stage(PatchMerging(dims[i - 1]) if i else nn.Identity(), blocks))
         self.stage_dims = tuple(dims)
-        self.checkpointed_stages: frozenset[int] = frozenset()
         self.apply(init_weights)
 
-    def checkpoint_activations(self, stages: Iterable[int]) -> None:
-        """Keep only the inputs of the blocks in these stages, and run the blocks again in the backward pass."""
-        self.checkpointed_stages = frozenset(stages)
+    def checkpoint_activations(self, stages: Collection[int]) -> None:
+        """Keep only the inputs of these stages' blocks, and run the blocks again in the backward pass."""
+        for i, stage in enumerate(self.stages):
+            assert isinstance(stage, Stage)
+            stage.checkpointed = i in stages
 
     def forward(self, x_BTHWC: Tensor) -> list[Tensor]:
         """Return the output of every stage, finest first, each (B, T, H_i, W_i, C_i)."""
         outputs = []
-        for i, stage in enumerate(self.stages):
-            x_BTHWC = stage.merge(x_BTHWC)
-            for block in stage.blocks:
-                if i in self.checkpointed_stages and torch.is_grad_enabled():
-                    x_BTHWC = checkpoint(block, x_BTHWC, use_reentrant=False)
-                else:
-                    x_BTHWC = block(x_BTHWC)
+        for stage in self.stages:
+            x_BTHWC = stage(x_BTHWC)
             outputs.append(x_BTHWC)
         return outputs
 

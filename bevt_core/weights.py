@@ -46,16 +46,14 @@ def save_weights(path: Path, model: Bevt | Classifier) -> None:
 
 
 def load_weights(path: Path) -> Bevt | Classifier:
-    """Rebuild the model that `save_weights` wrote, bit for bit. Raises UserError for a file of another kind."""
+    """Rebuild the model that `save_weights` wrote, bit for bit. UserError for a file of another kind."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-    except Exception as error:  # noqa: BLE001  safetensors has no narrower type
+    except Exception as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from error
     if CONFIG_KEY not in metadata:
-        raise UserError(
-            f"{path}: no model config inside; run `bevt import-checkpoint` on weights of other projects"
-        )
+        raise UserError(f"{path}: no model config inside; run `bevt import-checkpoint` on weights of other projects")
     config = json.loads(metadata[CONFIG_KEY])
     model = BUILDERS[config.pop("kind")](**config)
     model.load_state_dict(load_file(path))
@@ -63,7 +61,7 @@ def load_weights(path: Path) -> Bevt | Classifier:
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read a checkpoint of another project: safetensors, or a `.pth` with its tensors at the top or under a usual name."""
+    """Read the tensors of any checkpoint: safetensors, or a `.pth` that keeps them under one of the usual names."""
     if path.suffix == ".safetensors":
         return load_file(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -74,7 +72,7 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def rename(state: Mapping[str, Tensor], table: Mapping[str, str], dropped: str, source: str) -> Surgery:
-    """Rename every key by the first pattern of `table` that matches its beginning; drop what matches `dropped`.
+    """Rename every key by the first pattern of `table` that its beginning matches; drop what matches `dropped`.
 
     Raises UserError for a key that neither knows.
     """
@@ -109,13 +107,11 @@ OFFICIAL_KEYS = {
     r"cls_head\.lm_head\.": "lm_head.",
 }
 # the tokenizer that sat in the loss head, what follows from shapes, a classifier's head that rides along
-OFFICIAL_DROPPED = (
-    r"^cls_head\.vae_encoder\.|relative_position_index$|attn_mask$|^finetune\.|^cls_head\.fc_cls\."
-)
+OFFICIAL_DROPPED = r"^cls_head\.vae_encoder\.|relative_position_index$|attn_mask$|^finetune\.|^cls_head\.fc_cls\."
 
 
 def load_official(path: Path | str) -> Bevt:
-    """Read a pretraining checkpoint of the original code (github.com/xyzforever/BEVT); sizes come from its tensors."""
+    """Read a pretraining checkpoint of the original code (github.com/xyzforever/BEVT), sizes from its tensors."""
     source = read_state_dict(Path(path))
     model = build_bevt(**official_config(source))
     model.load_state_dict(official_to_bevt(source).state)
@@ -123,7 +119,7 @@ def load_official(path: Path | str) -> Bevt:
 
 
 def official_to_bevt(state: Mapping[str, Tensor]) -> Surgery:
-    """Turn the original code's pretraining keys into ours; its image decoder's 2-D kernel becomes one of T = 1."""
+    """Turn the original code's pretraining keys into ours; the image decoder's kernel gets an axis of T = 1."""
     surgery = rename(state, OFFICIAL_KEYS, OFFICIAL_DROPPED, "the original pretraining model")
     new_state = surgery.state
     new_state["mask_token"] = new_state["mask_token"].flatten()
@@ -137,9 +133,7 @@ def official_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         stem = state["backbone.patch_embed.proj.weight"]
         vocab_size, decoder_dim = state["cls_head.lm_head.weight"].shape
     except KeyError as error:
-        raise UserError(
-            f"no {error} among the keys: not a pretraining checkpoint of the original code"
-        ) from error
+        raise UserError(f"no {error} among the keys: not a pretraining checkpoint of the original code") from error
     swin = {key.removeprefix("backbone.layers."): value for key, value in state.items() if ".layers." in key}
     return {
         "embed_dim": stem.shape[0],
@@ -152,9 +146,7 @@ def official_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def swin_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read depths, heads, window and MLP ratio off tensors named `<stage>.blocks.<block>....`."""
-    blocks = sorted(
-        {tuple(map(int, m.groups())) for m in map(re.compile(r"(\d+)\.blocks\.(\d+)").match, state) if m}
-    )
+    blocks = sorted({tuple(map(int, m.groups())) for m in map(re.compile(r"(\d+)\.blocks\.(\d+)").match, state) if m})
     num_stages = blocks[-1][0] + 1
     table = state["0.blocks.0.attn.relative_position_bias_table"]
     fc1 = state["0.blocks.0.mlp.fc1.weight"]
@@ -169,7 +161,7 @@ def swin_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def window_of_table(num_rows: int) -> Size3:
-    """Find the window (t, s, s) whose bias table has (2t-1)(2s-1)^2 rows: s = 7, Swin's, where it fits, else the largest."""
+    """Find the window (t, s, s) whose bias table has (2t-1)(2s-1)^2 rows: Swin's s = 7, else the largest s."""
     largest = int(num_rows**0.5) // 2 + 1
     for side in (7, *range(largest, 0, -1)):
         length, rest = divmod(num_rows, (2 * side - 1) ** 2)
@@ -179,16 +171,14 @@ def window_of_table(num_rows: int) -> Size3:
 
 
 def resize_bias_table(table_RA: Tensor, old: Size3, new: Size3) -> Tensor:
-    """Interpolate a bias table trilinearly over relative positions, from one window to another: (R, A) -> (R', A)."""
+    """Interpolate a bias table over relative positions, trilinearly, to another window: (R, A) -> (R', A)."""
     old_rows, new_rows = ([2 * size - 1 for size in window] for window in (old, new))
     volume = table_RA.T.reshape(1, -1, *old_rows)
-    return (
-        F.interpolate(volume, size=new_rows, mode="trilinear").reshape(table_RA.shape[1], -1).T.contiguous()
-    )
+    return F.interpolate(volume, size=new_rows, mode="trilinear").reshape(table_RA.shape[1], -1).T.contiguous()
 
 
 def pretrained_to_classifier(state: Mapping[str, Tensor], old_window: Size3, new_window: Size3) -> Surgery:
-    """Keep what fine-tuning starts from: the video stem, its encoder, the final norm; the classifier's `fc` stays fresh.
+    """Keep what fine-tuning starts from: video stem, encoder, final norm. The classifier's `fc` stays fresh.
 
     The original does the same: its fine-tuning encoder finds the pretraining norm under its own name.
     """

@@ -1,0 +1,181 @@
+"""Which positions the model must predict: masks over the token grid, True = hidden.
+
+BEVT, https://arxiv.org/abs/2112.01529, section 3.2 and table 9. A mask is a function of its own generator, so it
+depends neither on the batch nor on the worker. Inside this file one frame's mask is an integer with a bit per
+position, row by row: placing a block and counting what it adds are then single operations.
+
+Legend: T tubelets, H W token grid, B masks of a batch.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+Size2 = tuple[int, int]  # (H, W)
+Size3 = tuple[int, int, int]  # (T, H, W)
+
+TRIES_PER_BLOCK = 10  # BEiT: after so many misfits in a row the mask is left as it is
+
+
+def blockwise(
+    rng: np.random.Generator,
+    grid_HW: Size2,
+    num_masked: int,
+    min_block: int = 16,
+    max_block: int | None = None,
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> np.ndarray:
+    """Cover up to `num_masked` positions by random rectangles (BEiT, algorithm 1): bool (H, W).
+
+    Rectangles have `min_block` to `max_block` positions, and fewer where little is missing. As in the original
+    code the number is never exceeded, so many masks stay a few positions short.
+    """
+    bits = _blockwise_bits(_uniforms(rng), grid_HW, num_masked, min_block, max_block or num_masked, aspect)
+    return _unpack([bits], grid_HW)[0]
+
+
+def tube(
+    rng: np.random.Generator,
+    grid_THW: Size3,
+    num_masked: int,
+    *,
+    length_range: tuple[float, float] = (0.5, 1.0),
+    wrap: bool = True,
+    min_block: int = 16,
+    frames_THWC: np.ndarray | None = None,
+) -> np.ndarray:
+    """Hide the same blockwise mask of `num_masked` positions in consecutive frames: bool (T, H, W).
+
+    The tube's length is uniform between the shares `length_range` of T. With `wrap` it starts anywhere and goes
+    on at the clip's beginning, as in the original code; without, it lies within the clip, as the paper says.
+    """
+    return tube_masks([rng], grid_THW, num_masked, length_range=length_range, wrap=wrap, min_block=min_block)[0]
+
+
+def tube_masks(
+    rngs: Iterable[np.random.Generator],
+    grid_THW: Size3,
+    num_masked: int,
+    *,
+    length_range: tuple[float, float] = (0.5, 1.0),
+    wrap: bool = True,
+    min_block: int = 16,
+) -> np.ndarray:
+    """Draw one `tube` per generator: bool (B, T, H, W)."""
+    T, *grid_HW = grid_THW
+    shortest, longest = (min(max(int(share * T), 1), T) for share in length_range)
+    aspect = (0.3, 1 / 0.3)
+    frame_bits, starts, lengths = [], [], []
+    for rng in rngs:
+        draws = _uniforms(rng)
+        frame_bits.append(_blockwise_bits(draws, (grid_HW[0], grid_HW[1]), num_masked, min_block, num_masked, aspect))
+        length = shortest + int(next(draws) * (longest - shortest + 1))
+        starts.append(int(next(draws) * (T if wrap else T - length + 1)))
+        lengths.append(length)
+    since_start_BT = (np.arange(T) - np.array(starts)[:, None]) % T
+    in_tube_BT = since_start_BT < np.array(lengths)[:, None]
+    return in_tube_BT[:, :, None, None] & _unpack(frame_bits, (grid_HW[0], grid_HW[1]))[:, None]
+
+
+def random_3d(
+    rng: np.random.Generator, grid_THW: Size3, num_masked: int, *, frames_THWC: np.ndarray | None = None
+) -> np.ndarray:
+    """Hide single positions anywhere in the clip, `num_masked` per frame on average: bool (T, H, W)."""
+    mask = np.zeros(math.prod(grid_THW), bool)
+    mask[rng.permutation(mask.size)[: num_masked * grid_THW[0]]] = True
+    return mask.reshape(grid_THW)
+
+
+def random_frame(
+    rng: np.random.Generator, grid_THW: Size3, num_masked: int, *, frames_THWC: np.ndarray | None = None
+) -> np.ndarray:
+    """Hide whole frames, so many that it makes `num_masked` positions per frame on average: bool (T, H, W)."""
+    T, H, W = grid_THW
+    hidden_T = rng.permutation(T) < round(num_masked * T / (H * W))
+    return np.broadcast_to(hidden_T[:, None, None], grid_THW).copy()
+
+
+def frame_diff(rng: np.random.Generator, grid_THW: Size3, num_masked: int, *, frames_THWC: np.ndarray) -> np.ndarray:
+    """Hide what moves: the positions where consecutive frames differ most, `num_masked` per frame on average.
+
+    `frames_THWC` are the clip's pixels; ties, as in a still clip, fall at random. Returns bool (T, H, W).
+    """
+    motion = motion_energy(frames_THWC, grid_THW).ravel()
+    order = np.lexsort((rng.random(motion.size), -motion))
+    mask = np.zeros(motion.size, bool)
+    mask[order[: num_masked * grid_THW[0]]] = True
+    return mask.reshape(grid_THW)
+
+
+Masker = Callable[..., np.ndarray]  # (rng, grid_THW, num_masked, *, frames_THWC, ...) -> bool (T, H, W)
+
+MASKERS: dict[str, Masker] = {
+    "tube": tube,
+    "random_3d": random_3d,
+    "frame_diff": frame_diff,
+    "random_frame": random_frame,
+}
+
+
+def motion_energy(frames_THWC: np.ndarray, grid_THW: Size3) -> np.ndarray:
+    """Average over each cell of the grid how much a frame differs from the one before: float32 (T, H, W).
+
+    The first frame takes its successor's value.
+    """
+    frames = frames_THWC.astype(np.float32).mean(axis=-1)
+    change = np.abs(np.diff(frames, axis=0))
+    change = np.concatenate([change[:1], change]) if len(change) else np.zeros_like(frames)
+    T, H, W = grid_THW
+    t, h, w = (size // cells for size, cells in zip(frames.shape, grid_THW, strict=True))
+    return change[: T * t, : H * h, : W * w].reshape(T, t, H, h, W, w).mean(axis=(1, 3, 5))
+
+
+def _blockwise_bits(
+    draws: Iterator[float],
+    grid_HW: Size2,
+    num_masked: int,
+    min_block: int,
+    max_block: int,
+    aspect: tuple[float, float],
+) -> int:
+    """The mask of `blockwise` as bits. `draws` are uniform on [0, 1)."""
+    H, W = grid_HW
+    log_aspect, log_range = math.log(aspect[0]), math.log(aspect[1] / aspect[0])
+    mask, missing, tries = 0, num_masked, 0
+    while missing > 0 and tries < TRIES_PER_BLOCK:
+        tries += 1
+        largest = min(missing, max_block)
+        area = min_block + next(draws) * (largest - min_block)  # below min_block when little is missing, as in BEiT
+        ratio = math.exp(log_aspect + next(draws) * log_range)
+        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if height >= H or width >= W:
+            continue
+        top, left = int(next(draws) * (H - height + 1)), int(next(draws) * (W - width + 1))
+        block = _rectangle(height, width, W) << (top * W + left)
+        num_new = (block & ~mask).bit_count()
+        if 0 < num_new <= largest:
+            mask, missing, tries = mask | block, missing - num_new, 0
+    return mask
+
+
+@functools.cache
+def _rectangle(height: int, width: int, grid_W: int) -> int:
+    """The bits of a rectangle in the grid's top left corner."""
+    return sum(((1 << width) - 1) << (row * grid_W) for row in range(height))
+
+
+def _unpack(frame_bits: Sequence[int], grid_HW: Size2) -> np.ndarray:
+    """Bits to bool (B, H, W)."""
+    H, W = grid_HW
+    num_bytes = -(-H * W // 8)
+    packed = np.frombuffer(b"".join(bits.to_bytes(num_bytes, "little") for bits in frame_bits), np.uint8)
+    bits_BN = np.unpackbits(packed.reshape(-1, num_bytes), axis=1, count=H * W, bitorder="little")
+    return bits_BN.view(bool).reshape(-1, H, W)
+
+
+def _uniforms(rng: np.random.Generator) -> Iterator[float]:
+    """Uniform floats on [0, 1), drawn some at a time: a call into numpy costs more than the number."""
+    while True:
+        yield from rng.random(64).tolist()
