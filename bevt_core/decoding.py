@@ -1,0 +1,279 @@
+"""Frames of videos and pictures, each with its presentation time. decord decodes; PyAV decodes what decord gets wrong.
+
+Which of them read a file is recorded. On the files that decord is trusted with, both give the same bits.
+Legend: H height, W width, C channels (RGB).
+"""
+
+import warnings as python_warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import av
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from bevt_core.probing import MAX_PIXELS, MediaError, VideoInfo, one_line, open_video, probe
+from schemas.frames import PoolSpec
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".ivf"}
+)
+DECORD_CONTAINERS = frozenset({"mov", "matroska"})
+DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4"})
+CHUNK_FRAMES = 16  # frames that decord hands over at a time: bounds the memory at 8K to half a gigabyte or so
+
+Frame = np.ndarray  # HWC uint8
+Kept = TypeVar("Kept")
+Choose = Callable[[int], Sequence[int] | np.ndarray]  # number of frames -> increasing frame indices
+
+
+@dataclass(frozen=True)
+class Decoded(Generic[Kept]):
+    """The chosen frames of one source, each as what `keep` made of it."""
+
+    frames: list[Kept]
+    frame_indices: list[int]  # in display order
+    times_s: list[float]
+    decoder: str
+    decoder_version: str
+    warnings: list[str]
+
+
+class _Disagreement(Exception):
+    """decord and the packets tell different stories about a file."""
+
+
+def decode_frames(path: Path, choose: Choose, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
+    """Decode the frames `choose(num_frames)` of a video, in increasing order, and pass each HWC uint8 frame to `keep`.
+
+    One frame is held at a time unless `keep` holds it. Raises MediaError for what cannot be decoded.
+    """
+    info = probe(path)
+    notes = []
+    if info.sample_aspect not in (0, 1):
+        notes.append(f"sample aspect ratio {info.sample_aspect} not applied")
+    if info.packets_are_exact and info.num_frames:
+        indices = np.asarray(choose(info.num_frames), dtype=np.int64)
+        unfit = decord_unfit(info)
+        if unfit is None:
+            try:
+                return _read_decord(info, indices, keep, notes)
+            except _Disagreement as error:
+                unfit = str(error)
+        try:
+            return _read_pyav(info, indices, keep, [*notes, f"not decord: {unfit}"])
+        except _Disagreement as error:
+            notes.append(str(error))
+    counted_pts = _count_by_decoding(path)
+    indices = np.asarray(choose(len(counted_pts)), dtype=np.int64)
+    return _read_in_output_order(info, indices, counted_pts, keep, [*notes, "frames counted by decoding"])
+
+
+def all_frames(path: Path, indices: Sequence[int]) -> Decoded[Frame]:
+    """Decode the given frames (increasing) as HWC uint8 arrays. Raises MediaError."""
+    return decode_frames(path, lambda num_frames: [i for i in indices if i < num_frames], lambda frame: frame)
+
+
+def decord_unfit(info: VideoInfo) -> str | None:
+    """Why decord must not read this file, or None: on such files it was measured up to 44 frames off, or cannot open."""
+    if info.container not in DECORD_CONTAINERS:
+        return f"container {info.container}"
+    if info.codec not in DECORD_CODECS:
+        return f"codec {info.codec}"
+    if not info.has_duration:
+        return "no duration"
+    if info.video_streams > 1:
+        return f"{info.video_streams} video streams"
+    if info.discarded:
+        return f"an edit list cuts {info.discarded} packets"
+    if info.leading:
+        return f"open groups of pictures ({info.leading} leading packets)"
+    return None
+
+
+def pool_indices(num_frames: int, pool: PoolSpec, rng: np.random.Generator) -> np.ndarray:
+    """Indices (int64, increasing) of the frames to keep: every `stride`-th from a random phase, thinned to `max_frames`."""
+    phase = int(rng.integers(min(pool.stride, num_frames))) if pool.phase == "random" else 0
+    indices = np.arange(phase, num_frames, pool.stride, dtype=np.int64)
+    if len(indices) > pool.max_frames:
+        indices = indices[np.linspace(0, len(indices) - 1, pool.max_frames).round().astype(np.int64)]
+    return indices
+
+
+def decode_image(path: Path, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
+    """Decode a picture to one HWC uint8 RGB frame: greyscale and CMYK are converted, the EXIF orientation is applied.
+
+    Raises MediaError for damaged files and for pictures whose dimensions are a decompression bomb.
+    """
+    if not path.exists():
+        raise MediaError("open", "missing", "no such file")
+    if path.stat().st_size == 0:
+        raise MediaError("open", "empty-file", "0 bytes")
+    notes = []
+    try:
+        with python_warnings.catch_warnings():
+            python_warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise MediaError("open", "too-large", f"{one_line(error)}") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise MediaError("open", "not-media", f"{one_line(error)}") from None
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width}x{image.height}"
+            raise MediaError("open", "too-large", f"{size}, the limit is {MAX_PIXELS} pixels")
+        try:
+            if image.mode != "RGB":
+                notes.append(f"converted from {image.mode}")
+            upright = ImageOps.exif_transpose(image)
+            if upright.size != image.size:
+                notes.append("EXIF orientation applied")
+            if upright.mode.startswith("I;16"):
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            frame = np.asarray(upright.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise MediaError("decode", "damaged", f"{one_line(error)}") from None
+    return Decoded([keep(frame)], [0], [0.0], "pillow", PIL.__version__, notes)
+
+
+# ---- the two decoders ------------------------------------------------------------------------------------------------
+
+
+def _read_decord(
+    info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]
+) -> Decoded[Kept]:
+    """Raises _Disagreement where decord fails or differs from the packets, so that PyAV has the last word."""
+    import decord
+
+    decord.logging.set_level(decord.logging.FATAL)
+    times_s = info.times_s[indices]
+    try:
+        reader = decord.VideoReader(str(info.path.absolute()), ctx=decord.cpu(0), num_threads=1)
+        if len(reader) != info.num_frames:
+            raise _Disagreement(f"it counts {len(reader)} frames, the packets are {info.num_frames}")
+        stamps_s = reader.get_frame_timestamp(indices.tolist())[:, 0]
+        if np.abs(stamps_s - times_s).max() > 1e-3:
+            raise _Disagreement("its time stamps are not those of the packets")
+        kept = []
+        for start in range(0, len(indices), CHUNK_FRAMES):
+            chunk_THWC = reader.get_batch(indices[start : start + CHUNK_FRAMES].tolist()).asnumpy()
+            kept += [keep(frame_HWC) for frame_HWC in chunk_THWC]
+    except (decord.DECORDError, RuntimeError, IndexError) as error:
+        raise _Disagreement(f"decord failed: {one_line(error)}") from None
+    return Decoded(kept, indices.tolist(), times_s.tolist(), "decord", decord.__version__, notes)
+
+
+def _read_pyav(info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]) -> Decoded[Kept]:
+    """One pass over the packets that the chosen frames depend on. _Disagreement when a promised frame never comes."""
+    chosen_pts = info.shown_pts[indices]
+    wanted = set(chosen_pts.tolist())
+    feed = packets_to_decode(info, chosen_pts)
+    kept: dict[int, Kept] = {}
+    corrupt = 0
+    with open_video(info.path) as container:
+        stream = container.streams.best("video")
+        context = stream.codec_context
+        context.thread_count = 1
+        fed_last = True
+        try:
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            for fed, packet in zip(feed, packets, strict=False):
+                frames: list[av.VideoFrame] = []
+                if fed:
+                    context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                    frames = context.decode(packet)
+                elif fed_last:  # the rest of this group of pictures is not needed
+                    frames = context.decode(None)
+                    context.flush_buffers()
+                fed_last = fed
+                for frame in frames:
+                    if frame.pts in wanted and frame.pts not in kept:
+                        corrupt += bool(frame.is_corrupt)
+                        kept[frame.pts] = keep(_upright(frame))
+                if len(kept) == len(wanted):
+                    break
+            else:
+                for frame in context.decode(None) if fed_last else []:
+                    if frame.pts in wanted and frame.pts not in kept:
+                        corrupt += bool(frame.is_corrupt)
+                        kept[frame.pts] = keep(_upright(frame))
+        except av.FFmpegError as error:
+            raise MediaError("decode", "damaged", f"{one_line(error)}") from None
+    if len(kept) < len(wanted):
+        raise _Disagreement(f"{len(wanted) - len(kept)} of the promised frames never came")
+    if corrupt:
+        notes = [*notes, f"{corrupt} of {len(kept)} frames are damaged"]
+    frames_in_order = [kept[pts] for pts in chosen_pts.tolist()]
+    times_s = info.times_s[indices].tolist()
+    return Decoded(frames_in_order, indices.tolist(), times_s, "pyav", av.__version__, notes)
+
+
+def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> np.ndarray:
+    """Bool per packet, in decoding order: needed for the chosen frames.
+
+    In a closed group of pictures that is everything up to its last chosen frame, and nothing of a group without one.
+    Open groups lean on their predecessor: there it is everything up to the last chosen frame of the file.
+    """
+    chosen = np.flatnonzero(np.isin(info.packet_pts, chosen_pts))
+    positions = np.arange(len(info.packet_pts))
+    if info.leading or info.discarded or not info.packet_is_key[0]:
+        return positions <= chosen.max(initial=-1)
+    group = np.cumsum(info.packet_is_key) - 1
+    last_chosen = np.full(group[-1] + 1, -1)
+    np.maximum.at(last_chosen, group[chosen], chosen)
+    return positions <= last_chosen[group]
+
+
+def _count_by_decoding(path: Path) -> list[int | None]:
+    """The pts of every frame that comes out of a full sequential decode."""
+    pts = []
+    with open_video(path) as container:
+        stream = container.streams.best("video")
+        stream.codec_context.thread_count = 1
+        try:
+            pts = [frame.pts for frame in container.decode(stream)]
+        except av.FFmpegError as error:
+            raise MediaError("decode", "damaged", f"{one_line(error)}") from None
+    if not pts:
+        raise MediaError("decode", "no-frames", "no frame could be decoded")
+    return pts
+
+
+def _read_in_output_order(
+    info: VideoInfo,
+    indices: np.ndarray,
+    counted_pts: list[int | None],
+    keep: Callable[[Frame], Kept],
+    notes: list[str],
+) -> Decoded[Kept]:
+    """A plain sequential decode that keeps the frames at the given positions."""
+    wanted = set(indices.tolist())
+    kept, times_s, corrupt = [], [], 0
+    with open_video(info.path) as container:
+        stream = container.streams.best("video")
+        stream.codec_context.thread_count = 1
+        frame_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        for position, frame in enumerate(container.decode(stream)):
+            if position in wanted:
+                corrupt += bool(frame.is_corrupt)
+                kept.append(keep(_upright(frame)))
+                pts = counted_pts[position]
+                times_s.append(position * frame_s if pts is None else float(pts * info.time_base))
+            if len(kept) == len(wanted):
+                break
+    if None in counted_pts:
+        notes = [*notes, "times from the frame rate, the file has none"]
+    if corrupt:
+        notes = [*notes, f"{corrupt} of {len(kept)} frames are damaged"]
+    return Decoded(kept, indices.tolist(), times_s, "pyav", av.__version__, notes)
+
+
+def _upright(frame: av.VideoFrame) -> Frame:
+    """RGB, turned as the file's display matrix says (decord does so by itself)."""
+    frame_HWC = frame.to_ndarray(format="rgb24")
+    quarter_turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(frame_HWC, quarter_turns)) if quarter_turns else frame_HWC

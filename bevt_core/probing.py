@@ -1,0 +1,135 @@
+"""What a video file holds, read from its packets without decoding: the truth that both decoders are held against."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from schemas.frames import Stage
+
+av.logging.set_level(av.logging.PANIC)
+
+# Only demuxers of plain media files: a playlist would make FFmpeg open other files, or the network.
+FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,gif,3gp,ivf,mjpeg,wtv,nut"
+MAX_PIXELS = 64_000_000  # of one frame; 8K is 33 million
+UNTIMED_CONTAINERS = frozenset({"avi", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "mjpeg"})
+
+
+class MediaError(Exception):
+    """A source that cannot be used: at which stage, a short reason to count by, and a message for people."""
+
+    def __init__(self, stage: Stage, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.stage: Stage = stage
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["MediaError"], tuple[str, str, str]]:
+        return MediaError, (self.stage, self.reason, self.message)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """A video's packets. `shown_pts` is in display order; the `packet_*` arrays are in the file's decoding order."""
+
+    path: Path
+    container: str
+    codec: str
+    width: int
+    height: int
+    video_streams: int
+    has_duration: bool
+    sample_aspect: Fraction  # noted, not applied, as in the original
+    time_base: Fraction
+    packet_pts: np.ndarray  # int64
+    packet_is_key: np.ndarray  # bool
+    shown_pts: np.ndarray  # int64, sorted
+    discarded: int  # packets that an edit list cuts away
+    leading: int  # packets shown before the keyframe that they follow: open groups of pictures
+    untimed: int  # packets without a presentation time of their own
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.shown_pts)
+
+    @property
+    def times_s(self) -> np.ndarray:
+        """Presentation times in seconds, float64, in display order."""
+        return self.shown_pts * float(self.time_base)
+
+    @property
+    def packets_are_exact(self) -> bool:
+        """Whether frame i is certain to be the i-th packet by time; otherwise only decoding tells."""
+        return self.untimed == 0 and self.container not in UNTIMED_CONTAINERS
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """Open a media file by itself. Raises MediaError for what is no video file."""
+    if not path.exists():
+        raise MediaError("open", "missing", "no such file")
+    if path.stat().st_size == 0:
+        raise MediaError("open", "empty-file", "0 bytes")
+    try:
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+        container = av.open(str(path.absolute()), options=options)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError("open", "not-media", f"{one_line(error)}") from None
+    if not container.streams.video:
+        container.close()
+        raise MediaError("open", "no-video-stream", f"{len(container.streams)} streams, none is video")
+    return container
+
+
+def probe(path: Path) -> VideoInfo:
+    """Read every packet's header of the best video stream. Raises MediaError."""
+    with open_video(path) as container:
+        stream = container.streams.best("video")
+        context = stream.codec_context
+        if context is None or not context.width or not context.height:
+            raise MediaError("open", "unknown-codec", "no decoder for its video stream")
+        if context.width * context.height > MAX_PIXELS:
+            size = f"{context.width}x{context.height}"
+            raise MediaError("open", "too-large", f"frames of {size}, the limit is {MAX_PIXELS} pixels")
+        try:
+            packets = [(p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
+        except av.FFmpegError as error:
+            raise MediaError("open", "damaged", f"{one_line(error)}") from None
+        if not packets:
+            raise MediaError("open", "no-frames", "its video stream has no packets")
+        pts = np.array([-1 if p[0] is None else p[0] for p in packets], dtype=np.int64)
+        timed = np.array([p[0] is not None for p in packets])
+        is_key = np.array([p[1] for p in packets])
+        shown = np.unique(pts[timed & ~np.array([p[2] for p in packets])])
+        discarded = sum(p[2] for p in packets)
+        return VideoInfo(
+            path=path,
+            container=container.format.name.split(",")[0],
+            codec=context.name,
+            width=context.width,
+            height=context.height,
+            video_streams=len(container.streams.video),
+            has_duration=bool(stream.duration or container.duration),
+            sample_aspect=stream.sample_aspect_ratio or Fraction(1),
+            time_base=stream.time_base,
+            packet_pts=pts,
+            packet_is_key=is_key,
+            shown_pts=shown,
+            discarded=discarded,
+            leading=_leading(pts, is_key),
+            untimed=int((~timed).sum()) + int(timed.sum()) - discarded - len(shown),
+        )
+
+
+def _leading(pts: np.ndarray, is_key: np.ndarray) -> int:
+    """How many packets are shown before the latest keyframe that precedes them in decoding order."""
+    latest_key = np.maximum.accumulate(np.where(is_key, np.arange(len(pts)), -1))
+    follows = (latest_key >= 0) & ~is_key
+    return int((pts[follows] < pts[latest_key[follows]]).sum())
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line of at most 300 characters, without paths and logs: equal on every machine."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(f"{type(error).__name__}: {text}".split())[:300]

@@ -1,0 +1,1 @@
+"""Raw data -> frame store and token set, on Ray Data."""

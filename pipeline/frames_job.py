@@ -1,0 +1,97 @@
+"""One part of the frame store: decode its sources, in a child process, and commit it."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bevt_core.decoding import Decoded, decode_frames, decode_image, pool_indices
+from bevt_core.probing import MediaError, one_line
+from bevt_core.rng import rng_for
+from bevt_core.shards import FrameSample, Rejected, write_frame_part
+from bevt_core.views import encode_jpeg, shrink_short_side
+from pipeline.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
+
+_isolated: IsolatedFunction | None = None  # of this process; it outlives a part
+
+
+def make_frame_part(
+    frames_dir: Path, root: Path, part: int, items: Sequence[SourceItem], plan: Plan, limit_s: float, attempts: int
+) -> tuple[FramePartCommit, float]:
+    """Decode the part's sources and write it. Returns the commit and the seconds spent."""
+    started = time.perf_counter()
+    samples: list[FrameSample] = []
+    rejected: list[Rejected] = []
+    for item in items:
+        outcome = read_source(root, item, plan.pool, plan.seed, limit_s, attempts)
+        if isinstance(outcome, FrameSample):
+            samples.append(outcome)
+        else:
+            rejected.append(outcome)
+    commit = write_frame_part(frames_dir, part, samples, rejected, plan)
+    return commit, time.perf_counter() - started
+
+
+def read_source(
+    root: Path, item: SourceItem, pool: PoolSpec, seed: int, limit_s: float, attempts: int
+) -> FrameSample | Rejected:
+    """`load_source` in the child process. A time-out or a crash is tried again, what the file itself says is final."""
+    decode = _isolated_loader()
+    for attempt in range(1, attempts + 1):
+        try:
+            return decode(root, item, pool, seed, limit_s=limit_s)
+        except MediaError as error:
+            return Rejected(item.source, item.label, error.stage, error.reason, error.message, attempt)
+        except ChildTimeout as error:
+            last = Rejected(item.source, item.label, "time-out", "time-out", str(error), attempt)
+        except ChildCrash as error:
+            last = Rejected(item.source, item.label, "crash", "crash", f"the decoder was {error}", attempt)
+    return last
+
+
+def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> FrameSample:
+    """Decode the pool of one source, scale it and encode it as JPEG. Raises MediaError."""
+    path = root / item.source
+    sizes: set[tuple[int, int]] = set()
+
+    def keep(frame_HWC: np.ndarray) -> bytes:
+        small_HWC = shrink_short_side(frame_HWC, pool.short_side_px)
+        sizes.add(small_HWC.shape[:2])
+        return encode_jpeg(small_HWC, pool.jpeg_quality)
+
+    def choose(num_frames: int) -> np.ndarray:
+        return pool_indices(num_frames, pool, rng_for("pool", seed, item.source))
+
+    decoded: Decoded[bytes]
+    try:
+        decoded = decode_image(path, keep) if item.kind == "image" else decode_frames(path, choose, keep)
+    except MediaError:
+        raise
+    except MemoryError:
+        raise MediaError("decode", "out-of-memory", "not enough memory to decode it") from None
+    except Exception as error:
+        raise MediaError("decode", "decoder-error", one_line(error)) from error
+    if len(sizes) != 1:
+        raise MediaError("decode", "size-changes", f"frames of {len(sizes)} sizes: {sorted(sizes)[:4]}")
+    height, width = sizes.pop()
+    return FrameSample(
+        source=item.source,
+        label=item.label,
+        jpegs=decoded.frames,
+        frame_indices=decoded.frame_indices,
+        times_s=decoded.times_s,
+        height=height,
+        width=width,
+        decoder=decoded.decoder,
+        decoder_version=decoded.decoder_version,
+        warnings=decoded.warnings,
+    )
+
+
+def _isolated_loader() -> IsolatedFunction:
+    global _isolated
+    if _isolated is None:
+        _isolated = IsolatedFunction("pipeline.frames_job:load_source")
+    return _isolated

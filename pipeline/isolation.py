@@ -1,0 +1,148 @@
+"""Calls in a long-lived child process with a time limit: a file that kills its decoder costs one call, not the job.
+
+A decoder may loop in native code holding the interpreter's lock, where no thread and no signal handler runs; only
+killing its process helps. The child dies with its parent (PR_SET_PDEATHSIG), however that ends.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import os
+import pickle
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_LENGTH = struct.Struct("<Q")
+
+
+class ChildTimeout(Exception):
+    """The call took longer than its limit; the child was killed."""
+
+
+class ChildCrash(Exception):
+    """The child died in the call."""
+
+
+class IsolatedFunction:
+    """`module:function`, called in a child process of its own. The child starts at the first call and after each loss.
+
+    Arguments and results are pickled. An exception that the function raises is raised here.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the live child."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    def __call__(self, *args: Any, limit_s: float) -> Any:
+        """Raises ChildTimeout after `limit_s` seconds, ChildCrash when the child dies, or what the function raised."""
+        if self.pid is None:
+            self._start()
+        assert self._child is not None
+        try:
+            _write(self._child.stdin.fileno(), pickle.dumps(args))
+            data = _read(self._child.stdout.fileno(), deadline=time.monotonic() + limit_s)
+        except TimeoutError:
+            self.close()
+            raise ChildTimeout(f"no answer within {limit_s:g} s") from None
+        except (EOFError, BrokenPipeError):
+            raise ChildCrash(self._obituary()) from None
+        ok, value = pickle.loads(data)
+        if ok:
+            return value
+        raise value
+
+    def close(self) -> None:
+        """Kill the child and reap it."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+    def _start(self) -> None:
+        self.close()
+        command = [sys.executable, "-m", "pipeline.isolation", self.target, str(os.getpid())]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        )
+        # The child says hello when it is ready, so that starting it is not counted against the first call.
+        try:
+            _read(self._child.stdout.fileno(), deadline=time.monotonic() + 120)
+        except (EOFError, TimeoutError):
+            self.close()
+            raise RuntimeError(f"the child process for {self.target} did not start: {' '.join(command)}") from None
+
+    def _obituary(self) -> str:
+        assert self._child is not None
+        code = self._child.wait()
+        self.close()
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(-code).name}"
+        return f"ended with exit status {code}"
+
+
+def _serve(target: str, parent: int) -> None:
+    """The child's loop. File descriptor 1 is the answers' only; what libraries print goes to stderr."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    module, _, name = target.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    _write(answers, b"hello")
+    while True:
+        try:
+            args = pickle.loads(_read(0, deadline=None))
+        except EOFError:
+            return
+        try:
+            answer: tuple[bool, Any] = (True, function(*args))
+        except Exception as error:  # noqa: BLE001 - carried to the parent and raised there
+            answer = (False, error)
+        _write(answers, pickle.dumps(answer))
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(_LENGTH.pack(len(data)) + data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _read(descriptor: int, deadline: float | None) -> bytes:
+    (length,) = _LENGTH.unpack(_read_exactly(descriptor, _LENGTH.size, deadline))
+    return _read_exactly(descriptor, length, deadline)
+
+
+def _read_exactly(descriptor: int, length: int, deadline: float | None) -> bytes:
+    """Raises EOFError at the end of the pipe, TimeoutError after the deadline (monotonic seconds)."""
+    data = bytearray()
+    while len(data) < length:
+        wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([descriptor], [], [], wait_s)[0]:
+            raise TimeoutError
+        piece = os.read(descriptor, min(length - len(data), 1 << 20))
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]))

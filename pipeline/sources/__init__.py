@@ -1,0 +1,41 @@
+"""What a data set's files are and which class each one has: `SOURCES[name](tree, split, list_file)`.
+
+The class map travels with the listing: two public label maps of Kinetics-400 agree in none of the 400 classes.
+"""
+
+from pathlib import Path
+
+from pipeline.sources.folders import list_folder, list_imagenet
+from pipeline.sources.kinetics import list_k400
+from pipeline.sources.listing import SourceListing
+from pipeline.sources.tree import Tree
+from schemas.errors import UserError
+from schemas.recipe_io import nearest
+
+SOURCES = {
+    "k400": list_k400,
+    "imagenet": list_imagenet,
+    "folder": list_folder,
+}
+
+__all__ = ["SOURCES", "SourceListing", "list_sources"]
+
+
+def list_sources(dataset: str, root: Path, split: str, list_file: Path | None = None) -> SourceListing:
+    """List the files of `split` under `root`, in an order that depends on their names alone.
+
+    Files that a list names and the disk does not have are items too (and in `missing`): they end among the rejected.
+    Raises UserError for an unknown data set, a missing root, a list that cannot be read, and for links and lines that
+    lead out of the root.
+    """
+    if dataset not in SOURCES:
+        raise UserError(f"no dataset {dataset!r}; {nearest(dataset, list(SOURCES))}known: {', '.join(SOURCES)}")
+    if not root.is_dir():
+        raise UserError(f"--root {root}: no such folder; give the folder that holds the files of {dataset}")
+    if list_file is not None and not list_file.is_file():
+        raise UserError(f"--list {list_file}: no such file")
+    listing = SOURCES[dataset](Tree(root), split, list_file)
+    if not listing.items:
+        hint = f" ({listing.ignored_note})" if listing.ignored else ""
+        raise UserError(f"--root {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")
+    return listing

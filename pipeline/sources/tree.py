@@ -1,0 +1,88 @@
+"""Reading a data root: recursive listings in a fixed order that never lead out of it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from schemas.errors import UserError
+
+
+class Tree:
+    """The files under `root`, by paths relative to it. Hidden files are left out. Each folder is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real_root = os.path.realpath(root)
+        self._folders: dict[str, dict[str, bool]] = {}
+
+    def files(self, under: str = "") -> Iterator[str]:
+        """All files below the folder `under`, depth first, by name. Raises UserError for a link out of the root."""
+        yield from self._walk(under, ancestors=())
+
+    def folders(self, under: str = "") -> list[str]:
+        """The names of the folders directly in `under`."""
+        return [name for name, is_folder in self._read(under).items() if is_folder]
+
+    def is_folder(self, path: str) -> bool:
+        return self._entry(path) is True
+
+    def is_file(self, path: str) -> bool:
+        return self._entry(path) is False
+
+    def inside(self, path: str, where: str) -> str:
+        """`path` from a list, normalised. UserError, naming `where`, if it is absolute or leads out of the root."""
+        normal = os.path.normpath(path)
+        if normal.startswith("/") or normal == ".." or normal.startswith("../"):
+            raise UserError(f"{where}: {path!r} leads out of the root {self.root}; nothing outside it is read")
+        return normal
+
+    def _entry(self, path: str) -> bool | None:
+        parent, name = os.path.split(path)
+        if not path or path == ".":
+            return True
+        if parent and not self.is_folder(parent):
+            return None
+        return self._read(parent).get(name)
+
+    def _walk(self, under: str, ancestors: tuple[str, ...]) -> Iterator[str]:
+        real = os.path.realpath(self.root / under)
+        if real in ancestors:
+            raise UserError(f"{self.root / under}: a link that leads back to a folder above it; remove it")
+        for name, is_folder in self._read(under).items():
+            path = f"{under}/{name}" if under else name
+            if is_folder:
+                yield from self._walk(path, (*ancestors, real))
+            else:
+                yield path
+
+    def _read(self, folder: str) -> dict[str, bool]:
+        """name -> is it a folder, by name."""
+        if folder not in self._folders:
+            entries = {}
+            with os.scandir(self.root / folder) as scan:
+                for entry in scan:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_symlink():
+                        self._check_link(entry.path)
+                    entries[_readable(entry.name, self.root / folder)] = entry.is_dir()
+            self._folders[folder] = dict(sorted(entries.items()))
+        return self._folders[folder]
+
+    def _check_link(self, path: str) -> None:
+        target = os.path.realpath(path)
+        if os.path.commonpath([target, self._real_root]) != self._real_root:
+            raise UserError(f"{path}: a link to {target}, out of the root {self.root}; nothing outside it is read")
+
+
+def _readable(name: str, folder: Path) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{folder}: the file name {os.fsencode(name)!r} is not UTF-8; rename it") from None
+    return name
+
+
+def parent_name(path: str) -> str:
+    """The name of the folder that a file lies in; empty for a file at the top."""
+    return PurePosixPath(path).parent.name
