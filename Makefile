@@ -1,0 +1,40 @@
+# Every target makes .venv itself, with plain pip. PYTHON chooses the interpreter (3.11).
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow check format clean
+
+demo: $(VENV)/runtime.stamp
+	$(BIN)/bevt demo --out demo
+
+test: $(VENV)/dev.stamp
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile -q
+
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/pytest -m slow -q
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Editable, so that a change in the checkout is a change in the command; versions pinned by constraints.txt.
+$(VENV)/runtime.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(VENV)/runtime.stamp $@

@@ -1,0 +1,68 @@
+"""Pictures for people: sheets of frames, masked clips, predicted tokens decoded back to pixels. All uint8 RGB."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+GAP_PX = 4
+LABEL_PX = 14
+PAPER = (255, 255, 255)
+HIDDEN = np.array([64, 64, 72], dtype=np.uint8)  # the colour of a masked position
+
+
+def sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = (), cell_px: int = 96) -> np.ndarray:
+    """Frames in a grid, one labelled row after another: uint8 (H, W, 3). Frames are scaled to `cell_px` squares."""
+    columns = max((len(row) for row in rows), default=0)
+    row_px = cell_px + GAP_PX + (LABEL_PX if labels else 0)
+    page = Image.new("RGB", (columns * (cell_px + GAP_PX) + GAP_PX, len(rows) * row_px + GAP_PX), PAPER)
+    draw = ImageDraw.Draw(page)
+    for r, row in enumerate(rows):
+        top = GAP_PX + r * row_px
+        if labels:
+            draw.text((GAP_PX, top), labels[r], fill=(0, 0, 0))
+            top += LABEL_PX
+        for c, frame in enumerate(row):
+            cell = Image.fromarray(frame).resize((cell_px, cell_px), Image.Resampling.NEAREST)
+            page.paste(cell, (GAP_PX + c * (cell_px + GAP_PX), top))
+    return np.asarray(page)
+
+
+def hide(frames_THWC: np.ndarray, mask_THW: np.ndarray) -> np.ndarray:
+    """The clip as the model sees it: masked positions in grey. The mask's grid must divide the frames'."""
+    repeats = [size // cells for size, cells in zip(frames_THWC.shape, mask_THW.shape, strict=False)]
+    hidden = mask_THW
+    for axis, repeat in enumerate(repeats):
+        hidden = hidden.repeat(repeat, axis=axis)
+    return np.where(hidden[..., None], HIDDEN, frames_THWC)
+
+
+def png(image_HWC: np.ndarray) -> bytes:
+    """The image as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def curves_png(series: dict[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str) -> bytes:
+    """Line plots, name -> (x, y), in one figure, as the bytes of a PNG file."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, (x, y) in series.items():
+        axes.plot(x, y, label=name, linewidth=1)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def save_png(path: Path, image_HWC: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(image_HWC))

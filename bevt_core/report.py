@@ -1,0 +1,54 @@
+"""One self-contained HTML page out of headings, paragraphs, tables and pictures."""
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from bevt_core.files import write_atomic
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left }
+th { background: #f3f3f3 }
+img { max-width: 100%; image-rendering: pixelated }
+pre { background: #f6f6f6; padding: .6rem; overflow: auto }
+"""
+
+
+class Page:
+    """Collects the parts of a report in order; `save` writes it."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.parts: list[str] = []
+
+    def heading(self, text: str) -> None:
+        self.parts.append(f"<h2>{escape(text)}</h2>")
+
+    def text(self, text: str) -> None:
+        self.parts.append(f"<p>{escape(text)}</p>")
+
+    def code(self, text: str) -> None:
+        self.parts.append(f"<pre>{escape(text)}</pre>")
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        head = "".join(f"<th>{escape(name)}</th>" for name in header)
+        body = "".join("<tr>" + "".join(f"<td>{escape(_cell(value))}</td>" for value in row) + "</tr>" for row in rows)
+        self.parts.append(f"<table><tr>{head}</tr>{body}</table>")
+
+    def picture(self, png: bytes, caption: str) -> None:
+        data = base64.b64encode(png).decode()
+        self.parts.append(
+            f'<figure><img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+
+    def save(self, path: Path) -> None:
+        head = f"<!doctype html><meta charset=utf-8><title>{escape(self.title)}</title><style>{_STYLE}</style>"
+        write_atomic(path, f"{head}<h1>{escape(self.title)}</h1>{''.join(self.parts)}".encode())
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

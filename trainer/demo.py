@@ -1,0 +1,121 @@
+"""`bevt demo`: the user's own commands one after another, on videos that the machine makes itself."""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import UserError
+from trainer.demo_report import write_report
+
+NUM_CLASSES = 8  # directions of camera motion; chance is 12.5 %
+TEMPORAL = ("normal", "single-frame", "shuffle")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and the file that says it has been done."""
+
+    title: str
+    command: str  # behind `bevt`, as one would type it
+    product: Path
+
+
+def demo_steps(out: Path) -> list[Step]:
+    """The commands of the demo, in order."""
+    o = shlex.quote(str(out))
+    tokenize = "tokenize --dataset folder"
+    dvae = f"--tokenizer {o}/runs/dvae/tokenizer"
+    tokens = f"--video-tokens {o}/train/tokens/dvae-v4 --image-tokens {o}/images/tokens/dvae-v4"
+    frames = f"--frames {o}/train/frames --val-frames {o}/test/frames"
+    rows = [
+        (
+            "Make labelled videos: a virtual camera moves over photographs",
+            f"demo-videos {o}/raw",
+            "raw/ATTRIBUTION.txt",
+        ),
+        (
+            "Store the photographs",
+            f"{tokenize} --recipe nano_image --root {o}/raw/images --out {o}/images --frames-only",
+            "images/frames/dataset.json",
+        ),
+        (
+            "Train a small tokenizer on them",
+            f"tokenizer train dvae --recipe nano_tokenizer --frames {o}/images/frames --out {o}/runs/dvae",
+            "runs/dvae/tokenizer/tokenizer.json",
+        ),
+        (
+            "Tokenize the photographs",
+            f"{tokenize} --recipe nano_image --root {o}/raw/images --out {o}/images {dvae}",
+            "images/tokens/dvae-v4/dataset.json",
+        ),
+        (
+            "Store and tokenize the videos",
+            f"{tokenize} --recipe nano_video --root {o}/raw/train --out {o}/train {dvae}",
+            "train/tokens/dvae-v4/dataset.json",
+        ),
+        (
+            "Store the test videos",
+            f"{tokenize} --recipe nano_video --root {o}/raw/test --out {o}/test --split test --frames-only",
+            "test/frames/dataset.json",
+        ),
+        (
+            "Pretrain the image stream (BEVT-I)",
+            f"train image --recipe nano_image --image-tokens {o}/images/tokens/dvae-v4 --out {o}/runs/image",
+            "runs/image/weights.safetensors",
+        ),
+        (
+            "Pretrain both streams jointly (BEVT)",
+            f"train joint --recipe nano_joint --init {o}/runs/image {tokens} --out {o}/runs/joint",
+            "runs/joint/weights.safetensors",
+        ),
+        (
+            "Fine-tune to recognise the motion",
+            f"finetune folder --recipe nano_finetune --init {o}/runs/joint {frames} --out {o}/runs/finetune",
+            "runs/finetune/weights.safetensors",
+        ),
+    ]
+    for temporal in TEMPORAL:
+        target = f"runs/evaluate-{temporal}"
+        command = f"evaluate {o}/runs/finetune --frames {o}/test/frames --temporal {temporal} --out {o}/{target}"
+        rows.append((f"Evaluate on other photographs, frames {temporal}", command, f"{target}/evaluation.json"))
+    return [Step(title, command, out / product) for title, command, product in rows]
+
+
+def demo(out: Path) -> dict[str, Any]:
+    """Run the steps that have not been done, then write `report.html`. Returns accuracies and seconds per step.
+
+    Raises UserError naming the command that failed.
+    """
+    seconds: dict[str, float] = {}
+    steps = demo_steps(out)
+    for number, step in enumerate(steps, start=1):
+        print(f"\n[{number}/{len(steps)}] {step.title}\n$ bevt {step.command}", flush=True)
+        if step.product.is_file():
+            print("already done", flush=True)
+            continue
+        begun = time.monotonic()
+        code = subprocess.run([sys.executable, "-m", "cli", *shlex.split(step.command)], check=False).returncode
+        if code != 0:
+            raise UserError(f"`bevt {step.command}` ended with exit code {code}; mend it and run `bevt demo` again")
+        seconds[step.title] = round(time.monotonic() - begun, 1)
+    results = {
+        temporal: json.loads((out / "runs" / f"evaluate-{temporal}" / "evaluation.json").read_text())
+        for temporal in TEMPORAL
+    }
+    report = write_report(
+        out, steps_done=[(f"bevt {shlex.join(s.argv)}", seconds.get(s.title)) for s in steps], results=results
+    )
+    print(f"\n{'frames given to the classifier':<32}{'top-1':>8}   (chance {1 / NUM_CLASSES:.1%})")
+    for temporal in TEMPORAL:
+        print(f"{temporal:<32}{results[temporal]['top1']:>8.1%}")
+    return {
+        **{f"top1_{temporal.replace('-', '_')}": results[temporal]["top1"] for temporal in TEMPORAL},
+        "chance": 1 / NUM_CLASSES,
+        "seconds": round(sum(seconds.values()), 1),
+        "report": str(report),
+    }
