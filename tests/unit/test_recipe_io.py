@@ -1,0 +1,110 @@
+"""Recipes: complete files, overrides, bases, and errors that name the key and the nearest valid one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cli
+from schemas.errors import UserError
+from schemas.recipe_io import load_recipe, recipe_names, to_yaml
+from schemas.recipes import PretrainRecipe, TokenizeRecipe
+
+TOKENIZE = {
+    "kind": "tokenize",
+    "title": "test",
+    "dataset": "folder",
+    "split": "train",
+    "root": "raw",
+    "out": "out",
+    "tokenizer": "dvae",
+    "pool": {"stride": 1, "phase": "zero", "max_frames": 8, "short_side_px": 72, "jpeg_quality": 90},
+    "views": {
+        "num_views": 2,
+        "crop_px": 64,
+        "short_side_min_px": 64,
+        "short_side_max_px": 72,
+        "flip_share": 0.5,
+        "jitter": 0.0,
+        "seed": 0,
+    },
+    "seed": 0,
+    "sources_per_part": 4,
+    "batch_frames": 8,
+    "decode_timeout_s": 10.0,
+    "attempts": 2,
+}
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> Path:
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(TOKENIZE))
+    return tmp_path
+
+
+def test_overrides_are_yaml_and_reach_nested_keys(recipes: Path) -> None:
+    recipe = load_recipe(
+        "plain", recipes, ["views.num_views=5", "pool.phase=random", "decode_timeout_s=1e2", "root=a b"]
+    )
+    assert isinstance(recipe, TokenizeRecipe)
+    assert (recipe.views.num_views, recipe.pool.phase, recipe.decode_timeout_s, recipe.root) == (
+        5,
+        "random",
+        100.0,
+        "a b",
+    )
+
+
+def test_a_base_is_merged_key_by_key(recipes: Path) -> None:
+    (recipes / "more.yaml").write_text("base: plain\nviews: {num_views: 9}\n")
+    recipe = load_recipe("more", recipes)
+    assert isinstance(recipe, TokenizeRecipe)
+    assert recipe.views.num_views == 9 and recipe.views.crop_px == 64
+
+
+def test_a_base_that_leads_to_itself_is_an_error(recipes: Path) -> None:
+    (recipes / "loop.yaml").write_text("base: loop\n")
+    with pytest.raises(UserError, match="leads back to itself"):
+        load_recipe("loop", recipes)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("views.num_view=3", "unknown key 'views.num_view'; did you mean 'num_views'"),
+        ("pol.stride=2", "unknown key 'pol'; did you mean 'pool'"),
+        ("views.num_views=many", "views.num_views: .*given 'many'"),
+        ("views.crop_px=100", "must not decrease"),
+        ("seed", "expected KEY=VALUE"),
+        ("seed.deep=1", "is a value, not a group"),
+    ],
+)
+def test_a_bad_override_is_named_with_the_mend(recipes: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe("plain", recipes, [override])
+
+
+def test_an_unknown_recipe_names_the_nearest(recipes: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'plain'"):
+        load_recipe("plane", recipes)
+
+
+def test_a_resolved_recipe_reads_back(recipes: Path) -> None:
+    recipe = load_recipe("plain", recipes)
+    (recipes / "again.yaml").write_text(to_yaml(recipe))
+    assert load_recipe("again", recipes) == recipe
+
+
+@pytest.mark.parametrize("directory", [cli.PIPELINE_RECIPES, cli.TRAINER_RECIPES])
+def test_every_shipped_recipe_loads(directory: Path) -> None:
+    names = recipe_names(directory)
+    assert names
+    for name in names:
+        assert load_recipe(name, directory).title
+
+
+def test_a_typo_inside_a_stream_is_found() -> None:
+    name = cli.STAGE_RECIPES["joint"]
+    assert isinstance(load_recipe(name, cli.TRAINER_RECIPES), PretrainRecipe)
+    with pytest.raises(UserError, match=r"streams\.video\.mask\.ratios'; did you mean 'ratio'"):
+        load_recipe(name, cli.TRAINER_RECIPES, ["streams.video.mask.ratios=0.5"])
