@@ -15,7 +15,9 @@ from torch import Tensor
 
 from bevt_core.bevt import Bevt
 from bevt_core.build import build_classifier
-from bevt_core.weights import OFFICIAL_KEYS, load_official, pretrained_to_classifier, rename
+from bevt_core.weights import load_official
+from bevt_core.weights_import import OFFICIAL_KEYS
+from bevt_core.weights_surgery import classifier_from_pretrained, rename
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def test_finetuning_logits_agree(model: Bevt, weights: Path, golden: Mapping[str
     source = load_file(weights)
     sizes = {key: model.config[key] for key in ("embed_dim", "depths", "num_heads", "patch")}
     classifier = build_classifier(**sizes, window=(16, 7, 7), num_classes=10).eval()
-    state, dropped = pretrained_to_classifier(model.state_dict(), old_window=(8, 7, 7), new_window=(16, 7, 7))
+    state, dropped = classifier_from_pretrained(model.state_dict(), old_window=(8, 7, 7), window=(16, 7, 7))
     fc = {"fc.weight": source["finetune.fc.weight"], "fc.bias": source["finetune.fc.bias"]}
     classifier.load_state_dict({**state, **fc})
     assert {key.split(".")[0] for key in dropped} == {"stems", "decoders", "lm_head", "mask_token"}
