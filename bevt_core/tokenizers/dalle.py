@@ -1,0 +1,74 @@
+"""The dVAE as a tokenizer: the official DALL-E weights (`dalle`) and the small ones trained here (`dvae`)."""
+
+import contextlib
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.networks import STRIDE
+from bevt_core.tokenizers.pixels import map_pixels, to_uint8, to_unit, unmap_pixels
+from schemas.errors import UserError
+
+
+class DvaeTokenizer(Tokenizer):
+    """ids = argmax over the encoder's logits; frame = the mean of the decoder's logit-Laplace distribution.
+
+    As in the original, the last convolution of the encoder and the first of the decoder run in float32 whatever
+    `dtype`. Weights are cast once, here.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Sequential,
+        decoder: nn.Sequential | None,
+        *,
+        name: str,
+        input_px: int,
+        weights_sha256: str,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        head = encoder.get_submodule("output.conv")
+        assert isinstance(head, nn.Conv2d)
+        super().__init__(
+            name=name,
+            vocab_size=head.out_channels,
+            input_px=input_px,
+            stride=STRIDE,
+            weights_sha256=weights_sha256,
+            device=device,
+            dtype=dtype,
+        )
+        self._encoder_body = encoder[:-1].eval().to(device, dtype).to(memory_format=torch.channels_last)
+        self._head = head.eval().to(device)
+        self._codebook_VD: Tensor | None = None
+        if decoder is not None:
+            first = decoder[0]
+            assert isinstance(first, nn.Conv2d) and first.bias is not None
+            self._codebook_VD = (first.weight.detach().flatten(1).T + first.bias.detach()).to(device)
+            self._decoder_body = decoder[1:].eval().to(device, dtype).to(memory_format=torch.channels_last)
+
+    def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
+        with self._exact():
+            features_NDhw = self._encoder_body(map_pixels(to_unit(frames_NHWC)).to(self.dtype))
+            return self._head(F.relu(features_NDhw).float()).argmax(dim=1)
+
+    def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
+        if self._codebook_VD is None:
+            raise UserError(
+                f"tokenizer {self.name} was stored without its decoder; "
+                "convert it with both: bevt tokenizer convert encoder.pkl decoder.pkl --out DIR"
+            )
+        embedded_NhwD = F.embedding(ids_Nhw, self._codebook_VD)  # the first 1x1 convolution, of a one-hot
+        with self._exact():
+            stats_NSHW = self._decoder_body(embedded_NhwD.permute(0, 3, 1, 2).to(self.dtype)).float()
+        return to_uint8(unmap_pixels(torch.sigmoid(stats_NSHW[:, :3])))
+
+    def _exact(self) -> AbstractContextManager[None]:
+        """On a GPU: no TF32 and no choice of algorithm by timing, so that ids repeat."""
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

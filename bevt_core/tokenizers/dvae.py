@@ -1,0 +1,83 @@
+"""Training of a dVAE: the module that a loop drives, and its presets."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bevt_core.tokenizers.dvae_loss import RECONSTRUCTION, gumbel_softmax, kl_to_uniform
+from bevt_core.tokenizers.networks import STRIDE, DvaeSizes, build_decoder, build_encoder
+from bevt_core.tokenizers.pixels import map_pixels, to_unit
+from bevt_core.tokenizers.storage import StoredTokenizer, save_tokenizer
+from schemas.errors import UserError
+
+DVAE_PRESETS = {
+    "nano": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=512),  # the demo's
+    "small": DvaeSizes(n_hid=32, n_blk_per_group=1, n_init=128, vocab_size=2048),  # what the package brings
+    "paper": DvaeSizes(),  # DALL-E's own: 53.8 M parameters in the encoder
+}
+
+VALUES_PER_TOKEN = 3 * STRIDE * STRIDE  # colour values that one token stands for
+
+
+class DvaeTrainingModule(nn.Module):
+    """Encoder -> relaxed one-hot -> decoder, with the evidence bound as its loss."""
+
+    def __init__(self, sizes: DvaeSizes, recon: str) -> None:
+        """`recon` is a key of RECONSTRUCTION; UserError otherwise. Weights come from torch's global generator."""
+        super().__init__()
+        if recon not in RECONSTRUCTION:
+            raise UserError(f"reconstruction loss {recon!r} is not one of {', '.join(RECONSTRUCTION)}")
+        self.sizes = sizes
+        self.recon = recon
+        self.encoder = build_encoder(sizes).to(memory_format=torch.channels_last)
+        self.decoder = build_decoder(sizes).to(memory_format=torch.channels_last)
+
+    def forward(
+        self,
+        frames: Tensor,
+        temperature: float,
+        kl_weight: float,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """uint8 frames `[N, H, W, 3]`, or floats `[N, 3, H, W]` in [0, 1]; H and W multiples of 8.
+
+        Returns scalars: `loss` = recon + kl_weight * kl / VALUES_PER_TOKEN, `recon` (per colour value), `kl` (nats per
+        token), and without gradient `perplexity` of the batch's hard ids and `codebook_used` (distinct ids).
+        The Gumbel noise comes from `generator`, or from torch's global generator, which the loop seeds per step.
+        """
+        unit_NCHW = to_unit(frames) if frames.dtype == torch.uint8 else frames
+        logits_NVhw = self.encoder(map_pixels(unit_NCHW)).float()
+        stats_NSHW = self.decoder(gumbel_softmax(logits_NVhw, temperature, generator)).float()
+        recon = RECONSTRUCTION[self.recon](stats_NSHW, unit_NCHW)
+        kl = kl_to_uniform(logits_NVhw)
+        with torch.no_grad():
+            counts_V = torch.bincount(logits_NVhw.argmax(dim=1).flatten(), minlength=self.sizes.vocab_size)
+        return {
+            "loss": recon + kl_weight * kl / VALUES_PER_TOKEN,
+            "recon": recon.detach(),
+            "kl": kl.detach(),
+            "perplexity": perplexity(counts_V),
+            "codebook_used": (counts_V > 0).sum(),
+        }
+
+    def save(
+        self, folder: Path, *, input_px: int, origin: dict[str, str | int | float], storage: str = "float32"
+    ) -> StoredTokenizer:
+        """Store as a tokenizer of kind `dvae` (see `save_tokenizer`)."""
+        return save_tokenizer(
+            folder,
+            self.encoder,
+            self.decoder,
+            kind="dvae",
+            sizes=self.sizes,
+            input_px=input_px,
+            origin=origin,
+            storage=storage,
+        )
+
+
+def perplexity(counts_V: Tensor) -> Tensor:
+    """exp of the entropy of the empirical token distribution: how many ids are in equal use."""
+    share_V = counts_V.double() / counts_V.sum().clamp(min=1)
+    return torch.exp(-(share_V * share_V.clamp(min=1e-30).log()).sum())

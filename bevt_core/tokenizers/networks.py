@@ -1,0 +1,97 @@
+"""The dVAE's two networks, from the `dall-e` package, at any size and in any precision.
+
+The package's own convolution casts its weights at every call and knows two precisions; here each one is replaced by
+PyTorch's, holding the same numbers. State dicts keep the package's names (`blocks.input.w`), so a stored file loads
+into `dall_e.Encoder` as it is.
+"""
+
+from collections.abc import Mapping
+
+import attr
+import torch
+from dall_e.decoder import Decoder
+from dall_e.encoder import Encoder
+from dall_e.utils import Conv2d
+from torch import Tensor, nn
+
+from schemas.base import Record
+
+STRIDE = 8  # three 2x poolings
+
+
+class DvaeSizes(Record):
+    """What fixes the shape of both networks; the defaults are the published model's (Ramesh et al. 2021, `dall_e`)."""
+
+    n_hid: int = 256  # channels of the first group; the last group of the encoder has 8 times as many
+    n_blk_per_group: int = 2
+    n_init: int = 128  # channels of a decoded token
+    vocab_size: int = 8192
+
+
+def build_encoder(sizes: DvaeSizes) -> nn.Sequential:
+    """`input, group_1 .. group_4, output`: float `[N, 3, H, W]` in [0.1, 0.9] -> logits `[N, V, H/8, W/8]`.
+
+    Weights are drawn from torch's global generator, as the package does.
+    """
+    with attr.validators.disabled():  # the package refuses n_hid < 64, though every layer works
+        encoder = Encoder(n_hid=sizes.n_hid, n_blk_per_group=sizes.n_blk_per_group, vocab_size=sizes.vocab_size)
+    return _native(encoder.blocks)
+
+
+def build_decoder(sizes: DvaeSizes) -> nn.Sequential:
+    """`input, group_1 .. group_4, output`: one-hot `[N, V, h, w]` -> logit-Laplace mean and ln b `[N, 6, 8h, 8w]`."""
+    with attr.validators.disabled():
+        decoder = Decoder(
+            n_init=sizes.n_init,
+            n_hid=sizes.n_hid,
+            n_blk_per_group=sizes.n_blk_per_group,
+            vocab_size=sizes.vocab_size,
+        )
+    return _native(decoder.blocks)
+
+
+def sizes_of(encoder_state: Mapping[str, Tensor], decoder_state: Mapping[str, Tensor] | None) -> DvaeSizes:
+    """Read the sizes off stored weights, in the package's names."""
+    blocks = {key.split(".")[2] for key in encoder_state if key.startswith("blocks.group_1.block_")}
+    return DvaeSizes(
+        n_hid=encoder_state["blocks.input.w"].shape[0],
+        n_blk_per_group=len(blocks),
+        n_init=decoder_state["blocks.input.w"].shape[0] if decoder_state else DvaeSizes().n_init,
+        vocab_size=encoder_state["blocks.output.conv.w"].shape[0],
+    )
+
+
+def to_package_state(network: nn.Sequential) -> dict[str, Tensor]:
+    """A network's weights under the package's names."""
+    names = {"weight": "w", "bias": "b"}
+    state = {}
+    for key, value in network.state_dict().items():
+        stem, leaf = key.rsplit(".", 1)
+        state[f"blocks.{stem}.{names[leaf]}"] = value.detach().contiguous()
+    return state
+
+
+def load_package_state(network: nn.Sequential, state: Mapping[str, Tensor]) -> None:
+    """Strict: every weight once, none left over. Raises RuntimeError, as `load_state_dict` does."""
+    names = {"w": "weight", "b": "bias"}
+    renamed = {}
+    for key, value in state.items():
+        stem, leaf = key.removeprefix("blocks.").rsplit(".", 1)
+        renamed[f"{stem}.{names.get(leaf, leaf)}"] = value.float()
+    network.load_state_dict(renamed, strict=True)
+
+
+def _native(blocks: nn.Sequential) -> nn.Sequential:
+    for module in list(blocks.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Conv2d):
+                module.add_module(name, _native_conv(child))
+    return blocks
+
+
+def _native_conv(conv: Conv2d) -> nn.Conv2d:
+    native = nn.utils.skip_init(nn.Conv2d, conv.n_in, conv.n_out, conv.kw, padding=conv.kw // 2)
+    with torch.no_grad():
+        native.weight.copy_(conv.w)
+        native.bias.copy_(conv.b)
+    return native
