@@ -1,0 +1,1 @@
+"""Shards -> checkpoints and metrics, on torch.distributed."""

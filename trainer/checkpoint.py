@@ -1,0 +1,124 @@
+"""Checkpoints: folders that appear whole, `checkpoints/step-00000100/`, with a digest for every file.
+
+    weights.safetensors    the model's parameters and buffers
+    training.pt            optimizer and gradient scaler, loaded with weights_only=True
+    checkpoint.json        the record below
+
+There is no iterator and no generator state: data and dropout are functions of (seed, step, rank), so (weights,
+optimizer, step) continue a run to the bit. The number of processes is free to change.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from bevt_core.files import clean_staging, read_record, sha256_of, staged_folder, write_record
+from schemas.base import Record
+from schemas.errors import UserError
+
+Identity = dict[str, str | int | float | bool | None]
+
+WEIGHTS, TRAINING, RECORD = "weights.safetensors", "training.pt", "checkpoint.json"
+
+
+class CheckpointRecord(Record):
+    """What the files of a checkpoint belong to. Present and matching means complete."""
+
+    format_version: Literal[1] = 1
+    step: int = Field(ge=0)  # optimizer steps done; the next batch is that of this step, counted from 0
+    bad_steps: int = Field(ge=0)  # in a row, up to here
+    identity: Identity  # everything that decides the numbers: dotted recipe keys, dataset digests
+    files: dict[str, str]  # sha256 by name
+
+
+class Checkpoints:
+    """The checkpoints of one run. Only rank 0 saves; every rank reads."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def save(
+        self, step: int, model: nn.Module, training: Mapping[str, Any], identity: Identity, bad_steps: int = 0
+    ) -> Path:
+        """Write the checkpoint of `step`, all at once, then remove all but the newest `keep`."""
+        target = self.path_of(step)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            if fault_of(target) is None:
+                return target
+            shutil.rmtree(target)
+        with staged_folder(target) as staging:
+            save_model(model, str(staging / WEIGHTS))
+            torch.save(dict(training), staging / TRAINING)
+            files = {name: sha256_of(staging / name) for name in (WEIGHTS, TRAINING)}
+            write_record(
+                staging / RECORD,
+                CheckpointRecord(step=step, bad_steps=bad_steps, identity=identity, files=files),
+            )
+        for old in self.paths()[: -self.keep]:
+            shutil.rmtree(old)
+        return target
+
+    def newest(self, warn: Callable[[str], None]) -> Path | None:
+        """Return the newest complete checkpoint, or None where there is none; `warn` of each that had to be skipped."""
+        if self.folder.is_dir():
+            clean_staging(self.folder)
+        for path in reversed(self.paths()):
+            fault = fault_of(path)
+            if fault is None:
+                return path
+            warn(f"{path}: skipped, {fault}; looking for the one before it")
+        return None
+
+    def paths(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+    def path_of(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+
+def fault_of(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint, or None when all its files have their digests."""
+    try:
+        record = read_record(path / RECORD, CheckpointRecord)
+    except UserError as error:
+        return str(error)
+    if record is None:
+        return f"no {RECORD}"
+    for name, sha256 in record.files.items():
+        if not (path / name).is_file():
+            return f"no {name}"
+        if sha256_of(path / name) != sha256:
+            return f"{name} is torn or changed (its sha256 differs from the record's)"
+    return None
+
+
+def read_checkpoint(
+    path: Path, model: nn.Module, check: Callable[[Identity], None]
+) -> tuple[CheckpointRecord, dict[str, Any]]:
+    """Load the weights into `model` once `check` accepts the identity; return the record and the training state."""
+    record = read_record(path / RECORD, CheckpointRecord)
+    assert record is not None, path
+    check(record.identity)
+    load_model(model, str(path / WEIGHTS))
+    return record, torch.load(path / TRAINING, map_location="cpu", weights_only=True)
+
+
+def check_identity(path: Path, saved: Identity, now: Identity) -> None:
+    """Raise UserError, naming both values, for every key in which the run differs from the one that was saved."""
+    changed = [
+        f"{key}: {saved.get(key)!r} then, {now.get(key)!r} now"
+        for key in sorted(saved.keys() | now.keys())
+        if saved.get(key) != now.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"{path} belongs to another run: {'; '.join(changed)}. "
+            "Give the values of then to resume it, or start a new run in another --out"
+        )

@@ -1,0 +1,186 @@
+"""Token sets -> training batches. A batch is a function of (seed, step, rank, world size): there is nothing to save.
+
+Legend: B samples, T frames of a clip, H W pixels or token grid, C channels. Masks are at tubelet resolution in time.
+"""
+
+import multiprocessing
+import signal
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bevt_core.masking import blockwise, tube
+from bevt_core.rng import rng_for
+from bevt_core.shards import PartView, TokenSet, part_name
+from bevt_core.views import apply_view
+from schemas.recipes import BlockMask, MaskConfig
+from trainer.order import StreamOrder, rank_slice, view_of_epoch
+from trainer.tasks import Batch
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB, as in the original's img_norm_cfg
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+class SampleError(RuntimeError):
+    """A sample could not be read. The message names the sample, its part and the file."""
+
+
+class TokenDataset(Dataset):
+    """Clips of one token set, by (epoch, position): pixels under the epoch's view, their tokens, a fresh mask.
+
+    `tubelet` is the number of frames that one mask position covers in time. A pool shorter than `clip_frames` loops, as
+    the original's sampler does. Clip start and mask follow (seed, epoch, sample), the view (seed, part, epoch).
+    """
+
+    def __init__(
+        self,
+        tokens: TokenSet,
+        *,
+        name: str,
+        seed: int,
+        clip_frames: int,
+        tubelet: int,
+        mask: MaskConfig,
+        cached_parts: int,
+    ) -> None:
+        self.tokens = TokenSet(tokens.path)  # a copy that stays small when it is pickled
+        self.key = (seed, name)
+        self.clip_frames, self.tubelet, self.mask = clip_frames, tubelet, mask
+        index = tokens.frames.index
+        self.part = index["part"].to_numpy()
+        self.frame_start = index["frame_start"].to_numpy()
+        self.num_frames = index["num_frames"].to_numpy()
+        self.sample_ids = index["sample_id"].combine_chunks()
+        self.part_sizes = np.bincount(self.part, minlength=tokens.manifest.num_parts).astype(np.int64)
+        self.part_first = np.cumsum(self.part_sizes) - self.part_sizes
+        self.cached_parts = cached_parts
+        self._views: OrderedDict[tuple[int, int], PartView] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
+        """Return `clip` uint8 (T, H, W, C), `tokens` int64 (T, h, w), `mask` bool (T / tubelet, h, w), `sample_id`."""
+        epoch, position = at
+        part, sample_id = int(self.part[position]), self.sample_ids[position].as_py()
+        try:
+            return self._sample(epoch, position, part, sample_id)
+        except Exception as error:
+            raise SampleError(
+                f"sample {sample_id!r} in {part_name(part)} of {self.tokens.path}: {type(error).__name__}: {error}; "
+                "run `bevt verify` on this dataset"
+            ) from error
+
+    def _sample(self, epoch: int, position: int, part: int, sample_id: str) -> dict[str, Any]:
+        rng = rng_for("clip", *self.key, epoch, sample_id)
+        pool, row = int(self.num_frames[position]), int(position - self.part_first[part])
+        start = int(rng.integers(max(pool - self.clip_frames, 0) + 1))
+        count = min(self.clip_frames, pool)
+        looped = np.arange(self.clip_frames) % count
+        part_view = self._part_view(part, epoch)
+        view = part_view.views[row]
+        frames = self.tokens.frames.read_frames(part, int(self.frame_start[position]) + start, count)
+        clip_THWC = np.stack([apply_view(frame_HWC, view) for frame_HWC in frames])[looped]
+        tokens_THW = part_view.tokens[row][start : start + count][looped].astype(np.int64)
+        grid_THW = (self.clip_frames // self.tubelet, *tokens_THW.shape[1:])
+        return {
+            "clip": torch.from_numpy(clip_THWC),
+            "tokens": torch.from_numpy(tokens_THW),
+            "mask": torch.from_numpy(draw_mask(self.mask, rng, grid_THW)),
+            "sample_id": sample_id,
+        }
+
+    def _part_view(self, part: int, epoch: int) -> PartView:
+        """Return the row group of the epoch's view, from the few that were read last."""
+        view = view_of_epoch(self.tokens.manifest.views.num_views, part, epoch, *self.key)
+        cached = self._views.pop((part, view), None)
+        self._views[part, view] = cached or self.tokens.read_view(part, view)
+        if len(self._views) > self.cached_parts:
+            self._views.popitem(last=False)
+        return self._views[part, view]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_views": OrderedDict()}
+
+
+def draw_mask(config: MaskConfig, rng: np.random.Generator, grid_THW: tuple[int, int, int]) -> np.ndarray:
+    """Draw the mask of one sample: bool (T, H, W), True = hidden = predicted."""
+    T, H, W = grid_THW
+    num_masked = int(config.ratio * H * W)
+    if isinstance(config, BlockMask):
+        return blockwise(rng, (H, W), num_masked, config.min_block)[None].repeat(T, axis=0)
+    return tube(rng, grid_THW, num_masked, length_range=config.length_share, min_block=config.min_block)
+
+
+class StreamBatches(Dataset):
+    """By step: this rank's share of the global batch of every stream. Also the loop's BatchSource."""
+
+    def __init__(
+        self,
+        streams: Mapping[str, tuple[TokenDataset, StreamOrder]],
+        *,
+        rank: int,
+        world_size: int,
+        num_workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self.streams = dict(streams)
+        self.rank, self.world_size = rank, world_size
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return, per stream, `clip` uint8 (B, T, H, W, C), `tokens`, `mask` and the list `sample_id`."""
+        batch = {}
+        for name, (dataset, order) in self.streams.items():
+            epoch, positions = order.batch(step)
+            mine = rank_slice(positions, self.rank, self.world_size)
+            batch[name] = collate([dataset[epoch, int(position)] for position in mine])
+        return batch
+
+    def batches(self, first: int, stop: int) -> Iterable[Batch]:
+        return make_loader(self, first, stop, num_workers=self.num_workers, pin_memory=self.pin_memory)
+
+    def samples_in(self, batch: Batch) -> list[str]:
+        return [sample_id for stream in batch.values() for sample_id in stream["sample_id"]]
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
+    """Stack the tensors of the samples; everything else becomes a list."""
+    columns = {key: [sample[key] for sample in samples] for key in samples[0]}
+    return {key: torch.stack(c) if isinstance(c[0], Tensor) else c for key, c in columns.items()}
+
+
+def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pin_memory: bool) -> DataLoader:
+    """Load `dataset[step]` for the steps `first` .. `stop - 1`, in order, ahead of the loop.
+
+    Workers come from a fork server: a fork of the training process would copy its threads' locks.
+    """
+    if num_workers == 0:
+        return DataLoader(dataset, sampler=range(first, stop), batch_size=None, pin_memory=pin_memory)
+    multiprocessing.set_forkserver_preload(["trainer.data"])  # imported once, in the server
+    return DataLoader(
+        dataset,
+        sampler=range(first, stop),
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        multiprocessing_context="forkserver",
+        worker_init_fn=_leave_signals_to_parent,
+    )
+
+
+def normalise(clip_BTHWC: Tensor) -> Tensor:
+    """uint8 frames -> float32 (B, C, T, H, W) with ImageNet's mean and deviation: the stem's input."""
+    mean = torch.tensor(IMAGENET_MEAN, device=clip_BTHWC.device)
+    std = torch.tensor(IMAGENET_STD, device=clip_BTHWC.device)
+    return ((clip_BTHWC.float() - mean) / std).permute(0, 4, 1, 2, 3)
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """A Ctrl-C reaches the whole process group; the training process finishes its step, so its workers must live."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,149 @@
+"""Start N processes on this machine for one function, as torchrun would, and end them together."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from schemas.errors import UserError
+
+END_TIMEOUT_S = 10.0  # for a process to end after its peers have failed
+
+
+class ProcessFailedError(RuntimeError):
+    """One of the launched processes failed; the message is its traceback."""
+
+
+def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: Any) -> Any:
+    """Call `function(*args, **kwargs)` in `nproc` processes and return rank 0's result.
+
+    With one process, or under torchrun, it is called right here. `function` and its arguments must be picklable.
+    SIGTERM and SIGINT are handed on to the processes, which end in their own time. The first failure ends all of them:
+    a UserError is raised again as such, anything else as ProcessFailedError.
+    """
+    if nproc < 1:
+        raise UserError(f"--nproc {nproc}: expected at least 1")
+    under_torchrun = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if under_torchrun and nproc > 1:
+        raise UserError(
+            f"--nproc {nproc} under torchrun, which started {os.environ['WORLD_SIZE']} processes; leave one out"
+        )
+    if nproc == 1:
+        return function(*args, **kwargs)
+
+    context = multiprocessing.get_context("spawn")
+    port = str(_free_port())
+    processes: list[BaseProcess] = []
+    results: list[Connection] = []
+    for rank in range(nproc):
+        receive, send = context.Pipe(duplex=False)
+        env: dict[str, object] = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": nproc, "LOCAL_WORLD_SIZE": nproc}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        env |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // nproc))}
+        process = context.Process(
+            target=_child, args=(send, {k: str(v) for k, v in env.items()}, function, args, kwargs)
+        )
+        process.start()
+        send.close()
+        processes.append(process)
+        results.append(receive)
+    restore = _forward_signals(processes)
+    try:
+        return _collect(processes, results)
+    finally:
+        _end(processes)
+        restore()
+
+
+def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], args: tuple, kwargs: dict) -> None:
+    os.environ.update(env)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        outcome = ("result", function(*args, **kwargs))
+    except UserError as error:
+        outcome = ("user-error", str(error))
+    except BaseException:  # noqa: BLE001 - reported to the parent, which raises it again
+        outcome = ("failure", traceback.format_exc())
+    send.send(outcome)
+    send.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if outcome[0] != "result":
+        os._exit(1)  # destructors of a half-built process group may wait for peers
+
+
+def _end_with_parent() -> None:
+    """A killed parent must not leave its processes behind."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _collect(processes: list[BaseProcess], results: list[Connection]) -> Any:
+    """Wait for all processes and return rank 0's result, or raise the first failure."""
+    value = None
+    pending = dict(zip(results, range(len(results)), strict=True))
+    while pending:
+        for ready in wait(list(pending)):
+            assert isinstance(ready, Connection)
+            rank = pending.pop(ready)
+            try:
+                kind, payload = ready.recv()
+            except EOFError:
+                processes[rank].join(END_TIMEOUT_S)
+                kind, payload = "failure", f"ended without a word, exit code {processes[rank].exitcode} (killed?)"
+            if kind == "user-error":
+                raise UserError(payload)
+            if kind == "failure":
+                raise ProcessFailedError(f"process {rank} of {len(processes)} failed:\n{payload}")
+            if rank == 0:
+                value = payload
+    return value
+
+
+def _forward_signals(processes: list[BaseProcess]) -> Callable[[], None]:
+    """Hand SIGTERM and SIGINT on to `processes`; return a function that restores the old handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+
+    def forward(signum: int, frame: object) -> None:
+        for process in processes:
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signum)
+
+    old = {signum: signal.signal(signum, forward) for signum in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
+
+    return restore
+
+
+def _end(processes: list[BaseProcess]) -> None:
+    """Join processes that are done; terminate, then kill, those that still wait for a failed peer."""
+    failed = any(process.exitcode for process in processes)
+    for process in processes:
+        process.join(1.0 if failed else END_TIMEOUT_S)
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+    for process in processes:
+        process.join(END_TIMEOUT_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

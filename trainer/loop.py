@@ -1,0 +1,332 @@
+"""The training loop: fetch, forward, backward, clip, step, log, checkpoint. It knows a task and no datasets.
+
+A loss is the sum over the targets of the whole step, divided by their number on all ranks and micro-batches together.
+So two processes compute what one computes, and accumulation is exact.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bevt_core.rng import rng_for
+from schemas.errors import UserError
+from schemas.recipes import LoopConfig, OptimConfig
+from trainer.checkpoint import Checkpoints, Identity, check_identity, read_checkpoint
+from trainer.distributed import World
+from trainer.metrics import MetricsLog
+from trainer.schedule import CosineSchedule
+from trainer.tasks import Batch, BatchSource, Task, Term, split, to_device
+
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+SECOND_SIGNAL_S = 2.0  # a Ctrl-C so much later than the first ends the process at once
+
+Hook = Callable[[int], Mapping[str, float]]  # steps done -> values for the log; called on every rank after every step
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Where a run stands when `fit` returns."""
+
+    step: int  # optimizer steps done since the run began
+    finished: bool  # False: a signal stopped it, and a checkpoint of `step` was written
+    metrics: dict[str, float]  # the last step's line of the log
+    checkpoint: Path | None
+
+
+def fit(
+    task: Task,
+    source: BatchSource,
+    optimizer: torch.optim.Optimizer,
+    schedule: CosineSchedule,
+    *,
+    optim: OptimConfig,
+    loop: LoopConfig,
+    world: World,
+    run_dir: Path,
+    identity: Identity,
+    resume: bool,
+    hooks: Sequence[Hook] = (),
+) -> FitResult:
+    """Train `task.model` up to `schedule.total_steps` or `loop.max_steps`, and leave a checkpoint of the last step.
+
+    With `resume` it goes on from the newest complete checkpoint in `run_dir`. `identity` is everything that decides the
+    numbers; a checkpoint of another identity is a UserError. SIGTERM and SIGINT end the current step, write a
+    checkpoint and return. Raises UserError after more than `loop.max_bad_steps` steps in a row without a finite
+    loss and gradient.
+    """
+    stop = min(schedule.total_steps, loop.max_steps or schedule.total_steps)
+    checkpoints = Checkpoints(run_dir / "checkpoints", loop.keep_checkpoints)
+    stepper = _Stepper(task, optimizer, schedule, optim, loop, world)
+    first, bad_steps = _restore(checkpoints, stepper, identity, world) if resume else (0, 0)
+    stepper.wrap()
+    result = FitResult(first, first >= stop, {}, checkpoints.path_of(first) if first else None)
+    if first >= stop:
+        return result
+
+    with ExitStack() as stack:
+        log = stack.enter_context(MetricsLog(run_dir, first)) if world.is_main else None
+        stop_asked = stack.enter_context(_stop_signals())
+        fetched = time.perf_counter()
+        for step, batch in zip(range(first, stop), source.batches(first, stop), strict=True):
+            begun = time.perf_counter()
+            values, offenders = stepper.step(step, batch, source.samples_in(batch), stop_asked)
+            stopping = bool(values.pop("stop"))
+            bad_steps = bad_steps + 1 if offenders else 0
+            for hook in hooks:
+                values |= hook(step + 1)
+                task.model.train()
+            ended = time.perf_counter()
+            values |= _timing(values.pop("samples"), begun - fetched, ended - fetched)
+            if log is not None:
+                log.write(step, values)
+                if (step + 1) % loop.log_every == 0 or step + 1 == stop or stopping:
+                    print(progress_line(step + 1, stop, values), flush=True)
+            if offenders:
+                _warn_or_stop(step, values, offenders, bad_steps, loop.max_bad_steps, world)
+            last = stopping or step + 1 == stop
+            if last or (step + 1) % loop.checkpoint_every == 0:
+                if world.is_main:
+                    checkpoints.save(step + 1, task.model, stepper.state(), identity, bad_steps)
+                result = FitResult(step + 1, step + 1 == stop, values, checkpoints.path_of(step + 1))
+            if last:
+                break
+            fetched = time.perf_counter()
+    world.barrier()  # nobody leaves before the last checkpoint is whole
+    return result
+
+
+class _Stepper:
+    """One optimizer step: everything that touches model, optimizer, scaler and collectives."""
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        schedule: CosineSchedule,
+        optim: OptimConfig,
+        loop: LoopConfig,
+        world: World,
+    ) -> None:
+        self.task, self.optimizer, self.schedule = task, optimizer, schedule
+        self.optim, self.loop, self.world = optim, loop, world
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=loop.precision == "fp16")
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.model: nn.Module = task.model
+
+    def wrap(self) -> None:
+        """Move the model to the device, and wrap it for several processes."""
+        self.model = self.task.model.to(self.world.device).train()
+        if self.loop.compile:
+            self.task.model.compile()
+        if self.world.size > 1:
+            self.model = DistributedDataParallel(self.task.model, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+    def state(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.task.model.to(self.world.device)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+
+    def step(
+        self, step: int, batch: Batch, samples: Sequence[str], stop_asked: Callable[[], bool]
+    ) -> tuple[dict[str, float], list[str]]:
+        """Return the step's values, equal on all ranks, and the samples to blame when it had to be skipped."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.optim.lr * self.schedule.share(step) * group["lr_share"]
+        # dropout and drop path follow (seed, step, rank), so a resumed run needs no generator state
+        torch.manual_seed(int(rng_for("step", self.loop.seed, step, self.world.rank).integers(2**63)))
+        tally, suspects = self._forward_backward(step, batch, samples)
+        tally.add("stop", torch.tensor(float(stop_asked())))
+        tally.add("samples", torch.tensor(float(len(samples))))
+        self.scaler.unscale_(self.optimizer)
+        limit = self.optim.clip_grad_norm or float("inf")
+        grad_norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
+        values = tally.reduced(self.world)
+        values |= {"lr": self.optim.lr * self.schedule.share(step), "grad_norm": grad_norm}
+        offenders = self._update(values, suspects, samples)
+        self.optimizer.zero_grad(set_to_none=True)
+        return values, offenders
+
+    def _forward_backward(
+        self, step: int, batch: Batch, samples: Sequence[str]
+    ) -> tuple["_Tally", list[tuple[Tensor, list[str]]]]:
+        """Accumulate the gradient over micro-batches; return the logged sums, and each micro-batch's loss and ids."""
+        world, micro_batches = self.world, self.loop.micro_batches
+        counts = self.task.counts(batch)
+        totals = torch.tensor(list(counts.values()), dtype=torch.float64, device=world.device)
+        totals = world.sum(totals).clamp(min=1)
+        shares = dict(zip(counts, (world.size / totals).float(), strict=True))  # DDP takes the mean over ranks
+        tally = _Tally(dict(zip(counts, totals, strict=True)))
+        suspects = []
+        dtype = AUTOCAST[self.loop.precision]
+        micros = zip(
+            split(to_device(batch, world.device), micro_batches),
+            split(list(samples), micro_batches),
+            strict=True,
+        )
+        for i, (micro, ids) in enumerate(micros):
+            with self._no_sync(last=i == micro_batches - 1):
+                with torch.autocast(world.device.type, dtype, enabled=dtype is not None):
+                    terms = self.task.losses(self.model, micro, step)
+                loss = torch.stack([t.weight * t.loss_sum.float() * shares[n] for n, t in terms.items()]).sum()
+                self.scaler.scale(loss).backward()
+            tally.add_terms(terms)
+            suspects.append((loss.detach(), ids))
+        return tally, suspects
+
+    def _no_sync(self, *, last: bool) -> Any:
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return nullcontext()
+
+    def _update(
+        self, values: dict[str, float], suspects: list[tuple[Tensor, list[str]]], samples: Sequence[str]
+    ) -> list[str]:
+        """Step the optimizer unless loss or gradient is not finite; return the samples to blame for a skip.
+
+        All ranks see the same loss and gradient, so all decide the same. An fp16 overflow is the scaler's business,
+        until its scale falls below 1.
+        """
+        finite_loss = torch.isfinite(torch.tensor(values["loss"])).item()
+        finite = finite_loss and torch.isfinite(torch.tensor(values["grad_norm"])).item()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # skips by itself
+            self.scaler.update()
+            values["loss_scale"] = self.scaler.get_scale()
+        elif finite:
+            self.optimizer.step()
+        if finite:
+            return []
+        values["skipped"] = 1.0
+        if finite_loss and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
+            return []
+        named = [i for loss, ids in suspects if not torch.isfinite(loss) for i in ids]
+        everyone = self.world.gather(named if not finite_loss else list(samples))
+        return [name for names in everyone for name in names]
+
+
+class _Tally:
+    """What a step logs: sums, added up over micro-batches here and over ranks in one collective."""
+
+    def __init__(self, totals: Mapping[str, Tensor]) -> None:
+        self.totals = dict(totals)
+        self.weights: dict[str, float] = {}
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, value: Tensor) -> None:
+        value = value.detach().double()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def add_terms(self, terms: Mapping[str, Term]) -> None:
+        for name, term in terms.items():
+            self.weights[name] = term.weight
+            self.add(f"{name}_loss", term.loss_sum / self.totals[name])
+            for key, value in term.sums.items():
+                self.add(f"{name}_{key}", value / self.totals[name])
+            for key, value in term.histograms.items():
+                self.add(f"{name}_{key}_perplexity", value)
+
+    def reduced(self, world: World) -> dict[str, float]:
+        """Sum over ranks; `loss` is the weighted sum of the terms, a histogram is logged as its perplexity."""
+        flat = torch.cat([value.to(world.device).flatten() for value in self.sums.values()])
+        sizes = [value.numel() for value in self.sums.values()]
+        pieces = world.sum(flat).cpu().split(sizes)
+        reduced = {
+            name: float(piece) if self.sums[name].ndim == 0 else perplexity(piece)
+            for name, piece in zip(self.sums, pieces, strict=True)
+        }
+        loss = sum(weight * reduced[f"{name}_loss"] for name, weight in self.weights.items())
+        return {"loss": loss, **reduced}
+
+
+def perplexity(histogram: Tensor) -> float:
+    """Return exp of the entropy of a histogram: how many classes are in use, if they were used evenly."""
+    share = histogram / histogram.sum().clamp(min=1)
+    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
+
+
+def progress_line(done: int, stop: int, values: Mapping[str, float]) -> str:
+    """One line for a person: losses and shares of the step, rate, speed, and how much of the time went into waiting."""
+    hidden = ("lr", "grad_norm", "step_s", "data_wait_s", "data_wait_share", "samples_per_s", "skipped")
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name not in hidden)
+    skipped = "  SKIPPED" if "skipped" in values else ""
+    return (
+        f"step {done}/{stop}  {shown}  lr {values['lr']:.3g}  |g| {values['grad_norm']:.3g}  "
+        f"{values['samples_per_s']:.1f} samples/s  data wait {values['data_wait_share']:.0%}{skipped}"
+    )
+
+
+def _timing(samples: float, data_wait_s: float, step_s: float) -> dict[str, float]:
+    return {
+        "data_wait_s": data_wait_s,
+        "step_s": step_s,  # the wait included
+        "data_wait_share": data_wait_s / step_s,
+        "samples_per_s": samples / step_s,
+    }
+
+
+def _restore(checkpoints: Checkpoints, stepper: _Stepper, identity: Identity, world: World) -> tuple[int, int]:
+    """Load the newest complete checkpoint; return the step to go on from and the bad steps in a row before it."""
+    path = world.from_main(checkpoints.newest(_warn) if world.is_main else None)
+    if path is None:
+        if world.is_main:
+            _warn(f"{checkpoints.folder}: no complete checkpoint to resume from; starting at step 0")
+        return 0, 0
+    record, training = read_checkpoint(path, stepper.task.model, lambda saved: check_identity(path, saved, identity))
+    stepper.load_state(training)
+    if world.is_main:
+        print(f"resuming from {path}", flush=True)
+    return record.step, record.bad_steps
+
+
+def _warn_or_stop(
+    step: int, values: Mapping[str, float], offenders: list[str], bad_steps: int, allowed: int, world: World
+) -> None:
+    named = ", ".join(offenders[:20]) + (f" and {len(offenders) - 20} more" if len(offenders) > 20 else "")
+    message = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; skipped. Samples: {named}"
+    if bad_steps > allowed:
+        raise UserError(
+            f"{message}. That is {bad_steps} such steps in a row, loop.max_bad_steps is {allowed}; "
+            "look at these samples, or lower optim.lr and resume from the last checkpoint"
+        )
+    if world.is_main:
+        _warn(message)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether SIGTERM or SIGINT has come. A second, later Ctrl-C interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked_at: list[float] = []
+
+    def ask(signum: int, frame: object) -> None:
+        now = time.monotonic()
+        if asked_at and signum == signal.SIGINT and now - asked_at[0] > SECOND_SIGNAL_S:
+            raise KeyboardInterrupt
+        asked_at.append(now)
+
+    old = {signum: signal.signal(signum, ask) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(asked_at)
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,55 @@
+"""The log of a run: one JSON line per step, and TensorBoard."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from bevt_core.files import write_atomic
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Append one line per step. A resumed run first drops the lines behind its checkpoint, so steps never repeat."""
+
+    def __init__(self, run_dir: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # half a second to import
+
+        self._file: IO[str] = _reopened(run_dir / METRICS_FILE, first_step)
+        self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step or None)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write a line `{"step": step, ...}`; numbers also go to TensorBoard."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._tensorboard.add_scalar(name, value, step)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._tensorboard.close()
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log, in order; a last line that a crash cut short is left out."""
+    path = run_dir / METRICS_FILE
+    if not path.is_file():
+        return []
+    lines = path.read_text().split("\n")[:-1]  # what follows the last newline is not a whole line
+    return [json.loads(line) for line in lines]
+
+
+def _reopened(path: Path, first_step: int) -> IO[str]:
+    kept = [line for line in read_metrics(path.parent) if line["step"] < first_step]
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    return path.open("a")

@@ -1,0 +1,73 @@
+"""AdamW and its parameter groups."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from schemas.recipes import OptimConfig
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+LrShare = Callable[[str], float]  # parameter name -> its share of the learning rate
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig, lr_share: LrShare = lambda name: 1.0) -> torch.optim.AdamW:
+    """AdamW over `param_groups`. A group's `lr_share` is what the loop multiplies the schedule's rate with."""
+    groups = param_groups(model, config.weight_decay, lr_share)
+    return torch.optim.AdamW(
+        [{**group, "lr": config.lr * group["lr_share"]} for group in groups],
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def param_groups(model: nn.Module, weight_decay: float, lr_share: LrShare = lambda name: 1.0) -> list[dict]:
+    """Group the trainable parameters by (weight decay, share of the learning rate), in order of first appearance.
+
+    As the original's configuration has it, norms (weights and biases) and relative position bias tables do not decay;
+    all other parameters do, biases and the mask token among them (mmcv's default, unlike BEiT).
+    """
+    not_decayed = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, NORMS)
+        for parameter in module.parameters(recurse=False)
+    }
+    groups: dict[tuple[float, float], dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        plain = id(parameter) in not_decayed or name.endswith("relative_position_bias_table")
+        decay, share = 0.0 if plain else weight_decay, lr_share(name)
+        group = groups.setdefault((decay, share), {"params": [], "names": [], "weight_decay": decay, "lr_share": share})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def layer_decay_share(depths: tuple[int, ...], decay: float, backbone_share: float = 1.0) -> LrShare:
+    """Return the learning-rate shares of fine-tuning a Swin classifier: `decay` per layer below the head.
+
+    Layers are counted as the original's K400 configuration does (swin_base_patch244_window877_bevt_finetune_k400):
+    the last block has `decay`, every block and every patch merging one more factor, the stem the most: decay**28 for
+    depths 2-2-18-2. Everything outside stem and encoder trains at the full rate; `backbone_share` multiplies the rest.
+    """
+    numbers: dict[str, int] = {}
+    number = 0
+    for stage in reversed(range(len(depths))):
+        for block in reversed(range(depths[stage])):
+            number += 1
+            numbers[f"encoder.stages.{stage}.blocks.{block}."] = number
+        if stage:
+            number += 1
+            numbers[f"encoder.stages.{stage}.merge."] = number
+    numbers["stem."] = number + 1
+
+    def share(name: str) -> float:
+        for prefix, layers in numbers.items():
+            if name.startswith(prefix):
+                return backbone_share * decay**layers
+        return 1.0
+
+    return share

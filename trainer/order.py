@@ -1,0 +1,89 @@
+"""Which samples an optimizer step reads: a pure function of (seed, epoch) over the committed samples.
+
+There is no iterator state. A global batch is a slice of the epoch's order and a rank's batch a slice of that, so a
+run continues at any step and on any number of ranks with the same global batches.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevt_core.rng import rng_for
+from schemas.errors import UserError
+
+
+def epoch_order(part_sizes: NDArray[np.int64], window_parts: int, *key: object) -> NDArray[np.int64]:
+    """Return the positions 0..n-1 of all samples in the order of the epoch that `key` names.
+
+    Parts are shuffled; samples are shuffled inside windows of `window_parts` consecutive parts of that order, so that
+    reads stay local. `part_sizes` counts the samples of each part; a part's samples are consecutive positions.
+    """
+    rng = rng_for("order", *key)
+    part_order = rng.permutation(len(part_sizes))
+    sizes = part_sizes[part_order]
+    first = (np.cumsum(part_sizes) - part_sizes)[part_order]  # position of each part's first sample
+    before = np.cumsum(sizes) - sizes
+    samples = np.repeat(first - before, sizes) + np.arange(sizes.sum())
+    window = np.repeat(np.arange(len(sizes)) // window_parts, sizes)
+    return samples[np.argsort(window + rng.random(len(window)), kind="stable")]
+
+
+def rank_slice(batch: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:
+    """Return the consecutive share of a global batch that belongs to `rank`; shares differ by at most one sample."""
+    return batch[rank * len(batch) // world_size : (rank + 1) * len(batch) // world_size]
+
+
+@dataclass
+class StreamOrder:
+    """The global batches of one stream, by step.
+
+    The last `num_samples % global_batch` samples of an epoch's order are not used in it.
+    `key` separates runs and streams: (seed, stream). Raises UserError when an epoch is shorter than one batch.
+    """
+
+    part_sizes: NDArray[np.int64]
+    global_batch: int
+    window_parts: int
+    key: tuple[object, ...]
+    _epoch: int = field(default=-1, init=False, repr=False)
+    _order: NDArray[np.int64] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.num_samples < self.global_batch:
+            raise UserError(
+                f"{self.key[-1]}: {self.num_samples} samples are fewer than one global batch of {self.global_batch}; "
+                "lower its global_batch or prepare more data"
+            )
+
+    @property
+    def num_samples(self) -> int:
+        return int(self.part_sizes.sum())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.num_samples // self.global_batch
+
+    @property
+    def dropped_per_epoch(self) -> int:
+        return self.num_samples % self.global_batch
+
+    def epoch_of(self, step: int) -> int:
+        return step // self.steps_per_epoch
+
+    def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
+        """Return the epoch and the sample positions [global_batch] of `step`, counted from 0 over the whole run."""
+        epoch, at = divmod(step, self.steps_per_epoch)
+        if self._order is None or self._epoch != epoch:
+            self._order = epoch_order(self.part_sizes, self.window_parts, *self.key, epoch)
+            self._epoch = epoch
+        return epoch, self._order[at * self.global_batch : (at + 1) * self.global_batch]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_epoch": -1, "_order": None}  # a worker computes it again
+
+
+def view_of_epoch(num_views: int, part: int, epoch: int, *key: object) -> int:
+    """Return the view that `epoch` uses for all samples of `part`: in `num_views` epochs, every view once."""
+    offset = int(rng_for("view", *key, part).integers(num_views))
+    return (offset + epoch) % num_views

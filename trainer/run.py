@@ -1,0 +1,133 @@
+"""A run's directory: what was run, on what, and what came of it.
+
+recipe.yaml          resolved: `bevt train RUN/recipe.yaml` means the same
+run.json             command, code revision, versions, dataset digests (schemas.runs.RunRecord)
+resumes.jsonl        a line per resume: time, command, number of processes
+metrics.jsonl        a line per step
+tensorboard/
+checkpoints/
+weights.safetensors  at the end: what bevt_core.weights.load_weights reads
+"""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+
+from bevt_core.files import read_record, write_atomic, write_record
+from schemas.errors import UserError
+from schemas.recipe_io import Recipe, parse_recipe, to_yaml
+from schemas.runs import DatasetRef, RunRecord
+from trainer.checkpoint import Identity
+
+RECIPE, RECORD, RESUMES, WEIGHTS = "recipe.yaml", "run.json", "resumes.jsonl", "weights.safetensors"
+PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr", "safetensors")
+
+# what may differ between a checkpoint and the run that resumes it: where things lie, and how the work is carried out
+FREE_KEYS = frozenset(
+    {"title", "init", "tokens", "root", "frames", "max_steps", "micro_batches", "num_workers", "checkpoint_every"}
+    | {"keep_checkpoints", "log_every", "activation_checkpointing", "compile", "max_bad_steps"}
+)
+
+
+def open_run(
+    run_dir: Path,
+    recipe: Recipe,
+    datasets: Mapping[str, DatasetRef],
+    *,
+    resume: bool,
+    command: str,
+    world_size: int,
+) -> None:
+    """Make the run directory and its record (rank 0 only), or note the resume in the one that exists.
+
+    Raises UserError when the directory holds a run and `resume` was not asked for.
+    """
+    exists = (run_dir / RECORD).is_file()
+    if exists and not resume:
+        raise UserError(f"{run_dir} holds a run already; give --resume to go on with it, or another --out")
+    if not exists and run_dir.is_dir() and any(run_dir.iterdir()):
+        raise UserError(f"{run_dir} is not empty and holds no run; give another --out")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if exists:
+        with (run_dir / RESUMES).open("a") as file:
+            file.write(json.dumps({"time": now, "command": command, "world_size": world_size}) + "\n")
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomic(run_dir / RECIPE, to_yaml(recipe).encode())
+    record = RunRecord(
+        command=command,
+        recipe_digest=recipe.digest(),
+        git_revision=git_revision(),
+        versions={"python": platform.python_version()} | {name: metadata.version(name) for name in _installed()},
+        datasets=dict(datasets),
+        world_size=world_size,
+        started=now,
+    )
+    write_record(run_dir / RECORD, record)
+
+
+def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
+    """Return what a run directory says was run. Raises UserError when it is none, or its recipe was edited since."""
+    record = read_record(run_dir / RECORD, RunRecord)
+    if record is None or not (run_dir / RECIPE).is_file():
+        raise UserError(f"{run_dir}: not a run directory, {RECORD} and {RECIPE} are expected in it")
+    recipe = parse_recipe(yaml.safe_load((run_dir / RECIPE).read_text()), where=str(run_dir / RECIPE))
+    if recipe.digest() != record.recipe_digest:
+        raise UserError(
+            f"{run_dir / RECIPE}: digest {recipe.digest()[:12]}, but {RECORD} says {record.recipe_digest[:12]}; it was "
+            "edited after the run. Copy it elsewhere and give it as a recipe of its own"
+        )
+    return recipe, record
+
+
+def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, DatasetRef], why: str) -> None:
+    """Raise UserError, naming both digests, where a run that is repeated would read other data."""
+    for name, ref in wanted.items():
+        now = found.get(name)
+        if now is None or now.digest != ref.digest:
+            raise UserError(
+                f"{why} read {name} from {ref.path} with digest {ref.digest[:12]}, but now it is "
+                f"{now.path + ' with ' + now.digest[:12] if now else 'missing'}; point it at the same data, "
+                "or start a new run from its recipe.yaml"
+            )
+
+
+def identity_of(recipe: Recipe, datasets: Mapping[str, DatasetRef]) -> Identity:
+    """Return all that decides a run's numbers, by dotted key: the recipe less FREE_KEYS, the data by content."""
+    facts: Identity = {}
+
+    def walk(value: object, path: tuple[str, ...]) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if key not in FREE_KEYS:
+                    walk(item, (*path, key))
+        else:
+            facts[".".join(path)] = json.dumps(value) if isinstance(value, list) else value  # type: ignore[assignment]
+
+    walk(recipe.model_dump(mode="json"), ())
+    return facts | {f"data.{name}": ref.digest for name, ref in datasets.items()}
+
+
+def resume_command(command: str) -> str:
+    return command if "--resume" in command.split() else f"{command} --resume"
+
+
+def git_revision() -> str | None:
+    """Return the checkout's commit, with "-dirty" behind it when files were changed; None outside a checkout."""
+    where = Path(__file__).resolve().parent
+    try:
+        call = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(call, cwd=where, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _installed() -> list[str]:
+    names = {distribution.metadata["Name"].lower() for distribution in metadata.distributions()}
+    return [name for name in PACKAGES if name in names]

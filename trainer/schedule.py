@@ -1,0 +1,26 @@
+"""Learning rate by step: linear warm-up on a cosine, as mmcv computes it."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Shares of the peak learning rate.
+
+    mmcv's CosineAnnealing with `by_epoch=False, warmup="linear"`: during warm-up the cosine, which has begun already,
+    is multiplied with a line from `warmup_start` to 1 (mmcv/runner/hooks/lr_updater.py).
+    """
+
+    total_steps: int
+    warmup_steps: int
+    warmup_start: float  # share of the cosine at step 0
+    final_share: float
+
+    def share(self, step: int) -> float:
+        """Return what the peak learning rate is multiplied with at `step`, counted from 0."""
+        cosine = 0.5 * (1.0 + math.cos(math.pi * step / self.total_steps))
+        share = self.final_share + (1.0 - self.final_share) * cosine
+        if step < self.warmup_steps:
+            share *= 1.0 - (1.0 - step / self.warmup_steps) * (1.0 - self.warmup_start)
+        return share

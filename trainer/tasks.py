@@ -1,0 +1,67 @@
+"""What the loop needs to know of a task: how many targets a batch has, and what the loss sums are. Nothing else."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Any]  # tensors and lists with the samples along their first axis, nested in dicts as the task likes
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the loss over one micro-batch, as sums over its targets.
+
+    The loop divides by the number of targets of the whole step, on all ranks together, so neither the number of
+    processes nor that of micro-batches changes a loss. `sums` are logged as means over the same targets; `histograms`
+    (one count per class) as their perplexity, exp of the entropy.
+    """
+
+    loss_sum: Tensor
+    weight: float = 1.0
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    histograms: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """A model and its losses. Every rank calls the two methods with its own share of the global batch."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    def counts(self, batch: Batch) -> Mapping[str, int]:
+        """Return the number of targets per loss term in the rank's whole batch, on the CPU, before the forward pass."""
+
+    def losses(self, model: nn.Module, batch: Batch, step: int) -> Mapping[str, Term]:
+        """Return the terms of one micro-batch, which is on the device; `model` is `self.model`, wrapped for DDP."""
+
+
+class BatchSource(Protocol):
+    """The rank's share of every step's global batch."""
+
+    def batches(self, first: int, stop: int) -> Iterable[Batch]:
+        """Yield the batches of the steps `first` .. `stop - 1`."""
+
+    def samples_in(self, batch: Batch) -> Sequence[str]:
+        """Return the ids of the batch's samples, for messages."""
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move every tensor of a nested batch; what is not a tensor stays."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    return batch
+
+
+def split(batch: Any, parts: int) -> list[Any]:
+    """Cut a nested batch into `parts` micro-batches along the first axis, sizes differing by at most one."""
+    if isinstance(batch, dict):
+        pieces = {key: split(value, parts) for key, value in batch.items()}
+        return [{key: piece[i] for key, piece in pieces.items()} for i in range(parts)]
+    bounds = [i * len(batch) // parts for i in range(parts + 1)]
+    return [batch[a:b] for a, b in itertools.pairwise(bounds)]
