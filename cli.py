@@ -82,13 +82,12 @@ def tokenize(
       bevt tokenize --dataset k400 --root /data/k400/train --out datasets/k400 --tokenizer tokenizers/dalle
     """
     from pipeline.job import tokenize as run
-    from pipeline.sources import check_dataset
-    from schemas.recipe_io import load_recipe
+    from schemas.recipe_io import load_recipe_of
+    from schemas.recipes import TokenizeRecipe
 
-    check_dataset(dataset)
     given = {"root": root, "out": out, "split": split, "tokenizer": tokenizer, "dataset": dataset}
     overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    loaded = load_recipe(recipe or dataset, PIPELINE_RECIPES, overrides)
+    loaded = load_recipe_of(TokenizeRecipe, recipe or dataset, PIPELINE_RECIPES, overrides)
     summary = run(loaded, list_file=list_file, frames_only=frames_only, overwrite=overwrite)
     _emit(summary, json_)
     if summary["rejected"]:
@@ -143,7 +142,8 @@ def train_tokenizer(
     Example:
       bevt tokenizer train dvae --preset nano --frames datasets/images/frames --out runs/dvae
     """
-    from schemas.recipe_io import load_recipe
+    from schemas.recipe_io import load_recipe_of
+    from schemas.recipes import TokenizerRecipe
     from trainer.launch import launch
     from trainer.train_tokenizer import train_tokenizer as run
 
@@ -152,7 +152,7 @@ def train_tokenizer(
         overrides.append(f"preset={preset}")
     if frames:
         overrides.append(f"frames={json.dumps([str(path) for path in frames])}")
-    loaded = load_recipe(recipe or f"tokenizer_{name}", TRAINER_RECIPES, overrides)
+    loaded = load_recipe_of(TokenizerRecipe, recipe or f"tokenizer_{name}", TRAINER_RECIPES, overrides)
     _emit(launch(run, nproc, loaded, out, resume=resume, command=_command()), json_)
 
 
@@ -181,7 +181,8 @@ def train(
       bevt train image --recipe nano_image --image-tokens demo/images/tokens/dvae-v8 --out runs/image
       bevt train --from runs/joint --out runs/joint-again
     """
-    from schemas.recipe_io import load_recipe
+    from schemas.recipe_io import load_recipe_of
+    from schemas.recipes import PretrainRecipe
     from trainer.launch import launch
     from trainer.pretrain import pretrain as run
 
@@ -190,11 +191,11 @@ def train(
         if path is not None:
             overrides.append(f"{key}={json.dumps(str(path))}")
     if from_ is not None:
-        loaded = load_recipe(str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
+        loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
     else:
         if stage not in STAGE_RECIPES:
             raise UserError(f"stage {stage!r}: expected one of {', '.join(STAGE_RECIPES)}, or --from RUN")
-        loaded = load_recipe(recipe or STAGE_RECIPES[stage], TRAINER_RECIPES, overrides)
+        loaded = load_recipe_of(PretrainRecipe, recipe or STAGE_RECIPES[stage], TRAINER_RECIPES, overrides)
     target = out or Path("runs") / (stage or f"{from_.name}-again" if from_ else "pretrain")
     _emit(launch(run, nproc, loaded, target, resume=resume, dry_run=dry_run, command=_command()), json_)
 

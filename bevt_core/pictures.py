@@ -1,7 +1,7 @@
 """Pictures for people: sheets of frames, masked clips, predicted tokens decoded back to pixels. All uint8 RGB."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def png(image_HWC: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def curves_png(series: dict[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str) -> bytes:
+def curves_png(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str) -> bytes:
     """Line plots, name -> (x, y), in one figure, as the bytes of a PNG file."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 
 
 class Record(BaseModel):

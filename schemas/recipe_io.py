@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -17,6 +17,7 @@ from schemas.errors import UserError
 from schemas.recipes import AnyRecipe, FinetuneRecipe, PretrainRecipe, TokenizeRecipe, TokenizerRecipe
 
 Recipe = TokenizeRecipe | PretrainRecipe | FinetuneRecipe | TokenizerRecipe
+R = TypeVar("R", TokenizeRecipe, PretrainRecipe, FinetuneRecipe, TokenizerRecipe)
 KINDS: dict[str, type[Recipe]] = {
     "tokenize": TokenizeRecipe,
     "pretrain": PretrainRecipe,
@@ -36,6 +37,15 @@ def load_recipe(name: str, directory: Path, overrides: Sequence[str] = ()) -> Re
     return parse_recipe(data, where=name)
 
 
+def load_recipe_of(kind: type[R], name: str, directory: Path, overrides: Sequence[str] = ()) -> R:
+    """`load_recipe`, for a command that needs one kind; another kind is a UserError."""
+    recipe = load_recipe(name, directory, overrides)
+    if not isinstance(recipe, kind):
+        wanted = next(key for key, model in KINDS.items() if model is kind)
+        raise UserError(f"recipe {name!r} is of kind {recipe.kind!r}, but this command needs kind {wanted!r}")
+    return recipe
+
+
 def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
     """Validate the complete recipe `data`; `where` is what error messages call it."""
     kind = data.get("kind")
@@ -43,7 +53,7 @@ def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
         raise UserError(f"{where}: kind is {kind!r}, expected one of {', '.join(KINDS)}")
     _check_keys(KINDS[kind], data, where, prefix="")
     try:
-        return typing.cast(Recipe, TypeAdapter(AnyRecipe).validate_python(data))
+        return TypeAdapter(AnyRecipe).validate_python(data)
     except ValidationError as error:
         raise UserError(f"{where}: {describe(error)}") from None
 

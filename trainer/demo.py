@@ -107,9 +107,8 @@ def demo(out: Path) -> dict[str, Any]:
         temporal: json.loads((out / "runs" / f"evaluate-{temporal}" / "evaluation.json").read_text())
         for temporal in TEMPORAL
     }
-    report = write_report(
-        out, steps_done=[(f"bevt {shlex.join(s.argv)}", seconds.get(s.title)) for s in steps], results=results
-    )
+    steps_done = [(f"bevt {step.command}", seconds.get(step.title)) for step in steps]
+    report = write_report(out, steps_done, results)
     print(f"\n{'frames given to the classifier':<32}{'top-1':>8}   (chance {1 / NUM_CLASSES:.1%})")
     for temporal in TEMPORAL:
         print(f"{temporal:<32}{results[temporal]['top1']:>8.1%}")

@@ -53,8 +53,8 @@ def write_report(out: Path, steps_done: Sequence[tuple[str, float | None]], resu
     page.heading("Loss curves")
     for run, keys in (
         ("dvae", ("loss",)),
-        ("image", ("image_loss",)),
-        ("joint", ("image_loss", "video_loss")),
+        ("image", ("mim_loss",)),
+        ("joint", ("mim_loss", "mvm_loss")),
         ("finetune", ("loss",)),
     ):
         lines = read_metrics(out / "runs" / run)
