@@ -1,0 +1,112 @@
+"""The encoder's shapes, shift masks and relative positions, by hand where a hand can follow."""
+
+import math
+
+import pytest
+import torch
+
+from bevt_core.attention import (
+    fit_window,
+    from_windows,
+    pad_to_windows,
+    relative_position_index,
+    shift_mask,
+    to_windows,
+)
+from bevt_core.swin import SwinBlock, VideoSwin, drop_path
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("grid", "window", "shift", "fitted"),
+    [
+        ((8, 56, 56), (8, 7, 7), (4, 3, 3), ((8, 7, 7), (0, 3, 3))),
+        ((16, 14, 14), (8, 7, 7), (4, 3, 3), ((8, 7, 7), (4, 3, 3))),
+        ((1, 7, 5), (8, 7, 7), (4, 3, 3), ((1, 7, 5), (0, 0, 0))),
+    ],
+)
+def test_windows_are_clipped_and_their_shift_switched_off(grid, window, shift, fitted) -> None:
+    assert fit_window(grid, window, shift) == fitted
+
+
+def test_windows_round_trip() -> None:
+    x_BTHWC = torch.randn(2, 4, 6, 9, 5)
+    x_BKNC = to_windows(x_BTHWC, (2, 3, 3))
+    assert x_BKNC.shape == (2, 12, 18, 5)
+    assert torch.equal(x_BKNC[0, 0], x_BTHWC[0, :2, :3, :3].reshape(18, 5))
+    assert torch.equal(from_windows(x_BKNC, (2, 3, 3), (4, 6, 9)), x_BTHWC)
+
+
+def test_padding_reaches_the_next_whole_window() -> None:
+    assert pad_to_windows(torch.ones(1, 3, 5, 7, 2), (2, 4, 7)).shape == (1, 4, 8, 7, 2)
+
+
+def test_relative_positions_by_hand() -> None:
+    """A window (1, 1, 3): the table's rows are dw = -2..2."""
+    index_NN = relative_position_index((1, 1, 3), (1, 1, 3), CPU)
+    assert index_NN.tolist() == [[2, 1, 0], [3, 2, 1], [4, 3, 2]]
+
+
+def test_a_clipped_window_reads_its_true_relative_positions() -> None:
+    full = relative_position_index((4, 3, 3), (4, 3, 3), CPU).view(4, 3, 3, 4, 3, 3)
+    clipped = relative_position_index((1, 2, 3), (4, 3, 3), CPU).view(1, 2, 3, 1, 2, 3)
+    assert torch.equal(clipped, full[:1, :2, :, :1, :2, :])
+
+
+def test_shift_mask_keeps_opposite_borders_apart() -> None:
+    """Six columns, windows of 3, rolled by 1: the last window holds columns 4, 5 and 0."""
+    mask_KNN = shift_mask((1, 1, 6), (1, 1, 3), (0, 0, 1), CPU)
+    assert torch.equal(mask_KNN[0], torch.zeros(3, 3))
+    assert mask_KNN[1].tolist() == [[0, 0, -math.inf], [0, 0, -math.inf], [-math.inf, -math.inf, 0]]
+
+
+def test_the_first_and_the_last_column_never_meet() -> None:
+    """A change at the right border must not reach the left one through a single shifted block."""
+    torch.manual_seed(0)
+    block = SwinBlock(8, 2, window=(2, 4, 4), shift=(1, 2, 2), mlp_ratio=2.0, drop_path=0.0)
+    x_BTHWC = torch.randn(1, 4, 8, 8, 8)
+    changed = x_BTHWC.clone()
+    changed[:, :, :, -1] += 1
+    moved_W = (block(changed) - block(x_BTHWC)).abs().amax(dim=(0, 1, 2, 4))
+    assert (moved_W[:6] == 0).all()
+    assert (moved_W[6:] > 0).all()
+
+
+@pytest.mark.parametrize("depths", [(1, 1), (2, 2, 2), (1, 1, 2, 1)])
+@pytest.mark.parametrize("grid", [(4, 16, 16), (1, 16, 16), (3, 13, 18)])
+def test_stages_halve_space_and_keep_time(depths, grid) -> None:
+    encoder = VideoSwin(8, depths, [2] * len(depths), window=(2, 4, 4))
+    outputs = encoder(torch.randn(2, *grid, 8))
+    T, H, W = grid
+    expected = [(2, T, math.ceil(H / 2**i), math.ceil(W / 2**i), 8 * 2**i) for i in range(len(depths))]
+    assert [tuple(y.shape) for y in outputs] == expected
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    y = drop_path(torch.ones(4000, 3), rate=0.25)
+    assert y.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert torch.equal(y[:, 0], y[:, 2])
+    assert y.mean().item() == pytest.approx(1, abs=0.03)
+
+
+def test_drop_path_grows_linearly() -> None:
+    encoder = VideoSwin(8, (2, 2), (2, 2), window=(2, 4, 4), drop_path=0.3)
+    assert [b.drop_path for stage in encoder.stages for b in stage.blocks] == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("grid", [(4, 8, 8), (1, 8, 8)])
+def test_checkpointed_activations_give_the_same_gradients(grid) -> None:
+    torch.manual_seed(0)
+    encoder = VideoSwin(8, (2, 2), (2, 2), window=(2, 4, 4), drop_path=0.2).train()
+    x_BTHWC = torch.randn(4, *grid, 8)
+    gradients = []
+    for stages in ([], [0, 1]):
+        encoder.checkpoint_activations(stages)
+        encoder.zero_grad()
+        torch.manual_seed(1)
+        encoder(x_BTHWC)[-1].square().sum().backward()
+        gradients.append([p.grad.clone() for p in encoder.parameters()])
+    for stored, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(stored, recomputed, atol=1e-6, rtol=0)
