@@ -25,8 +25,25 @@ def epoch_order(part_sizes: NDArray[np.int64], window_parts: int, *key: object) 
     first = (np.cumsum(part_sizes) - part_sizes)[part_order]  # position of each part's first sample
     before = np.cumsum(sizes) - sizes
     samples = np.repeat(first - before, sizes) + np.arange(sizes.sum())
-    window = np.repeat(np.arange(len(sizes)) // window_parts, sizes)
-    return samples[np.argsort(window + rng.random(len(window)), kind="stable")]
+    window = np.repeat(np.arange(len(sizes), dtype=np.uint64) // np.uint64(window_parts), sizes)
+    return samples[_shuffled_within(window, rng)]
+
+
+def _shuffled_within(window: NDArray[np.uint64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Permute the positions of equal values in the ascending `window` at random.
+
+    (window, random, position) is packed into one integer per sample, which is unique: sorting the integers is faster
+    than an argsort, and any sorting algorithm gives the same order.
+    """
+    position_bits = len(window).bit_length()
+    window_bits = int(window[-1]).bit_length() if len(window) else 0
+    random_bits = 64 - position_bits - window_bits
+    assert random_bits >= 16, "more than 2**24 samples in as many windows"
+    keys = rng.integers(0, 1 << random_bits, len(window), dtype=np.uint64) << np.uint64(position_bits)
+    keys |= window << np.uint64(position_bits + random_bits)
+    keys |= np.arange(len(window), dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64((1 << position_bits) - 1)).astype(np.int64)
 
 
 def rank_slice(batch: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:

@@ -1,0 +1,78 @@
+"""Checkpoints appear whole, say what they belong to, and are distrusted until their digests match."""
+
+import pytest
+import torch
+from torch import nn
+
+from schemas.errors import UserError
+from trainer.checkpoint import TRAINING, WEIGHTS, Checkpoints, check_identity, fault_of, read_checkpoint
+
+
+def saved(folder, steps, keep=5):
+    model = nn.Linear(3, 2)
+    checkpoints = Checkpoints(folder, keep)
+    for step in steps:
+        with torch.no_grad():
+            model.weight.fill_(step)
+        checkpoints.save(step, model, {"optimizer": {"step": torch.tensor(step)}}, {"loop.seed": 0})
+    return checkpoints
+
+
+def test_a_checkpoint_gives_back_what_was_saved(tmp_path):
+    checkpoints = saved(tmp_path, [7])
+    model = nn.Linear(3, 2)
+    record, training = read_checkpoint(checkpoints.path_of(7), model, lambda identity: None)
+    assert record.step == 7 and record.identity == {"loop.seed": 0}
+    assert torch.equal(model.weight, torch.full((2, 3), 7.0))
+    assert training["optimizer"]["step"] == 7
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    checkpoints = saved(tmp_path, [1, 2, 3, 4], keep=2)
+    assert [path.name for path in checkpoints.paths()] == ["step-00000003", "step-00000004"]
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, TRAINING])
+def test_a_torn_checkpoint_is_skipped_loudly(tmp_path, name):
+    checkpoints = saved(tmp_path, [1, 2])
+    torn = checkpoints.path_of(2) / name
+    torn.write_bytes(torn.read_bytes()[:-1])
+    warnings = []
+    assert checkpoints.newest(warnings.append) == checkpoints.path_of(1)
+    assert len(warnings) == 1 and str(torn.parent) in warnings[0] and "torn" in warnings[0]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.json", WEIGHTS])
+def test_a_missing_file_makes_a_checkpoint_incomplete(tmp_path, name):
+    checkpoints = saved(tmp_path, [1])
+    (checkpoints.path_of(1) / name).unlink()
+    assert fault_of(checkpoints.path_of(1)) == f"no {name}"
+    assert checkpoints.newest(lambda message: None) is None
+
+
+def test_a_torn_checkpoint_is_replaced_when_its_step_comes_again(tmp_path):
+    checkpoints = saved(tmp_path, [3])
+    (checkpoints.path_of(3) / WEIGHTS).write_bytes(b"")
+    saved(tmp_path, [3])
+    assert fault_of(checkpoints.path_of(3)) is None
+
+
+def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, [1])
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="disk is full"):
+        checkpoints.save(2, nn.Linear(3, 2), {}, {})
+    assert checkpoints.newest(pytest.fail) == checkpoints.path_of(1)
+    assert not list(tmp_path.rglob("*00000002*"))
+
+
+def test_another_runs_checkpoint_is_refused_naming_both_values(tmp_path):
+    then = {"loop.seed": 0, "streams.video.global_batch": 256, "data.video": "abc"}
+    check_identity(tmp_path, then, dict(then))
+    with pytest.raises(UserError, match=r"data\.video: 'abc' then, 'def' now") as error:
+        check_identity(tmp_path, then, {**then, "data.video": "def", "streams.video.global_batch": 128})
+    assert "streams.video.global_batch: 256 then, 128 now" in str(error.value)
