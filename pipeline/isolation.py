@@ -50,8 +50,8 @@ class IsolatedFunction:
             self._start()
         assert self._child is not None
         try:
-            _write(self._child.stdin.fileno(), pickle.dumps(args))
-            data = _read(self._child.stdout.fileno(), deadline=time.monotonic() + limit_s)
+            _write(self._questions, pickle.dumps(args))
+            data = _read(self._answers, deadline=time.monotonic() + limit_s)
         except TimeoutError:
             self.close()
             raise ChildTimeout(f"no answer within {limit_s:g} s") from None
@@ -68,20 +68,23 @@ class IsolatedFunction:
         if child is not None:
             child.kill()
             child.wait()
-            for pipe in (child.stdin, child.stdout):
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+            os.close(self._questions)
+            os.close(self._answers)
 
     def _start(self) -> None:
         self.close()
         command = [sys.executable, "-m", "pipeline.isolation", self.target, str(os.getpid())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        child_reads, self._questions = os.pipe()
+        self._answers, child_writes = os.pipe()
         self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            command, stdin=child_reads, stdout=child_writes, stderr=subprocess.DEVNULL, env=environment
         )
+        os.close(child_reads)
+        os.close(child_writes)
         # The child says hello when it is ready, so that starting it is not counted against the first call.
         try:
-            _read(self._child.stdout.fileno(), deadline=time.monotonic() + 120)
+            _read(self._answers, deadline=time.monotonic() + 120)
         except (EOFError, TimeoutError):
             self.close()
             raise RuntimeError(f"the child process for {self.target} did not start: {' '.join(command)}") from None

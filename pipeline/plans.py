@@ -1,0 +1,161 @@
+"""What a job is, written before its first part, so that another job into the same place is refused."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bevt_core.files import clean_staging, read_record
+from bevt_core.rng import rng_for
+from bevt_core.shards import (
+    part_name,
+    read_frame_commit,
+    read_plan,
+    read_sources,
+    read_token_commit,
+    read_token_plan,
+    sources_digest,
+    write_plan,
+    write_token_plan,
+)
+from bevt_core.tokenizers import find_tokenizer
+from bevt_core.tokenizers.networks import STRIDE
+from bevt_core.tokenizers.storage import read_card
+from pipeline.sources import list_sources
+from schemas.base import Record
+from schemas.errors import UserError
+from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
+from schemas.recipes import TokenizeRecipe
+from schemas.tokens import TokenizerIdentity, TokenPartCommit, TokenPlan
+
+
+def make_plan(recipe: TokenizeRecipe, list_file: Path | None) -> tuple[Plan, list[SourceItem]]:
+    """List the sources and fix the order in which they are cut into parts: shuffled, so that classes mix."""
+    frames_dir = Path(recipe.out) / "frames"
+    root = Path(recipe.root)
+    finished = read_record(frames_dir / "dataset.json", FrameStoreManifest)
+    if finished is not None and not root.is_dir():  # tokens can be added where the raw files are gone
+        items = read_sources(frames_dir)
+        classes = finished.classes
+    else:
+        listing = list_sources(recipe.dataset, root, recipe.split, list_file)
+        order = rng_for(recipe.seed, "plan").permutation(len(listing.items))
+        items = [listing.items[i] for i in order]
+        classes = listing.classes
+    plan = Plan(
+        dataset=recipe.dataset,
+        split=recipe.split,
+        classes=classes,
+        pool=recipe.pool,
+        seed=recipe.seed,
+        sources_per_part=recipe.sources_per_part,
+        num_sources=len(items),
+        sources_digest=sources_digest(items),
+    )
+    return plan, items
+
+
+def settle_plan(frames_dir: Path, plan: Plan, items: Sequence[SourceItem], overwrite: bool) -> None:
+    """Write the plan, or find the same one there. Another one is a UserError, or removed with `overwrite`."""
+    there = read_plan(frames_dir)
+    if there is not None and there.digest() != plan.digest():
+        if not overwrite:
+            raise UserError(_refusal(frames_dir / "plan.json", there, plan))
+        shutil.rmtree(frames_dir)
+        shutil.rmtree(frames_dir.parent / "tokens", ignore_errors=True)  # made from those frames
+        there = None
+    if there is None:
+        write_plan(frames_dir, plan, items)
+    clean_staging(frames_dir)
+
+
+def make_token_plan(recipe: TokenizeRecipe, plan: Plan) -> TokenPlan:
+    """The token set of `recipe`, from what the tokenizer's folder says, as made on the CPU in float32."""
+    card = read_card(find_tokenizer(recipe.tokenizer))
+    side = card.input_px // STRIDE
+    identity = TokenizerIdentity(
+        name=card.kind,
+        weights_sha256=card.encoder_sha256,
+        vocab_size=card.sizes.vocab_size,
+        grid=(side, side),
+        input_px=card.input_px,
+        dtype="float32",
+        device_kind="cpu",
+    )
+    name = f"{card.kind}-v{recipe.views.num_views}"
+    return TokenPlan(name=name, tokenizer=identity, views=recipe.views, frames_plan=plan.digest())
+
+
+def on_device(plan: TokenPlan, device_kind: str) -> TokenPlan:
+    """The same token set, made on another kind of device."""
+    identity = plan.tokenizer.model_copy(update={"device_kind": device_kind})
+    return plan.model_copy(update={"tokenizer": identity})
+
+
+def find_token_plan(tokens_dir: Path, wanted: TokenPlan, overwrite: bool) -> TokenPlan | None:
+    """The plan that is there, or None. Another one than `wanted` is a UserError, or removed; the device may differ."""
+    there = read_token_plan(tokens_dir)
+    if there is None or there == on_device(wanted, there.tokenizer.device_kind):
+        return there
+    if not overwrite:
+        raise UserError(_refusal(tokens_dir / "plan.json", there, wanted))
+    shutil.rmtree(tokens_dir)
+    return None
+
+
+def settle_token_plan(tokens_dir: Path, plan: TokenPlan) -> None:
+    """Write the plan, or find the same one there. Raises UserError, naming what differs, for another one."""
+    there = read_token_plan(tokens_dir)
+    if there is None:
+        write_token_plan(tokens_dir, plan)
+    elif there != plan:
+        raise UserError(_refusal(tokens_dir / "plan.json", there, plan))
+    clean_staging(tokens_dir)
+
+
+def frame_commits(frames_dir: Path, plan: Plan) -> dict[int, FramePartCommit]:
+    """The parts that are done."""
+    digest = plan.digest()
+    found = ((part, read_frame_commit(frames_dir, part, digest)) for part in range(plan.num_parts))
+    return {part: commit for part, commit in found if commit is not None}
+
+
+def token_commits(tokens_dir: Path, frames: dict[int, FramePartCommit], plan: TokenPlan) -> dict[int, TokenPartCommit]:
+    """The token parts that are done, of the frame parts that are done."""
+    digest = plan.digest()
+    found = ((part, read_token_commit(tokens_dir, commit, digest)) for part, commit in frames.items())
+    return {part: commit for part, commit in found if commit is not None}
+
+
+def drop_broken_parts(frames_dir: Path, plan: Plan, done: dict[int, FramePartCommit]) -> None:
+    """Remove part folders that are there without a valid commit: writers never replace a folder."""
+    for part in range(plan.num_parts):
+        folder = frames_dir / part_name(part)
+        if part not in done and folder.is_dir() and read_frame_commit(frames_dir, part, plan.digest()) is None:
+            shutil.rmtree(folder)
+
+
+def _refusal(path: Path, there: Record, here: Record) -> str:
+    differences = [
+        f"{key} {_short(old)} there, {_short(new)} here"
+        for key, (old, new) in _different(there.model_dump(), here.model_dump()).items()
+    ]
+    return (
+        f"{path.parent} holds another job's output: {'; '.join(differences)}. "
+        "Give another --out, or --overwrite to throw away what is there"
+    )
+
+
+def _different(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
+    for key, value in old.items():
+        if isinstance(value, dict):
+            found |= _different(value, new[key], f"{prefix}{key}.")
+        elif value != new[key]:
+            found[prefix + key] = (value, new[key])
+    return found
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,164 @@
+"""One part of a token set: replay the views on the stored frames, tokenize them, commit.
+
+Legend: V views, F frames of the part, N frames of a batch, P the tokenizer's input side, h x w the token grid.
+"""
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import zarr
+
+from bevt_core.shards import PartView, part_name, write_token_part
+from bevt_core.tokenizers import Tokenizer
+from bevt_core.views import apply_view, decode_jpeg, draw_view, halve
+from schemas.frames import FramePartCommit
+from schemas.tokens import TokenPartCommit, TokenPlan
+from schemas.views import View, ViewSpec
+
+CHUNK_FRAMES = 32  # frames of one sample that a thread prepares at a time: 20 views of them at 112 px are 24 MB
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class TokenizeTimes:
+    """When a part was at the tokenizer, in seconds since the epoch, and for how long the tokenizer worked on it."""
+
+    started: float
+    ended: float
+    busy_s: float
+
+
+@dataclass(frozen=True)
+class FramePart:
+    """One committed part of a frame store, in memory: its index and its JPEG frames."""
+
+    index: pa.Table
+    jpegs: list[np.ndarray]
+
+
+def read_frame_part(frames_dir: Path, part: int) -> FramePart:
+    """Read a whole part, whose store need not be finished. The caller has checked its commit."""
+    folder = frames_dir / part_name(part)
+    group = zarr.open_group(folder / "frames.zarr", mode="r")
+    data, offsets = group["jpeg"][:], group["offsets"][:]
+    jpegs = [data[start:end] for start, end in itertools.pairwise(offsets)]
+    return FramePart(pq.read_table(folder / "index.parquet"), jpegs)
+
+
+def draw_views(spec: ViewSpec, index: pa.Table) -> list[list[View]]:
+    """`[view][sample]` for the samples of an index."""
+    sizes = index.select(["sample_id", "height", "width"]).to_pylist()
+    return [
+        [draw_view(spec, row["sample_id"], view, row["height"], row["width"]) for row in sizes]
+        for view in range(spec.num_views)
+    ]
+
+
+class PartTokenizer:
+    """Tokenizes parts on one device. May be called from several threads: one prepares while another has the device."""
+
+    def __init__(self, tokenizer: Tokenizer, batch_frames: int, threads: int) -> None:
+        self.tokenizer = tokenizer
+        self.batch_frames = batch_frames
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="views")
+        self._device = threading.Lock()
+
+    def make_token_part(
+        self, frames_dir: Path, tokens_dir: Path, frames: FramePartCommit, plan: TokenPlan
+    ) -> tuple[TokenPartCommit, TokenizeTimes]:
+        """Tokenize a committed frame part and write it."""
+        part = read_frame_part(frames_dir, frames.part)
+        drawn = draw_views(plan.views, part.index)
+        started = time.time()
+        tokens_VFhw, busy_s = self.tokens(part, drawn)
+        times = TokenizeTimes(started, time.time(), busy_s)
+        starts = np.cumsum([0, *part.index["num_frames"].to_pylist()])
+        rows = [
+            PartView(views=views, tokens=[tokens_Fhw[a:b] for a, b in itertools.pairwise(starts)])
+            for views, tokens_Fhw in zip(drawn, tokens_VFhw, strict=True)
+        ]
+        sample_ids = part.index["sample_id"].to_pylist()
+        return write_token_part(tokens_dir, frames, sample_ids, rows, plan), times
+
+    def tokens(self, part: FramePart, drawn: Sequence[Sequence[View]]) -> tuple[np.ndarray, float]:
+        """Tokens uint16 (V, F, h, w) of all frames of the part under `drawn[view][sample]`; seconds on the device."""
+        num_frames = len(part.jpegs)
+        tokens = np.zeros((len(drawn) * num_frames, *self.tokenizer.grid), dtype=np.uint16)
+        busy_s = 0.0
+        prepared = ahead(self._pool, self._prepare(part, drawn), depth=2 * self.threads)
+        for positions, frames_NPPC in rebatch(prepared, self.batch_frames):
+            with self._device:
+                start = time.perf_counter()
+                tokens[positions] = self.tokenizer.encode(torch.from_numpy(frames_NPPC)).cpu().numpy()
+                busy_s += time.perf_counter() - start
+        return tokens.reshape(len(drawn), num_frames, *self.tokenizer.grid), busy_s
+
+    def _prepare(
+        self, part: FramePart, drawn: Sequence[Sequence[View]]
+    ) -> Iterator[Callable[[], tuple[np.ndarray, np.ndarray]]]:
+        """Jobs that give (positions in the flattened (V, F), frames N P P C), a few frames of a sample each."""
+        num_frames, input_px = len(part.jpegs), self.tokenizer.input_px
+        spans = zip(part.index["frame_start"].to_pylist(), part.index["num_frames"].to_pylist(), strict=True)
+        for sample, (start, count) in enumerate(spans):
+            views = [of_samples[sample] for of_samples in drawn]
+            for first in range(start, start + count, CHUNK_FRAMES):
+                chunk = np.arange(first, min(first + CHUNK_FRAMES, start + count))
+
+                def job(views: list[View] = views, chunk: np.ndarray = chunk) -> tuple[np.ndarray, np.ndarray]:
+                    positions = (np.arange(len(views))[:, None] * num_frames + chunk).reshape(-1)
+                    return positions, replay(views, [part.jpegs[i] for i in chunk], input_px)
+
+                yield job
+
+
+def replay(views: Sequence[View], jpegs: Sequence[np.ndarray], input_px: int) -> np.ndarray:
+    """Every frame under every view at the tokenizer's size: uint8 (views * frames, P, P, 3), views outermost."""
+    frames = [decode_jpeg(jpeg) for jpeg in jpegs]
+    return np.stack([halve(apply_view(frame_HWC, view), input_px) for view in views for frame_HWC in frames])
+
+
+def ahead(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], R]], depth: int) -> Iterator[R]:
+    """The results of `jobs` in order, at most `depth` of them running or waiting ahead of the consumer."""
+    running: deque[Future[R]] = deque()
+    try:
+        for job in jobs:
+            running.append(pool.submit(job))
+            if len(running) >= depth:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def rebatch(blocks: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut (positions, frames) blocks of any length into blocks of `size`, the last one shorter."""
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    count = 0
+    for block in blocks:
+        held.append(block)
+        count += len(block[0])
+        if count >= size:
+            positions, frames = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+            whole = count - count % size
+            for start in range(0, whole, size):
+                yield positions[start : start + size], frames[start : start + size]
+            held, count = [(positions[whole:], frames[whole:])], count - whole
+    if count:
+        positions, frames = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+        yield positions, frames
