@@ -1,6 +1,7 @@
 """The log of a run: one JSON line per step, and TensorBoard."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +23,9 @@ class MetricsLog:
         self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step or None)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Write a line `{"step": step, ...}`; numbers also go to TensorBoard."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """Write a line `{"step": step, ...}`, NaN and infinity as null; numbers also go to TensorBoard."""
+        line = {name: value if _is_json(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **line}, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in values.items():
             if isinstance(value, int | float):
@@ -38,6 +40,10 @@ class MetricsLog:
         os.fsync(self._file.fileno())
         self._file.close()
         self._tensorboard.close()
+
+
+def _is_json(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,113 @@
+"""What the trainer feeds to the model: the stored view of the stored frames, with the tokens of exactly those."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from bevt_core.views import apply_view
+from schemas.recipes import BlockMask, TubeMask
+from tests.builders import make_token_set
+from trainer.data import SampleError, StreamBatches, TokenDataset, draw_mask, make_loader, normalise
+from trainer.order import StreamOrder, view_of_epoch
+
+TUBE = TubeMask(kind="tube", ratio=0.5, min_block=2)
+BLOCK = BlockMask(kind="block", ratio=0.5, min_block=2)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return make_token_set(tmp_path_factory.mktemp("videos"), num_samples=20, sources_per_part=8, num_views=3)
+
+
+def dataset_of(tokens, **changes):
+    arguments = {"name": "video", "seed": 0, "clip_frames": 8, "tubelet": 2, "mask": TUBE, "cached_parts": 2}
+    return TokenDataset(tokens, **(arguments | changes))
+
+
+def batches_of(tokens, rank=0, world_size=1, num_workers=0):
+    dataset = dataset_of(tokens)
+    order = StreamOrder(dataset.part_sizes, 6, 2, (0, "video"))
+    return StreamBatches(
+        {"video": (dataset, order)}, rank=rank, world_size=world_size, num_workers=num_workers, pin_memory=False
+    )
+
+
+def test_pixels_and_tokens_are_those_of_one_stored_view(tokens):
+    dataset = dataset_of(tokens)
+    index = tokens.frames.index
+    starts = set()
+    for epoch in range(3):
+        for position in range(20):
+            sample = dataset[epoch, position]
+            part, row = position // 8, position % 8
+            assert sample["sample_id"] == index["sample_id"][position].as_py()
+            part_view = tokens.read_view(part, view_of_epoch(3, part, epoch, 0, "video"))
+            stored = torch.from_numpy(part_view.tokens[row].astype(np.int64))
+            start = next(s for s in range(3) if torch.equal(stored[s : s + 8], sample["tokens"]))
+            frames = tokens.frames.read_frames(part, index["frame_start"][position].as_py() + start, 8)
+            seen = np.stack([apply_view(frame, part_view.views[row]) for frame in frames])
+            assert np.array_equal(sample["clip"].numpy(), seen)
+            starts.add(start)
+    assert starts == {0, 1, 2}
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_identity(tokens):
+    one, other = dataset_of(tokens)[4, 7], pickle.loads(pickle.dumps(dataset_of(tokens, cached_parts=1)))[4, 7]
+    assert all(torch.equal(one[key], other[key]) for key in ("clip", "tokens", "mask"))
+    assert not torch.equal(one["mask"], dataset_of(tokens)[5, 7]["mask"])
+
+
+def test_a_short_pool_loops(tokens):
+    sample = dataset_of(tokens, clip_frames=24)[0, 3]
+    for key in ("clip", "tokens"):
+        assert torch.equal(sample[key][:10], sample[key][10:20]) and torch.equal(sample[key][:4], sample[key][20:])
+    assert sample["mask"].shape == (12, 4, 4)
+
+
+def test_a_single_frame_of_a_video_is_an_image(tokens):
+    sample = dataset_of(tokens, name="image", clip_frames=1, tubelet=1, mask=BLOCK)[0, 0]
+    assert sample["clip"].shape == (1, 64, 64, 3) and sample["tokens"].shape == sample["mask"].shape == (1, 4, 4)
+
+
+def test_ranks_share_the_global_batch(tokens):
+    whole = batches_of(tokens)[5]["video"]
+    parts = [batches_of(tokens, rank, 4)[5]["video"] for rank in range(4)]
+    assert [len(part["clip"]) for part in parts] == [1, 2, 1, 2]
+    for key in ("clip", "tokens", "mask"):
+        assert torch.equal(torch.cat([part[key] for part in parts]), whole[key])
+
+
+def test_loader_workers_give_the_same_batches(tokens):
+    direct = batches_of(tokens)
+    loader = make_loader(batches_of(tokens), 2, 5, num_workers=1, pin_memory=False)
+    for step, batch in zip(range(2, 5), loader, strict=True):
+        expected = direct[step]
+        assert batch["video"]["sample_id"] == expected["video"]["sample_id"]
+        assert torch.equal(batch["video"]["clip"], expected["video"]["clip"])
+        assert torch.equal(batch["video"]["mask"], expected["video"]["mask"])
+    assert direct.samples_in(expected) == expected["video"]["sample_id"]
+
+
+def test_an_unreadable_sample_is_named_with_its_part_and_file(tmp_path):
+    tokens = make_token_set(tmp_path, num_samples=4, sources_per_part=2)
+    dataset = dataset_of(tokens)
+    (tokens.path / "part-00001.parquet").write_bytes(b"torn")
+    with pytest.raises(SampleError, match=r"sample '0003.mp4' in part-00001 of .*tokens.*bevt verify"):
+        dataset[0, 3]
+
+
+def test_masks_hide_at_most_their_share():
+    rng = np.random.default_rng(0)
+    assert draw_mask(TUBE, rng, (4, 4, 4)).sum(axis=(1, 2)).max() <= 8
+    assert draw_mask(BLOCK, rng, (1, 14, 14)).shape == (1, 14, 14)
+
+
+def test_normalise_gives_channels_first_with_imagenets_statistics():
+    clip = torch.zeros(2, 3, 4, 5, 3, dtype=torch.uint8)
+    clip[..., 0] = 124
+    normal = normalise(clip)
+    assert normal.shape == (2, 3, 3, 4, 5)
+    assert normal[0, 0, 0, 0, 0] == pytest.approx((124 - 123.675) / 58.395, abs=1e-6)
+    assert normal[1, 2, 2, 3, 4] == pytest.approx(-103.53 / 57.375)

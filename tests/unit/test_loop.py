@@ -1,0 +1,237 @@
+"""The loop on a toy task: what changes a run, and what must not."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from schemas.errors import UserError
+from schemas.recipes import LoopConfig, OptimConfig
+from trainer.distributed import World
+from trainer.loop import fit, perplexity
+from trainer.metrics import read_metrics
+from trainer.optim import build_optimizer
+from trainer.schedule import CosineSchedule
+from trainer.tasks import Term, split
+
+CPU = World(rank=0, size=1, device=torch.device("cpu"))
+BATCH, STEPS = 6, 8
+
+
+class ToyTask:
+    """Two-term regression with dropout; every second sample counts for the second term."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def counts(self, batch):
+        return {"all": len(batch["x"]), "some": int(batch["chosen"].sum())}
+
+    def losses(self, model, batch, step):
+        error = (model(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().squeeze(1)
+        chosen = batch["chosen"].float()
+        return {
+            "all": Term(error.sum(), sums={"big": (error > 1).sum()}, histograms={"class": torch.ones(4)}),
+            "some": Term((error * chosen).sum(), weight=0.5),
+        }
+
+
+@dataclass
+class ToySource:
+    """Batches by step; sample ids are `step-position`. `poison` is the id of a sample that is not a number."""
+
+    poison: tuple[str, ...] = ()
+
+    def batches(self, first, stop):
+        for step in range(first, stop):
+            x = torch.randn(BATCH, 4, generator=torch.Generator().manual_seed(step))
+            ids = [f"{step}-{i}" for i in range(BATCH)]
+            for i, name in enumerate(ids):
+                if name in self.poison:
+                    x[i] = float("nan")
+            yield {"x": x, "chosen": torch.arange(BATCH) % 2 == 0, "ids": ids}
+
+    def samples_in(self, batch):
+        return batch["ids"]
+
+
+OPTIM = OptimConfig(lr=0.05, weight_decay=0.01, warmup_epochs=0, clip_grad_norm=1.0)
+LOOP = LoopConfig(epochs=1, seed=3, precision="fp32", num_workers=0, checkpoint_every=3, log_every=100)
+
+
+def run(folder, *, resume=False, source=None, identity=None, hooks=(), **loop):
+    task = ToyTask()
+    return task, fit(
+        task,
+        source or ToySource(),
+        build_optimizer(task.model, OPTIM),
+        CosineSchedule(STEPS, 2, 0.1, 0.0),
+        optim=OPTIM,
+        loop=LOOP.model_copy(update=loop),
+        world=CPU,
+        run_dir=folder,
+        identity=identity or {"loop.seed": 3},
+        resume=resume,
+        hooks=hooks,
+    )
+
+
+def losses(folder):
+    return [line["loss"] for line in read_metrics(folder)]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight")
+    task, result = run(folder)
+    assert result.finished and result.step == STEPS
+    return task.model.state_dict(), losses(folder)
+
+
+def test_the_log_has_a_line_per_step(tmp_path):
+    run(tmp_path)
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == list(range(STEPS))
+    assert lines[0]["loss"] == pytest.approx(lines[0]["all_loss"] + 0.5 * lines[0]["some_loss"])
+    assert 0 <= lines[0]["all_big"] <= 1
+    assert lines[0]["all_class_perplexity"] == pytest.approx(4)
+    assert lines[0]["lr"] == pytest.approx(0.005)
+    assert {"grad_norm", "data_wait_s", "data_wait_share", "step_s", "samples_per_s"} <= lines[0].keys()
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_resuming_gives_the_same_weights_and_losses_to_the_bit(tmp_path, straight, stop_at):
+    run(tmp_path, max_steps=stop_at)
+    task, result = run(tmp_path, resume=True)
+    assert result.finished
+    assert losses(tmp_path) == straight[1]
+    assert all(torch.equal(value, straight[0][key]) for key, value in task.model.state_dict().items())
+
+
+def test_steps_behind_the_checkpoint_are_repeated_and_logged_once(tmp_path, straight):
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, hooks=[lambda done: {} if done < 6 else {"x": 1 / 0}])
+    assert len(read_metrics(tmp_path)) == 5  # the checkpoint is of step 3
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # a line that the crash cut short
+    run(tmp_path, resume=True)
+    assert losses(tmp_path) == straight[1]
+
+
+def test_a_torn_checkpoint_costs_steps_and_not_the_run(tmp_path, straight, capsys):
+    run(tmp_path, max_steps=5)
+    torn = tmp_path / "checkpoints" / "step-00000005" / "training.pt"
+    torn.write_bytes(torn.read_bytes()[:100])
+    run(tmp_path, resume=True)
+    assert losses(tmp_path) == straight[1]
+    assert "step-00000005: skipped, training.pt is torn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_writes_a_checkpoint_and_ends_the_run(tmp_path, straight, signum):
+    def interrupt(done):
+        if done == 4:
+            os.kill(os.getpid(), signum)
+        return {}
+
+    _, result = run(tmp_path, hooks=[interrupt])
+    assert not result.finished and result.step == 5  # the step that was begun is finished
+    assert result.checkpoint == tmp_path / "checkpoints" / "step-00000005"
+    run(tmp_path, resume=True)
+    assert losses(tmp_path) == straight[1]
+
+
+def test_resuming_a_finished_run_does_nothing(tmp_path, straight):
+    run(tmp_path)
+    _, result = run(tmp_path, resume=True)
+    assert result.finished and losses(tmp_path) == straight[1]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    run(tmp_path, max_steps=3, identity={"data.video": "abc"})
+    with pytest.raises(UserError, match=r"data\.video: 'abc' then, 'xyz' now"):
+        run(tmp_path, resume=True, identity={"data.video": "xyz"})
+
+
+def test_accumulation_is_exact(tmp_path):
+    """Without dropout, whose draws depend on the cut; 4 micro-batches of 6 samples have unequal sizes and targets."""
+    for name, parts in (("whole", 1), ("cut", 4)):
+        task = ToyTask()
+        task.model[1].p = 0.0
+        fit(
+            task,
+            ToySource(),
+            build_optimizer(task.model, OPTIM),
+            CosineSchedule(STEPS, 2, 0.1, 0.0),
+            optim=OPTIM,
+            loop=LOOP.model_copy(update={"micro_batches": parts}),
+            world=CPU,
+            run_dir=tmp_path / name,
+            identity={},
+            resume=False,
+        )
+    assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+
+
+def test_a_bad_batch_is_skipped_and_its_samples_are_named(tmp_path, capsys):
+    task, result = run(tmp_path, source=ToySource(poison=("4-1",)), micro_batches=3)
+    assert result.finished
+    assert all(torch.isfinite(value).all() for value in task.model.state_dict().values())
+    assert [line["step"] for line in read_metrics(tmp_path) if "skipped" in line] == [4]
+    message = capsys.readouterr().err
+    assert "step 4" in message and "4-0, 4-1" in message and "4-2" not in message
+
+
+def test_bad_batches_in_a_row_stop_the_run_and_name_the_samples(tmp_path):
+    poison = tuple(f"{step}-2" for step in range(2, STEPS))
+    with pytest.raises(UserError, match=r"step 5: loss nan.*5-2.*4 such steps in a row, loop\.max_bad_steps is 3"):
+        run(tmp_path, source=ToySource(poison))
+    assert len(read_metrics(tmp_path)) == 6
+
+
+def test_the_log_stays_valid_json_when_a_loss_is_not_a_number(tmp_path):
+    run(tmp_path, source=ToySource(poison=("4-1",)))
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_bf16_trains(tmp_path):
+    run(tmp_path, precision="bf16")
+    assert losses(tmp_path)[-1] < losses(tmp_path)[0]
+
+
+def test_a_hook_adds_to_the_log_and_cannot_leave_the_model_in_eval(tmp_path, straight):
+    task = ToyTask()
+    fit(
+        task,
+        ToySource(),
+        build_optimizer(task.model, OPTIM),
+        CosineSchedule(STEPS, 2, 0.1, 0.0),
+        optim=OPTIM,
+        loop=LOOP,
+        world=CPU,
+        run_dir=tmp_path,
+        identity={},
+        resume=False,
+        hooks=[lambda done: {"val": float(done)} if task.model.eval() and done % 4 == 0 else {}],
+    )
+    assert {line["step"]: line["val"] for line in read_metrics(tmp_path) if "val" in line} == {3: 4.0, 7: 8.0}
+    assert losses(tmp_path) == straight[1]
+
+
+def test_split_cuts_every_leaf_alike():
+    batch = {"a": {"x": torch.arange(5)}, "ids": list("abcde")}
+    pieces = split(batch, 2)
+    assert [piece["ids"] for piece in pieces] == [["a", "b"], ["c", "d", "e"]]
+    assert torch.equal(pieces[1]["a"]["x"], torch.tensor([2, 3, 4]))
+
+
+def test_perplexity_counts_the_classes_in_use():
+    assert perplexity(torch.tensor([5.0, 5.0, 0.0])) == pytest.approx(2)
+    assert perplexity(torch.tensor([0.0, 7.0])) == pytest.approx(1)
