@@ -1,26 +1,105 @@
-"""Models from plain numbers. What a model was built from stays with it as `model.config` and in saved weights."""
+"""Models from plain numbers. What a model was built from stays with it as `model.config` and in saved weights.
 
-from collections.abc import Sequence
-from typing import Any, Literal
+A backbone is a set of parts that fit together: the stems, encoder and decoders of one kind and size.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
 from bevt_core.bevt import Bevt, Stream
 from bevt_core.classifier import Classifier
-from bevt_core.decoders import ImageDecoder, VideoDecoder
+from bevt_core.decoders import FuseStages, LastStage, ToFrames
 from bevt_core.stems import Stem2d, Stem3d
 from bevt_core.swin import VideoSwin
+from bevt_core.timesformer import TimeSformer
 
-Size3 = tuple[int, int, int]  # (T, H, W)
 
-SWIN_SIZES: dict[str, dict[str, Any]] = {  # Video Swin, table of section 3.2; nano: what a laptop trains
-    "nano": {
-        "embed_dim": 48,
-        "depths": (2, 2, 2),
-        "num_heads": (2, 4, 8),
-        "window": (4, 4, 4),
-        "patch": (2, 8, 8),
-    },
+class Backbone(Protocol):
+    """What the builders ask of a backbone. `embed_dim` is the width of the stems, `dim` that of the last stage."""
+
+    @property
+    def embed_dim(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    def stems(self) -> Mapping[Stream, nn.Module]: ...
+    def encoder(self) -> nn.Module: ...
+    def decoders(self, out_dim: int) -> Mapping[Stream, nn.Module]: ...
+
+
+@dataclass(frozen=True)
+class SwinBackbone:
+    """Video Swin. `window` and `patch` are (T, H, W); `drop_path` is the last block's rate.
+
+    The token grid is that of the last stage but one: H / (patch_h * 2**(stages - 2)).
+    """
+
+    embed_dim: int
+    depths: Sequence[int]
+    num_heads: Sequence[int]
+    window: Sequence[int] = (8, 7, 7)
+    patch: Sequence[int] = (2, 4, 4)
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+
+    @property
+    def dim(self) -> int:
+        return self.embed_dim * 2 ** (len(self.depths) - 1)
+
+    def stems(self) -> Mapping[Stream, nn.Module]:
+        t, h, w = self.patch
+        return {"video": Stem3d((t, h, w), self.embed_dim), "image": Stem2d((h, w), self.embed_dim)}
+
+    def encoder(self) -> VideoSwin:
+        t, h, w = self.window
+        return VideoSwin(self.embed_dim, self.depths, self.num_heads, (t, h, w), self.mlp_ratio, self.drop_path)
+
+    def decoders(self, out_dim: int) -> Mapping[Stream, nn.Module]:
+        return {
+            "video": ToFrames(FuseStages(self.dim // 2, self.dim, out_dim), out_dim, tubelet=self.patch[0]),
+            "image": FuseStages(self.dim // 2, self.dim, out_dim),
+        }
+
+
+@dataclass(frozen=True)
+class TimeSformerBackbone:
+    """TimeSformer-B unless told. `grid` (T, H, W) is what the positions are made for; it is the token grid, too."""
+
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    grid: Sequence[int] = (16, 14, 14)
+    patch: Sequence[int] = (1, 16, 16)
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+
+    @property
+    def dim(self) -> int:
+        return self.embed_dim
+
+    def stems(self) -> Mapping[Stream, nn.Module]:
+        t, h, w = self.patch
+        return {
+            "video": Stem3d((t, h, w), self.embed_dim, norm=nn.Identity),
+            "image": Stem2d((h, w), self.embed_dim, norm=nn.Identity),
+        }
+
+    def encoder(self) -> TimeSformer:
+        t, h, w = self.grid
+        return TimeSformer(self.embed_dim, self.depth, self.num_heads, (t, h, w), self.mlp_ratio, self.drop_path)
+
+    def decoders(self, out_dim: int) -> Mapping[Stream, nn.Module]:
+        video, image = LastStage(self.dim, out_dim), LastStage(self.dim, out_dim)
+        tubelet = self.patch[0]
+        return {"video": ToFrames(video, out_dim, tubelet) if tubelet > 1 else video, "image": image}
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {"swin": SwinBackbone, "timesformer": TimeSformerBackbone}
+
+SWIN_SIZES: dict[str, dict[str, Any]] = {  # Video Swin, section 3.3; nano is what a laptop trains
+    "nano": {"embed_dim": 48, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "window": (4, 4, 4), "patch": (2, 8, 8)},
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
     "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
     "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
@@ -30,79 +109,59 @@ SWIN_SIZES: dict[str, dict[str, Any]] = {  # Video Swin, table of section 3.2; n
 
 def build_bevt(
     *,
-    embed_dim: int,
-    depths: Sequence[int],
-    num_heads: Sequence[int],
     vocab_size: int,
-    window: Sequence[int] = (8, 7, 7),
-    patch: Sequence[int] = (2, 4, 4),
-    mlp_ratio: float = 4.0,
+    encoder: str = "swin",
     decoder_dim: int | None = None,
-    drop_path: float = 0.0,
     share_encoder: Literal["shared", "separate"] = "shared",
     streams: Sequence[Stream] = ("video", "image"),
+    **sizes: Any,
 ) -> Bevt:
-    """Build the pretraining model. `patch` and `window` are (T, H, W); `decoder_dim` is the last stage's width.
+    """Build the pretraining model. `sizes` are the fields of `BACKBONES[encoder]`.
 
-    The token grid is H / (patch_h * 2**(stages - 2)): the grid of the last stage but one.
+    `decoder_dim` is the width of the decoders' output, that of the encoder's last stage unless given.
     """
-    config = {"kind": "bevt", **locals()}
-    t, h, w = patch
-    stage_dims = [embed_dim * 2**i for i in range(len(depths))]
-    out_dim = decoder_dim or stage_dims[-1]
-    stems: dict[str, nn.Module] = {
-        "video": Stem3d((t, h, w), embed_dim),
-        "image": Stem2d((h, w), embed_dim),
-    }
-    decoders: dict[str, nn.Module] = {
-        "video": VideoDecoder(stage_dims[-2], stage_dims[-1], out_dim, tubelet=t),
-        "image": ImageDecoder(stage_dims[-2], stage_dims[-1], out_dim),
-    }
+    backbone = BACKBONES[encoder](**sizes)
+    out_dim = decoder_dim or backbone.dim
     routes: dict[str, dict[Stream, str]] = {
         "shared": dict.fromkeys(streams, "shared"),
         "separate": {stream: stream for stream in streams},
     }
     route = routes[share_encoder]
+    stems, decoders = backbone.stems(), backbone.decoders(out_dim)
     return Bevt(
         stems={stream: stems[stream] for stream in streams},
-        encoders={
-            name: VideoSwin(embed_dim, depths, num_heads, _size3(window), mlp_ratio, drop_path)
-            for name in dict.fromkeys(route.values())
-        },
+        encoders={name: backbone.encoder() for name in dict.fromkeys(route.values())},
         route=route,
         decoders={stream: decoders[stream] for stream in streams},
-        embed_dim=embed_dim,
+        embed_dim=backbone.embed_dim,
         decoder_dim=out_dim,
         vocab_size=vocab_size,
-        config=config,
+        config={
+            "kind": "bevt",
+            "vocab_size": vocab_size,
+            "encoder": encoder,
+            "decoder_dim": decoder_dim,
+            "share_encoder": share_encoder,
+            "streams": tuple(streams),
+            **asdict(backbone),  # type: ignore[call-overload]
+        },
     )
 
 
-def build_classifier(
-    *,
-    embed_dim: int,
-    depths: Sequence[int],
-    num_heads: Sequence[int],
-    num_classes: int,
-    window: Sequence[int] = (8, 7, 7),
-    patch: Sequence[int] = (2, 4, 4),
-    mlp_ratio: float = 4.0,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
-) -> Classifier:
-    """Build the fine-tuning model; the names are those of `build_bevt`."""
-    config = {"kind": "classifier", **locals()}
-    encoder = VideoSwin(embed_dim, depths, num_heads, _size3(window), mlp_ratio, drop_path)
+def build_classifier(*, num_classes: int, encoder: str = "swin", dropout: float = 0.0, **sizes: Any) -> Classifier:
+    """Build the fine-tuning model. `sizes` are the fields of `BACKBONES[encoder]`."""
+    backbone = BACKBONES[encoder](**sizes)
     return Classifier(
-        stem=Stem3d(_size3(patch), embed_dim),
-        encoder=encoder,
-        dim=encoder.stage_dims[-1],
+        stem=backbone.stems()["video"],
+        encoder=backbone.encoder(),
+        dim=backbone.dim,
         num_classes=num_classes,
         dropout=dropout,
-        config=config,
+        config={
+            "kind": "classifier",
+            "num_classes": num_classes,
+            "encoder": encoder,
+            "dropout": dropout,
+            **asdict(backbone),  # type: ignore[call-overload]
+        },
     )
-
-
-def _size3(size: Sequence[int]) -> Size3:
-    t, h, w = size
-    return t, h, w

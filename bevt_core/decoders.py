@@ -1,6 +1,7 @@
 """From the encoder's stages back to the token grid (BEVT, https://arxiv.org/abs/2112.01529, section 3.2).
 
-Each stream has its own decoder. Legend: B batch, T H W grid, C channels.
+Each stream has its own decoder. A decoder takes the list of stage outputs, finest first.
+Legend: B batch, T H W grid, C channels.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ class Upsample(nn.ConvTranspose3d):
         return x.reshape(B, T * t, H * h, W * w, -1) + self.bias
 
 
-class ImageDecoder(nn.Module):
+class FuseStages(nn.Module):
     """Bring the last stage to the grid of the one before, and fuse the two: -> (B, T, H, W, out_dim)."""
 
     def __init__(self, fine_dim: int, coarse_dim: int, out_dim: int) -> None:
@@ -38,12 +39,24 @@ class ImageDecoder(nn.Module):
         return self.fuse(torch.cat([fine_BTHWC, up_BTHWC], dim=-1))
 
 
-class VideoDecoder(ImageDecoder):
-    """The same, then from tubelets to frames: T grows by the stem's temporal stride."""
+class LastStage(nn.Module):
+    """For an encoder of one resolution: a linear layer on its output, -> (B, T, H, W, out_dim)."""
 
-    def __init__(self, fine_dim: int, coarse_dim: int, out_dim: int, tubelet: int) -> None:
-        super().__init__(fine_dim, coarse_dim, out_dim)
-        self.up_time = Upsample(out_dim, out_dim, (tubelet, 1, 1))
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.fuse = nn.Linear(dim, out_dim)
 
     def forward(self, stages_BTHWC: Sequence[Tensor]) -> Tensor:
-        return self.up_time(super().forward(stages_BTHWC))
+        return self.fuse(stages_BTHWC[-1])
+
+
+class ToFrames(nn.Module):
+    """Another decoder, then from tubelets to frames: T grows by the stem's temporal stride."""
+
+    def __init__(self, decoder: nn.Module, dim: int, tubelet: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.up_time = Upsample(dim, dim, (tubelet, 1, 1))
+
+    def forward(self, stages_BTHWC: Sequence[Tensor]) -> Tensor:
+        return self.up_time(self.decoder(stages_BTHWC))

@@ -32,6 +32,11 @@ def drop_path(x: Tensor, rate: float) -> Tensor:
     return x * (kept_B / (1 - rate)).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
 
+def drop_path_rates(last: float, num_blocks: int) -> list[float]:
+    """Grow the rate linearly from 0 at the first block to `last`."""
+    return [last * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
+
+
 class WindowAttention(nn.Module):
     """Multi-head attention inside windows, with a learned bias per relative position and head."""
 
@@ -145,7 +150,7 @@ class VideoSwin(nn.Module):
     ) -> None:
         super().__init__()
         dims = [embed_dim * 2**i for i in range(len(depths))]
-        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        rates = drop_path_rates(drop_path, sum(depths))
         no_shift, half_window = (0, 0, 0), (window[0] // 2, window[1] // 2, window[2] // 2)
 
         self.stages = nn.ModuleList()

@@ -1,0 +1,110 @@
+"""TimeSformer with divided space-time attention: the second encoder of BEVT's table 8.
+
+https://arxiv.org/abs/2102.05095, section 3. It stands where VideoSwin stands: an embedded grid in, stages out, of which
+it has one.
+
+Legend: B batch, T H W grid, C channels, N = 1 + H*W positions of a frame with the class token.
+"""
+
+from collections.abc import Collection
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bevt_core.attention import Size3, grid_of
+from bevt_core.swin import Mlp, drop_path, drop_path_rates, init_weights
+
+NORM_EPS = 1e-6  # of the original code
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention over the last axis but one: (..., N, C) -> (..., N, C)."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = (part.squeeze(-3).transpose(-3, -2) for part in qkv.split(1, dim=-3))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(y.transpose(-3, -2).flatten(-2))
+
+
+class DividedBlock(nn.Module):
+    """Attention along time, attention within each frame, MLP; each normalised first and added to its input."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm_time = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn_time = SelfAttention(dim, num_heads)
+        self.fc_time = nn.Linear(dim, dim)
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = SelfAttention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x_BTHWC: Tensor, cls_B1C: Tensor) -> tuple[Tensor, Tensor]:
+        drop = partial(drop_path, rate=self.drop_path) if self.training and self.drop_path else nn.Identity()
+        T, H, W = grid_of(x_BTHWC)
+
+        x_BHWTC = x_BTHWC.permute(0, 2, 3, 1, 4)
+        x_BHWTC = x_BHWTC + self.fc_time(drop(self.attn_time(self.norm_time(x_BHWTC))))
+
+        patches_BTNC = x_BHWTC.permute(0, 3, 1, 2, 4).flatten(2, 3)
+        cls_BT1C = cls_B1C[:, None].expand(-1, T, -1, -1)
+        frames_BTNC = drop(self.attn(self.norm1(torch.cat([cls_BT1C, patches_BTNC], dim=2))))
+        cls_B1C = cls_B1C + frames_BTNC[:, :, :1].mean(dim=1)  # the class token visited every frame
+        patches_BTNC = patches_BTNC + frames_BTNC[:, :, 1:]
+
+        tokens_BNC = torch.cat([cls_B1C, patches_BTNC.flatten(1, 2)], dim=1)
+        tokens_BNC = tokens_BNC + drop(self.mlp(self.norm2(tokens_BNC)))
+        return tokens_BNC[:, 1:].unflatten(1, (T, H, W)), tokens_BNC[:, :1]
+
+
+class TimeSformer(nn.Module):
+    """The encoder. `grid` is the size that the position embeddings are made for; other sizes take the nearest.
+
+    `drop_path` is the last block's rate, growing linearly from 0 at the first block.
+    """
+
+    def __init__(
+        self, embed_dim: int, depth: int, num_heads: int, grid: Size3, mlp_ratio: float = 4.0, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        T, H, W = grid
+        self.cls_token = nn.Parameter(torch.zeros(embed_dim))
+        self.space_embedding = nn.Parameter(torch.zeros(embed_dim, H, W))
+        self.time_embedding = nn.Parameter(torch.zeros(embed_dim, T))
+        self.blocks = nn.ModuleList(
+            DividedBlock(embed_dim, num_heads, mlp_ratio, rate) for rate in drop_path_rates(drop_path, depth)
+        )
+        self.stage_dims = (embed_dim,)
+        self.checkpointed = False
+        self.apply(init_weights)
+        for embedding in (self.cls_token, self.space_embedding, self.time_embedding):
+            nn.init.trunc_normal_(embedding, std=0.02)
+
+    def checkpoint_activations(self, stages: Collection[int]) -> None:
+        """Keep only the blocks' inputs if stage 0 is asked for, and run the blocks again in the backward pass."""
+        self.checkpointed = 0 in stages
+
+    def forward(self, x_BTHWC: Tensor) -> list[Tensor]:
+        """Return the output of the only stage: [(B, T, H, W, C)]."""
+        T, H, W = grid_of(x_BTHWC)
+        space_HWC = F.interpolate(self.space_embedding[None], (H, W))[0].permute(1, 2, 0)
+        time_TC = F.interpolate(self.time_embedding[None], T)[0].T
+        x_BTHWC = x_BTHWC + space_HWC + time_TC[:, None, None]
+        cls_B1C = self.cls_token.expand(len(x_BTHWC), 1, -1)
+        for block in self.blocks:
+            if self.checkpointed and torch.is_grad_enabled():
+                x_BTHWC, cls_B1C = checkpoint(block, x_BTHWC, cls_B1C, use_reentrant=False)
+            else:
+                x_BTHWC, cls_B1C = block(x_BTHWC, cls_B1C)
+        return [x_BTHWC]
