@@ -157,16 +157,24 @@ class ClipSampling(Record):
 class AugmentConfig(Record):
     """Training-time augmentation of fine-tuning, the same for all frames of a clip."""
 
-    crop_px: int
+    crop_px: int = Field(ge=16)  # of testing as well
     area_share: tuple[float, float] = (0.08, 1.0)  # RandomResizedCrop
     aspect: tuple[float, float] = (0.75, 4 / 3)
     flip_share: float = Field(ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> "AugmentConfig":
+        if not 0 < self.area_share[0] <= self.area_share[1] <= 1:
+            raise ValueError(f"area_share {self.area_share} must ascend within 0 to 1")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect {self.aspect} must ascend from above 0")
+        return self
 
 
 class EvalViews(Record):
     """Multi-view testing: temporal clips x spatial crops, scores averaged."""
 
-    clips: int = Field(ge=1)
+    clips: int = Field(ge=1)  # 1 with uniform sampling, which spans the whole video
     crops: Literal[1, 3]
     short_side_px: int
 
@@ -178,17 +186,33 @@ class FinetuneRecipe(Record):
     title: str
     dataset: str
     root: str
-    init: str | None = None
+    init: str | None = None  # run directory or weights
     encoder: SwinConfig
     head_dropout: float = Field(ge=0.0, lt=1.0)
     sampling: ClipSampling
     augment: AugmentConfig
-    views: EvalViews
+    views: EvalViews  # of the final test; validation on the way takes one clip and its centre crop
     val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out per class where the data has no split of its own
+    validate_every_epochs: float = Field(gt=0.0)
     global_batch: int = Field(ge=1)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     optim: OptimConfig
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> "FinetuneRecipe":
+        if self.sampling.kind == "uniform" and self.views.clips != 1:
+            raise ValueError(f"views.clips is {self.views.clips}; uniform sampling spans the video with 1 clip")
+        if self.views.short_side_px < self.augment.crop_px:
+            raise ValueError(
+                f"views.short_side_px {self.views.short_side_px} is below augment.crop_px {self.augment.crop_px}"
+            )
+        if self.sampling.frames % self.encoder.patch[0]:
+            raise ValueError(
+                f"sampling.frames {self.sampling.frames} is not a multiple of the encoder's {self.encoder.patch[0]} "
+                "frames per patch"
+            )
+        return self
 
 
 class TokenizerRecipe(Record):
@@ -196,9 +220,9 @@ class TokenizerRecipe(Record):
 
     kind: Literal["tokenizer"]
     title: str
-    preset: str  # a key of bevt_core.tokenizers' presets: the architecture
-    frames: tuple[str, ...]  # frame stores, or folders of pictures and videos' frames already in a store
-    input_px: int
+    preset: str  # a key of bevt_core.tokenizers.dvae.DVAE_PRESETS: the architecture
+    frames: tuple[str, ...] = Field(min_length=1)  # frame stores
+    input_px: int = Field(ge=16, multiple_of=8)  # of the tokenizer; the training crops have this size too
     global_batch: int = Field(ge=1)
     samples_per_epoch: int = Field(ge=1)  # random crops drawn in one epoch
     temperature: tuple[float, float]  # Gumbel-softmax, first -> last (Ramesh et al. 2021: 1 -> 1/16)

@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -117,12 +117,18 @@ def draw_mask(config: MaskConfig, rng: np.random.Generator, grid_THW: tuple[int,
     return tube(rng, grid_THW, num_masked, length_range=config.length_share, min_block=config.min_block)
 
 
+class Samples(Protocol):
+    """Samples by (epoch, position in the order), each with its `sample_id`. Picklable, for the loader's workers."""
+
+    def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]: ...
+
+
 class StreamBatches(Dataset):
     """By step: this rank's share of the global batch of every stream. Also the loop's BatchSource."""
 
     def __init__(
         self,
-        streams: Mapping[str, tuple[TokenDataset, StreamOrder]],
+        streams: Mapping[str, tuple[Samples, StreamOrder]],
         *,
         rank: int,
         world_size: int,
@@ -134,7 +140,7 @@ class StreamBatches(Dataset):
         self.num_workers, self.pin_memory = num_workers, pin_memory
 
     def __getitem__(self, step: int) -> Batch:
-        """Return, per stream, `clip` uint8 (B, T, H, W, C), `tokens`, `mask` and the list `sample_id`."""
+        """Return the collated samples of every stream."""
         batch = {}
         for name, (dataset, order) in self.streams.items():
             epoch, positions = order.batch(step)

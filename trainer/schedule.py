@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from schemas.recipes import OptimConfig
+
 
 @dataclass(frozen=True)
 class CosineSchedule:
@@ -24,3 +26,13 @@ class CosineSchedule:
         if step < self.warmup_steps:
             share *= 1.0 - (1.0 - step / self.warmup_steps) * (1.0 - self.warmup_start)
         return share
+
+
+def schedule_of(optim: OptimConfig, epochs: float, steps_per_epoch: int) -> CosineSchedule:
+    """Return the schedule of a recipe: its epochs in steps."""
+    return CosineSchedule(
+        total_steps=max(1, round(epochs * steps_per_epoch)),
+        warmup_steps=round(optim.warmup_epochs * steps_per_epoch),
+        warmup_start=optim.warmup_start,
+        final_share=optim.final_lr_share,
+    )

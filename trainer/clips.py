@@ -1,0 +1,228 @@
+"""Where fine-tuning and evaluation get their frames: a frame store, or the video files themselves."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bevt_core.decoding import decode_frames, decode_image
+from bevt_core.files import read_record
+from bevt_core.rng import rng_for
+from bevt_core.shards import FrameStore, part_name, sources_digest
+from bevt_core.views import decode_jpeg, shrink_short_side
+from schemas.errors import UserError
+from schemas.frames import FramePartCommit, SourceItem
+
+Frame = NDArray[np.uint8]  # HWC, RGB
+Choose = Callable[
+    [int], NDArray[np.int64]
+]  # number of positions -> the positions to read, in any order, repeats allowed
+
+SMALL_PART_BYTES = 4 << 20  # parts up to this size are read whole, and kept: a read costs 2 ms, however small it is
+SMALL_PARTS = 64  # kept per process
+FILE_SHORT_SIDE_PX = 256  # original: Resize(-1, 256) before every crop; what a frame store's pool has as well
+
+
+class ClipSource(Protocol):
+    """Labelled videos. Picklable, so that loader workers may have it."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label."""
+
+    @property
+    def items(self) -> Sequence[SourceItem]:
+        """What there is, by index; every item has a label."""
+
+    @property
+    def stride(self) -> int:
+        """Source frames between neighbouring positions."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of items, labels and classes."""
+
+    @property
+    def path(self) -> str:
+        """For messages and the run record."""
+
+    def read(self, index: int, choose: Choose) -> list[Frame]:
+        """Return the frames at the positions `choose(number of positions)`, in that order. Raises MediaError."""
+
+    def subset(self, items: Sequence[SourceItem]) -> "ClipSource":
+        """Return the same source with only these of its items."""
+
+
+@dataclass(frozen=True)
+class FileClips:
+    """Videos and pictures below `root`, decoded when they are read."""
+
+    root: Path
+    items: tuple[SourceItem, ...]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_labels(self.items, self.classes, str(self.root))
+
+    @property
+    def stride(self) -> int:
+        return 1
+
+    @property
+    def path(self) -> str:
+        return str(self.root)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return _digest(self.items, self.classes, "files")
+
+    def read(self, index: int, choose: Choose) -> list[Frame]:
+        item = self.items[index]
+        chosen = np.zeros(0, np.int64)
+
+        def increasing(num_frames: int) -> NDArray[np.int64]:
+            nonlocal chosen
+            chosen = choose(num_frames)
+            return np.unique(chosen)
+
+        def keep(frame_HWC: Frame) -> Frame:
+            return shrink_short_side(frame_HWC, FILE_SHORT_SIDE_PX)
+
+        if item.kind == "image":
+            increasing(1)
+            decoded = decode_image(self.root / item.source, keep)
+        else:
+            decoded = decode_frames(self.root / item.source, increasing, keep)
+        return [decoded.frames[at] for at in np.searchsorted(decoded.frame_indices, chosen)]
+
+    def subset(self, items: Sequence[SourceItem]) -> "FileClips":
+        return replace(self, items=tuple(items))
+
+
+@dataclass(frozen=True)
+class StoreClips:
+    """The samples of a finished frame store, or those of its sources that `only` names."""
+
+    folder: Path
+    only: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        _check_labels(self.items, self.classes, self.path)
+
+    @functools.cached_property
+    def store(self) -> FrameStore:
+        return FrameStore(self.folder)
+
+    @functools.cached_property
+    def _samples(self) -> list[tuple[SourceItem, int, int, int]]:
+        """(item, part, first frame in the part, number of frames) of each sample."""
+        columns = self.store.index.select(["source", "label", "part", "frame_start", "num_frames"])
+        return [
+            (SourceItem(source=source, kind="video", label=label), part, first, count)
+            for source, label, part, first, count in zip(*columns.to_pydict().values(), strict=True)
+            if self.only is None or source in self.only
+        ]
+
+    @functools.cached_property
+    def items(self) -> tuple[SourceItem, ...]:
+        return tuple(sample[0] for sample in self._samples)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.store.manifest.classes
+
+    @property
+    def stride(self) -> int:
+        return self.store.manifest.pool.stride
+
+    @property
+    def path(self) -> str:
+        return str(self.folder)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return _digest(self.items, self.classes, self.store.digest)
+
+    def read(self, index: int, choose: Choose) -> list[Frame]:
+        _, part, start, count = self._samples[index]
+        chosen = choose(count)
+        first, last = int(chosen.min()), int(chosen.max())
+        jpegs = read_jpegs(self.store, part, start + first, last - first + 1)
+        decoded = {position: decode_jpeg(jpegs[position - first]) for position in np.unique(chosen).tolist()}
+        return [decoded[position] for position in chosen.tolist()]
+
+    def subset(self, items: Sequence[SourceItem]) -> "StoreClips":
+        return replace(self, only=frozenset(item.source for item in items))
+
+
+def read_jpegs(store: FrameStore, part: int, first: int, count: int) -> list[NDArray[np.uint8]]:
+    """`FrameStore.read_jpegs`, from memory where the part is small: for reads all over a store."""
+    whole = _small_part(str(store.path), part)
+    return store.read_jpegs(part, first, count) if whole is None else whole[first : first + count]
+
+
+@functools.lru_cache(maxsize=SMALL_PARTS)
+def _small_part(path: str, part: int) -> list[NDArray[np.uint8]] | None:
+    """Return all JPEGs of the part, or None where it is too large to be kept."""
+    commit = read_record(Path(path) / part_name(part) / "commit.json", FramePartCommit)
+    assert commit is not None, path
+    if sum(file.num_bytes for file in commit.files.values()) > SMALL_PART_BYTES:
+        return None
+    return FrameStore(path).read_jpegs(part, 0, commit.num_frames)
+
+
+def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tuple[list[SourceItem], list[SourceItem]]:
+    """Hold out `val_share` of every class, at least one item and never all: (train, held out), in the given order.
+
+    An item's place depends on its name, the seed and its class alone, so adding a class leaves the others as they were.
+    Raises UserError for a class with a single item.
+    """
+    by_label: dict[int | None, list[SourceItem]] = {}
+    for item in items:
+        by_label.setdefault(item.label, []).append(item)
+    held_out: set[str] = set()
+    for label, members in by_label.items():
+        if len(members) < 2:
+            raise UserError(
+                f"class {label} has a single item, {members[0].source}: nothing is left to train on when it is held "
+                "out; add items, drop the class, or give a validation set of its own"
+            )
+        drawn = sorted(members, key=lambda item: rng_for("split", seed, item.source).random())
+        count = min(len(members) - 1, max(1, round(len(members) * val_share)))
+        held_out.update(item.source for item in drawn[:count])
+    return (
+        [item for item in items if item.source not in held_out],
+        [item for item in items if item.source in held_out],
+    )
+
+
+def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, expected_from: str) -> None:
+    """Raise UserError unless both name the same classes by the same labels."""
+    if tuple(have) == tuple(expected):
+        return
+    pairs = zip(have, expected, strict=False)
+    differing = next((f"label {i}: {a!r} and {b!r}" for i, (a, b) in enumerate(pairs) if a != b), "")
+    raise UserError(
+        f"{have_from} has {len(have)} classes and {expected_from} has {len(expected)}, and they are not the same ones"
+        f"{': ' + differing if differing else ''}; use data with the class map that the head was trained on"
+    )
+
+
+def _check_labels(items: Sequence[SourceItem], classes: Sequence[str], where: str) -> None:
+    if not items:
+        raise UserError(f"{where}: no items")
+    for item in items:
+        if item.label is None or not 0 <= item.label < len(classes):
+            raise UserError(
+                f"{where}: {item.source} has label {item.label}, expected 0 to {len(classes) - 1}; "
+                "fine-tuning and evaluation need a class for every item"
+            )
+
+
+def _digest(items: Sequence[SourceItem], classes: Sequence[str], of_frames: str) -> str:
+    return hashlib.sha256(repr((sources_digest(items), tuple(classes), of_frames)).encode()).hexdigest()

@@ -1,0 +1,296 @@
+"""Fine-tuning: the pretrained encoder and video stem under a new head, on labelled clips (paper, section 4)."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bevt_core.bevt import Bevt
+from bevt_core.build import build_classifier
+from bevt_core.classifier import Classifier
+from bevt_core.files import write_record
+from bevt_core.probing import MediaError
+from bevt_core.rng import rng_for
+from bevt_core.weights import load_weights, save_weights
+from bevt_core.weights_surgery import (
+    StateDict,
+    bias_tables,
+    classifier_from_pretrained,
+    initialise,
+    joint_from_image_stream,
+    resize_bias_table,
+)
+from schemas.classifier import ClassifierCard
+from schemas.errors import UserError
+from schemas.recipes import EvalViews, FinetuneRecipe
+from schemas.runs import DatasetRef
+from trainer.augment import augment_clip
+from trainer.clips import ClipSource, check_classes
+from trainer.data import StreamBatches, normalise
+from trainer.distributed import World, join_world
+from trainer.evaluate import CARD, ViewPlan, run_views
+from trainer.loop import fit
+from trainer.optim import build_optimizer, layer_decay_share
+from trainer.order import StreamOrder
+from trainer.run import WEIGHTS, identity_of, open_run, resume_command
+from trainer.sampling import SAMPLERS, interval_in_pool
+from trainer.schedule import schedule_of
+from trainer.tasks import Batch, Term
+
+TERM = "class"
+UNREADABLE = -1  # the label of a clip that could not be read: it counts for nothing
+SIZES = ("embed_dim", "depths", "num_heads", "mlp_ratio", "patch")  # equal in both; windows may differ
+
+
+class ClassifyTask:
+    """Cross-entropy of the clips' classes."""
+
+    def __init__(self, model: Classifier, label_smoothing: float) -> None:
+        self.model, self.label_smoothing = model, label_smoothing
+        self.unreadable: dict[str, str] = {}  # clip -> why, as far as this rank has met them
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Return how many clips could be read; warn of each other one when it is met first."""
+        clips = batch[TERM]
+        for name, error in zip(clips["sample_id"], clips["error"], strict=True):
+            if error is not None and name not in self.unreadable:
+                self.unreadable[name] = error
+                print(f"warning: {name} left out of training: {error}", file=sys.stderr, flush=True)
+        return {TERM: int((clips["label"] != UNREADABLE).sum())}
+
+    def losses(self, model: nn.Module, batch: Batch, step: int) -> dict[str, Term]:
+        clip_BTHWC, label_B = batch[TERM]["clip"], batch[TERM]["label"]
+        logits_BV: Tensor = model(normalise(clip_BTHWC)).float()
+        loss_sum = F.cross_entropy(
+            logits_BV, label_B, ignore_index=UNREADABLE, label_smoothing=self.label_smoothing, reduction="sum"
+        )
+        return {TERM: Term(loss_sum, sums={"top1": (logits_BV.argmax(dim=1) == label_B).sum()})}
+
+
+@dataclass(frozen=True)
+class TrainingClips:
+    """Augmented clips by (epoch, position): what is drawn follows (seed, epoch, video)."""
+
+    source: ClipSource
+    recipe: FinetuneRecipe
+    _interval: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_interval", interval_in_pool(self.recipe.sampling, self.source.stride))
+
+    def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
+        """Return `clip` uint8 (T, H, W, C), `label`, `sample_id`, and `error` for a video that cannot be read."""
+        epoch, position = at
+        item, sampling, augment = self.source.items[position], self.recipe.sampling, self.recipe.augment
+        rng = rng_for("finetune", self.recipe.loop.seed, epoch, item.source)
+        choose = SAMPLERS[sampling.kind].train
+        label, error = item.label, None
+        try:
+            frames_THWC = self.source.read(position, lambda n: choose(n, sampling.frames, self._interval, rng))
+            clip_THWC = augment_clip(torch.from_numpy(np.stack(frames_THWC)), augment, rng)
+        except MediaError as media_error:
+            label, error = UNREADABLE, str(media_error)
+            clip_THWC = torch.zeros(sampling.frames, augment.crop_px, augment.crop_px, 3, dtype=torch.uint8)
+        return {"clip": clip_THWC, "label": torch.tensor(label), "sample_id": item.source, "error": error}
+
+
+def finetune(
+    recipe: FinetuneRecipe,
+    train: ClipSource,
+    val: ClipSource,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: str = "bevt finetune",
+) -> dict[str, Any]:
+    """Train a classifier on `train`, validating on `val`, into the run directory `out`; every process calls this.
+
+    Validation on the way takes one clip and its centre crop; `evaluate` gives the figures to quote. Returns a summary.
+    Raises UserError for data, checkpoints or a directory that do not fit.
+    """
+    check_classes(val.classes, train.classes, val.path, train.path)
+    with join_world() as world:
+        clips = TrainingClips(train, recipe)
+        order = StreamOrder(
+            np.ones(len(train.items), np.int64), recipe.global_batch, len(train.items), (recipe.loop.seed, "train")
+        )
+        schedule = schedule_of(recipe.optim, recipe.loop.epochs, order.steps_per_epoch)
+        steps = min(schedule.total_steps, recipe.loop.max_steps or schedule.total_steps)
+        if recipe.global_batch // world.size < recipe.loop.micro_batches:
+            raise UserError(
+                f"a global batch of {recipe.global_batch} on {world.size} process(es) in {recipe.loop.micro_batches} "
+                "micro-batches leaves some of them empty; use fewer processes or micro-batches"
+            )
+        torch.manual_seed(recipe.loop.seed)  # the initial weights
+        model = _build(recipe, len(train.classes))
+        if recipe.init is not None and not resume:
+            fresh = start_classifier(model, recipe.init)
+            if world.is_main:
+                print(f"starting from {recipe.init}; fresh: {', '.join(fresh)}", flush=True)
+        if recipe.loop.activation_checkpointing:
+            model.encoder.checkpoint_activations(range(len(recipe.encoder.depths)))  # type: ignore[operator]
+        datasets = {
+            "train": DatasetRef(path=train.path, digest=train.digest),
+            "val": DatasetRef(path=val.path, digest=val.digest),
+        }
+        if world.is_main:
+            print(_describe(recipe, train, val, order, steps, model, world), flush=True)
+            open_run(out, recipe, datasets, resume=resume, command=command, world_size=world.size)
+        task = ClassifyTask(model, recipe.label_smoothing)
+        validation = _Validation(model, val, recipe, order.steps_per_epoch, steps, world)
+        result = fit(
+            task,
+            StreamBatches(
+                {TERM: (clips, order)},
+                rank=world.rank,
+                world_size=world.size,
+                num_workers=recipe.loop.num_workers,
+                pin_memory=world.device.type == "cuda",
+            ),
+            build_optimizer(model, recipe.optim, _lr_share(recipe)),
+            schedule,
+            optim=recipe.optim,
+            loop=recipe.loop,
+            world=world,
+            run_dir=out,
+            identity=identity_of(recipe, datasets),
+            resume=resume,
+            hooks=[validation],
+        )
+        unreadable = sorted({name for names in world.gather(list(task.unreadable)) for name in names})
+        if world.is_main and result.finished:
+            write_record(out / CARD, card_of(recipe, train.classes))
+            save_weights(out / WEIGHTS, model)
+        if world.is_main and not result.finished:
+            print(f"stopped at step {result.step}; go on with: {resume_command(command)}", file=sys.stderr, flush=True)
+        return {
+            "run": str(out),
+            "step": result.step,
+            "steps": steps,
+            "finished": result.finished,
+            "metrics": result.metrics,
+            "num_train": len(train.items),
+            "num_val": len(val.items),
+            "unreadable": unreadable,
+            "weights": str(out / WEIGHTS) if result.finished else None,
+        }
+
+
+class _Validation:
+    """Every few epochs and after the last step: one clip and its centre crop of every held-out video."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        val: ClipSource,
+        recipe: FinetuneRecipe,
+        steps_per_epoch: int,
+        steps: int,
+        world: World,
+    ) -> None:
+        self.model, self.val, self.world, self.steps = model, val, world, steps
+        self.num_workers = recipe.loop.num_workers
+        self.every = max(1, round(recipe.validate_every_epochs * steps_per_epoch))
+        views = EvalViews(clips=1, crops=1, short_side_px=recipe.views.short_side_px)
+        self.plan = ViewPlan(recipe.sampling, recipe.augment.crop_px, views, "normal", seed=0)
+
+    def __call__(self, steps_done: int) -> Mapping[str, float]:
+        if steps_done % self.every and steps_done != self.steps:
+            return {}
+        tested = run_views(self.model, self.val, self.plan, self.world, num_workers=self.num_workers)
+        values = {f"val_{name}": tested[name] for name in ("top1", "top5", "mean_class")}
+        return values | {"val_videos": tested["num_videos"]}
+
+
+def start_classifier(model: Classifier, init: str) -> list[str]:
+    """Load the encoder, stem and norm of `init` into `model`; return the parameters that stay fresh.
+
+    `init` is the run directory or the weights of a pretraining or a fine-tuning run. Bias tables are resized where the
+    windows differ. Raises UserError, naming both values, for another architecture.
+    """
+    path = Path(init) / WEIGHTS if Path(init).is_dir() else Path(init)
+    if not path.is_file():
+        raise UserError(f"init {path}: no such file; give the directory of a finished run, or its {WEIGHTS}")
+    source = load_weights(path)
+    for key in SIZES:
+        then, now = source.config[key], model.config[key]
+        if _listed(then) != _listed(now):
+            raise UserError(f"init {path}: {key} is {then}, but the recipe's encoder has {now}; make them agree")
+    return initialise(model, _starting_state(source, tuple(model.config["window"])))
+
+
+def _starting_state(source: Bevt | Classifier, window: tuple[int, int, int]) -> StateDict:
+    state, old_window = source.state_dict(), tuple(source.config["window"])
+    if isinstance(source, Classifier):
+        kept = {key: tensor for key, tensor in state.items() if not key.startswith("fc.")}
+        return kept | {key: resize_bias_table(kept[key], old_window, window) for key in bias_tables(kept)}
+    if "video" not in source.route:
+        tubelet = source.config["patch"][0]
+        state = joint_from_image_stream(state, tubelet=tubelet, old_window=old_window, window=window).state
+        old_window = window
+    return classifier_from_pretrained(state, old_window=old_window, window=window).state
+
+
+def card_of(recipe: FinetuneRecipe, classes: tuple[str, ...]) -> ClassifierCard:
+    return ClassifierCard(
+        title=recipe.title,
+        classes=classes,
+        sampling=recipe.sampling,
+        crop_px=recipe.augment.crop_px,
+        views=recipe.views,
+    )
+
+
+def _build(recipe: FinetuneRecipe, num_classes: int) -> Classifier:
+    encoder = recipe.encoder
+    return build_classifier(
+        embed_dim=encoder.embed_dim,
+        depths=encoder.depths,
+        num_heads=encoder.num_heads,
+        window=encoder.window,
+        patch=encoder.patch,
+        drop_path=encoder.drop_path,
+        num_classes=num_classes,
+        dropout=recipe.head_dropout,
+    )
+
+
+def _lr_share(recipe: FinetuneRecipe) -> Any:
+    return layer_decay_share(recipe.encoder.depths, recipe.optim.layer_decay, recipe.optim.backbone_lr_share)
+
+
+def _describe(
+    recipe: FinetuneRecipe,
+    train: ClipSource,
+    val: ClipSource,
+    order: StreamOrder,
+    steps: int,
+    model: Classifier,
+    world: World,
+) -> str:
+    """What a person should check before the GPUs start."""
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    sampling = recipe.sampling
+    spacing = f"every {sampling.interval}" if sampling.kind == "dense" else "uniform"
+    return "\n".join(
+        [
+            recipe.title,
+            f"  {world.size} process(es) on {world.device.type}, {recipe.loop.precision}, {millions:.1f} M parameters",
+            f"  {len(train.items)} videos of {len(train.classes)} classes to train on, {len(val.items)} to validate on",
+            f"  {steps} steps ({recipe.loop.epochs:g} epochs of {order.steps_per_epoch}), batch {recipe.global_batch}, "
+            f"{order.dropped_per_epoch} videos left out per epoch",
+            f"  clips of {sampling.frames} frames ({spacing}) at {recipe.augment.crop_px} px, "
+            f"peak learning rate {recipe.optim.lr:g}",
+        ]
+    )
+
+
+def _listed(value: Any) -> Any:
+    """A tuple as the list that JSON made of it."""
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,75 @@
+"""Which frames of a video a clip takes: the original's SampleFrames, index for index.
+
+Source: mmaction/datasets/pipelines/loading.py in github.com/xyzforever/BEVT; out-of-bound indices loop.
+Legend: K clips, T frames of a clip. Positions count from 0 in the video, or in a frame store's pool.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import UserError
+from schemas.recipes import ClipSampling
+
+Positions = NDArray[np.int64]
+
+
+def dense_train(num_frames: int, frames: int, interval: int, rng: np.random.Generator) -> Positions:
+    """Draw one clip of every `interval`-th position from a uniform start: (T,). Short videos start at 0 and loop."""
+    starts = num_frames - frames * interval + 1
+    start = int(rng.integers(starts)) if starts > 0 else 0
+    return _loop(np.array([start]), num_frames, frames, interval)[0]
+
+
+def dense_test(num_frames: int, frames: int, interval: int, clips: int) -> Positions:
+    """Spread `clips` clips evenly, each in the middle of its share of the possible starts: (K, T)."""
+    starts = num_frames - frames * interval + 1
+    share = starts / clips
+    first = (np.arange(clips) * share + share / 2).astype(np.int64) if starts > 0 else np.zeros(clips, np.int64)
+    return _loop(first, num_frames, frames, interval)
+
+
+def uniform_train(num_frames: int, frames: int, interval: int, rng: np.random.Generator) -> Positions:
+    """Draw one position in each of T equal segments, ends included (`frame_uniform`): (T,). `interval` is ignored."""
+    first, last = _segments(num_frames, frames)
+    return rng.integers(first, last, endpoint=True)
+
+
+def uniform_test(num_frames: int, frames: int, interval: int, clips: int) -> Positions:
+    """Take the middle of each of T equal segments: (1, T). There is only one such clip."""
+    if clips != 1:
+        raise UserError(
+            f"{clips} clips per video: uniform sampling spans the whole video with one clip; ask for 1 clip"
+        )
+    first, last = _segments(num_frames, frames)
+    return ((first + last) // 2)[None]
+
+
+class Sampler(NamedTuple):
+    train: Callable[[int, int, int, np.random.Generator], Positions]
+    test: Callable[[int, int, int, int], Positions]
+
+
+SAMPLERS = {"dense": Sampler(dense_train, dense_test), "uniform": Sampler(uniform_train, uniform_test)}
+
+
+def interval_in_pool(sampling: ClipSampling, stride: int) -> int:
+    """Turn the interval, in frames of the source, into one of pool positions. UserError where it does not divide."""
+    if sampling.kind == "dense" and sampling.interval % stride:
+        raise UserError(
+            f"sampling.interval {sampling.interval} is not a multiple of the frame store's stride {stride}; "
+            f"make the store with stride 1, or choose an interval of {stride}, {2 * stride}, ..."
+        )
+    return max(1, sampling.interval // stride)
+
+
+def _loop(first: Positions, num_frames: int, frames: int, interval: int) -> Positions:
+    return (first[:, None] + np.arange(frames) * interval) % num_frames
+
+
+def _segments(num_frames: int, frames: int) -> tuple[Positions, Positions]:
+    """First and last position of each segment; neighbours share their border, as in the original."""
+    bounds = np.round((num_frames - 1) / frames * np.arange(frames + 1)).astype(np.int64)
+    return bounds[:-1], bounds[1:]
