@@ -59,7 +59,6 @@ def tokenize(
     recipe: TokenizeRecipe,
     *,
     list_file: Path | None = None,
-    strict: bool = False,
     overwrite: bool = False,
     frames_only: bool = False,
     num_cpus: int | None = None,
@@ -69,7 +68,7 @@ def tokenize(
     """Make the frame store and the token set of `recipe`; parts that are committed are kept. Returns a summary.
 
     `num_cpus` and `num_gpus` size the Ray that is started here; with RAY_ADDRESS set, that cluster is used as it is.
-    Raises UserError for bad input, for another job's output in the same place and, with `strict`, for rejected sources.
+    Raises UserError for bad input and for another job's output in the same place, StorageError where the disk says no.
     """
     frames_dir = Path(recipe.out).absolute() / "frames"
     plan, items = make_plan(recipe, list_file)
@@ -124,11 +123,6 @@ def tokenize(
         "frames_dir": str(frames_dir),
         "tokens_dir": None if tokens_dir is None else str(tokens_dir),
     }
-    if strict and summary["rejected"]:
-        raise UserError(
-            f"{summary['rejected']} of {summary['sources']} sources were rejected ({_reasons(manifest.rejected)}); "
-            f"see {frames_dir}/part-*/rejected.parquet. The rest is committed; without --strict this is a warning"
-        )
     return summary
 
 
@@ -315,7 +309,3 @@ def _finish(frames_dir: Path, tokens_dir: Path | None, plan: Plan, token_plan: T
         tokens = token_commits(tokens_dir, frames, token_plan)
         write_token_manifest(tokens_dir, token_plan, manifest, [tokens[part] for part in range(plan.num_parts)])
     return manifest
-
-
-def _reasons(rejected: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in rejected.items())

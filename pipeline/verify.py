@@ -53,11 +53,13 @@ def verify(dataset_dir: Path, *, deep: bool = False, sample: int = 32, tokenizer
     if not (dataset_dir / "frames").is_dir():
         raise UserError(f"{dataset_dir}: no frames/ in it; give the folder that `bevt tokenize --out` wrote")
     problems: list[Problem] = []
-    counts = _verify_frames(dataset_dir / "frames", problems)
+    counts, commits = _verify_frames(dataset_dir / "frames", problems)
     equal = compared = 0
     token_sets = sorted(path.parent for path in dataset_dir.glob("tokens/*/plan.json"))
     for tokens_dir in token_sets:
-        if _verify_token_files(dataset_dir / "frames", tokens_dir, problems):
+        _verify_token_files(dataset_dir / "frames", tokens_dir, commits, problems)
+    if not problems and (deep or sample):
+        for tokens_dir in token_sets:
             agreed = _verify_tokens(tokens_dir, None if deep else sample, tokenizer, problems)
             equal, compared = equal + agreed[0], compared + agreed[1]
     return {
@@ -78,20 +80,22 @@ def parts_digest(commits: Sequence[FramePartCommit] | Sequence[TokenPartCommit])
 def broken_parts(dataset_dir: Path) -> Iterator[Path]:
     """What a repair must remove, so that the job makes it again: part folders and token parts whose bytes are wrong."""
     problems: list[Problem] = []
-    _verify_frames(dataset_dir / "frames", problems)
+    _, commits = _verify_frames(dataset_dir / "frames", problems)
     for plan in sorted(dataset_dir.glob("tokens/*/plan.json")):
-        _verify_token_files(dataset_dir / "frames", plan.parent, problems)
+        _verify_token_files(dataset_dir / "frames", plan.parent, commits, problems)
     yield from {Path(problem.path): None for problem in problems if problem.mend == REPAIR}
 
 
 # ---- the frame store -------------------------------------------------------------------------------------------------
 
 
-def _verify_frames(frames_dir: Path, problems: list[Problem]) -> dict[str, int]:
+def _verify_frames(frames_dir: Path, problems: list[Problem]) -> tuple[dict[str, int], list[FramePartCommit]]:
+    """Counts, and the commits of the parts that have one."""
     counts = {"sources": 0, "indexed": 0, "rejected": 0, "parts": 0}
+    commits: list[FramePartCommit] = []
     plan = _read(read_plan, frames_dir, frames_dir / "plan.json", problems)
     if plan is None:
-        return counts
+        return counts, commits
     counts["sources"] = plan.num_sources
     try:
         items = read_sources(frames_dir)
@@ -101,7 +105,6 @@ def _verify_frames(frames_dir: Path, problems: list[Problem]) -> dict[str, int]:
     except (OSError, ValueError) as error:
         problems.append(Problem(str(frames_dir / "sources.parquet"), f"cannot be read: {error}", "restore it"))
         planned = []
-    commits = []
     for part in range(plan.num_parts):
         span = slice(part * plan.sources_per_part, (part + 1) * plan.sources_per_part)
         commit = _verify_frame_part(frames_dir, part, plan, planned[span], problems)
@@ -121,7 +124,7 @@ def _verify_frames(frames_dir: Path, problems: list[Problem]) -> dict[str, int]:
         found = (counts["indexed"], counts["rejected"], parts_digest(commits), plan.digest())
         if said != found:
             problems.append(Problem(str(frames_dir / "dataset.json"), f"says {said}, the parts are {found}", RERUN))
-    return counts
+    return counts, commits
 
 
 def _verify_frame_part(
@@ -170,36 +173,33 @@ def _verify_frame_part(
 # ---- token sets ------------------------------------------------------------------------------------------------------
 
 
-def _verify_token_files(frames_dir: Path, tokens_dir: Path, problems: list[Problem]) -> bool:
-    """Whether the set is whole, so that its tokens can be compared."""
+def _verify_token_files(
+    frames_dir: Path, tokens_dir: Path, commits: Sequence[FramePartCommit], problems: list[Problem]
+) -> None:
+    """Check the token parts of the frame parts that have a commit."""
     before = len(problems)
     frames_plan = read_plan(frames_dir)
     plan = _read(read_token_plan, tokens_dir, tokens_dir / "plan.json", problems)
     if plan is None or frames_plan is None:
-        return False
+        return
     if plan.frames_plan != frames_plan.digest():
         mend = "tokenize again with --overwrite"
         problems.append(Problem(str(tokens_dir / "plan.json"), "is of another frame store", mend))
-        return False
-    commits = []
-    for part in range(frames_plan.num_parts):
-        frames = read_frame_commit(frames_dir, part, frames_plan.digest())
-        if frames is not None:
-            commits.append(_verify_token_part(tokens_dir, frames, plan, problems))
+        return
+    found = [_verify_token_part(tokens_dir, frames, plan, problems) for frames in commits]
     manifest = _read(
         lambda folder: read_record(folder / "dataset.json", TokenSetManifest),
         tokens_dir,
         tokens_dir / "dataset.json",
         problems,
     )
-    store = read_record(frames_dir / "dataset.json", FrameStoreManifest)
+    store = _quietly(frames_dir / "dataset.json")
     if len(problems) > before or manifest is None or store is None:
-        return False
+        return
     if manifest.frames_digest != store.digest():
         problems.append(Problem(str(tokens_dir / "dataset.json"), "stale: the frame store has changed", RERUN))
-    if manifest.parts_digest != parts_digest([commit for commit in commits if commit is not None]):
+    if manifest.parts_digest != parts_digest([commit for commit in found if commit is not None]):
         problems.append(Problem(str(tokens_dir / "dataset.json"), "its digest is not that of its parts", RERUN))
-    return len(problems) == before
 
 
 def _verify_token_part(
@@ -282,6 +282,14 @@ def _choose(part_of_sample: np.ndarray, sample: int | None) -> dict[int, list[in
         part = int(part_of_sample[position])
         chosen.setdefault(part, []).append(int(position - first[part]))
     return chosen
+
+
+def _quietly(path: Path) -> FrameStoreManifest | None:
+    """The manifest, or None for one that is missing or wrong, which has been reported before."""
+    try:
+        return read_record(path, FrameStoreManifest)
+    except UserError:
+        return None
 
 
 def _read(reader: Callable[[Path], Any], folder: Path, path: Path, problems: list[Problem]) -> Any:

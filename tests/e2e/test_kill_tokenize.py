@@ -1,0 +1,145 @@
+"""Kill the job anywhere, run the same command again: the files are those of an uninterrupted run, byte for byte."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.media import moving_frames, write_video
+from tests.tiny_jobs import digests
+
+COMMAND = """
+import json, sys
+from pathlib import Path
+from pipeline.job import tokenize
+from tests.tiny_jobs import tiny_recipe
+root, out, tokenizer = map(Path, sys.argv[1:])
+summary = tokenize(tiny_recipe(root, out, tokenizer, "sources_per_part=2"), num_cpus=2, progress="off")
+print(json.dumps(summary))
+"""
+
+
+class Job:
+    """`bevt tokenize` in a process of its own, with its Ray."""
+
+    def __init__(self, root: Path, out: Path, tokenizer: Path) -> None:
+        self.out = out
+        command = [sys.executable, "-c", COMMAND, str(root), str(out), str(tokenizer)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def wait_for_parts(self, count: int) -> None:
+        while len(list(self.out.glob("frames/part-*/commit.json"))) < count and self.process.poll() is None:
+            time.sleep(0.01)
+
+    def descendants(self) -> dict[int, str]:
+        """pid -> command line of the job's processes."""
+        parents, commands = {}, {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    stat = (entry / "stat").read_text()
+                    commands[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+                parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+        found: dict[int, str] = {}
+        for pid, command in commands.items():
+            ancestor = pid
+            while ancestor > 1 and ancestor != self.process.pid:
+                ancestor = parents.get(ancestor, 0)
+            if ancestor == self.process.pid and pid != ancestor:
+                found[pid] = command
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL to the driver; whatever it started must die with it."""
+        family = set(self.descendants())
+        self.process.kill()
+        self.process.wait()
+        deadline = time.monotonic() + 30
+        while any(_alive(pid) for pid in family):
+            assert time.monotonic() < deadline, "processes outlive the driver"
+            time.sleep(0.05)
+
+    def finish(self) -> None:
+        _, stderr = self.process.communicate(timeout=300)
+        assert self.process.returncode == 0, stderr
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("videos")
+    for i in range(11):
+        write_video(root / f"{i}.mp4", moving_frames(6 + i, 120, 160, seed=i))
+    (root / "stub.mp4").write_bytes(b"")
+    return root
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(videos: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("uninterrupted")
+    Job(videos, out, tiny_tokenizer).finish()
+    return digests(out)
+
+
+def test_kill_the_driver_and_run_again(
+    videos: Path, uninterrupted: dict[str, str], tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    job = Job(videos, tmp_path, tiny_tokenizer)
+    job.wait_for_parts(2)
+    job.kill()
+    assert not (tmp_path / "frames" / "dataset.json").exists()
+    assert not (tmp_path / "tokens" / "dvae-v2" / "dataset.json").exists()
+    Job(videos, tmp_path, tiny_tokenizer).finish()
+    assert digests(tmp_path) == uninterrupted
+
+
+VICTIMS = {
+    "driver": "",
+    "decode worker": "ray::Map",
+    "tokenizer actor": "ray::MapWorker",
+    "decoding child": "pipeline.isolation",
+    "any worker": "ray::",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_kill_anything_at_any_time(
+    videos: Path, uninterrupted: dict[str, str], tiny_tokenizer: Path, tmp_path: Path, seed: int
+) -> None:
+    """Whatever dies, the job survives it or is run again; the bytes are the same."""
+    rng = random.Random(seed)
+    victim = list(VICTIMS)[seed % len(VICTIMS)]
+    job = Job(videos, tmp_path, tiny_tokenizer)
+    job.wait_for_parts(rng.randrange(4))
+    time.sleep(rng.random() * 2)
+    if victim == "driver":
+        job.kill()
+    else:
+        targets = [pid for pid, command in job.descendants().items() if VICTIMS[victim] in command]
+        for pid in rng.sample(targets, min(1, len(targets))):
+            os.kill(pid, signal.SIGKILL)
+        job.process.communicate(timeout=300)
+    Job(videos, tmp_path, tiny_tokenizer).finish()
+    assert digests(tmp_path) == uninterrupted
+
+
+def test_two_drivers_at_once(videos: Path, uninterrupted: dict[str, str], tiny_tokenizer: Path, tmp_path: Path) -> None:
+    """One wins each part, none corrupts."""
+    jobs = [Job(videos, tmp_path, tiny_tokenizer) for _ in range(2)]
+    for job in jobs:
+        job.finish()
+    assert digests(tmp_path) == uninterrupted
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

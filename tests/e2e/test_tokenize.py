@@ -1,0 +1,186 @@
+"""`bevt tokenize`: raw files in, a frame store and a token set out; nothing lost, nothing done twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bevt_core.files import StorageError
+from bevt_core.shards import FrameStore, TokenSet, part_name
+from bevt_core.tokenizers import load_tokenizer
+from bevt_core.views import apply_view, halve
+from pipeline.job import tokenize
+from pipeline.verify import verify
+from schemas.errors import UserError
+from tests.media import moving_frames, write_image, write_video
+from tests.tiny_jobs import digests, only, save_tiny_tokenizer, tiny_recipe
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten sources in two classes: eight videos of different lengths, a stub and random bytes."""
+    root = tmp_path_factory.mktemp("videos")
+    for i in range(8):
+        write_video(root / ("left turn" if i % 2 else "right") / f"-{i}.mp4", moving_frames(4 + 3 * i, seed=i))
+    (root / "right" / "stub.mp4").write_bytes(b"")
+    (root / "right" / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(3000))
+    return root
+
+
+@pytest.fixture(scope="module")
+def dataset(videos: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
+    out = tmp_path_factory.mktemp("dataset")
+    summary = tokenize(tiny_recipe(videos, out, tiny_tokenizer), progress="off")
+    assert only(summary, "sources", "indexed", "rejected", "parts", "parts_done_before") == {
+        "sources": 10,
+        "indexed": 8,
+        "rejected": 2,
+        "parts": 3,
+        "parts_done_before": 0,
+    }
+    assert summary["rejected_by_reason"] == {"empty-file": 1, "not-media": 1}
+    assert summary["frames"] == 4 + 7 * 6  # at most six per source
+    assert 0 < summary["actor_busy_share"] <= 1
+    return out
+
+
+def test_every_source_ends_exactly_once(dataset: Path, videos: Path) -> None:
+    store = FrameStore(dataset / "frames")
+    rejected = [
+        row
+        for part in range(store.manifest.num_parts)
+        for row in pq.read_table(store.path / part_name(part) / "rejected.parquet").to_pylist()
+    ]
+    ended = store.index["source"].to_pylist() + [row["source"] for row in rejected]
+    assert sorted(ended) == sorted(str(path.relative_to(videos)) for path in videos.rglob("*.mp4"))
+    assert {row["source"]: (row["stage"], row["attempts"]) for row in rejected} == {
+        "right/stub.mp4": ("open", 1),
+        "right/noise.mp4": ("open", 1),
+    }
+    names = [store.manifest.classes[label] for label in store.index["label"].to_pylist()]
+    assert names == [source.split("/")[0] for source in store.index["source"].to_pylist()]
+
+
+def test_the_tokens_are_those_of_the_stored_frames(dataset: Path, tiny_tokenizer: Path) -> None:
+    """The invariant, written out: replaying the stored views on the stored bytes gives the stored tokens."""
+    import torch
+
+    token_set = TokenSet(dataset / "tokens" / "dvae-v2")
+    tokenizer = load_tokenizer(tiny_tokenizer)
+    compared = 0
+    for part in range(token_set.manifest.num_parts):
+        index = pq.read_table(token_set.frames.path / part_name(part) / "index.parquet").to_pylist()
+        for view in range(2):
+            stored = token_set.read_view(part, view)
+            for row, drawn, tokens_Fhw in zip(index, stored.views, stored.tokens, strict=True):
+                frames = token_set.frames.read_frames(part, row["frame_start"], row["num_frames"])
+                inputs_NHWC = np.stack([halve(apply_view(frame, drawn), tokenizer.input_px) for frame in frames])
+                np.testing.assert_array_equal(tokenizer.encode(torch.from_numpy(inputs_NHWC)).numpy(), tokens_Fhw)
+                compared += tokens_Fhw.size
+    assert compared == token_set.manifest.num_frames * 2 * 16
+
+
+def test_a_second_run_does_nothing(dataset: Path, videos: Path, tiny_tokenizer: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.suffix in {".parquet", ".zarr"}}
+    summary = tokenize(tiny_recipe(videos, dataset, tiny_tokenizer), progress="off")
+    assert summary["parts_done_before"] == summary["parts"] == 3
+    assert summary["seconds"] < 5
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_more_views_and_another_tokenizer_decode_nothing(
+    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digests(dataset / "frames")
+    moved = videos.rename(tmp_path / "gone")  # not one raw file is there
+    try:
+        summary = tokenize(tiny_recipe(videos, dataset, tiny_tokenizer, "views.num_views=3"), progress="off")
+    finally:
+        moved.rename(videos)
+    assert Path(summary["tokens_dir"]).name == "dvae-v3"
+    assert digests(dataset / "frames") == before
+    two, three = (TokenSet(dataset / "tokens" / name) for name in ("dvae-v2", "dvae-v3"))
+    for part in range(3):
+        for view in range(2):
+            old, new = two.read_view(part, view), three.read_view(part, view)
+            assert old.views == new.views
+            assert all(np.array_equal(a, b) for a, b in zip(old.tokens, new.tokens, strict=True))
+
+
+def test_another_job_into_the_same_place_is_refused(
+    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    before = digests(dataset)
+    with pytest.raises(UserError, match=r"pool\.stride 1 there, 2 here"):
+        tokenize(tiny_recipe(videos, dataset, tiny_tokenizer, "pool.stride=2"), progress="off")
+    with pytest.raises(UserError, match=r"views\.flip_share 0\.5 there, 0\.25 here"):
+        tokenize(tiny_recipe(videos, dataset, tiny_tokenizer, "views.flip_share=0.25"), progress="off")
+    other = save_tiny_tokenizer(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match=r"tokenizer\.weights_sha256"):
+        tokenize(tiny_recipe(videos, dataset, other), progress="off")
+    assert digests(dataset) == before
+
+
+def test_overwrite_replaces_another_job(videos: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    tokenize(tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=10"), progress="off", frames_only=True)
+    recipe = tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=10", "pool.stride=3")
+    summary = tokenize(recipe, progress="off", overwrite=True)
+    assert (summary["parts_done_before"], FrameStore(tmp_path / "frames").manifest.pool.stride) == (0, 3)
+
+
+def test_a_lost_part_alone_is_made_again(dataset: Path, videos: Path, tiny_tokenizer: Path) -> None:
+    before = digests(dataset)
+    (dataset / "frames" / "part-00001" / "index.parquet").unlink()
+    (dataset / "tokens" / "dvae-v2" / "part-00002.json").unlink()
+    summary = tokenize(tiny_recipe(videos, dataset, tiny_tokenizer), progress="off")
+    assert summary["parts_done_before"] == 1
+    assert digests(dataset) == before
+
+
+def test_real_kinetics_and_a_corrupt_file(shared_data: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for path in shared_data.glob("k400/videos/*/*.mp4"):
+        (root / path.parent.name).mkdir(parents=True)
+        (root / path.parent.name / path.name).write_bytes(path.read_bytes())
+    corrupted = shared_data / "odd" / "decord__corrupted.mp4"
+    (root / "arm wrestling" / "corrupted.mp4").write_bytes(corrupted.read_bytes())
+    recipe = tiny_recipe(root, tmp_path / "out", tiny_tokenizer, "dataset=k400", "pool.stride=8")
+    summary = tokenize(recipe, progress="off")
+    assert (summary["indexed"], summary["rejected_by_reason"]) == (3, {"damaged": 1})
+    report = verify(tmp_path / "out", deep=True, tokenizer=str(tiny_tokenizer))
+    assert (report["ok"], report["token_agreement"], report["rejected"]) == (True, 1.0, 1)
+
+
+def test_pictures_with_jitter(tiny_tokenizer: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for i, mode in enumerate(["RGB", "L", "CMYK", "RGB", "RGB"]):
+        write_image(root / f"n0000000{i % 2}" / f"{i}.JPEG", moving_frames(1, 70 + i, 90, seed=i)[0], mode)
+    small = ["dataset=imagenet", "pool.max_frames=1", "views.jitter=0.4", "views.num_views=5"]
+    summary = tokenize(tiny_recipe(root, tmp_path / "out", tiny_tokenizer, *small), progress="off")
+    assert only(summary, "indexed", "frames", "rejected") == {"indexed": 5, "frames": 5, "rejected": 0}
+    report = verify(tmp_path / "out", deep=True, tokenizer=str(tiny_tokenizer))
+    assert (report["ok"], report["token_agreement"]) == (True, 1.0)
+
+
+def test_a_full_disk_is_one_clear_error(videos: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    """/dev/full: every write says ENOSPC. Nothing looks whole afterwards, and the rerun finishes the job."""
+    recipe = tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=10")
+    tokenize(recipe, progress="off", frames_only=True)
+    full = tmp_path / "tokens" / "dvae-v2"
+    full.mkdir(parents=True)
+    import bevt_core.files
+
+    # The driver's own first write into the token set, the plan, meets the full disk.
+    original = bevt_core.files._owner
+    try:
+        bevt_core.files._owner = lambda: "@full"
+        (full / ".plan.json@full").symlink_to("/dev/full")
+        with pytest.raises(StorageError, match=r"disk is full; .*run the same command again"):
+            tokenize(recipe, progress="off")
+    finally:
+        bevt_core.files._owner = original
+    assert [path.name for path in full.iterdir()] == []
+    assert tokenize(recipe, progress="off")["indexed"] == 8

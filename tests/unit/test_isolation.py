@@ -1,0 +1,101 @@
+"""A child process that hangs, dies or raises costs one call."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+
+
+def misbehave(how: str) -> str:
+    """Runs in the child."""
+    if how == "hang":
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        time.sleep(60)
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "exit":
+        os._exit(3)
+    if how == "raise":
+        raise KeyError("not here")
+    if how == "print":
+        print("noise on stdout")
+        os.write(1, b"more noise\n")
+    return "x" * 3_000_000 if how == "much" else f"well: {how}"
+
+
+@pytest.fixture(scope="module")
+def isolated() -> Iterator[IsolatedFunction]:
+    function = IsolatedFunction("tests.unit.test_isolation:misbehave")
+    yield function
+    function.close()
+
+
+def test_the_child_stays_between_calls(isolated: IsolatedFunction) -> None:
+    assert isolated("a", limit_s=10) == "well: a"
+    first = isolated.pid
+    assert isolated("print", limit_s=10) == "well: print"
+    assert len(isolated("much", limit_s=10)) == 3_000_000
+    with pytest.raises(KeyError):
+        isolated("raise", limit_s=10)
+    assert isolated.pid == first
+
+
+def test_a_hanging_child_is_killed_and_replaced(isolated: IsolatedFunction) -> None:
+    isolated("a", limit_s=10)
+    before, began = isolated.pid, time.monotonic()
+    with pytest.raises(ChildTimeout, match=r"0\.3 s"):
+        isolated("hang", limit_s=0.3)
+    assert time.monotonic() - began < 5
+    assert before is not None and not _alive(before)
+    assert isolated("b", limit_s=10) == "well: b"
+
+
+@pytest.mark.parametrize(("how", "message"), [("segfault", "SIGSEGV"), ("exit", "status 3")])
+def test_a_dying_child_is_replaced(isolated: IsolatedFunction, how: str, message: str) -> None:
+    with pytest.raises(ChildCrash, match=message):
+        isolated(how, limit_s=10)
+    assert isolated("c", limit_s=10) == "well: c"
+
+
+def test_a_child_killed_between_calls_is_replaced(isolated: IsolatedFunction) -> None:
+    isolated("a", limit_s=10)
+    assert isolated.pid is not None
+    os.kill(isolated.pid, signal.SIGKILL)
+    time.sleep(0.1)
+    assert isolated("d", limit_s=10) == "well: d"
+
+
+def test_no_orphan_survives_its_parent() -> None:
+    """Even one that hangs in native code, when the parent is killed without a chance to clean up."""
+    script = (
+        "import threading, time\n"
+        "from pipeline.isolation import IsolatedFunction\n"
+        "f = IsolatedFunction('tests.unit.test_isolation:misbehave')\n"
+        "f('a', limit_s=20)\n"
+        "print(f.pid, flush=True)\n"
+        "f('hang', limit_s=60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    time.sleep(0.2)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while _alive(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _alive(child)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
