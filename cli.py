@@ -4,11 +4,14 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from schemas.errors import UserError
+
+if TYPE_CHECKING:
+    from trainer.clips import ClipSource
 
 
 class App(typer.Typer):
@@ -51,6 +54,12 @@ STAGE_RECIPES = {
     "image": "image_swin_base_in1k",
     "video": "video_swin_base_k400",
     "joint": "joint_swin_base_k400_in1k",
+}
+FINETUNE_RECIPES = {
+    "k400": "finetune_k400_swin_base",
+    "ssv2": "finetune_ssv2_swin_base",
+    "diving48": "finetune_diving48_swin_base",
+    "folder": "nano_finetune",
 }
 
 
@@ -201,6 +210,105 @@ def train(
 
 
 @app.command()
+def finetune(
+    dataset: Annotated[str, typer.Argument(help="k400, ssv2, diving48 or folder: how --root is read, and the recipe.")],
+    root: Annotated[Path | None, typer.Option(help="The training files. Default: the recipe's.")] = None,
+    frames: Annotated[
+        Path | None, typer.Option(help="A frame store instead of files (bevt tokenize --frames-only).")
+    ] = None,
+    list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
+    val_root: Annotated[
+        Path | None, typer.Option(help="The validation files. Default: a share of the training ones.")
+    ] = None,
+    val_frames: Annotated[Path | None, typer.Option(help="A frame store of the validation files.")] = None,
+    init: Annotated[Path | None, typer.Option(help="A pretraining run or weights; without it, from scratch.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's directory. Default: runs/finetune-<dataset>.")] = None,
+    recipe: RecipeName = None,
+    nproc: Nproc = 1,
+    resume: Resume = False,
+    set_: Overrides = None,
+    json_: AsJson = False,
+) -> None:
+    """Fine-tune a pretrained encoder to classify videos.
+
+    \b
+    Examples:
+      bevt finetune diving48 --root /data/diving48 --init runs/joint --nproc 8
+      bevt finetune folder --root videos --init runs/joint --out runs/mine
+    """
+    from schemas.recipe_io import load_recipe_of
+    from schemas.recipes import FinetuneRecipe
+    from trainer.clips import split_items
+    from trainer.finetune import finetune as run
+    from trainer.launch import launch
+
+    given = {"root": root, "init": init, "dataset": dataset}
+    overrides = [
+        *(set_ or []),
+        *(f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None),
+    ]
+    loaded = load_recipe_of(
+        FinetuneRecipe, recipe or FINETUNE_RECIPES.get(dataset, dataset), TRAINER_RECIPES, overrides
+    )
+    train_clips = _clips(dataset, Path(loaded.root), frames, list_file, "train")
+    if val_root is not None or val_frames is not None:
+        val_clips = _clips(dataset, val_root, val_frames, None, "val")
+    else:
+        train_items, val_items = split_items(train_clips.items, loaded.val_share, loaded.loop.seed)
+        train_clips, val_clips = train_clips.subset(train_items), train_clips.subset(val_items)
+    target = out or Path("runs") / f"finetune-{dataset}"
+    _emit(launch(run, nproc, loaded, train_clips, val_clips, target, resume=resume, command=_command()), json_)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
+    dataset: Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48 or folder.")] = "folder",
+    root: Annotated[Path | None, typer.Option(help="The files to test on.")] = None,
+    frames: Annotated[Path | None, typer.Option(help="A frame store instead of files.")] = None,
+    list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
+    split: Annotated[str, typer.Option(help="A sub-folder of --root, if there is one.")] = "val",
+    clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
+    crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
+    temporal: Annotated[str, typer.Option(help="normal, single-frame (one frame repeated) or shuffle.")] = "normal",
+    seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Gets evaluation.json and scores.parquet.")] = None,
+    nproc: Nproc = 1,
+    json_: AsJson = False,
+) -> None:
+    """Test a classifier: top-1, top-5 and mean-class accuracy, scores averaged over temporal clips and spatial crops.
+
+    \b
+    Example:
+      bevt evaluate runs/finetune-k400 --dataset k400 --root /data/k400/val --clips 4 --crops 3 --json
+    """
+    from trainer.evaluate import evaluate as run
+    from trainer.launch import launch
+
+    data = _clips(dataset, root, frames, list_file, split)
+    options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
+    _emit(launch(run, nproc, checkpoint, data, **options), json_)
+
+
+@app.command("demo-videos")
+def demo_videos(
+    out: Annotated[Path, typer.Argument(help="Gets train/ and test/ with class folders, and images/.")],
+    clips: Annotated[int, typer.Option(help="Training clips per class; there are 8 classes.")] = 800,
+    seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
+    json_: AsJson = False,
+) -> None:
+    """Make a small labelled set of H.264 files: a camera moves over photographs, the class is its motion.
+
+    \b
+    Example:
+      bevt demo-videos demo/raw --clips 100
+    """
+    from pipeline.camera_motion import make_camera_motion_set
+
+    _emit(make_camera_motion_set(out, train_clips_per_class=clips, seed=seed).model_dump(), json_)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes; a finished step is not repeated.")] = Path("demo"),
     json_: AsJson = False,
@@ -216,6 +324,19 @@ def demo(
     from trainer.demo import demo as run
 
     _emit(run(out), json_)
+
+
+def _clips(dataset: str, root: Path | None, frames: Path | None, list_file: Path | None, split: str) -> "ClipSource":
+    """Where labelled clips come from: a frame store, or files that a source lists."""
+    from pipeline.sources import list_sources
+    from trainer.clips import FileClips, StoreClips
+
+    if frames is not None:
+        return StoreClips(frames)
+    if root is None:
+        raise UserError("no data: give --root (files) or --frames (a frame store)")
+    listing = list_sources(dataset, root, split, list_file)
+    return FileClips(root, tuple(listing.items), listing.classes)
 
 
 def _emit(summary: dict[str, Any], as_json: bool) -> None:

@@ -1,9 +1,11 @@
 """The run record: what one would need to repeat a run, kept in its directory as `run.json`."""
 
+from pydantic import BaseModel
+
 from schemas.base import Record
 
 
-class DatasetRef(Record):
+class DatasetRef(BaseModel, frozen=True, extra="forbid"):
     """A dataset that a run read, by content."""
 
     path: str

@@ -30,13 +30,13 @@ def demo_steps(out: Path) -> list[Step]:
     o = shlex.quote(str(out))
     tokenize = "tokenize --dataset folder"
     dvae = f"--tokenizer {o}/runs/dvae/tokenizer"
-    tokens = f"--video-tokens {o}/train/tokens/dvae-v4 --image-tokens {o}/images/tokens/dvae-v4"
+    tokens = f"--video-tokens {o}/train/tokens/dvae-v2 --image-tokens {o}/images/tokens/dvae-v4"
     frames = f"--frames {o}/train/frames --val-frames {o}/test/frames"
     rows = [
         (
             "Make labelled videos: a virtual camera moves over photographs",
             f"demo-videos {o}/raw",
-            "raw/ATTRIBUTION.txt",
+            "raw/camera-motion.json",
         ),
         (
             "Store the photographs",
@@ -56,7 +56,7 @@ def demo_steps(out: Path) -> list[Step]:
         (
             "Store and tokenize the videos",
             f"{tokenize} --recipe nano_video --root {o}/raw/train --out {o}/train {dvae}",
-            "train/tokens/dvae-v4/dataset.json",
+            "train/tokens/dvae-v2/dataset.json",
         ),
         (
             "Store the test videos",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bevt_core.bevt import Bevt
 from bevt_core.masking import tube
 from bevt_core.pictures import curves_png, hide, png, sheet
 from bevt_core.report import Page
@@ -37,13 +38,13 @@ def write_report(out: Path, steps_done: Sequence[tuple[str, float | None]], resu
     page.heading("Commands")
     page.table(["command", "seconds"], [(command, "before" if s is None else s) for command, s in steps_done])
 
-    videos = TokenSet(out / "train" / "tokens" / "dvae-v4")
+    videos = TokenSet(out / "train" / "tokens" / "dvae-v2")
     tokenizer = load_tokenizer(str(out / "runs" / "dvae" / "tokenizer"))
     page.heading("Source frames")
     page.picture(png(_classes_sheet(videos)), "one video per class, in time order")
     page.heading("Frame, view, decoded tokens")
     page.picture(
-        png(_views_sheet(videos, tokenizer)), "stored frame | its views 0..3 | the tokens of these views decoded"
+        png(_views_sheet(videos, tokenizer)), "stored frame | its two views | the tokens of these views decoded"
     )
     page.heading("Masked tubes and what the model predicts for them")
     page.picture(
@@ -90,6 +91,7 @@ def _views_sheet(videos: TokenSet, tokenizer: Any) -> np.ndarray:
 
 def _predictions_sheet(videos: TokenSet, tokenizer: Any, weights: Path) -> np.ndarray:
     model = load_weights(weights).eval()
+    assert isinstance(model, Bevt)
     index = videos.frames.index.slice(0, SAMPLES).to_pylist()
     part = videos.read_view(0, 0)
     rows, labels = [], []
