@@ -62,10 +62,8 @@ def join_world() -> Iterator[World]:
         yield World(rank=0, size=1, device=device)
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size)
-    try:
-        yield World(rank=rank, size=size, device=device)
-    finally:
-        dist.destroy_process_group()
+    yield World(rank=rank, size=size, device=device)
+    dist.destroy_process_group()  # not after a failure: that may wait for peers, and hide the cause
 
 
 def _device(local_rank: int) -> torch.device:

@@ -6,8 +6,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -15,6 +17,21 @@ from typing import Any
 from schemas.errors import UserError
 
 END_TIMEOUT_S = 10.0  # for a process to end after its peers have failed
+CAUSE_TIMEOUT_S = 3.0  # for the process that caused a failure to report it, after one that suffered from it
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How a process ended, and when (system-wide monotonic clock): peers fail soon after the one that is to blame."""
+
+    ended: float
+    value: Any = None
+    user_error: str | None = None
+    failure: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.user_error is not None or self.failure is not None
 
 
 class ProcessFailedError(RuntimeError):
@@ -66,16 +83,16 @@ def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], 
     os.environ.update(env)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        outcome = ("result", function(*args, **kwargs))
+        outcome = _Outcome(time.monotonic(), value=function(*args, **kwargs))
     except UserError as error:
-        outcome = ("user-error", str(error))
+        outcome = _Outcome(time.monotonic(), user_error=str(error))
     except BaseException:  # noqa: BLE001 - reported to the parent, which raises it again
-        outcome = ("failure", traceback.format_exc())
+        outcome = _Outcome(time.monotonic(), failure=traceback.format_exc())
     send.send(outcome)
     send.close()
     sys.stdout.flush()
     sys.stderr.flush()
-    if outcome[0] != "result":
+    if outcome.failed:
         os._exit(1)  # destructors of a half-built process group may wait for peers
 
 
@@ -88,25 +105,34 @@ def _end_with_parent() -> None:
 
 
 def _collect(processes: list[BaseProcess], results: list[Connection]) -> Any:
-    """Wait for all processes and return rank 0's result, or raise the first failure."""
-    value = None
-    pending = dict(zip(results, range(len(results)), strict=True))
-    while pending:
-        for ready in wait(list(pending)):
+    """Wait for all processes and return rank 0's result, or raise what failed first."""
+    outcomes: dict[int, _Outcome] = {}
+    pending = {receive: rank for rank, receive in enumerate(results)}
+    deadline: float | None = None
+    while pending and (deadline is None or time.monotonic() < deadline):
+        for ready in wait(list(pending), timeout=None if deadline is None else deadline - time.monotonic()):
             assert isinstance(ready, Connection)
             rank = pending.pop(ready)
-            try:
-                kind, payload = ready.recv()
-            except EOFError:
-                processes[rank].join(END_TIMEOUT_S)
-                kind, payload = "failure", f"ended without a word, exit code {processes[rank].exitcode} (killed?)"
-            if kind == "user-error":
-                raise UserError(payload)
-            if kind == "failure":
-                raise ProcessFailedError(f"process {rank} of {len(processes)} failed:\n{payload}")
-            if rank == 0:
-                value = payload
-    return value
+            outcomes[rank] = _received(ready, processes[rank])
+            if outcomes[rank].failed and deadline is None:
+                deadline = time.monotonic() + CAUSE_TIMEOUT_S
+    failed = [(outcome.ended, rank) for rank, outcome in outcomes.items() if outcome.failed]
+    if not failed:
+        return outcomes[0].value
+    _, rank = min(failed)
+    if outcomes[rank].user_error is not None:
+        raise UserError(outcomes[rank].user_error)
+    raise ProcessFailedError(f"process {rank} of {len(processes)} failed:\n{outcomes[rank].failure}")
+
+
+def _received(receive: Connection, process: BaseProcess) -> _Outcome:
+    try:
+        outcome = receive.recv()
+        assert isinstance(outcome, _Outcome)
+        return outcome
+    except EOFError:  # it was killed, so it did not fail because of a peer
+        process.join(END_TIMEOUT_S)
+        return _Outcome(0.0, failure=f"ended without a word, exit code {process.exitcode}")
 
 
 def _forward_signals(processes: list[BaseProcess]) -> Callable[[], None]:

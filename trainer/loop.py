@@ -129,7 +129,7 @@ class _Stepper:
         if self.loop.compile:
             self.task.model.compile()
         if self.world.size > 1:
-            self.model = DistributedDataParallel(self.task.model, gradient_as_bucket_view=True, broadcast_buffers=False)
+            self.model = DistributedDataParallel(self.task.model, gradient_as_bucket_view=True)
 
     def state(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}

@@ -1,0 +1,168 @@
+"""Pretraining from shards, as a user runs it: processes, kills, resumes, and data that does not fit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bevt_core.weights import load_weights
+from schemas.errors import UserError
+from schemas.recipe_io import load_recipe
+from tests.builders import make_token_set
+from trainer.launch import launch
+from trainer.metrics import read_metrics
+from trainer.pretrain import PretrainTask, build_model, open_streams, pretrain
+from trainer.run import read_run
+
+REPO = Path(__file__).parents[2]
+TINY = ["model.vocab_size=64", "model.encoder.embed_dim=16", "model.encoder.num_heads=[1,2,4]", "loop.log_every=100"]
+TINY += ["model.encoder.depths=[1,1,1]", "loop.num_workers=0", "loop.checkpoint_every=5"]
+TINY += ["streams.video.global_batch=4", "streams.image.global_batch=6"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return {
+        "video": make_token_set(root / "videos"),
+        "image": make_token_set(root / "images", kind="image", num_samples=40, num_views=3),
+    }
+
+
+def settings(data, *extra, streams=("video", "image")):
+    chosen = [s for s in TINY if not s.startswith("streams.") or s.split(".")[1] in streams]
+    return [*chosen, *(f"streams.{name}.tokens={data[name].path}" for name in streams), *extra]
+
+
+def recipe_of(data, *extra, stage="joint", streams=("video", "image")):
+    return load_recipe(f"nano_{stage}", REPO / "trainer" / "recipes", settings(data, *extra, streams=streams))
+
+
+def losses(run):
+    return [(line["step"], line["loss"], line["mim_loss"], line["mvm_loss"]) for line in read_metrics(run)]
+
+
+def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path):
+    recipe = recipe_of(data, "loop.max_steps=3")
+    summary = pretrain(recipe, tmp_path / "run", command="bevt train joint")
+    assert summary["finished"] and summary["step"] == 3
+    again, record = read_run(tmp_path / "run")
+    assert again == recipe
+    assert record.datasets["video"].digest == data["video"].digest and record.command == "bevt train joint"
+    pretrain(again, tmp_path / "again", repeats=record)
+    assert losses(tmp_path / "again") == losses(tmp_path / "run")
+    one, other = (load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("run", "again"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    with pytest.raises(UserError, match="holds a run already; give --resume"):
+        pretrain(recipe, tmp_path / "run")
+
+
+def test_two_processes_compute_what_one_does(data, tmp_path):
+    """Over 20 steps, the last 8 of them resumed by one process: the number of processes may change."""
+    recipe = recipe_of(data, "loop.max_steps=20", "loop.epochs=5", "loop.micro_batches=2")
+    pretrain(recipe, tmp_path / "one")
+    first_part = recipe_of(data, "loop.max_steps=12", "loop.epochs=5", "loop.micro_batches=2")
+    assert launch(pretrain, 2, first_part, tmp_path / "two")["step"] == 12
+    pretrain(recipe, tmp_path / "two", resume=True)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) == 20
+    for alone, shared in zip(one, two, strict=True):
+        assert shared == pytest.approx(alone, abs=1e-4)  # worst seen 2e-6: the order of float additions
+
+
+def test_kill_9_and_resume_give_the_uninterrupted_run_to_the_bit(data, tmp_path):
+    steps = "loop.max_steps=60"
+    pretrain(recipe_of(data, steps, "loop.epochs=20"), tmp_path / "straight")
+    command = [sys.executable, "-m", "cli", "train", "joint", "--recipe", "nano_joint"]
+    command += ["--out", str(tmp_path / "killed")]
+    for setting in settings(data, steps, "loop.epochs=20"):
+        command += ["--set", setting]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        give_up = time.monotonic() + 120
+        while len(read_metrics(tmp_path / "killed")) < 13:
+            assert killed.poll() is None and time.monotonic() < give_up, "ended before it could be killed"
+            time.sleep(0.005)
+        killed.send_signal(signal.SIGKILL)
+    finally:
+        killed.kill()
+        killed.wait()
+    assert len(read_metrics(tmp_path / "killed")) < 60
+    pretrain(recipe_of(data, steps, "loop.epochs=20"), tmp_path / "killed", resume=True)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
+    ends = [load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("killed", "straight")]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[1])
+
+
+def test_changed_data_or_another_batch_cannot_resume(data, tmp_path):
+    pretrain(recipe_of(data, "loop.max_steps=2"), tmp_path / "run")
+    grown = data | {"video": make_token_set(tmp_path / "grown", num_samples=25)}
+    with pytest.raises(UserError, match=rf"data\.video: '{data['video'].digest}' then, '{grown['video'].digest}' now"):
+        pretrain(recipe_of(grown, "loop.max_steps=4"), tmp_path / "run", resume=True)
+    for setting in ("streams.video.global_batch=8", "loop.seed=1", "optim.lr=0.5"):
+        key = setting.split("=")[0].replace(".", r"\.")
+        with pytest.raises(UserError, match=f"{key}: .* then, .* now"):
+            pretrain(recipe_of(data, "loop.max_steps=4", setting), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("model.vocab_size=128", "vocabulary has 64 tokens, the recipe's model.vocab_size is 128"),
+        ("model.encoder.patch=[2,4,4]", "have 4 x 4 tokens, but the recipe's encoder predicts 8 x 8"),
+        ("streams.video.clip_frames=7", "clip_frames is 7, not a multiple of the encoder's 2 frames"),
+        ("streams.video.global_batch=32", "24 samples are fewer than one global batch of 32"),
+        ("loop.micro_batches=5", "leaves some of them empty"),
+        ("streams.video.tokens=nowhere/tokens/x", "nowhere/tokens/x: no such token set"),
+        ("init=nowhere", "nowhere: no such file"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_error_and_leaves_no_run(data, tmp_path, setting, message):
+    with pytest.raises(UserError, match=message):
+        pretrain(recipe_of(data, setting), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
+    assert pretrain(recipe_of(data, "loop.epochs=3"), tmp_path / "run", dry_run=True)["steps"] == 18
+    shown = capsys.readouterr().out
+    assert "18 steps of 18 (3 epochs)" in shown and "batch 6 = 1 x 6" in shown and "108 clips in 3 epochs" in shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_joint_stage_starts_from_the_image_stream(data, tmp_path, capsys):
+    pretrain(recipe_of(data, "loop.max_steps=3", stage="image", streams=("image",)), tmp_path / "image")
+    recipe = recipe_of(data, f"init={tmp_path / 'image'}", "loop.max_steps=1", "optim.lr=1e-12")
+    pretrain(recipe, tmp_path / "joint")
+    image, joint = (load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("image", "joint"))
+    stem = image["stems.image.proj.weight"] / 2
+    assert torch.allclose(joint["stems.video.proj.weight"], torch.stack([stem, stem], dim=2), atol=1e-6)
+    assert torch.allclose(joint["encoders.shared.stages.0.blocks.0.mlp.fc1.weight"],
+                          image["encoders.shared.stages.0.blocks.0.mlp.fc1.weight"], atol=1e-6)  # fmt: skip
+    assert "fresh: decoders.video." in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"embed_dim is 16, but the recipe's model has 32"):
+        pretrain(recipe_of(data, f"init={tmp_path / 'image'}", "model.encoder.embed_dim=32"), tmp_path / "wide")
+
+
+@pytest.mark.parametrize("stage, names", [("joint", "video image"), ("video", "video"), ("image", "image")])
+def test_every_parameter_of_an_active_stream_gets_a_gradient(data, stage, names):
+    """DDP runs without find_unused_parameters."""
+    streams = tuple(names.split())
+    recipe = recipe_of(data, stage=stage, streams=streams)
+    opened = open_streams(recipe, {name: data[name] for name in streams})
+    task = PretrainTask(build_model(recipe.model, streams), dict.fromkeys(streams, 1.0))
+    batch = {}
+    for name, (dataset, _) in opened.items():
+        samples = [dataset[0, position] for position in range(4)]
+        batch[name] = {key: torch.stack([s[key] for s in samples]) for key in ("clip", "tokens", "mask")}
+    terms = task.losses(task.model, batch, 0)
+    torch.stack([term.loss_sum for term in terms.values()]).sum().backward()
+    assert [name for name, parameter in task.model.named_parameters() if parameter.grad is None] == []
+    counts = task.counts(batch)
+    assert {name: float(term.histograms["target"].sum()) for name, term in terms.items()} == counts

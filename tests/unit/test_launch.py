@@ -1,0 +1,132 @@
+"""Processes start together, end together, and one failure is told once. Torch is imported only where it is needed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing import Pipe, current_process
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import UserError
+from trainer.launch import ProcessFailedError, _collect, _Outcome, launch
+
+REPO = Path(__file__).parents[2]
+
+
+def collectives() -> str:
+    import torch
+
+    from trainer.distributed import join_world
+
+    with join_world() as world:
+        total = world.sum(torch.tensor([world.rank + 1.0]))
+        world.barrier()
+        return f"{float(total)} {world.gather(world.rank)} {world.from_main(world.rank)}"
+
+
+def misbehave(how: str) -> None:
+    """Rank 1 raises or dies; rank 0 would wait for it."""
+    if os.environ["RANK"] == "0":
+        time.sleep(100)
+    if how == "user-error":
+        raise UserError("rank 1 says no")
+    if how == "bug":
+        raise KeyError("lost")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for_sigterm() -> str:
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda signum, frame: asked.set())
+    Path(os.environ["READY"], os.environ["RANK"]).write_text(str(os.getpid()))
+    asked.wait(60)
+    return "stopped" if asked.is_set() else "timed out"
+
+
+def test_collectives_and_the_result_of_rank_0():
+    assert launch(collectives, 2) == "3.0 [0, 1] 0"
+
+
+@pytest.mark.parametrize(
+    "how, error, message",
+    [
+        ("user-error", UserError, "^rank 1 says no$"),
+        ("bug", ProcessFailedError, "(?s)process 1 of 2 failed.*KeyError: 'lost'"),
+        ("killed", ProcessFailedError, "(?s)process 1 of 2 failed.*exit code -9"),
+    ],
+)
+def test_a_failure_ends_all_processes(how, error, message, monkeypatch):
+    monkeypatch.setattr("trainer.launch.CAUSE_TIMEOUT_S", 0.1)
+    begun = time.monotonic()
+    with pytest.raises(error, match=message):
+        launch(misbehave, 2, how)
+    assert time.monotonic() - begun < 50
+
+
+def test_the_cause_is_told_and_not_what_followed():
+    """Rank 0 suffered from rank 1's failure, and was heard first."""
+    pipes = [Pipe(duplex=False) for _ in range(2)]
+    pipes[0][1].send(_Outcome(12.0, failure="connection closed by peer"))
+    pipes[1][1].send(_Outcome(11.5, user_error="the cause"))
+    with pytest.raises(UserError, match=r"^the cause$"):
+        _collect([current_process(), current_process()], [receive for receive, _ in pipes])
+
+
+def test_sigterm_is_handed_on_and_the_result_awaited(tmp_path, monkeypatch):
+    monkeypatch.setenv("READY", str(tmp_path))
+
+    def terminate() -> None:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    assert launch(wait_for_sigterm, 2) == "stopped"
+    thread.join()
+
+
+def test_a_killed_parent_leaves_no_process_behind(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "from tests.unit.test_launch import wait_for_sigterm\n"
+        "from trainer.launch import launch\n"
+        "if __name__ == '__main__':\n    launch(wait_for_sigterm, 2)\n"
+    )
+    ready = tmp_path / "ready"
+    ready.mkdir()
+    environment = os.environ | {"READY": str(ready), "PYTHONPATH": str(REPO)}
+    parent = subprocess.Popen([sys.executable, str(script)], env=environment)
+    wait_until(lambda: len([file for file in ready.iterdir() if file.read_text()]) == 2)
+    children = [int(file.read_text()) for file in ready.iterdir()]
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(is_running(pid) for pid in children))
+
+
+def test_one_process_is_called_in_place(monkeypatch):
+    assert launch(os.getpid, 1) == os.getpid()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="under torchrun, which started 4"):
+        launch(os.getpid, 2)
+    monkeypatch.delenv("WORLD_SIZE")
+    with pytest.raises(UserError, match="--nproc 0"):
+        launch(os.getpid, 0)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 50.0) -> None:
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up, "timed out"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
