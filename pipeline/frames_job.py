@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.decoding import Decoded, decode_frames, decode_image, pool_indices
+from bevt_core.decoding import Decoded, decode_frame_folder, decode_frames, decode_image, pool_indices
 from bevt_core.probing import MediaError, one_line
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameSample, Rejected, write_frame_part
@@ -66,7 +66,12 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> Fram
 
     decoded: Decoded[bytes]
     try:
-        decoded = decode_image(path, keep) if item.kind == "image" else decode_frames(path, choose, keep)
+        if item.kind == "image":
+            decoded = decode_image(path, keep)
+        elif path.is_dir():
+            decoded = decode_frame_folder(path, choose, keep)
+        else:
+            decoded = decode_frames(path, choose, keep)
     except MediaError:
         raise
     except MemoryError:

@@ -5,28 +5,46 @@ The class map travels with the listing: two public label maps of Kinetics-400 ag
 
 from pathlib import Path
 
-from pipeline.sources.folders import list_folder, list_imagenet
+from pipeline.sources.diving import list_diving48
+from pipeline.sources.folders import list_folder
+from pipeline.sources.howto import list_howto100m
+from pipeline.sources.imagenet import list_imagenet
 from pipeline.sources.kinetics import list_k400
-from pipeline.sources.listing import SourceListing
+from pipeline.sources.listing import SourceListing, list_from_file, read_parquet_list
+from pipeline.sources.something import list_ssv2
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.recipe_io import nearest
 
+
+def list_list(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
+    """Whatever `--list` names: `path label` lines, or a Parquet file of `bevt scan`."""
+    if list_file is None:
+        raise UserError("--dataset list needs --list FILE, with a `path label` on each line")
+    return list_from_file(tree, list_file, [split, ""] if tree.is_folder(split) else [""], "video")
+
+
 SOURCES = {
     "k400": list_k400,
+    "ssv2": list_ssv2,
+    "diving48": list_diving48,
     "imagenet": list_imagenet,
+    "howto100m": list_howto100m,
     "folder": list_folder,
+    "list": list_list,
 }
 
 __all__ = ["SOURCES", "SourceListing", "list_sources"]
 
 
-def list_sources(dataset: str, root: Path, split: str, list_file: Path | None = None) -> SourceListing:
+def list_sources(
+    dataset: str, root: Path, split: str, list_file: Path | None = None, allow_outside: bool = False
+) -> SourceListing:
     """List the files of `split` under `root`, in an order that depends on their names alone.
 
     Files that a list names and the disk does not have are items too (and in `missing`): they end among the rejected.
     Raises UserError for an unknown data set, a missing root, a list that cannot be read, and for links and lines that
-    lead out of the root.
+    lead out of the root, unless `allow_outside`.
     """
     if dataset not in SOURCES:
         raise UserError(f"no dataset {dataset!r}; {nearest(dataset, list(SOURCES))}known: {', '.join(SOURCES)}")
@@ -34,7 +52,11 @@ def list_sources(dataset: str, root: Path, split: str, list_file: Path | None = 
         raise UserError(f"--root {root}: no such folder; give the folder that holds the files of {dataset}")
     if list_file is not None and not list_file.is_file():
         raise UserError(f"--list {list_file}: no such file")
-    listing = SOURCES[dataset](Tree(root), split, list_file)
+    tree = Tree(root, allow_outside)
+    if list_file is not None and list_file.suffix == ".parquet":
+        listing = read_parquet_list(tree, list_file)
+    else:
+        listing = SOURCES[dataset](tree, split, list_file)
     if not listing.items:
         hint = f" ({listing.ignored_note})" if listing.ignored else ""
         raise UserError(f"--root {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")

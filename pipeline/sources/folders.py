@@ -1,15 +1,12 @@
-"""Data sets whose classes are folders: any folder, and ImageNet's wnid trees."""
+"""Data sets whose classes are folders."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.sources.listing import SourceListing, find_classes, list_from_file, media_files
+from pipeline.sources.listing import SourceListing, class_index, find_classes, list_from_file, media_files
 from pipeline.sources.tree import Tree, parent_name
 from schemas.errors import UserError
 from schemas.frames import MediaKind, SourceItem
-
-_WNID = re.compile(r"n\d{8}")
 
 
 def list_folder(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
@@ -18,21 +15,6 @@ def list_folder(tree: Tree, split: str, list_file: Path | None) -> SourceListing
     if list_file is not None:
         return list_from_file(tree, list_file, ["", base] if base else [""], "video")
     return list_classes(tree, base, None)
-
-
-def list_imagenet(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
-    """`<root>/<split>/<wnid>/*` or `<root>/<wnid>/*`; a label is the position of its wnid in sorted order."""
-    base = split if tree.is_folder(split) else ""
-    if list_file is not None:
-        return list_from_file(tree, list_file, ["", base] if base else [""], "image")
-    strangers = [name for name in tree.folders(base) if not _WNID.fullmatch(name)]
-    if strangers or not tree.folders(base):
-        found = f"a folder {strangers[0]!r}" if strangers else "no folders"
-        raise UserError(
-            f"{tree.root / base}: {found}, expected folders named by wnid such as n01440764; "
-            "for other names use --dataset folder"
-        )
-    return list_classes(tree, base, "image")
 
 
 def base_folder(tree: Tree, split: str) -> str:
@@ -48,12 +30,11 @@ def list_classes(tree: Tree, base: str, wanted: MediaKind | None) -> SourceListi
     found, ignored = media_files(tree.files(base), wanted)
     names = class_names((path for path, _ in found), base)
     classes = find_classes([tree.root / base, tree.root]) or tuple(sorted(set(names.values()) - {""}))
-    unknown = sorted(set(names.values()) - {"", *classes})
+    labels = {name: class_index(name, classes) for name in set(names.values()) - {""}}
+    unknown = sorted(name for name, label in labels.items() if label is None)
     if unknown:
-        raise UserError(
-            f"{tree.root / base}: the folder {unknown[0]!r} is none of the {len(classes)} classes of classes.txt"
-        )
-    labels = {name: label for label, name in enumerate(classes)}
+        where = tree.root / base
+        raise UserError(f"{where}: the folder {unknown[0]!r} is none of the {len(classes)} classes of classes.txt")
     items = [SourceItem(source=path, kind=kind, label=labels.get(names[path])) for path, kind in found]
     return SourceListing(items, classes if any(item.label is not None for item in items) else (), [], ignored)
 

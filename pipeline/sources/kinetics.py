@@ -1,17 +1,67 @@
-"""Kinetics-400: class folders, or a list file."""
+"""Kinetics-400: class folders, the official CSV files, or a list file, with either way of naming the files."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.folders import base_folder, list_classes
-from pipeline.sources.listing import SourceListing, list_from_file
+from pipeline.sources.listing import SourceListing, check_unique, find_classes, list_from_file, read_csv
 from pipeline.sources.tree import Tree
+from schemas.frames import SourceItem
 
 
 def list_k400(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
-    """`--list`, else `<root>/list.tsv`, else class folders in the root, `videos/` or `<split>/`."""
+    """`--list` or `list.tsv` in the root, else the official CSV of the split there, else class folders.
+
+    Files are called `{id}.mp4` or `{id}_{start:06d}_{end:06d}.mp4`, in class folders or not; a list may use the other
+    of the two names.
+    """
     base = base_folder(tree, split)
-    if list_file is None and tree.is_file("list.tsv"):
-        list_file = tree.root / "list.tsv"
-    if list_file is not None:
-        return list_from_file(tree, list_file, ["", base] if base else [""], "video")
-    return list_classes(tree, base, "video")
+    csv_names = [f"kinetics-400_{split}.csv", f"kinetics400_{split}.csv", f"{split}.csv"]
+    found = annotation(tree, ["list.tsv", *csv_names])
+    list_file = list_file or (tree.root / found if found else None)
+    if list_file is None:
+        return list_classes(tree, base, "video")
+    if _is_official(list_file):
+        return _list_official(tree, base, list_file)
+    listing = list_from_file(tree, list_file, ["", base] if base else [""], "video")
+    return _found_by_id(tree, base, listing) if listing.missing else listing
+
+
+def _is_official(list_file: Path) -> bool:
+    with list_file.open(encoding="utf-8-sig") as file:
+        return "youtube_id" in file.readline().split(",")
+
+
+def _list_official(tree: Tree, base: str, csv_file: Path) -> SourceListing:
+    """`label,youtube_id,time_start,time_end,split[,is_cc]`; the test set has no label column."""
+    rows = read_csv(csv_file, ["youtube_id", "time_start", "time_end"])
+    names = {row["label"] for row in rows if row.get("label")}
+    classes = find_classes([csv_file.parent, tree.root]) or tuple(sorted(names))
+    labels = {name: label for label, name in enumerate(classes)}
+    index = MediaIndex(tree, base)
+    items, missing = [], []
+    for row in rows:
+        name, label = row["youtube_id"], row.get("label")
+        trimmed = f"{name}_{int(row['time_start']):06d}_{int(row['time_end']):06d}"
+        path = index.find([trimmed, name], folder=label)
+        if path is None:
+            path = str(PurePosixPath(base, label or "", f"{trimmed}.mp4"))
+            missing.append(path)
+        items.append(SourceItem(source=path, kind="video", label=labels[label] if label else None))
+    check_unique(items, str(csv_file))
+    return SourceListing(items, classes, missing)
+
+
+def _found_by_id(tree: Tree, base: str, listing: SourceListing) -> SourceListing:
+    """The listing with files that are there under the other name."""
+    index = MediaIndex(tree, base)
+    gone = set(listing.missing)
+    items, missing = [], []
+    for item in listing.items:
+        path = PurePosixPath(item.source)
+        other = index.find([path.stem], folder=path.parent.name) if item.source in gone else item.source
+        if other is None:
+            missing.append(item.source)
+        items.append(item if other is None else item.model_copy(update={"source": other}))
+    check_unique(items, "the list")
+    return SourceListing(items, listing.classes, missing, listing.ignored)

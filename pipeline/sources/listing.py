@@ -1,14 +1,20 @@
 """A listing of sources, and the list files that people have: `path label`, with any separator, split from the right."""
 
+import csv
+import functools
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from bevt_core.decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
-from schemas.frames import MediaKind, SourceItem
+from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,11 @@ def find_classes(folders: Iterable[Path]) -> tuple[str, ...]:
 
 
 def list_from_file(tree: Tree, list_file: Path, prefixes: Sequence[str], kind: MediaKind) -> SourceListing:
-    """The items of a `path label` file. A path is looked for under the root and then under each of `prefixes`.
+    """The items of a `path label` file.
 
-    Labels are numbers, or names of the `classes.txt` beside the list or in the root. Raises UserError with the line.
+    A path is looked for under the root and under each of `prefixes`, as a file, as a folder of frames, and without the
+    frame counts that lists of frame folders carry. Labels are numbers, or names of the `classes.txt` beside the list or
+    in the root. Raises UserError with the line.
     """
     classes = find_classes([list_file.parent, tree.root])
     items, missing, largest = [], [], -1
@@ -74,34 +82,61 @@ def list_from_file(tree: Tree, list_file: Path, prefixes: Sequence[str], kind: M
         path, label_text = split_line(line, classes, where)
         label = parse_label(label_text, classes, where)
         path = tree.inside(path, where)
-        candidates = [f"{prefix}/{path}" if prefix else path for prefix in prefixes]
-        found = [candidate for candidate in candidates if tree.is_file(candidate)]
-        if not found:
-            missing.append(path)
+        found = find_media(tree, path, prefixes)
+        source = found or str(PurePosixPath(prefixes[-1], path if kind_of(path) else _forms(path)[-1]))
+        if found is None:
+            missing.append(source)
         largest = max(largest, -1 if label is None else label)
-        items.append(SourceItem(source=found[0] if found else candidates[-1], kind=kind_of(path) or kind, label=label))
+        items.append(SourceItem(source=source, kind=kind_of(source) or kind, label=label))
     check_unique(items, str(list_file))
     return SourceListing(items, classes or tuple(str(label) for label in range(largest + 1)), missing)
 
 
-def split_line(line: str, classes: Sequence[str], where: str) -> tuple[str, str]:
+def find_media(tree: Tree, path: str, prefixes: Sequence[str]) -> str | None:
+    """Where a list's path is: `path`, or `path` less one or two trailing numbers (`id start end`), under a prefix."""
+    for form in _forms(path):
+        for prefix in prefixes:
+            candidate = str(PurePosixPath(prefix, form))
+            if tree.is_file(candidate) or tree.is_folder(candidate):
+                return candidate
+    return None
+
+
+def _forms(path: str) -> list[str]:
+    """A path of a list, and the same without the frame counts behind it."""
+    words = path.split(" ")
+    return [path] + [" ".join(words[:-n]) for n in (1, 2) if len(words) > n and all(w.isdigit() for w in words[-n:])]
+
+
+def split_line(line: str, classes: tuple[str, ...], where: str) -> tuple[str, str]:
     """(path, label) of one line: cut at the last tab, comma or blank that a label follows."""
-    line = line.strip("\r\n")
+    text = line.strip("\r\n").rstrip()
     for separator in ("\t", ",", " "):
-        path, found, label = line.rstrip().rpartition(separator)
+        path, found, label = text.rpartition(separator)
         label = label.strip()
-        if found and path and (_is_number(label) or label in classes or (separator == "\t" and not classes)):
-            return _unquoted(path.strip() if separator == " " else path), label
+        known = _is_number(label) or class_index(label, classes) is not None
+        if found and path and (known or (separator == "\t" and not classes)):
+            return _unquoted(path.rstrip() if separator == " " else path), label
     for name in classes:  # a class name with blanks, after a blank
-        if line.rstrip().endswith(f" {name}"):
-            return _unquoted(line.rstrip()[: -len(name)].strip()), name
+        if text.endswith(f" {name}"):
+            return _unquoted(text[: -len(name)].rstrip()), name
     raise UserError(f"{where}: {line!r} does not end in a label; expected `path label`, the label a number or a class")
 
 
-def parse_label(text: str, classes: Sequence[str], where: str) -> int | None:
+@functools.lru_cache(maxsize=4096)
+def class_index(name: str, classes: tuple[str, ...]) -> int | None:
+    """The label of a class name; blanks may be written as underscores."""
+    if name in classes:
+        return classes.index(name)
+    plain = [other.replace("_", " ") for other in classes]
+    return plain.index(name.replace("_", " ")) if name.replace("_", " ") in plain else None
+
+
+def parse_label(text: str, classes: tuple[str, ...], where: str) -> int | None:
     """The label as a number; -1 means none (test sets)."""
-    if text in classes:
-        return classes.index(text)
+    named = class_index(text, classes)
+    if named is not None:
+        return named
     if not _is_number(text):
         raise UserError(f"{where}: unknown class {text!r}; put the class names into a classes.txt beside the list")
     label = int(text)
@@ -119,8 +154,38 @@ def check_unique(items: Sequence[SourceItem], where: str) -> None:
         raise UserError(f"{where}: {twice[0]!r} occurs more than once ({len(twice)} such sources)")
 
 
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header. Raises UserError where a column is missing."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        lacking = [column for column in columns if column not in (reader.fieldnames or ())]
+        if lacking:
+            raise UserError(f"{path}: no column {lacking[0]!r}; it has {', '.join(reader.fieldnames or ())}")
+        return list(reader)
+
+
+def write_parquet_list(path: Path, listing: SourceListing) -> None:
+    """A listing with its class map, as `--list` takes it."""
+    table = pa.Table.from_pylist([item.model_dump() for item in listing.items], schema=SOURCES_SCHEMA)
+    pq.write_table(table.replace_schema_metadata({"classes": json.dumps(listing.classes)}), path)
+
+
+def read_parquet_list(tree: Tree, path: Path) -> SourceListing:
+    """What `write_parquet_list` wrote; every path is checked again to lie inside the root."""
+    table = pq.read_table(path)
+    if not set(SOURCES_SCHEMA.names) <= set(table.column_names):
+        raise UserError(f"{path}: columns {table.column_names}, expected {SOURCES_SCHEMA.names} (bevt scan --write)")
+    items = [SourceItem(**row) for row in table.select(SOURCES_SCHEMA.names).to_pylist()]
+    for number, item in enumerate(items):
+        tree.inside(item.source, f"{path}, row {number}")
+    check_unique(items, str(path))
+    metadata = table.schema.metadata or {}
+    missing = [item.source for item in items if find_media(tree, item.source, [""]) is None]
+    return SourceListing(items, tuple(json.loads(metadata.get(b"classes", b"[]"))), missing)
+
+
 def _is_number(text: str) -> bool:
-    return text.lstrip("-").isascii() and text.lstrip("-").isdigit()
+    return text.removeprefix("-").isascii() and text.removeprefix("-").isdigit()
 
 
 def _unquoted(path: str) -> str:

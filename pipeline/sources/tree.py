@@ -6,12 +6,16 @@ from pathlib import Path, PurePosixPath
 
 from schemas.errors import UserError
 
+_OUTSIDE = "nothing outside it is read unless --allow-outside is given"
+
 
 class Tree:
     """The files under `root`, by paths relative to it. Hidden files are left out. Each folder is read once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, allow_outside: bool = False) -> None:
+        """`allow_outside`: links and list lines may lead out of the root."""
         self.root = root
+        self.allow_outside = allow_outside
         self._real_root = os.path.realpath(root)
         self._folders: dict[str, dict[str, bool]] = {}
 
@@ -32,14 +36,16 @@ class Tree:
     def inside(self, path: str, where: str) -> str:
         """`path` from a list, normalised. UserError, naming `where`, if it is absolute or leads out of the root."""
         normal = os.path.normpath(path)
-        if normal.startswith("/") or normal == ".." or normal.startswith("../"):
-            raise UserError(f"{where}: {path!r} leads out of the root {self.root}; nothing outside it is read")
+        if not self.allow_outside and (normal.startswith("/") or normal == ".." or normal.startswith("../")):
+            raise UserError(f"{where}: {path!r} leads out of the root {self.root}; {_OUTSIDE}")
         return normal
 
     def _entry(self, path: str) -> bool | None:
         parent, name = os.path.split(path)
         if not path or path == ".":
             return True
+        if path.startswith(("../", "/")):  # `inside` has let it pass
+            return (self.root / path).is_dir() if (self.root / path).exists() else None
         if parent and not self.is_folder(parent):
             return None
         return self._read(parent).get(name)
@@ -71,8 +77,8 @@ class Tree:
 
     def _check_link(self, path: str) -> None:
         target = os.path.realpath(path)
-        if os.path.commonpath([target, self._real_root]) != self._real_root:
-            raise UserError(f"{path}: a link to {target}, out of the root {self.root}; nothing outside it is read")
+        if not self.allow_outside and os.path.commonpath([target, self._real_root]) != self._real_root:
+            raise UserError(f"{path}: a link to {target}, out of the root {self.root}; {_OUTSIDE}")
 
 
 def _readable(name: str, folder: Path) -> str:

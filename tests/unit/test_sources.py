@@ -86,8 +86,10 @@ def test_imagenet_labels_follow_sorted_wnids(tmp_path: Path) -> None:
     )
     assert listing.classes == ("n01440764", "n02000000")
     assert {item.kind for item in listing.items} == {"image"}
-    with pytest.raises(UserError, match="expected folders named by wnid"):
+    with pytest.raises(UserError, match="neither folders named by wnid"):
         list_sources("imagenet", touch(tmp_path / "other", "cat/1.jpg"), "val")
+    with pytest.raises(UserError, match="'cat' among the wnids"):
+        list_sources("imagenet", touch(tmp_path, "val/cat/1.jpg"), "val")
 
 
 # ---- list files ------------------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def test_a_list_counts_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("zebra\napple\n")
     listing = list_sources("k400", tmp_path, "train")
     assert labels(listing) == {"videos/a/1.mp4": "zebra", "videos/a/gone.mp4": "apple"}
-    assert listing.missing == ["a/gone.mp4"]
+    assert listing.missing == ["videos/a/gone.mp4"]
 
 
 @pytest.mark.parametrize(

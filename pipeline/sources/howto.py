@@ -1,0 +1,25 @@
+"""HowTo100M: long videos without labels, wherever they lie; a CSV with a `video_id` column chooses among them."""
+
+from pathlib import Path
+
+from pipeline.sources.by_id import MediaIndex
+from pipeline.sources.listing import SourceListing, media_files, read_csv
+from pipeline.sources.tree import Tree
+from schemas.frames import SourceItem
+
+
+def list_howto100m(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
+    """Every video below the root, or those of `--list`, a CSV of the MIL-NCE release; ids may repeat."""
+    if list_file is None:
+        base = split if tree.is_folder(split) else ""
+        found, ignored = media_files(tree.files(base), "video")
+        return SourceListing([SourceItem(source=path, kind="video") for path, _ in found], (), [], ignored)
+    index = MediaIndex(tree, "")
+    items, missing = [], []
+    for name in dict.fromkeys(row["video_id"] for row in read_csv(list_file, ["video_id"])):
+        path = index.find([name])
+        if path is None:
+            path = f"{name}.mp4"
+            missing.append(path)
+        items.append(SourceItem(source=path, kind="video"))
+    return SourceListing(items, (), missing)
