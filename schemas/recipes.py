@@ -154,6 +154,13 @@ class ClipSampling(Record):
     interval: int = Field(ge=1)  # in frames of the source; ignored by `uniform`
 
 
+class RandAugmentConfig(Record):
+    """RandAugment with timm's operations."""
+
+    num_ops: int = Field(ge=1)  # one after another
+    magnitude: float = Field(ge=0.0, le=10.0)
+
+
 class AugmentConfig(Record):
     """Training-time augmentation of fine-tuning, the same for all frames of a clip."""
 
@@ -161,6 +168,8 @@ class AugmentConfig(Record):
     area_share: tuple[float, float] = (0.08, 1.0)  # RandomResizedCrop
     aspect: tuple[float, float] = (0.75, 4 / 3)
     flip_share: float = Field(ge=0.0, le=1.0)
+    rand_augment: RandAugmentConfig | None = None
+    erase_share: float = Field(default=0.0, ge=0.0, le=1.0)  # of clips: a random box is painted over
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> "AugmentConfig":
@@ -196,6 +205,7 @@ class FinetuneRecipe(Record):
     validate_every_epochs: float = Field(gt=0.0)
     global_batch: int = Field(ge=1)
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are tested and stored
     optim: OptimConfig
     loop: LoopConfig
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bevt_core.views import scaled_size
 from schemas.recipes import AugmentConfig
+from trainer.strong_augment import erase, rand_augment
 
 ATTEMPTS = 10  # boxes drawn before the centre square is taken; original: RandomResizedCrop.get_crop_bbox
 
@@ -32,12 +33,15 @@ class Box(NamedTuple):
 
 
 def augment_clip(clip_THWC: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Draw a box and a flip, and apply them to every frame: uint8 (T, crop_px, crop_px, C)."""
+    """Draw a box, a flip and what else the config has, for every frame alike: uint8 (T, crop_px, crop_px, C)."""
     _, height, width, _ = clip_THWC.shape
     box = random_box(height, width, config.area_share, config.aspect, rng)
     flip = bool(rng.random() < config.flip_share)
     crop_THWC = resize(box.of(clip_THWC), config.crop_px, config.crop_px)
-    return crop_THWC.flip(2) if flip else crop_THWC
+    crop_THWC = crop_THWC.flip(2) if flip else crop_THWC
+    if config.rand_augment is not None:
+        crop_THWC = rand_augment(crop_THWC, config.rand_augment, rng)
+    return erase(crop_THWC, rng) if rng.random() < config.erase_share else crop_THWC
 
 
 def random_box(

@@ -29,7 +29,7 @@ FILE_SHORT_SIDE_PX = 256  # original: Resize(-1, 256) before every crop; what a 
 
 
 class ClipSource(Protocol):
-    """Labelled videos. Picklable, so that loader workers may have it."""
+    """Videos, with labels where they are needed. Picklable, so that loader workers may have it."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ class ClipSource(Protocol):
 
     @property
     def items(self) -> Sequence[SourceItem]:
-        """What there is, by index; every item has a label."""
+        """What there is, by index."""
 
     @property
     def stride(self) -> int:
@@ -65,9 +65,6 @@ class FileClips:
     root: Path
     items: tuple[SourceItem, ...]
     classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        _check_labels(self.items, self.classes, str(self.root))
 
     @property
     def stride(self) -> int:
@@ -110,9 +107,6 @@ class StoreClips:
 
     folder: Path
     only: frozenset[str] | None = None
-
-    def __post_init__(self) -> None:
-        _check_labels(self.items, self.classes, self.path)
 
     @functools.cached_property
     def store(self) -> FrameStore:
@@ -213,13 +207,14 @@ def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, 
     )
 
 
-def _check_labels(items: Sequence[SourceItem], classes: Sequence[str], where: str) -> None:
-    if not items:
-        raise UserError(f"{where}: no items")
-    for item in items:
-        if item.label is None or not 0 <= item.label < len(classes):
+def check_labels(source: ClipSource) -> None:
+    """Raise UserError unless there are items, each with a label of the class map."""
+    if not source.items:
+        raise UserError(f"{source.path}: no items")
+    for item in source.items:
+        if item.label is None or not 0 <= item.label < len(source.classes):
             raise UserError(
-                f"{where}: {item.source} has label {item.label}, expected 0 to {len(classes) - 1}; "
+                f"{source.path}: {item.source} has label {item.label}, expected 0 to {len(source.classes) - 1}; "
                 "fine-tuning and evaluation need a class for every item"
             )
 

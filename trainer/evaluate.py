@@ -31,9 +31,10 @@ from schemas.classifier import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Te
 from schemas.errors import UserError
 from schemas.recipes import ClipSampling, EvalViews
 from trainer.augment import crop_views
-from trainer.clips import ClipSource, check_classes
+from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import make_loader, normalise
 from trainer.distributed import World, join_world
+from trainer.evaluation_tables import write_tables
 from trainer.run import WEIGHTS
 from trainer.sampling import SAMPLERS, Positions, interval_in_pool
 
@@ -92,6 +93,9 @@ class ViewPlan:
     def videos_per_chunk(self) -> int:
         view_bytes = self.sampling.frames * self.crop_px**2 * 3
         return min(PART_VIDEOS, max(1, CHUNK_BYTES // (view_bytes * self.views_per_video)))
+
+    def num_parts(self, data: ClipSource) -> int:
+        return -(-len(data.items) // PART_VIDEOS)
 
 
 @dataclass(frozen=True)
@@ -161,15 +165,11 @@ def evaluate(
     UserError for a model without a head, data with other classes, or an `out` of another evaluation.
     """
     begun = time.monotonic()
-    path = checkpoint / WEIGHTS if checkpoint.is_dir() else checkpoint
+    path = weights_of(checkpoint)
     card = read_card(path)
+    check_labels(data)
     check_classes(data.classes, card.classes, data.path, str(checkpoint))
-    views = EvalViews(
-        clips=clips or card.views.clips,
-        crops=crops or card.views.crops,
-        short_side_px=card.views.short_side_px,
-    )
-    plan = ViewPlan(card.sampling, card.crop_px, views, temporal, seed)
+    plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), temporal, seed)
     with join_world() as world:
         if out is not None and world.from_main(_prepare(out, path, data, plan) if world.is_main else None):
             return json.loads((out / RESULT).read_text())
@@ -180,6 +180,7 @@ def evaluate(
         result |= {"temporal": temporal, "seed": seed, "seconds": round(time.monotonic() - begun, 2)}
         if out is not None and world.is_main:
             _merge_parts(out)
+            result["calibration_error"] = write_tables(out / SCORES, data.classes, out)
             write_atomic(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
         world.barrier()
         return result
@@ -198,14 +199,14 @@ def run_views(
 
     With `out`, parts that lie there are not computed again. The model is left in evaluation mode.
     """
-    num_parts = -(-len(data.items) // PART_VIDEOS)
+    num_parts = plan.num_parts(data)
     done = {part for part in range(num_parts) if out is not None and _part_path(out, part).is_file()}
     world.barrier()  # every rank has looked before any writes
     todo = [part for part in range(num_parts) if part not in done]
     mine = todo[world.rank :: world.size]
     model.eval()
     rows: list[Row] = []
-    for part, part_rows in _score_parts(model, data, plan, mine, world.device, num_workers):
+    for part, part_rows in score_parts(model, data, plan, mine, world.device, num_workers):
         if out is not None:
             _write_part(_part_path(out, part), part_rows)
         rows += [{key: row[key] for key in ("video", "label", "prediction", "rank", "error")} for row in part_rows]
@@ -239,6 +240,21 @@ def accuracies(rows: Sequence[Row], num_classes: int) -> dict[str, Any]:
     }
 
 
+def chosen_views(card: ClassifierCard, clips: int | None, crops: int | None) -> EvalViews:
+    """Return the card's views with other numbers where they are given. Raises UserError for what cannot be."""
+    if clips is not None and clips < 1:
+        raise UserError(f"{clips} clips: expected at least 1")
+    if crops not in (None, 1, 3):
+        raise UserError(f"{crops} crops: expected 1 (centre) or 3 (along the long side)")
+    given = {name: value for name, value in (("clips", clips), ("crops", crops)) if value is not None}
+    return card.views.model_copy(update=given)
+
+
+def weights_of(checkpoint: Path) -> Path:
+    """A run directory's weights, or the weights themselves."""
+    return checkpoint / WEIGHTS if checkpoint.is_dir() else checkpoint
+
+
 def read_card(weights: Path) -> ClassifierCard:
     """Return the card beside the weights of a fine-tuned model. Raises UserError where there is none."""
     card = read_record(weights.parent / CARD, ClassifierCard)
@@ -252,7 +268,7 @@ def read_card(weights: Path) -> ClassifierCard:
 
 
 @torch.no_grad()  # inference mode would leave its mark on tensors that the model caches for training
-def _score_parts(
+def score_parts(
     model: nn.Module, data: ClipSource, plan: ViewPlan, parts: Sequence[int], device: torch.device, num_workers: int
 ) -> Iterator[tuple[int, list[Row]]]:
     """Yield (part, rows) of each part, in order; rows have the columns of SCORES_SCHEMA."""
@@ -287,7 +303,8 @@ def _score(
             continue
         scores_V = next(good)
         best_first_V = np.argsort(-scores_V, kind="stable")
-        rank = int(np.flatnonzero(best_first_V == row["label"])[0])
+        at = np.flatnonzero(best_first_V == row["label"])
+        rank = int(at[0]) if len(at) else None  # of a video without a label
         scored.append({**row, "prediction": int(best_first_V[0]), "rank": rank, "scores": scores_V})
     return scored
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,12 +31,13 @@ from schemas.errors import UserError
 from schemas.recipes import EvalViews, FinetuneRecipe
 from schemas.runs import DatasetRef
 from trainer.augment import augment_clip
-from trainer.clips import ClipSource, check_classes
+from trainer.average import WithAverage
+from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import StreamBatches, normalise
 from trainer.distributed import World, join_world
 from trainer.evaluate import CARD, ViewPlan, run_views
 from trainer.loop import fit
-from trainer.optim import build_optimizer, layer_decay_share
+from trainer.optim import LrShare, build_optimizer, layer_decay_share
 from trainer.order import StreamOrder
 from trainer.run import WEIGHTS, identity_of, open_run, resume_command
 from trainer.sampling import SAMPLERS, interval_in_pool
@@ -51,7 +52,7 @@ SIZES = ("embed_dim", "depths", "num_heads", "mlp_ratio", "patch")  # equal in b
 class ClassifyTask:
     """Cross-entropy of the clips' classes."""
 
-    def __init__(self, model: Classifier, label_smoothing: float) -> None:
+    def __init__(self, model: nn.Module, label_smoothing: float) -> None:
         self.model, self.label_smoothing = model, label_smoothing
         self.unreadable: dict[str, str] = {}  # clip -> why, as far as this rank has met them
 
@@ -114,6 +115,8 @@ def finetune(
     Validation on the way takes one clip and its centre crop; `evaluate` gives the figures to quote. Returns a summary.
     Raises UserError for data, checkpoints or a directory that do not fit.
     """
+    for source in (train, val):
+        check_labels(source)
     check_classes(val.classes, train.classes, val.path, train.path)
     with join_world() as world:
         clips = TrainingClips(train, recipe)
@@ -142,8 +145,10 @@ def finetune(
         if world.is_main:
             print(_describe(recipe, train, val, order, steps, model, world), flush=True)
             open_run(out, recipe, datasets, resume=resume, command=command, world_size=world.size)
-        task = ClassifyTask(model, recipe.label_smoothing)
-        validation = _Validation(model, val, recipe, order.steps_per_epoch, steps, world)
+        averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
+        tested = model if averaged is None else cast(Classifier, averaged.average)
+        validation = _Validation(tested, val, recipe, order.steps_per_epoch, steps, world)
+        task = ClassifyTask(model if averaged is None else averaged, recipe.label_smoothing)
         result = fit(
             task,
             StreamBatches(
@@ -153,7 +158,7 @@ def finetune(
                 num_workers=recipe.loop.num_workers,
                 pin_memory=world.device.type == "cuda",
             ),
-            build_optimizer(model, recipe.optim, _lr_share(recipe)),
+            build_optimizer(task.model, recipe.optim, _lr_share(recipe)),
             schedule,
             optim=recipe.optim,
             loop=recipe.loop,
@@ -161,12 +166,12 @@ def finetune(
             run_dir=out,
             identity=identity_of(recipe, datasets),
             resume=resume,
-            hooks=[validation],
+            hooks=[validation] if averaged is None else [averaged.update, validation],
         )
         unreadable = sorted({name for names in world.gather(list(task.unreadable)) for name in names})
         if world.is_main and result.finished:
             write_record(out / CARD, card_of(recipe, train.classes))
-            save_weights(out / WEIGHTS, model)
+            save_weights(out / WEIGHTS, tested)
         if world.is_main and not result.finished:
             print(f"stopped at step {result.step}; go on with: {resume_command(command)}", file=sys.stderr, flush=True)
         return {
@@ -187,7 +192,7 @@ class _Validation:
 
     def __init__(
         self,
-        model: Classifier,
+        model: nn.Module,
         val: ClipSource,
         recipe: FinetuneRecipe,
         steps_per_epoch: int,
@@ -261,8 +266,9 @@ def _build(recipe: FinetuneRecipe, num_classes: int) -> Classifier:
     )
 
 
-def _lr_share(recipe: FinetuneRecipe) -> Any:
-    return layer_decay_share(recipe.encoder.depths, recipe.optim.layer_decay, recipe.optim.backbone_lr_share)
+def _lr_share(recipe: FinetuneRecipe) -> LrShare:
+    share = layer_decay_share(recipe.encoder.depths, recipe.optim.layer_decay, recipe.optim.backbone_lr_share)
+    return lambda name: share(name.removeprefix("model."))  # where the weights are averaged as well
 
 
 def _describe(

@@ -5,6 +5,7 @@ Legend: N frames, H W pixels, C channels (RGB), V vocabulary, h w token grid.
 
 import functools
 import math
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bevt_core.shards import FrameStore
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.dvae import DVAE_PRESETS, DvaeTrainingModule, perplexity
 from bevt_core.tokenizers.dvae_loss import kl_weight_at, temperature_at
+from bevt_core.tokenizers.storage import read_card
 from bevt_core.views import decode_jpeg
 from schemas.errors import UserError
 from schemas.recipe_io import nearest
@@ -180,18 +182,21 @@ def train_tokenizer(
         if world.is_main and not result.finished:
             print(f"stopped at step {result.step}; go on with: {resume_command(command)}", file=sys.stderr, flush=True)
         if world.is_main and result.finished:
-            if not (out / "tokenizer").exists():
-                origin: dict[str, str | int | float] = {
-                    "recipe": recipe.digest(),
-                    "title": recipe.title,
-                    "step": result.step,
-                }
-                model.save(out / "tokenizer", input_px=recipe.input_px, origin=origin)
+            _store(model, out / "tokenizer", recipe, result.step)
             held_out = FrameCrops(folders, recipe.input_px, key, held_out=True)
             summary |= tested(out / "tokenizer", held_out, world.device)
             print("  ".join(f"{name} {summary[name]:.4g}" for name in METRICS), flush=True)
         world.barrier()
         return summary
+
+
+def _store(model: DvaeTrainingModule, folder: Path, recipe: TokenizerRecipe, step: int) -> None:
+    """Write the tokenizer; one that an earlier end of this run left there, at another step, makes room for it."""
+    if folder.exists() and read_card(folder).origin["step"] != step:
+        shutil.rmtree(folder)
+    if not folder.exists():
+        origin: dict[str, str | int | float] = {"recipe": recipe.digest(), "title": recipe.title, "step": step}
+        model.save(folder, input_px=recipe.input_px, origin=origin)
 
 
 METRICS = ("psnr_db", "perplexity", "codebook_used_share")

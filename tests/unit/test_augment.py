@@ -1,12 +1,14 @@
 """Crops: the same geometry for all frames of a clip, within the frame, with the distribution that was asked for."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from bevt_core.rng import rng_for
-from schemas.recipes import AugmentConfig
+from schemas.recipes import AugmentConfig, RandAugmentConfig
 from tests.builders import smooth_frame
 from trainer.augment import augment_clip, crop_views, random_box, resize, view_boxes
 
@@ -68,3 +70,29 @@ def test_resizing_is_antialiased_as_pillows() -> None:
     ours = resize(torch.from_numpy(frame)[None], 40, 60)[0].numpy()
     pillows = np.asarray(Image.fromarray(frame).resize((60, 40), Image.Resampling.BILINEAR))
     assert np.abs(ours.astype(int) - pillows).max() <= 1  # measured: 1
+
+
+STRONG = AugmentConfig(
+    crop_px=32, flip_share=0.5, rand_augment=RandAugmentConfig(num_ops=4, magnitude=9), erase_share=0.5
+)
+
+
+def test_strong_augmentation_is_the_same_for_all_frames() -> None:
+    still = torch.from_numpy(smooth_frame("still")).expand(4, -1, -1, -1)
+    state, global_state = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002 - must not be touched
+    clips = [augment_clip(still, STRONG, rng_for("strong", seed)) for seed in range(40)]
+    assert all((clip == clip[0]).all() for clip in clips)
+    assert len({clip.numpy().tobytes() for clip in clips}) == 40
+    assert torch.equal(clips[7], augment_clip(still, STRONG, rng_for("strong", 7)))
+    assert random.getstate() == state and (np.random.get_state()[1] == global_state).all()  # noqa: NPY002
+
+
+def test_half_the_clips_are_erased() -> None:
+    plain = AugmentConfig(crop_px=32, flip_share=0.0)
+    erased = plain.model_copy(update={"erase_share": 0.5})
+    clip = torch.from_numpy(smooth_frame("erase")).expand(2, -1, -1, -1)
+    changed = [
+        (augment_clip(clip, plain, rng_for(i)) != augment_clip(clip, erased, rng_for(i))).any(-1) for i in range(60)
+    ]
+    shares = np.array([float(change.float().mean()) for change in changed])
+    assert 20 < (shares > 0).sum() < 40 and shares[shares > 0].min() > 0.01 and shares.max() < 0.4

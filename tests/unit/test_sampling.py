@@ -76,5 +76,5 @@ def test_uniform_sampling_has_one_clip() -> None:
 def test_the_interval_must_fit_the_pool() -> None:
     assert interval_in_pool(ClipSampling(kind="dense", frames=8, interval=4), 2) == 2
     assert interval_in_pool(ClipSampling(kind="uniform", frames=8, interval=1), 8) == 1
-    with pytest.raises(UserError, match="interval 2 .* stride 8"):
+    with pytest.raises(UserError, match=r"interval 2 .* stride 8"):
         interval_in_pool(ClipSampling(kind="dense", frames=8, interval=2), 8)

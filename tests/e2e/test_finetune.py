@@ -1,0 +1,153 @@
+"""Fine-tuning and tokenizer training as a user runs them: from a pretrained run, in processes, killed and resumed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bevt_core.build import build_bevt
+from bevt_core.shards import TokenSet
+from bevt_core.tokenizers import load_tokenizer
+from bevt_core.weights import load_weights, save_weights
+from schemas.errors import UserError
+from schemas.recipe_io import load_recipe
+from schemas.recipes import FinetuneRecipe, TokenizerRecipe
+from tests.builders import make_token_set
+from tests.tiny_jobs import only
+from trainer.clips import StoreClips, split_items
+from trainer.evaluate import evaluate
+from trainer.finetune import _build, finetune
+from trainer.launch import launch
+from trainer.metrics import read_metrics
+from trainer.train_tokenizer import METRICS, held_out_sources, train_tokenizer
+
+RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
+TINY = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "loop.num_workers=0"]
+TINY += ["global_batch=4", "loop.checkpoint_every=2", "sampling.frames=4", "encoder.window=[2,4,4]", "loop.epochs=2"]
+SIZES = {"embed_dim": 16, "num_heads": (1, 2, 4), "depths": (1, 1, 1), "patch": (2, 8, 8), "vocab_size": 64}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenSet:
+    return make_token_set(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def halves(tokens: TokenSet) -> tuple[StoreClips, StoreClips]:
+    source = StoreClips(tokens.frames.path)
+    train, val = split_items(source.items, 0.25, seed=0)
+    return source.subset(train), source.subset(val)
+
+
+def recipe_of(*overrides: str) -> FinetuneRecipe:
+    recipe = load_recipe("nano_finetune", RECIPES, [*TINY, *overrides])
+    assert isinstance(recipe, FinetuneRecipe)
+    return recipe
+
+
+def losses(run: Path) -> list[float]:
+    return [line["class_loss"] for line in read_metrics(run)]
+
+
+def test_a_run_ends_in_a_model_that_evaluates(halves: tuple[StoreClips, StoreClips], tmp_path: Path) -> None:
+    train, val = halves
+    summary = finetune(recipe_of("views.clips=2"), train, val, tmp_path / "run")
+    assert summary["finished"] and summary["step"] == 8 and summary["num_train"] == 18 and summary["num_val"] == 6
+    last = read_metrics(tmp_path / "run")[-1]
+    assert last["val_videos"] == 6 and 0 <= last["val_mean_class"] <= 1 and summary["unreadable"] == []
+    tested = evaluate(tmp_path / "run", val, clips=1, crops=1)
+    assert tested["top1"] == pytest.approx(last["val_top1"]) and tested["num_videos"] == 6
+    assert evaluate(tmp_path / "run", val)["views"] == "2x1"
+    card = json.loads((tmp_path / "run" / "classifier.json").read_text())
+    assert card["classes"] == ["no", "yes"]
+
+
+def test_a_resumed_run_and_two_processes_give_the_same_losses(
+    halves: tuple[StoreClips, StoreClips], tmp_path: Path
+) -> None:
+    train, val = halves
+    whole = finetune(recipe_of(), train, val, tmp_path / "whole")
+    finetune(recipe_of("loop.max_steps=5"), train, val, tmp_path / "cut")
+    finetune(recipe_of(), train, val, tmp_path / "cut", resume=True)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    pair = launch(finetune, 2, recipe_of(), train, val, tmp_path / "pair")
+    np.testing.assert_allclose(losses(tmp_path / "pair"), losses(tmp_path / "whole"), rtol=1e-4)
+    assert pair["metrics"]["val_top1"] == whole["metrics"]["val_top1"]
+
+
+@pytest.mark.parametrize("streams", [("video", "image"), ("video",), ("image",)])
+def test_it_starts_from_any_pretraining(
+    streams: tuple[str, ...], halves: tuple[StoreClips, StoreClips], tmp_path: Path
+) -> None:
+    pretrained = build_bevt(**SIZES, window=(2, 4, 4), streams=streams)
+    save_weights(tmp_path / "weights.safetensors", pretrained)
+    recipe = recipe_of("loop.max_steps=1", "optim.lr=1e-12", f"init={tmp_path}", "encoder.window=[4,4,4]")
+    finetune(recipe, *halves, tmp_path / "run")
+    tuned = load_weights(tmp_path / "run" / "weights.safetensors").state_dict()
+    key = "stages.2.blocks.0.mlp.fc1.weight"
+    torch.testing.assert_close(tuned[f"encoder.{key}"], pretrained.state_dict()[f"encoders.shared.{key}"])
+    table = "encoder.stages.0.blocks.0.attn.relative_position_bias_table"
+    assert len(tuned[table]) == 7**3
+
+
+def test_it_starts_from_another_fine_tuning(halves: tuple[StoreClips, StoreClips], tmp_path: Path) -> None:
+    finetune(recipe_of("loop.max_steps=1"), *halves, tmp_path / "first")
+    finetune(recipe_of("loop.max_steps=1", f"init={tmp_path / 'first'}"), *halves, tmp_path / "second")
+
+
+def test_averaged_weights_are_what_is_stored(halves: tuple[StoreClips, StoreClips], tmp_path: Path) -> None:
+    options = ["loop.max_steps=4", "loop.checkpoint_every=1", "loop.keep_checkpoints=4", "optim.warmup_epochs=0"]
+    finetune(recipe_of(*options, "ema_decay=0.5"), *halves, tmp_path / "averaged")
+    finetune(recipe_of(*options), *halves, tmp_path / "plain")
+    assert losses(tmp_path / "averaged") == losses(tmp_path / "plain")
+    steps = [
+        load_file(path / "weights.safetensors")["fc.weight"]
+        for path in sorted((tmp_path / "plain" / "checkpoints").glob("step-*"))
+    ]
+    torch.manual_seed(recipe_of().loop.seed)
+    average = _build(recipe_of(), 2).fc.weight.detach()
+    for weight in steps:
+        average = 0.5 * average + 0.5 * weight
+    stored = load_weights(tmp_path / "averaged" / "weights.safetensors").state_dict()
+    torch.testing.assert_close(stored["fc.weight"], average)
+
+
+def test_weights_of_another_architecture_are_refused(halves: tuple[StoreClips, StoreClips], tmp_path: Path) -> None:
+    save_weights(tmp_path / "weights.safetensors", build_bevt(**{**SIZES, "embed_dim": 32}))
+    with pytest.raises(UserError, match="embed_dim is 32, but the recipe's encoder has 16"):
+        finetune(recipe_of(f"init={tmp_path}"), *halves, tmp_path / "run")
+    with pytest.raises(UserError, match="no such file"):
+        finetune(recipe_of("init=nowhere"), *halves, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def tokenizer_recipe(tokens: TokenSet, *overrides: str) -> TokenizerRecipe:
+    small = ["global_batch=4", "samples_per_epoch=12", "loop.epochs=1", "loop.num_workers=0", "loop.checkpoint_every=2"]
+    recipe = load_recipe("nano_tokenizer", RECIPES, [f"frames=[{tokens.frames.path}]", *small, *overrides])
+    assert isinstance(recipe, TokenizerRecipe)
+    return recipe
+
+
+def test_a_tokenizer_is_trained_resumed_and_stored(tokens: TokenSet, tmp_path: Path) -> None:
+    summary = train_tokenizer(tokenizer_recipe(tokens), tmp_path / "whole")
+    assert summary["finished"] and 0 < summary["codebook_used_share"] <= 1 and summary["psnr_db"] > 3
+    assert load_tokenizer(tmp_path / "whole" / "tokenizer").grid == (4, 4)
+    train_tokenizer(tokenizer_recipe(tokens, "loop.max_steps=2"), tmp_path / "cut")
+    again = train_tokenizer(tokenizer_recipe(tokens), tmp_path / "cut", resume=True)
+    assert only(again, *METRICS) == only(summary, *METRICS)
+    identities = {load_tokenizer(tmp_path / run / "tokenizer").weights_sha256 for run in ("whole", "cut")}
+    assert len(identities) == 1
+
+
+def test_no_frame_of_a_held_out_source_is_trained_on(tokens: TokenSet) -> None:
+    sources = tokens.frames.index["source"].to_pylist()
+    held_out = held_out_sources(sources)
+    assert len(held_out) == 1 and held_out == held_out_sources(sources[::-1])
+
+
+def test_an_unknown_preset_names_the_nearest(tokens: TokenSet, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'nano'"):
+        train_tokenizer(tokenizer_recipe(tokens, "preset=nanno"), tmp_path / "run")

@@ -1,0 +1,102 @@
+"""Both sources of clips give the frames that were asked for, in that order."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bevt_core.shards import FrameStore
+from schemas.errors import UserError
+from schemas.frames import SourceItem
+from tests.builders import make_token_set
+from tests.media import decode_all, moving_frames, write_image, write_video
+from trainer.clips import FileClips, StoreClips, check_classes, check_labels, read_jpegs, split_items
+
+POSITIONS = np.array([3, 0, 0, 5, 2])
+
+
+def clips_of(store: Path) -> StoreClips:
+    return StoreClips(make_token_set(store).frames.path)
+
+
+def test_a_store_gives_its_frames(tmp_path: Path) -> None:
+    source = clips_of(tmp_path)
+    assert len(source.items) == 24 and source.classes == ("no", "yes") and source.stride == 1
+    row = source.store.index.to_pylist()[9]
+    stored = source.store.read_frames(row["part"], row["frame_start"], row["num_frames"])
+    asked = []
+    frames = source.read(9, lambda n: asked.append(n) or POSITIONS)
+    assert asked == [10] and source.items[9].source == row["source"]
+    assert all(np.array_equal(frame, stored[at]) for frame, at in zip(frames, POSITIONS, strict=True))
+
+
+def test_small_parts_come_from_memory_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = clips_of(tmp_path)
+    kept = read_jpegs(source.store, 1, 7, 3)
+    monkeypatch.setattr("trainer.clips._small_part", lambda path, part: None)
+    assert [bytes(jpeg) for jpeg in kept] == [bytes(jpeg) for jpeg in read_jpegs(source.store, 1, 7, 3)]
+
+
+def test_files_give_their_frames(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a" / "clip one.mp4", moving_frames(8))
+    write_image(tmp_path / "b.png", moving_frames(1)[0])
+    items = (
+        SourceItem(source="a/clip one.mp4", kind="video", label=0),
+        SourceItem(source="b.png", kind="image", label=1),
+    )
+    source = FileClips(tmp_path, items, ("a", "b"))
+    truth = [frame for _, frame in decode_all(path)]
+    frames = source.read(0, lambda n: POSITIONS % n)
+    assert all(np.array_equal(frame, truth[at]) for frame, at in zip(frames, POSITIONS, strict=True))
+    assert len(source.read(1, lambda n: np.zeros(4, np.int64) + n - 1)) == 4
+
+
+def test_sources_travel_to_workers(tmp_path: Path) -> None:
+    source = clips_of(tmp_path)
+    again = pickle.loads(pickle.dumps(source))
+    assert again.digest == source.digest and again.items == source.items
+
+
+def test_a_subset_is_the_named_items_and_another_identity(tmp_path: Path) -> None:
+    source = clips_of(tmp_path)
+    some = source.subset(source.items[::3])
+    assert some.items == source.items[::3] and some.digest != source.digest
+    first, second = (np.stack(s.read(i, lambda n: np.arange(n))) for s, i in ((source, 3), (some, 1)))
+    assert np.array_equal(first, second)
+
+
+def test_a_split_is_per_class_and_stable() -> None:
+    items = [SourceItem(source=f"{i}.mp4", kind="video", label=i % 3) for i in range(60)]
+    train, held_out = split_items(items, 0.2, seed=0)
+    assert sorted([*train, *held_out], key=items.index) == items
+    assert [sum(item.label == label for item in held_out) for label in range(3)] == [4, 4, 4]
+    assert split_items(items[::-1], 0.2, seed=0)[1] == held_out[::-1]
+    assert split_items(items, 0.2, seed=1)[1] != held_out
+    fewer = [item for item in items if item.label != 2]
+    assert split_items(fewer, 0.2, seed=0)[1] == [item for item in held_out if item.label != 2]
+
+
+def test_a_class_of_one_cannot_be_split() -> None:
+    items = [SourceItem(source=f"{i}.mp4", kind="video", label=int(i == 0)) for i in range(5)]
+    with pytest.raises(UserError, match=r"single item, 0\.mp4"):
+        split_items(items, 0.2, seed=0)
+
+
+def test_every_item_needs_a_class() -> None:
+    with pytest.raises(UserError, match=r"x\.mp4 has label None, expected 0 to 1"):
+        check_labels(FileClips(Path("root"), (SourceItem(source="x.mp4", kind="video"),), ("a", "b")))
+    with pytest.raises(UserError, match="no items"):
+        check_labels(FileClips(Path("root"), (), ("a", "b")))
+
+
+def test_class_maps_must_be_the_same() -> None:
+    check_classes(("a", "b"), ["a", "b"], "data", "model")
+    with pytest.raises(UserError, match="label 1: 'c' and 'b'"):
+        check_classes(("a", "c"), ("a", "b"), "data", "model")
+
+
+def test_the_store_must_be_finished(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such frame store"):
+        _ = StoreClips(tmp_path / "nothing").items
+    assert FrameStore(clips_of(tmp_path).folder).manifest.num_samples == 24

@@ -1,0 +1,195 @@
+"""Testing: every video once whatever the number of processes, the right frames, and honest accuracies."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from bevt_core.build import build_classifier
+from bevt_core.files import write_record
+from bevt_core.rng import rng_for
+from bevt_core.weights import save_weights
+from schemas.classifier import ClassifierCard, Temporal
+from schemas.errors import UserError
+from schemas.frames import SourceItem
+from schemas.recipes import ClipSampling, EvalViews
+from tests.builders import make_token_set
+from tests.media import moving_frames, write_image, write_video
+from trainer import evaluate as module
+from trainer.clips import ClipSource, FileClips, StoreClips
+from trainer.evaluate import TEMPORAL, ViewChunks, ViewPlan, accuracies, evaluate
+from trainer.evaluation_tables import add_to_bins, calibration_error
+from trainer.launch import launch
+from trainer.predict import predict
+
+SIZES = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2), "window": (2, 2, 2), "patch": (2, 8, 8)}
+CARD = ClassifierCard(
+    title="test",
+    classes=("no", "yes"),
+    sampling=ClipSampling(kind="dense", frames=4, interval=1),
+    crop_px=32,
+    views=EvalViews(clips=2, crops=3, short_side_px=32),
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> StoreClips:
+    return StoreClips(make_token_set(tmp_path_factory.mktemp("set"), num_samples=7, sources_per_part=4).frames.path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuned model, were it not for its random weights."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    model = build_classifier(**SIZES, num_classes=2)
+    torch.nn.init.normal_(model.fc.weight, std=1.0)
+    save_weights(folder / "weights.safetensors", model)
+    write_record(folder / "classifier.json", CARD)
+    return folder
+
+
+def evaluate_in_parts(part_videos: int, *args: object, **kwargs: object) -> dict:
+    """`evaluate` with parts so small that every process gets some. Top-level, so that it can be launched."""
+    module.PART_VIDEOS = part_videos
+    return evaluate(*args, **kwargs)  # type: ignore[arg-type]
+
+
+def figures(result: dict) -> dict:
+    return {key: value for key, value in result.items() if key != "seconds"}
+
+
+def test_seven_videos_on_four_processes_count_once(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
+    alone = evaluate(checkpoint, store, out=tmp_path / "alone")
+    together = launch(evaluate_in_parts, 4, 2, checkpoint, store, out=tmp_path / "together")
+    assert figures(together) == figures(alone) and alone["num_videos"] == 7 and alone["views"] == "2x3"
+    one, four = (pq.read_table(tmp_path / name / "scores.parquet").to_pydict() for name in ("alone", "together"))
+    assert four["video"] == one["video"] == [item.source for item in store.items]
+    np.testing.assert_allclose(four["scores"], one["scores"], atol=1e-6)  # other batch sizes round differently
+    assert alone["top1"] == np.mean(np.equal(one["prediction"], one["label"]))
+
+
+def test_a_stopped_evaluation_goes_on(
+    store: StoreClips, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PART_VIDEOS", 2)
+    whole = evaluate(checkpoint, store, out=tmp_path / "whole")
+    score, scored = module._score, []
+
+    def fail_later(*args: object) -> list:
+        scored.append(1)
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return score(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_score", fail_later)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(checkpoint, store, out=tmp_path / "cut")
+    assert not (tmp_path / "cut" / "evaluation.json").exists()
+    assert figures(evaluate(checkpoint, store, out=tmp_path / "cut")) == figures(whole)
+    assert len(scored) == 5  # two parts, the one that failed, and the two that were left
+    assert (tmp_path / "cut" / "scores.parquet").read_bytes() == (tmp_path / "whole" / "scores.parquet").read_bytes()
+    again = evaluate(checkpoint, store, out=tmp_path / "cut")
+    assert figures(again) == figures(whole) and len(scored) == 5
+
+
+def test_another_evaluation_needs_another_place(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
+    evaluate(checkpoint, store, out=tmp_path / "out", clips=1, crops=1)
+    with pytest.raises(UserError, match="temporal: normal there, shuffle now"):
+        evaluate(checkpoint, store, out=tmp_path / "out", clips=1, crops=1, temporal="shuffle")
+
+
+def test_unreadable_videos_are_named_and_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, moving_frames(6))
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
+    items = tuple(SourceItem(source=f"{name}.mp4", kind="video", label=0) for name in ("a", "bad", "b"))
+    result = evaluate(checkpoint, FileClips(tmp_path, items, ("no", "yes")), out=tmp_path / "out")
+    assert result["num_videos"] == 2 and result["num_failed"] == 1 and list(result["failed"]) == ["bad.mp4"]
+    assert pq.read_table(tmp_path / "out" / "scores.parquet")["scores"].to_pylist()[1] is None
+
+
+def test_tables_tell_what_the_scores_say(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
+    result = evaluate(checkpoint, store, out=tmp_path, clips=1, crops=1)
+    scores = pq.read_table(tmp_path / "scores.parquet").to_pydict()
+    rows = list(csv.DictReader((tmp_path / "per_class.csv").open()))
+    assert [row["class"] for row in rows] == ["no", "yes"] and sum(int(row["videos"]) for row in rows) == 7
+    assert sum(int(row["recognised"]) for row in rows) == round(7 * result["top1"])
+    confusion = np.loadtxt(tmp_path / "confusion.csv", delimiter=",", skiprows=1, usecols=(1, 2))
+    pairs = list(zip(scores["label"], scores["prediction"], strict=True))
+    assert confusion[0, 1] == pairs.count((0, 1)) and confusion.sum() == 7
+    assert Image.open(tmp_path / "confusion.png").size == (800, 800)
+    assert 0 <= result["calibration_error"] <= 1
+
+
+def test_calibration_error_of_known_bins() -> None:
+    bins = np.zeros((3, 15))
+    add_to_bins(bins, np.array([0.9, 0.9, 0.55, 1.0]), np.array([True, False, True, True]))
+    assert calibration_error(bins) == pytest.approx((abs(1.8 - 1) + abs(0.55 - 1) + 0) / 4)
+
+
+def test_predictions_name_classes_and_bad_files(checkpoint: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "in" / "a b.mp4", moving_frames(6))
+    write_image(tmp_path / "in" / "deeper" / "c.png", moving_frames(1)[0])
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
+    found = predict(checkpoint, [str(tmp_path / "in"), str(tmp_path / "*.mp4"), str(tmp_path / "gone.mp4")], top=1)
+    assert [Path(row["video"]).name for row in found] == ["a b.mp4", "c.png", "bad.mp4", "gone.mp4"]
+    for row in found[:2]:
+        assert row["classes"][0]["name"] in ("no", "yes") and 0.5 <= row["classes"][0]["score"] <= 1
+    assert all("error" in row for row in found[2:])
+    with pytest.raises(UserError, match="no videos or pictures"):
+        predict(checkpoint, [str(tmp_path / "*.xyz")])
+    with pytest.raises(UserError, match="2 crops"):
+        predict(checkpoint, [str(tmp_path)], crops=2)
+
+
+def test_data_of_other_classes_is_refused(store: StoreClips, checkpoint: Path) -> None:
+    other = FileClips(store.folder, store.items, ("no", "maybe"))
+    with pytest.raises(UserError, match="label 1: 'maybe' and 'yes'"):
+        evaluate(checkpoint, other)
+
+
+def test_a_pretraining_run_has_no_head(store: StoreClips, tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no classifier\.json"):
+        evaluate(tmp_path, store)
+
+
+def views_of(source: ClipSource, temporal: Temporal, seed: int = 0) -> torch.Tensor:
+    plan = ViewPlan(CARD.sampling, 32, EvalViews(clips=2, crops=1, short_side_px=32), temporal, seed)
+    return ViewChunks(source, plan, [module.Chunk(0, 0, 3)])[0]["views"]
+
+
+def test_single_frame_and_shuffle_keep_frames_but_not_time(store: StoreClips) -> None:
+    normal, single, shuffled = (views_of(store, temporal) for temporal in ("normal", "single-frame", "shuffle"))
+    assert normal.shape == (6, 4, 32, 32, 3)
+    for clip, repeated, disordered in zip(normal, single, shuffled, strict=True):
+        frames = {frame.numpy().tobytes() for frame in clip}
+        assert len({frame.numpy().tobytes() for frame in repeated} & frames) == 1
+        assert {frame.numpy().tobytes() for frame in disordered} == frames
+    assert torch.equal(shuffled, views_of(store, "shuffle")) and not torch.equal(
+        shuffled, views_of(store, "shuffle", 1)
+    )
+
+
+def test_temporal_modes_are_the_configs() -> None:
+    assert set(TEMPORAL) == set(Temporal.__args__)  # type: ignore[attr-defined]
+    clip = np.arange(8)[None]
+    assert sorted(TEMPORAL["shuffle"](clip, rng_for(1))[0]) == list(range(8))
+
+
+def test_accuracies_count_by_class_and_over_readable_videos() -> None:
+    rows = [{"video": str(i), "label": int(i >= 8), "rank": int(i in (0, 8)), "error": None} for i in range(10)]
+    rows.append({"video": "bad", "label": 0, "rank": None, "error": "no frames"})
+    found = accuracies(rows, num_classes=3)
+    assert found["top1"] == 0.8 and found["top5"] == 1.0 and found["num_videos"] == 10
+    assert found["mean_class"] == pytest.approx((7 / 8 + 1 / 2) / 2) and found["failed"] == {"bad": "no frames"}
+
+
+def test_nothing_readable_is_not_a_perfect_score() -> None:
+    rows = [{"video": "bad", "label": 0, "rank": None, "error": "empty"}]
+    assert accuracies(rows, 2)["top1"] == 0.0 and accuracies(rows, 2)["num_videos"] == 0

@@ -1,0 +1,84 @@
+"""What the scores of an evaluation say, class by class: tables, the confusion matrix, calibration.
+
+Legend: N videos, V classes, K bins. `confusion_VV[i, j]` counts videos of class i that were taken for class j.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from bevt_core.files import write_atomic
+
+BINS = 15  # of confidence; Guo et al. 2017, https://arxiv.org/abs/1706.04599
+PICTURE_PX = 800  # the confusion matrix's side, about
+
+
+def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
+    """Write `per_class.csv`, `confusion.csv` and `confusion.png` from `scores.parquet`; return the calibration error.
+
+    One row group is read at a time, so memory does not grow with the number of videos.
+    """
+    confusion_VV = np.zeros((len(classes), len(classes)), np.int64)
+    bins = np.zeros((3, BINS))  # videos, sum of confidence, recognised
+    with pq.ParquetFile(scores) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=["label", "prediction", "scores"]).drop_null()
+            if not len(table):
+                continue
+            label, prediction = table["label"].to_numpy(), table["prediction"].to_numpy()
+            np.add.at(confusion_VV, (label, prediction), 1)
+            scores_NV = np.array(table["scores"].to_pylist())
+            add_to_bins(bins, scores_NV.max(axis=1), label == prediction)
+    write_atomic(out / "per_class.csv", _csv(_per_class(confusion_VV, classes)))
+    rows = [["true \\ predicted", *classes], *([name, *row] for name, row in zip(classes, confusion_VV, strict=True))]
+    write_atomic(out / "confusion.csv", _csv(rows))
+    picture = io.BytesIO()
+    Image.fromarray(confusion_picture(confusion_VV)).save(picture, "png")
+    write_atomic(out / "confusion.png", picture.getvalue())
+    return calibration_error(bins)
+
+
+def add_to_bins(bins: NDArray[np.float64], confidence_N: NDArray[np.floating], right_N: NDArray[np.bool_]) -> None:
+    """Count videos by their confidence, in place: `bins` is (3, K): videos, sum of confidence, recognised."""
+    at = np.clip(np.ceil(confidence_N * bins.shape[1]).astype(np.int64) - 1, 0, bins.shape[1] - 1)
+    for row, values in zip(bins, (np.ones(len(at)), confidence_N, right_N), strict=True):
+        np.add.at(row, at, values)
+
+
+def calibration_error(bins: NDArray[np.float64]) -> float:
+    """Expected calibration error: |confidence - accuracy|, mean over videos, by bins of confidence."""
+    videos, confidence, right = bins
+    return float(np.abs(confidence - right).sum() / max(videos.sum(), 1))
+
+
+def confusion_picture(confusion_VV: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Draw the shares of every true class, dark for many: uint8 (H, W), about PICTURE_PX high."""
+    shares_VV = confusion_VV / np.maximum(confusion_VV.sum(axis=1, keepdims=True), 1)
+    cell = max(1, PICTURE_PX // len(confusion_VV))
+    return (255 - 255 * shares_VV).round().astype(np.uint8).repeat(cell, 0).repeat(cell, 1)
+
+
+def _per_class(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -> list[list[object]]:
+    """A row per class: how many videos, how many recognised, and what the others were mostly taken for."""
+    rows: list[list[object]] = [["class", "videos", "recognised", "top1", "mostly_taken_for", "times"]]
+    for label, name in enumerate(classes):
+        videos, right = int(confusion_VV[label].sum()), int(confusion_VV[label, label])
+        wrong_V = confusion_VV[label].copy()
+        wrong_V[label] = 0
+        other = int(wrong_V.argmax())
+        times = int(wrong_V[other])
+        share = f"{right / videos:.4f}" if videos else ""
+        rows.append([name, videos, right, share, classes[other] if times else "", times])
+    return rows
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,71 @@
+"""Class names with scores for files, folders and globs; a file that cannot be read does not stop the rest."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bevt_core.classifier import Classifier
+from bevt_core.decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from bevt_core.weights import load_weights
+from schemas.errors import UserError
+from schemas.frames import SourceItem
+from trainer.clips import FileClips
+from trainer.distributed import join_world
+from trainer.evaluate import ViewPlan, chosen_views, read_card, score_parts, weights_of
+
+
+def predict(
+    checkpoint: Path,
+    places: Sequence[str],
+    *,
+    clips: int | None = None,
+    crops: int | None = None,
+    top: int = 5,
+    num_workers: int = 0,
+) -> list[dict[str, Any]]:
+    """Return, per file that `places` name, `video` and `classes` ([{name, score}], best first), or `error`.
+
+    Views are those of `evaluate`. Raises UserError for a model without a head, or when no place holds any file.
+    """
+    path = weights_of(checkpoint)
+    card = read_card(path)
+    data = FileClips(Path(), tuple(item_of(file) for file in find_media(places)), card.classes)
+    plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
+    predictions = []
+    with join_world() as world:
+        model = load_weights(path)
+        assert isinstance(model, Classifier)
+        model.to(world.device).eval()
+        for _, rows in score_parts(model, data, plan, range(plan.num_parts(data)), world.device, num_workers):
+            for row in rows:
+                if row["error"] is not None:
+                    predictions.append({"video": row["video"], "error": row["error"]})
+                    continue
+                best = row["scores"].argsort()[::-1][:top]
+                named = [
+                    {"name": card.classes[label], "score": round(float(row["scores"][label]), 4)} for label in best
+                ]
+                predictions.append({"video": row["video"], "classes": named})
+    return predictions
+
+
+def find_media(places: Sequence[str]) -> list[Path]:
+    """Expand folders (videos and pictures below them) and globs; a plain path stays, whether it exists or not."""
+    found: list[Path] = []
+    for place in places:
+        if glob.has_magic(place) and not Path(place).exists():
+            matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
+            found += [Path(match) for match in matches if Path(match).is_file()]
+        elif Path(place).is_dir():
+            files = sorted(path for path in Path(place).rglob("*") if path.is_file())
+            found += [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+        else:
+            found.append(Path(place))
+    if not found:
+        raise UserError(f"{', '.join(places)}: no videos or pictures there; give files, folders or globs")
+    return list(dict.fromkeys(found))
+
+
+def item_of(path: Path) -> SourceItem:
+    return SourceItem(source=str(path), kind="image" if path.suffix.lower() in IMAGE_SUFFIXES else "video")
