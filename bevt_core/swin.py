@@ -20,7 +20,7 @@ from bevt_core.attention import (
     grid_of,
     pad_to_windows,
     relative_position_bias,
-    shift_mask,
+    shift_masks,
     to_windows,
     windowed_attention,
 )
@@ -60,9 +60,9 @@ class WindowAttention(nn.Module):
         grid = grid_of(padded_BTHWC)
         x_BKNC = to_windows(torch.roll(padded_BTHWC, back, dims=(1, 2, 3)) if any(shift) else padded_BTHWC, window)
 
-        bias = relative_position_bias(self.relative_position_bias_table, window, self.window)
-        mask = shift_mask(grid, window, shift, x_BTHWC.device) if any(shift) else None
-        x_BKNC = self.proj(windowed_attention(self.qkv(x_BKNC), bias, mask))
+        bias_ANN = relative_position_bias(self.relative_position_bias_table, window, self.window)
+        masks_MNN, kinds_K = shift_masks(grid, window, shift, x_BTHWC.device)
+        x_BKNC = self.proj(windowed_attention(self.qkv(x_BKNC), bias_ANN + masks_MNN[:, None], kinds_K))
 
         y_BTHWC = from_windows(x_BKNC, window, grid)
         y_BTHWC = torch.roll(y_BTHWC, shift, dims=(1, 2, 3)) if any(shift) else y_BTHWC
