@@ -8,6 +8,8 @@ There is no iterator and no generator state: data and dropout are functions of (
 optimizer, step) continue a run to the bit. The number of processes is free to change.
 """
 
+import io
+import itertools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_model
+from safetensors.torch import save as serialize
+from torch import Tensor, nn
 
 from bevt_core.files import clean_staging, read_record, sha256_of, staged_folder, write_record
 from schemas.base import Record
@@ -24,6 +27,7 @@ from schemas.errors import UserError
 
 Identity = dict[str, str | int | float | bool | None]
 
+CHECKPOINTS = "checkpoints"  # below the run directory
 WEIGHTS, TRAINING, RECORD = "weights.safetensors", "training.pt", "checkpoint.json"
 
 
@@ -54,8 +58,8 @@ class Checkpoints:
                 return target
             shutil.rmtree(target)
         with staged_folder(target) as staging:
-            save_model(model, str(staging / WEIGHTS))
-            torch.save(dict(training), staging / TRAINING)
+            (staging / WEIGHTS).write_bytes(serialize(_tensors_of(model)))
+            (staging / TRAINING).write_bytes(_pickled(training))
             files = {name: sha256_of(staging / name) for name in (WEIGHTS, TRAINING)}
             write_record(
                 staging / RECORD,
@@ -108,6 +112,19 @@ def read_checkpoint(
     check(record.identity)
     load_model(model, str(path / WEIGHTS))
     return record, torch.load(path / TRAINING, map_location="cpu", weights_only=True)
+
+
+def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state, a tensor that goes by several names under its first one, as `load_model` expects."""
+    firsts = {name for name, _ in itertools.chain(model.named_parameters(), model.named_buffers())}
+    return {key: tensor.contiguous() for key, tensor in model.state_dict().items() if key in firsts}
+
+
+def _pickled(training: Mapping[str, Any]) -> bytes:
+    """torch.save to memory: written to a file by itself it reports a full disk as an internal error."""
+    buffer = io.BytesIO()
+    torch.save(dict(training), buffer)
+    return buffer.getvalue()
 
 
 def check_identity(path: Path, saved: Identity, now: Identity) -> None:

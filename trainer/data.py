@@ -188,5 +188,6 @@ def normalise(clip_BTHWC: Tensor) -> Tensor:
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """A Ctrl-C reaches the whole process group; the training process finishes its step, so its workers must live."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C and a cluster's SIGTERM reach every process; training ends its step first, and needs its workers."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)

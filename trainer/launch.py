@@ -14,9 +14,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from bevt_core.files import StorageError
 from schemas.errors import UserError
 
-END_TIMEOUT_S = 10.0  # for a process to end after its peers have failed
+END_TIMEOUT_S = 30.0  # for a process to end after it has sent its result
+FAILED_TIMEOUT_S = 1.0  # for a process to end after a peer has failed
 CAUSE_TIMEOUT_S = 3.0  # for the process that caused a failure to report it, after one that suffered from it
 
 
@@ -43,7 +45,7 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
 
     With one process, or under torchrun, it is called right here. `function` and its arguments must be picklable.
     SIGTERM and SIGINT are handed on to the processes, which end in their own time. The first failure ends all of them:
-    a UserError is raised again as such, anything else as ProcessFailedError.
+    a UserError, or a disk that is full, is raised again as a UserError, anything else as ProcessFailedError.
     """
     if nproc < 1:
         raise UserError(f"--nproc {nproc}: expected at least 1")
@@ -72,10 +74,13 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
         processes.append(process)
         results.append(receive)
     restore = _forward_signals(processes)
+    timeout_s = FAILED_TIMEOUT_S
     try:
-        return _collect(processes, results)
+        value = _collect(processes, results)
+        timeout_s = END_TIMEOUT_S
+        return value
     finally:
-        _end(processes)
+        _end(processes, timeout_s)
         restore()
 
 
@@ -84,7 +89,7 @@ def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         outcome = _Outcome(time.monotonic(), value=function(*args, **kwargs))
-    except UserError as error:
+    except (UserError, StorageError) as error:
         outcome = _Outcome(time.monotonic(), user_error=str(error))
     except BaseException:  # noqa: BLE001 - reported to the parent, which raises it again
         outcome = _Outcome(time.monotonic(), failure=traceback.format_exc())
@@ -154,17 +159,17 @@ def _forward_signals(processes: list[BaseProcess]) -> Callable[[], None]:
     return restore
 
 
-def _end(processes: list[BaseProcess]) -> None:
+def _end(processes: list[BaseProcess], timeout_s: float) -> None:
     """Join processes that are done; terminate, then kill, those that still wait for a failed peer."""
-    failed = any(process.exitcode for process in processes)
+    deadline = time.monotonic() + timeout_s
     for process in processes:
-        process.join(1.0 if failed else END_TIMEOUT_S)
+        process.join(max(0.0, deadline - time.monotonic()))
     for process in processes:
         if process.is_alive():
             process.terminate()
     for process in processes:
-        process.join(END_TIMEOUT_S)
-        if process.is_alive():
+        process.join(FAILED_TIMEOUT_S)
+        if process.is_alive():  # it took the signal as a wish to end after its step
             process.kill()
             process.join()
 

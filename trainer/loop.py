@@ -21,11 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
-from trainer.checkpoint import Checkpoints, Identity, check_identity, read_checkpoint
+from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, check_identity, read_checkpoint
 from trainer.distributed import World
-from trainer.metrics import MetricsLog
+from trainer.metrics import MetricsLog, progress_line, timing
 from trainer.schedule import CosineSchedule
-from trainer.tasks import Batch, BatchSource, Task, Term, split, to_device
+from trainer.tally import Tally
+from trainer.tasks import Batch, BatchSource, Task, split, to_device
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SECOND_SIGNAL_S = 2.0  # a Ctrl-C so much later than the first ends the process at once
@@ -65,7 +66,7 @@ def fit(
     loss and gradient.
     """
     stop = min(schedule.total_steps, loop.max_steps or schedule.total_steps)
-    checkpoints = Checkpoints(run_dir / "checkpoints", loop.keep_checkpoints)
+    checkpoints = Checkpoints(run_dir / CHECKPOINTS, loop.keep_checkpoints)
     stepper = _Stepper(task, optimizer, schedule, optim, loop, world)
     first, bad_steps = _restore(checkpoints, stepper, identity, world) if resume else (0, 0)
     stepper.wrap()
@@ -86,7 +87,7 @@ def fit(
                 values |= hook(step + 1)
                 task.model.train()
             ended = time.perf_counter()
-            values |= _timing(values.pop("samples"), begun - fetched, ended - fetched)
+            values |= timing(values.pop("samples"), begun - fetched, ended - fetched)
             if log is not None:
                 log.write(step, values)
                 if (step + 1) % loop.log_every == 0 or step + 1 == stop or stopping:
@@ -95,7 +96,8 @@ def fit(
                 _warn_or_stop(step, values, offenders, bad_steps, loop.max_bad_steps, world)
             last = stopping or step + 1 == stop
             if last or (step + 1) % loop.checkpoint_every == 0:
-                if world.is_main:
+                if log is not None:
+                    log.sync()
                     checkpoints.save(step + 1, task.model, stepper.state(), identity, bad_steps)
                 result = FitResult(step + 1, step + 1 == stop, values, checkpoints.path_of(step + 1))
             if last:
@@ -162,14 +164,14 @@ class _Stepper:
 
     def _forward_backward(
         self, step: int, batch: Batch, samples: Sequence[str]
-    ) -> tuple["_Tally", list[tuple[Tensor, list[str]]]]:
+    ) -> tuple["Tally", list[tuple[Tensor, list[str]]]]:
         """Accumulate the gradient over micro-batches; return the logged sums, and each micro-batch's loss and ids."""
         world, micro_batches = self.world, self.loop.micro_batches
         counts = self.task.counts(batch)
         totals = torch.tensor(list(counts.values()), dtype=torch.float64, device=world.device)
         totals = world.sum(totals).clamp(min=1)
         shares = dict(zip(counts, (world.size / totals).float(), strict=True))  # DDP takes the mean over ranks
-        tally = _Tally(dict(zip(counts, totals, strict=True)))
+        tally = Tally(dict(zip(counts, totals, strict=True)))
         suspects = []
         dtype = AUTOCAST[self.loop.precision]
         micros = zip(
@@ -218,72 +220,14 @@ class _Stepper:
         return [name for names in everyone for name in names]
 
 
-class _Tally:
-    """What a step logs: sums, added up over micro-batches here and over ranks in one collective."""
-
-    def __init__(self, totals: Mapping[str, Tensor]) -> None:
-        self.totals = dict(totals)
-        self.weights: dict[str, float] = {}
-        self.sums: dict[str, Tensor] = {}
-
-    def add(self, name: str, value: Tensor) -> None:
-        value = value.detach().double()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-
-    def add_terms(self, terms: Mapping[str, Term]) -> None:
-        for name, term in terms.items():
-            self.weights[name] = term.weight
-            self.add(f"{name}_loss", term.loss_sum / self.totals[name])
-            for key, value in term.sums.items():
-                self.add(f"{name}_{key}", value / self.totals[name])
-            for key, value in term.histograms.items():
-                self.add(f"{name}_{key}_perplexity", value)
-
-    def reduced(self, world: World) -> dict[str, float]:
-        """Sum over ranks; `loss` is the weighted sum of the terms, a histogram is logged as its perplexity."""
-        flat = torch.cat([value.to(world.device).flatten() for value in self.sums.values()])
-        sizes = [value.numel() for value in self.sums.values()]
-        pieces = world.sum(flat).cpu().split(sizes)
-        reduced = {
-            name: float(piece) if self.sums[name].ndim == 0 else perplexity(piece)
-            for name, piece in zip(self.sums, pieces, strict=True)
-        }
-        loss = sum(weight * reduced[f"{name}_loss"] for name, weight in self.weights.items())
-        return {"loss": loss, **reduced}
-
-
-def perplexity(histogram: Tensor) -> float:
-    """Return exp of the entropy of a histogram: how many classes are in use, if they were used evenly."""
-    share = histogram / histogram.sum().clamp(min=1)
-    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
-
-
-def progress_line(done: int, stop: int, values: Mapping[str, float]) -> str:
-    """One line for a person: losses and shares of the step, rate, speed, and how much of the time went into waiting."""
-    hidden = ("lr", "grad_norm", "step_s", "data_wait_s", "data_wait_share", "samples_per_s", "skipped")
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name not in hidden)
-    skipped = "  SKIPPED" if "skipped" in values else ""
-    return (
-        f"step {done}/{stop}  {shown}  lr {values['lr']:.3g}  |g| {values['grad_norm']:.3g}  "
-        f"{values['samples_per_s']:.1f} samples/s  data wait {values['data_wait_share']:.0%}{skipped}"
-    )
-
-
-def _timing(samples: float, data_wait_s: float, step_s: float) -> dict[str, float]:
-    return {
-        "data_wait_s": data_wait_s,
-        "step_s": step_s,  # the wait included
-        "data_wait_share": data_wait_s / step_s,
-        "samples_per_s": samples / step_s,
-    }
-
-
 def _restore(checkpoints: Checkpoints, stepper: _Stepper, identity: Identity, world: World) -> tuple[int, int]:
     """Load the newest complete checkpoint; return the step to go on from and the bad steps in a row before it."""
     path = world.from_main(checkpoints.newest(_warn) if world.is_main else None)
+    if path is None and checkpoints.paths():
+        raise UserError(f"{checkpoints.folder}: none of the checkpoints is complete; start a new run in another --out")
     if path is None:
         if world.is_main:
-            _warn(f"{checkpoints.folder}: no complete checkpoint to resume from; starting at step 0")
+            _warn(f"{checkpoints.folder}: no checkpoint to resume from yet; starting at step 0")
         return 0, 0
     record, training = read_checkpoint(path, stepper.task.model, lambda saved: check_identity(path, saved, identity))
     stepper.load_state(training)

@@ -31,13 +31,17 @@ class MetricsLog:
             if isinstance(value, int | float):
                 self._tensorboard.add_scalar(name, value, step)
 
+    def sync(self) -> None:
+        """Make the lines so far survive a crash of the machine: called before a checkpoint relies on them."""
+        os.fsync(self._file.fileno())
+
     def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.fsync(self._file.fileno())
+        self.sync()
         self._file.close()
         self._tensorboard.close()
 
@@ -59,3 +63,24 @@ def _reopened(path: Path, first_step: int) -> IO[str]:
     kept = [line for line in read_metrics(path.parent) if line["step"] < first_step]
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return path.open("a")
+
+
+def progress_line(done: int, stop: int, values: Mapping[str, float]) -> str:
+    """One line for a person: losses and shares of the step, rate, speed, and how much of the time went into waiting."""
+    hidden = ("lr", "grad_norm", "step_s", "data_wait_s", "data_wait_share", "samples_per_s", "skipped")
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name not in hidden)
+    skipped = "  SKIPPED" if "skipped" in values else ""
+    return (
+        f"step {done}/{stop}  {shown}  lr {values['lr']:.3g}  |g| {values['grad_norm']:.3g}  "
+        f"{values['samples_per_s']:.1f} samples/s  data wait {values['data_wait_share']:.0%}{skipped}"
+    )
+
+
+def timing(samples: float, data_wait_s: float, step_s: float) -> dict[str, float]:
+    """Return how fast a step was, and which share of it waited for data."""
+    return {
+        "data_wait_s": data_wait_s,
+        "step_s": step_s,  # the wait included
+        "data_wait_share": data_wait_s / step_s,
+        "samples_per_s": samples / step_s,
+    }

@@ -17,6 +17,7 @@ from bevt_core.weights import save_weights
 from schemas.errors import UserError
 from schemas.recipes import BevtConfig, BlockMask, LoopConfig, PretrainRecipe, StreamConfig
 from schemas.runs import DatasetRef, RunRecord
+from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.data import StreamBatches, TokenDataset, normalise
 from trainer.distributed import World, join_world
 from trainer.initialise import start_from
@@ -120,7 +121,7 @@ def pretrain(
         check_batches(plan.orders, recipe.loop, world.size)
         torch.manual_seed(recipe.loop.seed)  # the initial weights
         model = build_model(recipe.model, tuple(recipe.streams))
-        if recipe.init is not None and not resume:
+        if recipe.init is not None and not (resume and Checkpoints(out / CHECKPOINTS, 1).paths()):
             fresh = start_from(model, recipe.init)
             if world.is_main:
                 print(f"starting from {recipe.init}; fresh: {', '.join(fresh) or 'nothing'}", flush=True)

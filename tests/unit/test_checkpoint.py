@@ -1,5 +1,7 @@
 """Checkpoints appear whole, say what they belong to, and are distrusted until their digests match."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -25,6 +27,17 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path):
     assert record.step == 7 and record.identity == {"loop.seed": 0}
     assert torch.equal(model.weight, torch.full((2, 3), 7.0))
     assert training["optimizer"]["step"] == 7
+
+
+def test_a_tensor_with_two_names_is_saved_once_and_stays_shared(tmp_path):
+    def tied():
+        model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
+        model["b"].weight = model["a"].weight
+        return model
+
+    Checkpoints(tmp_path, 1).save(1, model := tied(), {}, {})
+    read_checkpoint(tmp_path / "step-00000001", other := tied(), lambda identity: None)
+    assert torch.equal(other["b"].weight, model["a"].weight) and other["b"].weight is other["a"].weight
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -60,10 +73,13 @@ def test_a_torn_checkpoint_is_replaced_when_its_step_comes_again(tmp_path):
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
     checkpoints = saved(tmp_path, [1])
 
-    def full_disk(*args, **kwargs):
+    write_bytes = Path.write_bytes
+
+    def full_disk(path, data):
+        write_bytes(path, data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="disk is full"):
         checkpoints.save(2, nn.Linear(3, 2), {}, {})
     assert checkpoints.newest(pytest.fail) == checkpoints.path_of(1)

@@ -12,10 +12,11 @@ from torch import nn
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.distributed import World
-from trainer.loop import fit, perplexity
+from trainer.loop import fit
 from trainer.metrics import read_metrics
 from trainer.optim import build_optimizer
 from trainer.schedule import CosineSchedule
+from trainer.tally import perplexity
 from trainer.tasks import Term, split
 
 CPU = World(rank=0, size=1, device=torch.device("cpu"))
@@ -133,6 +134,15 @@ def test_a_torn_checkpoint_costs_steps_and_not_the_run(tmp_path, straight, capsy
     assert "step-00000005: skipped, training.pt is torn" in capsys.readouterr().err
 
 
+def test_no_complete_checkpoint_is_an_error_and_none_at_all_is_a_start(tmp_path, straight):
+    run(tmp_path / "new", resume=True)
+    assert losses(tmp_path / "new") == straight[1]
+    run(tmp_path / "torn", max_steps=2)
+    (tmp_path / "torn" / "checkpoints" / "step-00000002" / "checkpoint.json").unlink()
+    with pytest.raises(UserError, match="none of the checkpoints is complete"):
+        run(tmp_path / "torn", resume=True)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_writes_a_checkpoint_and_ends_the_run(tmp_path, straight, signum):
     def interrupt(done):
@@ -201,8 +211,10 @@ def test_the_log_stays_valid_json_when_a_loss_is_not_a_number(tmp_path):
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def test_bf16_trains(tmp_path):
-    run(tmp_path, precision="bf16")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains(tmp_path, precision):
+    run(tmp_path, precision=precision, max_steps=3)
+    run(tmp_path, precision=precision, resume=True)
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
 
 
