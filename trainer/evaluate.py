@@ -1,149 +1,39 @@
 """Multi-view testing: several clips and crops of every video, scores averaged; each video counted exactly once.
 
-Videos are cut into parts of PART_VIDEOS. A part's scores do not depend on which process computes it, or how many there
+Videos are cut into parts. A part's scores do not depend on which process computes it, or how many there
 are; with an output folder it is written when it is done, and a killed evaluation goes on from there.
-Legend: N videos, K clips, S crops, B = N * K * S views, T frames, H W pixels, C channels, V classes.
+Legend: N videos, B views, T frames, H W pixels, C channels, V classes.
 """
 
+import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from bevt_core.classifier import Classifier
 from bevt_core.files import clean_staging, read_record, sha256_of, write_atomic, write_record
-from bevt_core.probing import MediaError
-from bevt_core.rng import rng_for
 from bevt_core.weights import load_weights
 from schemas.classifier import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
 from schemas.errors import UserError
-from schemas.recipes import ClipSampling, EvalViews
-from trainer.augment import crop_views
+from schemas.recipes import EvalViews
 from trainer.clips import ClipSource, check_classes, check_labels
-from trainer.data import make_loader, normalise
+from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluation_tables import write_tables
+from trainer.parts import PartFiles
 from trainer.run import WEIGHTS
-from trainer.sampling import SAMPLERS, Positions, interval_in_pool
+from trainer.views import Row, ViewPlan, map_parts
 
 CARD = "classifier.json"
-PLAN, RESULT, SCORES, PARTS = "evaluation-plan.json", "evaluation.json", "scores.parquet", "parts"
-PART_VIDEOS = 32  # the unit of work and of resuming
-CHUNK_BYTES = 64 << 20  # of uint8 views that go through the model at once
+PLAN, RESULT, SCORES = "evaluation-plan.json", "evaluation.json", "scores.parquet"
+COUNTED = ("video", "label", "prediction", "rank", "error")  # what the accuracies need of a row
 TOP = 5
-
-Row = dict[str, Any]  # by SCORES_SCHEMA
-
-
-# ---- temporal dependency (paper, Table 2) ---------------------------------------------------------
-
-
-def _as_is(positions_KT: Positions, rng: np.random.Generator) -> Positions:
-    return positions_KT
-
-
-def _single_frame(positions_KT: Positions, rng: np.random.Generator) -> Positions:
-    """One frame of each clip, drawn at random, T times."""
-    clips, frames = positions_KT.shape
-    drawn = rng.integers(frames, size=clips)
-    return np.repeat(positions_KT[np.arange(clips), drawn][:, None], frames, axis=1)
-
-
-def _shuffled(positions_KT: Positions, rng: np.random.Generator) -> Positions:
-    return rng.permuted(positions_KT, axis=1)
-
-
-TEMPORAL: dict[Temporal, Callable[[Positions, np.random.Generator], Positions]] = {
-    "normal": _as_is,
-    "single-frame": _single_frame,
-    "shuffle": _shuffled,
-}
-
-
-# ---- views ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ViewPlan:
-    """Which frames and pixels of a video are looked at."""
-
-    sampling: ClipSampling
-    crop_px: int
-    views: EvalViews
-    temporal: Temporal
-    seed: int
-
-    @property
-    def views_per_video(self) -> int:
-        return self.views.clips * self.views.crops
-
-    @property
-    def videos_per_chunk(self) -> int:
-        view_bytes = self.sampling.frames * self.crop_px**2 * 3
-        return min(PART_VIDEOS, max(1, CHUNK_BYTES // (view_bytes * self.views_per_video)))
-
-    def num_parts(self, data: ClipSource) -> int:
-        return -(-len(data.items) // PART_VIDEOS)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Consecutive videos of one part."""
-
-    part: int
-    first: int
-    stop: int
-
-
-class ViewChunks(Dataset):
-    """The views of `chunks`, by their number in the list. Picklable, for the loader's workers."""
-
-    def __init__(self, source: ClipSource, plan: ViewPlan, chunks: Sequence[Chunk]) -> None:
-        self.source, self.plan, self.chunks = source, plan, list(chunks)
-        self.interval = interval_in_pool(plan.sampling, source.stride)
-
-    def __getitem__(self, at: int) -> dict[str, Any]:
-        """Return `views` uint8 (B, T, H, W, C) of the videos that could be read, and `rows`, one per video."""
-        views, rows = [], []
-        for index in range(self.chunks[at].first, self.chunks[at].stop):
-            item = self.source.items[index]
-            row: Row = {"video": item.source, "label": item.label, "error": None}
-            try:
-                views.append(self._views(index))
-            except MediaError as error:
-                row["error"] = str(error)
-            rows.append(row)
-        return {"part": self.chunks[at].part, "views": torch.cat(views) if views else None, "rows": rows}
-
-    def _views(self, index: int) -> Tensor:
-        """All views of one video, clips outermost: uint8 (K * S, T, H, W, C)."""
-        plan = self.plan
-
-        def choose(num_frames: int) -> NDArray[np.int64]:
-            sampling = plan.sampling
-            positions_KT = SAMPLERS[sampling.kind].test(num_frames, sampling.frames, self.interval, plan.views.clips)
-            rng = rng_for("temporal", plan.seed, self.source.items[index].source)
-            return TEMPORAL[plan.temporal](positions_KT, rng).flatten()
-
-        frames_HWC = self.source.read(index, choose)
-        clips_KTHWC = torch.from_numpy(np.stack(frames_HWC)).unflatten(0, (plan.views.clips, -1))
-        views = plan.views
-        return torch.cat([crop_views(clip, views.short_side_px, plan.crop_px, views.crops) for clip in clips_KTHWC])
-
-
-# ---- testing --------------------------------------------------------------------------------------
 
 
 def evaluate(
@@ -179,7 +69,7 @@ def evaluate(
         result = run_views(model, data, plan, world, num_workers=num_workers, out=out)
         result |= {"temporal": temporal, "seed": seed, "seconds": round(time.monotonic() - begun, 2)}
         if out is not None and world.is_main:
-            _merge_parts(out)
+            PartFiles(out / SCORES, SCORES_SCHEMA).merge()
             result["calibration_error"] = write_tables(out / SCORES, data.classes, out)
             write_atomic(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
         world.barrier()
@@ -199,22 +89,21 @@ def run_views(
 
     With `out`, parts that lie there are not computed again. The model is left in evaluation mode.
     """
-    num_parts = plan.num_parts(data)
-    done = {part for part in range(num_parts) if out is not None and _part_path(out, part).is_file()}
+    files = None if out is None else PartFiles(out / SCORES, SCORES_SCHEMA)
+    done = set() if files is None else files.done()
     world.barrier()  # every rank has looked before any writes
-    todo = [part for part in range(num_parts) if part not in done]
+    todo = [part for part in range(plan.num_parts(data)) if part not in done]
     mine = todo[world.rank :: world.size]
-    model.eval()
+    work = functools.partial(score, model.eval())
     rows: list[Row] = []
-    for part, part_rows in score_parts(model, data, plan, mine, world.device, num_workers):
-        if out is not None:
-            _write_part(_part_path(out, part), part_rows)
-        rows += [{key: row[key] for key in ("video", "label", "prediction", "rank", "error")} for row in part_rows]
+    for part, scored in map_parts(work, data, plan, mine, device=world.device, num_workers=num_workers):
+        part_rows = [ranked(row) for row in scored]
+        if files is not None:
+            files.write(part, part_rows)
+        rows += [{key: row[key] for key in COUNTED} for row in part_rows]
     everyone = [row for rows_of_rank in world.gather(rows) for row in rows_of_rank]
-    for part in sorted(done):
-        assert out is not None
-        columns = ["video", "label", "prediction", "rank", "error"]
-        everyone += pq.read_table(_part_path(out, part), columns=columns).to_pylist()
+    if files is not None:
+        everyone += [row for part in sorted(done) for row in files.read(part, COUNTED)]
     return {**accuracies(everyone, len(data.classes)), "views": f"{plan.views.clips}x{plan.views.crops}"}
 
 
@@ -267,49 +156,20 @@ def read_card(weights: Path) -> ClassifierCard:
     return card
 
 
-@torch.no_grad()  # inference mode would leave its mark on tensors that the model caches for training
-def score_parts(
-    model: nn.Module, data: ClipSource, plan: ViewPlan, parts: Sequence[int], device: torch.device, num_workers: int
-) -> Iterator[tuple[int, list[Row]]]:
-    """Yield (part, rows) of each part, in order; rows have the columns of SCORES_SCHEMA."""
-    step, total = plan.videos_per_chunk, len(data.items)
-    chunks = [
-        Chunk(part, first, min(first + step, (part + 1) * PART_VIDEOS, total))
-        for part in parts
-        for first in range(part * PART_VIDEOS, min((part + 1) * PART_VIDEOS, total), step)
-    ]
-    dataset = ViewChunks(data, plan, chunks)
-    loader = make_loader(dataset, 0, len(chunks), num_workers=num_workers, pin_memory=device.type == "cuda")
-    for part, batches in groupby(loader, key=lambda batch: batch["part"]):
-        rows: list[Row] = []
-        for batch in batches:
-            rows += _score(model, batch["views"], batch["rows"], plan.views_per_video, device)
-        yield part, rows
+def score(model: nn.Module, views_BTHWC: Tensor, num_videos: int) -> list[Row]:
+    """Return the softmax scores of each video, mean over its views."""
+    logits_BV = model(normalise(views_BTHWC))
+    scores_NV = logits_BV.float().softmax(dim=1).unflatten(0, (num_videos, -1)).mean(dim=1).cpu().numpy()
+    return [{"scores": scores_V} for scores_V in scores_NV]
 
 
-def _score(
-    model: nn.Module, views_BTHWC: Tensor | None, rows: Sequence[Row], views_per_video: int, device: torch.device
-) -> list[Row]:
-    """Add prediction, rank of the true class, and scores to the rows of videos that could be read."""
-    empty = {"prediction": None, "rank": None, "scores": None}
-    if views_BTHWC is None:
-        return [{**row, **empty} for row in rows]
-    logits_BV = model(normalise(views_BTHWC.to(device, non_blocking=True)))
-    scores_NV = logits_BV.float().softmax(dim=1).unflatten(0, (-1, views_per_video)).mean(dim=1).cpu().numpy()
-    scored, good = [], iter(scores_NV)
-    for row in rows:
-        if row["error"] is not None:
-            scored.append({**row, **empty})
-            continue
-        scores_V = next(good)
-        best_first_V = np.argsort(-scores_V, kind="stable")
-        at = np.flatnonzero(best_first_V == row["label"])
-        rank = int(at[0]) if len(at) else None  # of a video without a label
-        scored.append({**row, "prediction": int(best_first_V[0]), "rank": rank, "scores": scores_V})
-    return scored
-
-
-# ---- files ----------------------------------------------------------------------------------------
+def ranked(row: Row) -> Row:
+    """Add the prediction and how many classes come before the true one; None where there is nothing to say."""
+    if row["error"] is not None:
+        return {**row, "prediction": None, "rank": None, "scores": None}
+    best_first_V = np.argsort(-row["scores"], kind="stable")
+    at = np.flatnonzero(best_first_V == row["label"])
+    return {**row, "prediction": int(best_first_V[0]), "rank": int(at[0]) if len(at) else None}
 
 
 def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool:
@@ -333,31 +193,8 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool
         old, new = then.model_dump(), now.model_dump()
         changed = "; ".join(f"{key}: {old[key]} there, {new[key]} now" for key in old if old[key] != new[key])
         raise UserError(f"{out} holds another evaluation ({changed}); give another --out")
-    clean_staging(out / PARTS)
+    clean_staging(out)
     if (out / RESULT).is_file():
         print(f"{out}: done already", file=sys.stderr)
         return True
     return False
-
-
-def _part_path(out: Path, part: int) -> Path:
-    return out / PARTS / f"part-{part:05d}.parquet"
-
-
-def _write_part(path: Path, rows: Sequence[Row]) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCORES_SCHEMA), sink, compression="zstd")
-    write_atomic(path, sink.getvalue().to_pybytes())
-
-
-def _merge_parts(out: Path) -> None:
-    """Put the parts together as `scores.parquet`, one row group each, and remove them."""
-    parts = sorted((out / PARTS).glob("part-*.parquet"))
-    staged = out / f".{SCORES}.tmp"
-    with pq.ParquetWriter(staged, SCORES_SCHEMA, compression="zstd") as writer:
-        for part in parts:
-            writer.write_table(pq.read_table(part))
-    staged.replace(out / SCORES)
-    for part in parts:
-        part.unlink()
-    (out / PARTS).rmdir()

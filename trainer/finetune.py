@@ -35,7 +35,7 @@ from trainer.average import WithAverage
 from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import StreamBatches, normalise
 from trainer.distributed import World, join_world
-from trainer.evaluate import CARD, ViewPlan, run_views
+from trainer.evaluate import CARD, run_views
 from trainer.loop import fit
 from trainer.optim import LrShare, build_optimizer, layer_decay_share
 from trainer.order import StreamOrder
@@ -43,6 +43,7 @@ from trainer.run import WEIGHTS, identity_of, open_run, resume_command
 from trainer.sampling import SAMPLERS, interval_in_pool
 from trainer.schedule import schedule_of
 from trainer.tasks import Batch, Term
+from trainer.views import ViewPlan
 
 TERM = "class"
 UNREADABLE = -1  # the label of a clip that could not be read: it counts for nothing

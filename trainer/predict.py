@@ -1,5 +1,6 @@
 """Class names with scores for files, folders and globs; a file that cannot be read does not stop the rest."""
 
+import functools
 import glob
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from schemas.errors import UserError
 from schemas.frames import SourceItem
 from trainer.clips import FileClips
 from trainer.distributed import join_world
-from trainer.evaluate import ViewPlan, chosen_views, read_card, score_parts, weights_of
+from trainer.evaluate import chosen_views, read_card, score, weights_of
+from trainer.views import ViewPlan, map_parts
 
 
 def predict(
@@ -37,7 +39,9 @@ def predict(
         model = load_weights(path)
         assert isinstance(model, Classifier)
         model.to(world.device).eval()
-        for _, rows in score_parts(model, data, plan, range(plan.num_parts(data)), world.device, num_workers):
+        parts = range(plan.num_parts(data))
+        work = functools.partial(score, model)
+        for _, rows in map_parts(work, data, plan, parts, device=world.device, num_workers=num_workers):
             for row in rows:
                 if row["error"] is not None:
                     predictions.append({"video": row["video"], "error": row["error"]})

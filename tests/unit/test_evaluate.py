@@ -20,11 +20,13 @@ from schemas.recipes import ClipSampling, EvalViews
 from tests.builders import make_token_set
 from tests.media import moving_frames, write_image, write_video
 from trainer import evaluate as module
+from trainer import views
 from trainer.clips import ClipSource, FileClips, StoreClips
-from trainer.evaluate import TEMPORAL, ViewChunks, ViewPlan, accuracies, evaluate
+from trainer.evaluate import accuracies, evaluate
 from trainer.evaluation_tables import add_to_bins, calibration_error
 from trainer.launch import launch
 from trainer.predict import predict
+from trainer.views import TEMPORAL, ViewChunks, ViewPlan
 
 SIZES = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2), "window": (2, 2, 2), "patch": (2, 8, 8)}
 CARD = ClassifierCard(
@@ -55,7 +57,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluate_in_parts(part_videos: int, *args: object, **kwargs: object) -> dict:
     """`evaluate` with parts so small that every process gets some. Top-level, so that it can be launched."""
-    module.PART_VIDEOS = part_videos
+    views.PART_VIDEOS = part_videos
     return evaluate(*args, **kwargs)  # type: ignore[arg-type]
 
 
@@ -76,9 +78,9 @@ def test_seven_videos_on_four_processes_count_once(store: StoreClips, checkpoint
 def test_a_stopped_evaluation_goes_on(
     store: StoreClips, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PART_VIDEOS", 2)
+    monkeypatch.setattr(views, "PART_VIDEOS", 2)
     whole = evaluate(checkpoint, store, out=tmp_path / "whole")
-    score, scored = module._score, []
+    score, scored = module.score, []
 
     def fail_later(*args: object) -> list:
         scored.append(1)
@@ -86,7 +88,7 @@ def test_a_stopped_evaluation_goes_on(
             raise KeyboardInterrupt
         return score(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_score", fail_later)
+    monkeypatch.setattr(module, "score", fail_later)
     with pytest.raises(KeyboardInterrupt):
         evaluate(checkpoint, store, out=tmp_path / "cut")
     assert not (tmp_path / "cut" / "evaluation.json").exists()
@@ -161,7 +163,7 @@ def test_a_pretraining_run_has_no_head(store: StoreClips, tmp_path: Path) -> Non
 
 def views_of(source: ClipSource, temporal: Temporal, seed: int = 0) -> torch.Tensor:
     plan = ViewPlan(CARD.sampling, 32, EvalViews(clips=2, crops=1, short_side_px=32), temporal, seed)
-    return ViewChunks(source, plan, [module.Chunk(0, 0, 3)])[0]["views"]
+    return ViewChunks(source, plan, [views.Chunk(0, 0, 3)])[0]["views"]
 
 
 def test_single_frame_and_shuffle_keep_frames_but_not_time(store: StoreClips) -> None:

@@ -1,0 +1,160 @@
+"""Testing looks at several clips and crops of every video, in parts that no process or batch size can change.
+
+Legend: N videos, K clips, S crops, B = N * K * S views, T frames, H W pixels, C channels.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bevt_core.probing import MediaError
+from bevt_core.rng import rng_for
+from schemas.classifier import Temporal
+from schemas.recipes import ClipSampling, EvalViews
+from trainer.augment import crop_views
+from trainer.clips import ClipSource
+from trainer.data import make_loader
+from trainer.sampling import SAMPLERS, Positions, interval_in_pool
+
+PART_VIDEOS = 32  # the unit of work and of resuming
+CHUNK_BYTES = 64 << 20  # of uint8 views that go through the model at once
+
+Row = dict[str, Any]  # what is known of a video, by column
+Work = Callable[[Tensor, int], list[Row]]  # views uint8 (N * K * S, T, H, W, C), N -> new columns of the N videos
+
+
+# ---- temporal dependency (paper, Table 2) ---------------------------------------------------------
+
+
+def _as_is(positions_KT: Positions, rng: np.random.Generator) -> Positions:
+    return positions_KT
+
+
+def _single_frame(positions_KT: Positions, rng: np.random.Generator) -> Positions:
+    """One frame of each clip, drawn at random, T times."""
+    clips, frames = positions_KT.shape
+    drawn = rng.integers(frames, size=clips)
+    return np.repeat(positions_KT[np.arange(clips), drawn][:, None], frames, axis=1)
+
+
+def _shuffled(positions_KT: Positions, rng: np.random.Generator) -> Positions:
+    return rng.permuted(positions_KT, axis=1)
+
+
+TEMPORAL: dict[Temporal, Callable[[Positions, np.random.Generator], Positions]] = {
+    "normal": _as_is,
+    "single-frame": _single_frame,
+    "shuffle": _shuffled,
+}
+
+
+# ---- views ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Which frames and pixels of a video are looked at."""
+
+    sampling: ClipSampling
+    crop_px: int
+    views: EvalViews
+    temporal: Temporal
+    seed: int
+
+    @property
+    def views_per_video(self) -> int:
+        return self.views.clips * self.views.crops
+
+    @property
+    def videos_per_chunk(self) -> int:
+        view_bytes = self.sampling.frames * self.crop_px**2 * 3
+        return min(PART_VIDEOS, max(1, CHUNK_BYTES // (view_bytes * self.views_per_video)))
+
+    def num_parts(self, data: ClipSource) -> int:
+        return -(-len(data.items) // PART_VIDEOS)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive videos of one part."""
+
+    part: int
+    first: int
+    stop: int
+
+
+class ViewChunks(Dataset):
+    """The views of `chunks`, by their number in the list. Picklable, for the loader's workers."""
+
+    def __init__(self, source: ClipSource, plan: ViewPlan, chunks: Sequence[Chunk]) -> None:
+        self.source, self.plan, self.chunks = source, plan, list(chunks)
+        self.interval = interval_in_pool(plan.sampling, source.stride)
+
+    def __getitem__(self, at: int) -> dict[str, Any]:
+        """Return `views` uint8 (B, T, H, W, C) of the videos that could be read, and `rows`, one per video."""
+        views, rows = [], []
+        for index in range(self.chunks[at].first, self.chunks[at].stop):
+            item = self.source.items[index]
+            row: Row = {"video": item.source, "label": item.label, "error": None}
+            try:
+                views.append(self._views(index))
+            except MediaError as error:
+                row["error"] = str(error)
+            rows.append(row)
+        return {"part": self.chunks[at].part, "views": torch.cat(views) if views else None, "rows": rows}
+
+    def _views(self, index: int) -> Tensor:
+        """All views of one video, clips outermost: uint8 (K * S, T, H, W, C)."""
+        plan = self.plan
+
+        def choose(num_frames: int) -> NDArray[np.int64]:
+            sampling = plan.sampling
+            positions_KT = SAMPLERS[sampling.kind].test(num_frames, sampling.frames, self.interval, plan.views.clips)
+            rng = rng_for("temporal", plan.seed, self.source.items[index].source)
+            return TEMPORAL[plan.temporal](positions_KT, rng).flatten()
+
+        frames_HWC = self.source.read(index, choose)
+        clips_KTHWC = torch.from_numpy(np.stack(frames_HWC)).unflatten(0, (plan.views.clips, -1))
+        views = plan.views
+        return torch.cat([crop_views(clip, views.short_side_px, plan.crop_px, views.crops) for clip in clips_KTHWC])
+
+
+# ---- parts ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()  # inference mode would leave its mark on tensors that the model caches for training
+def map_parts(
+    work: Work,
+    data: ClipSource,
+    plan: ViewPlan,
+    parts: Sequence[int],
+    *,
+    device: torch.device,
+    num_workers: int,
+) -> Iterator[tuple[int, list[Row]]]:
+    """Yield (part, rows) of each part, in order: `video`, `label`, `error`, and what `work` adds where it is None."""
+    step, total = plan.videos_per_chunk, len(data.items)
+    chunks = [
+        Chunk(part, first, min(first + step, (part + 1) * PART_VIDEOS, total))
+        for part in parts
+        for first in range(part * PART_VIDEOS, min((part + 1) * PART_VIDEOS, total), step)
+    ]
+    dataset = ViewChunks(data, plan, chunks)
+    loader = make_loader(dataset, 0, len(chunks), num_workers=num_workers, pin_memory=device.type == "cuda")
+    for part, batches in groupby(loader, key=lambda batch: batch["part"]):
+        rows: list[Row] = []
+        for batch in batches:
+            good = [row for row in batch["rows"] if row["error"] is None]
+            if good:
+                columns = work(batch["views"].to(device, non_blocking=True), len(good))
+                for row, more in zip(good, columns, strict=True):
+                    row.update(more)
+            rows += batch["rows"]
+        yield part, rows
