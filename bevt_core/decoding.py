@@ -17,7 +17,7 @@ import PIL
 from PIL import Image, ImageOps
 
 from bevt_core.probing import MAX_PIXELS, MediaError, VideoInfo, one_line, open_video, probe
-from schemas.frames import PoolSpec
+from schemas.frames import DamagePolicy, PoolSpec
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 VIDEO_SUFFIXES = frozenset(
@@ -26,7 +26,8 @@ VIDEO_SUFFIXES = frozenset(
 DECORD_CONTAINERS = frozenset({"mov", "matroska"})
 DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4"})
 FRAME_FOLDER_RATE = 12.0  # frames per second of Something-Something-V2, the data set that comes as frame folders
-CHUNK_FRAMES = 16  # frames that decord hands over at a time: bounds the memory at 8K to half a gigabyte or so
+CHUNK_FRAMES = 16  # that decord hands over at a time
+CHUNK_PIXELS = 64_000_000  # at most: 192 MB
 
 Frame = np.ndarray  # HWC uint8
 Kept = TypeVar("Kept")
@@ -49,21 +50,35 @@ class _Disagreement(Exception):
     """decord and the packets tell different stories about a file."""
 
 
-def decode_frames(path: Path, choose: Choose, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
+def decode_frames(
+    path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy = "unchecked"
+) -> Decoded[Kept]:
     """Decode the frames `choose(num_frames)` of a video, in increasing order, and pass each HWC uint8 frame to `keep`.
 
-    One frame is held at a time unless `keep` holds it. Raises MediaError for what cannot be decoded.
+    Few frames are held at a time unless `keep` holds them. Raises MediaError for what cannot be decoded, and for chosen
+    frames that are damaged where `damaged` is "reject"; with "keep" they are counted in the warnings.
     """
+    decoded, damaged_frames = _decode(path, choose, keep, damaged)
+    if damaged_frames and damaged == "reject":
+        what = f"{damaged_frames} of the {len(decoded.frames)} chosen frames are damaged"
+        raise MediaError("decode", "damaged-frames", what)
+    return decoded
+
+
+def _decode(
+    path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy
+) -> tuple[Decoded[Kept], int]:
+    """Also how many of the frames are damaged, as far as it is known."""
     info = probe(path)
     notes = []
     if info.sample_aspect not in (0, 1):
         notes.append(f"sample aspect ratio {info.sample_aspect} not applied")
     if info.packets_are_exact and info.num_frames:
         indices = np.asarray(choose(info.num_frames), dtype=np.int64)
-        unfit = decord_unfit(info)
+        unfit = decord_unfit(info) if damaged == "unchecked" else "it cannot see damage"
         if unfit is None:
             try:
-                return _read_decord(info, indices, keep, notes)
+                return _read_decord(info, indices, keep, notes), 0
             except _Disagreement as error:
                 unfit = str(error)
         try:
@@ -98,10 +113,10 @@ def decord_unfit(info: VideoInfo) -> str | None:
 
 
 def pool_indices(num_frames: int, pool: PoolSpec, rng: np.random.Generator) -> np.ndarray:
-    """Indices (int64, increasing) of the frames to keep: every `stride`-th from a phase, at most `max_frames`."""
+    """Indices (int64, increasing) of the frames to keep: every `stride`-th from a phase, thinned or not."""
     phase = int(rng.integers(min(pool.stride, num_frames))) if pool.phase == "random" else 0
     indices = np.arange(phase, num_frames, pool.stride, dtype=np.int64)
-    if len(indices) > pool.max_frames:
+    if len(indices) > pool.max_frames and pool.long == "thin":
         indices = indices[np.linspace(0, len(indices) - 1, pool.max_frames).round().astype(np.int64)]
     return indices
 
@@ -174,15 +189,18 @@ def _read_decord(
         if np.abs(stamps_s - times_s).max() > 1e-3:
             raise _Disagreement("its time stamps are not those of the packets")
         kept = []
-        for start in range(0, len(indices), CHUNK_FRAMES):
-            chunk_THWC = reader.get_batch(indices[start : start + CHUNK_FRAMES].tolist()).asnumpy()
+        chunk = max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (info.width * info.height)))
+        for start in range(0, len(indices), chunk):
+            chunk_THWC = reader.get_batch(indices[start : start + chunk].tolist()).asnumpy()
             kept += [keep(frame_HWC) for frame_HWC in chunk_THWC]
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         raise _Disagreement(f"decord failed: {one_line(error)}") from None
     return Decoded(kept, indices.tolist(), times_s.tolist(), "decord", decord.__version__, notes)
 
 
-def _read_pyav(info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]) -> Decoded[Kept]:
+def _read_pyav(
+    info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]
+) -> tuple[Decoded[Kept], int]:
     """One pass over the packets that the chosen frames depend on. _Disagreement when a promised frame never comes."""
     chosen_pts = info.shown_pts[indices]
     wanted = set(chosen_pts.tolist())
@@ -224,7 +242,7 @@ def _read_pyav(info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kep
         notes = [*notes, f"{corrupt} of {len(kept)} frames are damaged"]
     frames_in_order = [kept[pts] for pts in chosen_pts.tolist()]
     times_s = info.times_s[indices].tolist()
-    return Decoded(frames_in_order, indices.tolist(), times_s, "pyav", av.__version__, notes)
+    return Decoded(frames_in_order, indices.tolist(), times_s, "pyav", av.__version__, notes), corrupt
 
 
 def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> np.ndarray:
@@ -264,7 +282,7 @@ def _read_in_output_order(
     counted_pts: list[int | None],
     keep: Callable[[Frame], Kept],
     notes: list[str],
-) -> Decoded[Kept]:
+) -> tuple[Decoded[Kept], int]:
     """A plain sequential decode that keeps the frames at the given positions."""
     wanted = set(indices.tolist())
     kept, times_s, corrupt = [], [], 0
@@ -284,7 +302,7 @@ def _read_in_output_order(
         notes = [*notes, "times from the frame rate, the file has none"]
     if corrupt:
         notes = [*notes, f"{corrupt} of {len(kept)} frames are damaged"]
-    return Decoded(kept, indices.tolist(), times_s, "pyav", av.__version__, notes)
+    return Decoded(kept, indices.tolist(), times_s, "pyav", av.__version__, notes), corrupt
 
 
 def _upright(frame: av.VideoFrame) -> Frame:

@@ -133,3 +133,32 @@ def one_line(error: BaseException) -> str:
     """An error as one line of at most 300 characters, without paths and logs: equal on every machine."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(f"{type(error).__name__}: {text}".split())[:300]
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a file's header says; nothing is decoded, and of a video only the header is read."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    seconds: float | None  # None: the header does not say, or it is a picture
+    frames: int | None  # of a video: counted by the header, or its duration times its rate
+
+
+def glance(path: Path) -> Glance:
+    """Read the header of a video. Raises MediaError."""
+    with open_video(path) as container:
+        stream = container.streams.best("video")
+        context = stream.codec_context
+        if context is None or not context.width or not context.height:
+            raise MediaError("open", "unknown-codec", "no decoder for its video stream")
+        seconds = None
+        if stream.duration and stream.time_base:
+            seconds = float(stream.duration * stream.time_base)
+        elif container.duration:
+            seconds = container.duration / av.time_base
+        rate = stream.average_rate or stream.guessed_rate
+        frames = stream.frames or (round(seconds * float(rate)) if seconds and rate else None)
+        return Glance(container.format.name.split(",")[0], context.name, context.width, context.height, seconds, frames)

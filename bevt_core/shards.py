@@ -58,6 +58,11 @@ class FrameSample:
     decoder: str
     decoder_version: str
     warnings: list[str]
+    piece: int | None = None  # of a source that is cut into several samples
+
+    @property
+    def sample_id(self) -> str:
+        return self.source if self.piece is None else f"{self.source}#{self.piece:04d}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def write_frame_part(
         names = sorted(str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file())
         commit = FramePartCommit(
             part=part,
-            num_sources=len(samples) + len(rejected),
+            num_sources=len({sample.source for sample in samples}) + len(rejected),
             num_samples=len(samples),
             num_frames=len(jpegs),
             num_rejected=len(rejected),
@@ -194,7 +199,7 @@ def _index_table(samples: Sequence[FrameSample]) -> pa.Table:
     starts = np.cumsum([0] + [len(sample.jpegs) for sample in samples])
     rows = [
         {
-            "sample_id": sample.source,
+            "sample_id": sample.sample_id,
             "source": sample.source,
             "label": sample.label,
             "num_frames": len(sample.jpegs),

@@ -1,5 +1,6 @@
 """One part of the frame store: decode its sources, in a child process, and commit it."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,17 +27,17 @@ def make_frame_part(
     rejected: list[Rejected] = []
     for item in items:
         outcome = read_source(root, item, plan.pool, plan.seed, limit_s, attempts)
-        if isinstance(outcome, FrameSample):
-            samples.append(outcome)
-        else:
+        if isinstance(outcome, Rejected):
             rejected.append(outcome)
+        else:
+            samples.extend(outcome)
     commit = write_frame_part(frames_dir, part, samples, rejected, plan)
     return commit, time.perf_counter() - started
 
 
 def read_source(
     root: Path, item: SourceItem, pool: PoolSpec, seed: int, limit_s: float, attempts: int
-) -> FrameSample | Rejected:
+) -> list[FrameSample] | Rejected:
     """`load_source` in the child process. A time-out or a crash is tried again, what the file itself says is final."""
     decode = _isolated_loader()
     for attempt in range(1, attempts + 1):
@@ -51,8 +52,11 @@ def read_source(
     return last
 
 
-def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> FrameSample:
-    """Decode the pool of one source, scale it and encode it as JPEG. Raises MediaError."""
+def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list[FrameSample]:
+    """Decode the pool of one source, scale it, encode it as JPEG: one sample, or several of a long one that is cut.
+
+    Raises MediaError.
+    """
     path = root / item.source
     sizes: set[tuple[int, int]] = set()
 
@@ -71,7 +75,7 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> Fram
         elif path.is_dir():
             decoded = decode_frame_folder(path, choose, keep)
         else:
-            decoded = decode_frames(path, choose, keep)
+            decoded = decode_frames(path, choose, keep, pool.damaged)
     except MediaError:
         raise
     except MemoryError:
@@ -81,18 +85,25 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> Fram
     if len(sizes) != 1:
         raise MediaError("decode", "size-changes", f"frames of {len(sizes)} sizes: {sorted(sizes)[:4]}")
     height, width = sizes.pop()
-    return FrameSample(
-        source=item.source,
-        label=item.label,
-        jpegs=decoded.frames,
-        frame_indices=decoded.frame_indices,
-        times_s=decoded.times_s,
-        height=height,
-        width=width,
-        decoder=decoded.decoder,
-        decoder_version=decoded.decoder_version,
-        warnings=decoded.warnings,
-    )
+    count = len(decoded.frames)
+    pieces = -(-count // pool.max_frames)
+    bounds = [count * piece // pieces for piece in range(pieces + 1)]
+    return [
+        FrameSample(
+            source=item.source,
+            label=item.label,
+            jpegs=decoded.frames[start:end],
+            frame_indices=decoded.frame_indices[start:end],
+            times_s=decoded.times_s[start:end],
+            height=height,
+            width=width,
+            decoder=decoded.decoder,
+            decoder_version=decoded.decoder_version,
+            warnings=decoded.warnings,
+            piece=piece if pieces > 1 else None,
+        )
+        for piece, (start, end) in enumerate(itertools.pairwise(bounds))
+    ]
 
 
 def _isolated_loader() -> IsolatedFunction:

@@ -111,7 +111,8 @@ def tokenize(
     manifest = _finish(frames_dir, tokens_dir, plan, token_plan)
     summary = {
         "sources": manifest.num_sources,
-        "indexed": manifest.num_samples,
+        "indexed": manifest.num_sources - sum(manifest.rejected.values()),
+        "samples": manifest.num_samples,
         "rejected": sum(manifest.rejected.values()),
         "rejected_by_reason": manifest.rejected,
         "parts": plan.num_parts,

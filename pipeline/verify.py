@@ -91,7 +91,7 @@ def broken_parts(dataset_dir: Path) -> Iterator[Path]:
 
 def _verify_frames(frames_dir: Path, problems: list[Problem]) -> tuple[dict[str, int], list[FramePartCommit]]:
     """Counts, and the commits of the parts that have one."""
-    counts = {"sources": 0, "indexed": 0, "rejected": 0, "parts": 0}
+    counts = {"sources": 0, "indexed": 0, "rejected": 0, "samples": 0, "parts": 0}
     commits: list[FramePartCommit] = []
     plan = _read(read_plan, frames_dir, frames_dir / "plan.json", problems)
     if plan is None:
@@ -110,7 +110,8 @@ def _verify_frames(frames_dir: Path, problems: list[Problem]) -> tuple[dict[str,
         commit = _verify_frame_part(frames_dir, part, plan, planned[span], problems)
         if commit is not None:
             commits.append(commit)
-            counts["indexed"] += commit.num_samples
+            counts["indexed"] += commit.num_sources - commit.num_rejected
+            counts["samples"] += commit.num_samples
             counts["rejected"] += commit.num_rejected
             counts["parts"] += 1
     manifest = _read(
@@ -121,7 +122,7 @@ def _verify_frames(frames_dir: Path, problems: list[Problem]) -> tuple[dict[str,
     )
     if manifest is not None:
         said = (manifest.num_samples, sum(manifest.rejected.values()), manifest.parts_digest, manifest.plan_digest)
-        found = (counts["indexed"], counts["rejected"], parts_digest(commits), plan.digest())
+        found = (counts["samples"], counts["rejected"], parts_digest(commits), plan.digest())
         if said != found:
             problems.append(Problem(str(frames_dir / "dataset.json"), f"says {said}, the parts are {found}", RERUN))
     return counts, commits
@@ -161,7 +162,7 @@ def _verify_frame_part(
     if not index.schema.equals(INDEX_SCHEMA) or not rejected.schema.equals(REJECTED_SCHEMA):
         wrong(folder, "the columns are not those of this format version")
         return commit
-    ended = index["source"].to_pylist() + rejected["source"].to_pylist()
+    ended = [*dict.fromkeys(index["source"].to_pylist()), *rejected["source"].to_pylist()]
     if sorted(ended) != sorted(planned):
         wrong(folder, f"{len(ended)} sources in index and rejected, the plan has {len(planned)} others")
     counts = (len(index), len(rejected), sum(index["num_frames"].to_pylist()))

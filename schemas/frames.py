@@ -8,6 +8,7 @@ from pydantic import Field
 from schemas.base import FORMAT_VERSION, Record
 
 MediaKind = Literal["video", "image"]
+DamagePolicy = Literal["unchecked", "keep", "reject"]  # decord cannot see damage: the last two read with PyAV
 Stage = Literal["open", "decode", "encode", "time-out", "crash"]
 
 
@@ -24,9 +25,11 @@ class PoolSpec(Record):
 
     stride: int = Field(default=8, ge=1)  # the original samples 16 frames at interval 8
     phase: Literal["random", "zero"] = "random"
-    max_frames: int = Field(default=256, ge=1)  # a longer pool is thinned evenly to this many
+    max_frames: int = Field(default=256, ge=1)  # of a sample
+    long: Literal["thin", "cut"] = "thin"  # a longer pool is thinned evenly, or cut into several samples
     short_side_px: int = Field(default=256, ge=16)  # larger frames are scaled down to it, smaller ones are kept
     jpeg_quality: int = Field(default=90, ge=1, le=100)
+    damaged: DamagePolicy = "unchecked"  # what becomes of a source with damaged frames in its pool
 
 
 class FrameStoreManifest(Record):

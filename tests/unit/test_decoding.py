@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bevt_core.decoding import all_frames, decode_image, pool_indices
+from bevt_core.decoding import Decoded, all_frames, decode_frames, decode_image, pool_indices
 from bevt_core.probing import MediaError, probe
 from bevt_core.rng import rng_for
 from schemas.frames import PoolSpec
@@ -36,6 +36,10 @@ def test_chosen_frames_are_the_frames_at_their_times(
     decoded = all_frames(path, range(3, 60, stride))
     assert decoded.decoder == decoder
     assert decoded.frame_indices == list(range(3, len(truth), stride))
+    assert_frames(decoded, truth)
+
+
+def assert_frames(decoded: Decoded[np.ndarray], truth: list[tuple[float, np.ndarray]]) -> None:
     for index, time_s, frame_HWC in zip(decoded.frame_indices, decoded.times_s, decoded.frames, strict=True):
         assert time_s == pytest.approx(truth[index][0], abs=1e-6)
         np.testing.assert_array_equal(frame_HWC, truth[index][1])
@@ -47,9 +51,7 @@ def test_variable_frame_rate(tmp_path: Path) -> None:
     truth = decode_all(path)
     decoded = all_frames(path, range(0, 40, 3))
     assert decoded.times_s == pytest.approx([truth[i][0] for i in decoded.frame_indices])
-    assert all(
-        np.array_equal(frame, truth[i][1]) for i, frame in zip(decoded.frame_indices, decoded.frames, strict=True)
-    )
+    assert_frames(decoded, truth)
 
 
 def test_real_files_agree_with_a_sequential_decode(shared_data: Path) -> None:
@@ -78,7 +80,7 @@ def test_rotation_is_applied_by_both_decoders(shared_data: Path) -> None:
 
     path = shared_data / "odd" / "torchcodec__nasa_13013_rotated.mp4"
     by_decord = all_frames(path, [0, 8])
-    by_pyav = _read_pyav(probe(path), np.array([0, 8]), lambda frame: frame, [])
+    by_pyav, _ = _read_pyav(probe(path), np.array([0, 8]), lambda frame: frame, [])
     assert (by_decord.decoder, by_decord.frames[0].shape) == ("decord", (480, 270, 3))
     for one, other in zip(by_decord.frames, by_pyav.frames, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -156,3 +158,60 @@ def test_pool_indices(num_frames: int) -> None:
 def test_the_phase_differs_between_sources() -> None:
     pool = PoolSpec(stride=8)
     assert len({int(pool_indices(100, pool, rng_for("pool", 0, name))[0]) for name in "abcdefghijklmnopqrst"}) > 4
+
+
+def flip_bytes(path: Path, count: int) -> None:
+    """Damage the middle of a file, sparing the header."""
+    data = bytearray(path.read_bytes())
+    for at in np.random.default_rng(0).integers(len(data) // 3, 9 * len(data) // 10, count):
+        data[at] ^= 255
+    path.write_bytes(data)
+
+
+def test_damaged_frames_by_policy(tmp_path: Path) -> None:
+    options = {"g": "30", "movflags": "faststart"}
+    path = write_video(tmp_path / "x.mkv", moving_frames(90, 120, 160), options=options)
+    clean = decode_frames(path, lambda n: range(0, n, 3), lambda frame: frame, "reject")
+    assert (clean.decoder, clean.warnings) == ("pyav", ["not decord: it cannot see damage"])
+    flip_bytes(path, 40)
+    with pytest.raises(MediaError) as error:
+        decode_frames(path, lambda n: range(0, n, 3), lambda frame: None, "reject")
+    assert error.value.reason in {"damaged-frames", "damaged"}
+
+
+def test_av1_and_several_streams(tmp_path: Path) -> None:
+    """decord opens no AV1, and may take another of several streams than FFmpeg calls the best."""
+    import av
+
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as container:
+        streams = []
+        for height, width in ((48, 64), (96, 128)):
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            streams.append((stream, moving_frames(20, height, width)))
+        for i in range(20):
+            for stream, frames in streams:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frames[i], format="rgb24")))
+        for stream, _ in streams:
+            container.mux(stream.encode(None))
+    decoded = all_frames(path, range(0, 20, 4))
+    truth = decode_all(path)
+    assert decoded.decoder == "pyav"
+    assert_frames(decoded, truth)
+    if not {"libsvtav1", "libaom-av1"} & av.codecs_available:
+        pytest.skip("PyAV has no AV1 encoder here")
+    encoder = "libsvtav1" if "libsvtav1" in av.codecs_available else "libaom-av1"
+    path = write_video(tmp_path / "av1.mkv", moving_frames(20, 96, 128), codec=encoder)
+    truth = decode_all(path)
+    decoded = all_frames(path, range(0, 20, 4))
+    assert decoded.decoder == "pyav"
+    assert_frames(decoded, truth)
+
+
+def test_edit_lists_cut_what_is_not_shown(shared_data: Path) -> None:
+    path = shared_data / "odd" / "torchcodec__discard_first_keyframe.mp4"
+    truth = decode_all(path)
+    decoded = all_frames(path, range(0, 40, 2))
+    assert (len(truth), decoded.decoder) == (25, "pyav")
+    assert decoded.times_s == pytest.approx([truth[i][0] for i in decoded.frame_indices])

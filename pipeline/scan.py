@@ -1,0 +1,202 @@
+"""`bevt scan`: what a root holds and what the job will cost, before it runs for days."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bevt_core.probing import Glance, MediaError, glance, one_line
+from bevt_core.rng import rng_for
+from bevt_core.shards import Rejected
+from pipeline.frames_job import read_source
+from pipeline.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from pipeline.sources import SourceListing, list_sources
+from pipeline.sources.listing import write_parquet_list
+from schemas.frames import PoolSpec, SourceItem
+from schemas.recipes import TokenizeRecipe
+
+STUB_BYTES = 9 * 1024  # what a failed download leaves: the usual K400 mirror has hundreds of files of 0-9 KB
+GFLOP_PER_FRAME = 52.1  # of the DALL-E encoder at 112 px (research: measured with torch's flop counter)
+GPU_TFLOPS = 30.0  # that a data-centre GPU is taken to reach on its convolutions in float32
+TOKEN_BYTES = 330  # per 14x14 frame and view, compressed
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One source as the scan found it."""
+
+    num_bytes: int
+    glance: Glance | None
+    reason: str | None  # why it cannot be used
+
+
+def scan(
+    recipe: TokenizeRecipe,
+    *,
+    list_file: Path | None = None,
+    allow_outside: bool = False,
+    write: Path | None = None,
+    sample: int = 8,
+    threads: int = 4,
+) -> dict[str, Any]:
+    """Look at every source of `recipe`: its size and its header. `sample` of them are decoded to estimate the cost.
+
+    `write` puts the usable ones into a Parquet list for `bevt tokenize --list`. Returns counts and estimates.
+    """
+    root = Path(recipe.root)
+    listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
+    seen = _look_at_all(root, listing.items, recipe.decode_timeout_s, threads)
+    usable = [item for item, what in zip(listing.items, seen, strict=True) if what.reason is None]
+    glances = [what.glance for what in seen if what.glance is not None and what.reason is None]
+    if write is not None:
+        write_parquet_list(write, SourceListing(usable, listing.classes))
+    stubs = [
+        item.source
+        for item, what in zip(listing.items, seen, strict=True)
+        if item.kind == "video" and 0 <= what.num_bytes < STUB_BYTES
+    ]
+    unusable = Counter(what.reason for what in seen if what.reason not in (None, "missing"))
+    seconds = np.array([g.seconds for g in glances if g.seconds is not None])
+    return {
+        "sources": len(listing.items),
+        "found": len(listing.items) - len(listing.missing),
+        "missing": len(listing.missing),
+        "stubs": len(stubs),
+        "unreadable": dict(sorted(unusable.items())),
+        "usable": len(usable),
+        "ignored": listing.ignored,
+        "bytes": sum(max(0, what.num_bytes) for what in seen),
+        "codecs": _counts(f"{g.container}/{g.codec}" for g in glances),
+        "sizes": _counts(f"{g.width}x{g.height}" for g in glances),
+        "seconds": _spread(seconds),
+        "hours": float(seconds.sum() / 3600),
+        "classes": len(listing.classes),
+        "class_counts": _class_counts(usable, listing.classes),
+        "examples": {
+            "missing": listing.missing[:5],
+            "stubs": stubs[:5],
+            "unreadable": [
+                f"{item.source}: {what.reason}"
+                for item, what in zip(listing.items, seen, strict=True)
+                if what.reason not in (None, "missing")
+            ][:5],
+        },
+        "estimate": _estimate(recipe, root, usable, glances, sample),
+    }
+
+
+def look(path: Path, kind: str) -> Glance:
+    """The header of a picture or a video, or of a frame folder's first picture. Raises MediaError."""
+    if path.is_dir():
+        frames = sorted(path.glob("*.jp*g")) or sorted(path.glob("*.png"))
+        if not frames:
+            raise MediaError("open", "no-frames", "no pictures in the folder")
+        first = look(frames[0], "image")
+        return Glance("folder", first.codec, first.width, first.height, None, len(frames))
+    if kind == "video":
+        return glance(path)
+    try:
+        with Image.open(path) as image:
+            return Glance("image", str(image.format).lower(), image.width, image.height, None, 1)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise MediaError("open", "not-media", one_line(error)) from None
+
+
+def _look_at_all(root: Path, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Seen]:
+    """In children of their own, as the job decodes: a header can kill a demuxer too."""
+    local = threading.local()
+    children: list[IsolatedFunction] = []
+
+    def one(item: SourceItem) -> Seen:
+        if not hasattr(local, "look"):
+            local.look = IsolatedFunction("pipeline.scan:look")
+            children.append(local.look)
+        path = root / item.source
+        if not path.exists():
+            return Seen(-1, None, "missing")
+        num_bytes = sum(f.stat().st_size for f in path.iterdir()) if path.is_dir() else path.stat().st_size
+        if num_bytes == 0:
+            return Seen(0, None, "empty-file")
+        try:
+            return Seen(num_bytes, local.look(path, item.kind, limit_s=limit_s), None)
+        except MediaError as error:
+            return Seen(num_bytes, None, error.reason)
+        except ChildTimeout:
+            return Seen(num_bytes, None, "time-out")
+        except ChildCrash:
+            return Seen(num_bytes, None, "crash")
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            return list(pool.map(one, items))
+        finally:
+            for child in children:
+                child.close()
+
+
+def _estimate(
+    recipe: TokenizeRecipe, root: Path, usable: Sequence[SourceItem], glances: Sequence[Glance], sample: int
+) -> dict[str, Any]:
+    """Disk, CPU hours and GPU hours of the whole job, from the headers and from `sample` decoded sources."""
+    frames = sum(pool_size(recipe.pool, g.frames or 1) for g in glances)
+    chosen = rng_for("scan", len(usable)).permutation(len(usable))[:sample]
+    decoded, num_bytes, spent_s = 0, 0, 0.0
+    for turn, i in enumerate([*chosen[:1], *chosen]):
+        began = time.perf_counter()
+        outcome = read_source(root, usable[i], recipe.pool, recipe.seed, recipe.decode_timeout_s, 1)
+        if turn == 0:  # it has started the child, and is read once more
+            continue
+        if not isinstance(outcome, Rejected):
+            spent_s += time.perf_counter() - began
+            decoded += sum(len(sample.jpegs) for sample in outcome)
+            num_bytes += sum(len(jpeg) for sample in outcome for jpeg in sample.jpegs)
+    if not decoded:
+        return {}
+    views = recipe.views.num_views
+    return {
+        "frames": frames,
+        "frame_bytes": round(num_bytes / decoded),
+        "frames_gb": frames * num_bytes / decoded / 1e9,
+        "tokens_gb": frames * views * TOKEN_BYTES / 1e9,
+        "decode_cpu_hours": frames * spent_s / decoded / 3600,
+        "tokenizer_gpu_hours": frames * views * GFLOP_PER_FRAME / (GPU_TFLOPS * 1e3) / 3600,
+        "assumed_gpu_tflops": GPU_TFLOPS,
+    }
+
+
+def pool_size(pool: PoolSpec, num_frames: int) -> int:
+    """Frames that are kept of a source with `num_frames`, on average over the phase."""
+    frames = max(1, num_frames // pool.stride)
+    return min(pool.max_frames, frames) if pool.long == "thin" else frames
+
+
+def _counts(values: Any) -> dict[str, int]:
+    return dict(Counter(values).most_common(12))
+
+
+def _spread(seconds: np.ndarray) -> dict[str, float]:
+    if not len(seconds):
+        return {}
+    quantiles = np.quantile(seconds, [0, 0.05, 0.5, 0.95, 1])
+    names = ("min", "p5", "median", "p95", "max")
+    return {name: round(float(value), 3) for name, value in zip(names, quantiles, strict=True)}
+
+
+def _class_counts(items: Sequence[SourceItem], classes: Sequence[str]) -> dict[str, Any]:
+    if not classes:
+        return {}
+    counts = np.bincount([item.label for item in items if item.label is not None], minlength=len(classes))
+    order = np.argsort(counts, kind="stable").tolist()
+    return {
+        "empty": [classes[i] for i in np.flatnonzero(counts == 0).tolist()],
+        "smallest": {classes[i]: int(counts[i]) for i in order[:5]},
+        "largest": {classes[i]: int(counts[i]) for i in order[::-1][:5]},
+        "unlabelled": sum(item.label is None for item in items),
+    }
