@@ -4,11 +4,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bevt_core.tokenizers.dvae_loss import RECONSTRUCTION, gumbel_softmax, kl_to_uniform
 from bevt_core.tokenizers.networks import STRIDE, DvaeSizes, build_decoder, build_encoder
 from bevt_core.tokenizers.pixels import map_pixels, to_unit
 from bevt_core.tokenizers.storage import StoredTokenizer, save_tokenizer
+from bevt_core.tokenizers.warm_start import nearest_code, to_patches, warm_start
 from schemas.errors import UserError
 
 DVAE_PRESETS = {
@@ -32,31 +34,49 @@ class DvaeTrainingModule(nn.Module):
         self.recon = recon
         self.encoder = build_encoder(sizes).to(memory_format=torch.channels_last)
         self.decoder = build_decoder(sizes).to(memory_format=torch.channels_last)
+        self.guide_VP: Tensor
+        self.register_buffer("guide_VP", torch.zeros(sizes.vocab_size, VALUES_PER_TOKEN))
+
+    def warm_start(self, frames: Tensor, generator: torch.Generator) -> None:
+        """Start from these frames' statistics (see `warm_start`); once, before the first step.
+
+        Frames as in `forward`; PATCHES_PER_CODE blocks per code are enough. With DDP, do it before wrapping: DDP then
+        sends rank 0's weights and buffers to the others.
+        """
+        self.guide_VP.copy_(warm_start(self.encoder, self.decoder, _unit(frames), generator))
 
     def forward(
         self,
         frames: Tensor,
         temperature: float,
         kl_weight: float,
+        guide_weight: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """uint8 frames `[N, H, W, 3]`, or floats `[N, 3, H, W]` in [0, 1]; H and W multiples of 8.
 
-        Returns scalars: `loss` = recon + kl_weight * kl / VALUES_PER_TOKEN, `recon` (per colour value), `kl` (nats per
-        token), and without gradient `perplexity` of the batch's hard ids and `codebook_used` (distinct ids).
+        Returns scalars: `loss` = recon + (kl_weight * kl + guide_weight * guide) / VALUES_PER_TOKEN, and without
+        gradient `recon` (per colour value), `kl` and `guide` (nats per token), `perplexity` of the batch's hard ids and
+        `codebook_used` (distinct ids). `guide` is the cross-entropy of the ids against the block's k-means code: it
+        starts a small dVAE off with every code in use, which in a short run the relaxation alone does not reach.
         The Gumbel noise comes from `generator`, or from torch's global generator, which the loop seeds per step.
         """
-        unit_NCHW = to_unit(frames) if frames.dtype == torch.uint8 else frames
+        unit_NCHW = _unit(frames)
         logits_NVhw = self.encoder(map_pixels(unit_NCHW)).float()
         stats_NSHW = self.decoder(gumbel_softmax(logits_NVhw, temperature, generator)).float()
         recon = RECONSTRUCTION[self.recon](stats_NSHW, unit_NCHW)
         kl = kl_to_uniform(logits_NVhw)
+        guide = torch.zeros_like(kl)
+        if guide_weight > 0:
+            codes_Nhw = nearest_code(to_patches(unit_NCHW), self.guide_VP)
+            guide = F.cross_entropy(logits_NVhw, codes_Nhw)
         with torch.no_grad():
             counts_V = torch.bincount(logits_NVhw.argmax(dim=1).flatten(), minlength=self.sizes.vocab_size)
         return {
-            "loss": recon + kl_weight * kl / VALUES_PER_TOKEN,
+            "loss": recon + (kl_weight * kl + guide_weight * guide) / VALUES_PER_TOKEN,
             "recon": recon.detach(),
             "kl": kl.detach(),
+            "guide": guide.detach(),
             "perplexity": perplexity(counts_V),
             "codebook_used": (counts_V > 0).sum(),
         }
@@ -75,6 +95,10 @@ class DvaeTrainingModule(nn.Module):
             origin=origin,
             storage=storage,
         )
+
+
+def _unit(frames: Tensor) -> Tensor:
+    return to_unit(frames) if frames.dtype == torch.uint8 else frames
 
 
 def perplexity(counts_V: Tensor) -> Tensor:

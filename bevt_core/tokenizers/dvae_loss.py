@@ -10,6 +10,7 @@ from bevt_core.tokenizers.pixels import map_pixels, unmap_pixels
 
 ANNEAL_SHARE = 0.75  # of a run: the temperature reaches its last value here and stays
 KL_WARM_UP_SHARE = 0.1  # of a run: the KL weight reaches its last value here and stays
+GUIDE_SHARE = 0.6  # of a run: the weight of the k-means guide reaches 0 here
 
 
 def gumbel_softmax(logits_NVhw: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
@@ -41,6 +42,11 @@ def mse_loss(stats_NSHW: Tensor, unit_NCHW: Tensor) -> Tensor:
 
 
 RECONSTRUCTION = {"logit-laplace": logit_laplace_loss, "mse": mse_loss}
+
+
+def guide_weight_at(progress: float, first: float) -> float:
+    """Cosine from `first` to 0 over the first GUIDE_SHARE of the run; `progress` is in [0, 1]."""
+    return _cosine(progress / GUIDE_SHARE, first, 0.0)
 
 
 def temperature_at(progress: float, first: float, last: float) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.convert import convert_pickles
 from bevt_core.tokenizers.dvae import DVAE_PRESETS, DvaeTrainingModule, perplexity
 from bevt_core.tokenizers.dvae_loss import (
+    guide_weight_at,
     gumbel_softmax,
     kl_to_uniform,
     kl_weight_at,
@@ -21,9 +23,19 @@ from bevt_core.tokenizers.dvae_loss import (
     temperature_at,
 )
 from bevt_core.tokenizers.networks import DvaeSizes
+from bevt_core.tokenizers.warm_start import fit_patch_codes, nearest_code, to_patches
 from schemas.errors import UserError
 
 TINY = DvaeSizes(n_hid=8, n_blk_per_group=1, n_init=16, vocab_size=32)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small lose more to waiting threads than they win, above all where tests run side by side."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def noise_frames(count: int, size: int = 32, seed: int = 0) -> torch.Tensor:
@@ -59,12 +71,9 @@ def test_ids_do_not_depend_on_batch_size_or_threads(tiny: Path) -> None:
     whole = tokenizer.encode(frames)
     for size in (1, 5, 16, 17):
         assert torch.equal(torch.cat([tokenizer.encode(part) for part in frames.split(size)]), whole)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1 if threads > 1 else 2)
-        assert torch.equal(tokenizer.encode(frames), whole)
-    finally:
+    for threads in (2, 3):
         torch.set_num_threads(threads)
+        assert torch.equal(tokenizer.encode(frames), whole)
 
 
 def test_identity_says_which_weights_on_what(tiny: Path) -> None:
@@ -229,6 +238,7 @@ def test_schedules_start_and_end_where_told() -> None:
     assert temperature_at(0.0, 1.0, 1 / 16) == 1.0
     assert temperature_at(1.0, 1.0, 1 / 16) == temperature_at(0.75, 1.0, 1 / 16) == 1 / 16
     assert kl_weight_at(0.0, 0.0, 6.6) == 0.0
+    assert (guide_weight_at(0.0, 1.0), guide_weight_at(0.6, 1.0), guide_weight_at(1.0, 1.0)) == (1.0, 0.0, 0.0)
     assert kl_weight_at(0.1, 0.0, 6.6) == kl_weight_at(1.0, 0.0, 6.6) == 6.6
 
 
@@ -245,8 +255,8 @@ def test_training_lowers_the_loss_and_repeats_from_its_seeds(recon: str) -> None
         flat = torch.rand(8, 1, 1, 3, generator=torch.Generator().manual_seed(1)).expand(8, 8, 8, 3)
         frames = (flat * 255).to(torch.uint8)
         losses = []
-        for step in range(25):
-            out = module(frames, 1.0, 0.0, torch.Generator().manual_seed(step))
+        for step in range(15):
+            out = module(frames, 1.0, 0.0, generator=torch.Generator().manual_seed(step))
             optimizer.zero_grad()
             out["loss"].backward()
             optimizer.step()
@@ -254,15 +264,54 @@ def test_training_lowers_the_loss_and_repeats_from_its_seeds(recon: str) -> None
         return losses
 
     first = run()
-    assert first[-1] < first[0] - 0.01
+    assert first[-1] < first[0] - 0.003
     assert first == run()
+
+
+def smooth_frames(count: int, size: int = 32) -> torch.Tensor:
+    coarse = torch.rand((count, 3, 4, 4), generator=torch.Generator().manual_seed(5))
+    fine = nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
+    return (fine * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def test_a_warm_start_uses_the_codebook_and_repeats() -> None:
+    def started() -> DvaeTrainingModule:
+        torch.manual_seed(0)
+        module = DvaeTrainingModule(TINY, "mse")
+        module.warm_start(smooth_frames(60), torch.Generator().manual_seed(0))
+        return module
+
+    torch.manual_seed(0)
+    cold = DvaeTrainingModule(TINY, "mse")(smooth_frames(60), 0.1, 0.0, generator=torch.Generator().manual_seed(1))
+    module = started()
+    warm = module(smooth_frames(60), 0.1, 0.0, guide_weight=1.0, generator=torch.Generator().manual_seed(1))
+    assert warm["recon"] < cold["recon"] / 1.5
+    assert warm["codebook_used"] > 0.6 * TINY.vocab_size > cold["codebook_used"]
+    assert 0 < warm["guide"] < 3.0 < torch.tensor(32.0).log()  # nats; 3.47 would be a blind guess
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), started().parameters(), strict=True))
+
+
+def test_patch_codes_are_the_k_means_centres() -> None:
+    centres = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    generator = torch.Generator().manual_seed(0)
+    patches = centres.repeat_interleave(20, dim=0) + 0.01 * torch.randn(60, 2, generator=generator)
+    codes = fit_patch_codes(patches, 6, generator)  # more codes than clumps: each clump has one
+    assert nearest_code(centres, codes).unique().numel() == 3
+    assert torch.allclose(codes[nearest_code(centres, codes)], centres, atol=0.03)
+
+
+def test_patches_lie_under_their_tokens() -> None:
+    unit = torch.rand(2, 3, 16, 24)
+    patches = to_patches(unit)
+    assert patches.shape == (2, 2, 3, 192)
+    assert torch.equal(patches[1, 1, 2], unit[1, :, 8:16, 16:24].flatten())
 
 
 def test_the_module_reads_uint8_and_floats_alike() -> None:
     module = DvaeTrainingModule(TINY, "mse")
     frames = noise_frames(2)
     floats = frames.permute(0, 3, 1, 2).float() / 255
-    ours, theirs = (module(x, 1.0, 1.0, torch.Generator().manual_seed(0))["loss"] for x in (frames, floats))
+    ours, theirs = (module(x, 1.0, 1.0, generator=torch.Generator().manual_seed(0))["loss"] for x in (frames, floats))
     assert torch.isclose(ours, theirs)
 
 
