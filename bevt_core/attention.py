@@ -9,6 +9,7 @@ of a head, R rows of a bias table.
 
 import functools
 import math
+from collections.abc import Callable, Hashable
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,17 @@ from torch import Tensor
 from bevt_core.chunked_attention import ChunkedAttention
 
 Size3 = tuple[int, int, int]  # (T, H, W)
+
+
+def shape_constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Make a tensor once for each set of shapes and device; a compiler traces `make` and folds it in."""
+    cached = functools.cache(make)
+
+    @functools.wraps(make)
+    def constant(*shapes_and_device: Hashable) -> Tensor:
+        return make(*shapes_and_device) if torch.compiler.is_compiling() else cached(*shapes_and_device)
+
+    return constant
 
 
 def grid_of(x_BTHWC: Tensor) -> Size3:
@@ -53,7 +65,7 @@ def from_windows(x_BKNC: Tensor, window: Size3, grid_THW: Size3) -> Tensor:
     return x.reshape(B, T, H, W, C)
 
 
-@functools.cache
+@shape_constant
 def relative_position_index(window: Size3, table_window: Size3, device: torch.device) -> Tensor:
     """Return the row of the bias table for every pair of positions in `window`: (N, N).
 
@@ -69,24 +81,32 @@ def relative_position_index(window: Size3, table_window: Size3, device: torch.de
     return offset_NN3 @ torch.tensor([(2 * h - 1) * (2 * w - 1), 2 * w - 1, 1], device=device)
 
 
-@torch.compiler.assume_constant_result
-@functools.cache
-def shift_masks(grid_THW: Size3, window: Size3, shift: Size3, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return which pairs must not attend after a cyclic shift: masks of 0 and -inf (M, N, N), each window's mask (K,).
+@shape_constant
+def shift_masks(window: Size3, shift: Size3, device: torch.device) -> Tensor:
+    """Return which pairs of positions must not attend after a cyclic shift, as 0 and -inf: (M, N, N).
 
     Rolling the grid brings positions from opposite borders into one window; only pairs from the same side may
-    attend. Windows differ only by the borders that they touch, so M is 1 without a shift and at most 8 with one.
+    attend. Windows differ only by touching the far border of a shifted axis or not, so there are M = 1 to 8 kinds.
     """
-    side_THW = torch.zeros(grid_THW, dtype=torch.long)
+    T, H, W = (extent * (2 if by else 1) for extent, by in zip(window, shift, strict=True))  # a window of each kind
+    side_THW = torch.zeros(T, H, W, device=device)
+    for axis, (size, extent, by) in enumerate(zip((T, H, W), window, shift, strict=True)):
+        position = torch.arange(size, device=device)
+        side = (position >= size - extent).long() + (position >= size - by).long() if by else position * 0
+        side_THW = side_THW + side.view([-1 if a == axis else 1 for a in range(3)]) * 3**axis
+    side_MN = to_windows(side_THW[None, ..., None], window)[0, :, :, 0]
+    return torch.where(side_MN[:, :, None] == side_MN[:, None, :], 0.0, -math.inf)
+
+
+@shape_constant
+def window_kinds(grid_THW: Size3, window: Size3, shift: Size3, device: torch.device) -> Tensor:
+    """Return for every window of the grid the row of `shift_masks` that is its own: (K,)."""
+    kind_THW = torch.zeros(1, 1, 1, dtype=torch.long, device=device)
     for axis, (size, extent, by) in enumerate(zip(grid_THW, window, shift, strict=True)):
-        side = torch.zeros(size, dtype=torch.long)
-        if by:
-            side[size - extent : size - by], side[size - by :] = 1, 2
-        side_THW += side.view([-1 if a == axis else 1 for a in range(3)]) * 3**axis
-    side_KN = to_windows(side_THW[None, ..., None], window)[0, :, :, 0]
-    side_MN, kinds_K = side_KN.unique(dim=0, return_inverse=True)
-    masks_MNN = torch.where(side_MN[:, :, None] == side_MN[:, None, :], 0.0, -math.inf)
-    return masks_MNN.to(device), kinds_K.to(device)
+        window_index = torch.arange(size // extent, device=device)
+        at_border = (window_index == size // extent - 1).long() if by else window_index * 0
+        kind_THW = kind_THW * (2 if by else 1) + at_border.view([-1 if a == axis else 1 for a in range(3)])
+    return kind_THW.flatten()
 
 
 def relative_position_bias(table_RA: Tensor, window: Size3, table_window: Size3) -> Tensor:
@@ -94,7 +114,8 @@ def relative_position_bias(table_RA: Tensor, window: Size3, table_window: Size3)
     index_NN = relative_position_index(window, table_window, table_RA.device)
     # ten times as fast on CPUs as table_RA[index_NN], forward and backward
     bias_AQ = table_RA.T.contiguous().index_select(1, index_NN.flatten())
-    return bias_AQ.view(-1, *index_NN.shape)
+    N = math.prod(window)
+    return bias_AQ.view(-1, N, N)
 
 
 def windowed_attention(qkv_BKNC: Tensor, bias_MANN: Tensor, kinds_K: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from bevt_core.attention import (
     relative_position_bias,
     shift_masks,
     to_windows,
+    window_kinds,
     windowed_attention,
 )
 
@@ -61,7 +62,8 @@ class WindowAttention(nn.Module):
         x_BKNC = to_windows(torch.roll(padded_BTHWC, back, dims=(1, 2, 3)) if any(shift) else padded_BTHWC, window)
 
         bias_ANN = relative_position_bias(self.relative_position_bias_table, window, self.window)
-        masks_MNN, kinds_K = shift_masks(grid, window, shift, x_BTHWC.device)
+        masks_MNN = shift_masks(window, shift, x_BTHWC.device)
+        kinds_K = window_kinds(grid, window, shift, x_BTHWC.device)
         x_BKNC = self.proj(windowed_attention(self.qkv(x_BKNC), bias_ANN + masks_MNN[:, None], kinds_K))
 
         y_BTHWC = from_windows(x_BKNC, window, grid)

@@ -12,6 +12,7 @@ from bevt_core.attention import (
     relative_position_index,
     shift_masks,
     to_windows,
+    window_kinds,
 )
 from bevt_core.swin import SwinBlock, VideoSwin, drop_path
 
@@ -56,14 +57,16 @@ def test_a_clipped_window_reads_its_true_relative_positions() -> None:
 
 def test_shift_masks_keep_opposite_borders_apart() -> None:
     """Six columns, windows of 3, rolled by 1: the last window holds columns 4, 5 and 0."""
-    masks_MNN, kinds_K = shift_masks((1, 1, 6), (1, 1, 3), (0, 0, 1), CPU)
+    masks_MNN = shift_masks((1, 1, 3), (0, 0, 1), CPU)
+    kinds_K = window_kinds((1, 1, 6), (1, 1, 3), (0, 0, 1), CPU)
     assert torch.equal(masks_MNN[kinds_K[0]], torch.zeros(3, 3))
     assert masks_MNN[kinds_K[1]].tolist() == [[0, 0, -math.inf], [0, 0, -math.inf], [-math.inf, -math.inf, 0]]
 
 
 @pytest.mark.parametrize(("shift", "num_kinds"), [((0, 0, 0), 1), ((0, 3, 3), 4), ((4, 3, 3), 8)])
 def test_windows_share_few_masks(shift, num_kinds) -> None:
-    masks_MNN, kinds_K = shift_masks((16, 56, 56), (8, 7, 7), shift, CPU)
+    masks_MNN = shift_masks((8, 7, 7), shift, CPU)
+    kinds_K = window_kinds((16, 56, 56), (8, 7, 7), shift, CPU)
     assert masks_MNN.shape == (num_kinds, 392, 392)
     assert kinds_K.shape == (2 * 8 * 8,)
 
