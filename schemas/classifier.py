@@ -10,6 +10,9 @@ from schemas.recipes import ClipSampling, EvalViews
 Temporal = Literal["normal", "single-frame", "shuffle"]  # what the model gets to see of the order (paper, Table 2)
 
 
+FeatureLevel = Literal["pooled", "frames", "stages"]
+
+
 class ClassifierCard(Record):
     """`classifier.json` beside the weights: which classes the head names, and which clips it was trained on."""
 
@@ -34,6 +37,18 @@ class EvaluationPlan(Record):
     seed: int
 
 
+class ExtractionPlan(Record):
+    """What decides the features in a file; `<file>.json` beside it."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    weights_sha256: str
+    data_digest: str
+    sampling: ClipSampling
+    crop_px: int
+    views: EvalViews
+    level: FeatureLevel
+
+
 SCORES_SCHEMA = pa.schema(
     [
         pa.field("video", pa.string(), nullable=False),
@@ -41,6 +56,17 @@ SCORES_SCHEMA = pa.schema(
         pa.field("prediction", pa.int32()),  # null, like the next two, where the video could not be read
         pa.field("rank", pa.int32()),  # how many classes scored higher than the true one
         pa.field("scores", pa.list_(pa.float32())),  # softmax by class, mean over views
+        pa.field("error", pa.string()),
+    ]
+)
+
+FEATURES_SCHEMA = pa.schema(
+    [
+        pa.field("video", pa.string(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field(
+            "features", pa.list_(pa.list_(pa.float32()))
+        ),  # one vector, or one per frame or stage, mean over views
         pa.field("error", pa.string()),
     ]
 )

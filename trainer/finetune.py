@@ -132,7 +132,7 @@ def finetune(
                 "micro-batches leaves some of them empty; use fewer processes or micro-batches"
             )
         torch.manual_seed(recipe.loop.seed)  # the initial weights
-        model = _build(recipe, len(train.classes))
+        model = build_from_recipe(recipe, len(train.classes))
         if recipe.init is not None and not resume:
             fresh = start_classifier(model, recipe.init)
             if world.is_main:
@@ -159,7 +159,7 @@ def finetune(
                 num_workers=recipe.loop.num_workers,
                 pin_memory=world.device.type == "cuda",
             ),
-            build_optimizer(task.model, recipe.optim, _lr_share(recipe)),
+            build_optimizer(task.model, recipe.optim, lr_share(recipe)),
             schedule,
             optim=recipe.optim,
             loop=recipe.loop,
@@ -253,7 +253,8 @@ def card_of(recipe: FinetuneRecipe, classes: tuple[str, ...]) -> ClassifierCard:
     )
 
 
-def _build(recipe: FinetuneRecipe, num_classes: int) -> Classifier:
+def build_from_recipe(recipe: FinetuneRecipe, num_classes: int) -> Classifier:
+    """The recipe's encoder under a head of `num_classes`."""
     encoder = recipe.encoder
     return build_classifier(
         embed_dim=encoder.embed_dim,
@@ -267,7 +268,8 @@ def _build(recipe: FinetuneRecipe, num_classes: int) -> Classifier:
     )
 
 
-def _lr_share(recipe: FinetuneRecipe) -> LrShare:
+def lr_share(recipe: FinetuneRecipe) -> LrShare:
+    """The share of the learning rate that each parameter gets, by name."""
     share = layer_decay_share(recipe.encoder.depths, recipe.optim.layer_decay, recipe.optim.backbone_lr_share)
     return lambda name: share(name.removeprefix("model."))  # where the weights are averaged as well
 

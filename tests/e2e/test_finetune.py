@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,7 +20,8 @@ from tests.builders import make_token_set
 from tests.tiny_jobs import only
 from trainer.clips import StoreClips, split_items
 from trainer.evaluate import evaluate
-from trainer.finetune import _build, finetune
+from trainer.extract import extract
+from trainer.finetune import build_from_recipe, finetune
 from trainer.launch import launch
 from trainer.metrics import read_metrics
 from trainer.train_tokenizer import METRICS, held_out_sources, train_tokenizer
@@ -108,7 +110,7 @@ def test_averaged_weights_are_what_is_stored(halves: tuple[StoreClips, StoreClip
         for path in sorted((tmp_path / "plain" / "checkpoints").glob("step-*"))
     ]
     torch.manual_seed(recipe_of().loop.seed)
-    average = _build(recipe_of(), 2).fc.weight.detach()
+    average = build_from_recipe(recipe_of(), 2).fc.weight.detach()
     for weight in steps:
         average = 0.5 * average + 0.5 * weight
     stored = load_weights(tmp_path / "averaged" / "weights.safetensors").state_dict()
@@ -122,6 +124,37 @@ def test_weights_of_another_architecture_are_refused(halves: tuple[StoreClips, S
     with pytest.raises(UserError, match="no such file"):
         finetune(recipe_of("init=nowhere"), *halves, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_features_are_those_that_evaluation_scores(halves: tuple[StoreClips, StoreClips], tmp_path: Path) -> None:
+    _, val = halves
+    finetune(recipe_of("loop.max_steps=1"), *halves, tmp_path / "run")
+    evaluate(tmp_path / "run", val, out=tmp_path / "scores")
+    summary = extract(tmp_path / "run", val, tmp_path / "pooled.parquet")
+    assert summary["num_videos"] == 6 and summary["num_failed"] == 0
+    features = pq.read_table(tmp_path / "pooled.parquet").to_pydict()
+    model = load_weights(tmp_path / "run" / "weights.safetensors")
+    with torch.no_grad():
+        scores = model.fc(torch.tensor(features["features"])[:, 0]).softmax(dim=1)
+    expected = pq.read_table(tmp_path / "scores" / "scores.parquet")["scores"].to_pylist()
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    assert extract(tmp_path / "run", val, tmp_path / "pooled.parquet") == summary
+    extract(tmp_path / "run", val, tmp_path / "frames.parquet", level="frames")
+    by_frame = pq.read_table(tmp_path / "frames.parquet")["features"].to_pylist()
+    np.testing.assert_allclose(np.mean(by_frame, axis=1), np.array(features["features"])[:, 0], atol=1e-5)
+    with pytest.raises(UserError, match="level: pooled there, stages now"):
+        extract(tmp_path / "run", val, tmp_path / "pooled.parquet", level="stages")
+
+
+def test_features_of_a_pretrained_model_need_to_know_the_clips(
+    halves: tuple[StoreClips, StoreClips], tmp_path: Path
+) -> None:
+    save_weights(tmp_path / "weights.safetensors", build_bevt(**SIZES, window=(2, 4, 4)))
+    with pytest.raises(UserError, match="give a fine-tuning recipe"):
+        extract(tmp_path, halves[1], tmp_path / "stages.parquet")
+    extract(tmp_path, halves[1], tmp_path / "stages.parquet", level="stages", recipe=recipe_of())
+    rows = pq.read_table(tmp_path / "stages.parquet")["features"].to_pylist()
+    assert [len(vector) for vector in rows[0]] == [16, 32, 64]
 
 
 def tokenizer_recipe(tokens: TokenSet, *overrides: str) -> TokenizerRecipe:

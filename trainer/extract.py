@@ -1,0 +1,157 @@
+"""Features of videos to Parquet, from a fine-tuned or a pretrained model; restartable.
+
+Legend: N videos, B views, T H W grid, C channels, D width of a stage.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from bevt_core.classifier import Classifier
+from bevt_core.files import clean_staging, read_record, sha256_of, write_record
+from bevt_core.weights import load_weights
+from schemas.classifier import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
+from schemas.errors import UserError
+from schemas.recipes import FinetuneRecipe
+from trainer.clips import ClipSource
+from trainer.data import normalise
+from trainer.distributed import World, join_world
+from trainer.evaluate import CARD, chosen_views, read_card, weights_of
+from trainer.finetune import build_from_recipe, card_of, start_classifier
+from trainer.parts import PartFiles
+from trainer.views import Row, ViewPlan, map_parts
+
+
+def _pooled(model: Classifier, clip_BCTHW: Tensor) -> list[Tensor]:
+    """What the head reads: the last stage, mean over time and space: [(B, D)]."""
+    return [model.features(clip_BCTHW)]
+
+
+def _frames(model: Classifier, clip_BCTHW: Tensor) -> list[Tensor]:
+    """The last stage, mean over space: T times (B, D)."""
+    last_BTHWC = model.norm(model.encoder(model.stem(clip_BCTHW))[-1])
+    return list(last_BTHWC.mean(dim=(2, 3)).unbind(dim=1))
+
+
+def _stages(model: Classifier, clip_BCTHW: Tensor) -> list[Tensor]:
+    """Every stage's output, mean over time and space: one (B, D) per stage."""
+    return [stage_BTHWC.mean(dim=(1, 2, 3)) for stage_BTHWC in model.encoder(model.stem(clip_BCTHW))]
+
+
+LEVELS: dict[FeatureLevel, Callable[[Classifier, Tensor], list[Tensor]]] = {
+    "pooled": _pooled,
+    "frames": _frames,
+    "stages": _stages,
+}
+
+
+def extract(
+    checkpoint: Path,
+    data: ClipSource,
+    out: Path,
+    *,
+    level: FeatureLevel = "pooled",
+    recipe: FinetuneRecipe | None = None,
+    clips: int | None = None,
+    crops: int | None = None,
+    num_workers: int = 0,
+) -> dict[str, Any]:
+    """Write the features of every video of `data` to the Parquet file `out`, mean over views; every process calls this.
+
+    `recipe` says which clips a pretrained model, which has no head, looks at. The same call goes on where a killed one
+    stopped. Returns num_videos, num_failed, failed, out. Raises UserError for `out` of another extraction, or a
+    pretrained model without `recipe`.
+    """
+    with join_world() as world:
+        model, plan = _open(checkpoint, recipe, clips, crops)
+        if level == "frames" and plan.views.clips != 1:
+            raise UserError(f"{plan.views.clips} clips: features by frame belong to one clip; ask for 1")
+        if not world.from_main(_prepare(out, weights_of(checkpoint), data, plan, level) if world.is_main else None):
+            _extract(model.to(world.device).eval(), data, plan, level, world, out, num_workers)
+        world.barrier()
+        columns = pq.read_table(out, columns=["video", "error"]).to_pylist()
+        failed = {row["video"]: row["error"] for row in columns if row["error"] is not None}
+        return {
+            "num_videos": len(columns) - len(failed),
+            "num_failed": len(failed),
+            "failed": failed,
+            "out": str(out),
+        }
+
+
+def _extract(
+    model: Classifier,
+    data: ClipSource,
+    plan: ViewPlan,
+    level: FeatureLevel,
+    world: World,
+    out: Path,
+    num_workers: int,
+) -> None:
+    files = PartFiles(out, FEATURES_SCHEMA)
+    done = files.done()
+    world.barrier()  # every rank has looked before any writes
+    mine = [part for part in range(plan.num_parts(data)) if part not in done][world.rank :: world.size]
+    work = functools.partial(features, model, level)
+    for part, rows in map_parts(work, data, plan, mine, device=world.device, num_workers=num_workers):
+        files.write(part, [{"features": None, **row} for row in rows])
+    world.barrier()
+    if world.is_main:
+        files.merge()
+
+
+def features(model: Classifier, level: FeatureLevel, views_BTHWC: Tensor, num_videos: int) -> list[Row]:
+    """Return the features of each video, mean over its views: one list per vector of the level."""
+    vectors = LEVELS[level](model, normalise(views_BTHWC))
+    means = [vector_BD.float().unflatten(0, (num_videos, -1)).mean(dim=1).cpu().numpy() for vector_BD in vectors]
+    return [{"features": [mean_ND[video] for mean_ND in means]} for video in range(num_videos)]
+
+
+def _open(
+    checkpoint: Path, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
+) -> tuple[Classifier, ViewPlan]:
+    path = weights_of(checkpoint)
+    if (path.parent / CARD).is_file():
+        card = read_card(path)
+        model = load_weights(path)
+        assert isinstance(model, Classifier)
+    elif recipe is not None:
+        card = card_of(recipe, ("none",))
+        model = build_from_recipe(recipe, num_classes=1)
+        start_classifier(model, str(checkpoint))
+    else:
+        raise UserError(
+            f"{checkpoint}: a pretrained model; give a fine-tuning recipe, which says what clips it looks at"
+        )
+    return model, ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
+
+
+def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, level: FeatureLevel) -> bool:
+    """Claim `out` for this extraction; return whether it is there already. UserError for another one's file."""
+    now = ExtractionPlan(
+        weights_sha256=sha256_of(weights),
+        data_digest=data.digest,
+        sampling=plan.sampling,
+        crop_px=plan.crop_px,
+        views=plan.views,
+        level=level,
+    )
+    record = out.with_name(f"{out.name}.json")
+    then = read_record(record, ExtractionPlan)
+    if then is None:
+        if out.exists():
+            raise UserError(f"{out} exists and is not from an extraction; give another --out")
+        write_record(record, now)
+    elif then != now:
+        old, new = then.model_dump(), now.model_dump()
+        changed = "; ".join(f"{key}: {old[key]} there, {new[key]} now" for key in old if old[key] != new[key])
+        raise UserError(f"{out} holds other features ({changed}); give another --out")
+    clean_staging(out.parent)
+    if out.exists():
+        print(f"{out}: done already", file=sys.stderr)
+    return out.exists()
