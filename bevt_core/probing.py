@@ -75,7 +75,7 @@ def open_video(path: Path) -> av.container.InputContainer:
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
         container = av.open(str(path.absolute()), options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError("open", "not-media", f"{one_line(error)}") from None
+        raise MediaError("open", "not-media", one_line(error, path)) from None
     if not container.streams.video:
         container.close()
         raise MediaError("open", "no-video-stream", f"{len(container.streams)} streams, none is video")
@@ -95,7 +95,7 @@ def probe(path: Path) -> VideoInfo:
         try:
             packets = [(p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
         except av.FFmpegError as error:
-            raise MediaError("open", "damaged", f"{one_line(error)}") from None
+            raise MediaError("open", "damaged", one_line(error, path)) from None
         if not packets:
             raise MediaError("open", "no-frames", "its video stream has no packets")
         pts = np.array([-1 if p[0] is None else p[0] for p in packets], dtype=np.int64)
@@ -129,9 +129,11 @@ def _leading(pts: np.ndarray, is_key: np.ndarray) -> int:
     return int((pts[follows] < pts[latest_key[follows]]).sum())
 
 
-def one_line(error: BaseException) -> str:
-    """An error as one line of at most 300 characters, without paths and logs: equal on every machine."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+def one_line(error: BaseException, path: Path) -> str:
+    """An error as one line of at most 300 characters, without the file's place: equal on every machine."""
+    text = getattr(error, "strerror", None) or str(error)
+    for place in (str(path.absolute()), str(path)):
+        text = text.replace(place, path.name)
     return " ".join(f"{type(error).__name__}: {text}".split())[:300]
 
 

@@ -81,7 +81,7 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list
     except MemoryError:
         raise MediaError("decode", "out-of-memory", "not enough memory to decode it") from None
     except Exception as error:
-        raise MediaError("decode", "decoder-error", one_line(error)) from error
+        raise MediaError("decode", "decoder-error", one_line(error, path)) from error
     if len(sizes) != 1:
         raise MediaError("decode", "size-changes", f"frames of {len(sizes)} sizes: {sorted(sizes)[:4]}")
     height, width = sizes.pop()

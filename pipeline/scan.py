@@ -106,7 +106,7 @@ def look(path: Path, kind: str) -> Glance:
         with Image.open(path) as image:
             return Glance("image", str(image.format).lower(), image.width, image.height, None, 1)
     except (OSError, ValueError, SyntaxError) as error:
-        raise MediaError("open", "not-media", one_line(error)) from None
+        raise MediaError("open", "not-media", one_line(error, path)) from None
 
 
 def _look_at_all(root: Path, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Seen]:

@@ -12,26 +12,9 @@ import pytest
 from pipeline.isolation import ChildCrash, ChildTimeout, IsolatedFunction
 
 
-def misbehave(how: str) -> str:
-    """Runs in the child."""
-    if how == "hang":
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        time.sleep(60)
-    if how == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if how == "exit":
-        os._exit(3)
-    if how == "raise":
-        raise KeyError("not here")
-    if how == "print":
-        print("noise on stdout")
-        os.write(1, b"more noise\n")
-    return "x" * 3_000_000 if how == "much" else f"well: {how}"
-
-
 @pytest.fixture(scope="module")
 def isolated() -> Iterator[IsolatedFunction]:
-    function = IsolatedFunction("tests.unit.test_isolation:misbehave")
+    function = IsolatedFunction("tests.misbehaviour:misbehave")
     yield function
     function.close()
 
@@ -76,7 +59,7 @@ def test_no_orphan_survives_its_parent() -> None:
     script = (
         "import threading, time\n"
         "from pipeline.isolation import IsolatedFunction\n"
-        "f = IsolatedFunction('tests.unit.test_isolation:misbehave')\n"
+        "f = IsolatedFunction('tests.misbehaviour:misbehave')\n"
         "f('a', limit_s=20)\n"
         "print(f.pid, flush=True)\n"
         "f('hang', limit_s=60)\n"

@@ -1,0 +1,25 @@
+"""What a decoder may do to its process, for tests that run it in a child."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from bevt_core.shards import FrameSample
+from pipeline.frames_job import load_source
+from schemas.frames import PoolSpec, SourceItem
+
+
+def evil_loader(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list[FrameSample]:
+    """`load_source`, but some names hang, die, or do so the first time only."""
+    if "hangs" in item.source:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        time.sleep(60)
+    if "segfaults" in item.source:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "once" in item.source and not (root / "again").exists():
+        (root / "again").touch()
+        os._exit(1)
+    if "memory" in item.source:
+        raise MemoryError
+    return load_source(root, item, pool, seed)
