@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bevt_core.files import read_record, sha256_of, staged_folder, write_record
+from bevt_core.files import clean_staging, read_record, sha256_of, staged_folder, write_record
 from bevt_core.tokenizers.base import DTYPES
 from bevt_core.tokenizers.networks import DvaeSizes, to_package_state
 from schemas.base import Record
@@ -61,6 +61,7 @@ def save_tokenizer(
             origin=origin,
         )
         write_record(staging / CARD, stored)
+    clean_staging(folder.parent)
     return stored
 
 
