@@ -148,7 +148,7 @@ def make_camera_motion_set(
             list(pool.map(_write_chunk, chunks))
     else:
         list(map(_write_chunk, chunks))
-    write_atomic(out / "ATTRIBUTION.txt", _attribution().encode())
+    write_atomic(out / "ATTRIBUTION.txt", attribution(*PHOTOGRAPHS).encode())
     write_record(card, wanted)
     return wanted
 
@@ -222,11 +222,11 @@ def _write_chunk(chunk: tuple[Path, CameraMotionSet, list[tuple[str, int]]]) -> 
 
 def _write_clip(path: Path, split: str, label: str, spec: CameraMotionSet, rng: np.random.Generator) -> None:
     name, mirrored = str(rng.choice(list(PHOTOGRAPHS[split]))), bool(rng.integers(2))
-    photo = _photograph(split, name, mirrored)
+    photo = photograph(split, name, mirrored)
     middle = draw_middle(rng, photo, spec.size_px)
     speed = rng.uniform(*_SPEED)
     wander = {dof: int(rng.choice((-1, 1))) for dof in _TRAVEL}
-    paint = _draw_paint(rng)
+    paint = draw_paint(rng)
     level = max(0, int(math.log2(middle.side / spec.size_px) * 2))  # half octaves, against aliasing
     small = _pyramid(split, name, mirrored, level)
     ratio = small.width / photo.width
@@ -237,41 +237,41 @@ def _write_clip(path: Path, split: str, label: str, spec: CameraMotionSet, rng: 
         stream.options = {"preset": "ultrafast", "crf": "24", "g": str(spec.frames), "threads": "1"}
         for pose in camera_path(label, middle, spec.frames, speed, wander):
             scaled = Pose(pose.x * ratio, pose.y * ratio, pose.side * ratio, pose.angle)
-            frame = _painted(look(small, scaled, spec.size_px), paint)
+            frame = painted(look(small, scaled, spec.size_px), paint)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
 
 
 def _write_image(path: Path, name: str, spec: CameraMotionSet, rng: np.random.Generator) -> None:
-    photo = _photograph("train", name, bool(rng.integers(2)))
+    photo = photograph("train", name, bool(rng.integers(2)))
     shortest = min(photo.size)
     side = math.exp(rng.uniform(math.log(min(0.9 * spec.image_px, shortest)), math.log(shortest)))
     left, top = (rng.uniform(0, length - side) for length in photo.size)
     size = (spec.image_px, spec.image_px)
     crop = photo.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    Image.fromarray(_painted(crop, _draw_paint(rng))).save(path, quality=92)
+    Image.fromarray(painted(crop, draw_paint(rng))).save(path, quality=92)
 
 
 @dataclass(frozen=True)
-class _Paint:
+class Paint:
     channels: list[int]  # permutation of R, G, B
     levels: np.ndarray  # uint8 [3, 256]: what each value of each channel becomes
 
 
-def _draw_paint(rng: np.random.Generator) -> _Paint:
+def draw_paint(rng: np.random.Generator) -> Paint:
     """A recolouring, drawn alike for every class, that makes many photographs of one."""
     gain = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, (3, 1))
     levels = np.clip(np.rint(np.arange(256) * gain + rng.uniform(-25, 25)), 0, 255)
-    return _Paint(channels=rng.permutation(3).tolist(), levels=levels.astype(np.uint8))
+    return Paint(channels=rng.permutation(3).tolist(), levels=levels.astype(np.uint8))
 
 
-def _painted(picture: Image.Image, paint: _Paint) -> np.ndarray:
+def painted(picture: Image.Image, paint: Paint) -> np.ndarray:
     pixels = np.asarray(picture)
     return np.stack([paint.levels[i][pixels[..., c]] for i, c in enumerate(paint.channels)], axis=-1)
 
 
 @lru_cache(maxsize=2 * (len(PHOTOGRAPHS["train"]) + len(PHOTOGRAPHS["test"])))
-def _photograph(split: str, name: str, mirrored: bool) -> Image.Image:
+def photograph(split: str, name: str, mirrored: bool) -> Image.Image:
     folder, file, _ = PHOTOGRAPHS[split][name]
     package, _, inside = folder.partition("/")
     spec = importlib.util.find_spec(package)
@@ -284,14 +284,15 @@ def _photograph(split: str, name: str, mirrored: bool) -> Image.Image:
 
 @lru_cache(maxsize=128)
 def _pyramid(split: str, name: str, mirrored: bool, level: int) -> Image.Image:
-    photo = _photograph(split, name, mirrored)
+    photo = photograph(split, name, mirrored)
     size = tuple(round(length / 2 ** (level / 2)) for length in photo.size)
     return photo if level == 0 else photo.resize((size[0], size[1]), Image.Resampling.LANCZOS)
 
 
-def _attribution() -> str:
-    lines = ["The clips and images in this folder were made from these photographs:", ""]
-    for split, photos in PHOTOGRAPHS.items():
-        for name, (folder, file, source) in photos.items():
+def attribution(*splits: str) -> str:
+    """Where the photographs of these splits are from, one a line."""
+    lines = ["What is in this folder was made from these photographs:", ""]
+    for split in splits:
+        for name, (folder, file, source) in PHOTOGRAPHS[split].items():
             lines.append(f"{split}\t{name}\t{folder}/{file}\t{source}")
     return "\n".join([*lines, ""])

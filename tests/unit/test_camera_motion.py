@@ -21,6 +21,7 @@ from pipeline.camera_motion import (
     look,
     make_camera_motion_set,
 )
+from pipeline.tokenizer_pictures import draw_picture, make_tokenizer_pictures
 from schemas.errors import UserError
 
 STILL = {"x": 0, "y": 0, "zoom": 0, "angle": 0}
@@ -142,3 +143,21 @@ def test_a_complete_set_is_kept_and_another_one_refused(tiny: Path) -> None:
     assert clip.stat().st_mtime_ns == before
     with pytest.raises(UserError, match="holds another camera-motion set"):
         make_camera_motion_set(tiny, workers=1, **{**TINY, "images": 12})
+
+
+def test_tokenizer_pictures_repeat_and_differ(tmp_path: Path) -> None:
+    make_tokenizer_pictures(tmp_path / "pictures", count=4, seed=1)
+    files = sorted((tmp_path / "pictures").glob("*/*.png"))
+    assert [f.relative_to(tmp_path / "pictures").as_posix() for f in files] == [
+        "leaves/000000.png",
+        "leaves/000002.png",
+        "photographs/000001.png",
+        "photographs/000003.png",
+    ]
+    pictures = [np.asarray(Image.open(f)) for f in files]
+    assert np.array_equal(pictures[1], draw_picture(1, 2)) and not np.array_equal(pictures[1], draw_picture(2, 2))
+    assert all(picture.shape == (144, 144, 3) and picture.std() > 3 for picture in pictures)
+    credits = (tmp_path / "pictures" / "ATTRIBUTION.txt").read_text()
+    assert "china.jpg" in credits and "flower.jpg" not in credits
+    with pytest.raises(UserError, match="exists"):
+        make_tokenizer_pictures(tmp_path / "pictures", count=4)
