@@ -56,22 +56,22 @@ _SKIMAGE, _SKLEARN = "skimage/data", "sklearn/datasets/images"
 PHOTOGRAPHS = {
     "train": {
         "astronaut": (_SKIMAGE, "astronaut.png", "Eileen Collins, NASA, public domain"),
-        "brick": (_SKIMAGE, "brick.png", "CC0Textures, CC0"),
+        "brick": (_SKIMAGE, "brick.png", "CC0Textures.com, CC0"),
         "camera": (_SKIMAGE, "camera.png", "Lav Varshney, CC0"),
         "china": (_SKLEARN, "china.jpg", "danielbuechele on flickr, CC BY 2.0"),
-        "coffee": (_SKIMAGE, "coffee.png", "Pikolo Espresso Bar by Rachel Michetti, CC0"),
+        "coffee": (_SKIMAGE, "coffee.png", "Rachel Michetti, CC0"),
         "coins": (_SKIMAGE, "coins.png", "Greek coins from Pompeii, Brooklyn Museum, no known restrictions"),
-        "grass": (_SKIMAGE, "grass.png", "DeepGrass on flickr, CC0"),
-        "hubble": (_SKIMAGE, "hubble_deep_field.jpg", "NASA/ESA, public domain"),
-        "ihc": (_SKIMAGE, "ihc.png", "Center for Microscopy and Molecular Imaging (CMMI), no known restrictions"),
-        "retina": (_SKIMAGE, "retina.jpg", "Hager et al., Wikimedia, CC0"),
-        "rocket": (_SKIMAGE, "rocket.jpg", "SpaceX, CC0"),
+        "grass": (_SKIMAGE, "grass.png", "linolafett on DeviantArt, CC0"),
+        "hubble": (_SKIMAGE, "hubble_deep_field.jpg", "Hubble eXtreme Deep Field, NASA, public domain"),
+        "ihc": (_SKIMAGE, "ihc.png", "Center for Microscopy and Molecular Imaging, no known restrictions"),
+        "retina": (_SKIMAGE, "retina.jpg", "Mikael Häggström, Wikimedia Commons, CC0"),
+        "rocket": (_SKIMAGE, "rocket.jpg", "SpaceX, public domain"),
     },
     "test": {
         "chelsea": (_SKIMAGE, "chelsea.png", "Stefan van der Walt, CC0"),
         "flower": (_SKLEARN, "flower.jpg", "vultilion on flickr, CC BY 2.0"),
-        "gravel": (_SKIMAGE, "gravel.png", "CC0Textures, CC0"),
-        "motorcycle": (_SKIMAGE, "motorcycle_left.png", "Middlebury stereo benchmark 2014, CC0"),
+        "gravel": (_SKIMAGE, "gravel.png", "CC0Textures.com, CC0"),
+        "motorcycle": (_SKIMAGE, "motorcycle_left.png", "Middlebury stereo data 2014, Scharstein et al."),
     },
 }
 
