@@ -20,6 +20,7 @@ from bevt_core.files import StorageError, clean_staging
 from bevt_core.shards import read_frame_commit, read_token_commit, write_frame_manifest, write_token_manifest
 from pipeline.frames_job import make_frame_part
 from pipeline.plans import (
+    count_missing,
     drop_broken_parts,
     find_token_plan,
     frame_commits,
@@ -30,7 +31,7 @@ from pipeline.plans import (
     settle_token_plan,
     token_commits,
 )
-from pipeline.progress import Meter, ProgressMode, ProgressView
+from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
@@ -59,19 +60,23 @@ def tokenize(
     recipe: TokenizeRecipe,
     *,
     list_file: Path | None = None,
+    allow_outside: bool = False,
     overwrite: bool = False,
     frames_only: bool = False,
+    max_rejected: float | None = None,
+    ray_address: str | None = None,
     num_cpus: int | None = None,
     num_gpus: int | None = None,
     progress: ProgressMode = "auto",
 ) -> dict[str, Any]:
     """Make the frame store and the token set of `recipe`; parts that are committed are kept. Returns a summary.
 
-    `num_cpus` and `num_gpus` size the Ray that is started here; with RAY_ADDRESS set, that cluster is used as it is.
+    `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS name a cluster instead.
+    `max_rejected`: the share of sources that may be rejected, those that are missing not counted, before the job stops.
     Raises UserError for bad input and for another job's output in the same place, StorageError where the disk says no.
     """
     frames_dir = Path(recipe.out).absolute() / "frames"
-    plan, items = make_plan(recipe, list_file)
+    plan, items = make_plan(recipe, list_file, allow_outside)
     token_plan = None if frames_only else make_token_plan(recipe, plan)
     settle_plan(frames_dir, plan, items, overwrite)
     frames_done = frame_commits(frames_dir, plan)
@@ -84,10 +89,13 @@ def tokenize(
         done = token_commits(tokens_dir, frames_done, token_plan)
     todo = [part for part in range(plan.num_parts) if part not in done]
     meter = Meter()
+    limit = RejectionLimit(max_rejected, plan.num_sources)
+    for commit in frames_done.values():
+        limit.add(commit.num_sources, commit.num_rejected - count_missing(frames_dir, commit))
     actors = 0
     if todo:
         drop_broken_parts(frames_dir, plan, frames_done)
-        with _ray(num_cpus, num_gpus):
+        with _ray(ray_address, num_cpus, num_gpus):
             gpus = 0 if token_plan is None else _cluster("GPU")
             if tokens_dir is not None and token_plan is not None:
                 token_plan = on_device(token_plan, _gpu_name() if gpus else "cpu")
@@ -108,6 +116,8 @@ def tokenize(
                 for row in _run(place, todo, actors, gpus):
                     meter.add(row)
                     view.update(meter)
+                    if row["part"] not in frames_done:
+                        limit.add(row["sources"], row["rejected"] - row["missing"])
     manifest = _finish(frames_dir, tokens_dir, plan, token_plan)
     summary = {
         "sources": manifest.num_sources,
@@ -145,6 +155,7 @@ def decode_part(row: dict[str, Any], place: Workplace) -> dict[str, Any]:
         "sources": commit.num_sources,
         "frames": commit.num_frames,
         "rejected": commit.num_rejected,
+        "missing": count_missing(place.frames_dir, commit),
         "decode_s": seconds,
         "started": 0.0,
         "ended": 0.0,
@@ -226,8 +237,8 @@ def _run(place: Workplace, todo: list[int], actors: int, gpus: int) -> Iterator[
 
 
 @contextmanager
-def _ray(num_cpus: int | None, num_gpus: int | None) -> Iterator[None]:
-    """Ray for the length of a block: the one that runs in this process, RAY_ADDRESS's cluster, or one started here."""
+def _ray(address: str | None, num_cpus: int | None, num_gpus: int | None) -> Iterator[None]:
+    """Ray for the length of a block: the one that runs in this process, a cluster's, or one started here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray announces as its next default
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # keeps the C++ side's notes out of the user's terminal
@@ -238,8 +249,8 @@ def _ray(num_cpus: int | None, num_gpus: int | None) -> Iterator[None]:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _no_stderr():  # the C++ side announces its log level
-        if "RAY_ADDRESS" in os.environ:
-            ray.init(**quiet)
+        if address is not None or "RAY_ADDRESS" in os.environ:
+            ray.init(address=address, **quiet)
         else:
             ray.init(
                 address="local",

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from bevt_core.files import clean_staging, read_record
 from bevt_core.rng import rng_for
 from bevt_core.shards import (
@@ -29,7 +31,7 @@ from schemas.recipes import TokenizeRecipe
 from schemas.tokens import TokenizerIdentity, TokenPartCommit, TokenPlan
 
 
-def make_plan(recipe: TokenizeRecipe, list_file: Path | None) -> tuple[Plan, list[SourceItem]]:
+def make_plan(recipe: TokenizeRecipe, list_file: Path | None, allow_outside: bool) -> tuple[Plan, list[SourceItem]]:
     """List the sources and fix the order in which they are cut into parts: shuffled, so that classes mix."""
     frames_dir = Path(recipe.out) / "frames"
     root = Path(recipe.root)
@@ -38,7 +40,7 @@ def make_plan(recipe: TokenizeRecipe, list_file: Path | None) -> tuple[Plan, lis
         items = read_sources(frames_dir)
         classes = finished.classes
     else:
-        listing = list_sources(recipe.dataset, root, recipe.split, list_file)
+        listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
         order = rng_for(recipe.seed, "plan").permutation(len(listing.items))
         items = [listing.items[i] for i in order]
         classes = listing.classes
@@ -125,6 +127,14 @@ def token_commits(tokens_dir: Path, frames: dict[int, FramePartCommit], plan: To
     digest = plan.digest()
     found = ((part, read_token_commit(tokens_dir, commit, digest)) for part, commit in frames.items())
     return {part: commit for part, commit in found if commit is not None}
+
+
+def count_missing(frames_dir: Path, commit: FramePartCommit) -> int:
+    """How many of a part's rejected sources were not there at all."""
+    if not commit.num_rejected:
+        return 0
+    reasons = pq.read_table(frames_dir / part_name(commit.part) / "rejected.parquet", columns=["reason"])["reason"]
+    return reasons.to_pylist().count("missing")
 
 
 def drop_broken_parts(frames_dir: Path, plan: Plan, done: dict[int, FramePartCommit]) -> None:

@@ -1,5 +1,6 @@
 """The driver's view of a running job: counts, rates, and how busy the tokenizers are."""
 
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -7,6 +8,8 @@ from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from schemas.errors import UserError
 
 ProgressMode = Literal["auto", "off"]
 
@@ -43,6 +46,35 @@ class Meter:
         """Share of the tokenizers' time, from the first part's start to the last one's end, that they worked."""
         span_s = (self.last_end - self.first_start) * actors
         return min(1.0, self.busy_s / span_s) if span_s > 0 else None
+
+
+class RejectionLimit:
+    """Stops a job that rejects more than it may, as soon as that is certain."""
+
+    MIN_SOURCES = 200  # before a share is believed
+    STANDARD_ERRORS = 3.0
+
+    def __init__(self, share: float | None, total: int) -> None:
+        self.share = share
+        self.total = total
+        self.sources = 0
+        self.rejected = 0
+
+    def add(self, sources: int, rejected: int) -> None:
+        """Raises UserError when the whole job must, or almost surely will, reject more than the share."""
+        self.sources += sources
+        self.rejected += rejected
+        if self.share is None:
+            return
+        found = self.rejected / self.sources
+        error = self.STANDARD_ERRORS * math.sqrt(self.share * (1 - self.share) / self.sources)
+        too_many = self.rejected > self.share * self.total
+        if too_many or (self.sources >= self.MIN_SOURCES and found > self.share + error):
+            raise UserError(
+                f"{self.rejected} of {self.sources} sources were rejected ({found:.1%}), --max-rejected is "
+                f"{self.share:.1%}; see frames/part-*/rejected.parquet. What is done is kept: mend the files, or allow "
+                "more, and run the same command again"
+            )
 
 
 class ProgressView:

@@ -11,6 +11,7 @@ from bevt_core.shards import FrameStore, TokenSet, part_name
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views import apply_view, halve
 from pipeline.job import tokenize
+from pipeline.repair import repair
 from pipeline.verify import verify
 from schemas.errors import UserError
 from tests.media import moving_frames, write_image, write_video
@@ -138,6 +139,27 @@ def test_a_lost_part_alone_is_made_again(dataset: Path, videos: Path, tiny_token
     summary = tokenize(tiny_recipe(videos, dataset, tiny_tokenizer), progress="off")
     assert summary["parts_done_before"] == 1
     assert digests(dataset) == before
+
+
+def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path, tiny_tokenizer: Path) -> None:
+    before = digests(dataset)
+    for name in ("frames/part-00000/frames.zarr/jpeg/c/0", "tokens/dvae-v2/part-00002.parquet"):
+        data = bytearray((dataset / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (dataset / name).write_bytes(data)
+    assert not verify(dataset, sample=0)["ok"]
+    summary = repair(tiny_recipe(videos, dataset, tiny_tokenizer), progress="off")
+    assert summary["removed"] == ["frames/part-00000", "tokens/dvae-v2/part-00002.parquet"]
+    assert digests(dataset) == before
+
+
+def test_max_rejected_stops_the_job_and_keeps_what_is_done(videos: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=2")
+    with pytest.raises(UserError, match=r"--max-rejected is 5\.0%"):
+        tokenize(recipe, progress="off", frames_only=True, max_rejected=0.05)
+    assert not (tmp_path / "frames" / "dataset.json").exists()
+    summary = tokenize(recipe, progress="off", frames_only=True, max_rejected=0.25)
+    assert summary["parts_done_before"] >= 1
 
 
 def test_real_kinetics_and_a_corrupt_file(shared_data: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
