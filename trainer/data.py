@@ -19,6 +19,7 @@ from bevt_core.rng import rng_for
 from bevt_core.shards import PartView, TokenSet, part_name
 from bevt_core.views import apply_view
 from schemas.recipes import BlockMask, MaskConfig
+from trainer.launch import end_with_parent
 from trainer.order import StreamOrder, rank_slice, view_of_epoch
 from trainer.tasks import Batch
 
@@ -176,7 +177,7 @@ def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pi
         num_workers=num_workers,
         pin_memory=pin_memory,
         multiprocessing_context="forkserver",
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_prepare_worker,
     )
 
 
@@ -187,7 +188,11 @@ def normalise(clip_BTHWC: Tensor) -> Tensor:
     return ((clip_BTHWC.float() - mean) / std).permute(0, 4, 1, 2, 3)
 
 
-def _leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C and a cluster's SIGTERM reach every process; training ends its step first, and needs its workers."""
+def _prepare_worker(worker: int) -> None:
+    """Outlive Ctrl-C and a cluster's SIGTERM, since training ends its step first, but not the training process.
+
+    A worker of a fork server and the server keep each other alive when the process that they work for is killed.
+    """
+    end_with_parent()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)

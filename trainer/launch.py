@@ -86,7 +86,7 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
 
 def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], args: tuple, kwargs: dict) -> None:
     os.environ.update(env)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         outcome = _Outcome(time.monotonic(), value=function(*args, **kwargs))
     except (UserError, StorageError) as error:
@@ -101,12 +101,16 @@ def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], 
         os._exit(1)  # destructors of a half-built process group may wait for peers
 
 
-def _end_with_parent() -> None:
-    """A killed parent must not leave its processes behind."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def end_with_parent() -> None:
+    """Watch the parent from a thread, so that one that is killed leaves no processes behind."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _collect(processes: list[BaseProcess], results: list[Connection]) -> Any:
@@ -137,6 +141,8 @@ def _received(receive: Connection, process: BaseProcess) -> _Outcome:
         return outcome
     except EOFError:  # it was killed, so it did not fail because of a peer
         process.join(END_TIMEOUT_S)
+        if process.exitcode in (-signal.SIGTERM, -signal.SIGINT):
+            return _Outcome(0.0, user_error="stopped by a signal before the first step; nothing was trained")
         return _Outcome(0.0, failure=f"ended without a word, exit code {process.exitcode}")
 
 

@@ -1,7 +1,6 @@
 """Pretraining from shards, as a user runs it: processes, kills, resumes, and data that does not fit."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from bevt_core.weights import load_weights
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
 from tests.builders import make_token_set
+from tests.unit.test_launch import is_running, wait_until
 from trainer.launch import launch
 from trainer.metrics import read_metrics
 from trainer.pretrain import PretrainTask, build_model, open_streams, pretrain
@@ -41,6 +41,12 @@ def settings(data, *extra, streams=("video", "image")):
 
 def recipe_of(data, *extra, stage="joint", streams=("video", "image")):
     return load_recipe(f"nano_{stage}", REPO / "trainer" / "recipes", settings(data, *extra, streams=streams))
+
+
+def descendants(pid):
+    """The processes below `pid`, by Linux's list of children."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [below for child in children for below in descendants(child)]
 
 
 def losses(run):
@@ -80,7 +86,7 @@ def test_kill_9_and_resume_give_the_uninterrupted_run_to_the_bit(data, tmp_path)
     pretrain(recipe_of(data, steps, "loop.epochs=20"), tmp_path / "straight")
     command = [sys.executable, "-m", "cli", "train", "joint", "--recipe", "nano_joint"]
     command += ["--out", str(tmp_path / "killed")]
-    for setting in settings(data, steps, "loop.epochs=20"):
+    for setting in settings(data, steps, "loop.epochs=20", "loop.num_workers=1"):
         command += ["--set", setting]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.Popen(command, cwd=REPO, env=environment, stdout=subprocess.DEVNULL)
@@ -89,10 +95,12 @@ def test_kill_9_and_resume_give_the_uninterrupted_run_to_the_bit(data, tmp_path)
         while len(read_metrics(tmp_path / "killed")) < 13:
             assert killed.poll() is None and time.monotonic() < give_up, "ended before it could be killed"
             time.sleep(0.005)
-        killed.send_signal(signal.SIGKILL)
+        helpers = descendants(killed.pid)
     finally:
         killed.kill()
         killed.wait()
+    wait_until(lambda: not any(is_running(pid) for pid in helpers))
+    assert len(helpers) >= 2  # the fork server and a loader's worker
     assert len(read_metrics(tmp_path / "killed")) < 60
     pretrain(recipe_of(data, steps, "loop.epochs=20"), tmp_path / "killed", resume=True)
     assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
