@@ -12,7 +12,7 @@ from torch import nn
 
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.convert import convert_pickles
-from bevt_core.tokenizers.dvae import DVAE_PRESETS, DvaeTrainingModule, perplexity
+from bevt_core.tokenizers.dvae import DVAE_PRESETS, DvaeTrainingModule, dvae_lr_share, perplexity
 from bevt_core.tokenizers.dvae_loss import (
     guide_weight_at,
     gumbel_softmax,
@@ -289,6 +289,12 @@ def test_a_warm_start_uses_the_codebook_and_repeats() -> None:
     assert warm["codebook_used"] > 0.6 * TINY.vocab_size > cold["codebook_used"]
     assert 0 < warm["guide"] < 3.0 < torch.tensor(32.0).log()  # nats; 3.47 would be a blind guess
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), started().parameters(), strict=True))
+
+
+def test_the_encoder_trains_at_a_tenth_of_the_rate() -> None:
+    shares = {dvae_lr_share(name) for name, _ in DvaeTrainingModule(TINY, "mse").encoder.named_parameters("encoder")}
+    assert shares == {0.1}
+    assert dvae_lr_share("decoder.input.weight") == 1.0
 
 
 def test_patch_codes_are_the_k_means_centres() -> None:
