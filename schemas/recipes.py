@@ -237,6 +237,7 @@ class TokenizerRecipe(Record):
     samples_per_epoch: int = Field(ge=1)  # random crops drawn in one epoch
     temperature: tuple[float, float]  # Gumbel-softmax, first -> last (Ramesh et al. 2021: 1 -> 1/16)
     kl_weight: tuple[float, float]  # first -> last
+    guide_weight: float = Field(ge=0.0)  # at first; pulls towards the k-means codes of the start, then fades out
     recon: Literal["mse", "logit-laplace"]
     optim: OptimConfig
     loop: LoopConfig

@@ -32,6 +32,7 @@ from schemas.recipes import EvalViews, FinetuneRecipe
 from schemas.runs import DatasetRef
 from trainer.augment import augment_clip
 from trainer.average import WithAverage
+from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import StreamBatches, normalise
 from trainer.distributed import World, join_world
@@ -133,7 +134,7 @@ def finetune(
             )
         torch.manual_seed(recipe.loop.seed)  # the initial weights
         model = build_from_recipe(recipe, len(train.classes))
-        if recipe.init is not None and not resume:
+        if recipe.init is not None and not (resume and Checkpoints(out / CHECKPOINTS, 1).paths()):
             fresh = start_classifier(model, recipe.init)
             if world.is_main:
                 print(f"starting from {recipe.init}; fresh: {', '.join(fresh)}", flush=True)

@@ -20,14 +20,17 @@ from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.dvae import DVAE_PRESETS, DvaeTrainingModule, perplexity
-from bevt_core.tokenizers.dvae_loss import kl_weight_at, temperature_at
+from bevt_core.tokenizers.dvae_loss import guide_weight_at, kl_weight_at, temperature_at
+from bevt_core.tokenizers.networks import STRIDE
 from bevt_core.tokenizers.storage import read_card
+from bevt_core.tokenizers.warm_start import PATCHES_PER_CODE
 from bevt_core.views import decode_jpeg
 from schemas.errors import UserError
 from schemas.recipe_io import nearest
 from schemas.recipes import TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.augment import Box, resize
+from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.clips import read_jpegs
 from trainer.data import StreamBatches
 from trainer.distributed import join_world
@@ -45,11 +48,12 @@ FLIP_SHARE = 0.5
 
 
 class TokenizerTask:
-    """The evidence bound; temperature and weight of the KL term follow the progress of the run."""
+    """The evidence bound; the temperature and the terms' weights follow the progress of the run."""
 
     def __init__(self, model: DvaeTrainingModule, recipe: TokenizerRecipe, total_steps: int) -> None:
         self.model = model
-        self.temperature, self.kl_weight, self.total_steps = recipe.temperature, recipe.kl_weight, total_steps
+        self.temperature, self.kl_weight, self.guide_weight = recipe.temperature, recipe.kl_weight, recipe.guide_weight
+        self.total_steps = total_steps
 
     def counts(self, batch: Batch) -> dict[str, int]:
         return {TERM: len(batch[TERM]["frame"])}
@@ -58,8 +62,9 @@ class TokenizerTask:
         frames_NHWC = batch[TERM]["frame"]
         progress = step / self.total_steps
         kl_weight = kl_weight_at(progress, *self.kl_weight)
-        out = model(frames_NHWC, temperature_at(progress, *self.temperature), kl_weight)
-        sums = {name: out[name] * len(frames_NHWC) for name in ("recon", "kl", "perplexity")}
+        guide_weight = guide_weight_at(progress, self.guide_weight)
+        out = model(frames_NHWC, temperature_at(progress, *self.temperature), kl_weight, guide_weight)
+        sums = {name: out[name] * len(frames_NHWC) for name in ("recon", "kl", "guide", "perplexity")}
         return {TERM: Term(out["loss"] * len(frames_NHWC), sums=sums)}
 
 
@@ -93,7 +98,7 @@ class FrameCrops:
     def __len__(self) -> int:
         return len(self._pools)
 
-    def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, at: tuple[object, int]) -> dict[str, Any]:
         """Return `frame` uint8 (input_px, input_px, C) and `sample_id`."""
         rng = rng_for("tokenizer-crop", *self.key, *at)
         number, part, first, count, source = self._pools[rng.integers(len(self._pools))]
@@ -154,6 +159,8 @@ def train_tokenizer(
         if world.is_main:
             print(_describe(recipe, model, len(crops), schedule), flush=True)
             open_run(out, recipe, datasets, resume=resume, command=command, world_size=world.size)
+        if not (resume and Checkpoints(out / CHECKPOINTS, 1).paths()):
+            _warm_start(model, crops, recipe)
         result = fit(
             TokenizerTask(model, recipe, schedule.total_steps),
             StreamBatches(
@@ -188,6 +195,15 @@ def train_tokenizer(
             print("  ".join(f"{name} {summary[name]:.4g}" for name in METRICS), flush=True)
         world.barrier()
         return summary
+
+
+def _warm_start(model: DvaeTrainingModule, crops: FrameCrops, recipe: TokenizerRecipe) -> None:
+    """Begin with the codes of some crops, the same on every rank."""
+    tokens_per_crop = (recipe.input_px // STRIDE) ** 2
+    count = -(-PATCHES_PER_CODE * model.sizes.vocab_size // tokens_per_crop)
+    frames_NHWC = torch.stack([crops["warm-start", number]["frame"] for number in range(count)])
+    seed = int(rng_for("warm-start", recipe.loop.seed).integers(2**63))
+    model.warm_start(frames_NHWC, torch.Generator().manual_seed(seed))
 
 
 def _store(model: DvaeTrainingModule, folder: Path, recipe: TokenizerRecipe, step: int) -> None:
