@@ -20,6 +20,9 @@ from bevt_core.chunked_attention import ChunkedAttention
 Size3 = tuple[int, int, int]  # (T, H, W)
 
 
+CHUNKED_FROM = 128  # positions in a window; matrices of smaller ones stay in the cache by themselves
+
+
 def shape_constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Make a tensor once for each set of shapes and device; a compiler traces `make` and folds it in."""
     cached = functools.cache(make)
@@ -124,9 +127,10 @@ def windowed_attention(qkv_BKNC: Tensor, bias_MANN: Tensor, kinds_K: Tensor) -> 
     `bias_MANN[kinds_K[k]]`, relative positions and shift mask in one, is added to the logits of window k of every
     sample.
     """
-    bias_MANN = bias_MANN.to(qkv_BKNC.dtype)
-    if qkv_BKNC.device.type == "cpu" and not torch.compiler.is_compiling():
-        return ChunkedAttention.apply(qkv_BKNC, bias_MANN, kinds_K)
+    N, bias_MANN = qkv_BKNC.shape[2], bias_MANN.to(qkv_BKNC.dtype)
+    if N >= CHUNKED_FROM and qkv_BKNC.device.type == "cpu" and not torch.compiler.is_compiling():
+        y_WNC = ChunkedAttention.apply(qkv_BKNC.flatten(0, 1), bias_MANN, kinds_K.repeat(len(qkv_BKNC)))
+        return y_WNC.unflatten(0, qkv_BKNC.shape[:2])
     q, k, v = qkv_BKNC.unflatten(-1, (3, bias_MANN.shape[1], -1)).permute(3, 0, 1, 4, 2, 5)
     bias_KANN = bias_MANN[kinds_K] if len(bias_MANN) > 1 else bias_MANN
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias_KANN).transpose(-3, -2).flatten(-2)

@@ -1,0 +1,31 @@
+"""The encoder and the step compile as one graph. Numerics of the compiler's own kernels are checked in a slow test."""
+
+import pytest
+import torch
+
+from bevt_core.build import SWIN_SIZES, build_bevt
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("grid", [(4, 8, 8), (1, 8, 8)], ids=["video", "image"])
+def test_the_encoder_is_one_graph(backend: str, grid: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    encoder = build_bevt(**SWIN_SIZES["nano"], vocab_size=32).encoders["shared"]
+    x_BTHWC = torch.randn(2, *grid, 48)
+    compiled = torch.compile(encoder, fullgraph=True, backend=backend)  # fullgraph: an error where a graph would break
+    gradients = []
+    for run in (encoder, compiled):
+        encoder.zero_grad()
+        run(x_BTHWC)[-1].square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in encoder.parameters()])
+    for eager, traced in zip(*gradients, strict=True):
+        torch.testing.assert_close(eager, traced, atol=1e-5, rtol=1e-4)
+
+
+def test_features_are_one_graph_with_mask_and_decoder() -> None:
+    torch.manual_seed(0)
+    model = build_bevt(**SWIN_SIZES["nano"], vocab_size=32).eval()
+    clip_BCTHW, mask_BTHW = torch.randn(2, 3, 8, 64, 64), torch.rand(2, 4, 4, 4) < 0.5
+    compiled = torch.compile(model.features, fullgraph=True, backend="aot_eager")
+    expected = model.features(clip_BCTHW, mask_BTHW, "video")
+    torch.testing.assert_close(compiled(clip_BCTHW, mask_BTHW, "video"), expected, atol=1e-5, rtol=0)
