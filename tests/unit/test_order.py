@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import UserError
@@ -13,6 +13,7 @@ from trainer.order import StreamOrder, epoch_order, rank_slice, view_of_epoch
 part_lists = st.lists(st.integers(0, 40), min_size=1, max_size=30).map(lambda sizes: np.array(sizes, dtype=np.int64))
 
 
+@settings(deadline=None)
 @given(part_lists, st.integers(1, 12), st.integers(0, 3), st.integers(0, 5))
 def test_an_epoch_is_a_permutation_of_all_samples(sizes, window_parts, seed, epoch):
     order = epoch_order(sizes, window_parts, seed, "video", epoch)
@@ -20,6 +21,7 @@ def test_an_epoch_is_a_permutation_of_all_samples(sizes, window_parts, seed, epo
     assert np.array_equal(order, epoch_order(sizes, window_parts, seed, "video", epoch))
 
 
+@settings(deadline=None)
 @given(part_lists, st.integers(1, 12))
 def test_samples_move_only_inside_their_window_of_parts(sizes, window_parts):
     order = epoch_order(sizes, window_parts, 0, "video", 0)
@@ -34,6 +36,7 @@ def test_samples_move_only_inside_their_window_of_parts(sizes, window_parts):
         )
 
 
+@settings(deadline=None)
 @given(
     part_lists.filter(lambda sizes: sizes.sum() >= 24),
     st.integers(1, 24),
@@ -53,6 +56,7 @@ def test_any_schedule_of_world_sizes_reads_the_same_global_batches(sizes, global
             step += 1
 
 
+@settings(deadline=None)
 @given(part_lists.filter(lambda sizes: sizes.sum() >= 5), st.integers(1, 5))
 def test_an_epoch_leaves_out_only_the_declared_rest(sizes, global_batch):
     order = StreamOrder(sizes, global_batch, 2, (1, "image"))
