@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.dvae import DVAE_PRESETS, DvaeTrainingModule, perplexity
+from bevt_core.tokenizers.dvae import DVAE_PRESETS, DvaeTrainingModule, dvae_lr_share, perplexity
 from bevt_core.tokenizers.dvae_loss import guide_weight_at, kl_weight_at, temperature_at
 from bevt_core.tokenizers.networks import STRIDE
 from bevt_core.tokenizers.storage import read_card
@@ -170,7 +170,7 @@ def train_tokenizer(
                 num_workers=recipe.loop.num_workers,
                 pin_memory=world.device.type == "cuda",
             ),
-            build_optimizer(model, recipe.optim),
+            build_optimizer(model, recipe.optim, dvae_lr_share),
             schedule,
             optim=recipe.optim,
             loop=recipe.loop,
