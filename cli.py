@@ -1,6 +1,7 @@
 """The command `bevt`: parse, load a recipe, call one function. Heavy imports are inside the commands."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ from schemas.errors import UserError
 
 if TYPE_CHECKING:
     from trainer.clips import ClipSource
+
+
+# Loader processes and torch's threads share the CPUs: threads that spin while they wait slow everything down, six times
+# where two programs want the same two cores (docs/log.md). Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class App(typer.Typer):
@@ -194,19 +200,23 @@ def train(
     from schemas.recipes import PretrainRecipe
     from trainer.launch import launch
     from trainer.pretrain import pretrain as run
+    from trainer.run import read_run
 
     overrides = [*(set_ or [])]
     for key, path in (("streams.video.tokens", video_tokens), ("streams.image.tokens", image_tokens), ("init", init)):
         if path is not None:
             overrides.append(f"{key}={json.dumps(str(path))}")
+    repeats = None
     if from_ is not None:
         loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
+        _, repeats = read_run(from_)
     else:
         if stage not in STAGE_RECIPES:
             raise UserError(f"stage {stage!r}: expected one of {', '.join(STAGE_RECIPES)}, or --from RUN")
         loaded = load_recipe_of(PretrainRecipe, recipe or STAGE_RECIPES[stage], TRAINER_RECIPES, overrides)
     target = out or Path("runs") / (stage or f"{from_.name}-again" if from_ else "pretrain")
-    _emit(launch(run, nproc, loaded, target, resume=resume, dry_run=dry_run, command=_command()), json_)
+    options = {"resume": resume, "dry_run": dry_run, "repeats": repeats, "command": _command()}
+    _emit(launch(run, nproc, loaded, target, **options), json_)
 
 
 @app.command()
@@ -340,7 +350,9 @@ def _clips(dataset: str, root: Path | None, frames: Path | None, list_file: Path
 
 
 def _emit(summary: dict[str, Any], as_json: bool) -> None:
-    """The result: one JSON object as the last line, or one `key: value` line each."""
+    """The result: one JSON object as the last line, or one `key: value` line each. Under torchrun rank 0 prints."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     if as_json:
         print(json.dumps(summary), flush=True)
         return

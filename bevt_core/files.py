@@ -129,8 +129,8 @@ def _fsync_dir(folder: Path) -> None:
 def _explained(error: OSError, path: Path) -> OSError:
     """Disk trouble in the user's words; other errors as they are."""
     mends = {
-        errno.ENOSPC: "the disk is full; free some space and run the same command again, finished parts are kept",
-        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+        errno.ENOSPC: "the disk is full; free some space and continue with the same command, what is finished is kept",
+        errno.EDQUOT: "the disk quota is used up; free some space and continue with the same command",
         errno.EROFS: "the file system is read-only; give a writable place",
         errno.EACCES: "no permission to write here; give a writable place",
     }

@@ -15,8 +15,11 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def canonical_json(self) -> str:
-        """Sorted keys, no spaces: the bytes that are hashed."""
-        return canonical_json(self.model_dump(mode="json"))
+        """Sorted keys, no spaces, defaults left out: the bytes that are hashed.
+
+        So a field that is added later with a default changes no digest that exists; a default itself may never change.
+        """
+        return canonical_json(self.model_dump(mode="json", exclude_defaults=True))
 
     def digest(self) -> str:
         """sha256 of `canonical_json`, in hex."""

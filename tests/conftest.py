@@ -1,6 +1,10 @@
 """Fixtures that every test may use."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest-xdist has a process per core already
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from pathlib import Path
 
 import pytest

@@ -30,7 +30,7 @@ def demo_steps(out: Path) -> list[Step]:
     o = shlex.quote(str(out))
     tokenize = "tokenize --dataset folder"
     dvae = f"--tokenizer {o}/runs/dvae/tokenizer"
-    tokens = f"--video-tokens {o}/train/tokens/dvae-v2 --image-tokens {o}/images/tokens/dvae-v4"
+    tokens = f"--video-tokens {o}/train/tokens/dvae-v2 --image-tokens {o}/images/tokens/dvae-v2"
     frames = f"--frames {o}/train/frames --val-frames {o}/test/frames"
     rows = [
         (
@@ -51,7 +51,7 @@ def demo_steps(out: Path) -> list[Step]:
         (
             "Tokenize the photographs",
             f"{tokenize} --recipe nano_image --root {o}/raw/images --out {o}/images {dvae}",
-            "images/tokens/dvae-v4/dataset.json",
+            "images/tokens/dvae-v2/dataset.json",
         ),
         (
             "Store and tokenize the videos",
@@ -65,7 +65,7 @@ def demo_steps(out: Path) -> list[Step]:
         ),
         (
             "Pretrain the image stream (BEVT-I)",
-            f"train image --recipe nano_image --image-tokens {o}/images/tokens/dvae-v4 --out {o}/runs/image",
+            f"train image --recipe nano_image --image-tokens {o}/images/tokens/dvae-v2 --out {o}/runs/image",
             "runs/image/weights.safetensors",
         ),
         (
