@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from bevt_core.files import clean_staging, read_record, sha256_of, staged_folder, write_record
@@ -96,7 +96,7 @@ def read_network(folder: Path, file_name: str, expected_sha256: str) -> dict[str
 
 def _save_network(path: Path, network: nn.Sequential, storage: str) -> None:
     state = {key: value.to("cpu", DTYPES[storage]) for key, value in to_package_state(network).items()}
-    save_file(state, path, metadata={"format": "pt"})
+    path.write_bytes(save(state, metadata={"format": "pt"}))  # save_file would keep others from reading it
 
 
 def parse_dtype(dtype: str) -> torch.dtype:
