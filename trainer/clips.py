@@ -17,6 +17,8 @@ from bevt_core.shards import FrameStore, part_name, sources_digest
 from bevt_core.views import decode_jpeg, shrink_short_side
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit, SourceItem
+from schemas.recipes import ClipSampling
+from trainer.sampling import interval_in_pool
 
 Frame = NDArray[np.uint8]  # HWC, RGB
 Choose = Callable[
@@ -44,6 +46,10 @@ class ClipSource(Protocol):
         """Source frames between neighbouring positions."""
 
     @property
+    def uneven(self) -> str | None:
+        """An item whose positions are not `stride` apart, or None."""
+
+    @property
     def digest(self) -> str:
         """Identity of items, labels and classes."""
 
@@ -69,6 +75,10 @@ class FileClips:
     @property
     def stride(self) -> int:
         return 1
+
+    @property
+    def uneven(self) -> str | None:
+        return None
 
     @property
     def path(self) -> str:
@@ -133,6 +143,15 @@ class StoreClips:
     @property
     def stride(self) -> int:
         return self.store.manifest.pool.stride
+
+    @functools.cached_property
+    def uneven(self) -> str | None:
+        """A long video whose pool was thinned to `max_frames`."""
+        columns = self.store.index.select(["source", "frame_indices"]).to_pydict()
+        for source, indices in zip(*columns.values(), strict=True):
+            if len(indices) > 1 and indices[-1] - indices[0] != self.stride * (len(indices) - 1):
+                return source
+        return None
 
     @property
     def path(self) -> str:
@@ -205,6 +224,16 @@ def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, 
         f"{have_from} has {len(have)} classes and {expected_from} has {len(expected)}, and they are not the same ones"
         f"{': ' + differing if differing else ''}; use data with the class map that the head was trained on"
     )
+
+
+def interval_of(source: ClipSource, sampling: ClipSampling) -> int:
+    """Return the sampling's interval in positions of the source. Raises UserError where it cannot be had."""
+    if sampling.kind == "dense" and source.uneven is not None:
+        raise UserError(
+            f"{source.path}: the frames of {source.uneven} were thinned to pool.max_frames, so clips of one interval "
+            "cannot be drawn from them; store them with a larger pool.max_frames, or use sampling.kind=uniform"
+        )
+    return interval_in_pool(sampling, source.stride)
 
 
 def check_labels(source: ClipSource) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +32,7 @@ from schemas.runs import DatasetRef
 from trainer.augment import augment_clip
 from trainer.average import WithAverage
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
-from trainer.clips import ClipSource, check_classes, check_labels
+from trainer.clips import ClipSource, check_classes, check_labels, interval_of
 from trainer.data import StreamBatches, normalise
 from trainer.distributed import World, join_world
 from trainer.evaluate import CARD, run_views
@@ -41,7 +40,7 @@ from trainer.loop import fit
 from trainer.optim import LrShare, build_optimizer, layer_decay_share
 from trainer.order import StreamOrder
 from trainer.run import WEIGHTS, identity_of, open_run, resume_command
-from trainer.sampling import SAMPLERS, interval_in_pool
+from trainer.sampling import SAMPLERS
 from trainer.schedule import schedule_of
 from trainer.tasks import Batch, Term
 from trainer.views import ViewPlan
@@ -76,16 +75,12 @@ class ClassifyTask:
         return {TERM: Term(loss_sum, sums={"top1": (logits_BV.argmax(dim=1) == label_B).sum()})}
 
 
-@dataclass(frozen=True)
 class TrainingClips:
     """Augmented clips by (epoch, position): what is drawn follows (seed, epoch, video)."""
 
-    source: ClipSource
-    recipe: FinetuneRecipe
-    _interval: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_interval", interval_in_pool(self.recipe.sampling, self.source.stride))
+    def __init__(self, source: ClipSource, recipe: FinetuneRecipe) -> None:
+        self.source, self.recipe = source, recipe
+        self.interval = interval_of(source, recipe.sampling)
 
     def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
         """Return `clip` uint8 (T, H, W, C), `label`, `sample_id`, and `error` for a video that cannot be read."""
@@ -95,7 +90,7 @@ class TrainingClips:
         choose = SAMPLERS[sampling.kind].train
         label, error = item.label, None
         try:
-            frames_THWC = self.source.read(position, lambda n: choose(n, sampling.frames, self._interval, rng))
+            frames_THWC = self.source.read(position, lambda n: choose(n, sampling.frames, self.interval, rng))
             clip_THWC = augment_clip(torch.from_numpy(np.stack(frames_THWC)), augment, rng)
         except MediaError as media_error:
             label, error = UNREADABLE, str(media_error)
@@ -122,6 +117,7 @@ def finetune(
     check_classes(val.classes, train.classes, val.path, train.path)
     with join_world() as world:
         clips = TrainingClips(train, recipe)
+        interval_of(val, recipe.sampling)  # now, not when the first validation comes
         order = StreamOrder(
             np.ones(len(train.items), np.int64), recipe.global_batch, len(train.items), (recipe.loop.seed, "train")
         )

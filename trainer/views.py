@@ -19,9 +19,9 @@ from bevt_core.rng import rng_for
 from schemas.classifier import Temporal
 from schemas.recipes import ClipSampling, EvalViews
 from trainer.augment import crop_views
-from trainer.clips import ClipSource
+from trainer.clips import ClipSource, interval_of
 from trainer.data import make_loader
-from trainer.sampling import SAMPLERS, Positions, interval_in_pool
+from trainer.sampling import SAMPLERS, Positions
 
 PART_VIDEOS = 32  # the unit of work and of resuming
 CHUNK_BYTES = 64 << 20  # of uint8 views that go through the model at once
@@ -95,7 +95,7 @@ class ViewChunks(Dataset):
 
     def __init__(self, source: ClipSource, plan: ViewPlan, chunks: Sequence[Chunk]) -> None:
         self.source, self.plan, self.chunks = source, plan, list(chunks)
-        self.interval = interval_in_pool(plan.sampling, source.stride)
+        self.interval = interval_of(source, plan.sampling)
 
     def __getitem__(self, at: int) -> dict[str, Any]:
         """Return `views` uint8 (B, T, H, W, C) of the videos that could be read, and `rows`, one per video."""

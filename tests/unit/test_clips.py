@@ -4,14 +4,16 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bevt_core.shards import FrameStore
 from schemas.errors import UserError
 from schemas.frames import SourceItem
+from schemas.recipes import ClipSampling
 from tests.builders import make_token_set
 from tests.media import decode_all, moving_frames, write_image, write_video
-from trainer.clips import FileClips, StoreClips, check_classes, check_labels, read_jpegs, split_items
+from trainer.clips import FileClips, StoreClips, check_classes, check_labels, interval_of, read_jpegs, split_items
 
 POSITIONS = np.array([3, 0, 0, 5, 2])
 
@@ -94,6 +96,19 @@ def test_class_maps_must_be_the_same() -> None:
     check_classes(("a", "b"), ["a", "b"], "data", "model")
     with pytest.raises(UserError, match="label 1: 'c' and 'b'"):
         check_classes(("a", "c"), ("a", "b"), "data", "model")
+
+
+def test_a_thinned_pool_has_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = clips_of(tmp_path)
+    dense, uniform = (ClipSampling(kind=kind, frames=4, interval=1) for kind in ("dense", "uniform"))
+    assert interval_of(source, dense) == 1
+    thinned = source.store.index.to_pylist()
+    thinned[3]["frame_indices"] = [0, 2, 5]
+    monkeypatch.setitem(source.store.__dict__, "index", pa.Table.from_pylist(thinned))
+    del source.__dict__["uneven"]
+    assert interval_of(source, uniform) == 1
+    with pytest.raises(UserError, match=f"the frames of {thinned[3]['source']} were thinned"):
+        interval_of(source, dense)
 
 
 def test_the_store_must_be_finished(tmp_path: Path) -> None:
