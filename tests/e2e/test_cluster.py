@@ -1,0 +1,51 @@
+"""Three nodes, one of them killed in the middle: the same bytes as on one machine."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.media import moving_frames, write_video
+from tests.tiny_jobs import digests, tiny_recipe
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
+    cluster.wait_for_nodes()
+    yield cluster, nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_a_node_is_killed_in_the_middle(cluster: Any, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    from pipeline.job import tokenize
+
+    running, nodes = cluster
+    for i in range(16):
+        write_video(tmp_path / "root" / f"{i}.mp4", moving_frames(10 + i, 120, 160, seed=i))
+    summaries: list[dict[str, Any]] = []
+
+    def job(out: str) -> None:
+        recipe = tiny_recipe(tmp_path / "root", tmp_path / out, tiny_tokenizer, "sources_per_part=2")
+        summaries.append(tokenize(recipe, ray_address=running.address, progress="off"))
+
+    thread = threading.Thread(target=job, args=["killed"])
+    thread.start()
+    while not list((tmp_path / "killed").glob("frames/part-*/commit.json")) and thread.is_alive():
+        time.sleep(0.02)
+    running.remove_node(nodes[0], allow_graceful=False)
+    thread.join(timeout=400)
+    job("whole")
+    assert [summary["indexed"] for summary in summaries] == [16, 16]
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
