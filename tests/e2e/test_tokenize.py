@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from bevt_core.files import StorageError
 from bevt_core.shards import FrameStore, TokenSet, part_name
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views import apply_view, halve
+from pipeline.inspect_row import inspect_dataset
 from pipeline.job import tokenize
 from pipeline.repair import repair
 from pipeline.verify import verify
@@ -82,6 +84,17 @@ def test_the_tokens_are_those_of_the_stored_frames(dataset: Path, tiny_tokenizer
                 np.testing.assert_array_equal(tokenizer.encode(torch.from_numpy(inputs_NHWC)).numpy(), tokens_Fhw)
                 compared += tokens_Fhw.size
     assert compared == token_set.manifest.num_frames * 2 * 16
+
+
+def test_inspect_shows_a_sample(dataset: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    name = "left turn/-3.mp4"
+    report = inspect_dataset(dataset, sample_id=name, picture=tmp_path / "sheet.png", tokenizer=str(tiny_tokenizer))
+    assert (report["sample"]["class"], report["sample"]["num_frames"]) == ("left turn", 6)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    lines = sum(token_set["views"]["num_views"] for token_set in report["token_sets"].values())
+    assert sheet.shape == (lines * 112, 3 * 4 * 112, 3)
+    with pytest.raises(UserError, match="did you mean 'left turn/-3"):
+        inspect_dataset(dataset, sample_id="left turn/-3")
 
 
 def test_a_second_run_does_nothing(dataset: Path, videos: Path, tiny_tokenizer: Path) -> None:
