@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import dall_e
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from bevt_core.bevt import Bevt
+from bevt_core.bevt import Bevt, StreamBatch, stretch_mask
 from bevt_core.build import SWIN_SIZES, build_bevt, build_classifier
 from bevt_core.model_info import flops
 from bevt_core.weights_import import classifier_from_torchvision
 from bevt_core.weights_surgery import swin_sizes
 
-ORIGINAL_BATCH = {"video": 8, "image": 64}  # clips : images of a step, swin_base_patch244_window877_bevt_in1k_k400.py
 MASKED_SHARE = {"video": 0.374, "image": 0.497}  # of the token positions, means of the original masks
 VOCAB_SIZE = 8192
 
@@ -52,32 +53,101 @@ def bench_encoder(
     }
 
 
-def bench_step_flops(tokenizer_flops_per_frame: int, *, size: str = "base", frames: int = 16) -> dict[str, float]:
-    """Count the operations of a joint step with stored tokens, and of the original's step at the same batch.
+def bench_step(
+    *,
+    size: str = "base",
+    clips: int = 8,
+    images: int = 64,
+    frames: int = 16,
+    size_px: int = 224,
+    repeats: int = 5,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Compare a joint step on stored tokens with the original's: tokenizer in the step, LM head on every position.
 
-    The original runs the tokenizer on every frame and the LM head on every position. Counts are torch's, on the
-    meta device, two per multiply-add, for one clip and one image, then multiplied.
+    `flops_ratio` is counted, `speedup` is measured; `speedup_of_possible` is the share of 1 / flops_ratio reached.
+    """
+    sizes = SWIN_SIZES[size]
+    model = build_bevt(**sizes, vocab_size=VOCAB_SIZE).to(device)
+    tokenizer = dall_e.Encoder().to(device).eval().requires_grad_(False)
+    _, patch_h, _ = sizes.get("patch", (2, 4, 4))
+    grid = size_px // (patch_h * 2 ** (len(sizes["depths"]) - 2))
+    batch = {
+        "video": _random_batch("video", clips, frames, size_px, grid, device),
+        "image": _random_batch("image", images, 1, size_px, grid, device),
+    }
+
+    def ours() -> None:
+        model.zero_grad(set_to_none=False)
+        losses = model(batch)
+        sum(loss.loss_sum / loss.num_masked for loss in losses.values()).backward()
+
+    def original() -> None:
+        model.zero_grad(set_to_none=False)
+        losses = []
+        for stream, (clip_BCTHW, _, mask_BTHW) in batch.items():
+            frames_NCHW = clip_BCTHW.transpose(1, 2).flatten(0, 1)
+            logits_NVHW = tokenizer(F.interpolate(frames_NCHW, (8 * grid, 8 * grid)))
+            tokens_BN = logits_NVHW.argmax(dim=1).reshape(len(clip_BCTHW), -1)
+            logits_BNV = model.lm_head(model.features(clip_BCTHW, mask_BTHW, stream))  # type: ignore[arg-type]
+            hidden_BN = stretch_mask(mask_BTHW, (clip_BCTHW.shape[2], grid, grid)).flatten(1)
+            losses.append(F.cross_entropy(logits_BNV[hidden_BN], tokens_BN[hidden_BN]))
+        sum(losses).backward()  # type: ignore[union-attr]
+
+    ours_s, original_s = alternate([ours, original], repeats)
+    counted = step_flops(size=size, clips=clips, images=images, frames=frames, size_px=size_px)
+    speedup = original_s / ours_s
+    return {
+        **counted,
+        "seconds": ours_s,
+        "original_seconds": original_s,
+        "speedup": speedup,
+        "speedup_of_possible": speedup * counted["flops_ratio"],
+    }
+
+
+def step_flops(
+    *, size: str = "base", clips: int = 8, images: int = 64, frames: int = 16, size_px: int = 224
+) -> dict[str, float]:
+    """Count the operations of a joint step with stored tokens, and of the original's step on the same batch.
+
+    Counts are torch's, on the meta device, two per multiply-add, for one clip and one image, then multiplied. The
+    default mix, 8 clips : 64 images, is the original's (swin_base_patch244_window877_bevt_in1k_k400.py).
     """
     with torch.device("meta"):
         model = build_bevt(**SWIN_SIZES[size], vocab_size=VOCAB_SIZE)
+        tokenizer = dall_e.Encoder().requires_grad_(False)
+        frame_BCHW = torch.zeros(1, 3, size_px // 2, size_px // 2)
+    tokenizer_flops = flops(lambda: tokenizer(frame_BCHW))
     ours = original = 0.0
-    for stream, num_frames in (("video", frames), ("image", 1)):
-        count = ORIGINAL_BATCH[stream]
-        features_flops, head_flops = _stream_flops(model, stream, num_frames)
+    for stream, count, num_frames in (("video", clips, frames), ("image", images, 1)):
+        features_flops, head_flops = _stream_flops(model, stream, num_frames, size_px)
         ours += count * (features_flops + MASKED_SHARE[stream] * head_flops)
-        original += count * (features_flops + head_flops + num_frames * tokenizer_flops_per_frame)
+        original += count * (features_flops + head_flops + num_frames * tokenizer_flops)
     return {"flops": ours, "original_flops": original, "flops_ratio": ours / original}
 
 
-def _stream_flops(model: Bevt, stream: Any, frames: int) -> tuple[int, int]:
-    """Operations of forward + backward for one sample: without the LM head, and of the LM head on all positions."""
-    clip_BCTHW = torch.zeros(1, 3, frames, 224, 224, device="meta")
-    features_BND = model.features(clip_BCTHW, None, stream)
-    hidden_BND = torch.zeros_like(features_BND, requires_grad=True)
-    return (
-        flops(lambda: model.features(clip_BCTHW, None, stream).sum().backward()),
-        flops(lambda: model.lm_head(hidden_BND).sum().backward()),
+def _random_batch(stream: str, batch_size: int, frames: int, size_px: int, grid: int, device: str) -> StreamBatch:
+    tubelets = {"video": frames // 2, "image": 1}[stream]
+    return StreamBatch(
+        clip_BCTHW=torch.randn(batch_size, 3, frames, size_px, size_px, device=device),
+        tokens_BTHW=torch.randint(VOCAB_SIZE, (batch_size, frames, grid, grid), device=device),
+        mask_BTHW=torch.rand(batch_size, tubelets, grid, grid, device=device) < MASKED_SHARE[stream],
     )
+
+
+def _stream_flops(model: Bevt, stream: Any, frames: int, size_px: int) -> tuple[int, int]:
+    """Operations of forward + backward for one sample: without the LM head, and of the LM head on all positions."""
+    clip_BCTHW = torch.zeros(1, 3, frames, size_px, size_px, device="meta")
+    outputs: list[Tensor] = []
+
+    def features_step() -> None:
+        outputs.append(model.features(clip_BCTHW, None, stream))
+        outputs[0].sum().backward()
+
+    features_flops = flops(features_step)
+    hidden_BND = torch.zeros_like(outputs[0], requires_grad=True)
+    return features_flops, flops(lambda: model.lm_head(hidden_BND).sum().backward())
 
 
 def alternate(steps: list[Callable[[], None]], repeats: int) -> list[float]:
