@@ -213,7 +213,7 @@ def test_a_full_disk_is_one_clear_error(videos: Path, tiny_tokenizer: Path, tmp_
     try:
         bevt_core.files._owner = lambda: "@full"
         (full / ".plan.json@full").symlink_to("/dev/full")
-        with pytest.raises(StorageError, match="disk is full; .*the same command"):
+        with pytest.raises(StorageError, match=r"disk is full; .*the same command"):
             tokenize(recipe, progress="off")
     finally:
         bevt_core.files._owner = original
