@@ -4,14 +4,16 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
+    from schemas.recipes import TokenizeRecipe
     from trainer.clips import ClipSource
 
 
@@ -43,6 +45,10 @@ app = App(
 )
 tokenizer_app = App(no_args_is_help=True, rich_markup_mode=None, help="Train and inspect tokenizers.")
 app.add_typer(tokenizer_app, name="tokenizer")
+model_app = App(no_args_is_help=True, rich_markup_mode=None, help="Models: sizes and cost.")
+app.add_typer(model_app, name="model")
+bench_app = App(no_args_is_help=True, rich_markup_mode=None, help="Measure, side by side with a reference in one run.")
+app.add_typer(bench_app, name="bench")
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key: --set optim.lr=3e-4")
@@ -69,22 +75,34 @@ FINETUNE_RECIPES = {
 }
 
 
+Dataset = Annotated[str, typer.Option(help="k400, ssv2, diving48, imagenet, howto100m, folder or list.")]
+Root = Annotated[Path | None, typer.Option(help="Where the raw files are. Default: the recipe's.")]
+Out = Annotated[Path | None, typer.Option(help="Where frames/ and tokens/ go. Default: the recipe's.")]
+Split = Annotated[str | None, typer.Option(help="train, val, ...: recorded, and a sub-folder if there is one.")]
+ListFile = Annotated[Path | None, typer.Option("--list", help="`path label` lines, or what bevt scan --write wrote.")]
+TokenizerName = Annotated[str | None, typer.Option(help="A tokenizer's name or directory. Default: the recipe's.")]
+AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Follow lines and links that leave --root.")]
+
+
 @app.command()
 def tokenize(
-    dataset: Annotated[str, typer.Option(help="k400, imagenet, or folder.")],
-    root: Annotated[Path | None, typer.Option(help="Where the raw files are. Default: the recipe's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where frames/ and tokens/ go. Default: the recipe's.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="train, val, ...: recorded, and a sub-folder if there is one.")
-    ] = None,
-    list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer's name or directory.")] = None,
+    dataset: Dataset,
+    root: Root = None,
+    out: Out = None,
+    split: Split = None,
+    list_file: ListFile = None,
+    allow_outside: AllowOutside = False,
+    tokenizer: TokenizerName = None,
     recipe: RecipeName = None,
     frames_only: Annotated[
         bool, typer.Option("--frames-only", help="Only the frame store, e.g. for fine-tuning.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any source was rejected.")] = False,
+    max_rejected: Annotated[str | None, typer.Option(metavar="SHARE", help="Stop when more is rejected: 5%.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete what another recipe left in --out.")] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster. Default: RAY_ADDRESS, else this machine.")
+    ] = None,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -97,13 +115,16 @@ def tokenize(
       bevt tokenize --dataset k400 --root /data/k400/train --out datasets/k400 --tokenizer tokenizers/dalle
     """
     from pipeline.job import tokenize as run
-    from schemas.recipe_io import load_recipe_of
-    from schemas.recipes import TokenizeRecipe
 
-    given = {"root": root, "out": out, "split": split, "tokenizer": tokenizer, "dataset": dataset}
-    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    loaded = load_recipe_of(TokenizeRecipe, recipe or dataset, PIPELINE_RECIPES, overrides)
-    summary = run(loaded, list_file=list_file, frames_only=frames_only, overwrite=overwrite)
+    summary = run(
+        _tokenize_recipe(dataset, root, out, split, tokenizer, recipe, set_),
+        list_file=list_file,
+        allow_outside=allow_outside,
+        frames_only=frames_only,
+        max_rejected=None if max_rejected is None else _share(max_rejected),
+        overwrite=overwrite,
+        ray_address=ray_address,
+    )
     _emit(summary, json_)
     if summary["rejected"]:
         place = Path(summary["frames_dir"]) / "part-*" / "rejected.parquet"
@@ -113,6 +134,77 @@ def tokenize(
         )
         if strict:
             raise typer.Exit(1)
+
+
+@app.command()
+def scan(
+    dataset: Dataset,
+    root: Root = None,
+    split: Split = None,
+    list_file: ListFile = None,
+    allow_outside: AllowOutside = False,
+    write: Annotated[Path | None, typer.Option(help="Write the list of files, for `bevt tokenize --list`.")] = None,
+    recipe: RecipeName = None,
+    set_: Overrides = None,
+    json_: AsJson = False,
+) -> None:
+    """Look at a root before a long job: found, missing, stubs, unreadable, codecs, sizes, and what the job will cost.
+
+    \b
+    Example:
+      bevt scan --dataset k400 --root /data/k400/train --write k400-train.parquet
+    """
+    from pipeline.scan import scan as run
+
+    loaded = _tokenize_recipe(dataset, root, None, split, None, recipe, set_)
+    _emit(run(loaded, list_file=list_file, allow_outside=allow_outside, write=write), json_)
+
+
+@app.command()
+def repair(
+    dataset: Dataset,
+    root: Root = None,
+    out: Out = None,
+    split: Split = None,
+    list_file: ListFile = None,
+    allow_outside: AllowOutside = False,
+    tokenizer: TokenizerName = None,
+    recipe: RecipeName = None,
+    frames_only: Annotated[
+        bool, typer.Option("--frames-only", help="As in the command that made the dataset.")
+    ] = False,
+    set_: Overrides = None,
+    json_: AsJson = False,
+) -> None:
+    """Make again just those parts that `bevt verify` finds damaged. Takes the options of `bevt tokenize`.
+
+    \b
+    Example:
+      bevt repair --dataset k400 --root /data/k400/train --out datasets/k400 --tokenizer tokenizers/dalle
+    """
+    from pipeline.repair import repair as run
+
+    loaded = _tokenize_recipe(dataset, root, out, split, tokenizer, recipe, set_)
+    _emit(run(loaded, list_file=list_file, allow_outside=allow_outside, frames_only=frames_only), json_)
+
+
+@app.command()
+def inspect(
+    directory: Annotated[Path, typer.Argument(help="A dataset: the folder that holds frames/ and tokens/.")],
+    sample: Annotated[str | None, typer.Option(help="A sample's id. Default: the first.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write frame | view | decoded tokens as a PNG.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is, to decode the tokens.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Show one sample: where it came from, its frames and times, its views and token maps.
+
+    \b
+    Example:
+      bevt inspect datasets/k400 --sample abseiling/clip.mp4 --picture out.png
+    """
+    from pipeline.inspect_row import inspect_dataset
+
+    _emit(inspect_dataset(directory, sample_id=sample, picture=picture, tokenizer=tokenizer), json_)
 
 
 @app.command()
@@ -171,6 +263,49 @@ def train_tokenizer(
     _emit(launch(run, nproc, loaded, out, resume=resume, command=_command()), json_)
 
 
+@tokenizer_app.command("convert")
+def convert_tokenizer(
+    encoder: Annotated[Path, typer.Argument(help="The official encoder.pkl.")],
+    decoder: Annotated[Path | None, typer.Argument(help="The official decoder.pkl, for pictures.")] = None,
+    out: Annotated[Path, typer.Option(help="Gets encoder.safetensors, decoder.safetensors, tokenizer.json.")] = ...,  # type: ignore[assignment]
+    expected_sha256: Annotated[str | None, typer.Option(help="Refuse an encoder.pkl of another digest.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Turn the published DALL-E pickles into safetensors, once; nothing but the seven known classes is loaded.
+
+    \b
+    Example:
+      bevt tokenizer convert encoder.pkl decoder.pkl --out tokenizers/dalle
+    """
+    from bevt_core.tokenizers.convert import convert_pickles
+
+    _emit(convert_pickles(encoder, decoder, out, expected_sha256).model_dump(mode="json"), json_)
+
+
+@tokenizer_app.command("fetch")
+def fetch_tokenizer(
+    name: Annotated[str, typer.Argument(help="dalle.")],
+    out: Annotated[Path | None, typer.Option(help="Default: where it is found by its name.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="Another address that serves encoder.pkl and decoder.pkl.")] = None,
+    expected_sha256: Annotated[str | None, typer.Option(help="Refuse an encoder.pkl of another digest.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Download the published DALL-E tokenizer and convert it; a broken download goes on where it stopped.
+
+    \b
+    Example:
+      bevt tokenizer fetch dalle
+    """
+    from bevt_core.tokenizers import tokenizer_cache
+    from bevt_core.tokenizers.fetch import DALLE_URL, fetch_dalle
+
+    if name != "dalle":
+        raise UserError(f"tokenizer {name!r}: only 'dalle' is published; train one with `bevt tokenizer train`")
+    target = out or tokenizer_cache() / "dalle"
+    stored = fetch_dalle(target, base_url=mirror or DALLE_URL, expected_sha256=expected_sha256)
+    _emit({"tokenizer": str(target), **stored.model_dump(mode="json")}, json_)
+
+
 @app.command()
 def train(
     stage: Annotated[str | None, typer.Argument(help="image (BEVT-I), video (BEVT-V) or joint.")] = None,
@@ -202,10 +337,8 @@ def train(
     from trainer.pretrain import pretrain as run
     from trainer.run import read_run
 
-    overrides = [*(set_ or [])]
-    for key, path in (("streams.video.tokens", video_tokens), ("streams.image.tokens", image_tokens), ("init", init)):
-        if path is not None:
-            overrides.append(f"{key}={json.dumps(str(path))}")
+    given = {"streams.video.tokens": video_tokens, "streams.image.tokens": image_tokens, "init": init}
+    overrides = [*(set_ or []), *_overrides(given)]
     repeats = None
     if from_ is not None:
         loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
@@ -252,11 +385,7 @@ def finetune(
     from trainer.finetune import finetune as run
     from trainer.launch import launch
 
-    given = {"root": root, "init": init, "dataset": dataset}
-    overrides = [
-        *(set_ or []),
-        *(f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None),
-    ]
+    overrides = [*(set_ or []), *_overrides({"root": root, "init": init, "dataset": dataset})]
     loaded = load_recipe_of(
         FinetuneRecipe, recipe or FINETUNE_RECIPES.get(dataset, dataset), TRAINER_RECIPES, overrides
     )
@@ -298,6 +427,202 @@ def evaluate(
     data = _clips(dataset, root, frames, list_file, split)
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
     _emit(launch(run, nproc, checkpoint, data, **options), json_)
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
+    videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
+    top: Annotated[int, typer.Option(help="Classes per video.")] = 5,
+    json_: AsJson = False,
+) -> None:
+    """Name the classes of videos, with scores; a file that cannot be read does not stop the rest.
+
+    \b
+    Example:
+      bevt predict runs/finetune-k400 clip.mp4 more-clips/
+    """
+    from trainer.predict import predict as run
+
+    rows = run(checkpoint, videos, top=top)
+    _emit({"videos": rows} if json_ else {row["video"]: row for row in rows}, json_)
+
+
+@app.command()
+def extract(
+    checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file of features.")],
+    dataset: Annotated[str, typer.Option(help="How --root is read.")] = "folder",
+    root: Annotated[Path | None, typer.Option(help="The files.")] = None,
+    frames: Annotated[Path | None, typer.Option(help="A frame store instead of files.")] = None,
+    list_file: ListFile = None,
+    level: Annotated[
+        Literal["pooled", "frames", "stages"], typer.Option(help="One row a video, a frame or a stage.")
+    ] = "pooled",
+    json_: AsJson = False,
+) -> None:
+    """Write the encoder's features of every video to a Parquet file.
+
+    \b
+    Example:
+      bevt extract runs/finetune-k400 --root videos --out features.parquet
+    """
+    from trainer.extract import extract as run
+
+    _emit(run(checkpoint, _clips(dataset, root, frames, list_file, "val"), out, level=level), json_)
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    source: Annotated[Path, typer.Argument(help="A .pth or .safetensors file of another code.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write, for --init.")],
+    kind: Annotated[
+        str, typer.Option(help="official (BEVT), torchvision (swin3d_*) or image-swin (timm, original).")
+    ] = "official",
+    vocab_size: Annotated[int, typer.Option(help="image-swin: of the tokens to be predicted.")] = 8192,
+    json_: AsJson = False,
+) -> None:
+    """Read another code's checkpoint, strictly: every key is used or known to be dropped.
+
+    \b
+    Example:
+      bevt import-checkpoint swin_base_bevt.pth --out bevt-base.safetensors
+    """
+    from functools import partial
+
+    from bevt_core.model_info import num_parameters
+    from bevt_core.weights import load_image_swin, load_official, load_torchvision, save_weights
+
+    readers: dict[str, Callable[[Path], Any]] = {
+        "official": load_official,
+        "torchvision": load_torchvision,
+        "image-swin": partial(load_image_swin, vocab_size=vocab_size),
+    }
+    if kind not in readers:
+        raise UserError(f"--kind {kind!r}: expected one of {', '.join(readers)}")
+    model = readers[kind](source)
+    save_weights(out, model)
+    _emit({"weights": str(out), "parameters": num_parameters(model)}, json_)
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(help="A weights.safetensors of a run.")],
+    out: Annotated[Path, typer.Option(help="hub: the folder; program: the .pt2 file.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="hub (Hugging Face layout) or program (torch.export).")
+    ] = "hub",
+    frames: Annotated[int, typer.Option(help="program: frames of a clip.")] = 32,
+    size_px: Annotated[int, typer.Option(help="program: side of a frame.")] = 224,
+    json_: AsJson = False,
+) -> None:
+    """Write a model for use elsewhere; the weights are the same bits.
+
+    \b
+    Example:
+      bevt export runs/finetune-k400/weights.safetensors --out hub/bevt-k400
+    """
+    from bevt_core.classifier import Classifier
+    from bevt_core.export import save_hub_folder, save_program
+    from bevt_core.weights import load_weights
+
+    model = load_weights(weights)
+    if format_ == "hub":
+        save_hub_folder(out, model)
+    elif format_ == "program" and isinstance(model, Classifier):
+        save_program(out, model, frames=frames, size_px=size_px)
+    else:
+        raise UserError(f"--format {format_!r} of a {type(model).__name__}: expected hub, or program of a classifier")
+    _emit({"out": str(out), "format": format_}, json_)
+
+
+@model_app.command("info")
+def info(
+    name: Annotated[str, typer.Argument(help="A Video Swin size: nano, tiny, small, base or large.")],
+    num_classes: Annotated[int, typer.Option(help="400 for Kinetics-400, 174 for Something-Something V2.")] = 400,
+    json_: AsJson = False,
+) -> None:
+    """Show parameters and multiply-adds of the classifier for 16 and 32 frames and both of the paper's windows.
+
+    \b
+    Example:
+      bevt model info base
+    """
+    from functools import partial
+
+    from bevt_core.build import SWIN_SIZES, build_classifier
+    from bevt_core.model_info import model_info
+
+    if name not in SWIN_SIZES:
+        raise UserError(f"model {name!r}: expected one of {', '.join(SWIN_SIZES)}")
+    size_px = 64 if name == "nano" else 224
+    rows = {}
+    for window in ((8, 7, 7), (16, 7, 7)):
+        for frames in (16, 32):
+            sizes = {**SWIN_SIZES[name], "window": window, "num_classes": num_classes}
+            build = partial(build_classifier, **sizes)
+            rows[f"window {window} frames {frames}"] = model_info(build, frames=frames, size_px=size_px)
+    _emit(rows, json_)
+
+
+@bench_app.command("encoder")
+def bench_encoder(
+    size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
+    repeats: Annotated[int, typer.Option(help="Of each, alternating; medians are reported.")] = 5,
+    json_: AsJson = False,
+) -> None:
+    """Video Swin forward and backward against torchvision's, same weights and inputs.
+
+    \b
+    Example:
+      bevt bench encoder --json
+    """
+    from bevt_core.benchmarks import bench_encoder as run
+
+    _emit(run(size=size, repeats=repeats), json_)
+
+
+@bench_app.command("step")
+def bench_step(
+    size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
+    clips: Annotated[int, typer.Option(help="Of the step.")] = 1,
+    images: Annotated[int, typer.Option(help="Of the step; the original has 8 to a clip.")] = 8,
+    repeats: Annotated[int, typer.Option(help="Of each, alternating; medians are reported.")] = 5,
+    json_: AsJson = False,
+) -> None:
+    """A joint step with stored tokens against one with the tokenizer in it.
+
+    \b
+    Example:
+      bevt bench step --size tiny --json
+    """
+    from bevt_core.benchmarks import bench_step as run
+
+    _emit(run(size=size, clips=clips, images=images, repeats=repeats), json_)
+
+
+@bench_app.command("tokenize")
+def bench_tokenize(
+    dataset: Dataset,
+    work: Annotated[Path, typer.Option(help="An empty folder for what is made.")],
+    root: Root = None,
+    tokenizer: TokenizerName = None,
+    recipe: RecipeName = None,
+    small: Annotated[int, typer.Option(help="Sources of the smaller job.")] = 16,
+    large: Annotated[int, typer.Option(help="Sources of the larger job.")] = 80,
+    cpus: Annotated[int, typer.Option(help="CPUs that Ray is given.")] = 2,
+    set_: Overrides = None,
+    json_: AsJson = False,
+) -> None:
+    """CPU time and memory of the job against a bare loop that does the same work, by the difference of two sizes.
+
+    \b
+    Example:
+      bevt bench tokenize --dataset folder --root videos --work /tmp/bench --json
+    """
+    from pipeline.bench import bench_tokenize as run
+
+    _emit(run(_tokenize_recipe(dataset, root, None, None, tokenizer, recipe, set_), work, (small, large), cpus), json_)
 
 
 @app.command("demo-videos")
@@ -347,6 +672,36 @@ def _clips(dataset: str, root: Path | None, frames: Path | None, list_file: Path
         raise UserError("no data: give --root (files) or --frames (a frame store)")
     listing = list_sources(dataset, root, split, list_file)
     return FileClips(root, tuple(listing.items), listing.classes)
+
+
+def _tokenize_recipe(
+    dataset: str,
+    root: Path | None,
+    out: Path | None,
+    split: str | None,
+    tokenizer: str | None,
+    recipe: str | None,
+    set_: list[str] | None,
+) -> "TokenizeRecipe":
+    from schemas.recipe_io import load_recipe_of
+    from schemas.recipes import TokenizeRecipe
+
+    given = {"root": root, "out": out, "split": split, "tokenizer": tokenizer, "dataset": dataset}
+    overrides = [*(set_ or []), *_overrides(given)]
+    return load_recipe_of(TokenizeRecipe, recipe or dataset, PIPELINE_RECIPES, overrides)
+
+
+def _overrides(given: Mapping[str, object]) -> list[str]:
+    """`key=value` for what was given; quoted, so that a folder named 2024 stays a name."""
+    return [f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None]
+
+
+def _share(text: str) -> float:
+    """`5%` or `0.05`."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise UserError(f"--max-rejected {text!r}: expected a share, such as 5% or 0.05") from None
 
 
 def _emit(summary: dict[str, Any], as_json: bool) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from bevt_core.files import read_record, write_atomic, write_record
 from bevt_core.rng import rng_for
@@ -51,7 +51,9 @@ _MOTION = {
 # How far the other degrees of freedom wander, of their own travel. Without it (0) shuffled frames still tell the axis:
 # a small 3-D CNN got 40 % of shuffled clips right, with 0.5 19 %, with 0.7 15 %, with 1 13 %, chance being 12.5 %; the
 # ordered clips take longer to learn the more there is: 98 % after three epochs at 0.7, 88 % at 1 (docs/log.md).
-_WANDER = 0.7
+_WANDER = 0.5
+_SHADING_PX = 6.0  # what varies over more pixels than this is shading
+_CONTRAST = 50.0  # standard deviation of a clip, of 255
 _SPEED = (0.75, 1.25)
 _WINDOW = (0.9, 2.2)  # side of the middle window, in output sides; the photograph's size may cap it
 
@@ -239,9 +241,9 @@ def _write_clip(path: Path, split: str, label: str, spec: CameraMotionSet, rng: 
         stream.width = stream.height = spec.size_px
         stream.pix_fmt = "yuv420p"
         stream.options = {"preset": "ultrafast", "crf": "24", "g": str(spec.frames), "threads": "1"}
-        for pose in camera_path(label, middle, spec.frames, speed, wander):
-            scaled = Pose(pose.x * ratio, pose.y * ratio, pose.side * ratio, pose.angle)
-            frame = painted(look(small, scaled, spec.size_px), paint)
+        poses = camera_path(label, middle, spec.frames, speed, wander)
+        scaled = [Pose(pose.x * ratio, pose.y * ratio, pose.side * ratio, pose.angle) for pose in poses]
+        for frame in evened(np.stack([painted(look(small, pose, spec.size_px), paint) for pose in scaled])):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
 
@@ -253,7 +255,7 @@ def _write_image(path: Path, name: str, spec: CameraMotionSet, rng: np.random.Ge
     left, top = (rng.uniform(0, length - side) for length in photo.size)
     size = (spec.image_px, spec.image_px)
     crop = photo.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    Image.fromarray(painted(crop, draw_paint(rng))).save(path, quality=92)
+    Image.fromarray(evened(painted(crop, draw_paint(rng))[None])[0]).save(path, quality=92)
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,19 @@ def draw_paint(rng: np.random.Generator) -> Paint:
 def painted(picture: Image.Image, paint: Paint) -> np.ndarray:
     pixels = np.asarray(picture)
     return np.stack([paint.levels[i][pixels[..., c]] for i, c in enumerate(paint.channels)], axis=-1)
+
+
+def evened(frames_THWC: np.ndarray) -> np.ndarray:
+    """Take the slow shading out of a clip and give it one contrast, uint8 to uint8.
+
+    A patch's mean colour says nothing of the motion and drowns what does: without this the demo's encoder stays at
+    chance for thousands of clips, with it the first half of an epoch is enough to leave it (docs/log.md).
+    """
+    blur = ImageFilter.GaussianBlur(_SHADING_PX)
+    shading_THWC = np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames_THWC])
+    detail_THWC = frames_THWC.astype(np.float32) - shading_THWC
+    contrast = _CONTRAST / max(float(detail_THWC.std()), 1.0)
+    return np.clip(np.rint(128 + contrast * detail_THWC), 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=2 * (len(PHOTOGRAPHS["train"]) + len(PHOTOGRAPHS["test"])))
