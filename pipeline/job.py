@@ -37,7 +37,8 @@ from schemas.frames import FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 from schemas.tokens import TokenPlan
 
-CPUS_PER_ACTOR = 4  # where there is no GPU: the networks' threads; the other stages take turns with them
+CPU_ACTORS = 8  # where there is no GPU: at most so many tokenizers of some 0.5 GB, and one per CPU
+CPU_ACTOR_SHARE = 0.5  # of a CPU that Ray sets aside for one, so that decoding goes on beside them
 TASK_RETRIES = 3  # of a part, for a lost worker or node; Ray's own default is without end
 
 
@@ -111,7 +112,7 @@ def tokenize(
                 decode_timeout_s=recipe.decode_timeout_s,
                 attempts=recipe.attempts,
             )
-            actors = 0 if frames_only else (gpus or max(1, _cluster("CPU") // CPUS_PER_ACTOR))
+            actors = 0 if frames_only else (gpus or min(CPU_ACTORS, max(1, _cluster("CPU"))))
             with ProgressView(progress, len(todo), actors) as view:
                 for row in _run(place, todo, actors, gpus):
                     meter.add(row)
@@ -223,7 +224,7 @@ def _run(place: Workplace, todo: list[int], actors: int, gpus: int) -> Iterator[
             ),
             fn_constructor_kwargs={"place": place, "gpus": gpus, "threads": threads},
             num_gpus=1 if gpus else 0,
-            num_cpus=1,
+            num_cpus=1 if gpus else CPU_ACTOR_SHARE,
             max_restarts=TASK_RETRIES,
             max_task_retries=TASK_RETRIES,
         )

@@ -100,8 +100,10 @@ def demo(out: Path) -> dict[str, Any]:
             continue
         begun = time.monotonic()
         code = subprocess.run([sys.executable, "-m", "cli", *shlex.split(step.command)], check=False).returncode
-        if code != 0:
-            raise UserError(f"`bevt {step.command}` ended with exit code {code}; mend it and run `bevt demo` again")
+        if code != 0 or not step.product.is_file():
+            raise UserError(
+                f"`bevt {step.command}` ended with exit code {code} and no {step.product}; mend it, start again"
+            )
         seconds[step.title] = round(time.monotonic() - begun, 1)
     results = {
         temporal: json.loads((out / "runs" / f"evaluate-{temporal}" / "evaluation.json").read_text())
