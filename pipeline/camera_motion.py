@@ -51,7 +51,7 @@ _MOTION = {
 # How far the other degrees of freedom wander, of their own travel. Without it (0) shuffled frames still tell the axis:
 # a small 3-D CNN got 40 % of shuffled clips right, with 0.5 19 %, with 0.7 15 %, with 1 13 %, chance being 12.5 %; the
 # ordered clips take longer to learn the more there is: 98 % after three epochs at 0.7, 88 % at 1 (docs/log.md).
-_WANDER = 0.5
+_WANDER = 0.25
 _SHADING_PX = 6.0  # what varies over more pixels than this is shading
 _CONTRAST = 50.0  # standard deviation of a clip, of 255
 _SPEED = (0.75, 1.25)
