@@ -45,7 +45,7 @@ def demo_steps(out: Path) -> list[Step]:
         ),
         (
             "Train a small tokenizer on them",
-            f"tokenizer train dvae --recipe nano_tokenizer --frames {o}/images/frames --out {o}/runs/dvae",
+            f"tokenizer train dvae --recipe nano_tokenizer --nproc 2 --frames {o}/images/frames --out {o}/runs/dvae",
             "runs/dvae/tokenizer/tokenizer.json",
         ),
         (
@@ -65,17 +65,17 @@ def demo_steps(out: Path) -> list[Step]:
         ),
         (
             "Pretrain the image stream (BEVT-I)",
-            f"train image --recipe nano_image --image-tokens {o}/images/tokens/dvae-v2 --out {o}/runs/image",
+            f"train image --recipe nano_image --nproc 2 --image-tokens {o}/images/tokens/dvae-v2 --out {o}/runs/image",
             "runs/image/weights.safetensors",
         ),
         (
             "Pretrain both streams jointly (BEVT)",
-            f"train joint --recipe nano_joint --init {o}/runs/image {tokens} --out {o}/runs/joint",
+            f"train joint --recipe nano_joint --nproc 2 --init {o}/runs/image {tokens} --out {o}/runs/joint",
             "runs/joint/weights.safetensors",
         ),
         (
             "Fine-tune to recognise the motion",
-            f"finetune folder --recipe nano_finetune --init {o}/runs/joint {frames} --out {o}/runs/finetune",
+            f"finetune folder --recipe nano_finetune --nproc 2 --init {o}/runs/joint {frames} --out {o}/runs/finetune",
             "runs/finetune/weights.safetensors",
         ),
     ]
