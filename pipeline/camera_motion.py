@@ -280,7 +280,7 @@ def evened(frames_THWC: np.ndarray) -> np.ndarray:
     """Take the slow shading out of a clip and give it one contrast, uint8 to uint8.
 
     A patch's mean colour says nothing of the motion and drowns what does: without this the demo's encoder stays at
-    chance for thousands of clips, with it the first half of an epoch is enough to leave it (docs/log.md).
+    chance for thousands of clips, with it, it leaves chance within an epoch (docs/log.md).
     """
     blur = ImageFilter.GaussianBlur(_SHADING_PX)
     shading_THWC = np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames_THWC])
