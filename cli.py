@@ -628,7 +628,7 @@ def bench_tokenize(
 @app.command("demo-videos")
 def demo_videos(
     out: Annotated[Path, typer.Argument(help="Gets train/ and test/ with class folders, and images/.")],
-    clips: Annotated[int, typer.Option(help="Training clips per class; there are 8 classes.")] = 640,
+    clips: Annotated[int, typer.Option(help="Training clips per class; there are 8 classes.")] = 512,
     seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
     json_: AsJson = False,
 ) -> None:

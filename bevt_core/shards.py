@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zarr
-from zarr.codecs import Crc32cCodec
 
 from bevt_core.files import read_record, sha256_of, staged_folder, write_atomic, write_record
+from bevt_core.jpeg_store import open_jpegs, write_jpegs
 from bevt_core.views import decode_jpeg
 from schemas.errors import UserError
 from schemas.frames import (
@@ -37,10 +36,7 @@ from schemas.frames import (
 from schemas.tokens import TokenPartCommit, TokenPlan, TokenSetManifest, token_schema
 from schemas.views import View
 
-CHUNK_BYTES = (
-    128 << 10
-)  # the unit of a read and of a crc32c; 64 KiB and 256 KiB read slower (benchmarks/zarr_chunks.py)
-SHARD_BYTES = 64 << 20  # the unit of a file
+FRAMES_ZARR = "frames.zarr"
 _TOKENS_COLUMN = "tokens.list.element.list.element"
 
 
@@ -119,7 +115,7 @@ def write_frame_part(
     """Write part `part` with its commit, all at once; where another writer committed it first, its copy stays."""
     with staged_folder(frames_dir / part_name(part)) as staging:
         jpegs = [jpeg for sample in samples for jpeg in sample.jpegs]
-        _write_jpegs(staging / "frames.zarr", jpegs)
+        write_jpegs(staging / FRAMES_ZARR, jpegs)
         pq.write_table(_index_table(samples), staging / "index.parquet", compression="zstd")
         pq.write_table(_rejected_table(rejected), staging / "rejected.parquet", compression="zstd")
         names = sorted(str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file())
@@ -170,29 +166,6 @@ def write_frame_manifest(frames_dir: Path, plan: Plan, commits: Sequence[FramePa
     )
     write_record(frames_dir / "dataset.json", manifest)
     return manifest
-
-
-def _write_jpegs(path: Path, jpegs: Sequence[bytes]) -> None:
-    offsets = np.zeros(len(jpegs) + 1, dtype=np.int64)
-    np.cumsum([len(jpeg) for jpeg in jpegs], out=offsets[1:])
-    stream = np.frombuffer(b"".join(jpegs), dtype=np.uint8)
-    shard_bytes = min(SHARD_BYTES, max(1, -(-len(stream) // CHUNK_BYTES)) * CHUNK_BYTES)
-    group = zarr.create_group(path, zarr_format=3)
-    for name, values, chunk, shard in (
-        ("jpeg", stream, CHUNK_BYTES, shard_bytes),
-        ("offsets", offsets, len(offsets), None),
-    ):
-        array = group.create_array(
-            name,
-            shape=values.shape,
-            dtype=values.dtype,
-            chunks=(chunk,),
-            shards=None if shard is None else (shard,),
-            compressors=[Crc32cCodec()],
-            filters=None,
-            fill_value=0,
-        )
-        array[:] = values
 
 
 def _index_table(samples: Sequence[FrameSample]) -> pa.Table:
@@ -253,22 +226,11 @@ class FrameStore:
 
     def read_jpegs(self, part: int, first: int, count: int) -> list[np.ndarray]:
         """The bytes of `count` frames from position `first` of the part: one contiguous range."""
-        jpeg, offsets = _open_part(str(self.path / part_name(part) / "frames.zarr"))
-        bounds = offsets[first : first + count + 1]
-        if len(bounds) != count + 1:
-            raise IndexError(f"{self.path}, {part_name(part)}: frames {first}..{first + count} of {len(offsets) - 1}")
-        data = jpeg[bounds[0] : bounds[-1]]
-        return [data[a - bounds[0] : b - bounds[0]] for a, b in itertools.pairwise(bounds)]
+        return open_jpegs(str(self.path / part_name(part) / FRAMES_ZARR)).read(first, count)
 
     def read_frames(self, part: int, first: int, count: int) -> list[np.ndarray]:
         """`read_jpegs`, decoded: RGB uint8 (H, W, 3)."""
         return [decode_jpeg(data) for data in self.read_jpegs(part, first, count)]
-
-
-@functools.lru_cache(maxsize=64)
-def _open_part(path: str) -> tuple[zarr.Array, np.ndarray]:
-    group = zarr.open_group(path, mode="r")
-    return group["jpeg"], group["offsets"][:]
 
 
 # ---- the token set: writing ----------------------------------------------------------------------

@@ -108,7 +108,7 @@ class Pose:
 def make_camera_motion_set(
     out: Path,
     *,
-    train_clips_per_class: int = 640,
+    train_clips_per_class: int = 512,
     test_clips_per_class: int = 48,
     images: int = 2048,
     frames: int = 8,

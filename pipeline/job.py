@@ -112,7 +112,8 @@ def tokenize(
                 decode_timeout_s=recipe.decode_timeout_s,
                 attempts=recipe.attempts,
             )
-            actors = 0 if frames_only else (gpus or min(CPU_ACTORS, max(1, _cluster("CPU"))))
+            devices = gpus or min(CPU_ACTORS, max(1, _cluster("CPU")))
+            actors = 0 if frames_only else min(devices, len(todo))
             with ProgressView(progress, len(todo), actors) as view:
                 for row in _run(place, todo, actors, gpus):
                     meter.add(row)

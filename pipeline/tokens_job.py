@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import zarr
 
-from bevt_core.shards import PartView, part_name, write_token_part
+from bevt_core.jpeg_store import read_all_jpegs
+from bevt_core.shards import FRAMES_ZARR, PartView, part_name, write_token_part
 from bevt_core.tokenizers import Tokenizer
 from bevt_core.views import apply_view, decode_jpeg, draw_view, halve
 from schemas.frames import FramePartCommit
@@ -52,9 +52,7 @@ class FramePart:
 def read_frame_part(frames_dir: Path, part: int) -> FramePart:
     """Read a whole part, whose store need not be finished. The caller has checked its commit."""
     folder = frames_dir / part_name(part)
-    group = zarr.open_group(folder / "frames.zarr", mode="r")
-    data, offsets = group["jpeg"][:], group["offsets"][:]
-    jpegs = [data[start:end] for start, end in itertools.pairwise(offsets)]
+    jpegs = read_all_jpegs(folder / FRAMES_ZARR)
     return FramePart(pq.read_table(folder / "index.parquet"), jpegs)
 
 

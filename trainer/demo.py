@@ -31,7 +31,7 @@ def demo_steps(out: Path) -> list[Step]:
     tokenize = "tokenize --dataset folder"
     dvae = f"--tokenizer {o}/runs/dvae/tokenizer"
     tokens = f"--video-tokens {o}/train/tokens/dvae-v2 --image-tokens {o}/images/tokens/dvae-v2"
-    frames = f"--frames {o}/train/frames --val-frames {o}/test/frames"
+    data = f"--frames {o}/train/frames --val-root {o}/raw/test"
     rows = [
         (
             "Make labelled videos: a virtual camera moves over photographs",
@@ -45,7 +45,7 @@ def demo_steps(out: Path) -> list[Step]:
         ),
         (
             "Train a small tokenizer on them",
-            f"tokenizer train dvae --recipe nano_tokenizer --nproc 2 --frames {o}/images/frames --out {o}/runs/dvae",
+            f"tokenizer train dvae --recipe nano_tokenizer --frames {o}/images/frames --out {o}/runs/dvae",
             "runs/dvae/tokenizer/tokenizer.json",
         ),
         (
@@ -59,11 +59,6 @@ def demo_steps(out: Path) -> list[Step]:
             "train/tokens/dvae-v2/dataset.json",
         ),
         (
-            "Store the test videos",
-            f"{tokenize} --recipe nano_video --root {o}/raw/test --out {o}/test --split test --frames-only",
-            "test/frames/dataset.json",
-        ),
-        (
             "Pretrain the image stream (BEVT-I)",
             f"train image --recipe nano_image --nproc 2 --image-tokens {o}/images/tokens/dvae-v2 --out {o}/runs/image",
             "runs/image/weights.safetensors",
@@ -75,13 +70,13 @@ def demo_steps(out: Path) -> list[Step]:
         ),
         (
             "Fine-tune to recognise the motion",
-            f"finetune folder --recipe nano_finetune --nproc 2 --init {o}/runs/joint {frames} --out {o}/runs/finetune",
+            f"finetune folder --recipe nano_finetune --nproc 2 --init {o}/runs/joint {data} --out {o}/runs/finetune",
             "runs/finetune/weights.safetensors",
         ),
     ]
     for temporal in TEMPORAL:
         target = f"runs/evaluate-{temporal}"
-        command = f"evaluate {o}/runs/finetune --frames {o}/test/frames --temporal {temporal} --out {o}/{target}"
+        command = f"evaluate {o}/runs/finetune --root {o}/raw/test --temporal {temporal} --out {o}/{target}"
         rows.append((f"Evaluate on other photographs, frames {temporal}", command, f"{target}/evaluation.json"))
     return [Step(title, command, out / product) for title, command, product in rows]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core import shards
 from bevt_core.files import STAGING, staged_folder
+from bevt_core.jpeg_store import open_jpegs
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore, TokenSet, read_frame_commit, read_plan, read_sources, sources_digest
 from bevt_core.views import decode_jpeg
@@ -61,7 +61,7 @@ def test_a_flipped_byte_in_a_frame_is_an_error(tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[1000] ^= 1
     shard.write_bytes(data)
-    shards._open_part.cache_clear()
+    open_jpegs.cache_clear()
     with pytest.raises(ValueError, match="checksum"):
         token_set.frames.read_frames(0, 0, 1)
 
