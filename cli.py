@@ -491,18 +491,19 @@ def import_checkpoint(
     from functools import partial
 
     from bevt_core.model_info import num_parameters
-    from bevt_core.weights import load_image_swin, load_official, load_torchvision, save_weights
+    from bevt_core.weights import import_image_swin, import_official, import_torchvision, save_weights
 
     readers: dict[str, Callable[[Path], Any]] = {
-        "official": load_official,
-        "torchvision": load_torchvision,
-        "image-swin": partial(load_image_swin, vocab_size=vocab_size),
+        "official": import_official,
+        "torchvision": import_torchvision,
+        "image-swin": partial(import_image_swin, vocab_size=vocab_size),
     }
     if kind not in readers:
         raise UserError(f"--kind {kind!r}: expected one of {', '.join(readers)}")
-    model = readers[kind](source)
-    save_weights(out, model)
-    _emit({"weights": str(out), "parameters": num_parameters(model)}, json_)
+    imported = readers[kind](source)
+    save_weights(out, imported.model)
+    summary = {"weights": str(out), "parameters": num_parameters(imported.model)}
+    _emit({**summary, "dropped": imported.dropped, "fresh": imported.fresh}, json_)
 
 
 @app.command()

@@ -20,9 +20,6 @@ from bevt_core.shards import (
     write_plan,
     write_token_plan,
 )
-from bevt_core.tokenizers import find_tokenizer
-from bevt_core.tokenizers.networks import STRIDE
-from bevt_core.tokenizers.storage import read_card
 from pipeline.sources import list_sources
 from schemas.base import Record
 from schemas.errors import UserError
@@ -73,6 +70,11 @@ def settle_plan(frames_dir: Path, plan: Plan, items: Sequence[SourceItem], overw
 
 def make_token_plan(recipe: TokenizeRecipe, plan: Plan) -> TokenPlan:
     """The token set of `recipe`, from what the tokenizer's folder says, as made on the CPU in float32."""
+    # torch comes with these, which a worker that only decodes need not load
+    from bevt_core.tokenizers import find_tokenizer
+    from bevt_core.tokenizers.networks import STRIDE
+    from bevt_core.tokenizers.storage import read_card
+
     card = read_card(find_tokenizer(recipe.tokenizer))
     side = card.input_px // STRIDE
     identity = TokenizerIdentity(
