@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bevt_core.decoding import decode_frames, decode_image
+from bevt_core.decoding import decode_frame_folder, decode_frames, decode_image
 from bevt_core.files import read_record
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore, part_name, sources_digest
@@ -66,7 +66,7 @@ class ClipSource(Protocol):
 
 @dataclass(frozen=True)
 class FileClips:
-    """Videos and pictures below `root`, decoded when they are read."""
+    """Videos, folders of a video's frames and pictures below `root`, decoded when they are read."""
 
     root: Path
     items: tuple[SourceItem, ...]
@@ -100,11 +100,14 @@ class FileClips:
         def keep(frame_HWC: Frame) -> Frame:
             return shrink_short_side(frame_HWC, FILE_SHORT_SIDE_PX)
 
+        path = self.root / item.source
         if item.kind == "image":
             increasing(1)
-            decoded = decode_image(self.root / item.source, keep)
+            decoded = decode_image(path, keep)
+        elif path.is_dir():
+            decoded = decode_frame_folder(path, increasing, keep)
         else:
-            decoded = decode_frames(self.root / item.source, increasing, keep)
+            decoded = decode_frames(path, increasing, keep)
         return [decoded.frames[at] for at in np.searchsorted(decoded.frame_indices, chosen)]
 
     def subset(self, items: Sequence[SourceItem]) -> "FileClips":

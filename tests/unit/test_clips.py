@@ -54,6 +54,16 @@ def test_files_give_their_frames(tmp_path: Path) -> None:
     assert len(source.read(1, lambda n: np.zeros(4, np.int64) + n - 1)) == 4
 
 
+def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
+    """As Something-Something V2 is often kept. Numbers, not names, give the order: 10.png follows 9.png."""
+    pictures = moving_frames(11)
+    for number, picture in enumerate(pictures):
+        write_image(tmp_path / "clip" / f"{number}.png", picture)
+    source = FileClips(tmp_path, (SourceItem(source="clip", kind="video", label=0),), ("a",))
+    frames = source.read(0, lambda n: np.array([10, 0, 9]) % n)
+    assert all(np.array_equal(frame, pictures[at]) for frame, at in zip(frames, (10, 0, 9), strict=True))
+
+
 def test_sources_travel_to_workers(tmp_path: Path) -> None:
     source = clips_of(tmp_path)
     again = pickle.loads(pickle.dumps(source))
