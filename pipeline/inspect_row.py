@@ -69,11 +69,11 @@ def contact_sheet(store: FrameStore, sets: list[TokenSet], place: dict[str, Any]
 
 def _decoder(token_set: TokenSet, tokenizer: str | None) -> Any:
     """The tokenizer, if it is the one that made the set and can draw; else None."""
-    from bevt_core.tokenizers import load_tokenizer
+    from bevt_core.tokenizers import find_made_by, load_tokenizer
 
     identity = token_set.manifest.tokenizer
     try:
-        loaded = load_tokenizer(tokenizer or identity.name)
+        loaded = load_tokenizer(tokenizer or find_made_by(identity))
     except UserError:
         return None
     if loaded.identity().weights_sha256 != identity.weights_sha256:

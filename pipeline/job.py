@@ -30,6 +30,7 @@ from pipeline.plans import (
     settle_plan,
     settle_token_plan,
     token_commits,
+    with_settled_tokenizer,
 )
 from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
 from schemas.errors import UserError
@@ -78,6 +79,8 @@ def tokenize(
     """
     frames_dir = Path(recipe.out).absolute() / "frames"
     plan, items = make_plan(recipe, list_file, allow_outside)
+    if not frames_only:
+        recipe = with_settled_tokenizer(recipe)
     token_plan = None if frames_only else make_token_plan(recipe, plan)
     settle_plan(frames_dir, plan, items, overwrite)
     frames_done = frame_commits(frames_dir, plan)

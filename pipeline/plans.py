@@ -1,6 +1,7 @@
 """What a job is, written before its first part, so that another job into the same place is refused."""
 
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ from bevt_core.shards import (
     write_plan,
     write_token_plan,
 )
-from bevt_core.tokenizers import find_tokenizer
-from bevt_core.tokenizers.networks import STRIDE
+from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.storage import read_card
 from pipeline.sources import list_sources
 from schemas.base import Record
@@ -71,15 +71,22 @@ def settle_plan(frames_dir: Path, plan: Plan, items: Sequence[SourceItem], overw
     clean_staging(frames_dir)
 
 
+def with_settled_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
+    """The recipe with the tokenizer that `default` stands for here; a warning on stderr for the embedded one."""
+    settled = settle_default(
+        recipe.tokenizer, lambda message: print(f"warning: {message}", file=sys.stderr, flush=True)
+    )
+    return recipe.model_copy(update={"tokenizer": settled})
+
+
 def make_token_plan(recipe: TokenizeRecipe, plan: Plan) -> TokenPlan:
     """The token set of `recipe`, from what the tokenizer's folder says, as made on the CPU in float32."""
     card = read_card(find_tokenizer(recipe.tokenizer))
-    side = card.input_px // STRIDE
     identity = TokenizerIdentity(
         name=card.kind,
         weights_sha256=card.encoder_sha256,
         vocab_size=card.sizes.vocab_size,
-        grid=(side, side),
+        grid=card.grid,
         input_px=card.input_px,
         dtype="float32",
         device_kind="cpu",

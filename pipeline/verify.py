@@ -235,13 +235,13 @@ def _verify_tokens(
     """(equal, compared) over the tokens of `sample` samples under all views, or of all. Views are drawn again too."""
     import torch
 
-    from bevt_core.tokenizers import load_tokenizer
+    from bevt_core.tokenizers import find_made_by, load_tokenizer
     from pipeline.tokens_job import replay
 
     token_set = TokenSet(tokens_dir)
     manifest = token_set.manifest
     device = "cuda" if manifest.tokenizer.device_kind != "cpu" and torch.cuda.is_available() else "cpu"
-    tokenizer = load_tokenizer(tokenizer_path or manifest.tokenizer.name, device, manifest.tokenizer.dtype)
+    tokenizer = load_tokenizer(tokenizer_path or find_made_by(manifest.tokenizer), device, manifest.tokenizer.dtype)
     identity = tokenizer.identity()
     if identity.weights_sha256 != manifest.tokenizer.weights_sha256:
         raise UserError(
