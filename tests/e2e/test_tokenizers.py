@@ -19,12 +19,18 @@ from schemas.recipe_io import load_recipe
 from tests.builders import make_token_set
 from tests.media import moving_frames, write_image
 from tests.tiny_jobs import save_tiny_tokenizer
+from trainer import train_tokenizer as train
 from trainer.launch import launch
 from trainer.metrics import read_metrics
 from trainer.train_tokenizer import METRICS, train_tokenizer
 
 SMALL = ["global_batch=4", "samples_per_epoch=16", "loop.epochs=1.5", "loop.num_workers=0", "loop.checkpoint_every=2"]
 SMALL += ["pictures_every=2", "optim.warmup_epochs=0"]
+
+
+@pytest.fixture(autouse=True)
+def few_held_out_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "HELD_OUT_CROPS", 32)
 
 
 def bevt(*arguments: object) -> dict[str, Any]:
@@ -50,12 +56,12 @@ def test_a_peco_is_trained_resumed_used_and_verified(tmp_path: Path) -> None:
         write_image(raw / "things" / f"{i}.png", moving_frames(1, 80, 100, seed=i)[0])
     tokenize = ["tokenize", "--dataset", "folder", "--recipe", "nano_image", "--root", raw, "--out", data]
     bevt(*tokenize, "--frames-only")
-    train = ["tokenizer", "train", "peco", "--recipe", "nano_peco", "--frames", data / "frames", *sets(*SMALL)]
+    command = ["tokenizer", "train", "peco", "--recipe", "nano_peco", "--frames", data / "frames", *sets(*SMALL)]
 
-    straight = bevt(*train, "--out", tmp_path / "straight")
-    cut = bevt(*train, "--out", tmp_path / "cut", "--set", "loop.max_steps=3")
+    straight = bevt(*command, "--out", tmp_path / "straight")
+    cut = bevt(*command, "--out", tmp_path / "cut", "--set", "loop.max_steps=3")
     assert (cut["step"], straight["step"]) == (3, 6)
-    again = bevt(*train, "--out", tmp_path / "cut", "--resume")
+    again = bevt(*command, "--out", tmp_path / "cut", "--resume")
     assert {name: again[name] for name in METRICS} == {name: straight[name] for name in METRICS}
     digests = {sha256_of(tmp_path / run / "tokenizer" / "encoder.safetensors") for run in ("straight", "cut")}
     assert len(digests) == 1  # the codebook among the weights
@@ -124,13 +130,13 @@ def test_the_default_works_offline_at_once(
     monkeypatch.chdir(tmp_path)
     for i in range(2):
         write_image(tmp_path / "data" / "imagenet" / "n00000001" / f"{i}.JPEG", moving_frames(1, 80, 100, seed=i)[0])
-    summary = bevt("tokenize", "--dataset", "imagenet", *sets("views.num_views=2", "split=n00000001"))
+    summary = bevt("tokenize", "--dataset", "imagenet", *sets("views.num_views=2"))
     manifest = TokenSet(summary["tokens_dir"]).manifest
     assert manifest.tokenizer.weights_sha256 == load_tokenizer("dvae-small").weights_sha256
     report = bevt("verify", Path(summary["tokens_dir"]).parents[1], "--deep")  # found by its weights
     assert (report["ok"], report["token_agreement"]) == (True, 1.0)
     with pytest.raises(UserError, match=r"tokenizer 'dalle' not found"):
-        bevt("tokenize", "--dataset", "imagenet", "--tokenizer", "dalle", "--set", "split=n00000001")
+        bevt("tokenize", "--dataset", "imagenet", "--tokenizer", "dalle")
 
 
 def test_info_and_compare(frames: Path, tmp_path: Path) -> None:
