@@ -67,6 +67,7 @@ STAGE_RECIPES = {
     "video": "video_swin_base_k400",
     "joint": "joint_swin_base_k400_in1k",
 }
+TOKENIZER_RECIPES = {"dvae": "tokenizer_dvae", "peco": "tokenizer_peco"}
 FINETUNE_RECIPES = {
     "k400": "finetune_k400_swin_base",
     "ssv2": "finetune_ssv2_swin_base",
@@ -231,7 +232,7 @@ def verify(
 
 @tokenizer_app.command("train")
 def train_tokenizer(
-    name: Annotated[str, typer.Argument(help="The architecture: dvae.")] = "dvae",
+    name: Annotated[str, typer.Argument(help="The architecture: dvae or peco.")] = "dvae",
     preset: Annotated[str | None, typer.Option(help="Its size: nano, small, ...")] = None,
     frames: Annotated[list[Path] | None, typer.Option(help="A frame store (repeatable).")] = None,
     out: Annotated[Path, typer.Option(help="The run's directory; the tokenizer ends in its folder tokenizer/.")] = Path(
@@ -243,11 +244,12 @@ def train_tokenizer(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Train a small discrete VAE on stored frames, for use where no published tokenizer can be had.
+    """Train a tokenizer on stored frames: a small discrete VAE (dvae), or a VQ-VAE with a perceptual loss (peco).
 
     \b
-    Example:
+    Examples:
       bevt tokenizer train dvae --preset nano --frames datasets/images/frames --out runs/dvae
+      bevt tokenizer train peco --frames datasets/imagenet/frames --out runs/peco --nproc 8
     """
     from schemas.recipe_io import load_recipe_of
     from schemas.recipes import TokenizerRecipe
@@ -256,11 +258,52 @@ def train_tokenizer(
 
     overrides = [*(set_ or [])]
     if preset is not None:
-        overrides.append(f"preset={preset}")
+        overrides.append(f"architecture.preset={json.dumps(preset)}")
     if frames:
         overrides.append(f"frames={json.dumps([str(path) for path in frames])}")
-    loaded = load_recipe_of(TokenizerRecipe, recipe or f"tokenizer_{name}", TRAINER_RECIPES, overrides)
+    if name not in TOKENIZER_RECIPES:
+        raise UserError(f"tokenizer {name!r}: expected one of {', '.join(TOKENIZER_RECIPES)}")
+    loaded = load_recipe_of(TokenizerRecipe, recipe or TOKENIZER_RECIPES[name], TRAINER_RECIPES, overrides)
+    if loaded.architecture.kind != name:
+        raise UserError(f"recipe {recipe!r} trains a {loaded.architecture.kind}, the command says {name}")
     _emit(launch(run, nproc, loaded, out, resume=resume, command=_command()), json_)
+
+
+@tokenizer_app.command("info")
+def tokenizer_info(
+    name: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
+    frames: Annotated[Path | None, typer.Option(help="A frame store: what the tokenizer keeps of its frames.")] = None,
+    max_frames: Annotated[int, typer.Option(min=1, help="Looked at, evenly spread over the store.")] = 1024,
+    json_: AsJson = False,
+) -> None:
+    """Show what a tokenizer is; with frames also PSNR, SSIM and how much of the codebook they use.
+
+    \b
+    Example:
+      bevt tokenizer info dvae-small --frames datasets/imagenet/frames
+    """
+    from bevt_core.tokenizers.inspection import tokenizer_info as run
+
+    _emit(run(name, frames, max_frames), json_)
+
+
+@tokenizer_app.command("compare")
+def compare_tokenizers(
+    a: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
+    b: Annotated[str, typer.Argument(help="Another one's, or the same.")],
+    frames: Annotated[Path, typer.Option(help="The frame store to compare them on.")],
+    max_frames: Annotated[int, typer.Option(min=1, help="Looked at, evenly spread over the store.")] = 128,
+    json_: AsJson = False,
+) -> None:
+    """Compare two tokenizers: equal ids, quality, speed, and what changes ids: dtype, JPEG quality, another filter.
+
+    \b
+    Example:
+      bevt tokenizer compare dalle dvae-small --frames datasets/imagenet/frames --json
+    """
+    from bevt_core.tokenizers.inspection import compare_tokenizers as run
+
+    _emit(run(a, b, frames, max_frames), json_)
 
 
 @tokenizer_app.command("convert")

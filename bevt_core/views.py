@@ -81,7 +81,10 @@ def apply_view(frame_HWC: np.ndarray, view: View) -> np.ndarray:
 
 
 def halve(frame_HWC: np.ndarray, input_px: int) -> np.ndarray:
-    """The tokenizer's input: the square view scaled to `input_px` with Lanczos on uint8 (original: 224 -> 112)."""
+    """The tokenizer's input: the square view scaled to `input_px` with Lanczos on uint8 (original: 224 -> 112).
+
+    A view that has this size already stays as it is: PeCo reads the 224 px of a view, DALL-E half of them.
+    """
     return np.asarray(Image.fromarray(frame_HWC).resize((input_px, input_px), Image.Resampling.LANCZOS))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from bevt_core.shards import write_frame_manifest
 from pipeline.frames_job import load_source
-from pipeline.plans import make_plan, make_token_plan
+from pipeline.plans import make_plan, make_token_plan, with_settled_tokenizer
 from schemas.recipes import TokenizeRecipe
 
 _JOB = """
@@ -46,6 +46,7 @@ def bench_tokenize(recipe: TokenizeRecipe, work: Path, sizes: tuple[int, int], n
     `recipe.root` must hold at least the larger number. The steady state is the difference of the two sizes: starting
     Ray and loading libraries cancel out. Nothing is kept in `work`.
     """
+    recipe = with_settled_tokenizer(recipe)
     used: dict[tuple[str, int], Usage] = {}
     for size in sizes:
         for name, code, extra in (("job", _JOB, [str(num_cpus)]), ("loop", _LOOP, [])):

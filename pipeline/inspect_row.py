@@ -8,6 +8,7 @@ from PIL import Image
 
 from bevt_core.shards import FrameStore, TokenSet
 from bevt_core.views import apply_view
+from pipeline.plans import tokenizer_of
 from schemas.errors import UserError
 from schemas.recipe_io import nearest
 
@@ -73,7 +74,7 @@ def _decoder(token_set: TokenSet, tokenizer: str | None) -> Any:
 
     identity = token_set.manifest.tokenizer
     try:
-        loaded = load_tokenizer(tokenizer or identity.name)
+        loaded = load_tokenizer(tokenizer_of(token_set.path, identity, tokenizer))
     except UserError:
         return None
     if loaded.identity().weights_sha256 != identity.weights_sha256:

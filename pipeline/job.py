@@ -26,10 +26,12 @@ from pipeline.plans import (
     frame_commits,
     make_plan,
     make_token_plan,
+    note_tokenizer,
     on_device,
     settle_plan,
     settle_token_plan,
     token_commits,
+    with_settled_tokenizer,
 )
 from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
 from schemas.errors import UserError
@@ -78,6 +80,8 @@ def tokenize(
     """
     frames_dir = Path(recipe.out).absolute() / "frames"
     plan, items = make_plan(recipe, list_file, allow_outside)
+    if not frames_only:
+        recipe = with_settled_tokenizer(recipe)
     token_plan = None if frames_only else make_token_plan(recipe, plan)
     settle_plan(frames_dir, plan, items, overwrite)
     frames_done = frame_commits(frames_dir, plan)
@@ -101,6 +105,7 @@ def tokenize(
             if tokens_dir is not None and token_plan is not None:
                 token_plan = on_device(token_plan, _gpu_name() if gpus else "cpu")
                 settle_token_plan(tokens_dir, token_plan)
+                note_tokenizer(tokens_dir, _tokenizer_folder(recipe.tokenizer))
             place = Workplace(
                 frames_dir=frames_dir,
                 tokens_dir=tokens_dir,

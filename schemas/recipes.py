@@ -23,7 +23,7 @@ class TokenizeRecipe(Record):
     split: str
     root: str  # where the raw files are
     out: str  # where frames/ and tokens/ go
-    tokenizer: str  # a name or a tokenizer directory
+    tokenizer: str  # a name or a tokenizer directory; `default`: dalle where it is found, else the embedded one
     pool: PoolSpec
     views: ViewSpec
     seed: int
@@ -225,20 +225,49 @@ class FinetuneRecipe(Record):
         return self
 
 
+class DvaeTraining(Record):
+    """A discrete VAE (Ramesh et al. 2021)."""
+
+    kind: Literal["dvae"]
+    preset: str  # a key of bevt_core.tokenizers.dvae.DVAE_PRESETS
+    temperature: tuple[float, float]  # Gumbel-softmax, first -> last (Ramesh et al. 2021: 1 -> 1/16)
+    kl_weight: tuple[float, float]  # first -> last
+    guide_weight: float = Field(ge=0.0)  # at first; pulls towards the k-means codes of the start, then fades out
+    recon: Literal["mse", "logit-laplace"]
+
+
+class PerceptualConfig(Record):
+    """A frozen network whose features of a frame and of its reconstruction should agree."""
+
+    name: str  # timm's
+    layers: tuple[int, ...] = Field(min_length=1)  # of its blocks or stages, from 0
+    weight: float = Field(gt=0.0)  # lambda of the perceptual loss
+    weights: str | None  # a file; null takes them from timm's hub
+
+
+class PecoTraining(Record):
+    """A VQ-VAE with a perceptual loss (Dong et al. 2021, PeCo)."""
+
+    kind: Literal["peco"]
+    preset: str  # a key of bevt_core.tokenizers.peco.PECO_PRESETS
+    pixel: Literal["l1", "mse"]
+    commitment_weight: float = Field(ge=0.0)  # beta of the VQ-VAE
+    ema_decay: float = Field(gt=0.0, lt=1.0)  # of the codebook, per step
+    dead_share: float = Field(ge=0.0, lt=1.0)  # a code in less than this share of the average use starts again
+    perceptual: PerceptualConfig | None
+
+
 class TokenizerRecipe(Record):
     """Training of a tokenizer on the frames of one or more frame stores."""
 
     kind: Literal["tokenizer"]
     title: str
-    preset: str  # a key of bevt_core.tokenizers.dvae.DVAE_PRESETS: the architecture
+    architecture: Annotated[DvaeTraining | PecoTraining, Field(discriminator="kind")]
     frames: tuple[str, ...] = Field(min_length=1)  # frame stores
     input_px: int = Field(ge=16, multiple_of=8)  # of the tokenizer; the training crops have this size too
     global_batch: int = Field(ge=1)
     samples_per_epoch: int = Field(ge=1)  # random crops drawn in one epoch
-    temperature: tuple[float, float]  # Gumbel-softmax, first -> last (Ramesh et al. 2021: 1 -> 1/16)
-    kl_weight: tuple[float, float]  # first -> last
-    guide_weight: float = Field(ge=0.0)  # at first; pulls towards the k-means codes of the start, then fades out
-    recon: Literal["mse", "logit-laplace"]
+    pictures_every: int = Field(ge=1)  # steps between looks at held-out crops: PSNR, SSIM, a picture for TensorBoard
     optim: OptimConfig
     loop: LoopConfig
 

@@ -32,6 +32,7 @@ PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr",
 FREE_KEYS = frozenset(
     {"title", "init", "tokens", "root", "frames", "max_steps", "micro_batches", "num_workers", "checkpoint_every"}
     | {"keep_checkpoints", "log_every", "activation_checkpointing", "compile", "max_bad_steps"}
+    | {"pictures_every", "weights"}  # the latter's content is in the data
 )
 
 

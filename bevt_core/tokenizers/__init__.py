@@ -1,26 +1,33 @@
 """Tokenizers: frames in, token ids out. `load_tokenizer` is the one door; what comes out knows its own identity."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from bevt_core.tokenizers import networks, peco_networks
 from bevt_core.tokenizers.base import DTYPES, FRAMES_PER_PASS, Tokenizer
 from bevt_core.tokenizers.dalle import DvaeTokenizer
-from bevt_core.tokenizers.networks import build_decoder, build_encoder, load_package_state
+from bevt_core.tokenizers.peco import CODES, PecoTokenizer
 from bevt_core.tokenizers.storage import (
+    CARD,
     DECODER,
     ENCODER,
     StoredTokenizer,
     parse_dtype,
     read_card,
-    read_network,
+    read_state,
 )
 from schemas.errors import UserError
+from schemas.tokens import TokenizerIdentity
 
 __all__ = ["DTYPES", "FRAMES_PER_PASS", "Tokenizer", "find_tokenizer", "load_tokenizer"]
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # ships with the package
+DEFAULT = "default"  # what a recipe says for PUBLISHED where its weights are found, else EMBEDDED
+PUBLISHED, EMBEDDED = "dalle", "dvae-small"
 
 
 def tokenizer_cache() -> Path:
@@ -30,10 +37,7 @@ def tokenizer_cache() -> Path:
 
 def find_tokenizer(path_or_name: str | Path) -> Path:
     """A folder, or the name of one in the package or in `tokenizer_cache()`. Raises UserError naming all three."""
-    path = Path(path_or_name)
-    places = [path]
-    if len(path.parts) == 1:
-        places += [PRETRAINED / path, tokenizer_cache() / path]
+    places = _places(path_or_name)
     for place in places:
         if place.is_dir():
             return place
@@ -44,6 +48,38 @@ def find_tokenizer(path_or_name: str | Path) -> Path:
         "make one with `bevt tokenizer train dvae --preset nano ...`, "
         "or from the published weights with `bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
     )
+
+
+def find_made_by(identity: TokenizerIdentity, *places: Path) -> Path:
+    """The tokenizer that a token set was made by: the first of `places`, or else of all named ones, with its weights.
+
+    Raises UserError where there is none.
+    """
+    for place in [*places, *_places(identity.name), *_named_tokenizers()]:
+        if _weights_in(place) == identity.weights_sha256:
+            return place
+    raise UserError(
+        f"no tokenizer with the weights {identity.weights_sha256[:12]} ({identity.name}) is here; "
+        "give its folder with --tokenizer"
+    )
+
+
+def settle_default(name: str, warn: Callable[[str], None]) -> str:
+    """The name or folder that a recipe's `tokenizer` stands for; only DEFAULT stands for another.
+
+    `warn` is told, in one sentence or two, when that is not the paper's tokenizer.
+    """
+    if name != DEFAULT:
+        return name
+    for place in _places(PUBLISHED):
+        if (place / CARD).is_file():
+            return str(place)
+    warn(
+        f"no weights of the published tokenizer {PUBLISHED!r} are here, so the embedded {EMBEDDED!r} is used: small, "
+        "with 1024 codes, not for figures that are compared with the paper. "
+        f"Get the published one with `bevt tokenizer fetch {PUBLISHED}`, or say --tokenizer {EMBEDDED}"
+    )
+    return EMBEDDED
 
 
 def load_tokenizer(path_or_name: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> Tokenizer:
@@ -57,12 +93,13 @@ def load_tokenizer(path_or_name: str | Path, device: str | torch.device = "cpu",
 
 
 def _load_dvae(folder: Path, stored: StoredTokenizer, device: torch.device, dtype: torch.dtype) -> DvaeTokenizer:
-    encoder = build_encoder(stored.sizes)
-    load_package_state(encoder, read_network(folder, ENCODER, stored.encoder_sha256))
-    decoder = None
-    if stored.decoder_sha256 is not None:
-        decoder = build_decoder(stored.sizes)
-        load_package_state(decoder, read_network(folder, DECODER, stored.decoder_sha256))
+    assert isinstance(stored.sizes, networks.DvaeSizes)
+    encoder, decoder = networks.build_encoder(stored.sizes), None
+    with _weights_of_the_card(folder):
+        networks.load_package_state(encoder, read_state(folder, ENCODER, stored.encoder_sha256))
+        if stored.decoder_sha256 is not None:
+            decoder = networks.build_decoder(stored.sizes)
+            networks.load_package_state(decoder, read_state(folder, DECODER, stored.decoder_sha256))
     return DvaeTokenizer(
         encoder,
         decoder,
@@ -74,4 +111,54 @@ def _load_dvae(folder: Path, stored: StoredTokenizer, device: torch.device, dtyp
     )
 
 
-LOADERS = {"dalle": _load_dvae, "dvae": _load_dvae}
+def _load_peco(folder: Path, stored: StoredTokenizer, device: torch.device, dtype: torch.dtype) -> PecoTokenizer:
+    assert isinstance(stored.sizes, peco_networks.PecoSizes)
+    encoder, decoder = peco_networks.build_encoder(stored.sizes), None
+    with _weights_of_the_card(folder):
+        state = read_state(folder, ENCODER, stored.encoder_sha256)
+        codes_VD = state.pop(CODES).reshape(stored.sizes.vocab_size, stored.sizes.code_dim)
+        encoder.load_state_dict(state)
+        if stored.decoder_sha256 is not None:
+            decoder = peco_networks.build_decoder(stored.sizes)
+            decoder.load_state_dict(read_state(folder, DECODER, stored.decoder_sha256))
+    return PecoTokenizer(
+        encoder,
+        codes_VD,
+        decoder,
+        sizes=stored.sizes,
+        input_px=stored.input_px,
+        weights_sha256=stored.encoder_sha256,
+        device=device,
+        dtype=dtype,
+    )
+
+
+@contextmanager
+def _weights_of_the_card(folder: Path) -> Iterator[None]:
+    """Name the folder, and the mend, where weights are missing, left over, or of another shape."""
+    try:
+        yield
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{folder}: its weights are not of the sizes that {CARD} says ({error}); copy it again, all of it"
+        ) from None
+
+
+LOADERS = {"dalle": _load_dvae, "dvae": _load_dvae, "peco": _load_peco}
+
+
+def _places(path_or_name: str | Path) -> list[Path]:
+    path = Path(path_or_name)
+    return [path, PRETRAINED / path, tokenizer_cache() / path] if len(path.parts) == 1 else [path]
+
+
+def _weights_in(place: Path) -> str | None:
+    try:
+        return read_card(place).encoder_sha256
+    except UserError:  # none, or of another version of bevt
+        return None
+
+
+def _named_tokenizers() -> Iterator[Path]:
+    for home in (PRETRAINED, tokenizer_cache()):
+        yield from sorted(card.parent for card in home.glob(f"*/{CARD}"))

@@ -3,8 +3,10 @@
 Shapes: N frames, H = W = `input_px` pixels, C colours, h x w = `grid` tokens per frame.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -102,6 +104,12 @@ class Tokenizer(ABC):
         full = chunk.new_zeros((FRAMES_PER_PASS, *chunk.shape[1:]))
         full[:count] = chunk
         return run(full.to(self.device, non_blocking=True))[:count]
+
+    def _exact(self) -> AbstractContextManager[None]:
+        """On a GPU: no TF32 and no choice of algorithm by timing, so that ids repeat."""
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
     @abstractmethod
     def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:

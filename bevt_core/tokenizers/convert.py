@@ -12,7 +12,7 @@ from dall_e.utils import Conv2d
 from torch import Tensor, nn
 
 from bevt_core.files import sha256_of
-from bevt_core.tokenizers.networks import build_decoder, build_encoder, load_package_state, sizes_of
+from bevt_core.tokenizers.networks import build_decoder, build_encoder, load_package_state, sizes_of, to_package_state
 from bevt_core.tokenizers.storage import StoredTokenizer, save_tokenizer
 from schemas.errors import UserError
 
@@ -49,7 +49,15 @@ def convert_pickles(
             load_package_state(decoder, decoder_state)
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{encoder_pkl}: weights do not fit the dVAE of the dall-e package: {error}") from None
-    return save_tokenizer(out, encoder, decoder, kind="dalle", sizes=sizes, input_px=INPUT_PX, origin=origin)
+    return save_tokenizer(
+        out,
+        to_package_state(encoder),
+        None if decoder is None else to_package_state(decoder),
+        kind="dalle",
+        sizes=sizes,
+        input_px=INPUT_PX,
+        origin=origin,
+    )
 
 
 def _checked_digest(path: Path, expected: str | None) -> str:

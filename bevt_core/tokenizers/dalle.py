@@ -1,8 +1,5 @@
 """The dVAE as a tokenizer: the official DALL-E weights (`dalle`) and the small ones trained here (`dvae`)."""
 
-import contextlib
-from contextlib import AbstractContextManager
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,9 +63,3 @@ class DvaeTokenizer(Tokenizer):
         with self._exact():
             stats_NSHW = self._decoder_body(embedded_NhwD.permute(0, 3, 1, 2).to(self.dtype)).float()
         return to_uint8(unmap_pixels(torch.sigmoid(stats_NSHW[:, :3])))
-
-    def _exact(self) -> AbstractContextManager[None]:
-        """On a GPU: no TF32 and no choice of algorithm by timing, so that ids repeat."""
-        if self.device.type != "cuda":
-            return contextlib.nullcontext()
-        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

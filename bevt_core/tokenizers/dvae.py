@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bevt_core.tokenizers.codes import nearest_code, perplexity
 from bevt_core.tokenizers.dvae_loss import RECONSTRUCTION, gumbel_softmax, kl_to_uniform
-from bevt_core.tokenizers.networks import STRIDE, DvaeSizes, build_decoder, build_encoder
-from bevt_core.tokenizers.pixels import map_pixels, to_unit
+from bevt_core.tokenizers.networks import STRIDE, DvaeSizes, build_decoder, build_encoder, to_package_state
+from bevt_core.tokenizers.pixels import map_pixels, to_uint8, to_unit, unmap_pixels
 from bevt_core.tokenizers.storage import StoredTokenizer, save_tokenizer
-from bevt_core.tokenizers.warm_start import nearest_code, to_patches, warm_start
+from bevt_core.tokenizers.warm_start import to_patches, warm_start
 from schemas.errors import UserError
 
 DVAE_PRESETS = {
@@ -44,7 +45,7 @@ class DvaeTrainingModule(nn.Module):
     def warm_start(self, frames: Tensor, generator: torch.Generator) -> None:
         """Start from these frames' statistics (see `warm_start`); once, before the first step.
 
-        Frames as in `forward`; PATCHES_PER_CODE blocks per code are enough. With DDP, do it before wrapping: DDP then
+        Frames as in `forward`; VECTORS_PER_CODE blocks per code are enough. With DDP, do it before wrapping: DDP then
         sends rank 0's weights and buffers to the others.
         """
         self.guide_VP.copy_(warm_start(self.encoder, self.decoder, _unit(frames), generator))
@@ -85,14 +86,22 @@ class DvaeTrainingModule(nn.Module):
             "codebook_used": (counts_V > 0).sum(),
         }
 
+    @torch.no_grad()
+    def reconstruct(self, frames_NHWC: Tensor) -> Tensor:
+        """uint8 frames -> what is left of them after their most probable tokens, uint8 as well."""
+        ids_Nhw = self.encoder(map_pixels(to_unit(frames_NHWC))).argmax(dim=1)
+        one_hot_NVhw = F.one_hot(ids_Nhw, self.sizes.vocab_size).permute(0, 3, 1, 2).float()
+        stats_NSHW = self.decoder(one_hot_NVhw)
+        return to_uint8(unmap_pixels(torch.sigmoid(stats_NSHW[:, :3])))
+
     def save(
         self, folder: Path, *, input_px: int, origin: dict[str, str | int | float], storage: str = "float32"
     ) -> StoredTokenizer:
         """Store as a tokenizer of kind `dvae` (see `save_tokenizer`)."""
         return save_tokenizer(
             folder,
-            self.encoder,
-            self.decoder,
+            to_package_state(self.encoder),
+            to_package_state(self.decoder),
             kind="dvae",
             sizes=self.sizes,
             input_px=input_px,
@@ -108,9 +117,3 @@ def dvae_lr_share(name: str) -> float:
 
 def _unit(frames: Tensor) -> Tensor:
     return to_unit(frames) if frames.dtype == torch.uint8 else frames
-
-
-def perplexity(counts_V: Tensor) -> Tensor:
-    """exp of the entropy of the empirical token distribution: how many ids are in equal use."""
-    share_V = counts_V.double() / counts_V.sum().clamp(min=1)
-    return torch.exp(-(share_V * share_V.clamp(min=1e-30).log()).sum())

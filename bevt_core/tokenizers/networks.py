@@ -27,6 +27,11 @@ class DvaeSizes(Record):
     n_init: int = 128  # channels of a decoded token
     vocab_size: int = 8192
 
+    @property
+    def stride(self) -> int:
+        """Pixels that one token is wide."""
+        return STRIDE
+
 
 def build_encoder(sizes: DvaeSizes) -> nn.Sequential:
     """`input, group_1 .. group_4, output`: float `[N, 3, H, W]` in [0.1, 0.9] -> logits `[N, V, H/8, W/8]`.

@@ -13,11 +13,10 @@ from dall_e.decoder import DecoderBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bevt_core.tokenizers.codes import fit_codes, nearest_code
 from bevt_core.tokenizers.networks import STRIDE
 from bevt_core.tokenizers.pixels import map_pixels
 
-PATCHES_PER_CODE = 20
-ROUNDS = 10
 RIDGE = 1e-4  # of the mean squared feature
 
 
@@ -34,7 +33,7 @@ def warm_start(encoder: nn.Sequential, decoder: nn.Sequential, unit_NCHW: Tensor
         if isinstance(block, DecoderBlock):  # its 3x3 convolutions start as loud as what they are added to
             _conv(block, "res_path.conv_4").weight.div_(block.post_gain)
     patches = to_patches(unit_NCHW)
-    codes_VP = fit_patch_codes(patches.flatten(0, 2), head.out_channels, generator)
+    codes_VP = fit_codes(patches.flatten(0, 2), head.out_channels, generator)
     ids_Nhw = nearest_code(patches, codes_VP)
 
     # logits = -|patch as read from the features - code|^2 / 2 s^2, for the s that explains the codes best
@@ -71,32 +70,6 @@ def to_patches(unit_NCHW: Tensor) -> Tensor:
     n, c, height, width = unit_NCHW.shape
     blocks = unit_NCHW.reshape(n, c, height // STRIDE, STRIDE, width // STRIDE, STRIDE)
     return blocks.permute(0, 2, 4, 1, 3, 5).reshape(n, height // STRIDE, width // STRIDE, -1)
-
-
-def nearest_code(patches: Tensor, codes_VP: Tensor) -> Tensor:
-    """Index of the nearest code by Euclidean distance: `[..., P]` -> `[...]`."""
-    flat = patches.reshape(-1, patches.shape[-1])
-    norms_V = (codes_VP * codes_VP).sum(dim=1)
-    chunks = [(norms_V - 2 * chunk @ codes_VP.T).argmin(dim=1) for chunk in flat.split(8192)]
-    return torch.cat(chunks).reshape(patches.shape[:-1])
-
-
-def fit_patch_codes(patches_MP: Tensor, vocab_size: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's k-means from random patches, an empty code restarting on another patch: codes `[V, P]`.
-
-    At most PATCHES_PER_CODE * V patches are looked at.
-    """
-    order = torch.randperm(len(patches_MP), generator=generator).to(patches_MP.device)
-    patches_MP = patches_MP[order[: PATCHES_PER_CODE * vocab_size]]
-    codes_VP = patches_MP[torch.arange(vocab_size, device=patches_MP.device) % len(patches_MP)]
-    for _ in range(ROUNDS):
-        ids = nearest_code(patches_MP, codes_VP)
-        counts_V = torch.bincount(ids, minlength=vocab_size)
-        sums_VP = torch.zeros_like(codes_VP).index_add_(0, ids, patches_MP)
-        fresh = torch.randint(len(patches_MP), (vocab_size,), generator=generator).to(patches_MP.device)
-        means_VP = sums_VP / counts_V.clamp(min=1).unsqueeze(1)
-        codes_VP = torch.where((counts_V > 0).unsqueeze(1), means_VP, patches_MP[fresh])
-    return codes_VP
 
 
 def _conv(network: nn.Module, name: str) -> nn.Conv2d:

@@ -22,9 +22,10 @@ from trainer.clips import StoreClips, split_items
 from trainer.evaluate import evaluate
 from trainer.extract import extract
 from trainer.finetune import build_from_recipe, finetune
+from trainer.frame_crops import held_out_sources
 from trainer.launch import launch
 from trainer.metrics import read_metrics
-from trainer.train_tokenizer import METRICS, held_out_sources, train_tokenizer
+from trainer.train_tokenizer import METRICS, train_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
 TINY = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "loop.num_workers=0"]
@@ -183,4 +184,4 @@ def test_no_frame_of_a_held_out_source_is_trained_on(tokens: TokenSet) -> None:
 
 def test_an_unknown_preset_names_the_nearest(tokens: TokenSet, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'nano'"):
-        train_tokenizer(tokenizer_recipe(tokens, "preset=nanno"), tmp_path / "run")
+        train_tokenizer(tokenizer_recipe(tokens, "architecture.preset=nanno"), tmp_path / "run")

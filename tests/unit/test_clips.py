@@ -13,7 +13,7 @@ from schemas.frames import SourceItem
 from schemas.recipes import ClipSampling
 from tests.builders import make_token_set
 from tests.media import decode_all, moving_frames, write_image, write_video
-from trainer.clips import FileClips, StoreClips, check_classes, check_labels, interval_of, read_jpegs, split_items
+from trainer.clips import FileClips, StoreClips, check_classes, check_labels, interval_of, split_items
 
 POSITIONS = np.array([3, 0, 0, 5, 2])
 
@@ -31,13 +31,6 @@ def test_a_store_gives_its_frames(tmp_path: Path) -> None:
     frames = source.read(9, lambda n: asked.append(n) or POSITIONS)
     assert asked == [10] and source.items[9].source == row["source"]
     assert all(np.array_equal(frame, stored[at]) for frame, at in zip(frames, POSITIONS, strict=True))
-
-
-def test_small_parts_come_from_memory_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = clips_of(tmp_path)
-    kept = read_jpegs(source.store, 1, 7, 3)
-    monkeypatch.setattr("trainer.clips._small_part", lambda path, part: None)
-    assert [bytes(jpeg) for jpeg in kept] == [bytes(jpeg) for jpeg in read_jpegs(source.store, 1, 7, 3)]
 
 
 def test_files_give_their_frames(tmp_path: Path) -> None:

@@ -1,16 +1,18 @@
 """The shipped recipes of fine-tuning and of tokenizers: complete, and the settings that they claim to be."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
-from bevt_core.tokenizers.dvae import DVAE_PRESETS
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe, recipe_names
-from schemas.recipes import FinetuneRecipe, TokenizerRecipe
+from schemas.recipes import DvaeTraining, FinetuneRecipe, PecoTraining, TokenizerRecipe
 from trainer.finetune import build_from_recipe, lr_share
 from trainer.optim import param_groups
+from trainer.tokenizer_tasks import ARCHITECTURES
+from trainer.train_tokenizer import sizes_of
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
 LOADED = {name: load_recipe(name, RECIPES) for name in recipe_names(RECIPES)}
@@ -45,7 +47,16 @@ def test_averaged_weights_keep_the_shares_of_their_names() -> None:
 
 def test_tokenizer_recipes_name_presets() -> None:
     recipes = [recipe for recipe in LOADED.values() if isinstance(recipe, TokenizerRecipe)]
-    assert recipes and all(recipe.preset in DVAE_PRESETS for recipe in recipes)
+    assert {recipe.architecture.kind for recipe in recipes} == set(ARCHITECTURES)
+    assert all(recipe.input_px % sizes_of(recipe).stride == 0 for recipe in recipes)
+
+
+def test_every_architecture_of_the_recipes_can_be_trained() -> None:
+    assert set(ARCHITECTURES) == {
+        get_args(kind.model_fields["kind"].annotation)[0] for kind in (DvaeTraining, PecoTraining)
+    }
+    with pytest.raises(UserError, match="did you mean 'paper'"):
+        sizes_of(load_recipe("tokenizer_peco", RECIPES, ["architecture.preset=papre"]))
 
 
 @pytest.mark.parametrize(

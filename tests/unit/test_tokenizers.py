@@ -11,8 +11,9 @@ from dall_e import Encoder
 from torch import nn
 
 from bevt_core.tokenizers import load_tokenizer
+from bevt_core.tokenizers.codes import fit_codes, nearest_code, perplexity
 from bevt_core.tokenizers.convert import convert_pickles
-from bevt_core.tokenizers.dvae import DVAE_PRESETS, DvaeTrainingModule, dvae_lr_share, perplexity
+from bevt_core.tokenizers.dvae import DVAE_PRESETS, DvaeTrainingModule, dvae_lr_share
 from bevt_core.tokenizers.dvae_loss import (
     guide_weight_at,
     gumbel_softmax,
@@ -23,7 +24,7 @@ from bevt_core.tokenizers.dvae_loss import (
     temperature_at,
 )
 from bevt_core.tokenizers.networks import DvaeSizes
-from bevt_core.tokenizers.warm_start import fit_patch_codes, nearest_code, to_patches
+from bevt_core.tokenizers.warm_start import to_patches
 from schemas.errors import UserError
 
 TINY = DvaeSizes(n_hid=8, n_blk_per_group=1, n_init=16, vocab_size=32)
@@ -301,7 +302,7 @@ def test_patch_codes_are_the_k_means_centres() -> None:
     centres = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     generator = torch.Generator().manual_seed(0)
     patches = centres.repeat_interleave(20, dim=0) + 0.01 * torch.randn(60, 2, generator=generator)
-    codes = fit_patch_codes(patches, 6, generator)  # more codes than clumps: each clump has one
+    codes = fit_codes(patches, 6, generator)  # more codes than clumps: each clump has one
     assert nearest_code(centres, codes).unique().numel() == 3
     assert torch.allclose(codes[nearest_code(centres, codes)], centres, atol=0.03)
 

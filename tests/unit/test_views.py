@@ -70,6 +70,11 @@ def test_halving_is_lanczos_on_uint8() -> None:
     assert (halve(frame, 112) == np.asarray(Image.fromarray(frame).resize((112, 112), Image.Resampling.LANCZOS))).all()
 
 
+def test_a_view_of_the_tokenizer_s_size_stays_as_it_is() -> None:
+    frame = _noise(224, 224)
+    assert (halve(frame, 224) == frame).all()
+
+
 def test_shrinking_never_enlarges() -> None:
     assert shrink_short_side(_noise(100, 120), 256).shape == (100, 120, 3)
     assert shrink_short_side(_noise(720, 1280), 256).shape == (256, 455, 3)

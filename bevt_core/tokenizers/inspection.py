@@ -1,0 +1,168 @@
+"""`bevt tokenizer info` and `compare`: what a tokenizer is, what it keeps of stored frames, and what changes its ids.
+
+Legend: N frames, H W pixels, C channels, P the tokenizer's input side, h x w its grid.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bevt_core.shards import FrameStore
+from bevt_core.tokenizers import find_tokenizer, load_tokenizer
+from bevt_core.tokenizers.base import FRAMES_PER_PASS, Tokenizer
+from bevt_core.tokenizers.quality import measure
+from bevt_core.tokenizers.storage import DECODER, ENCODER, read_card, read_state
+from bevt_core.views import decode_jpeg, encode_jpeg, halve
+from schemas.errors import UserError
+
+VIEW_SHARE = 224 / 256  # of the short side: the centre crop of a view, as BEVT cuts it
+QUALITIES = (95, 90, 75, 50)  # of JPEG, at which the stored frame is encoded once more
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "box": Image.Resampling.BOX,
+}
+DTYPES_ON = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat16")}
+TIMED_FRAMES = 2 * FRAMES_PER_PASS
+
+Scale = Callable[[np.ndarray, int], np.ndarray]  # a square frame, P -> the same P px wide
+
+
+def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) -> dict[str, Any]:
+    """What a stored tokenizer is; with a frame store also what it makes of its frames (`measure`).
+
+    Up to `max_frames` frames, evenly spread over the store; of each the centre, as view 0 has it. Raises UserError for
+    a tokenizer or a frame store that is not there, and for damaged weights.
+    """
+    folder = find_tokenizer(path_or_name)
+    stored = read_card(folder)
+    states = [read_state(folder, ENCODER, stored.encoder_sha256)]
+    if stored.decoder_sha256 is not None:
+        states.append(read_state(folder, DECODER, stored.decoder_sha256))
+    text = folder / "CARD.md"
+    info: dict[str, Any] = {
+        "tokenizer": str(folder),
+        "kind": stored.kind,
+        "vocab_size": stored.sizes.vocab_size,
+        "input_px": stored.input_px,
+        "stride": stored.sizes.stride,
+        "grid": list(stored.grid),
+        "weights_sha256": stored.encoder_sha256,
+        "decoder_sha256": stored.decoder_sha256,
+        "parameters": sum(value.numel() for state in states for value in state.values()),
+        "bytes": sum((folder / name).stat().st_size for name in (ENCODER, DECODER) if (folder / name).is_file()),
+        "sizes": stored.sizes.model_dump(mode="json"),
+        "origin": stored.origin,
+        "card": str(text) if text.is_file() else None,
+    }
+    if frames_dir is not None:
+        tokenizer = load_tokenizer(folder, _device())
+        frames = sampled_frames(FrameStore(frames_dir), max_frames)
+        info |= {"frames": len(frames), **measure(tokenizer, prepared(frames, tokenizer.input_px, halve))}
+    return info
+
+
+def compare_tokenizers(a: str, b: str, frames_dir: Path, max_frames: int) -> dict[str, Any]:
+    """Two tokenizers on the same stored frames (as in `tokenizer_info`), each at its own input size.
+
+    `ids_agree` is the share of equal ids, None where vocabulary or grid differ. For each of `a` and `b`: `measure`;
+    `frames_per_s` by dtype; and the shares of ids that stay the same in another dtype, when the stored frame is encoded
+    as JPEG once more, and when the view is scaled to the input size with another filter than Lanczos.
+    """
+    frames = sampled_frames(FrameStore(frames_dir), max_frames)
+    device = _device()
+    reports, ids = {}, {}
+    for side, name in (("a", a), ("b", b)):
+        tokenizer = load_tokenizer(name, device)
+        reports[side], ids[side] = _report(name, tokenizer, frames)
+    comparable = ids["a"].shape == ids["b"].shape and reports["a"]["vocab_size"] == reports["b"]["vocab_size"]
+    return {
+        "frames": len(frames),
+        "device": device.type,
+        "ids_agree": _agreement(ids["a"], ids["b"]) if comparable else None,
+        **reports,
+    }
+
+
+def sampled_frames(store: FrameStore, count: int) -> list[np.ndarray]:
+    """Up to `count` frames of a store, evenly spread over it, decoded: RGB uint8 (H, W, C)."""
+    index = store.index.select(["part", "frame_start", "num_frames"])
+    parts, starts, lengths = (column.to_numpy() for column in index.columns)
+    ends = np.cumsum(lengths)
+    if not len(ends) or not ends[-1]:
+        raise UserError(f"{store.path}: no frames in it; everything was rejected, or nothing was found")
+    wanted = np.unique(np.linspace(0, ends[-1] - 1, min(count, int(ends[-1]))).round().astype(np.int64))
+    frames = []
+    for position in wanted:
+        row = int(np.searchsorted(ends, position, side="right"))
+        first = int(starts[row] + position - (ends[row] - lengths[row]))
+        frames += store.read_frames(int(parts[row]), first, 1)
+    return frames
+
+
+def prepared(frames: Sequence[np.ndarray], input_px: int, scale: Scale) -> Tensor:
+    """The centre squares of frames at a tokenizer's input size: uint8 (N, P, P, C)."""
+    return torch.from_numpy(np.stack([scale(centre_square(frame), input_px) for frame in frames]))
+
+
+def centre_square(frame_HWC: np.ndarray) -> np.ndarray:
+    """The middle of a frame, VIEW_SHARE of its short side wide."""
+    height, width, _ = frame_HWC.shape
+    side = round(VIEW_SHARE * min(height, width))
+    top, left = (height - side) // 2, (width - side) // 2
+    return frame_HWC[top : top + side, left : left + side]
+
+
+def _report(name: str, tokenizer: Tokenizer, frames: Sequence[np.ndarray]) -> tuple[dict[str, Any], Tensor]:
+    """What is said of one of the two, and its ids `[N, h, w]`."""
+    inputs_NPPC = prepared(frames, tokenizer.input_px, halve)
+    ids_Nhw = tokenizer.encode(inputs_NPPC)
+
+    def kept(changed: Sequence[np.ndarray], scale: Scale = halve) -> float:
+        return _agreement(ids_Nhw, tokenizer.encode(prepared(changed, tokenizer.input_px, scale)))
+
+    speeds, same_in = {}, {}
+    for dtype in DTYPES_ON[tokenizer.device.type]:
+        speeds[dtype], in_dtype_Nhw = _timed(load_tokenizer(name, tokenizer.device, dtype), inputs_NPPC[:TIMED_FRAMES])
+        same_in[dtype] = _agreement(ids_Nhw[:TIMED_FRAMES], in_dtype_Nhw)
+    report = {
+        "tokenizer": name,
+        "weights_sha256": tokenizer.weights_sha256,
+        "vocab_size": tokenizer.vocab_size,
+        "grid": list(tokenizer.grid),
+        **measure(tokenizer, inputs_NPPC),
+        "frames_per_s": speeds,
+        "ids_kept_in_dtype": same_in,
+        "ids_kept_after_jpeg": {q: kept([decode_jpeg(encode_jpeg(f, q)) for f in frames]) for q in QUALITIES},
+        "ids_kept_with_filter": {filter_: kept(frames, _scale_with(filter_)) for filter_ in FILTERS},
+    }
+    return report, ids_Nhw
+
+
+def _timed(tokenizer: Tokenizer, frames_NPPC: Tensor) -> tuple[float, Tensor]:
+    """Frames per second after one pass to warm up, the transfers included, and the ids."""
+    tokenizer.encode(frames_NPPC[:FRAMES_PER_PASS]).cpu()
+    begun = time.perf_counter()
+    ids_Nhw = tokenizer.encode(frames_NPPC).cpu()
+    return len(frames_NPPC) / (time.perf_counter() - begun), ids_Nhw
+
+
+def _scale_with(name: str) -> Scale:
+    def scale(frame_HWC: np.ndarray, input_px: int) -> np.ndarray:
+        return np.asarray(Image.fromarray(frame_HWC).resize((input_px, input_px), FILTERS[name]))
+
+    return scale
+
+
+def _agreement(a_Nhw: Tensor, b_Nhw: Tensor) -> float:
+    return float((a_Nhw.cpu() == b_Nhw.cpu()).double().mean())
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

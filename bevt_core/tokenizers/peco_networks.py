@@ -1,0 +1,100 @@
+"""PeCo's two networks: convolutional, two residual blocks at each resolution, self-attention at the smallest.
+
+(Dong et al. 2021, PeCo, https://arxiv.org/abs/2111.12710. It names no widths; these are those of VQGAN, Esser et al.
+2021, whose encoder has the same description.)
+
+Shapes: N frames, H W pixels, C channels, D values of a code, h x w tokens.
+"""
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from schemas.base import Record
+
+
+class PecoSizes(Record):
+    """What fixes the shape of both networks and of the codebook; the defaults are the paper's where it names them."""
+
+    width: int = 128  # channels at full resolution
+    multipliers: tuple[int, ...] = Field(default=(1, 1, 2, 2, 4), min_length=1)  # of `width`, one per resolution
+    blocks: int = 2  # residual blocks per resolution; paper
+    code_dim: int = 256
+    vocab_size: int = 8192  # paper
+
+    @property
+    def stride(self) -> int:
+        """Pixels that one token is wide."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+class ResBlock(nn.Module):
+    """x + two times (norm, swish, 3x3 convolution); a 1x1 convolution on the way past where the width changes."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _norm(width_in), nn.Conv2d(width_in, width_out, 3, padding=1)
+        self.norm2, self.conv2 = _norm(width_out), nn.Conv2d(width_out, width_out, 3, padding=1)
+        self.skip = nn.Identity() if width_in == width_out else nn.Conv2d(width_in, width_out, 1)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x_NCHW)))
+        return self.skip(x_NCHW) + self.conv2(F.silu(self.norm2(hidden)))
+
+
+class Attention(nn.Module):
+    """x + single-head self-attention over all positions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = _norm(width)
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.proj = nn.Conv2d(width, width, 1)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        query, key, value = self.qkv(self.norm(x_NCHW)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
+        mixed_NPC = F.scaled_dot_product_attention(query, key, value).squeeze(1)
+        return x_NCHW + self.proj(mixed_NPC.transpose(1, 2).reshape(x_NCHW.shape))
+
+
+class Upsample(nn.Module):
+    """Twice the size by nearest neighbour, then a 3x3 convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x_NCHW, scale_factor=2.0, mode="nearest"))
+
+
+def build_encoder(sizes: PecoSizes) -> nn.Sequential:
+    """Floats `[N, 3, H, W]` in [-1, 1], H and W multiples of the stride -> vectors `[N, D, h, w]`."""
+    widths = [sizes.width * m for m in sizes.multipliers]
+    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, padding=1)]
+    for level, width in enumerate(widths):
+        if level:
+            layers.append(nn.Conv2d(widths[level - 1], widths[level - 1], 3, stride=2, padding=1))
+        layers += _blocks(widths[max(0, level - 1)], width, sizes.blocks)
+    layers += [Attention(widths[-1]), _norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], sizes.code_dim, 1)]
+    return nn.Sequential(*layers)
+
+
+def build_decoder(sizes: PecoSizes) -> nn.Sequential:
+    """Codes `[N, D, h, w]` -> colours `[N, 3, H, W]` around [-1, 1], not clamped."""
+    widths = [sizes.width * m for m in reversed(sizes.multipliers)]
+    layers: list[nn.Module] = [nn.Conv2d(sizes.code_dim, widths[0], 3, padding=1), Attention(widths[0])]
+    for level, width in enumerate(widths):
+        if level:
+            layers.append(Upsample(widths[level - 1]))
+        layers += _blocks(widths[max(0, level - 1)], width, sizes.blocks)
+    layers += [_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 3, 3, padding=1)]
+    return nn.Sequential(*layers)
+
+
+def _blocks(width_in: int, width_out: int, count: int) -> list[nn.Module]:
+    return [ResBlock(width_in if block == 0 else width_out, width_out) for block in range(count)]
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(max(1, min(32, width // 4)), width, eps=1e-6)

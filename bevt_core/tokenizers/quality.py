@@ -1,0 +1,72 @@
+"""What is left of frames after a tokenizer: PSNR, SSIM, and how much of the vocabulary is in use."""
+
+import math
+
+import numpy as np
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from bevt_core.tokenizers.base import FRAMES_PER_PASS, Tokenizer
+from bevt_core.tokenizers.codes import perplexity
+
+LOSSLESS_DB = 100.0  # what is said of a frame that comes back as it was, instead of infinity
+
+
+class Quality:
+    """Adds up over batches; `result` says it all."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.counts_V = torch.zeros(vocab_size, dtype=torch.int64)
+        self.errors: list[float] = []  # mean squared, per frame, of values in 0..1
+        self.similarities: list[float] = []
+
+    def add(self, frames_NHWC: Tensor, decoded_NHWC: Tensor, ids_Nhw: Tensor) -> None:
+        """uint8 frames, what came back, and the ids in between."""
+        self.counts_V += torch.bincount(ids_Nhw.flatten().cpu(), minlength=len(self.counts_V))
+        for frame_HWC, decoded_HWC in zip(frames_NHWC.cpu().numpy(), decoded_NHWC.cpu().numpy(), strict=True):
+            self.errors.append(mean_squared_error(frame_HWC, decoded_HWC))
+            self.similarities.append(ssim(frame_HWC, decoded_HWC))
+
+    def result(self) -> dict[str, float]:
+        """Of all frames so far, of which there must be one.
+
+        `psnr_db` is the mean over frames, `psnr_pooled_db` that of the mean error over all pixels, `ssim` the mean over
+        frames; `perplexity`, `codebook_used_share` and `dead_codes` (never used) are of the ids.
+        """
+        return {
+            "psnr_db": float(np.mean([psnr_db(error) for error in self.errors])),
+            "psnr_pooled_db": psnr_db(float(np.mean(self.errors))),
+            "ssim": float(np.mean(self.similarities)),
+            "perplexity": float(perplexity(self.counts_V)),
+            "codebook_used_share": float((self.counts_V > 0).double().mean()),
+            "dead_codes": int((self.counts_V == 0).sum()),
+        }
+
+
+def measure(tokenizer: Tokenizer, frames_NHWC: Tensor) -> dict[str, float]:
+    """`Quality.result` of uint8 frames at the tokenizer's input size, encoded and decoded."""
+    quality = Quality(tokenizer.vocab_size)
+    for chunk_NHWC in frames_NHWC.split(FRAMES_PER_PASS):
+        ids_Nhw = tokenizer.encode(chunk_NHWC)
+        quality.add(chunk_NHWC, tokenizer.decode(ids_Nhw), ids_Nhw)
+    return quality.result()
+
+
+def psnr_db(mean_squared: float) -> float:
+    """Peak signal-to-noise ratio of values in 0..1; at most LOSSLESS_DB."""
+    return min(LOSSLESS_DB, -10 * math.log10(max(mean_squared, 1e-30)))
+
+
+def mean_squared_error(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
+    """Of two uint8 frames, of values in 0..1."""
+    return float(np.square((a_HWC.astype(np.float64) - b_HWC) / 255).mean())
+
+
+def ssim(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
+    """Structural similarity of two uint8 frames: Gaussian window of 1.5 px, mean over colours (Wang et al. 2004)."""
+    return float(
+        structural_similarity(
+            a_HWC, b_HWC, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+        )
+    )
