@@ -54,10 +54,25 @@ class SwinConfig(Record):
         return self
 
 
+class TimeSformerConfig(Record):
+    """TimeSformer with divided attention (paper, Table 8)."""
+
+    kind: Literal["timesformer"]
+    patch: tuple[int, int, int]  # frames, rows, columns
+    embed_dim: int
+    depth: int
+    num_heads: int
+    grid: tuple[int, int, int]  # that the position embeddings are made for: tubelets, rows, columns
+    drop_path: float = Field(ge=0.0, lt=1.0)
+
+
+EncoderConfig = Annotated[SwinConfig | TimeSformerConfig, Field(discriminator="kind")]
+
+
 class BevtConfig(Record):
     """The two-stream model."""
 
-    encoder: SwinConfig
+    encoder: EncoderConfig
     vocab_size: int
     share_encoder: Literal["shared", "separate"]  # paper section 3.3: one encoder for both streams
 
@@ -82,7 +97,30 @@ class BlockMask(Record):
     min_block: int = 16
 
 
-MaskConfig = Annotated[TubeMask | BlockMask, Field(discriminator="kind")]
+class Random3dMask(Record):
+    """Single positions anywhere in the clip (paper, Table 9)."""
+
+    kind: Literal["random_3d"]
+    ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
+
+
+class RandomFrameMask(Record):
+    """Whole tubelets, all of their positions (paper, Table 9)."""
+
+    kind: Literal["random_frame"]
+    ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
+
+
+class FrameDiffMask(Record):
+    """The positions where consecutive frames differ most (paper, Table 9)."""
+
+    kind: Literal["frame_diff"]
+    ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
+
+
+MaskConfig = Annotated[
+    TubeMask | BlockMask | Random3dMask | RandomFrameMask | FrameDiffMask, Field(discriminator="kind")
+]
 
 
 # ---- optimisation --------------------------------------------------------------------------------
@@ -111,6 +149,9 @@ class LoopConfig(Record):
     seed: int
     precision: Literal["fp32", "bf16", "fp16"]
     micro_batches: int = Field(default=1, ge=1)  # gradient accumulation: parts that a rank's batch is cut into
+    processes: int | None = Field(
+        default=None, ge=1
+    )  # that `micro_batches` is for: on fewer it grows, on more it shrinks
     num_workers: int = Field(ge=0)  # loader processes per rank
     checkpoint_every: int = Field(ge=1)  # steps
     keep_checkpoints: int = Field(default=2, ge=1)

@@ -34,7 +34,7 @@ from trainer.average import WithAverage
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.clips import ClipSource, check_classes, check_labels, interval_of
 from trainer.data import StreamBatches, normalise
-from trainer.distributed import World, join_world
+from trainer.distributed import World, join_world, micro_batches_of
 from trainer.evaluate import CARD, run_views
 from trainer.loop import fit
 from trainer.optim import LrShare, build_optimizer, layer_decay_share
@@ -123,9 +123,10 @@ def finetune(
         )
         schedule = schedule_of(recipe.optim, recipe.loop.epochs, order.steps_per_epoch)
         steps = min(schedule.total_steps, recipe.loop.max_steps or schedule.total_steps)
-        if recipe.global_batch // world.size < recipe.loop.micro_batches:
+        micro_batches = micro_batches_of(recipe.loop, world.size)
+        if recipe.global_batch // world.size < micro_batches:
             raise UserError(
-                f"a global batch of {recipe.global_batch} on {world.size} process(es) in {recipe.loop.micro_batches} "
+                f"a global batch of {recipe.global_batch} on {world.size} process(es) in {micro_batches} "
                 "micro-batches leaves some of them empty; use fewer processes or micro-batches"
             )
         torch.manual_seed(recipe.loop.seed)  # the initial weights

@@ -22,7 +22,7 @@ from bevt_core.rng import rng_for
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, check_identity, read_checkpoint
-from trainer.distributed import World
+from trainer.distributed import World, micro_batches_of
 from trainer.metrics import MetricsLog, progress_line, timing
 from trainer.schedule import CosineSchedule
 from trainer.tally import Tally
@@ -166,7 +166,7 @@ class _Stepper:
         self, step: int, batch: Batch, samples: Sequence[str]
     ) -> tuple["Tally", list[tuple[Tensor, list[str]]]]:
         """Accumulate the gradient over micro-batches; return the logged sums, and each micro-batch's loss and ids."""
-        world, micro_batches = self.world, self.loop.micro_batches
+        world, micro_batches = self.world, micro_batches_of(self.loop, self.world.size)
         counts = self.task.counts(batch)
         totals = torch.tensor(list(counts.values()), dtype=torch.float64, device=world.device)
         totals = world.sum(totals).clamp(min=1)
