@@ -675,7 +675,7 @@ def bench_loader(
     video_tokens: Annotated[Path, typer.Option(help="A token set of videos, 224 px.")],
     root: Annotated[Path, typer.Option(help="Where the videos that it was made from are.")],
     clips: Annotated[int, typer.Option(help="Of a round, spread over the set.")] = 16,
-    repeats: Annotated[int, typer.Option(help="Rounds of each, alternating; medians are reported.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Epochs of each, alternating; one more warms up.")] = 8,
     json_: AsJson = False,
 ) -> None:
     """Clips per CPU-second from shards, against decord on the video files and against a bare JPEG loop.

@@ -154,11 +154,24 @@ class LoopConfig(Record):
     )  # that `micro_batches` is for: on fewer it grows, on more it shrinks
     num_workers: int = Field(ge=0)  # loader processes per rank
     checkpoint_every: int = Field(ge=1)  # steps
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)  # the newest ones
+    keep_every: int | None = Field(default=None, ge=1)  # steps: checkpoints of its multiples are never removed
     log_every: int = Field(default=1, ge=1)  # steps per printed line; the JSON log has every step
     activation_checkpointing: bool = False
     compile: bool = False
     max_bad_steps: int = Field(default=3, ge=0)  # consecutive steps without a finite gradient before the run stops
+    hang_timeout_s: float | None = Field(
+        default=None, gt=0.0
+    )  # for a step, its hooks and checkpoint; then the rank ends
+
+    @model_validator(mode="after")
+    def _kept_checkpoints_exist(self) -> "LoopConfig":
+        if self.keep_every is not None and self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every {self.keep_every} must be a multiple of checkpoint_every {self.checkpoint_every}, "
+                "or no checkpoint has such a step"
+            )
+        return self
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -183,6 +196,7 @@ class PretrainRecipe(Record):
     init: str | None = None  # checkpoint: BEVT-I for the joint stage
     model: BevtConfig
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are stored at the end
     optim: OptimConfig
     loop: LoopConfig
 

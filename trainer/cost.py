@@ -57,7 +57,8 @@ def step_cost(recipe: PretrainRecipe, crop_px: Mapping[str, int], micro_batch: M
         logit_bytes = 2 * hidden * model.lm_head.out_features * FLOAT_BYTES
         total_flops += stream.global_batch * (sample_flops + head_flops)
         peak_bytes += micro_batch[name] * (sample_bytes + logit_bytes)
-    state_bytes = STATE_COPIES * FLOAT_BYTES * num_parameters(model)
+    copies = STATE_COPIES + (recipe.ema_decay is not None)
+    state_bytes = copies * FLOAT_BYTES * num_parameters(model)
     return StepCost(total_flops, state_bytes, peak_bytes * SHARE_OF_FP32[recipe.loop.precision])
 
 

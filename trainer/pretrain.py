@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from bevt_core.bevt import Bevt, StreamBatch, stretch_mask
 from bevt_core.weights import save_weights
 from schemas.recipes import PretrainRecipe
 from schemas.runs import DatasetRef, RunRecord
+from trainer.average import WithAverage
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.data import StreamBatches, normalise
 from trainer.distributed import join_world
@@ -30,9 +31,9 @@ TERMS = {"image": "mim", "video": "mvm"}  # the paper's L_MIM and L_MVM
 class PretrainTask:
     """L = L_MIM + lambda L_MVM (paper section 3.3) over the streams of a batch."""
 
-    def __init__(self, model: Bevt, weights: Mapping[str, float]) -> None:
-        self.model, self.weights = model, dict(weights)
-        self.vocab_size = int(model.config["vocab_size"])
+    def __init__(self, model: Bevt | WithAverage, weights: Mapping[str, float], vocab_size: int) -> None:
+        self.model: nn.Module = model
+        self.weights, self.vocab_size = dict(weights), vocab_size
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return how many tokens are to be predicted: a hidden tubelet hides all its frames."""
@@ -105,10 +106,14 @@ def pretrain(
             num_workers=recipe.loop.num_workers,
             pin_memory=world.device.type == "cuda",
         )
+        averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
+        stored = model if averaged is None else cast(Bevt, averaged.average)
+        weights: dict[str, float] = {name: stream.loss_weight for name, stream in recipe.streams.items()}
+        task = PretrainTask(averaged or model, weights, recipe.model.vocab_size)
         result = fit(
-            PretrainTask(model, {name: stream.loss_weight for name, stream in recipe.streams.items()}),
+            task,
             source,
-            build_optimizer(model, recipe.optim),
+            build_optimizer(task.model, recipe.optim),
             plan.schedule,
             optim=recipe.optim,
             loop=recipe.loop,
@@ -116,9 +121,10 @@ def pretrain(
             run_dir=out,
             identity=identity_of(recipe, datasets),
             resume=resume,
+            hooks=[] if averaged is None else [averaged.update],
         )
         if world.is_main and result.finished:
-            save_weights(out / WEIGHTS, model)
+            save_weights(out / WEIGHTS, stored)
         if world.is_main and not result.finished:
             print(f"stopped at step {result.step}; go on with: {resume_command(command)}", file=sys.stderr, flush=True)
         return {

@@ -182,6 +182,20 @@ def test_images_come_from_the_frames_of_the_videos(data):
     assert len(chosen) > 2
 
 
+def test_averaged_weights_follow_the_trained_ones_and_survive_a_resume(data, tmp_path):
+    decay = "ema_decay=0.5"
+    pretrain(recipe_of(data, decay, "loop.max_steps=4"), tmp_path / "straight")
+    pretrain(recipe_of(data, decay, "loop.max_steps=2", "loop.hang_timeout_s=600"), tmp_path / "resumed")
+    pretrain(recipe_of(data, decay, "loop.max_steps=4"), tmp_path / "resumed", resume=True)
+    pretrain(recipe_of(data, "loop.max_steps=4"), tmp_path / "plain")
+    assert losses(tmp_path / "straight") == losses(tmp_path / "resumed") == losses(tmp_path / "plain")
+    straight, resumed, plain = (
+        load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("straight", "resumed", "plain")
+    )
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+    assert straight.keys() == plain.keys() and not torch.equal(straight["lm_head.weight"], plain["lm_head.weight"])
+
+
 def test_the_joint_stage_starts_from_the_image_stream(data, tmp_path, capsys):
     pretrain(recipe_of(data, "loop.max_steps=3", stage="image", streams=("image",)), tmp_path / "image")
     recipe = recipe_of(data, f"init={tmp_path / 'image'}", "loop.max_steps=1", "optim.lr=1e-12")
@@ -207,7 +221,7 @@ def test_every_parameter_of_an_active_stream_gets_a_gradient(data, stage, names,
     streams = tuple(names.split())
     recipe = recipe_of(data, *encoder, stage=stage, streams=streams)
     opened = open_streams(recipe, {name: data[name] for name in streams})
-    task = PretrainTask(build_model(recipe.model, streams), dict.fromkeys(streams, 1.0))
+    task = PretrainTask(build_model(recipe.model, streams), dict.fromkeys(streams, 1.0), recipe.model.vocab_size)
     batch = {}
     for name, (dataset, _) in opened.items():
         samples = [dataset[0, position] for position in range(4)]
