@@ -157,6 +157,7 @@ class LoopConfig(Record):
     keep_checkpoints: int = Field(default=2, ge=1)  # the newest ones
     keep_every: int | None = Field(default=None, ge=1)  # steps: checkpoints of its multiples are never removed
     log_every: int = Field(default=1, ge=1)  # steps per printed line; the JSON log has every step
+    picture_every: int = Field(default=0, ge=0)  # steps per picture of a prediction, in pretraining; 0: none
     activation_checkpointing: bool = False
     compile: bool = False
     max_bad_steps: int = Field(default=3, ge=0)  # consecutive steps without a finite gradient before the run stops
@@ -197,8 +198,18 @@ class PretrainRecipe(Record):
     model: BevtConfig
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are stored at the end
+    tokenizer: str | None = None  # that made the tokens, a name or a folder: it decodes them for pictures
     optim: OptimConfig
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _pictures_can_be_drawn(self) -> "PretrainRecipe":
+        if self.loop.picture_every and self.tokenizer is None:
+            raise ValueError(
+                f"loop.picture_every is {self.loop.picture_every}, but no tokenizer is named to decode tokens; "
+                "set tokenizer, or loop.picture_every=0"
+            )
+        return self
 
 
 class ClipSampling(Record):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bevt_core.bevt import Bevt, StreamBatch, stretch_mask
+from bevt_core.tokenizers import load_tokenizer
 from bevt_core.weights import save_weights
 from schemas.recipes import PretrainRecipe
 from schemas.runs import DatasetRef, RunRecord
@@ -17,9 +18,10 @@ from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.data import StreamBatches, normalise
 from trainer.distributed import join_world
 from trainer.initialise import start_from
-from trainer.loop import fit
+from trainer.loop import Hook, fit
 from trainer.model import build_model, checkpoint_activations
 from trainer.optim import build_optimizer
+from trainer.pictures import PictureHook, check_tokenizer
 from trainer.plan import DEFAULT_TFLOPS, cost_of, describe, facts, make_plan, orders_of
 from trainer.run import WEIGHTS, check_datasets, identity_of, open_run, resume_command
 from trainer.streams import open_streams, open_token_sets
@@ -86,6 +88,10 @@ def pretrain(
             check_datasets(repeats.datasets, datasets, "the run that is repeated")
         streams = open_streams(recipe, token_sets)
         plan = make_plan(recipe, orders_of(streams), world.size)
+        tokenizer = None
+        if recipe.loop.picture_every and recipe.tokenizer is not None:
+            tokenizer = load_tokenizer(recipe.tokenizer)
+            check_tokenizer(tokenizer, recipe.tokenizer, token_sets)
         torch.manual_seed(recipe.loop.seed)  # the initial weights
         model = build_model(recipe.model, tuple(recipe.streams))
         if recipe.init is not None and not (resume and Checkpoints(out / CHECKPOINTS, 1).paths()):
@@ -106,8 +112,13 @@ def pretrain(
             num_workers=recipe.loop.num_workers,
             pin_memory=world.device.type == "cuda",
         )
+        hooks: list[Hook] = []
         averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
+        if averaged is not None:
+            hooks.append(averaged.update)
         stored = model if averaged is None else cast(Bevt, averaged.average)
+        if tokenizer is not None and world.is_main:
+            hooks.append(PictureHook(stored, tokenizer, streams, recipe.loop.picture_every, out))
         weights: dict[str, float] = {name: stream.loss_weight for name, stream in recipe.streams.items()}
         task = PretrainTask(averaged or model, weights, recipe.model.vocab_size)
         result = fit(
@@ -121,7 +132,7 @@ def pretrain(
             run_dir=out,
             identity=identity_of(recipe, datasets),
             resume=resume,
-            hooks=[] if averaged is None else [averaged.update],
+            hooks=hooks,
         )
         if world.is_main and result.finished:
             save_weights(out / WEIGHTS, stored)

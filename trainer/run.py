@@ -30,17 +30,10 @@ PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr",
 
 # what may differ between a checkpoint and the run that resumes it: where things lie, and how the work is carried out
 FREE_KEYS = frozenset(
-    {"title", "init", "tokens", "root", "frames", "max_steps", "micro_batches", "processes", "num_workers"}
-    | {
-        "checkpoint_every",
-        "keep_every",
-        "hang_timeout_s",
-        "keep_checkpoints",
-        "log_every",
-        "activation_checkpointing",
-        "compile",
-        "max_bad_steps",
-    }
+    {"title", "init", "tokens", "tokenizer", "root", "frames"}
+    | {"max_steps", "micro_batches", "processes", "num_workers", "activation_checkpointing", "compile"}
+    | {"checkpoint_every", "keep_every", "keep_checkpoints", "log_every", "picture_every"}
+    | {"max_bad_steps", "hang_timeout_s"}
 )
 
 
