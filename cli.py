@@ -386,7 +386,9 @@ def list_runs(
             print(f"{row['run']}: {row['error']}")
             continue
         state = "finished" if row["finished"] else f"last step logged {row['logged'] or 'never'}"
-        loss = "".join(f", {key} {row['metrics'][key]}" for key in ("loss", "val_top1") if key in row["metrics"])
+        loss = "".join(
+            f", {key} {row['metrics'][key]:.4g}" for key in ("loss", "val_top1") if row["metrics"].get(key) is not None
+        )
         print(f"{row['run']}: {row['kind']}, {row['title']}; step {row['step']}{loss}; {state}")
 
 
