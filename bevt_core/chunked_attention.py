@@ -1,8 +1,8 @@
-"""Windowed attention on CPUs: a few attention matrices at a time, so that they stay in the cache.
+"""Windowed attention on CPUs, with a learned bias: PyTorch's fused kernel forward, a few matrices at a time backward.
 
 The plain form writes and reads every (N, N) matrix of a layer some ten times; at Swin-T's first stage that is 240 MB
-a pass for two clips, and most of the layer's time. Here a chunk's matrices live in one small buffer, and the backward
-pass computes them again instead of keeping them.
+a pass for two clips, and most of the layer's time. The fused kernel keeps them in the cache but has no gradient for a
+bias. So the backward pass is written out here: a chunk's matrices live in one buffer, computed again instead of kept.
 
 Legend: W windows of a batch, A heads, N positions of a window, D channels of a head, M kinds of windows, P = the
 (window, head) pairs of a chunk.
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_NUMBERS = 2**19  # of attention matrices in flight: 2 MB in fp32, a core's share of the cache
+CHUNK_NUMBERS = 2**22  # of attention matrices in flight: 16 MB in fp32; with less, threads wait for each other
 
 
 class Chunk(NamedTuple):
@@ -36,20 +37,21 @@ class Chunk(NamedTuple):
 
 
 class ChunkedAttention(torch.autograd.Function):
-    """softmax(q k^T / sqrt(D) + bias) v in every window, chunk by chunk."""
+    """softmax(q k^T / sqrt(D) + bias) v in every window."""
 
     @staticmethod
     def forward(ctx: Any, qkv_WNC: Tensor, bias_MANN: Tensor, kinds_W: Tensor) -> Tensor:
         """(W, N, 3*A*D) -> (W, N, A*D), with `bias_MANN[kinds_W[w]]` on the logits of window w."""
-        W, N, C3 = qkv_WNC.shape
         A = bias_MANN.shape[1]
-        y_WNC = qkv_WNC.new_empty(W, N, C3 // 3)
+        y_WNC = qkv_WNC.new_empty(*qkv_WNC.shape[:2], qkv_WNC.shape[2] // 3)
         q, k, v = heads_of(qkv_WNC, 3, A)
         (y,) = heads_of(y_WNC, 1, A)
-        buffer = matrix_buffer(qkv_WNC)
-        for chunk in chunks(kinds_W, A, N):
-            weights_PNN = attention_weights(chunk.take(q), chunk.take(k), bias_MANN[chunk.kind, chunk.heads], buffer)
-            chunk.put(y, torch.bmm(weights_PNN, chunk.take(v)))
+        for kind in kinds_W.unique().tolist():
+            windows = (kinds_W == kind).nonzero().flatten()
+            # the bias detached: the fused kernel is not chosen for one that asks for a gradient
+            y[windows] = F.scaled_dot_product_attention(
+                q[windows], k[windows], v[windows], attn_mask=bias_MANN.detach()[kind : kind + 1]
+            )
         ctx.save_for_backward(qkv_WNC, bias_MANN, kinds_W, y_WNC)
         return y_WNC
 
