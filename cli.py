@@ -49,6 +49,8 @@ model_app = App(no_args_is_help=True, rich_markup_mode=None, help="Models: sizes
 app.add_typer(model_app, name="model")
 bench_app = App(no_args_is_help=True, rich_markup_mode=None, help="Measure, side by side with a reference in one run.")
 app.add_typer(bench_app, name="bench")
+runs_app = App(no_args_is_help=True, rich_markup_mode=None, help="Look at run directories, also while they train.")
+app.add_typer(runs_app, name="runs")
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key: --set optim.lr=3e-4")
@@ -57,7 +59,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as t
 Nproc = Annotated[int, typer.Option(help="Processes on this machine (DDP); under torchrun leave it at 1.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its newest whole checkpoint.")]
 RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or the path of a .yaml file.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done (batch, steps, sizes) and stop.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan for --nproc processes (batch, steps, cost), and stop.")
+]
+Tflops = Annotated[float, typer.Option(help="Of the plan's hours: effective TFLOP/s per process. Arithmetic only.")]
 
 HERE = Path(__file__).resolve().parent
 PIPELINE_RECIPES = HERE / "pipeline" / "recipes"
@@ -363,6 +368,7 @@ def train(
     nproc: Nproc = 1,
     resume: Resume = False,
     dry_run: DryRun = False,
+    tflops: Tflops = 100.0,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -372,11 +378,13 @@ def train(
     Examples:
       bevt train joint --video-tokens datasets/k400/tokens/dalle-v8 --image-tokens datasets/imagenet/tokens/dalle-v20
       bevt train image --recipe nano_image --image-tokens demo/images/tokens/dvae-v8 --out runs/image
+      bevt train joint --dry-run --nproc 32 --tflops 150
       bevt train --from runs/joint --out runs/joint-again
     """
     from schemas.recipe_io import load_recipe_of
     from schemas.recipes import PretrainRecipe
     from trainer.launch import launch
+    from trainer.pretrain import dry_run as plan
     from trainer.pretrain import pretrain as run
     from trainer.run import read_run
 
@@ -391,8 +399,71 @@ def train(
             raise UserError(f"stage {stage!r}: expected one of {', '.join(STAGE_RECIPES)}, or --from RUN")
         loaded = load_recipe_of(PretrainRecipe, recipe or STAGE_RECIPES[stage], TRAINER_RECIPES, overrides)
     target = out or Path("runs") / (stage or f"{from_.name}-again" if from_ else "pretrain")
-    options = {"resume": resume, "dry_run": dry_run, "repeats": repeats, "command": _command()}
+    if dry_run:
+        processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
+        _emit(plan(loaded, processes=processes, tflops=tflops), json_)
+        return
+    options = {"resume": resume, "repeats": repeats, "command": _command(), "tflops": tflops}
     _emit(launch(run, nproc, loaded, target, **options), json_)
+
+
+@runs_app.command("list")
+def list_runs(
+    directory: Annotated[Path, typer.Argument(help="Runs are looked for below it.")] = Path("runs"),
+    json_: AsJson = False,
+) -> None:
+    """List the runs below a folder, the newest first: kind, step, finished or not, loss.
+
+    \b
+    Example:
+      bevt runs list runs
+    """
+    from trainer.runs_view import list_runs as run
+
+    rows = run(directory)
+    if json_:
+        _emit({"runs": rows}, json_)
+        return
+    for row in rows:
+        if "error" in row:
+            print(f"{row['run']}: {row['error']}")
+            continue
+        state = "finished" if row["finished"] else f"last step logged {row['logged'] or 'never'}"
+        loss = "".join(
+            f", {key} {row['metrics'][key]:.4g}" for key in ("loss", "val_top1") if row["metrics"].get(key) is not None
+        )
+        print(f"{row['run']}: {row['kind']}, {row['title']}; step {row['step']}{loss}; {state}")
+
+
+@runs_app.command("show")
+def show_run(run: Annotated[Path, typer.Argument(help="A run's directory.")], json_: AsJson = False) -> None:
+    """Show one run: its command, data, processes, checkpoints, and the values of its last step.
+
+    \b
+    Example:
+      bevt runs show runs/joint
+    """
+    from trainer.runs_view import show_run as show
+
+    _emit(show(run), json_)
+
+
+@runs_app.command("compare")
+def compare_runs(
+    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.")],
+    out: Annotated[Path, typer.Option(help="The PNG of the curves.")] = Path("curves.png"),
+    key: Annotated[list[str] | None, typer.Option(help="A value of the log (repeatable). Default: loss.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Draw curves of several runs into one picture, and name the settings in which the runs differ.
+
+    \b
+    Example:
+      bevt runs compare runs/joint runs/joint-lr3 --key mvm_loss --out curves.png
+    """
+    from trainer.runs_view import compare_runs as compare
+
+    _emit(compare(runs, key or ["loss"], out), json_)
 
 
 @app.command()
@@ -534,18 +605,19 @@ def import_checkpoint(
     from functools import partial
 
     from bevt_core.model_info import num_parameters
-    from bevt_core.weights import load_image_swin, load_official, load_torchvision, save_weights
+    from bevt_core.weights import import_image_swin, import_official, import_torchvision, save_weights
 
     readers: dict[str, Callable[[Path], Any]] = {
-        "official": load_official,
-        "torchvision": load_torchvision,
-        "image-swin": partial(load_image_swin, vocab_size=vocab_size),
+        "official": import_official,
+        "torchvision": import_torchvision,
+        "image-swin": partial(import_image_swin, vocab_size=vocab_size),
     }
     if kind not in readers:
         raise UserError(f"--kind {kind!r}: expected one of {', '.join(readers)}")
-    model = readers[kind](source)
-    save_weights(out, model)
-    _emit({"weights": str(out), "parameters": num_parameters(model)}, json_)
+    imported = readers[kind](source)
+    save_weights(out, imported.model)
+    summary = {"weights": str(out), "parameters": num_parameters(imported.model)}
+    _emit({**summary, "dropped": imported.dropped, "fresh": imported.fresh}, json_)
 
 
 @app.command()
@@ -642,6 +714,25 @@ def bench_step(
     from bevt_core.benchmarks import bench_step as run
 
     _emit(run(size=size, clips=clips, images=images, repeats=repeats), json_)
+
+
+@bench_app.command("loader")
+def bench_loader(
+    video_tokens: Annotated[Path, typer.Option(help="A token set of videos, 224 px.")],
+    root: Annotated[Path, typer.Option(help="Where the videos that it was made from are.")],
+    clips: Annotated[int, typer.Option(help="Of a round, spread over the set.")] = 16,
+    repeats: Annotated[int, typer.Option(help="Epochs of each, alternating; one more warms up.")] = 8,
+    json_: AsJson = False,
+) -> None:
+    """Clips per CPU-second from shards, against decord on the video files and against a bare JPEG loop.
+
+    \b
+    Example:
+      bevt bench loader --video-tokens datasets/k400/tokens/dalle-v8 --root /data/k400/train --json
+    """
+    from trainer.bench_loader import bench_loader as run
+
+    _emit(run(video_tokens, root, clips=clips, repeats=repeats), json_)
 
 
 @bench_app.command("tokenize")

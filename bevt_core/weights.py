@@ -5,6 +5,7 @@ import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -64,29 +65,43 @@ def read_state_dict(path: Path) -> StateDict:
 
 def load_official(path: Path | str) -> Bevt:
     """Read a pretraining checkpoint of the original code (github.com/xyzforever/BEVT), sizes from its tensors."""
-    source = read_state_dict(Path(path))
+    model = import_official(Path(path)).model
+    assert isinstance(model, Bevt)
+    return model
+
+
+class Imported(NamedTuple):
+    """A model read from another project's checkpoint, and what a person should know about the reading."""
+
+    model: Model
+    dropped: list[str]  # keys of the checkpoint that have no place in the model
+    fresh: list[str]  # parameters of the model that the checkpoint does not have
+
+
+def import_official(path: Path) -> Imported:
+    """Read a pretraining checkpoint of the original code. UserError for one of another kind."""
+    source = read_state_dict(path)
     if "cls_head.lm_head.weight" not in source or "backbone.fpn_t.0.weight" not in source:
         raise UserError(f"{path}: has no two-stream decoders; it is no pretraining checkpoint of the original code")
-    state = bevt_from_official(source).state
+    state, dropped = bevt_from_official(source)
     sizes = swin_sizes(state, stem="stems.video.", encoder="encoders.shared.")
     vocab_size, decoder_dim = state["lm_head.weight"].shape
     model = build_bevt(**sizes, vocab_size=vocab_size, decoder_dim=decoder_dim)
     model.load_state_dict(state)
-    return model
+    return Imported(model, dropped, fresh=[])
 
 
-def load_torchvision(path: Path | str) -> Classifier:
+def import_torchvision(path: Path) -> Imported:
     """Read the weights of torchvision's `swin3d_t`, `swin3d_s` or `swin3d_b` as a classifier."""
-    state = classifier_from_torchvision(read_state_dict(Path(path))).state
+    state, dropped = classifier_from_torchvision(read_state_dict(path))
     model = build_classifier(**swin_sizes(state, stem="stem.", encoder="encoder."), num_classes=len(state["fc.bias"]))
     model.load_state_dict(state)
-    return model
+    return Imported(model, dropped, fresh=[])
 
 
-def load_image_swin(path: Path | str, *, vocab_size: int, tubelet: int = 2, window: Size3 = (8, 7, 7)) -> Bevt:
+def import_image_swin(path: Path, *, vocab_size: int, tubelet: int = 2, window: Size3 = (8, 7, 7)) -> Imported:
     """Read an image Swin (timm or original keys) as the start of the joint model; decoders and LM head are fresh."""
-    state = bevt_from_image_swin(read_state_dict(Path(path)), tubelet=tubelet, window=window).state
+    state, dropped = bevt_from_image_swin(read_state_dict(path), tubelet=tubelet, window=window)
     sizes = {**swin_sizes(state, stem="stems.video.", encoder="encoders.shared."), "window": window}
     model = build_bevt(**sizes, vocab_size=vocab_size)
-    initialise(model, state)
-    return model
+    return Imported(model, dropped, initialise(model, state))

@@ -110,7 +110,7 @@ def make_camera_motion_set(
     *,
     train_clips_per_class: int = 512,
     test_clips_per_class: int = 48,
-    images: int = 2048,
+    images: int = 1024,
     frames: int = 8,
     size_px: int = 80,
     image_px: int = 96,

@@ -8,6 +8,7 @@ from PIL import Image
 
 from bevt_core.shards import FrameStore, TokenSet
 from bevt_core.views import apply_view
+from pipeline.plans import tokenizer_of
 from schemas.errors import UserError
 from schemas.recipe_io import nearest
 
@@ -69,11 +70,11 @@ def contact_sheet(store: FrameStore, sets: list[TokenSet], place: dict[str, Any]
 
 def _decoder(token_set: TokenSet, tokenizer: str | None) -> Any:
     """The tokenizer, if it is the one that made the set and can draw; else None."""
-    from bevt_core.tokenizers import find_made_by, load_tokenizer
+    from bevt_core.tokenizers import load_tokenizer
 
     identity = token_set.manifest.tokenizer
     try:
-        loaded = load_tokenizer(tokenizer or find_made_by(identity))
+        loaded = load_tokenizer(tokenizer_of(token_set.path, identity, tokenizer))
     except UserError:
         return None
     if loaded.identity().weights_sha256 != identity.weights_sha256:

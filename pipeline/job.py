@@ -26,6 +26,7 @@ from pipeline.plans import (
     frame_commits,
     make_plan,
     make_token_plan,
+    note_tokenizer,
     on_device,
     settle_plan,
     settle_token_plan,
@@ -104,6 +105,7 @@ def tokenize(
             if tokens_dir is not None and token_plan is not None:
                 token_plan = on_device(token_plan, _gpu_name() if gpus else "cpu")
                 settle_token_plan(tokens_dir, token_plan)
+                note_tokenizer(tokens_dir, _tokenizer_folder(recipe.tokenizer))
             place = Workplace(
                 frames_dir=frames_dir,
                 tokens_dir=tokens_dir,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from bevt_core.files import clean_staging, read_record
+from bevt_core.files import clean_staging, read_record, write_record
 from bevt_core.rng import rng_for
 from bevt_core.shards import (
     part_name,
@@ -21,14 +21,14 @@ from bevt_core.shards import (
     write_plan,
     write_token_plan,
 )
-from bevt_core.tokenizers import find_tokenizer, settle_default
-from bevt_core.tokenizers.storage import read_card
 from pipeline.sources import list_sources
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
-from schemas.tokens import TokenizerIdentity, TokenPartCommit, TokenPlan
+from schemas.tokens import TokenizerIdentity, TokenizerPlace, TokenPartCommit, TokenPlan
+
+TOKENIZER_PLACE = "tokenizer-place.json"
 
 
 def make_plan(recipe: TokenizeRecipe, list_file: Path | None, allow_outside: bool) -> tuple[Plan, list[SourceItem]]:
@@ -73,6 +73,8 @@ def settle_plan(frames_dir: Path, plan: Plan, items: Sequence[SourceItem], overw
 
 def with_settled_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
     """The recipe with the tokenizer that `default` stands for here; a warning on stderr for the embedded one."""
+    from bevt_core.tokenizers import settle_default  # torch comes with it
+
     settled = settle_default(
         recipe.tokenizer, lambda message: print(f"warning: {message}", file=sys.stderr, flush=True)
     )
@@ -81,6 +83,10 @@ def with_settled_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
 
 def make_token_plan(recipe: TokenizeRecipe, plan: Plan) -> TokenPlan:
     """The token set of `recipe`, from what the tokenizer's folder says, as made on the CPU in float32."""
+    # torch comes with these, which a worker that only decodes need not load
+    from bevt_core.tokenizers import find_tokenizer
+    from bevt_core.tokenizers.storage import read_card
+
     card = read_card(find_tokenizer(recipe.tokenizer))
     identity = TokenizerIdentity(
         name=card.kind,
@@ -120,6 +126,24 @@ def settle_token_plan(tokens_dir: Path, plan: TokenPlan) -> None:
     elif there != plan:
         raise UserError(_refusal(tokens_dir / "plan.json", there, plan))
     clean_staging(tokens_dir)
+
+
+def note_tokenizer(tokens_dir: Path, folder: Path) -> None:
+    """Write down where the tokenizer was, for those who check the set later; no digest has it."""
+    write_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace(folder=str(folder.absolute())))
+
+
+def tokenizer_of(tokens_dir: Path, identity: TokenizerIdentity, given: str | None = None) -> Path:
+    """The tokenizer to check or decode a set with: the one that is given, or the one that made it, where it was then.
+
+    Raises UserError where that is not to be found.
+    """
+    from bevt_core.tokenizers import find_made_by, find_tokenizer
+
+    if given is not None:
+        return find_tokenizer(given)
+    noted = read_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace)
+    return find_made_by(identity, *([] if noted is None else [Path(noted.folder)]))
 
 
 def frame_commits(frames_dir: Path, plan: Plan) -> dict[int, FramePartCommit]:

@@ -22,6 +22,7 @@ from bevt_core.shards import (
     sources_digest,
 )
 from bevt_core.views import draw_view
+from pipeline.plans import tokenizer_of
 from schemas.errors import UserError
 from schemas.frames import (
     INDEX_SCHEMA,
@@ -235,13 +236,15 @@ def _verify_tokens(
     """(equal, compared) over the tokens of `sample` samples under all views, or of all. Views are drawn again too."""
     import torch
 
-    from bevt_core.tokenizers import find_made_by, load_tokenizer
+    from bevt_core.tokenizers import load_tokenizer
     from pipeline.tokens_job import replay
 
     token_set = TokenSet(tokens_dir)
     manifest = token_set.manifest
     device = "cuda" if manifest.tokenizer.device_kind != "cpu" and torch.cuda.is_available() else "cpu"
-    tokenizer = load_tokenizer(tokenizer_path or find_made_by(manifest.tokenizer), device, manifest.tokenizer.dtype)
+    tokenizer = load_tokenizer(
+        tokenizer_of(tokens_dir, manifest.tokenizer, tokenizer_path), device, manifest.tokenizer.dtype
+    )
     identity = tokenizer.identity()
     if identity.weights_sha256 != manifest.tokenizer.weights_sha256:
         raise UserError(

@@ -27,7 +27,7 @@ KINDS: dict[str, type[Recipe]] = {
 
 
 def load_recipe(name: str, directory: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Load the recipe `name` (a file name without `.yaml` in `directory`, or a path) and apply `a.b=c` overrides.
+    """Load the recipe `name` (a file below `directory` without its `.yaml`, or a path) and apply `a.b=c` overrides.
 
     Raises UserError for an unknown recipe, key or value, with the nearest valid name.
     """
@@ -69,7 +69,8 @@ def describe(error: ValidationError) -> str:
 
 
 def recipe_names(directory: Path) -> list[str]:
-    return sorted(path.stem for path in directory.glob("*.yaml"))
+    """Return the names of all recipes below `directory`, such as `nano_joint` and `ablations/table9_random_3d`."""
+    return sorted(path.relative_to(directory).with_suffix("").as_posix() for path in directory.rglob("*.yaml"))
 
 
 def to_yaml(recipe: BaseModel) -> str:
@@ -84,6 +85,7 @@ def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(
             f"no recipe {name!r}; {nearest(name, known)}known: {', '.join(known)}, or the path of a .yaml file"
         )
+    path = path.resolve()
     if path in seen:
         raise UserError(f"{path}: `base` leads back to itself")
     try:

@@ -54,10 +54,25 @@ class SwinConfig(Record):
         return self
 
 
+class TimeSformerConfig(Record):
+    """TimeSformer with divided attention (paper, Table 8)."""
+
+    kind: Literal["timesformer"]
+    patch: tuple[int, int, int]  # frames, rows, columns
+    embed_dim: int
+    depth: int
+    num_heads: int
+    grid: tuple[int, int, int]  # that the position embeddings are made for: tubelets, rows, columns
+    drop_path: float = Field(ge=0.0, lt=1.0)
+
+
+EncoderConfig = Annotated[SwinConfig | TimeSformerConfig, Field(discriminator="kind")]
+
+
 class BevtConfig(Record):
     """The two-stream model."""
 
-    encoder: SwinConfig
+    encoder: EncoderConfig
     vocab_size: int
     share_encoder: Literal["shared", "separate"]  # paper section 3.3: one encoder for both streams
 
@@ -82,7 +97,30 @@ class BlockMask(Record):
     min_block: int = 16
 
 
-MaskConfig = Annotated[TubeMask | BlockMask, Field(discriminator="kind")]
+class Random3dMask(Record):
+    """Single positions anywhere in the clip (paper, Table 9)."""
+
+    kind: Literal["random_3d"]
+    ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
+
+
+class RandomFrameMask(Record):
+    """Whole tubelets, all of their positions (paper, Table 9)."""
+
+    kind: Literal["random_frame"]
+    ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
+
+
+class FrameDiffMask(Record):
+    """The positions where consecutive frames differ most (paper, Table 9)."""
+
+    kind: Literal["frame_diff"]
+    ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
+
+
+MaskConfig = Annotated[
+    TubeMask | BlockMask | Random3dMask | RandomFrameMask | FrameDiffMask, Field(discriminator="kind")
+]
 
 
 # ---- optimisation --------------------------------------------------------------------------------
@@ -111,13 +149,30 @@ class LoopConfig(Record):
     seed: int
     precision: Literal["fp32", "bf16", "fp16"]
     micro_batches: int = Field(default=1, ge=1)  # gradient accumulation: parts that a rank's batch is cut into
+    processes: int | None = Field(
+        default=None, ge=1
+    )  # that `micro_batches` is for: on fewer it grows, on more it shrinks
     num_workers: int = Field(ge=0)  # loader processes per rank
     checkpoint_every: int = Field(ge=1)  # steps
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)  # the newest ones
+    keep_every: int | None = Field(default=None, ge=1)  # steps: checkpoints of its multiples are never removed
     log_every: int = Field(default=1, ge=1)  # steps per printed line; the JSON log has every step
+    picture_every: int = Field(default=0, ge=0)  # steps per picture of predictions or reconstructions; 0: none
     activation_checkpointing: bool = False
     compile: bool = False
     max_bad_steps: int = Field(default=3, ge=0)  # consecutive steps without a finite gradient before the run stops
+    hang_timeout_s: float | None = Field(
+        default=None, gt=0.0
+    )  # for a step, its hooks and checkpoint; then the rank ends
+
+    @model_validator(mode="after")
+    def _kept_checkpoints_exist(self) -> "LoopConfig":
+        if self.keep_every is not None and self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every {self.keep_every} must be a multiple of checkpoint_every {self.checkpoint_every}, "
+                "or no checkpoint has such a step"
+            )
+        return self
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -142,8 +197,19 @@ class PretrainRecipe(Record):
     init: str | None = None  # checkpoint: BEVT-I for the joint stage
     model: BevtConfig
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are stored at the end
+    tokenizer: str | None = None  # that made the tokens, a name or a folder: it decodes them for pictures
     optim: OptimConfig
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _pictures_can_be_drawn(self) -> "PretrainRecipe":
+        if self.loop.picture_every and self.tokenizer is None:
+            raise ValueError(
+                f"loop.picture_every is {self.loop.picture_every}, but no tokenizer is named to decode tokens; "
+                "set tokenizer, or loop.picture_every=0"
+            )
+        return self
 
 
 class ClipSampling(Record):
@@ -267,7 +333,6 @@ class TokenizerRecipe(Record):
     input_px: int = Field(ge=16, multiple_of=8)  # of the tokenizer; the training crops have this size too
     global_batch: int = Field(ge=1)
     samples_per_epoch: int = Field(ge=1)  # random crops drawn in one epoch
-    pictures_every: int = Field(ge=1)  # steps between looks at held-out crops: PSNR, SSIM, a picture for TensorBoard
     optim: OptimConfig
     loop: LoopConfig
 

@@ -21,6 +21,12 @@ class TokenizerIdentity(Record):
     device_kind: str  # "cpu" or the GPU's name
 
 
+class TokenizerPlace(Record):
+    """`tokens/<name>/tokenizer-place.json`: where the tokenizer was when the set was made. In no digest."""
+
+    folder: str
+
+
 class TokenPlan(Record):
     """`tokens/<name>/plan.json`, written first: what the set is, so that another one under its name is refused."""
 

@@ -42,15 +42,18 @@ class CheckpointRecord(Record):
 
 
 class Checkpoints:
-    """The checkpoints of one run. Only rank 0 saves; every rank reads."""
+    """The checkpoints of one run. Only rank 0 saves; every rank reads.
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    The newest `keep` are kept, and for ever those whose step is a multiple of `keep_every`.
+    """
+
+    def __init__(self, folder: Path, keep: int, keep_every: int | None = None) -> None:
+        self.folder, self.keep, self.keep_every = folder, keep, keep_every
 
     def save(
         self, step: int, model: nn.Module, training: Mapping[str, Any], identity: Identity, bad_steps: int = 0
     ) -> Path:
-        """Write the checkpoint of `step`, all at once, then remove all but the newest `keep`."""
+        """Write the checkpoint of `step`, all at once, then remove those that need not be kept."""
         target = self.path_of(step)
         self.folder.mkdir(parents=True, exist_ok=True)
         if target.exists():
@@ -66,7 +69,8 @@ class Checkpoints:
                 CheckpointRecord(step=step, bad_steps=bad_steps, identity=identity, files=files),
             )
         for old in self.paths()[: -self.keep]:
-            shutil.rmtree(old)
+            if self.keep_every is None or int(old.name.removeprefix("step-")) % self.keep_every:
+                shutil.rmtree(old)
         return target
 
     def newest(self, warn: Callable[[str], None]) -> Path | None:

@@ -10,13 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bevt_core.decoding import decode_frames, decode_image
-from bevt_core.files import read_record
+from bevt_core.decoding import decode_frame_folder, decode_frames, decode_image
 from bevt_core.rng import rng_for
-from bevt_core.shards import FrameStore, part_name, sources_digest
+from bevt_core.shards import FrameStore, sources_digest
 from bevt_core.views import decode_jpeg, shrink_short_side
 from schemas.errors import UserError
-from schemas.frames import FramePartCommit, SourceItem
+from schemas.frames import SourceItem
 from schemas.recipes import ClipSampling
 from trainer.sampling import interval_in_pool
 
@@ -25,8 +24,6 @@ Choose = Callable[
     [int], NDArray[np.int64]
 ]  # number of positions -> the positions to read, in any order, repeats allowed
 
-SMALL_PART_BYTES = 4 << 20  # parts up to this size are read whole, and kept: a read costs 2 ms, however small it is
-SMALL_PARTS = 64  # kept per process
 FILE_SHORT_SIDE_PX = 256  # original: Resize(-1, 256) before every crop; what a frame store's pool has as well
 
 
@@ -66,7 +63,7 @@ class ClipSource(Protocol):
 
 @dataclass(frozen=True)
 class FileClips:
-    """Videos and pictures below `root`, decoded when they are read."""
+    """Videos, folders of a video's frames and pictures below `root`, decoded when they are read."""
 
     root: Path
     items: tuple[SourceItem, ...]
@@ -100,11 +97,14 @@ class FileClips:
         def keep(frame_HWC: Frame) -> Frame:
             return shrink_short_side(frame_HWC, FILE_SHORT_SIDE_PX)
 
+        path = self.root / item.source
         if item.kind == "image":
             increasing(1)
-            decoded = decode_image(self.root / item.source, keep)
+            decoded = decode_image(path, keep)
+        elif path.is_dir():
+            decoded = decode_frame_folder(path, increasing, keep)
         else:
-            decoded = decode_frames(self.root / item.source, increasing, keep)
+            decoded = decode_frames(path, increasing, keep)
         return [decoded.frames[at] for at in np.searchsorted(decoded.frame_indices, chosen)]
 
     def subset(self, items: Sequence[SourceItem]) -> "FileClips":
@@ -165,28 +165,12 @@ class StoreClips:
         _, part, start, count = self._samples[index]
         chosen = choose(count)
         first, last = int(chosen.min()), int(chosen.max())
-        jpegs = read_jpegs(self.store, part, start + first, last - first + 1)
+        jpegs = self.store.read_jpegs(part, start + first, last - first + 1)
         decoded = {position: decode_jpeg(jpegs[position - first]) for position in np.unique(chosen).tolist()}
         return [decoded[position] for position in chosen.tolist()]
 
     def subset(self, items: Sequence[SourceItem]) -> "StoreClips":
         return replace(self, only=frozenset(item.source for item in items))
-
-
-def read_jpegs(store: FrameStore, part: int, first: int, count: int) -> list[NDArray[np.uint8]]:
-    """`FrameStore.read_jpegs`, from memory where the part is small: for reads all over a store."""
-    whole = _small_part(str(store.path), part)
-    return store.read_jpegs(part, first, count) if whole is None else whole[first : first + count]
-
-
-@functools.lru_cache(maxsize=SMALL_PARTS)
-def _small_part(path: str, part: int) -> list[NDArray[np.uint8]] | None:
-    """Return all JPEGs of the part, or None where it is too large to be kept."""
-    commit = read_record(Path(path) / part_name(part) / "commit.json", FramePartCommit)
-    assert commit is not None, path
-    if sum(file.num_bytes for file in commit.files.values()) > SMALL_PART_BYTES:
-        return None
-    return FrameStore(path).read_jpegs(part, 0, commit.num_frames)
 
 
 def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tuple[list[SourceItem], list[SourceItem]]:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bevt_core.masking import blockwise, tube
+from bevt_core.masking import MASKERS, blockwise
 from bevt_core.rng import rng_for
 from bevt_core.shards import PartView, TokenSet, part_name
-from bevt_core.views import apply_view
+from bevt_core.views import apply_view, decode_jpeg
 from schemas.recipes import BlockMask, MaskConfig
+from schemas.views import View
 from trainer.launch import end_with_parent
 from trainer.order import StreamOrder, rank_slice, view_of_epoch
 from trainer.tasks import Batch
@@ -79,22 +80,32 @@ class TokenDataset(Dataset):
 
     def _sample(self, epoch: int, position: int, part: int, sample_id: str) -> dict[str, Any]:
         rng = rng_for("clip", *self.key, epoch, sample_id)
-        pool, row = int(self.num_frames[position]), int(position - self.part_first[part])
-        start = int(rng.integers(max(pool - self.clip_frames, 0) + 1))
-        count = min(self.clip_frames, pool)
-        looped = np.arange(self.clip_frames) % count
-        part_view = self._part_view(part, epoch)
+        start, count = self._range(position, rng)
+        part_view, row = self._part_view(part, epoch), int(position - self.part_first[part])
         view = part_view.views[row]
-        frames = self.tokens.frames.read_frames(part, int(self.frame_start[position]) + start, count)
-        clip_THWC = np.stack([apply_view(frame_HWC, view) for frame_HWC in frames])[looped]
-        tokens_THW = part_view.tokens[row][start : start + count][looped].astype(np.int64)
+        jpegs = self.tokens.frames.read_jpegs(part, int(self.frame_start[position]) + start, count)
+        clip_THWC = np.empty((self.clip_frames, view.crop_px, view.crop_px, 3), np.uint8)
+        for i, jpeg in enumerate(jpegs):  # one frame at a time, which stays in the cache
+            clip_THWC[i::count] = apply_view(decode_jpeg(jpeg), view)
+        tokens_THW = part_view.tokens[row][start + np.arange(self.clip_frames) % count].astype(np.int64)
         grid_THW = (self.clip_frames // self.tubelet, *tokens_THW.shape[1:])
         return {
             "clip": torch.from_numpy(clip_THWC),
             "tokens": torch.from_numpy(tokens_THW),
-            "mask": torch.from_numpy(draw_mask(self.mask, rng, grid_THW)),
+            "mask": torch.from_numpy(draw_mask(self.mask, rng, grid_THW, clip_THWC)),
             "sample_id": sample_id,
         }
+
+    def _range(self, position: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Draw which frames of the pool the clip takes: the first one, and how many."""
+        pool = int(self.num_frames[position])
+        return int(rng.integers(max(pool - self.clip_frames, 0) + 1)), min(self.clip_frames, pool)
+
+    def place(self, epoch: int, position: int) -> tuple[int, int, int, View]:
+        """Return where a sample's pixels come from: the part, the pool's first frame, how many, and the view."""
+        part = int(self.part[position])
+        start, count = self._range(position, rng_for("clip", *self.key, epoch, self.sample_ids[position].as_py()))
+        return part, start, count, self._part_view(part, epoch).views[int(position - self.part_first[part])]
 
     def _part_view(self, part: int, epoch: int) -> PartView:
         """Return the row group of the epoch's view, from the few that were read last."""
@@ -109,13 +120,16 @@ class TokenDataset(Dataset):
         return {**self.__dict__, "_views": OrderedDict()}
 
 
-def draw_mask(config: MaskConfig, rng: np.random.Generator, grid_THW: tuple[int, int, int]) -> np.ndarray:
-    """Draw the mask of one sample: bool (T, H, W), True = hidden = predicted."""
+def draw_mask(
+    config: MaskConfig, rng: np.random.Generator, grid_THW: tuple[int, int, int], frames_THWC: np.ndarray
+) -> np.ndarray:
+    """Draw the mask of one sample: bool (T, H, W), True = hidden = predicted. Motion is looked for in `frames_THWC`."""
     T, H, W = grid_THW
     num_masked = int(config.ratio * H * W)
     if isinstance(config, BlockMask):
         return blockwise(rng, (H, W), num_masked, config.min_block)[None].repeat(T, axis=0)
-    return tube(rng, grid_THW, num_masked, length_range=config.length_share, min_block=config.min_block)
+    options = {"min_block": config.min_block, "length_range": config.length_share} if config.kind == "tube" else {}
+    return MASKERS[config.kind](rng, grid_THW, num_masked, frames_THWC=frames_THWC, **options)
 
 
 class Samples(Protocol):

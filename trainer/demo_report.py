@@ -9,15 +9,15 @@ import torch
 
 from bevt_core.bevt import Bevt
 from bevt_core.masking import tube
-from bevt_core.pictures import curves_png, hide, png, sheet
+from bevt_core.pictures import curves_png, png, sheet
 from bevt_core.report import Page
 from bevt_core.rng import rng_for
 from bevt_core.shards import TokenSet
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views import apply_view
 from bevt_core.weights import load_weights
-from trainer.data import normalise
 from trainer.metrics import read_metrics
+from trainer.pictures import prediction_rows
 
 SAMPLES = 4  # per picture
 CLIP_FRAMES = 8
@@ -100,20 +100,10 @@ def _predictions_sheet(videos: TokenSet, tokenizer: Any, weights: Path) -> np.nd
         clip_THWC = np.stack([apply_view(frame, part.views[i]) for frame in frames])
         tokens_THW = part.tokens[i][:CLIP_FRAMES].astype(np.int64)
         T, rows_H, columns_W = tokens_THW.shape
-        patch_frames = model.config["patch"][0]
-        grid_THW = (T // patch_frames, rows_H, columns_W)
+        grid_THW = (T // model.config["patch"][0], rows_H, columns_W)
         mask_THW = tube(rng_for("report", i), grid_THW, rows_H * columns_W // 2, min_block=4)
-        predicted_THW = model.predict(
-            normalise(torch.from_numpy(clip_THWC)[None]), torch.from_numpy(mask_THW)[None], stream="video"
-        )[0].numpy()
-        hidden_THW = mask_THW.repeat(patch_frames, axis=0)
-        mixed_THW = np.where(hidden_THW, predicted_THW, tokens_THW)
-        correct = (predicted_THW == tokens_THW)[hidden_THW].mean()
-        rows += [
-            list(clip_THWC),
-            list(hide(clip_THWC, mask_THW)),
-            list(tokenizer.decode(torch.from_numpy(mixed_THW)).numpy()),
-            list(tokenizer.decode(torch.from_numpy(tokens_THW)).numpy()),
-        ]
-        labels += [row["source"], "masked", f"predicted ({correct:.0%} of the hidden tokens exact)", "true tokens"]
+        clip, tokens, mask = (torch.from_numpy(array) for array in (clip_THWC, tokens_THW, mask_THW))
+        drawn, (_, *what) = prediction_rows(model, tokenizer, clip, tokens, mask, "video")
+        rows += drawn
+        labels += [row["source"], *what]
     return sheet(rows, labels)

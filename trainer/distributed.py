@@ -1,5 +1,6 @@
 """Rank, device and collectives. One process without a process group is a world of one."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from schemas.errors import UserError
+from schemas.recipes import LoopConfig
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,10 @@ def _device(local_rank: int) -> torch.device:
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def micro_batches_of(loop: LoopConfig, world_size: int) -> int:
+    """Return the gradient accumulation that keeps a micro-batch as large as on the recipe's number of processes."""
+    if loop.processes is None:
+        return loop.micro_batches
+    return max(1, math.ceil(loop.micro_batches * loop.processes / world_size))

@@ -34,11 +34,12 @@ from trainer.average import WithAverage
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.clips import ClipSource, check_classes, check_labels, interval_of
 from trainer.data import StreamBatches, normalise
-from trainer.distributed import World, join_world
+from trainer.distributed import World, join_world, micro_batches_of
 from trainer.evaluate import CARD, run_views
 from trainer.loop import fit
 from trainer.optim import LrShare, build_optimizer, layer_decay_share
 from trainer.order import StreamOrder
+from trainer.plan import check_batches
 from trainer.run import WEIGHTS, identity_of, open_run, resume_command
 from trainer.sampling import SAMPLERS
 from trainer.schedule import schedule_of
@@ -123,11 +124,7 @@ def finetune(
         )
         schedule = schedule_of(recipe.optim, recipe.loop.epochs, order.steps_per_epoch)
         steps = min(schedule.total_steps, recipe.loop.max_steps or schedule.total_steps)
-        if recipe.global_batch // world.size < recipe.loop.micro_batches:
-            raise UserError(
-                f"a global batch of {recipe.global_batch} on {world.size} process(es) in {recipe.loop.micro_batches} "
-                "micro-batches leaves some of them empty; use fewer processes or micro-batches"
-            )
+        check_batches({TERM: order}, micro_batches_of(recipe.loop, world.size), world.size)
         torch.manual_seed(recipe.loop.seed)  # the initial weights
         model = build_from_recipe(recipe, len(train.classes))
         if recipe.init is not None and not (resume and Checkpoints(out / CHECKPOINTS, 1).paths()):

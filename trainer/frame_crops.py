@@ -17,7 +17,6 @@ from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore
 from bevt_core.views import decode_jpeg
 from trainer.augment import Box, resize
-from trainer.clips import read_jpegs
 
 HELD_OUT_SHARE = 0.05  # of the sources, by name: no frame of theirs is trained on
 FLIP_SHARE = 0.5
@@ -57,7 +56,7 @@ class FrameCrops:
         """Return `frame` uint8 (input_px, input_px, C) and `sample_id`."""
         rng = rng_for("tokenizer-crop", *self.key, *at)
         number, part, first, count, source = self._pools[rng.integers(len(self._pools))]
-        jpeg = read_jpegs(self._stores[number], part, first + int(rng.integers(count)), 1)[0]
+        jpeg = self._stores[number].read_jpegs(part, first + int(rng.integers(count)), 1)[0]
         return {"frame": random_crop(decode_jpeg(jpeg), self.input_px, rng), "sample_id": source}
 
     def first(self, count: int, of: object) -> Tensor:

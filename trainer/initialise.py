@@ -13,7 +13,7 @@ from schemas.errors import UserError
 from trainer.run import WEIGHTS
 
 # what must be equal to continue from other weights; windows may differ where images were all that was seen
-SIZES = ("embed_dim", "depths", "num_heads", "mlp_ratio", "vocab_size")
+SIZES = ("encoder", "embed_dim", "depths", "depth", "num_heads", "mlp_ratio", "vocab_size")
 
 
 def start_from(model: Bevt, init: str) -> list[str]:
@@ -27,9 +27,9 @@ def start_from(model: Bevt, init: str) -> list[str]:
     source = load_weights(path)
     if not isinstance(source, Bevt):
         raise UserError(f"init {path}: weights of a classifier, expected those of a pretraining run")
-    keys = SIZES if "video" in model.route and "video" not in source.route else (*SIZES, "window", "patch")
+    keys = SIZES if "video" in model.route and "video" not in source.route else (*SIZES, "window", "grid", "patch")
     for key in keys:
-        then, now = source.config[key], model.config[key]
+        then, now = source.config.get(key), model.config.get(key)  # an encoder of another kind has other keys
         if list_of(then) != list_of(now):
             raise UserError(f"init {path}: {key} is {then}, but the recipe's model has {now}; make them agree")
     return initialise(model, starting_state(source.state_dict(), source.config, model.config))
@@ -42,7 +42,11 @@ def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Map
     """
     if "video" in new["streams"] and "video" not in old["streams"]:
         tubelet = new["patch"][0]
-        state = joint_from_image_stream(state, tubelet=tubelet, old_window=old["window"], window=new["window"]).state
+        windows: dict[str, Any] = {
+            "old_window": old.get("window"),
+            "window": new.get("window"),
+        }  # TimeSformer has no bias tables
+        state = joint_from_image_stream(state, tubelet=tubelet, **windows).state
     unused = [f"{part}.{stream}." for part in ("stems", "decoders") for stream in ("video", "image")]
     unused = [prefix for prefix in unused if prefix.split(".")[1] not in new["streams"]]
     kept = {key: tensor for key, tensor in state.items() if not key.startswith(tuple(unused))}

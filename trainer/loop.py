@@ -22,11 +22,12 @@ from bevt_core.rng import rng_for
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, check_identity, read_checkpoint
-from trainer.distributed import World
+from trainer.distributed import World, micro_batches_of
 from trainer.metrics import MetricsLog, progress_line, timing
 from trainer.schedule import CosineSchedule
 from trainer.tally import Tally
 from trainer.tasks import Batch, BatchSource, Task, split, to_device
+from trainer.watchdog import watchdog
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SECOND_SIGNAL_S = 2.0  # a Ctrl-C so much later than the first ends the process at once
@@ -63,10 +64,10 @@ def fit(
     With `resume` it goes on from the newest complete checkpoint in `run_dir`. `identity` is everything that decides the
     numbers; a checkpoint of another identity is a UserError. SIGTERM and SIGINT end the current step, write a
     checkpoint and return. Raises UserError after more than `loop.max_bad_steps` steps in a row without a finite
-    loss and gradient.
+    loss and gradient. With `loop.hang_timeout_s` a process in which nothing moves for so long ends, with its stacks.
     """
     stop = min(schedule.total_steps, loop.max_steps or schedule.total_steps)
-    checkpoints = Checkpoints(run_dir / CHECKPOINTS, loop.keep_checkpoints)
+    checkpoints = Checkpoints(run_dir / CHECKPOINTS, loop.keep_checkpoints, loop.keep_every)
     stepper = _Stepper(task, optimizer, schedule, optim, loop, world)
     first, bad_steps = _restore(checkpoints, stepper, identity, world) if resume else (0, 0)
     stepper.wrap()
@@ -77,6 +78,7 @@ def fit(
     with ExitStack() as stack:
         log = stack.enter_context(MetricsLog(run_dir, first)) if world.is_main else None
         stop_asked = stack.enter_context(_stop_signals())
+        still_alive = stack.enter_context(watchdog(loop.hang_timeout_s))
         fetched = time.perf_counter()
         for step, batch in zip(range(first, stop), source.batches(first, stop), strict=True):
             begun = time.perf_counter()
@@ -100,6 +102,7 @@ def fit(
                     log.sync()
                     checkpoints.save(step + 1, task.model, stepper.state(), identity, bad_steps)
                 result = FitResult(step + 1, step + 1 == stop, values, checkpoints.path_of(step + 1))
+            still_alive()
             if last:
                 break
             fetched = time.perf_counter()
@@ -166,7 +169,7 @@ class _Stepper:
         self, step: int, batch: Batch, samples: Sequence[str]
     ) -> tuple["Tally", list[tuple[Tensor, list[str]]]]:
         """Accumulate the gradient over micro-batches; return the logged sums, and each micro-batch's loss and ids."""
-        world, micro_batches = self.world, self.loop.micro_batches
+        world, micro_batches = self.world, micro_batches_of(self.loop, self.world.size)
         counts = self.task.counts(batch)
         totals = torch.tensor(list(counts.values()), dtype=torch.float64, device=world.device)
         totals = world.sum(totals).clamp(min=1)

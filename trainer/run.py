@@ -30,9 +30,11 @@ PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr",
 
 # what may differ between a checkpoint and the run that resumes it: where things lie, and how the work is carried out
 FREE_KEYS = frozenset(
-    {"title", "init", "tokens", "root", "frames", "max_steps", "micro_batches", "num_workers", "checkpoint_every"}
-    | {"keep_checkpoints", "log_every", "activation_checkpointing", "compile", "max_bad_steps"}
-    | {"pictures_every", "weights"}  # the latter's content is in the data
+    {"title", "init", "tokens", "tokenizer", "root", "frames"}
+    | {"weights"}  # of a perceptual network; the data's digests have their content
+    | {"max_steps", "micro_batches", "processes", "num_workers", "activation_checkpointing", "compile"}
+    | {"checkpoint_every", "keep_every", "keep_checkpoints", "log_every", "picture_every"}
+    | {"max_bad_steps", "hang_timeout_s"}
 )
 
 

@@ -26,12 +26,12 @@ from schemas.recipes import PecoTraining, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.data import StreamBatches
-from trainer.distributed import join_world
+from trainer.distributed import join_world, micro_batches_of
 from trainer.frame_crops import FrameCrops
 from trainer.loop import Hook, fit
 from trainer.optim import build_optimizer
 from trainer.order import StreamOrder
-from trainer.pretrain import check_batches
+from trainer.plan import check_batches
 from trainer.reconstructions import Reconstructions
 from trainer.run import identity_of, open_run, resume_command
 from trainer.schedule import CosineSchedule, schedule_of
@@ -60,7 +60,7 @@ def train_tokenizer(
         order = StreamOrder(
             np.ones(recipe.samples_per_epoch, np.int64), recipe.global_batch, recipe.samples_per_epoch, (*key, "crops")
         )
-        check_batches({FRAMES: order}, recipe.loop, world.size)
+        check_batches({FRAMES: order}, micro_batches_of(recipe.loop, world.size), world.size)
         schedule = schedule_of(recipe.optim, recipe.loop.epochs, order.steps_per_epoch)
         torch.manual_seed(recipe.loop.seed)  # the initial weights
         model = architecture.build(sizes, recipe.architecture)
@@ -74,9 +74,9 @@ def train_tokenizer(
             _warm_start(tokenizer, sizes, crops, recipe)
         held_out = FrameCrops(folders, recipe.input_px, key, held_out=True)
         hooks: list[Hook] = [*task.hooks]
-        if world.is_main:
+        if world.is_main and recipe.loop.picture_every:
             shown = held_out.first(SHOWN_CROPS, 0)
-            hooks.append(Reconstructions(tokenizer, shown, recipe.pictures_every, out, world.device))
+            hooks.append(Reconstructions(tokenizer, shown, recipe.loop.picture_every, out, world.device))
         result = fit(
             task,
             StreamBatches(

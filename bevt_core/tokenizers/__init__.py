@@ -50,15 +50,18 @@ def find_tokenizer(path_or_name: str | Path) -> Path:
     )
 
 
-def find_made_by(identity: TokenizerIdentity) -> Path:
-    """The tokenizer that a token set was made by: by its name, or else any named one with the same weights.
+def find_made_by(identity: TokenizerIdentity, *places: Path) -> Path:
+    """The tokenizer that a token set was made by: the first of `places`, or else of all named ones, with its weights.
 
-    Raises UserError where neither is found.
+    Raises UserError where there is none.
     """
-    for place in [*_places(identity.name), *_named_tokenizers()]:
+    for place in [*places, *_places(identity.name), *_named_tokenizers()]:
         if _weights_in(place) == identity.weights_sha256:
             return place
-    return find_tokenizer(identity.name)
+    raise UserError(
+        f"no tokenizer with the weights {identity.weights_sha256[:12]} ({identity.name}) is here; "
+        "give its folder with --tokenizer"
+    )
 
 
 def settle_default(name: str, warn: Callable[[str], None]) -> str:

@@ -16,8 +16,10 @@ from tests.builders import make_token_set
 from tests.unit.test_launch import is_running, wait_until
 from trainer.launch import launch
 from trainer.metrics import read_metrics
-from trainer.pretrain import PretrainTask, build_model, open_streams, pretrain
+from trainer.model import build_model
+from trainer.pretrain import PretrainTask, dry_run, pretrain
 from trainer.run import read_run
+from trainer.streams import open_streams
 
 REPO = Path(__file__).parents[2]
 TINY = ["model.vocab_size=64", "model.encoder.embed_dim=16", "model.encoder.num_heads=[1,2,4]", "loop.log_every=100"]
@@ -128,7 +130,9 @@ def test_changed_data_or_another_batch_cannot_resume(data, tmp_path):
         ("streams.video.global_batch=32", "24 samples are fewer than one global batch of 32"),
         ("loop.micro_batches=5", "leaves some of them empty"),
         ("streams.video.tokens=nowhere/tokens/x", "nowhere/tokens/x: no such token set"),
+        ("streams.video.mask={kind: block, ratio: 0.5}", "mask.kind is 'block'; expected tube or random_3d"),
         ("init=nowhere", "nowhere: no such file"),
+        ("loop.picture_every=2", "no tokenizer is named to decode tokens"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_error_and_leaves_no_run(data, tmp_path, setting, message):
@@ -137,11 +141,60 @@ def test_what_does_not_fit_is_one_clear_error_and_leaves_no_run(data, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path, capsys):
-    assert pretrain(recipe_of(data, "loop.epochs=3"), tmp_path / "run", dry_run=True)["steps"] == 18
+def test_a_dry_run_prints_the_plan_for_processes_that_are_not_there(data, capsys):
+    plan = dry_run(recipe_of(data, "loop.epochs=3"), processes=1)
     shown = capsys.readouterr().out
-    assert "18 steps of 18 (3 epochs)" in shown and "batch 6 = 1 x 6" in shown and "108 clips in 3 epochs" in shown
-    assert not (tmp_path / "run").exists()
+    assert "18 steps of 18 (3 epochs)" in shown and "batch 6 = 1 x 6" in shown and "108 images in 3 epochs" in shown
+    assert plan["steps"] == 18 and plan["samples_seen"] == {"video": 72, "image": 108}
+    assert plan["flops_total"] == 18 * plan["flops"] > 0 and plan["activation_bytes"] > 0
+    assert plan["hours"] == pytest.approx(plan["flops_total"] / 100e12 / 3600)
+    assert "video: 24 samples, 0 left out per epoch; batch 4 = 3 x 1 or 2" in printed_plan(data, 3, capsys)
+
+
+def printed_plan(data, processes, capsys):
+    dry_run(recipe_of(data), processes=processes)
+    return capsys.readouterr().out
+
+
+def test_fewer_processes_than_the_recipe_is_for_accumulate_more(data, capsys):
+    settings = ("loop.processes=4", "loop.micro_batches=1")
+    assert dry_run(recipe_of(data, *settings), processes=1)["micro_batches"] == 4
+    assert "accumulation: 4 micro-batches, since the recipe's 1 are for 4 processes" in capsys.readouterr().out
+    assert [dry_run(recipe_of(data, *settings), processes=n)["micro_batches"] for n in (2, 4)] == [2, 1]
+    with pytest.raises(UserError, match=r"a global batch of 4 on 3 process\(es\) in 2 micro-batches"):
+        dry_run(recipe_of(data, *settings), processes=3)
+    with pytest.raises(UserError, match=r"a global batch of 4 on 8 process\(es\) in 1 micro-batches"):
+        dry_run(recipe_of(data, *settings), processes=8)
+
+
+def test_images_come_from_the_frames_of_the_videos(data):
+    """Table 7: the same token set in both streams, one random frame of a pool with that frame's stored tokens."""
+    videos = data["video"]
+    recipe = recipe_of({"video": videos, "image": videos}, "streams.image.global_batch=6")
+    images, order = open_streams(recipe, {"video": videos, "image": videos})["image"]
+    assert order.steps_per_epoch == 4
+    sample = images[0, 3]
+    assert sample["clip"].shape == (1, 64, 64, 3) and sample["tokens"].shape == sample["mask"].shape == (1, 4, 4)
+    chosen = set()
+    for epoch in range(8):
+        pool_THW = images._part_view(0, epoch).tokens[3].astype("int64")
+        frame_HW = images[epoch, 3]["tokens"][0].numpy()
+        chosen.add(next(t for t in range(10) if (pool_THW[t] == frame_HW).all()))
+    assert len(chosen) > 2
+
+
+def test_averaged_weights_follow_the_trained_ones_and_survive_a_resume(data, tmp_path):
+    decay = "ema_decay=0.5"
+    pretrain(recipe_of(data, decay, "loop.max_steps=4"), tmp_path / "straight")
+    pretrain(recipe_of(data, decay, "loop.max_steps=2", "loop.hang_timeout_s=600"), tmp_path / "resumed")
+    pretrain(recipe_of(data, decay, "loop.max_steps=4"), tmp_path / "resumed", resume=True)
+    pretrain(recipe_of(data, "loop.max_steps=4"), tmp_path / "plain")
+    assert losses(tmp_path / "straight") == losses(tmp_path / "resumed") == losses(tmp_path / "plain")
+    straight, resumed, plain = (
+        load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("straight", "resumed", "plain")
+    )
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+    assert straight.keys() == plain.keys() and not torch.equal(straight["lm_head.weight"], plain["lm_head.weight"])
 
 
 def test_the_joint_stage_starts_from_the_image_stream(data, tmp_path, capsys):
@@ -158,13 +211,18 @@ def test_the_joint_stage_starts_from_the_image_stream(data, tmp_path, capsys):
         pretrain(recipe_of(data, f"init={tmp_path / 'image'}", "model.encoder.embed_dim=32"), tmp_path / "wide")
 
 
+TIMESFORMER = "model.encoder={kind: timesformer, patch: [1,16,16], embed_dim: 16, depth: 2, num_heads: 2, "
+TIMESFORMER += "grid: [8,4,4], drop_path: 0.0}"
+
+
+@pytest.mark.parametrize("encoder", [(), (TIMESFORMER,)], ids=["swin", "timesformer"])
 @pytest.mark.parametrize("stage, names", [("joint", "video image"), ("video", "video"), ("image", "image")])
-def test_every_parameter_of_an_active_stream_gets_a_gradient(data, stage, names):
+def test_every_parameter_of_an_active_stream_gets_a_gradient(data, stage, names, encoder):
     """DDP runs without find_unused_parameters."""
     streams = tuple(names.split())
-    recipe = recipe_of(data, stage=stage, streams=streams)
+    recipe = recipe_of(data, *encoder, stage=stage, streams=streams)
     opened = open_streams(recipe, {name: data[name] for name in streams})
-    task = PretrainTask(build_model(recipe.model, streams), dict.fromkeys(streams, 1.0))
+    task = PretrainTask(build_model(recipe.model, streams), dict.fromkeys(streams, 1.0), recipe.model.vocab_size)
     batch = {}
     for name, (dataset, _) in opened.items():
         samples = [dataset[0, position] for position in range(4)]

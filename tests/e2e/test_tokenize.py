@@ -196,7 +196,7 @@ def test_pictures_with_jitter(tiny_tokenizer: Path, tmp_path: Path) -> None:
     small = ["dataset=imagenet", "pool.max_frames=1", "views.jitter=0.4", "views.num_views=5"]
     summary = tokenize(tiny_recipe(root, tmp_path / "out", tiny_tokenizer, *small), progress="off")
     assert only(summary, "indexed", "frames", "rejected") == {"indexed": 5, "frames": 5, "rejected": 0}
-    report = verify(tmp_path / "out", deep=True, tokenizer=str(tiny_tokenizer))
+    report = verify(tmp_path / "out", deep=True)
     assert (report["ok"], report["token_agreement"]) == (True, 1.0)
 
 

@@ -25,7 +25,7 @@ from trainer.metrics import read_metrics
 from trainer.train_tokenizer import METRICS, train_tokenizer
 
 SMALL = ["global_batch=4", "samples_per_epoch=16", "loop.epochs=1.5", "loop.num_workers=0", "loop.checkpoint_every=2"]
-SMALL += ["pictures_every=2", "optim.warmup_epochs=0"]
+SMALL += ["loop.picture_every=2", "optim.warmup_epochs=0"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from schemas.errors import UserError
 from trainer.checkpoint import TRAINING, WEIGHTS, Checkpoints, check_identity, fault_of, read_checkpoint
 
 
-def saved(folder, steps, keep=5):
+def saved(folder, steps, keep=5, keep_every=None):
     model = nn.Linear(3, 2)
-    checkpoints = Checkpoints(folder, keep)
+    checkpoints = Checkpoints(folder, keep, keep_every)
     for step in steps:
         with torch.no_grad():
             model.weight.fill_(step)
@@ -43,6 +43,11 @@ def test_a_tensor_with_two_names_is_saved_once_and_stays_shared(tmp_path):
 def test_only_the_newest_are_kept(tmp_path):
     checkpoints = saved(tmp_path, [1, 2, 3, 4], keep=2)
     assert [path.name for path in checkpoints.paths()] == ["step-00000003", "step-00000004"]
+
+
+def test_every_so_many_steps_one_is_kept_for_ever(tmp_path):
+    checkpoints = saved(tmp_path, range(2, 13, 2), keep=2, keep_every=4)
+    assert [int(path.name[5:]) for path in checkpoints.paths()] == [4, 8, 10, 12]
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, TRAINING])

@@ -13,7 +13,7 @@ from schemas.frames import SourceItem
 from schemas.recipes import ClipSampling
 from tests.builders import make_token_set
 from tests.media import decode_all, moving_frames, write_image, write_video
-from trainer.clips import FileClips, StoreClips, check_classes, check_labels, interval_of, read_jpegs, split_items
+from trainer.clips import FileClips, StoreClips, check_classes, check_labels, interval_of, split_items
 
 POSITIONS = np.array([3, 0, 0, 5, 2])
 
@@ -33,13 +33,6 @@ def test_a_store_gives_its_frames(tmp_path: Path) -> None:
     assert all(np.array_equal(frame, stored[at]) for frame, at in zip(frames, POSITIONS, strict=True))
 
 
-def test_small_parts_come_from_memory_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = clips_of(tmp_path)
-    kept = read_jpegs(source.store, 1, 7, 3)
-    monkeypatch.setattr("trainer.clips._small_part", lambda path, part: None)
-    assert [bytes(jpeg) for jpeg in kept] == [bytes(jpeg) for jpeg in read_jpegs(source.store, 1, 7, 3)]
-
-
 def test_files_give_their_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a" / "clip one.mp4", moving_frames(8))
     write_image(tmp_path / "b.png", moving_frames(1)[0])
@@ -52,6 +45,16 @@ def test_files_give_their_frames(tmp_path: Path) -> None:
     frames = source.read(0, lambda n: POSITIONS % n)
     assert all(np.array_equal(frame, truth[at]) for frame, at in zip(frames, POSITIONS, strict=True))
     assert len(source.read(1, lambda n: np.zeros(4, np.int64) + n - 1)) == 4
+
+
+def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
+    """As Something-Something V2 is often kept. Numbers, not names, give the order: 10.png follows 9.png."""
+    pictures = moving_frames(11)
+    for number, picture in enumerate(pictures):
+        write_image(tmp_path / "clip" / f"{number}.png", picture)
+    source = FileClips(tmp_path, (SourceItem(source="clip", kind="video", label=0),), ("a",))
+    frames = source.read(0, lambda n: np.array([10, 0, 9]) % n)
+    assert all(np.array_equal(frame, pictures[at]) for frame, at in zip(frames, (10, 0, 9), strict=True))
 
 
 def test_sources_travel_to_workers(tmp_path: Path) -> None:

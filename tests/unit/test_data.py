@@ -1,16 +1,20 @@
 """What the trainer feeds to the model: the stored view of the stored frames, with the tokens of exactly those."""
 
 import pickle
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 
+from bevt_core.masking import MASKERS
 from bevt_core.views import apply_view
-from schemas.recipes import BlockMask, TubeMask
+from schemas.recipes import BlockMask, MaskConfig, TubeMask
 from tests.builders import make_token_set
 from trainer.data import SampleError, StreamBatches, TokenDataset, draw_mask, make_loader, normalise
 from trainer.order import StreamOrder, view_of_epoch
+from trainer.streams import MASKS
 
 TUBE = TubeMask(kind="tube", ratio=0.5, min_block=2)
 BLOCK = BlockMask(kind="block", ratio=0.5, min_block=2)
@@ -100,8 +104,18 @@ def test_an_unreadable_sample_is_named_with_its_part_and_file(tmp_path):
 
 def test_masks_hide_at_most_their_share():
     rng = np.random.default_rng(0)
-    assert draw_mask(TUBE, rng, (4, 4, 4)).sum(axis=(1, 2)).max() <= 8
-    assert draw_mask(BLOCK, rng, (1, 14, 14)).shape == (1, 14, 14)
+    frames_THWC = rng.integers(0, 256, (8, 28, 28, 3), dtype=np.uint8)
+    assert draw_mask(TUBE, rng, (4, 4, 4), frames_THWC).sum(axis=(1, 2)).max() <= 8
+    assert draw_mask(BLOCK, rng, (1, 14, 14), frames_THWC[:1]).shape == (1, 14, 14)
+    for kind in ("random_3d", "random_frame", "frame_diff"):
+        config = TypeAdapter(MaskConfig).validate_python({"kind": kind, "ratio": 0.5})
+        assert draw_mask(config, rng, (4, 4, 4), frames_THWC).sum() == 32
+
+
+def test_every_mask_of_the_method_is_a_mask_of_the_recipes():
+    union, _ = get_args(MaskConfig)
+    kinds = {get_args(config.model_fields["kind"].annotation)[0] for config in get_args(union)}
+    assert kinds == {*MASKERS, "block"} == {kind for stream in MASKS.values() for kind in stream}
 
 
 def test_normalise_gives_channels_first_with_imagenets_statistics():

@@ -10,9 +10,10 @@ from torch import nn
 from bevt_core.build import SWIN_SIZES, build_bevt, build_classifier
 from schemas.recipe_io import load_recipe
 from schemas.recipes import OptimConfig, PretrainRecipe
+from trainer.model import build_model
 from trainer.optim import build_optimizer, layer_decay_share, param_groups
 from trainer.order import StreamOrder
-from trainer.pretrain import build_model, make_plan
+from trainer.plan import make_plan
 from trainer.schedule import CosineSchedule
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
@@ -82,7 +83,7 @@ def planned(name, **num_samples):
         )
         for stream, config in recipe.streams.items()
     }
-    return recipe, make_plan(recipe, orders)
+    return recipe, make_plan(recipe, orders, world_size=32)
 
 
 def test_joint_recipe_has_the_papers_steps_and_rates():

@@ -1,0 +1,43 @@
+"""From a pretraining recipe to its model, and the sizes that the model asks of the data."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from bevt_core.bevt import Bevt
+from bevt_core.build import build_bevt
+from bevt_core.swin import VideoSwin
+from bevt_core.timesformer import TimeSformer
+from schemas.recipes import BevtConfig, EncoderConfig
+
+HALVINGS: dict[str, Callable[[Any], int]] = {  # of the patch grid, down to the token grid; by kind of encoder
+    "swin": lambda encoder: len(encoder.depths) - 2,  # the last stage but one
+    "timesformer": lambda encoder: 0,
+}
+
+
+def build_model(config: BevtConfig, streams: tuple[str, ...]) -> Bevt:
+    return build_bevt(
+        encoder=config.encoder.kind,
+        **config.encoder.model_dump(exclude={"kind"}),
+        vocab_size=config.vocab_size,
+        share_encoder=config.share_encoder,
+        streams=streams,  # type: ignore[arg-type]
+    )
+
+
+def checkpoint_activations(model: Bevt) -> None:
+    """Keep only the inputs of the encoders' blocks, and run the blocks again in the backward pass."""
+    for module in model.encoders.values():
+        encoder = cast(VideoSwin | TimeSformer, module)
+        encoder.checkpoint_activations(range(len(encoder.stage_dims)))
+
+
+def tokens_per_side(encoder: EncoderConfig, crop_px: int) -> tuple[float, float]:
+    """Return the rows and columns of tokens that the decoders predict for a crop."""
+    rows, columns = (crop_px / (side * 2 ** HALVINGS[encoder.kind](encoder)) for side in encoder.patch[1:])
+    return rows, columns
+
+
+def tubelet_of(stream: str, model: BevtConfig) -> int:
+    """Return how many frames one mask position covers: an image is one frame."""
+    return model.encoder.patch[0] if stream == "video" else 1

@@ -1,0 +1,82 @@
+"""What a pretraining model predicts, as pictures: a clip, what it sees of it, its tokens and the true ones decoded.
+
+Legend: T frames, H W pixels or token grid, C channels. Masks are at tubelet resolution in time.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bevt_core.bevt import Bevt, Stream
+from bevt_core.pictures import hide, sheet
+from bevt_core.shards import TokenSet
+from bevt_core.tokenizers import Tokenizer
+from schemas.errors import UserError
+from trainer.data import normalise
+from trainer.streams import Streams
+
+Row = list[np.ndarray]
+
+
+def prediction_rows(
+    model: Bevt, tokenizer: Tokenizer, clip_THWC: Tensor, tokens_THW: Tensor, mask_THW: Tensor, stream: Stream
+) -> tuple[list[Row], list[str]]:
+    """Return the rows of a picture for one sample, and their labels.
+
+    The rows: the clip, its visible part, the predicted tokens decoded (visible ones: true), the true tokens decoded.
+    """
+    device = model.mask_token.device
+    predicted_THW = model.predict(normalise(clip_THWC[None].to(device)), mask_THW[None].to(device), stream)[0].cpu()
+    hidden_THW = mask_THW.repeat_interleave(len(tokens_THW) // len(mask_THW), dim=0)
+    correct = (predicted_THW == tokens_THW)[hidden_THW].float().mean()
+    clip, mask = clip_THWC.numpy(), mask_THW.numpy()
+    rows = [
+        list(clip),
+        list(hide(clip, mask)),
+        list(tokenizer.decode(torch.where(hidden_THW, predicted_THW, tokens_THW)).cpu().numpy()),
+        list(tokenizer.decode(tokens_THW).cpu().numpy()),
+    ]
+    return rows, ["clip", "masked", f"predicted ({correct:.0%} of the hidden tokens exact)", "true tokens"]
+
+
+class PictureHook:
+    """Every `every` steps: the same sample of each stream in TensorBoard, with what the model now predicts for it."""
+
+    def __init__(self, model: Bevt, tokenizer: Tokenizer, streams: Streams, every: int, run_dir: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # half a second to import
+
+        self.model, self.tokenizer, self.every = model, tokenizer, every
+        self.samples = {name: dataset[0, 0] for name, (dataset, _) in streams.items()}
+        self.writer = SummaryWriter(str(run_dir / "tensorboard"))
+
+    def __call__(self, steps_done: int) -> dict[str, float]:
+        if steps_done % self.every:
+            return {}
+        self.model.eval()  # the loop puts it back
+        for name, sample in self.samples.items():
+            rows, labels = prediction_rows(
+                self.model,
+                self.tokenizer,
+                sample["clip"],
+                sample["tokens"],
+                sample["mask"],
+                name,  # type: ignore[arg-type]
+            )
+            self.writer.add_image(f"prediction/{name}", sheet(rows, labels), steps_done, dataformats="HWC")
+        self.writer.flush()
+        return {}
+
+
+def check_tokenizer(tokenizer: Tokenizer, name: str, token_sets: Mapping[str, TokenSet]) -> None:
+    """Raise UserError where a token set was made by another tokenizer than the one that is to decode it."""
+    for stream, tokens in token_sets.items():
+        wanted = tokens.manifest.tokenizer
+        if tokenizer.weights_sha256 != wanted.weights_sha256:
+            raise UserError(
+                f"{stream} stream, {tokens.path}: its tokens are {wanted.name}'s with weights "
+                f"{wanted.weights_sha256[:12]}, but tokenizer {name} has {tokenizer.weights_sha256[:12]}; name the "
+                "tokenizer that made them, or set loop.picture_every=0"
+            )

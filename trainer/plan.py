@@ -1,0 +1,129 @@
+"""What a pretraining run will do, before it does it: batches, steps, samples seen, and what that costs."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bevt_core.shards import TokenSet
+from schemas.errors import UserError
+from schemas.recipes import PretrainRecipe
+from trainer.cost import StepCost, step_cost
+from trainer.distributed import micro_batches_of
+from trainer.order import StreamOrder
+from trainer.schedule import CosineSchedule
+from trainer.streams import Streams
+
+DEFAULT_TFLOPS = 100.0  # effective, per device: what a run is thought to reach, not what a data sheet says
+UNITS = {"image": "images", "video": "clips"}
+
+
+@dataclass(frozen=True)
+class PretrainPlan:
+    """The arithmetic of a run."""
+
+    orders: Mapping[str, StreamOrder]
+    schedule: CosineSchedule
+    steps: int  # that will be taken; fewer than the schedule's with loop.max_steps
+    world_size: int
+    micro_batches: int  # per process
+
+    def samples_seen(self, stream: str) -> int:
+        return self.steps * self.orders[stream].global_batch
+
+    def micro_batch(self, stream: str) -> int:
+        """Return the samples of the largest micro-batch of any process."""
+        return math.ceil(math.ceil(self.orders[stream].global_batch / self.world_size) / self.micro_batches)
+
+
+def make_plan(recipe: PretrainRecipe, orders: Mapping[str, StreamOrder], world_size: int) -> PretrainPlan:
+    """Count the steps. An epoch is one of the video stream, where there is one.
+
+    Raises UserError where the recipe's batches do not fit so many processes.
+    """
+    leading = orders["video" if "video" in orders else "image"]
+    total = max(1, round(recipe.loop.epochs * leading.steps_per_epoch))
+    schedule = CosineSchedule(
+        total_steps=total,
+        warmup_steps=round(recipe.optim.warmup_epochs * leading.steps_per_epoch),
+        warmup_start=recipe.optim.warmup_start,
+        final_share=recipe.optim.final_lr_share,
+    )
+    steps = min(total, recipe.loop.max_steps or total)
+    micro_batches = micro_batches_of(recipe.loop, world_size)
+    check_batches(orders, micro_batches, world_size)
+    return PretrainPlan(orders, schedule, steps, world_size, micro_batches)
+
+
+def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_size: int) -> None:
+    """Raise UserError where a micro-batch would be empty on some rank."""
+    for name, order in orders.items():
+        if order.global_batch // world_size < micro_batches:
+            raise UserError(
+                f"{name} stream: a global batch of {order.global_batch} on {world_size} process(es) in "
+                f"{micro_batches} micro-batches leaves some of them empty; use fewer processes or micro-batches"
+            )
+
+
+def cost_of(plan: PretrainPlan, recipe: PretrainRecipe, token_sets: Mapping[str, TokenSet]) -> StepCost:
+    crop_px = {name: tokens.manifest.views.crop_px for name, tokens in token_sets.items()}
+    return step_cost(recipe, crop_px, {name: plan.micro_batch(name) for name in plan.orders})
+
+
+def hours_of(plan: PretrainPlan, cost: StepCost, tflops: float) -> float:
+    """Return how long the steps take where every process does `tflops` * 1e12 operations a second, all the time."""
+    return plan.steps * cost.flops / (plan.world_size * tflops * 1e12) / 3600
+
+
+def describe(plan: PretrainPlan, recipe: PretrainRecipe, cost: StepCost, tflops: float, device: str) -> str:
+    """Return what a person should check before the GPUs start."""
+    loop, optim, schedule = recipe.loop, recipe.optim, plan.schedule
+    lines = [
+        recipe.title,
+        f"  {plan.world_size} process(es) on {device}, {loop.precision}",
+        f"  {plan.steps} steps of {schedule.total_steps} ({loop.epochs:g} epochs)",
+        f"  learning rate: {optim.lr * optim.warmup_start:g} to {optim.lr:g} in {schedule.warmup_steps} steps, on a "
+        f"cosine to {optim.lr * optim.final_lr_share:g}; it belongs to the batches below, on any number of processes",
+    ]
+    for name, order in plan.orders.items():
+        low, high = order.global_batch // plan.world_size, math.ceil(order.global_batch / plan.world_size)
+        share = f"{low}" if low == high else f"{low} or {high}"
+        lines.append(
+            f"  {name}: {order.num_samples} samples, {order.dropped_per_epoch} left out per epoch; batch "
+            f"{order.global_batch} = {plan.world_size} x {share} in {plan.micro_batches} micro-batch(es); "
+            f"{plan.samples_seen(name)} {UNITS[name]} in {plan.steps / order.steps_per_epoch:.4g} epochs"
+        )
+    if plan.micro_batches != loop.micro_batches:
+        lines.append(
+            f"  accumulation: {plan.micro_batches} micro-batches, since the recipe's {loop.micro_batches} are for "
+            f"{loop.processes} processes; the batch and its learning rate stay"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "  arithmetic, not measured:",
+            f"    {cost.flops / 1e12:.4g} TFLOP per step, {plan.steps * cost.flops:.3g} FLOP in all; "
+            f"{hours_of(plan, cost, tflops):.3g} h at {tflops:g} TFLOP/s per process",
+            f"    memory per process: {cost.state_bytes / 1e9:.3g} GB of weights, gradients and optimizer; "
+            f"activations about {cost.activation_bytes / 1e9:.2g} GB (estimate)",
+        ]
+    )
+
+
+def facts(plan: PretrainPlan, cost: StepCost, tflops: float) -> dict[str, Any]:
+    """Return the plan's numbers for a program."""
+    return {
+        "steps": plan.steps,
+        "processes": plan.world_size,
+        "micro_batches": plan.micro_batches,
+        "global_batch": {name: order.global_batch for name, order in plan.orders.items()},
+        "samples_seen": {name: plan.samples_seen(name) for name in plan.orders},
+        "flops_total": plan.steps * cost.flops,
+        "hours": hours_of(plan, cost, tflops),
+        "tflops": tflops,
+        **asdict(cost),
+    }
+
+
+def orders_of(streams: Streams) -> dict[str, StreamOrder]:
+    return {name: order for name, (_, order) in streams.items()}
