@@ -48,7 +48,7 @@ from trainer.views import ViewPlan
 
 TERM = "class"
 UNREADABLE = -1  # the label of a clip that could not be read: it counts for nothing
-SIZES = ("embed_dim", "depths", "num_heads", "mlp_ratio", "patch")  # equal in both; windows may differ
+SIZES = ("encoder", "embed_dim", "depths", "num_heads", "mlp_ratio", "patch")  # equal in both; windows may differ
 
 
 class ClassifyTask:
@@ -219,7 +219,7 @@ def start_classifier(model: Classifier, init: str) -> list[str]:
         raise UserError(f"init {path}: no such file; give the directory of a finished run, or its {WEIGHTS}")
     source = load_weights(path)
     for key in SIZES:
-        then, now = source.config[key], model.config[key]
+        then, now = source.config.get(key), model.config.get(key)  # an encoder of another kind has other keys
         if _listed(then) != _listed(now):
             raise UserError(f"init {path}: {key} is {then}, but the recipe's encoder has {now}; make them agree")
     return initialise(model, _starting_state(source, tuple(model.config["window"])))

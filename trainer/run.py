@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,11 +31,11 @@ PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr",
 
 # what may differ between a checkpoint and the run that resumes it: where things lie, and how the work is carried out
 FREE_KEYS = frozenset(
-    {"title", "init", "tokens", "tokenizer", "root", "frames"}
-    | {"weights"}  # of a perceptual network; the data's digests have their content
-    | {"max_steps", "micro_batches", "processes", "num_workers", "activation_checkpointing", "compile"}
-    | {"checkpoint_every", "keep_every", "keep_checkpoints", "log_every", "picture_every"}
-    | {"max_bad_steps", "hang_timeout_s"}
+    {"title", "init", "tokenizer", "root", "frames", "streams.video.tokens", "streams.image.tokens"}
+    | {"architecture.perceptual.weights"}  # of a perceptual network; the data's digests have their content
+    | {f"loop.{key}" for key in ("max_steps", "micro_batches", "processes", "num_workers", "log_every")}
+    | {f"loop.{key}" for key in ("checkpoint_every", "keep_every", "keep_checkpoints", "picture_every")}
+    | {f"loop.{key}" for key in ("activation_checkpointing", "compile", "max_bad_steps", "hang_timeout_s")}
 )
 
 
@@ -103,18 +104,19 @@ def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, Dataset
 
 def identity_of(recipe: Recipe, datasets: Mapping[str, DatasetRef]) -> Identity:
     """Return all that decides a run's numbers, by dotted key: the recipe less FREE_KEYS, the data by content."""
-    facts: Identity = {}
-
-    def walk(value: object, path: tuple[str, ...]) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                if key not in FREE_KEYS:
-                    walk(item, (*path, key))
-        else:
-            facts[".".join(path)] = json.dumps(value) if isinstance(value, list) else value  # type: ignore[assignment]
-
-    walk(recipe.model_dump(mode="json"), ())
+    facts: Identity = {
+        key: json.dumps(value) if isinstance(value, list) else value
+        for key, value in flat(recipe.model_dump(mode="json")).items()
+        if key not in FREE_KEYS
+    }
     return facts | {f"data.{name}": ref.digest for name, ref in datasets.items()}
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix.removesuffix("."): value}
+    return {key: item for name, inner in value.items() for key, item in flat(inner, f"{prefix}{name}.").items()}
 
 
 def resume_command(command: str) -> str:

@@ -13,7 +13,7 @@ from schemas.errors import UserError
 from schemas.recipe_io import nearest
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.metrics import METRICS_FILE, read_metrics
-from trainer.run import RECORD, WEIGHTS, read_run
+from trainer.run import RECORD, WEIGHTS, flat, read_run
 
 RESULTS = (WEIGHTS, "tokenizer")  # what a run leaves when it is finished: weights, or a tokenizer's folder
 POINTS = 400  # of a curve: steps are averaged down to so many
@@ -106,10 +106,3 @@ def averaged(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
     groups = np.array_split(np.array(points, dtype=float), min(POINTS, len(points)))
     steps, values = zip(*(group.mean(axis=0).tolist() for group in groups), strict=True)
     return list(steps), list(values)
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted keys."""
-    if not isinstance(value, dict):
-        return {prefix.removesuffix("."): value}
-    return {key: item for name, inner in value.items() for key, item in flat(inner, f"{prefix}{name}.").items()}

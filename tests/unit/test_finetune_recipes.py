@@ -11,6 +11,7 @@ from schemas.recipe_io import load_recipe, recipe_names
 from schemas.recipes import DvaeTraining, FinetuneRecipe, PecoTraining, TokenizerRecipe
 from trainer.finetune import build_from_recipe, lr_share
 from trainer.optim import param_groups
+from trainer.run import FREE_KEYS, flat, identity_of
 from trainer.tokenizer_tasks import ARCHITECTURES
 from trainer.train_tokenizer import sizes_of
 
@@ -43,6 +44,17 @@ def test_averaged_weights_keep_the_shares_of_their_names() -> None:
     share = lr_share(FINETUNE["finetune_ssv2_swin_base"])
     assert share("model.encoder.stages.0.blocks.0.mlp.fc1.weight") == share("stem.proj.weight") == 0.1
     assert share("model.fc.weight") == share("fc.weight") == 1.0
+
+
+def test_a_resume_may_change_places_and_execution_and_nothing_else() -> None:
+    def identity(*overrides: str) -> dict:
+        return identity_of(load_recipe("nano_finetune", RECIPES, overrides), {})
+
+    free = ("root=elsewhere", "init=other", "loop.num_workers=3", "loop.hang_timeout_s=9", "loop.processes=2")
+    assert identity(*free) == identity()
+    for override in ("sampling.frames=16", "augment.crop_px=48", "loop.seed=1", "optim.lr=0.5"):
+        assert identity(override) != identity()
+    assert {key for recipe in LOADED.values() for key in flat(recipe.model_dump())} >= FREE_KEYS
 
 
 def test_tokenizer_recipes_name_presets() -> None:
