@@ -31,16 +31,15 @@ from schemas.recipes import EvalViews, FinetuneRecipe
 from schemas.runs import DatasetRef
 from trainer.augment import augment_clip
 from trainer.average import WithAverage
-from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.clips import ClipSource, check_classes, check_labels, interval_of
-from trainer.data import StreamBatches, normalise
+from trainer.data import normalise
 from trainer.distributed import World, join_world, micro_batches_of
 from trainer.evaluate import CARD, run_views
-from trainer.loop import fit
-from trainer.optim import LrShare, build_optimizer, layer_decay_share
+from trainer.job import Job
+from trainer.optim import LrShare, layer_decay_share
 from trainer.order import StreamOrder
 from trainer.plan import check_batches
-from trainer.run import WEIGHTS, identity_of, open_run, resume_command
+from trainer.run import WEIGHTS
 from trainer.sampling import SAMPLERS
 from trainer.schedule import schedule_of
 from trainer.tasks import Batch, Term
@@ -127,48 +126,35 @@ def finetune(
         check_batches({TERM: order}, micro_batches_of(recipe.loop, world.size), world.size)
         torch.manual_seed(recipe.loop.seed)  # the initial weights
         model = build_from_recipe(recipe, len(train.classes))
-        if recipe.init is not None and not (resume and Checkpoints(out / CHECKPOINTS, 1).paths()):
+        datasets = {
+            "train": DatasetRef(path=train.path, digest=train.digest),
+            "val": DatasetRef(path=val.path, digest=val.digest),
+        }
+        job = Job(recipe, datasets, out, world, resume, command)
+        if recipe.init is not None and not job.resumes:
             fresh = start_classifier(model, recipe.init)
             if world.is_main:
                 print(f"starting from {recipe.init}; fresh: {', '.join(fresh)}", flush=True)
         if recipe.loop.activation_checkpointing:
             model.encoder.checkpoint_activations(range(len(recipe.encoder.depths)))  # type: ignore[operator]
-        datasets = {
-            "train": DatasetRef(path=train.path, digest=train.digest),
-            "val": DatasetRef(path=val.path, digest=val.digest),
-        }
         if world.is_main:
             print(_describe(recipe, train, val, order, steps, model, world), flush=True)
-            open_run(out, recipe, datasets, resume=resume, command=command, world_size=world.size)
+        job.open()
         averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
         tested = model if averaged is None else cast(Classifier, averaged.average)
         validation = _Validation(tested, val, recipe, order.steps_per_epoch, steps, world)
         task = ClassifyTask(model if averaged is None else averaged, recipe.label_smoothing)
-        result = fit(
+        result = job.fit(
             task,
-            StreamBatches(
-                {TERM: (clips, order)},
-                rank=world.rank,
-                world_size=world.size,
-                num_workers=recipe.loop.num_workers,
-                pin_memory=world.device.type == "cuda",
-            ),
-            build_optimizer(task.model, recipe.optim, lr_share(recipe)),
+            {TERM: (clips, order)},
             schedule,
-            optim=recipe.optim,
-            loop=recipe.loop,
-            world=world,
-            run_dir=out,
-            identity=identity_of(recipe, datasets),
-            resume=resume,
+            lr_share=lr_share(recipe),
             hooks=[validation] if averaged is None else [averaged.update, validation],
         )
         unreadable = sorted({name for names in world.gather(list(task.unreadable)) for name in names})
         if world.is_main and result.finished:
             write_record(out / CARD, card_of(recipe, train.classes))
             save_weights(out / WEIGHTS, tested)
-        if world.is_main and not result.finished:
-            print(f"stopped at step {result.step}; go on with: {resume_command(command)}", file=sys.stderr, flush=True)
         return {
             "run": str(out),
             "step": result.step,

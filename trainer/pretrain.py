@@ -1,6 +1,5 @@
 """Masked token prediction on stored tokens: BEVT-I (images), BEVT-V (videos), or both streams jointly."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,16 +13,15 @@ from bevt_core.weights import save_weights
 from schemas.recipes import PretrainRecipe
 from schemas.runs import DatasetRef, RunRecord
 from trainer.average import WithAverage
-from trainer.checkpoint import CHECKPOINTS, Checkpoints
-from trainer.data import StreamBatches, normalise
+from trainer.data import normalise
 from trainer.distributed import join_world
 from trainer.initialise import start_from
-from trainer.loop import Hook, fit
+from trainer.job import Job
+from trainer.loop import Hook
 from trainer.model import build_model, checkpoint_activations
-from trainer.optim import build_optimizer
 from trainer.pictures import PictureHook, check_tokenizer
 from trainer.plan import DEFAULT_TFLOPS, cost_of, describe, facts, make_plan, orders_of
-from trainer.run import WEIGHTS, check_datasets, identity_of, open_run, resume_command
+from trainer.run import WEIGHTS, check_datasets
 from trainer.streams import open_streams, open_token_sets
 from trainer.tasks import Batch, Term
 
@@ -94,7 +92,8 @@ def pretrain(
             check_tokenizer(tokenizer, recipe.tokenizer, token_sets)
         torch.manual_seed(recipe.loop.seed)  # the initial weights
         model = build_model(recipe.model, tuple(recipe.streams))
-        if recipe.init is not None and not (resume and Checkpoints(out / CHECKPOINTS, 1).paths()):
+        job = Job(recipe, datasets, out, world, resume, command)
+        if recipe.init is not None and not job.resumes:
             fresh = start_from(model, recipe.init)
             if world.is_main:
                 print(f"starting from {recipe.init}; fresh: {', '.join(fresh) or 'nothing'}", flush=True)
@@ -103,15 +102,7 @@ def pretrain(
         if world.is_main:
             cost = cost_of(plan, recipe, token_sets)
             print(describe(plan, recipe, cost, tflops, world.device.type), flush=True)
-        if world.is_main:
-            open_run(out, recipe, datasets, resume=resume, command=command, world_size=world.size)
-        source = StreamBatches(
-            streams,
-            rank=world.rank,
-            world_size=world.size,
-            num_workers=recipe.loop.num_workers,
-            pin_memory=world.device.type == "cuda",
-        )
+        job.open()
         hooks: list[Hook] = []
         averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
         if averaged is not None:
@@ -121,23 +112,9 @@ def pretrain(
             hooks.append(PictureHook(stored, tokenizer, streams, recipe.loop.picture_every, out))
         weights: dict[str, float] = {name: stream.loss_weight for name, stream in recipe.streams.items()}
         task = PretrainTask(averaged or model, weights, recipe.model.vocab_size)
-        result = fit(
-            task,
-            source,
-            build_optimizer(task.model, recipe.optim),
-            plan.schedule,
-            optim=recipe.optim,
-            loop=recipe.loop,
-            world=world,
-            run_dir=out,
-            identity=identity_of(recipe, datasets),
-            resume=resume,
-            hooks=hooks,
-        )
+        result = job.fit(task, streams, plan.schedule, hooks=hooks)
         if world.is_main and result.finished:
             save_weights(out / WEIGHTS, stored)
-        if world.is_main and not result.finished:
-            print(f"stopped at step {result.step}; go on with: {resume_command(command)}", file=sys.stderr, flush=True)
         return {
             "run": str(out),
             "step": result.step,

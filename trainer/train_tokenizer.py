@@ -4,7 +4,6 @@ Legend: N frames, H W pixels, C channels (RGB), h w token grid.
 """
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,16 +23,13 @@ from schemas.errors import UserError
 from schemas.recipe_io import nearest
 from schemas.recipes import PecoTraining, TokenizerRecipe
 from schemas.runs import DatasetRef
-from trainer.checkpoint import CHECKPOINTS, Checkpoints
-from trainer.data import StreamBatches
 from trainer.distributed import join_world, micro_batches_of
 from trainer.frame_crops import FrameCrops
-from trainer.loop import Hook, fit
-from trainer.optim import build_optimizer
+from trainer.job import Job
+from trainer.loop import Hook
 from trainer.order import StreamOrder
 from trainer.plan import check_batches
 from trainer.reconstructions import Reconstructions
-from trainer.run import identity_of, open_run, resume_command
 from trainer.schedule import CosineSchedule, schedule_of
 from trainer.tokenizer_tasks import ARCHITECTURES, FRAMES, Sizes, TokenizerModule
 
@@ -69,33 +65,16 @@ def train_tokenizer(
         datasets = _datasets(recipe)
         if world.is_main:
             print(_describe(recipe, model, sizes, len(crops), schedule), flush=True)
-            open_run(out, recipe, datasets, resume=resume, command=command, world_size=world.size)
-        if not (resume and Checkpoints(out / CHECKPOINTS, 1).paths()):
+        job = Job(recipe, datasets, out, world, resume, command)
+        job.open()
+        if not job.resumes:
             _warm_start(tokenizer, sizes, crops, recipe)
         held_out = FrameCrops(folders, recipe.input_px, key, held_out=True)
         hooks: list[Hook] = [*task.hooks]
         if world.is_main and recipe.loop.picture_every:
             shown = held_out.first(SHOWN_CROPS, 0)
             hooks.append(Reconstructions(tokenizer, shown, recipe.loop.picture_every, out, world.device))
-        result = fit(
-            task,
-            StreamBatches(
-                {FRAMES: (crops, order)},
-                rank=world.rank,
-                world_size=world.size,
-                num_workers=recipe.loop.num_workers,
-                pin_memory=world.device.type == "cuda",
-            ),
-            build_optimizer(model, recipe.optim, architecture.lr_share),
-            schedule,
-            optim=recipe.optim,
-            loop=recipe.loop,
-            world=world,
-            run_dir=out,
-            identity=identity_of(recipe, datasets),
-            resume=resume,
-            hooks=hooks,
-        )
+        result = job.fit(task, {FRAMES: (crops, order)}, schedule, lr_share=architecture.lr_share, hooks=hooks)
         summary: dict[str, Any] = {
             "run": str(out),
             "step": result.step,
@@ -103,8 +82,6 @@ def train_tokenizer(
             "metrics": result.metrics,
             "tokenizer": str(out / "tokenizer") if result.finished else None,
         }
-        if world.is_main and not result.finished:
-            print(f"stopped at step {result.step}; go on with: {resume_command(command)}", file=sys.stderr, flush=True)
         if world.is_main and result.finished:
             _store(tokenizer, out / "tokenizer", recipe, result.step)
             summary |= _tested(out, held_out, world.device)

@@ -1,0 +1,77 @@
+"""One run of the loop: what pretraining, fine-tuning and the training of tokenizers have in common around it."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizerRecipe
+from schemas.runs import DatasetRef
+from trainer.checkpoint import CHECKPOINTS, Checkpoints
+from trainer.data import Samples, StreamBatches
+from trainer.distributed import World
+from trainer.loop import FitResult, Hook, fit
+from trainer.optim import LrShare, build_optimizer
+from trainer.order import StreamOrder
+from trainer.run import identity_of, open_run, resume_command
+from trainer.schedule import CosineSchedule
+from trainer.tasks import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe, its data and the run directory that it is trained into."""
+
+    recipe: PretrainRecipe | FinetuneRecipe | TokenizerRecipe
+    datasets: Mapping[str, DatasetRef]
+    out: Path
+    world: World
+    resume: bool
+    command: str
+
+    @property
+    def resumes(self) -> bool:
+        """Whether there is a checkpoint to go on from, so that initial weights are not needed."""
+        return self.resume and bool(Checkpoints(self.out / CHECKPOINTS, 1).paths())
+
+    def open(self) -> None:
+        """Make the run directory, on rank 0. Raises UserError where another run is in it."""
+        if self.world.is_main:
+            size = self.world.size
+            open_run(self.out, self.recipe, self.datasets, resume=self.resume, command=self.command, world_size=size)
+
+    def fit(
+        self,
+        task: Task,
+        streams: Mapping[str, tuple[Samples, StreamOrder]],
+        schedule: CosineSchedule,
+        *,
+        lr_share: LrShare = lambda name: 1.0,
+        hooks: Sequence[Hook] = (),
+    ) -> FitResult:
+        """Train `task.model` on the streams; every rank calls this. A run that a signal stopped says how to go on."""
+        recipe, world = self.recipe, self.world
+        batches = StreamBatches(
+            streams,
+            rank=world.rank,
+            world_size=world.size,
+            num_workers=recipe.loop.num_workers,
+            pin_memory=world.device.type == "cuda",
+        )
+        result = fit(
+            task,
+            batches,
+            build_optimizer(task.model, recipe.optim, lr_share),
+            schedule,
+            optim=recipe.optim,
+            loop=recipe.loop,
+            world=world,
+            run_dir=self.out,
+            identity=identity_of(recipe, self.datasets),
+            resume=self.resume,
+            hooks=hooks,
+        )
+        if world.is_main and not result.finished:
+            go_on = resume_command(self.command)
+            print(f"stopped at step {result.step}; go on with: {go_on}", file=sys.stderr, flush=True)
+        return result
