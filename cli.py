@@ -168,30 +168,22 @@ def scan(
 
 @app.command()
 def repair(
-    dataset: Dataset,
-    root: Root = None,
-    out: Out = None,
-    split: Split = None,
+    directory: Annotated[Path, typer.Argument(help="A dataset: the folder that holds frames/ and tokens/.")],
+    root: Annotated[Path, typer.Option(help="Where the raw files are.")],
     list_file: ListFile = None,
     allow_outside: AllowOutside = False,
-    tokenizer: TokenizerName = None,
-    recipe: RecipeName = None,
-    frames_only: Annotated[
-        bool, typer.Option("--frames-only", help="As in the command that made the dataset.")
-    ] = False,
-    set_: Overrides = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is now, if it has moved.")] = None,
     json_: AsJson = False,
 ) -> None:
-    """Make again just those parts that `bevt verify` finds damaged. Takes the options of `bevt tokenize`.
+    """Make again just those parts that `bevt verify` finds damaged. What to make is read from the dataset.
 
     \b
     Example:
-      bevt repair --dataset k400 --root /data/k400/train --out datasets/k400 --tokenizer tokenizers/dalle
+      bevt repair datasets/k400 --root /data/k400/train
     """
     from pipeline.repair import repair as run
 
-    loaded = _tokenize_recipe(dataset, root, out, split, tokenizer, recipe, set_)
-    _emit(run(loaded, list_file=list_file, allow_outside=allow_outside, frames_only=frames_only), json_)
+    _emit(run(directory, root, tokenizer=tokenizer, list_file=list_file, allow_outside=allow_outside), json_)
 
 
 @app.command()

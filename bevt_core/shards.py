@@ -380,7 +380,9 @@ def _views_of(table: pa.Table) -> list[View]:
 
 def _unfinished(path: Path, what: str) -> str:
     if not path.is_dir():
-        return f"{path}: no such {what}; make one with `bevt tokenize --out ...`"
+        others = sorted(other.parent.name for other in path.parent.glob("*/dataset.json"))
+        beside = f" (beside it: {', '.join(others)})" if others else ""
+        return f"{path}: no such {what}{beside}; make one with `bevt tokenize --out ...`"
     return f"{path}: no dataset.json, so this {what} is not finished; run the same `bevt tokenize` command again"
 
 

@@ -4,25 +4,58 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from bevt_core.shards import read_plan, read_token_plan
 from pipeline.job import tokenize
+from pipeline.plans import tokenizer_of
 from pipeline.verify import broken_parts
 from schemas.errors import UserError
+from schemas.recipe_io import load_recipe_of
 from schemas.recipes import TokenizeRecipe
 
+RECIPES = Path(__file__).resolve().parent / "recipes"
 
-def repair(recipe: TokenizeRecipe, **job: Any) -> dict[str, Any]:
-    """Remove the parts whose bytes are wrong and run the job, which makes what is missing.
 
-    `recipe` and `job` are those of the `tokenize` that made the data set: a part's bytes are a function of them, so the
-    mended data set is the old one to the byte. Returns the job's summary and `removed`, the paths that were broken.
+def repair(out: Path, root: Path, *, tokenizer: str | None = None, **job: Any) -> dict[str, Any]:
+    """Remove the parts of the dataset `out` whose bytes are wrong, and run its jobs, which make what is missing.
+
+    What the jobs are is read from the dataset's plans, so the mended one is the old one to the byte. `root` is where the raw
+    files are; `tokenizer` where the tokenizer is now, if it has moved; `job` goes to `tokenize`. Returns `removed`, the
+    paths that were broken, `token_sets`, and the last job's counts. Raises UserError for what is no dataset.
     """
-    out = Path(recipe.out)
-    if not (out / "frames").is_dir():
-        raise UserError(f"{out}: no frames/ in it; give the command that made the data set")
+    plan = read_plan(out / "frames")
+    if plan is None:
+        raise UserError(f"{out}: no frames/plan.json in it; give the folder that holds frames/ and tokens/")
+    found = {path.parent: read_token_plan(path.parent) for path in sorted((out / "tokens").glob("*/plan.json"))}
+    token_plans = {folder: token_plan for folder, token_plan in found.items() if token_plan is not None}
+    recipe = load_recipe_of(TokenizeRecipe, plan.dataset, RECIPES, []).model_copy(
+        update={
+            "root": str(root),
+            "out": str(out),
+            "split": plan.split,
+            "pool": plan.pool,
+            "seed": plan.seed,
+            "sources_per_part": plan.sources_per_part,
+        }
+    )
+    jobs = [
+        recipe.model_copy(
+            update={
+                "views": token_plan.views,
+                "tokenizer": str(tokenizer_of(folder, token_plan.tokenizer, tokenizer)),
+            }
+        )
+        for folder, token_plan in token_plans.items()
+    ]
     removed = list(broken_parts(out))
     for path in removed:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    return {**tokenize(recipe, **job), "removed": [str(path.relative_to(out)) for path in removed]}
+    summaries = [tokenize(each, **job) for each in jobs] or [tokenize(recipe, frames_only=True, **job)]
+    counts = {key: summaries[-1][key] for key in ("sources", "indexed", "rejected", "parts", "frames")}
+    return {
+        "removed": [str(path.relative_to(out)) for path in removed],
+        "token_sets": [folder.name for folder in token_plans],
+        **counts,
+    }

@@ -154,14 +154,14 @@ def test_a_lost_part_alone_is_made_again(dataset: Path, videos: Path, tiny_token
     assert digests(dataset) == before
 
 
-def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path, tiny_tokenizer: Path) -> None:
+def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path) -> None:
     before = digests(dataset)
     for name in ("frames/part-00000/frames.zarr/jpeg/c/0", "tokens/dvae-v2/part-00002.parquet"):
         data = bytearray((dataset / name).read_bytes())
         data[len(data) // 2] ^= 1
         (dataset / name).write_bytes(data)
     assert not verify(dataset, sample=0)["ok"]
-    summary = repair(tiny_recipe(videos, dataset, tiny_tokenizer), progress="off")
+    summary = repair(dataset, videos, progress="off")
     assert summary["removed"] == ["frames/part-00000", "tokens/dvae-v2/part-00002.parquet"]
     assert digests(dataset) == before
 

@@ -120,3 +120,9 @@ def test_random_tokens_stay_under_330_bytes_per_frame(tmp_path: Path) -> None:
     )
     size = (token_set.path / "part-00000.parquet").stat().st_size
     assert size / (64 * 20) < 330
+
+
+def test_a_wrong_name_is_answered_with_what_is_there(tmp_path: Path) -> None:
+    token_set = make_token_set(tmp_path)
+    with pytest.raises(UserError, match=rf"no such token set \(beside it: {token_set.path.name}\)"):
+        TokenSet(token_set.path.with_name("dalle-v8"))
