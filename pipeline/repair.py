@@ -18,9 +18,9 @@ RECIPES = Path(__file__).resolve().parent / "recipes"
 def repair(out: Path, root: Path, *, tokenizer: str | None = None, **job: Any) -> dict[str, Any]:
     """Remove the parts of the dataset `out` whose bytes are wrong, and run its jobs, which make what is missing.
 
-    What the jobs are is read from the dataset's plans, so the mended one is the old one to the byte. `root` is where the raw
-    files are; `tokenizer` where the tokenizer is now, if it has moved; `job` goes to `tokenize`. Returns `removed`, the
-    paths that were broken, `token_sets`, and the last job's counts. Raises UserError for what is no dataset.
+    What the jobs are is read from the dataset's plans, so the mended one is the old one to the byte. `root` is where
+    the raw files are; `tokenizer` where the tokenizer is now, if it has moved; `job` goes to `tokenize`. Returns
+    `removed`, the paths that were broken, `token_sets`, and the last job's counts. Raises UserError for no dataset.
     """
     plan = read_plan(out / "frames")
     if plan is None:
