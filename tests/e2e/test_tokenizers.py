@@ -87,6 +87,7 @@ def test_a_peco_is_trained_resumed_used_and_verified(tmp_path: Path) -> None:
     assert bevt(*use, *sets("model.vocab_size=256", "streams.image.global_batch=4"))["dry_run"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_peco_that_one_trains(frames: Path, tmp_path: Path) -> None:
     settings = [*SMALL, f"frames=[{frames}]", "architecture.ema_decay=0.5", "architecture.dead_share=0.5"]
     recipe = load_recipe("nano_peco", cli.TRAINER_RECIPES, settings)
