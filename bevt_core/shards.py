@@ -1,4 +1,4 @@
-"""The dataset on disk, format version 1: writer and reader side by side (layout: docs/format.md, DESIGN 3).
+"""The dataset on disk, format version 1: writer and reader side by side.
 
     <dataset>/frames/{plan.json, sources.parquet, dataset.json}
     <dataset>/frames/part-00000/{frames.zarr, index.parquet, rejected.parquet, commit.json}
