@@ -36,7 +36,7 @@ from pipeline.plans import (
     with_settled_tokenizer,
 )
 from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
-from pipeline.ray_session import cluster_has, gpu_name, ray_session, smallest_node_bytes
+from pipeline.ray_session import cluster_has, gpu_name, ray_session, smallest_node_bytes, threads_ended
 from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
@@ -296,14 +296,15 @@ def _run(place: Workplace, todo: list[int], pool: ActorPool | None) -> Iterator[
             max_restarts=TASK_RETRIES,
             max_task_retries=TASK_RETRIES,
         )
-    stream = iter(rows.iter_rows())
-    try:
-        for row in stream:
-            if row["error"]:
-                raise ERRORS[row["error"]](row["message"])
-            yield row
-    finally:
-        del stream  # ends what still runs, before Ray is shut down
+    with threads_ended():
+        stream = iter(rows.iter_rows())
+        try:
+            for row in stream:
+                if row["error"]:
+                    raise ERRORS[row["error"]](row["message"])
+                yield row
+        finally:
+            del stream  # ends what still runs
 
 
 # ---- plans and results -----------------------------------------------------------------------------------------------
