@@ -87,7 +87,9 @@ def scan(
     split: Split = None,
     list_file: ListFile = None,
     allow_outside: AllowOutside = False,
-    write: Annotated[Path | None, typer.Option(help="Write the list of files, for `bevt tokenize --list`.")] = None,
+    write: Annotated[
+        str | None, typer.Option(help="Write the list of files, also to s3://, for `bevt tokenize --list`.")
+    ] = None,
     recipe: RecipeName = None,
     set_: Overrides = None,
     json_: AsJson = False,

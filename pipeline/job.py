@@ -69,7 +69,7 @@ class Workplace:
 def tokenize(
     recipe: TokenizeRecipe,
     *,
-    list_file: Path | None = None,
+    list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
     overwrite: bool = False,
     frames_only: bool = False,

@@ -13,6 +13,7 @@ from typing import Any
 THREADS_END_S = 30.0
 IDLE_THREAD = "Prefetcher"  # of Ray Data: left early, it waits without end for work that does not come
 
+
 @dataclass(frozen=True)
 class Session:
     may_grow: bool  # nodes may join: it is not a Ray that was started here for this machine alone
