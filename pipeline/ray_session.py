@@ -87,13 +87,12 @@ def cluster_has(resource: str) -> int:
     return int(ray.cluster_resources().get(resource, 0))
 
 
-def smallest_node_bytes() -> int:
-    """The memory that Ray may give away on the node with the least of it."""
+def smallest_node_has(resource: str) -> int:
+    """How much of a resource Ray may give away on the node with the least of it, of those that have any."""
     import ray
 
-    return int(
-        min(node["Resources"]["memory"] for node in ray.nodes() if node["Alive"] and "memory" in node["Resources"])
-    )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return int(min((resources[resource] for resources in nodes if resource in resources), default=0))
 
 
 def gpu_name() -> str:
