@@ -262,13 +262,13 @@ class ActorPool:
         """For `parts` parts on the cluster as it is now."""
         cpus = max(1, cluster_has("CPU"))
         now = min(parts, gpus or min(CPU_ACTORS, cpus))
-        most = min(parts, parts if gpus else CPU_ACTORS) if may_grow else now
         share = 1 if gpus else CPU_ACTOR_SHARE
         # A part is decoded on a whole CPU: where the tokenizers could leave none on any node, they get none.
         room = smallest_node_has("CPU") > 1 and now * share <= cpus / 2
+        most = parts if gpus else min(parts, CPU_ACTORS) if room else now
         return cls(
             min_size=now,
-            max_size=max(now, most),
+            max_size=max(now, most) if may_grow else now,
             gpus=gpus,
             threads=max(1, cpus // now),
             cpu_share=share if room else 0,
