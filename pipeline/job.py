@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 CPU_ACTORS = 8  # where there is no GPU: at most so many tokenizers of some 0.5 GB, and one per CPU
 CPU_ACTOR_SHARE = 0.5  # of a CPU that Ray sets aside for one, so that decoding goes on beside them
-DECODE_BYTES = 1 << 30  # that Ray sets aside for a part being decoded, child process included (docs/log.md)
+DECODE_BYTES = 768 << 20  # that Ray sets aside for a part being decoded: 560 MiB for 4K, child included (docs/log.md)
 TASK_RETRIES = 3  # of a part, for a lost worker or node; Ray's own default is without end
 
 
