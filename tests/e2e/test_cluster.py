@@ -52,21 +52,26 @@ def test_a_node_is_killed_in_the_middle(cluster: Any, tiny_tokenizer: Path, tmp_
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
 
 
+class GrownError(Exception):
+    pass
+
+
 def test_a_node_joins_in_the_middle_and_gets_a_tokenizer(cluster: Any, tiny_tokenizer: Path, tmp_path: Path) -> None:
-    """Tokenizing takes most of the time, by 64 views of each frame: the tokenizers of the head have parts waiting."""
+    """Tokenizing takes most of the time, by 256 views of each frame: parts wait for the two tokenizers of the head."""
     from pipeline.job import tokenize
 
-    for i in range(40):
+    class JoinAfterFour(Meter):
+        def add(self, row: dict[str, Any]) -> None:
+            super().add(row)
+            if self.parts == 4:
+                assert self.workers <= 2
+                cluster.add_node(num_cpus=2)
+            if self.workers > 2:
+                raise GrownError
+
+    for i in range(100):
         write_video(tmp_path / "root" / f"{i}.mp4", moving_frames(6, 120, 160, seed=i))
-    heavy = ["sources_per_part=1", "views.num_views=64"]
+    heavy = ["sources_per_part=1", "views.num_views=256"]
     recipe = tiny_recipe(tmp_path / "root", tmp_path / "out", tiny_tokenizer, *heavy)
-    meter = Meter()
-    thread = threading.Thread(target=lambda: tokenize(recipe, ray_address=cluster.address, progress="off", meter=meter))
-    thread.start()
-    while meter.parts < 6 and thread.is_alive():
-        time.sleep(0.02)
-    before = meter.workers
-    cluster.add_node(num_cpus=2)
-    thread.join(timeout=400)
-    assert (meter.parts, before) == (40, 2)
-    assert meter.workers > 2
+    with pytest.raises(GrownError):
+        tokenize(recipe, ray_address=cluster.address, progress="off", meter=JoinAfterFour())
