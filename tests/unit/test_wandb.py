@@ -1,6 +1,7 @@
 """The log in Weights & Biases, by the real package without a network, read back from the file that it keeps."""
 
 import json
+import time
 
 import pytest
 
@@ -48,6 +49,8 @@ def test_a_run_and_its_resume_are_one_with_the_losses_of_the_log(tmp_path, monke
     assert not (tmp_path / "run" / "wandb").exists()
     for max_steps in (2, 4):
         run(tmp_path / "run", resume=True, max_steps=max_steps, wandb="bevt")
+        wandb.teardown()  # until then its process may still be writing
+        time.sleep(1)  # its folders are named by the second
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
     first, second = ([r for r in records(path) if r.WhichOneof("record_type") in LOGGED] for path in files)
     ids = {record.run.run_id for record in first + second if record.run.run_id}
