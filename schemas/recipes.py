@@ -10,6 +10,8 @@ from schemas.views import ViewDistribution, ViewSpec
 
 Stream = Literal["video", "image"]
 
+TokenizerDtype = Literal["float32", "float16", "bfloat16"]
+
 DECODE_TIMEOUT_S = 60.0  # of the pipeline's k400 recipe
 
 
@@ -26,7 +28,7 @@ class TokenizeRecipe(Record):
     root: str  # where the raw files are
     out: str  # where frames/ and tokens/ go
     tokenizer: str  # a name or a tokenizer directory; `default`: dalle where it is found, else the embedded one
-    tokenizer_dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of its networks; in the set's identity
+    tokenizer_dtype: TokenizerDtype = "float32"  # of its networks; in the set's identity
     tokenizer_compiled: bool = False  # by torch.compile; in the set's identity too
     pool: PoolSpec
     views: ViewSpec
@@ -202,6 +204,8 @@ class OnlineTokens(Record):
 
     frames: str  # directory of the frame store
     tokenizer: str  # a name or a tokenizer directory
+    tokenizer_dtype: TokenizerDtype = "float32"  # of its networks, whatever loop.precision is
+    tokenizer_compiled: bool = False  # by torch.compile
     views: ViewDistribution
 
 
