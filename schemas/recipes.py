@@ -10,6 +10,8 @@ from schemas.views import ViewDistribution, ViewSpec
 
 Stream = Literal["video", "image"]
 
+TokenizerDtype = Literal["float32", "float16", "bfloat16"]
+
 DECODE_TIMEOUT_S = 60.0  # of the pipeline's k400 recipe
 
 
@@ -26,7 +28,7 @@ class TokenizeRecipe(Record):
     root: str  # where the raw files are
     out: str  # where frames/ and tokens/ go
     tokenizer: str  # a name or a tokenizer directory; `default`: dalle where it is found, else the embedded one
-    tokenizer_dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of its networks; in the set's identity
+    tokenizer_dtype: TokenizerDtype = "float32"  # of its networks; in the set's identity
     tokenizer_compiled: bool = False  # by torch.compile; in the set's identity too
     pool: PoolSpec
     views: ViewSpec
@@ -202,6 +204,8 @@ class OnlineTokens(Record):
 
     frames: str  # directory of the frame store
     tokenizer: str  # a name or a tokenizer directory
+    tokenizer_dtype: TokenizerDtype = "float32"  # of its networks, whatever loop.precision is
+    tokenizer_compiled: bool = False  # by torch.compile
     views: ViewDistribution
 
 
@@ -216,16 +220,17 @@ class StreamConfig(Record):
     mask: MaskConfig
 
 
-class KnnConfig(Record):
-    """How well a nearest-neighbour classifier does on the encoder's features while pretraining runs. Trains nothing."""
+class ProbeConfig(Record):
+    """How well simple classifiers do on the encoder's features while pretraining runs. Trains nothing of the model."""
 
     frames: str  # directory of a labelled frame store
     every: int = Field(ge=1)  # steps
+    kinds: tuple[Literal["knn", "linear"], ...] = Field(default=("knn", "linear"), min_length=1)
     crop_px: int = Field(ge=16)  # centre crops
     short_side_px: int
     val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # of every class, held out
-    neighbours: int = Field(default=20, ge=1)  # DINO
-    temperature: float = Field(default=0.07, gt=0.0)  # DINO
+    neighbours: int = Field(default=20, ge=1)  # of knn; DINO
+    temperature: float = Field(default=0.07, gt=0.0)  # of knn; DINO
 
 
 class PretrainRecipe(Record):
@@ -238,7 +243,7 @@ class PretrainRecipe(Record):
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are stored at the end
     tokenizer: str | None = None  # that made the tokens, a name or a folder: it decodes them for pictures
-    knn: KnnConfig | None = None
+    probe: ProbeConfig | None = None
     optim: OptimConfig
     loop: LoopConfig
 

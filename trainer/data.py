@@ -6,9 +6,11 @@ Legend: B samples, T frames of a clip, H W pixels or token grid, C channels. Mas
 import atexit
 import multiprocessing
 import signal
+import traceback
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +24,7 @@ from bevt_core.objects import ObjectPath
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore, PartView, TokenSet, part_name
 from bevt_core.views import apply_view, decode_jpeg
-from schemas.errors import StorageError
+from schemas.errors import StorageError, UserError
 from schemas.recipes import BlockMask, MaskConfig
 from schemas.views import View
 from trainer.launch import end_with_parent
@@ -33,7 +35,7 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB, as in the original's
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
-class SampleError(RuntimeError):
+class SampleError(UserError):
     """A sample could not be read. The message names the sample, its part and the file."""
 
 
@@ -243,17 +245,18 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
     return {key: torch.stack(c) if isinstance(c[0], Tensor) else c for key, c in columns.items()}
 
 
-def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pin_memory: bool) -> DataLoader:
+def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pin_memory: bool) -> Iterable[Any]:
     """Load `dataset[step]` for the steps `first` .. `stop - 1`, in order, ahead of the loop.
 
-    Workers come from a fork server: a fork of the training process would copy its threads' locks.
+    Workers come from a fork server: a fork of the training process would copy its threads' locks. Raises SampleError
+    as a worker did.
     """
     if num_workers == 0:
         return DataLoader(dataset, sampler=range(first, stop), batch_size=None, pin_memory=pin_memory)
     multiprocessing.set_forkserver_preload(["trainer.data"])  # imported once, in the server
     atexit.register(_end_workers)
-    return DataLoader(
-        dataset,
+    loader = DataLoader(
+        _Caught(dataset),
         sampler=range(first, stop),
         batch_size=None,
         num_workers=num_workers,
@@ -261,6 +264,35 @@ def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pi
         multiprocessing_context="forkserver",
         worker_init_fn=_prepare_worker,
     )
+    return (_value(loaded) for loaded in loader)
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """What a worker sends in place of a batch that it could not read."""
+
+    message: str
+    trace: str
+
+
+class _Caught(Dataset):
+    """A dataset whose SampleErrors are values: DataLoader would put a worker's traceback into the message of one."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, at: int) -> Any:
+        try:
+            return self.dataset[at]
+        except SampleError as error:
+            return _Unreadable(str(error), traceback.format_exc())
+
+
+def _value(loaded: Any) -> Any:
+    """Return a batch; raise what a worker could not read, its traceback as the cause."""
+    if isinstance(loaded, _Unreadable):
+        raise SampleError(loaded.message) from RuntimeError(f"in a loader's process:\n{loaded.trace}")
+    return loaded
 
 
 def normalise(clip_BTHWC: Tensor) -> Tensor:

@@ -13,21 +13,6 @@ NEIGHBOURS, TEMPERATURE = 20, 0.07  # Caron et al. 2021 (DINO), appendix F.1
 ROWS_AT_ONCE = 1024  # of test features; bounds the similarities that are held
 
 
-def knn_accuracy(
-    train_NC: Tensor,
-    train_labels_N: Tensor,
-    test_NC: Tensor,
-    test_labels_N: Tensor,
-    k: int = NEIGHBOURS,
-    temperature: float = TEMPERATURE,
-) -> float:
-    """Return the share of test features whose class `knn_predict` tells right."""
-    if len(test_NC) == 0:
-        raise UserError("no features to test; kNN needs at least one held-out sample")
-    predicted_N = knn_predict(train_NC, train_labels_N, test_NC, k, temperature)
-    return float((predicted_N == test_labels_N.to(predicted_N.device)).double().mean())
-
-
 def knn_predict(
     train_NC: Tensor, train_labels_N: Tensor, test_NC: Tensor, k: int = NEIGHBOURS, temperature: float = TEMPERATURE
 ) -> Tensor:

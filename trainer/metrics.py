@@ -21,7 +21,7 @@ class MetricsLog:
     """Append one line per step. A resumed run first drops the lines behind its checkpoint, so steps never repeat."""
 
     def __init__(self, run_dir: Path, first_step: int, wandb_project: str | None = None) -> None:
-        """Raises UserError where a project of Weights & Biases is named, but its package is missing."""
+        """Raises UserError where a project of Weights & Biases is named, but cannot be logged to."""
         from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
         self._wandb = None if wandb_project is None else _wandb_run(wandb_project, run_dir)
@@ -62,12 +62,19 @@ def _wandb_run(project: str, run_dir: Path) -> Any:
         import wandb
     except ImportError:
         raise UserError(
-            f"loop.wandb is {project!r}, but Weights & Biases is not installed; `pip install wandb`, or loop.wandb=null"
+            f"loop.wandb is {project!r}, but Weights & Biases is not installed; `pip install 'bevt[wandb]'`, or "
+            "loop.wandb=null"
         ) from None
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
     recipe = run_dir / "recipe.yaml"
     config = yaml.safe_load(recipe.read_text()) if recipe.is_file() else {}
-    return wandb.init(project=project, dir=str(run_dir), name=run_dir.name, id=name, resume="allow", config=config)
+    try:
+        return wandb.init(project=project, dir=str(run_dir), name=run_dir.name, id=name, resume="allow", config=config)
+    except wandb.Error as error:  # no key, no network, no such entity
+        raise UserError(
+            f"loop.wandb is {project!r}: {error}; `wandb login`, WANDB_MODE=offline for a log that `wandb sync` sends "
+            "later, or loop.wandb=null"
+        ) from error
 
 
 def _is_json(value: Any) -> bool:

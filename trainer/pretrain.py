@@ -18,13 +18,13 @@ from trainer.data import normalise
 from trainer.distributed import join_world
 from trainer.initialise import start_from
 from trainer.job import Job
-from trainer.knn_hook import KnnHook
 from trainer.loop import Hook
 from trainer.model import build_model, checkpoint_activations
 from trainer.online import OnlineSource, tokens_in_step
 from trainer.parallel import whole
 from trainer.pictures import PictureHook, check_tokenizer
 from trainer.plan import DEFAULT_TFLOPS, cost_of, describe, facts, make_plan, orders_of
+from trainer.probe_hook import ProbeHook
 from trainer.run import WEIGHTS, check_datasets
 from trainer.streams import open_sources, open_streams
 from trainer.tasks import Batch, Term
@@ -127,8 +127,8 @@ def pretrain(
         stored = model if averaged is None else cast(Bevt, averaged.average)
         if tokenizer is not None and world.is_main:
             hooks.append(PictureHook(stored, tokenizer, streams, recipe.loop.picture_every, out))
-        if recipe.knn is not None:
-            hooks.append(KnnHook(stored, recipe, world))
+        if recipe.probe is not None:
+            hooks.append(ProbeHook(stored, recipe, world))
         weights: dict[str, float] = {name: stream.loss_weight for name, stream in recipe.streams.items()}
         tokenizers = {name: source.tokenizer for name, source in sources.items() if isinstance(source, OnlineSource)}
         task = PretrainTask(averaged or model, weights, recipe.model.vocab_size, tokenizers)

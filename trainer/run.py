@@ -23,7 +23,7 @@ import yaml
 from bevt_core.files import read_record, write_atomic, write_record
 from schemas.errors import UserError
 from schemas.recipe_io import Recipe, parse_recipe, to_yaml
-from schemas.recipes import KnnConfig
+from schemas.recipes import ProbeConfig
 from schemas.runs import DatasetRef, RunRecord
 from trainer.checkpoint import Identity
 
@@ -40,8 +40,8 @@ FREE_KEYS = frozenset(
         for key in ("tokens", "tokens.frames", "tokens.tokenizer")
     }
     | {"architecture.perceptual.weights"}  # of a perceptual network; the data's digests have their content
-    | {"knn", "loop.wandb", "loop.peak_tflops"}
-    | {f"knn.{key}" for key in KnnConfig.model_fields}
+    | {"probe", "loop.wandb", "loop.peak_tflops"}
+    | {f"probe.{key}" for key in ProbeConfig.model_fields}
     | {f"loop.{key}" for key in ("max_steps", "micro_batches", "processes", "num_workers", "log_every")}
     | {f"loop.{key}" for key in ("checkpoint_every", "keep_every", "keep_checkpoints", "picture_every")}
     | {f"loop.{key}" for key in ("activation_checkpointing", "compile", "parallel", "max_bad_steps", "hang_timeout_s")}

@@ -86,9 +86,11 @@ def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
 
 def _open(stream: StreamConfig, device: torch.device) -> Source:
     match stream.tokens:
-        case OnlineTokens(frames=frames, tokenizer=name, views=views):
-            store = FrameStore(frames)
-            return OnlineSource(store, load_tokenizer(settle_default(name, _warn), device), views)
+        case OnlineTokens() as tokens:
+            tokenizer = load_tokenizer(settle_default(tokens.tokenizer, _warn), device, tokens.tokenizer_dtype)
+            if tokens.tokenizer_compiled:
+                tokenizer.compile()
+            return OnlineSource(FrameStore(tokens.frames), tokenizer, tokens.views)
         case path:
             return StoredSource(TokenSet(path), cached_parts=2 * stream.window_parts)
 

@@ -1,5 +1,7 @@
 """The tokenizer in the step: the same data, model and loop as with stored tokens, from views that never repeat."""
 
+import json
+
 import pytest
 import torch
 
@@ -12,8 +14,9 @@ from tests.tiny_jobs import save_tiny_tokenizer
 from trainer.launch import launch
 from trainer.metrics import read_metrics
 from trainer.model import build_model
-from trainer.online import FreshViewDataset
+from trainer.online import FreshViewDataset, tokens_in_step
 from trainer.pretrain import PretrainTask, dry_run, pretrain
+from trainer.run import identity_of
 from trainer.streams import open_sources, open_streams
 
 CPU = torch.device("cpu")
@@ -37,6 +40,12 @@ def recipes(stored, *extra):
         load_recipe("nano_video", REPO / "trainer" / "recipes", [*small, f"streams.video.tokens={tokens}"])
         for tokens in (stored.path, online)
     ]
+
+
+def with_tokens(recipe, **changed):
+    stream = recipe.streams["video"]
+    tokens = stream.tokens.model_copy(update=changed)
+    return recipe.model_copy(update={"streams": {"video": stream.model_copy(update={"tokens": tokens})}})
 
 
 def losses(run):
@@ -67,6 +76,24 @@ def test_under_a_stored_view_it_gives_the_stored_tokens_and_loss_to_the_bit(stor
     assert model.lm_head.weight.grad is not None
 
 
+def test_the_tokenizer_s_precision_is_the_recipe_s_and_part_of_the_run(stored):
+    plain = recipes(stored)[1]
+    half, compiled = with_tokens(plain, tokenizer_dtype="bfloat16"), with_tokens(plain, tokenizer_compiled=True)
+    folder = stored.path.parents[2] / "tokenizer"
+    dataset = open_streams(half, open_sources(half, CPU))["video"][0]
+    part = {"frames": torch.stack([dataset[0, position]["frames"] for position in range(12)])}
+    seen = {}
+    for dtype, recipe in (("float32", plain), ("bfloat16", half)):
+        source = open_sources(recipe, CPU)["video"]
+        with torch.autocast("cpu", torch.float16):
+            seen[dtype] = tokens_in_step(source.tokenizer, part["frames"])
+        expected = load_tokenizer(folder, dtype=dtype).encode(part["frames"].flatten(0, 1))
+        assert torch.equal(seen[dtype].flatten(0, 1), expected) and source.identity.dtype == dtype
+    assert not torch.equal(seen["float32"], seen["bfloat16"])
+    assert open_sources(compiled, CPU)["video"].identity.compiled
+    assert len({json.dumps(identity_of(recipe, {})) for recipe in (plain, half, compiled)}) == 3
+
+
 def test_views_never_repeat_and_follow_seed_epoch_and_sample(stored):
     recipe = recipes(stored)[1]
     dataset = open_streams(recipe, open_sources(recipe, CPU))["video"][0]
@@ -83,10 +110,8 @@ def test_it_resumes_to_the_bit_with_loader_workers(stored, tmp_path):
     pretrain(workers, tmp_path / "resumed", resume=True)
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")
     views = straight.streams["video"].tokens.views.model_copy(update={"flip_share": 0.0})
-    tokens = straight.streams["video"].tokens.model_copy(update={"views": views})
-    stream = straight.streams["video"].model_copy(update={"tokens": tokens})
     with pytest.raises(UserError, match=r"flip_share: 0\.5 then, 0\.0 now"):
-        pretrain(straight.model_copy(update={"streams": {"video": stream}}), tmp_path / "resumed", resume=True)
+        pretrain(with_tokens(straight, views=views), tmp_path / "resumed", resume=True)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What the trainer feeds to the model: the stored view of the stored frames, with the tokens of exactly those."""
 
 import pickle
+import re
 from typing import get_args
 
 import numpy as np
@@ -98,8 +99,14 @@ def test_an_unreadable_sample_is_named_with_its_part_and_file(tmp_path):
     tokens = make_token_set(tmp_path, num_samples=4, sources_per_part=2)
     dataset = dataset_of(tokens)
     (tokens.path / "part-00001.parquet").write_bytes(b"torn")
-    with pytest.raises(SampleError, match=r"sample '0003.mp4' in part-00001 of .*tokens.*bevt verify"):
+    with pytest.raises(SampleError, match=r"sample '0003.mp4' in part-00001 of .*tokens.*bevt verify") as direct:
         dataset[0, 3]
+    order = StreamOrder(dataset.part_sizes, 4, 2, (0, "video"))
+    batches = StreamBatches({"video": (dataset, order)}, rank=0, world_size=1, num_workers=1, pin_memory=False)
+    with pytest.raises(SampleError) as loaded:  # from a worker: the message alone, where it happened as the cause
+        next(iter(batches.batches(0, 1)))
+    assert re.sub("000[23]", "", str(loaded.value)) == re.sub("000[23]", "", str(direct.value))
+    assert "in a loader's process" in str(loaded.value.__cause__)
 
 
 def test_masks_hide_at_most_their_share():

@@ -8,7 +8,7 @@ import torch
 
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe, recipe_names
-from schemas.recipes import DvaeTraining, FinetuneRecipe, KnnConfig, PecoTraining, TokenizerRecipe
+from schemas.recipes import DvaeTraining, FinetuneRecipe, PecoTraining, ProbeConfig, TokenizerRecipe
 from trainer.finetune import build_from_recipe, lr_share
 from trainer.optim import param_groups
 from trainer.run import FREE_KEYS, flat, identity_of
@@ -55,7 +55,7 @@ def test_a_resume_may_change_places_and_execution_and_nothing_else() -> None:
     for override in ("sampling.frames=16", "augment.crop_px=48", "loop.seed=1", "optim.lr=0.5"):
         assert identity(override) != identity()
     known = {key for recipe in LOADED.values() for key in flat(recipe.model_dump())}
-    assert known | {f"knn.{key}" for key in KnnConfig.model_fields} >= FREE_KEYS
+    assert known | {f"probe.{key}" for key in ProbeConfig.model_fields} >= FREE_KEYS
 
 
 def test_tokenizer_recipes_name_presets() -> None:

@@ -1,0 +1,84 @@
+"""Pretraining judged while it runs: nearest neighbours and a linear layer on a labelled frame store."""
+
+from typing import get_args
+
+import pytest
+import torch
+
+from schemas.errors import UserError
+from schemas.recipes import ProbeConfig
+from tests.builders import make_token_set
+from tests.e2e.test_pretrain import recipe_of
+from trainer.distributed import World
+from trainer.knn import knn_predict
+from trainer.linear_probe import linear_predict
+from trainer.metrics import read_metrics
+from trainer.model import build_model
+from trainer.pretrain import pretrain
+from trainer.probe_hook import KINDS, ProbeHook
+
+CPU = World(rank=0, size=1, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return {"video": make_token_set(tmp_path_factory.mktemp("data") / "videos", num_samples=16)}
+
+
+def probe_settings(store, every, *extra):
+    places = f"frames: {store.frames.path}, every: {every}, crop_px: 64, short_side_px: 64"
+    return f"probe={{{', '.join([places, 'neighbours: 3', *extra])}}}"
+
+
+def test_it_is_logged_every_so_often_and_changes_nothing(data, tmp_path):
+    steps = ("loop.max_steps=4", "loop.epochs=2")
+    plain = recipe_of(data, *steps, stage="video", streams=("video",))
+    judged = recipe_of(data, *steps, probe_settings(data["video"], 2), stage="video", streams=("video",))
+    pretrain(plain, tmp_path / "plain")
+    pretrain(judged, tmp_path / "judged")
+    lines = read_metrics(tmp_path / "judged")
+    for name in ("knn_top1", "linear_top1"):
+        assert [line["step"] for line in lines if name in line] == [1, 3]
+        assert all(0 <= line[name] <= 1 for line in lines if name in line)
+    without = [[line["loss"], line["grad_norm"]] for line in read_metrics(tmp_path / "plain")]
+    assert [[line["loss"], line["grad_norm"]] for line in lines] == without
+
+
+def test_every_kind_of_the_recipe_is_there():
+    assert KINDS.keys() == set(get_args(get_args(ProbeConfig.model_fields["kinds"].annotation)[0]))
+
+
+def test_ranks_share_the_videos_and_count_each_once(data, monkeypatch):
+    recipe = recipe_of(data, probe_settings(data["video"], 1), stage="video", streams=("video",))
+    torch.manual_seed(0)
+    model = build_model(recipe.model, ("video",)).eval()
+    hook = ProbeHook(model, recipe, CPU)
+    assert [len(split.items) for split in hook.splits] == [12, 4]
+    monkeypatch.setattr("trainer.views.PART_VIDEOS", 3)
+    features_NC, labels_N = hook._features(hook.splits[0])
+    assert features_NC.shape == (12, 64) and labels_N.tolist() == [item.label for item in hook.splits[0].items]
+    ranks = []
+    for rank in range(2):
+        shares = ProbeHook(model, recipe, World(rank=rank, size=2, device=CPU.device))
+        monkeypatch.setattr(World, "gather", lambda self, value: ranks.append(value) or [ranks[0], ranks[-1]])
+        if rank == 0:
+            with pytest.raises(KeyError):  # its own parts alone are not all
+                shares._features(hook.splits[0])
+    assert torch.equal(shares._features(hook.splits[0])[0], features_NC)
+    test_NC, test_N = hook._features(hook.splits[1])
+    told = [knn_predict(features_NC, labels_N, test_NC, 3, 0.07), linear_predict(features_NC, labels_N, test_NC, 2)]
+    right = [float((told_N == test_N).double().mean()) for told_N in told]
+    assert hook(1) == dict(zip(("knn_top1", "linear_top1"), right, strict=True))
+
+
+def test_a_store_that_cannot_be_judged_by_is_refused(tmp_path):
+    for num_samples, message in ((1, "single item"), (4, "no class has two videos to train on.*or leave linear out")):
+        store = make_token_set(tmp_path / str(num_samples), num_samples=num_samples)
+        recipe = recipe_of({"video": store}, probe_settings(store, 1), stage="video", streams=("video",))
+        model = build_model(recipe.model, ("video",))
+        with pytest.raises(UserError, match=message):
+            ProbeHook(model, recipe, CPU)
+    neighbours = recipe_of(
+        {"video": store}, probe_settings(store, 1, "kinds: [knn]"), stage="video", streams=("video",)
+    )
+    assert ProbeHook(model, neighbours, CPU)(1).keys() == {"knn_top1"}

@@ -1,0 +1,97 @@
+"""What simple classifiers tell from the encoder's features while it is pretrained, on a labelled frame store.
+
+A hook of the loop. Legend: N videos, C channels, V classes.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bevt_core.bevt import Bevt, Stream
+from schemas.errors import UserError
+from schemas.recipes import ClipSampling, EvalViews, PretrainRecipe, ProbeConfig
+from trainer.clips import ClipSource, StoreClips, check_labels, interval_of, split_items
+from trainer.data import normalise
+from trainer.distributed import World
+from trainer.knn import knn_predict
+from trainer.linear_probe import held_out, linear_predict
+from trainer.views import Row, ViewPlan, map_parts
+
+
+def _knn(train_NC: Tensor, train_N: Tensor, test_NC: Tensor, num_classes: int, config: ProbeConfig) -> Tensor:
+    return knn_predict(train_NC, train_N, test_NC, config.neighbours, config.temperature)
+
+
+def _linear(train_NC: Tensor, train_N: Tensor, test_NC: Tensor, num_classes: int, config: ProbeConfig) -> Tensor:
+    return linear_predict(train_NC, train_N, test_NC, num_classes)
+
+
+# features (N, C), labels (N), test features (N, C), V, settings -> classes told (N)
+KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, int, ProbeConfig], Tensor]] = {"knn": _knn, "linear": _linear}
+
+
+class ProbeHook:
+    """Every `probe.every` steps: the features of one clip and its centre crop of every video, and what they tell."""
+
+    def __init__(self, model: Bevt, recipe: PretrainRecipe, world: World) -> None:
+        """Raises UserError for a store without labels, or with too few videos of a class."""
+        assert recipe.probe is not None
+        self.model, self.config, self.world = model, recipe.probe, world
+        self.stream: Stream = "video" if "video" in recipe.streams else "image"
+        self.num_workers, self.sharded = recipe.loop.num_workers, recipe.loop.parallel == "fsdp"
+        videos = StoreClips(Path(self.config.frames))
+        check_labels(videos)
+        self.num_classes = len(videos.classes)
+        self.splits = [videos.subset(items) for items in split_items(videos.items, self.config.val_share, seed=0)]
+        if "linear" in self.config.kinds:
+            _check_linear(self.splits[0])
+        self.plan = ViewPlan(
+            ClipSampling(kind="dense", frames=recipe.streams[self.stream].clip_frames, interval=videos.stride),
+            self.config.crop_px,
+            EvalViews(clips=1, crops=1, short_side_px=self.config.short_side_px),
+            "normal",
+            seed=0,
+        )
+        interval_of(videos, self.plan.sampling)  # now, not when the first time comes
+
+    def __call__(self, steps_done: int) -> Mapping[str, float]:
+        """Return, on rank 0, `KIND_top1` of every kind: the share of held-out videos whose class it tells right."""
+        if steps_done % self.config.every:
+            return {}
+        self.model.eval()  # the loop puts it back
+        (train_NC, train_N), (test_NC, test_N) = map(self._features, self.splits)
+        if not self.world.is_main:
+            return {}
+        train_NC, train_N, test_NC, test_N = (x.to(self.world.device) for x in (train_NC, train_N, test_NC, test_N))
+        told = {
+            f"{kind}_top1": KINDS[kind](train_NC, train_N, test_NC, self.num_classes, self.config) == test_N
+            for kind in self.config.kinds
+        }
+        return {name: float(right_N.double().mean()) for name, right_N in told.items()}
+
+    def _features(self, videos: ClipSource) -> tuple[Tensor, Tensor]:
+        """Features (N, C) and labels (N), the same on all ranks, which share the work."""
+        parts = range(self.plan.num_parts(videos))
+        # of a sharded model every rank has to run every forward pass
+        mine = parts if self.sharded else parts[self.world.rank :: self.world.size]
+        work = functools.partial(_pooled, self.model, self.stream)
+        found = map_parts(work, videos, self.plan, mine, device=self.world.device, num_workers=self.num_workers)
+        good = {part: [row for row in rows if row["error"] is None] for part, rows in found}
+        everyone = {part: rows for shares in self.world.gather(good) for part, rows in shares.items()}
+        rows = [row for part in parts for row in everyone[part]]
+        return torch.stack([row["features"] for row in rows]), torch.tensor([row["label"] for row in rows])
+
+
+def _check_linear(train: ClipSource) -> None:
+    """Raise UserError, now and not when the first time comes, where a linear probe cannot choose its weight decay."""
+    try:
+        held_out(torch.tensor([item.label for item in train.items]), seed=0)
+    except UserError as error:
+        raise UserError(f"probe of {train.path}: {error}; or leave linear out of probe.kinds") from None
+
+
+def _pooled(model: Bevt, stream: Stream, views_BTHWC: Tensor, num_videos: int) -> list[Row]:
+    return [{"features": row_C} for row_C in model.pooled(normalise(views_BTHWC), stream).float().cpu()]
