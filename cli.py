@@ -11,6 +11,7 @@ from bevt_core import commands as core
 from bevt_core.command_line import (
     App,
     AsJson,
+    DecodeTimeout,
     ListFile,
     Nproc,
     Overrides,
@@ -112,6 +113,7 @@ def evaluate(
     temporal: Annotated[str, typer.Option(help="normal, single-frame (one frame repeated) or shuffle.")] = "normal",
     seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Gets evaluation.json and scores.parquet.")] = None,
+    decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     json_: AsJson = False,
 ) -> None:
@@ -124,7 +126,7 @@ def evaluate(
     from trainer.evaluate import evaluate as run
     from trainer.launch import launch
 
-    data = _clips(dataset, root, frames, list_file, split)
+    data = _clips(dataset, root, frames, list_file, split, decode_timeout_s)
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
     emit(launch(run, nproc, checkpoint, data, **options), json_)
 
@@ -140,6 +142,7 @@ def analyse_temporal(
     seeds: Annotated[int, typer.Option(help="Draws of the single frame and of the shuffled order.")] = 3,
     clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
     crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
+    decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     json_: AsJson = False,
 ) -> None:
@@ -152,7 +155,7 @@ def analyse_temporal(
     from trainer.launch import launch
     from trainer.temporal import analyse_temporal as run
 
-    data = _clips(dataset, root, frames, list_file, split)
+    data = _clips(dataset, root, frames, list_file, split, decode_timeout_s)
     emit(launch(run, nproc, checkpoint, data, out, seeds=seeds, clips=clips, crops=crops), json_)
 
 
@@ -160,6 +163,7 @@ def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
     videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
     top: Annotated[int, typer.Option(help="Classes per video.")] = 5,
+    decode_timeout_s: DecodeTimeout = None,
     json_: AsJson = False,
 ) -> None:
     """Name the classes of videos, with scores; a file that cannot be read does not stop the rest.
@@ -168,9 +172,10 @@ def predict(
     Example:
       bevt predict runs/finetune-k400 clip.mp4 more-clips/
     """
+    from schemas.recipes import DECODE_TIMEOUT_S
     from trainer.predict import predict as run
 
-    rows = run(checkpoint, videos, top=top)
+    rows = run(checkpoint, videos, top=top, decode_timeout_s=decode_timeout_s or DECODE_TIMEOUT_S)
     emit({"videos": rows} if json_ else {row["video"]: row for row in rows}, json_)
 
 
@@ -186,6 +191,7 @@ def extract(
         typer.Option(help="One vector a video, or one per frame, stage or position of it."),
     ] = "pooled",
     recipe: training.ClipsRecipe = None,
+    decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     set_: Overrides = None,
     json_: AsJson = False,
@@ -199,7 +205,7 @@ def extract(
     from trainer.extract import extract as run
     from trainer.launch import launch
 
-    data = _clips(dataset, root, frames, list_file, "val")
+    data = _clips(dataset, root, frames, list_file, "val", decode_timeout_s)
     options = {"level": level, "recipe": training.clips_recipe(recipe, set_)}
     emit(launch(run, nproc, checkpoint, data, out, **options), json_)
 
@@ -219,6 +225,7 @@ def probe(
     ] = None,
     recipe: training.ClipsRecipe = None,
     seed: Annotated[int, typer.Option(help="Of the split and of what the probes draw.")] = 0,
+    decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     set_: Overrides = None,
     json_: AsJson = False,
@@ -233,7 +240,9 @@ def probe(
     from trainer.launch import launch
     from trainer.probe import probe as run
 
-    train, test = _train_and_val(dataset, root, frames, list_file, val_root, val_frames, val_share, seed)
+    train, test = _train_and_val(
+        dataset, root, frames, list_file, val_root, val_frames, val_share, seed, decode_timeout_s
+    )
     options = {"kinds": kind or ["knn", "linear"], "recipe": training.clips_recipe(recipe, set_), "seed": seed}
     emit(launch(run, nproc, checkpoint, train, test, out, **options), json_)
 
@@ -261,7 +270,7 @@ def _clips(
     frames: str | None,
     list_file: Path | None,
     split: str,
-    decode_timeout_s: float | None = None,
+    decode_timeout_s: float | None,
 ) -> "ClipSource":
     """Where labelled clips come from: a frame store, or files that a source lists."""
     from bevt_core.objects import as_path
@@ -286,7 +295,7 @@ def _train_and_val(
     val_frames: str | None,
     val_share: float,
     seed: int,
-    decode_timeout_s: float | None = None,
+    decode_timeout_s: float | None,
 ) -> "tuple[ClipSource, ClipSource]":
     """Labelled clips to train on and to validate on: where the latter have no place of their own, a share of all."""
     from trainer.clips import split_items

@@ -42,6 +42,16 @@ RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or
 ListFile = Annotated[Path | None, typer.Option("--list", help="`path label` lines, or what bevt scan --write wrote.")]
 
 
+DecodeTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--decode-timeout-s",
+        min=0.01,
+        help="Of files: seconds that decoding one clip may take; then the file cannot be read. Default: 60.",
+    ),
+]
+
+
 def overrides_of(given: Mapping[str, object]) -> list[str]:
     """`key=value` for what was given; quoted, so that a folder named 2024 stays a name."""
     return [f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None]
