@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from bevt_core import commands as core
 from bevt_core.command_line import (
+    AllowOutside,
     App,
     AsJson,
     DecodeTimeout,
@@ -42,6 +43,13 @@ FINETUNE_RECIPES = {
 }
 
 
+class Reading(NamedTuple):
+    """How video files are found and read."""
+
+    allow_outside: bool
+    decode_timeout_s: float | None  # None: the default
+
+
 def finetune(
     dataset: Annotated[str, typer.Argument(help="k400, ssv2, diving48 or folder: how --root is read, and the recipe.")],
     root: Annotated[Path | None, typer.Option(help="The training files. Default: the recipe's.")] = None,
@@ -56,6 +64,7 @@ def finetune(
     init: Annotated[Path | None, typer.Option(help="A pretraining run or weights; without it, from scratch.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory. Default: runs/finetune-<dataset>.")] = None,
     recipe: RecipeName = None,
+    allow_outside: AllowOutside = False,
     nproc: Nproc = 1,
     resume: Resume = False,
     dry_run: training.DryRun = False,
@@ -90,7 +99,7 @@ def finetune(
         val_frames,
         loaded.val_share,
         loaded.loop.seed,
-        loaded.decode_timeout_s,
+        Reading(allow_outside, loaded.decode_timeout_s),
     )
     if dry_run:
         processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
@@ -113,6 +122,7 @@ def evaluate(
     temporal: Annotated[str, typer.Option(help="normal, single-frame (one frame repeated) or shuffle.")] = "normal",
     seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Gets evaluation.json and scores.parquet.")] = None,
+    allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     json_: AsJson = False,
@@ -126,7 +136,7 @@ def evaluate(
     from trainer.evaluate import evaluate as run
     from trainer.launch import launch
 
-    data = _clips(dataset, root, frames, list_file, split, decode_timeout_s)
+    data = _clips(dataset, root, frames, list_file, split, Reading(allow_outside, decode_timeout_s))
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
     emit(launch(run, nproc, checkpoint, data, **options), json_)
 
@@ -142,6 +152,7 @@ def analyse_temporal(
     seeds: Annotated[int, typer.Option(help="Draws of the single frame and of the shuffled order.")] = 3,
     clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
     crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
+    allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     json_: AsJson = False,
@@ -155,7 +166,7 @@ def analyse_temporal(
     from trainer.launch import launch
     from trainer.temporal import analyse_temporal as run
 
-    data = _clips(dataset, root, frames, list_file, split, decode_timeout_s)
+    data = _clips(dataset, root, frames, list_file, split, Reading(allow_outside, decode_timeout_s))
     emit(launch(run, nproc, checkpoint, data, out, seeds=seeds, clips=clips, crops=crops), json_)
 
 
@@ -191,6 +202,7 @@ def extract(
         typer.Option(help="One vector a video, or one per frame, stage or position of it."),
     ] = "pooled",
     recipe: training.ClipsRecipe = None,
+    allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     set_: Overrides = None,
@@ -205,7 +217,7 @@ def extract(
     from trainer.extract import extract as run
     from trainer.launch import launch
 
-    data = _clips(dataset, root, frames, list_file, "val", decode_timeout_s)
+    data = _clips(dataset, root, frames, list_file, "val", Reading(allow_outside, decode_timeout_s))
     options = {"level": level, "recipe": training.clips_recipe(recipe, set_)}
     emit(launch(run, nproc, checkpoint, data, out, **options), json_)
 
@@ -225,6 +237,7 @@ def probe(
     ] = None,
     recipe: training.ClipsRecipe = None,
     seed: Annotated[int, typer.Option(help="Of the split and of what the probes draw.")] = 0,
+    allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     set_: Overrides = None,
@@ -241,7 +254,15 @@ def probe(
     from trainer.probe import probe as run
 
     train, test = _train_and_val(
-        dataset, root, frames, list_file, val_root, val_frames, val_share, seed, decode_timeout_s
+        dataset,
+        root,
+        frames,
+        list_file,
+        val_root,
+        val_frames,
+        val_share,
+        seed,
+        Reading(allow_outside, decode_timeout_s),
     )
     options = {"kinds": kind or ["knn", "linear"], "recipe": training.clips_recipe(recipe, set_), "seed": seed}
     emit(launch(run, nproc, checkpoint, train, test, out, **options), json_)
@@ -270,7 +291,7 @@ def _clips(
     frames: str | None,
     list_file: Path | None,
     split: str,
-    decode_timeout_s: float | None,
+    reading: Reading,
 ) -> "ClipSource":
     """Where labelled clips come from: a frame store, or files that a source lists."""
     from bevt_core.objects import as_path
@@ -282,8 +303,8 @@ def _clips(
         return StoreClips(as_path(frames))
     if root is None:
         raise UserError("no data: give --root (files) or --frames (a frame store)")
-    listing = list_sources(dataset, root, split, list_file)
-    return FileClips(root, tuple(listing.items), listing.classes, decode_timeout_s or DECODE_TIMEOUT_S)
+    listing = list_sources(dataset, root, split, list_file, reading.allow_outside)
+    return FileClips(root, tuple(listing.items), listing.classes, reading.decode_timeout_s or DECODE_TIMEOUT_S)
 
 
 def _train_and_val(
@@ -295,14 +316,14 @@ def _train_and_val(
     val_frames: str | None,
     val_share: float,
     seed: int,
-    decode_timeout_s: float | None,
+    reading: Reading,
 ) -> "tuple[ClipSource, ClipSource]":
     """Labelled clips to train on and to validate on: where the latter have no place of their own, a share of all."""
     from trainer.clips import split_items
 
-    train = _clips(dataset, root, frames, list_file, "train", decode_timeout_s)
+    train = _clips(dataset, root, frames, list_file, "train", reading)
     if val_root is not None or val_frames is not None:
-        return train, _clips(dataset, val_root, val_frames, None, "val", decode_timeout_s)
+        return train, _clips(dataset, val_root, val_frames, None, "val", reading)
     train_items, val_items = split_items(train.items, val_share, seed)
     return train.subset(train_items), train.subset(val_items)
 

@@ -42,6 +42,7 @@ RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or
 ListFile = Annotated[Path | None, typer.Option("--list", help="`path label` lines, or what bevt scan --write wrote.")]
 
 
+AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Follow lines and links that leave --root.")]
 DecodeTimeout = Annotated[
     float | None,
     typer.Option(
