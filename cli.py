@@ -1,9 +1,9 @@
 """The command `bevt`: the table of its commands, and those that need both halves, the pipeline and the trainer."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -187,7 +187,7 @@ def predict(
     from trainer.predict import predict as run
 
     rows = run(checkpoint, videos, top=top, decode_timeout_s=decode_timeout_s or DECODE_TIMEOUT_S)
-    emit({"videos": rows} if json_ else {row["video"]: row for row in rows}, json_)
+    emit({"videos": rows} if json_ else {row["video"]: _named(row) for row in rows}, json_)
 
 
 def extract(
@@ -283,6 +283,13 @@ def demo(
     from trainer.demo import demo as run
 
     emit(run(out), json_)
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """The classes of a video, best first, or what is wrong with it."""
+    if "error" in row:
+        return f"cannot be read: {row['error']}"
+    return ", ".join(f"{found['name']} {found['score']:.1%}" for found in row["classes"])
 
 
 def _clips(

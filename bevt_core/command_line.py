@@ -59,14 +59,26 @@ def overrides_of(given: Mapping[str, object]) -> list[str]:
 
 
 def emit(summary: dict[str, Any], as_json: bool) -> None:
-    """The result: one JSON object as the last line, or one `key: value` line each. Under torchrun rank 0 prints."""
+    """The result: one JSON object as the last line, or a `key: value` line each, indented where they nest.
+
+    Under torchrun rank 0 prints.
+    """
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
         print(json.dumps(summary), flush=True)
         return
-    for key, value in summary.items():
-        print(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}", flush=True)
+    _print_lines(summary, "")
+
+
+def _print_lines(values: Mapping[str, Any], indent: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            print(f"{indent}{key}:", flush=True)
+            _print_lines(value, indent + "  ")
+        else:
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            print(f"{indent}{key}: {shown}", flush=True)
 
 
 def warn(message: str) -> None:
