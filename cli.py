@@ -41,6 +41,16 @@ FINETUNE_RECIPES = {
     "diving48": "finetune_diving48_swin_base",
     "folder": "nano_finetune",
 }
+# datasets whose official files lie in one root with those of training: what they are tested on
+TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
+
+
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="An official split, or a sub-folder of --root. Default: ssv2 validation, diving48 test, else val."
+    ),
+]
 
 
 class Reading(NamedTuple):
@@ -58,10 +68,16 @@ def finetune(
     ] = None,
     list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
     val_root: Annotated[
-        Path | None, typer.Option(help="The validation files. Default: a share of the training ones.")
+        Path | None,
+        typer.Option(
+            help="The validation files. Default: ssv2, diving48: the official ones; else a share of the training ones."
+        ),
     ] = None,
     val_frames: Annotated[str | None, typer.Option(help="A frame store of the validation files.")] = None,
-    init: Annotated[Path | None, typer.Option(help="A pretraining run or weights; without it, from scratch.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="A pretraining run or weights. Default: the recipe's; from scratch: --set init=null."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory. Default: runs/finetune-<dataset>.")] = None,
     recipe: RecipeName = None,
     allow_outside: AllowOutside = False,
@@ -116,7 +132,7 @@ def evaluate(
     root: Annotated[Path | None, typer.Option(help="The files to test on.")] = None,
     frames: Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")] = None,
     list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
-    split: Annotated[str, typer.Option(help="A sub-folder of --root, if there is one.")] = "val",
+    split: Split = None,
     clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
     crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
     temporal: Annotated[str, typer.Option(help="normal, single-frame (one frame repeated) or shuffle.")] = "normal",
@@ -148,7 +164,7 @@ def analyse_temporal(
     root: Annotated[Path | None, typer.Option(help="The files to test on.")] = None,
     frames: Annotated[str | None, typer.Option(help="A frame store instead of files.")] = None,
     list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
-    split: Annotated[str, typer.Option(help="A sub-folder of --root, if there is one.")] = "val",
+    split: Split = None,
     seeds: Annotated[int, typer.Option(help="Draws of the single frame and of the shuffled order.")] = 3,
     clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
     crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
@@ -217,7 +233,7 @@ def extract(
     from trainer.extract import extract as run
     from trainer.launch import launch
 
-    data = _clips(dataset, root, frames, list_file, "val", Reading(allow_outside, decode_timeout_s))
+    data = _clips(dataset, root, frames, list_file, None, Reading(allow_outside, decode_timeout_s))
     options = {"level": level, "recipe": training.clips_recipe(recipe, set_)}
     emit(launch(run, nproc, checkpoint, data, out, **options), json_)
 
@@ -229,7 +245,10 @@ def probe(
     root: Annotated[Path | None, typer.Option(help="The training files.")] = None,
     frames: Annotated[str | None, typer.Option(help="A frame store instead of files.")] = None,
     list_file: ListFile = None,
-    val_root: Annotated[Path | None, typer.Option(help="The test files. Default: a share of the others.")] = None,
+    val_root: Annotated[
+        Path | None,
+        typer.Option(help="The test files. Default: ssv2, diving48: the official ones; else a share of the others."),
+    ] = None,
     val_frames: Annotated[str | None, typer.Option(help="A frame store of the test files.")] = None,
     val_share: Annotated[float, typer.Option(help="Held out per class where there are no test files.")] = 0.2,
     kind: Annotated[
@@ -297,10 +316,10 @@ def _clips(
     root: Path | None,
     frames: str | None,
     list_file: Path | None,
-    split: str,
+    split: str | None,
     reading: Reading,
 ) -> "ClipSource":
-    """Where labelled clips come from: a frame store, or files that a source lists."""
+    """Where labelled clips come from: a frame store, or files that a source lists; without `split` those to test on."""
     from bevt_core.objects import as_path
     from pipeline.sources import list_sources
     from schemas.recipes import DECODE_TIMEOUT_S
@@ -310,6 +329,7 @@ def _clips(
         return StoreClips(as_path(frames))
     if root is None:
         raise UserError("no data: give --root (files) or --frames (a frame store)")
+    split = split or TEST_SPLITS.get(dataset, "val")
     listing = list_sources(dataset, root, split, list_file, reading.allow_outside)
     return FileClips(root, tuple(listing.items), listing.classes, reading.decode_timeout_s or DECODE_TIMEOUT_S)
 
@@ -325,12 +345,14 @@ def _train_and_val(
     seed: int,
     reading: Reading,
 ) -> "tuple[ClipSource, ClipSource]":
-    """Labelled clips to train on and to validate on: where the latter have no place of their own, a share of all."""
+    """Labelled clips to train on and to validate on: of one root the official ones, else a share of all."""
     from trainer.clips import split_items
 
     train = _clips(dataset, root, frames, list_file, "train", reading)
     if val_root is not None or val_frames is not None:
-        return train, _clips(dataset, val_root, val_frames, None, "val", reading)
+        return train, _clips(dataset, val_root, val_frames, None, None, reading)
+    if dataset in TEST_SPLITS and frames is None and list_file is None:
+        return train, _clips(dataset, root, None, None, None, reading)
     train_items, val_items = split_items(train.items, val_share, seed)
     return train.subset(train_items), train.subset(val_items)
 

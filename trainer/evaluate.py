@@ -159,6 +159,8 @@ def chosen_views(card: ClassifierCard, clips: int | None, crops: int | None) -> 
 
 def read_card(weights: Path) -> ClassifierCard:
     """Return the card beside the weights of a fine-tuned model. Raises UserError where there is none."""
+    if not weights.suffix and not weights.exists():  # a run's weights have one
+        raise UserError(f"{weights}: no such file or folder; give a fine-tuning run or its weights")
     card = read_record(weights.parent / CARD, ClassifierCard)
     if card is None or not weights.is_file():
         missing = CARD if card is None else weights.name
