@@ -45,6 +45,12 @@ FINETUNE_RECIPES = {
 TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
 
 
+ClassifierPath = Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")]
+Dataset = Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48, folder or list.")]
+TestRoot = Annotated[Path | None, typer.Option(help="The files to test on.")]
+Frames = Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")]
+Clips = Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")]
+Crops = Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")]
 Split = Annotated[
     str | None,
     typer.Option(
@@ -66,7 +72,7 @@ def finetune(
     frames: Annotated[
         str | None, typer.Option(help="A frame store instead of files, also s3:// (bevt tokenize --frames-only).")
     ] = None,
-    list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
+    list_file: ListFile = None,
     val_root: Annotated[
         Path | None,
         typer.Option(
@@ -127,14 +133,14 @@ def finetune(
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
-    dataset: Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48 or folder.")] = "folder",
-    root: Annotated[Path | None, typer.Option(help="The files to test on.")] = None,
-    frames: Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")] = None,
-    list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
+    checkpoint: ClassifierPath,
+    dataset: Dataset = "folder",
+    root: TestRoot = None,
+    frames: Frames = None,
+    list_file: ListFile = None,
     split: Split = None,
-    clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
-    crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
+    clips: Clips = None,
+    crops: Crops = None,
     temporal: Annotated[str, typer.Option(help="normal, single-frame (one frame repeated) or shuffle.")] = "normal",
     seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Gets evaluation.json and scores.parquet.")] = None,
@@ -158,16 +164,16 @@ def evaluate(
 
 
 def analyse_temporal(
-    checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
+    checkpoint: ClassifierPath,
     out: Annotated[Path, typer.Option(help="Gets temporal.png, the CSV files, and a folder per evaluation.")],
-    dataset: Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48 or folder.")] = "folder",
-    root: Annotated[Path | None, typer.Option(help="The files to test on.")] = None,
-    frames: Annotated[str | None, typer.Option(help="A frame store instead of files.")] = None,
-    list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
+    dataset: Dataset = "folder",
+    root: TestRoot = None,
+    frames: Frames = None,
+    list_file: ListFile = None,
     split: Split = None,
     seeds: Annotated[int, typer.Option(help="Draws of the single frame and of the shuffled order.")] = 3,
-    clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
-    crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
+    clips: Clips = None,
+    crops: Crops = None,
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
@@ -187,7 +193,7 @@ def analyse_temporal(
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
+    checkpoint: ClassifierPath,
     videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
     top: Annotated[int, typer.Option(help="Classes per video.")] = 5,
     decode_timeout_s: DecodeTimeout = None,
@@ -209,9 +215,9 @@ def predict(
 def extract(
     checkpoint: Annotated[Path, typer.Argument(help="A run, fine-tuned or pretrained, or its weights.")],
     out: Annotated[Path, typer.Option(help="The Parquet file of features.")],
-    dataset: Annotated[str, typer.Option(help="How --root is read.")] = "folder",
+    dataset: Dataset = "folder",
     root: Annotated[Path | None, typer.Option(help="The files.")] = None,
-    frames: Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")] = None,
+    frames: Frames = None,
     list_file: ListFile = None,
     level: Annotated[
         Literal["pooled", "frames", "stages", "positions"],
@@ -241,9 +247,9 @@ def extract(
 def probe(
     checkpoint: Annotated[Path, typer.Argument(help="A run, pretrained or fine-tuned, or its weights.")],
     out: Annotated[Path, typer.Option(help="Gets the features and probe.json.")],
-    dataset: Annotated[str, typer.Option(help="How --root is read.")] = "folder",
+    dataset: Dataset = "folder",
     root: Annotated[Path | None, typer.Option(help="The training files.")] = None,
-    frames: Annotated[str | None, typer.Option(help="A frame store instead of files.")] = None,
+    frames: Frames = None,
     list_file: ListFile = None,
     val_root: Annotated[
         Path | None,
