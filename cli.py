@@ -1,16 +1,18 @@
 """The command `bevt`: the table of its commands, and those that need both halves, the pipeline and the trainer."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from bevt_core import commands as core
 from bevt_core.command_line import (
+    AllowOutside,
     App,
     AsJson,
+    DecodeTimeout,
     ListFile,
     Nproc,
     Overrides,
@@ -39,6 +41,29 @@ FINETUNE_RECIPES = {
     "diving48": "finetune_diving48_swin_base",
     "folder": "nano_finetune",
 }
+# datasets whose official files lie in one root with those of training: what they are tested on
+TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
+
+
+ClassifierPath = Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")]
+Dataset = Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48, folder or list.")]
+TestRoot = Annotated[Path | None, typer.Option(help="The files to test on.")]
+Frames = Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")]
+Clips = Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")]
+Crops = Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="An official split, or a sub-folder of --root. Default: ssv2 validation, diving48 test, else val."
+    ),
+]
+
+
+class Reading(NamedTuple):
+    """How video files are found and read."""
+
+    allow_outside: bool
+    decode_timeout_s: float | None  # None: the default
 
 
 def finetune(
@@ -49,12 +74,19 @@ def finetune(
     ] = None,
     list_file: ListFile = None,
     val_root: Annotated[
-        Path | None, typer.Option(help="The validation files. Default: a share of the training ones.")
+        Path | None,
+        typer.Option(
+            help="The validation files. Default: ssv2, diving48: the official ones; else a share of the training ones."
+        ),
     ] = None,
     val_frames: Annotated[str | None, typer.Option(help="A frame store of the validation files.")] = None,
-    init: Annotated[Path | None, typer.Option(help="A pretraining run or weights; without it, from scratch.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="A pretraining run or weights. Default: the recipe's; from scratch: --set init=null."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory. Default: runs/finetune-<dataset>.")] = None,
     recipe: RecipeName = None,
+    allow_outside: AllowOutside = False,
     nproc: Nproc = 1,
     resume: Resume = False,
     dry_run: training.DryRun = False,
@@ -89,7 +121,7 @@ def finetune(
         val_frames,
         loaded.val_share,
         loaded.loop.seed,
-        loaded.decode_timeout_s,
+        Reading(allow_outside, loaded.decode_timeout_s),
     )
     if dry_run:
         processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
@@ -101,17 +133,19 @@ def finetune(
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
-    dataset: Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48 or folder.")] = "folder",
-    root: Annotated[Path | None, typer.Option(help="The files to test on.")] = None,
-    frames: Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")] = None,
+    checkpoint: ClassifierPath,
+    dataset: Dataset = "folder",
+    root: TestRoot = None,
+    frames: Frames = None,
     list_file: ListFile = None,
-    split: Annotated[str, typer.Option(help="A sub-folder of --root, if there is one.")] = "val",
-    clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
-    crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
+    split: Split = None,
+    clips: Clips = None,
+    crops: Crops = None,
     temporal: Annotated[str, typer.Option(help="normal, single-frame (one frame repeated) or shuffle.")] = "normal",
     seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Gets evaluation.json and scores.parquet.")] = None,
+    allow_outside: AllowOutside = False,
+    decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     json_: AsJson = False,
 ) -> None:
@@ -124,22 +158,24 @@ def evaluate(
     from trainer.evaluate import evaluate as run
     from trainer.launch import launch
 
-    data = _clips(dataset, root, frames, list_file, split)
+    data = _clips(dataset, root, frames, list_file, split, Reading(allow_outside, decode_timeout_s))
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
     emit(launch(run, nproc, checkpoint, data, **options), json_)
 
 
 def analyse_temporal(
-    checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
+    checkpoint: ClassifierPath,
     out: Annotated[Path, typer.Option(help="Gets temporal.png, the CSV files, and a folder per evaluation.")],
-    dataset: Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48 or folder.")] = "folder",
-    root: Annotated[Path | None, typer.Option(help="The files to test on.")] = None,
-    frames: Annotated[str | None, typer.Option(help="A frame store instead of files.")] = None,
+    dataset: Dataset = "folder",
+    root: TestRoot = None,
+    frames: Frames = None,
     list_file: ListFile = None,
-    split: Annotated[str, typer.Option(help="A sub-folder of --root, if there is one.")] = "val",
+    split: Split = None,
     seeds: Annotated[int, typer.Option(help="Draws of the single frame and of the shuffled order.")] = 3,
-    clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
-    crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
+    clips: Clips = None,
+    crops: Crops = None,
+    allow_outside: AllowOutside = False,
+    decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     json_: AsJson = False,
 ) -> None:
@@ -152,14 +188,15 @@ def analyse_temporal(
     from trainer.launch import launch
     from trainer.temporal import analyse_temporal as run
 
-    data = _clips(dataset, root, frames, list_file, split)
+    data = _clips(dataset, root, frames, list_file, split, Reading(allow_outside, decode_timeout_s))
     emit(launch(run, nproc, checkpoint, data, out, seeds=seeds, clips=clips, crops=crops), json_)
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")],
+    checkpoint: ClassifierPath,
     videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
     top: Annotated[int, typer.Option(help="Classes per video.")] = 5,
+    decode_timeout_s: DecodeTimeout = None,
     json_: AsJson = False,
 ) -> None:
     """Name the classes of videos, with scores; a file that cannot be read does not stop the rest.
@@ -168,24 +205,27 @@ def predict(
     Example:
       bevt predict runs/finetune-k400 clip.mp4 more-clips/
     """
+    from schemas.recipes import DECODE_TIMEOUT_S
     from trainer.predict import predict as run
 
-    rows = run(checkpoint, videos, top=top)
-    emit({"videos": rows} if json_ else {row["video"]: row for row in rows}, json_)
+    rows = run(checkpoint, videos, top=top, decode_timeout_s=decode_timeout_s or DECODE_TIMEOUT_S)
+    emit({"videos": rows} if json_ else {row["video"]: _named(row) for row in rows}, json_)
 
 
 def extract(
     checkpoint: Annotated[Path, typer.Argument(help="A run, fine-tuned or pretrained, or its weights.")],
     out: Annotated[Path, typer.Option(help="The Parquet file of features.")],
-    dataset: Annotated[str, typer.Option(help="How --root is read.")] = "folder",
+    dataset: Dataset = "folder",
     root: Annotated[Path | None, typer.Option(help="The files.")] = None,
-    frames: Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")] = None,
+    frames: Frames = None,
     list_file: ListFile = None,
     level: Annotated[
         Literal["pooled", "frames", "stages", "positions"],
         typer.Option(help="One vector a video, or one per frame, stage or position of it."),
     ] = "pooled",
     recipe: training.ClipsRecipe = None,
+    allow_outside: AllowOutside = False,
+    decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     set_: Overrides = None,
     json_: AsJson = False,
@@ -199,7 +239,7 @@ def extract(
     from trainer.extract import extract as run
     from trainer.launch import launch
 
-    data = _clips(dataset, root, frames, list_file, "val")
+    data = _clips(dataset, root, frames, list_file, None, Reading(allow_outside, decode_timeout_s))
     options = {"level": level, "recipe": training.clips_recipe(recipe, set_)}
     emit(launch(run, nproc, checkpoint, data, out, **options), json_)
 
@@ -207,11 +247,14 @@ def extract(
 def probe(
     checkpoint: Annotated[Path, typer.Argument(help="A run, pretrained or fine-tuned, or its weights.")],
     out: Annotated[Path, typer.Option(help="Gets the features and probe.json.")],
-    dataset: Annotated[str, typer.Option(help="How --root is read.")] = "folder",
+    dataset: Dataset = "folder",
     root: Annotated[Path | None, typer.Option(help="The training files.")] = None,
-    frames: Annotated[str | None, typer.Option(help="A frame store instead of files.")] = None,
+    frames: Frames = None,
     list_file: ListFile = None,
-    val_root: Annotated[Path | None, typer.Option(help="The test files. Default: a share of the others.")] = None,
+    val_root: Annotated[
+        Path | None,
+        typer.Option(help="The test files. Default: ssv2, diving48: the official ones; else a share of the others."),
+    ] = None,
     val_frames: Annotated[str | None, typer.Option(help="A frame store of the test files.")] = None,
     val_share: Annotated[float, typer.Option(help="Held out per class where there are no test files.")] = 0.2,
     kind: Annotated[
@@ -219,6 +262,8 @@ def probe(
     ] = None,
     recipe: training.ClipsRecipe = None,
     seed: Annotated[int, typer.Option(help="Of the split and of what the probes draw.")] = 0,
+    allow_outside: AllowOutside = False,
+    decode_timeout_s: DecodeTimeout = None,
     nproc: Nproc = 1,
     set_: Overrides = None,
     json_: AsJson = False,
@@ -233,7 +278,17 @@ def probe(
     from trainer.launch import launch
     from trainer.probe import probe as run
 
-    train, test = _train_and_val(dataset, root, frames, list_file, val_root, val_frames, val_share, seed)
+    train, test = _train_and_val(
+        dataset,
+        root,
+        frames,
+        list_file,
+        val_root,
+        val_frames,
+        val_share,
+        seed,
+        Reading(allow_outside, decode_timeout_s),
+    )
     options = {"kinds": kind or ["knn", "linear"], "recipe": training.clips_recipe(recipe, set_), "seed": seed}
     emit(launch(run, nproc, checkpoint, train, test, out, **options), json_)
 
@@ -255,15 +310,22 @@ def demo(
     emit(run(out), json_)
 
 
+def _named(row: Mapping[str, Any]) -> str:
+    """The classes of a video, best first, or what is wrong with it."""
+    if "error" in row:
+        return f"cannot be read: {row['error']}"
+    return ", ".join(f"{found['name']} {found['score']:.1%}" for found in row["classes"])
+
+
 def _clips(
     dataset: str,
     root: Path | None,
     frames: str | None,
     list_file: str | None,
-    split: str,
-    decode_timeout_s: float | None = None,
+    split: str | None,
+    reading: Reading,
 ) -> "ClipSource":
-    """Where labelled clips come from: a frame store, or files that a source lists."""
+    """Where labelled clips come from: a frame store, or files that a source lists; without `split` those to test on."""
     from bevt_core.objects import as_path
     from pipeline.sources import list_sources
     from schemas.recipes import DECODE_TIMEOUT_S
@@ -273,8 +335,9 @@ def _clips(
         return StoreClips(as_path(frames))
     if root is None:
         raise UserError("no data: give --root (files) or --frames (a frame store)")
-    listing = list_sources(dataset, root, split, list_file)
-    return FileClips(root, tuple(listing.items), listing.classes, decode_timeout_s or DECODE_TIMEOUT_S)
+    split = split or TEST_SPLITS.get(dataset, "val")
+    listing = list_sources(dataset, root, split, list_file, reading.allow_outside)
+    return FileClips(root, tuple(listing.items), listing.classes, reading.decode_timeout_s or DECODE_TIMEOUT_S)
 
 
 def _train_and_val(
@@ -286,14 +349,16 @@ def _train_and_val(
     val_frames: str | None,
     val_share: float,
     seed: int,
-    decode_timeout_s: float | None = None,
+    reading: Reading,
 ) -> "tuple[ClipSource, ClipSource]":
-    """Labelled clips to train on and to validate on: where the latter have no place of their own, a share of all."""
+    """Labelled clips to train on and to validate on: of one root the official ones, else a share of all."""
     from trainer.clips import split_items
 
-    train = _clips(dataset, root, frames, list_file, "train", decode_timeout_s)
+    train = _clips(dataset, root, frames, list_file, "train", reading)
     if val_root is not None or val_frames is not None:
-        return train, _clips(dataset, val_root, val_frames, None, "val", decode_timeout_s)
+        return train, _clips(dataset, val_root, val_frames, None, None, reading)
+    if dataset in TEST_SPLITS and frames is None and list_file is None:
+        return train, _clips(dataset, root, None, None, None, reading)
     train_items, val_items = split_items(train.items, val_share, seed)
     return train.subset(train_items), train.subset(val_items)
 

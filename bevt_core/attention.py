@@ -142,4 +142,16 @@ def windowed_attention(qkv_BKNC: Tensor, bias_MANN: Tensor, kinds_K: Tensor) -> 
         return y_WNC.unflatten(0, qkv_BKNC.shape[:2])
     q, k, v = qkv_BKNC.unflatten(-1, (3, bias_MANN.shape[1], -1)).permute(3, 0, 1, 4, 2, 5)
     bias_KANN = bias_MANN[kinds_K] if len(bias_MANN) > 1 else bias_MANN
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias_KANN).transpose(-3, -2).flatten(-2)
+    return attend(q, k, v, bias_KANN).transpose(-3, -2).flatten(-2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention, each (..., A, N, D) -> (..., A, N, D). `bias` (..., A, N, N) is added to the logits.
+
+    Written out for ONNX, whose exporter has attention of four axes only, and guards it against queries that may see
+    nothing; here are none. So the file is sooner written, and makes fewer passes over the logits.
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+    return (logits if bias is None else logits + bias).softmax(dim=-1) @ v

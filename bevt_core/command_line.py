@@ -41,20 +41,43 @@ RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or
 ListFile = Annotated[str | None, typer.Option("--list", help="`path label` lines, or what bevt scan --write wrote.")]
 
 
+AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Follow lines and links that leave --root.")]
+DecodeTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--decode-timeout-s",
+        min=0.01,
+        help="Of files: seconds that decoding one clip may take; then the file cannot be read. Default: 60.",
+    ),
+]
+
+
 def overrides_of(given: Mapping[str, object]) -> list[str]:
     """`key=value` for what was given; quoted, so that a folder named 2024 stays a name."""
     return [f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None]
 
 
 def emit(summary: dict[str, Any], as_json: bool) -> None:
-    """The result: one JSON object as the last line, or one `key: value` line each. Under torchrun rank 0 prints."""
+    """The result: one JSON object as the last line, or a `key: value` line each, indented where they nest.
+
+    Under torchrun rank 0 prints.
+    """
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
         print(json.dumps(summary), flush=True)
         return
-    for key, value in summary.items():
-        print(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}", flush=True)
+    _print_lines(summary, "")
+
+
+def _print_lines(values: Mapping[str, Any], indent: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            print(f"{indent}{key}:", flush=True)
+            _print_lines(value, indent + "  ")
+        else:
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            print(f"{indent}{key}: {shown}", flush=True)
 
 
 def warn(message: str) -> None:

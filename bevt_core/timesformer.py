@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bevt_core.attention import Size3, grid_of
+from bevt_core.attention import Size3, attend, grid_of
 from bevt_core.swin import Mlp, drop_path, drop_path_rates, init_weights
 
 NORM_EPS = 1e-6  # of the original code
@@ -32,7 +32,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = (part.squeeze(-3).transpose(-3, -2) for part in qkv.split(1, dim=-3))
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = attend(q, k, v)
         return self.proj(y.transpose(-3, -2).flatten(-2))
 
 

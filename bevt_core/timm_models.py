@@ -2,36 +2,44 @@
 
 `bevt_swin_SIZE_video` takes clips (B, 3, T, H, W), `bevt_swin_SIZE_image` pictures (B, 3, H, W), a clip of one frame
 under the 2-D stem; both normalised. The interface is timm's: `forward_features`, `forward_head`, `num_features`,
-`reset_classifier`, and `checkpoint_path=`, which takes a fine-tuning run's weights.safetensors into a video model of
-the same sizes. Keywords are the sizes of `bevt_core.build.SwinBackbone`. There are no published weights, and no
-`features_only`: the encoder's output is every stage already.
+`reset_classifier`, and `checkpoint_path=`: a run's weights.safetensors of the same sizes, of fine-tuning for video
+models and of any stage of pretraining for both; those have no head, and its fresh one stays. Keywords are the sizes of
+`bevt_core.build.SwinBackbone`. There are no published weights, and no `features_only`: the encoder's output is every
+stage already.
 Legend: B batch, T H W frames and pixels before the stem, grid after, C channels, D width of the last stage, V classes.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
 from timm.models import register_model
 from torch import Tensor, nn
 
+from bevt_core.attention import Size3
+from bevt_core.bevt import Stream
 from bevt_core.build import SWIN_SIZES, SwinBackbone
 from bevt_core.classifier import Classifier
+from bevt_core.stems import Stem2d
 from bevt_core.swin import init_weights
+from bevt_core.weights_surgery import (
+    StateDict,
+    bias_tables,
+    classifier_from_pretrained,
+    joint_from_image_stream,
+    window_of_table,
+)
 from schemas.errors import UserError
 
 __all__: list[str] = []  # timm adds the names of the models
 
 
-class PictureStem(nn.Module):
-    """A 2-D stem for pictures: (B, 3, H, W) -> (B, 1, H/ph, W/pw, C)."""
-
-    def __init__(self, stem: nn.Module) -> None:
-        super().__init__()
-        self.stem = stem
+class PictureStem(Stem2d):
+    """The 2-D stem for pictures: (B, 3, H, W) -> (B, 1, H/ph, W/pw, C)."""
 
     def forward(self, picture_BCHW: Tensor) -> Tensor:
-        return self.stem(picture_BCHW.unsqueeze(2))
+        return super().forward(picture_BCHW.unsqueeze(2))
 
 
 class TimmClassifier(Classifier):
@@ -40,15 +48,16 @@ class TimmClassifier(Classifier):
     num_features: int
     num_classes: int
 
-    def __init__(self, stem: nn.Module, backbone: SwinBackbone, num_classes: int, drop_rate: float) -> None:
+    def __init__(self, stream: Stream, backbone: SwinBackbone, num_classes: int, drop_rate: float) -> None:
         super().__init__(
-            stem=stem,
+            stem=STEMS[stream](backbone),
             encoder=backbone.encoder(),
             dim=backbone.dim,
             num_classes=max(num_classes, 1),
             dropout=drop_rate,
             config={},
         )
+        self.stream, self.backbone = stream, backbone
         self.num_features = self.head_hidden_size = backbone.dim
         self.reset_classifier(num_classes)
 
@@ -63,6 +72,17 @@ class TimmClassifier(Classifier):
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()  # type: ignore[assignment]
         init_weights(self.fc)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights of this model, or those of a pretraining run under the head that is there.
+
+        Raises UserError for a pretraining run that had no images, where this is a model of pictures.
+        """
+        state = {key.removeprefix("model."): tensor for key, tensor in state_dict.items()}  # of `bevt export`'s folder
+        if any(key.startswith("encoders.") for key in state):
+            head = {key: tensor for key, tensor in self.state_dict().items() if key.startswith("fc.")}
+            state = head | encoder_of_stream(state, self.stream, self.backbone)
+        return super().load_state_dict(state, strict, assign)
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last stage after the norm: (B, T, H, W, D)."""
         return self.norm(self.encoder(self.stem(x))[-1])
@@ -76,14 +96,32 @@ class TimmClassifier(Classifier):
         return self.forward_head(self.forward_features(x))
 
 
+def encoder_of_stream(state: StateDict, stream: Stream, backbone: SwinBackbone) -> StateDict:
+    """Return a classifier's stem, encoder and norm for `stream`, of the weights of a pretraining model.
+
+    A video model of images alone starts as the joint stage would. Raises UserError for pictures of videos alone.
+    """
+    t, h, w = backbone.window
+    window: Size3 = (t, h, w)
+    rows = len(state[bias_tables(state)[0]])
+    same = rows == math.prod(2 * size - 1 for size in window)
+    windows = {"old_window": window if same else window_of_table(rows), "window": window}
+    if f"stems.{stream}.proj.weight" not in state:
+        if stream == "image":
+            raise UserError("these weights are of a run without images, and have no stem for pictures")
+        state = joint_from_image_stream(state, tubelet=backbone.patch[0], **windows).state
+        windows["old_window"] = window
+    return classifier_from_pretrained(state, **windows, stream=stream).state
+
+
 INPUTS = {"video": "clips (B, 3, T, H, W)", "image": "pictures (B, 3, H, W)"}
-STEMS: dict[str, Callable[[SwinBackbone], nn.Module]] = {
+STEMS: dict[Stream, Callable[[SwinBackbone], nn.Module]] = {
     "video": lambda backbone: backbone.stems()["video"],
-    "image": lambda backbone: PictureStem(backbone.stems()["image"]),
+    "image": lambda backbone: PictureStem((backbone.patch[1], backbone.patch[2]), backbone.embed_dim),
 }
 
 
-def _register(size: str, stream: str) -> None:
+def _register(size: str, stream: Stream) -> None:
     def create(pretrained: bool = False, **options: Any) -> TimmClassifier:
         if pretrained:
             raise UserError(
@@ -94,7 +132,7 @@ def _register(size: str, stream: str) -> None:
         num_classes, drop_rate = options.pop("num_classes", 1000), options.pop("drop_rate", 0.0)
         options["drop_path"] = options.pop("drop_path_rate", 0.0)
         backbone = SwinBackbone(**{**SWIN_SIZES[size], **options})
-        return TimmClassifier(STEMS[stream](backbone), backbone, num_classes, drop_rate)
+        return TimmClassifier(stream, backbone, num_classes, drop_rate)
 
     create.__name__, create.__module__ = f"bevt_swin_{size}_{stream}", __name__
     create.__doc__ = f"Video Swin ({size}) for {INPUTS[stream]}."

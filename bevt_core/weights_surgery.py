@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bevt_core.attention import Size3
+from bevt_core.bevt import Stream
 from schemas.errors import UserError
 
 StateDict = dict[str, Tensor]
@@ -84,14 +85,17 @@ def joint_from_image_stream(state: Mapping[str, Tensor], *, tubelet: int, old_wi
     return surgery
 
 
-def classifier_from_pretrained(state: Mapping[str, Tensor], *, old_window: Size3, window: Size3) -> Surgery:
-    """Keep what fine-tuning starts from: video stem, encoder, final norm. The classifier's `fc` stays fresh.
+def classifier_from_pretrained(
+    state: Mapping[str, Tensor], *, old_window: Size3, window: Size3, stream: Stream = "video"
+) -> Surgery:
+    """Keep what fine-tuning starts from: the stream's stem, encoder, final norm. The classifier's `fc` stays fresh.
 
     The original does the same: its fine-tuning encoder finds the pretraining norm under its own name.
     """
-    encoder = "video" if any(key.startswith("encoders.video.") for key in state) else "shared"
-    table = {r"stems\.video\.": "stem.", rf"encoders\.{encoder}\.": "encoder.", r"norm\.": "norm."}
-    other_parts = r"^(stems\.image|encoders\.image|decoders|lm_head|mask_token)\b"
+    other = {"video": "image", "image": "video"}[stream]
+    encoder = stream if any(key.startswith(f"encoders.{stream}.") for key in state) else "shared"
+    table = {rf"stems\.{stream}\.": "stem.", rf"encoders\.{encoder}\.": "encoder.", r"norm\.": "norm."}
+    other_parts = rf"^(stems\.{other}|encoders\.{other}|decoders|lm_head|mask_token)\b"
     surgery = rename(state, table, other_parts, "a pretraining model")
     for key in bias_tables(surgery.state):
         surgery.state[key] = resize_bias_table(surgery.state[key], old_window, window)

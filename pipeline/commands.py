@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bevt_core.command_line import AsJson, ListFile, Overrides, RecipeName, emit, overrides_of, warn
+from bevt_core.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, emit, overrides_of, warn
 from bevt_core.objects import as_path
 from schemas.errors import UserError
 
@@ -20,7 +20,6 @@ Out = Annotated[str | None, typer.Option(help="Where frames/ and tokens/ go, als
 Directory = Annotated[str, typer.Argument(help="A dataset: the folder, or s3://, that holds frames/ and tokens/.")]
 Split = Annotated[str | None, typer.Option(help="train, val, ...: recorded, and a sub-folder if there is one.")]
 TokenizerName = Annotated[str | None, typer.Option(help="A tokenizer's name or directory. Default: the recipe's.")]
-AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Follow lines and links that leave --root.")]
 
 
 def tokenize(

@@ -18,7 +18,7 @@ from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S, ClipSampling
 from trainer.isolated_frames import read_frames
-from trainer.sampling import interval_in_pool
+from trainer.sampling import OTHER_SAMPLING, interval_in_pool
 
 Frame = NDArray[np.uint8]  # HWC, RGB
 Choose = Callable[
@@ -213,7 +213,7 @@ def interval_of(source: ClipSource, sampling: ClipSampling) -> int:
     if sampling.kind == "dense" and source.uneven is not None:
         raise UserError(
             f"{source.path}: the frames of {source.uneven} were thinned to pool.max_frames, so clips of one interval "
-            "cannot be drawn from them; store them with a larger pool.max_frames, or use sampling.kind=uniform"
+            f"cannot be drawn from them; {OTHER_SAMPLING}, or store the frames with a larger pool.max_frames"
         )
     return interval_in_pool(sampling, source.stride)
 

@@ -28,7 +28,7 @@ from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluation_tables import write_tables
-from trainer.parts import PartFiles
+from trainer.parts import PartFiles, changes
 from trainer.run import weights_of
 from trainer.views import Row, ViewPlan, map_parts
 
@@ -159,6 +159,8 @@ def chosen_views(card: ClassifierCard, clips: int | None, crops: int | None) -> 
 
 def read_card(weights: Path) -> ClassifierCard:
     """Return the card beside the weights of a fine-tuned model. Raises UserError where there is none."""
+    if not weights.suffix and not weights.exists():  # a run's weights have one
+        raise UserError(f"{weights}: no such file or folder; give a fine-tuning run or its weights")
     card = read_record(weights.parent / CARD, ClassifierCard)
     if card is None or not weights.is_file():
         missing = CARD if card is None else weights.name
@@ -203,9 +205,7 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool
         write_record(out / PLAN, now)
         return False
     if then != now:
-        old, new = then.model_dump(), now.model_dump()
-        changed = "; ".join(f"{key}: {old[key]} there, {new[key]} now" for key in old if old[key] != new[key])
-        raise UserError(f"{out} holds another evaluation ({changed}); give another --out")
+        raise UserError(f"{out} holds another evaluation ({changes(then, now)}); give another --out")
     clean_staging(out)
     if (out / RESULT).is_file():
         print(f"{out}: done already", file=sys.stderr)

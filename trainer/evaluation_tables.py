@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from bevt_core.files import write_atomic
 
 BINS = 15  # of confidence; Guo et al. 2017, https://arxiv.org/abs/1706.04599
 PER_CLASS = "per_class.csv"
-PICTURE_PX = 800  # the confusion matrix's side, about
+NAMED_CLASSES, NUMBERED_CLASSES = 60, 25  # in the picture of the confusion matrix, at most
 
 
 def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
@@ -41,9 +40,7 @@ def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
     write_atomic(out / PER_CLASS, csv_bytes(_per_class(confusion_VV, classes)))
     rows = [["true \\ predicted", *classes], *([name, *row] for name, row in zip(classes, confusion_VV, strict=True))]
     write_atomic(out / "confusion.csv", csv_bytes(rows))
-    picture = io.BytesIO()
-    Image.fromarray(confusion_picture(confusion_VV)).save(picture, "png")
-    write_atomic(out / "confusion.png", picture.getvalue())
+    write_atomic(out / "confusion.png", confusion_picture(confusion_VV, classes))
     write_atomic(out / "reliability.csv", csv_bytes(_reliability(bins)))
     write_atomic(out / "reliability.png", reliability_picture(bins))
     return calibration_error(bins)
@@ -87,11 +84,32 @@ def reliability_picture(bins: NDArray[np.float64]) -> bytes:
     return buffer.getvalue()
 
 
-def confusion_picture(confusion_VV: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Draw the shares of every true class, dark for many: uint8 (H, W), about PICTURE_PX high."""
+def confusion_picture(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -> bytes:
+    """Draw the shares of every true class, dark for many: the bytes of a PNG file.
+
+    Few classes have their names on the axes, fewer also the number of videos in every cell.
+    """
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
     shares_VV = confusion_VV / np.maximum(confusion_VV.sum(axis=1, keepdims=True), 1)
-    cell = max(1, PICTURE_PX // len(confusion_VV))
-    return (255 - 255 * shares_VV).round().astype(np.uint8).repeat(cell, 0).repeat(cell, 1)
+    side = min(14.0, 3.5 + 0.25 * len(classes))  # inches
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares_VV, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(image, label="share of the true class")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if len(classes) <= NAMED_CLASSES:
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    if len(classes) <= NUMBERED_CLASSES:
+        for (row, column), videos in np.ndenumerate(confusion_VV):
+            if videos:
+                color = "white" if shares_VV[row, column] > 0.5 else "black"
+                axes.text(column, row, str(videos), ha="center", va="center", fontsize=8, color=color)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
 
 
 def _reliability(bins: NDArray[np.float64]) -> list[list[object]]:

@@ -21,7 +21,7 @@ from trainer.clips import ClipSource
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.frozen import open_frozen
-from trainer.parts import PartFiles
+from trainer.parts import PartFiles, changes
 from trainer.run import weights_of
 from trainer.views import Row, ViewPlan, map_parts
 
@@ -140,9 +140,7 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, level: 
             raise UserError(f"{out} exists and is not from an extraction; give another --out")
         write_record(record, now)
     elif then != now:
-        old, new = then.model_dump(), now.model_dump()
-        changed = "; ".join(f"{key}: {old[key]} there, {new[key]} now" for key in old if old[key] != new[key])
-        raise UserError(f"{out} holds other features ({changed}); give another --out")
+        raise UserError(f"{out} holds other features ({changes(then, now)}); give another --out")
     clean_staging(out.parent)
     if out.exists():
         print(f"{out}: done already", file=sys.stderr)

@@ -88,7 +88,10 @@ def weights_file(init: str) -> Path:
     """The weights that `init`, a run directory or a file, names. Raises UserError where there are none."""
     path = weights_of(Path(init))
     if not path.is_file():
-        raise UserError(f"init {path}: no such file; give the directory of a finished run, or its {WEIGHTS}")
+        raise UserError(
+            f"init {path}: no such file; give the directory of a finished run, or its {WEIGHTS}; "
+            "to start from scratch, --set init=null"
+        )
     return path
 
 

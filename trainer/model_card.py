@@ -3,6 +3,8 @@
 Its form is that of the Hugging Face Hub: README.md with YAML on top (https://huggingface.co/docs/hub/model-cards).
 """
 
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from schemas.recipes import FinetuneRecipe, OnlineTokens, PretrainRecipe, Stream
 from schemas.runs import RunRecord
 from trainer.evaluate import CARD
 from trainer.run import RECORD, read_run, weights_of
-from trainer.run_facts import RunFacts, encoder_name, epochs_of, facts_of, stages_of, tokenizer_of_stages
+from trainer.run_facts import encoder_name, epochs_of, facts_of, stages_of, tokenizer_of_stages
 
 HEADER = "---\nlibrary_name: bevt\ntags:\n- video-classification\n- bevt\n---\n"
 UNTOLD = "not told"
+ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/~-])(/[^"',=\[\]]*)""")  # also as a value: --out=/a/b, init="/a/b"
+SHORTENED = "Of an absolute path only its last part is shown."
 LICENCE = (
     "bevt's code is under Apache-2.0. These weights were learned from the data and started from the "
     "weights named above; the terms of both decide what they may be used for, and whoever publishes this folder must "
@@ -91,7 +95,7 @@ def _facts(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:
         "epochs": epochs_of(loop),
         "peak learning rate": f"{optim.lr:g}",
         "seed": str(loop.seed),
-        "started from": recipe.init or "scratch",
+        "started from": without_folders(recipe.init) if recipe.init else "scratch",
     }
     stages = stages_of(recipe.init)
     if isinstance(recipe, FinetuneRecipe):
@@ -117,8 +121,8 @@ def _facts(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:
 
 def _tokens_of(stream: StreamConfig) -> str:
     if isinstance(stream.tokens, OnlineTokens):
-        return f"made in the step, of {stream.tokens.frames}"
-    return stream.tokens
+        return f"made in the step, of {without_folders(stream.tokens.frames)}"
+    return without_folders(stream.tokens)
 
 
 def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
@@ -130,23 +134,27 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
         ("mean over classes", UNTOLD if facts.mean_class is None else f"{facts.mean_class:.2%}"),
         ("videos", UNTOLD if facts.num_videos is None else f"{facts.num_videos:g}"),
         ("views (clips x crops)", facts.setting.views),
-        ("measured by", _measured_by(facts)),
+        ("measured by", "`bevt evaluate`" if facts.evaluated else facts.tested),
     ]
     return "## Accuracy\n\n" + markdown_table(("", ""), rows)
 
 
-def _measured_by(facts: RunFacts) -> str:
-    return facts.tested if facts.multiply_adds_per_view is None else "`bevt evaluate`"
-
-
 def _record(record: RunRecord) -> str:
     rows = [
-        ("command", f"`{record.command}`"),
+        ("command", f"`{shlex.join(map(without_folders, shlex.split(record.command)))}`"),
         ("recipe's digest", record.recipe_digest),
         ("code", record.git_revision or "no checkout"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
-        *((f"data: {name}", f"{ref.path}, digest {ref.digest}") for name, ref in record.datasets.items()),
+        *(
+            (f"data: {name}", f"{without_folders(ref.path)}, digest {ref.digest}")
+            for name, ref in record.datasets.items()
+        ),
         ("processes", str(record.world_size)),
         ("started", record.started),
     ]
-    return "## How it was made\n\n" + markdown_table(("", ""), rows)
+    return f"## How it was made\n\n{SHORTENED}\n\n" + markdown_table(("", ""), rows)
+
+
+def without_folders(text: str) -> str:
+    """Shorten every absolute path in `text`, a word of a command, to its last part: a card is for others to read."""
+    return ABSOLUTE_PATH.sub(lambda found: f".../{Path(found[1]).name}", text)

@@ -8,6 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bevt_core.files import write_atomic
+from schemas.base import Record
+
+
+def changes(then: Record, now: Record) -> str:
+    """Name the fields in which two records of one kind differ, with both values."""
+    old, new = then.model_dump(), now.model_dump()
+    return "; ".join(f"{key}: {old[key]} there, {new[key]} now" for key in old if old[key] != new[key])
 
 
 class PartFiles:

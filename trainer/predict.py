@@ -11,6 +11,7 @@ from bevt_core.decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from bevt_core.weights import load_weights
 from schemas.errors import UserError
 from schemas.frames import SourceItem
+from schemas.recipes import DECODE_TIMEOUT_S
 from trainer.clips import FileClips
 from trainer.distributed import join_world
 from trainer.evaluate import chosen_views, read_card, score
@@ -25,6 +26,7 @@ def predict(
     clips: int | None = None,
     crops: int | None = None,
     top: int = 5,
+    decode_timeout_s: float = DECODE_TIMEOUT_S,
     num_workers: int = 0,
 ) -> list[dict[str, Any]]:
     """Return, per file that `places` name, `video` and `classes` ([{name, score}], best first), or `error`.
@@ -34,7 +36,8 @@ def predict(
     """
     path = weights_of(Path(checkpoint))
     card = read_card(path)
-    data = FileClips(Path(), tuple(item_of(file) for file in find_media(places)), card.classes)
+    items = tuple(item_of(file) for file in find_media(places))
+    data = FileClips(Path(), items, card.classes, decode_timeout_s)
     plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
     predictions = []
     with join_world() as world:

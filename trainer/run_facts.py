@@ -48,6 +48,7 @@ class RunFacts:
     mean_class: float | None
     num_videos: int | None
     tested: str  # where the figures come from
+    evaluated: bool  # by `bevt evaluate`
     multiply_adds_per_view: int | None
 
 
@@ -103,7 +104,17 @@ def _facts(run: Path, recipe: FinetuneRecipe, evaluation: Path | None) -> RunFac
         frames=f"{sampling.frames} " + (f"every {sampling.interval}" if sampling.kind == "dense" else "uniform"),
         views=tested_views,
     )
-    return RunFacts(str(run), recipe.title, setting, top1, mean_class, num_videos, tested, multiply_adds)
+    return RunFacts(
+        run=str(run),
+        title=recipe.title,
+        setting=setting,
+        top1=top1,
+        mean_class=mean_class,
+        num_videos=num_videos,
+        tested=tested,
+        evaluated=evaluation is not None,
+        multiply_adds_per_view=multiply_adds,
+    )
 
 
 def stages_of(init: str | None) -> list[PretrainRecipe]:

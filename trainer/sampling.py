@@ -47,6 +47,12 @@ def uniform_test(num_frames: int, frames: int, interval: int, clips: int) -> Pos
     return ((first + last) // 2)[None]
 
 
+OTHER_SAMPLING = (
+    "name another sampling (fine-tuning: `--set sampling.kind=uniform`, or another --recipe; a pretrained encoder: "
+    "`--recipe` with a fine-tuning recipe; a fine-tuned model keeps the one that it was trained with)"
+)
+
+
 class Sampler(NamedTuple):
     train: Callable[[int, int, int, np.random.Generator], Positions]
     test: Callable[[int, int, int, int], Positions]
@@ -60,7 +66,8 @@ def interval_in_pool(sampling: ClipSampling, stride: int) -> int:
     if sampling.kind == "dense" and sampling.interval % stride:
         raise UserError(
             f"sampling.interval {sampling.interval} is not a multiple of the frame store's stride {stride}; "
-            f"make the store with stride 1, or choose an interval of {stride}, {2 * stride}, ..."
+            f"choose `--set sampling.interval={stride}` or a multiple, make the store with `--set pool.stride=1`, or "
+            f"{OTHER_SAMPLING}"
         )
     return max(1, sampling.interval // stride)
 

@@ -23,7 +23,8 @@ from trainer.clips import ClipSource, interval_of
 from trainer.data import make_loader
 from trainer.sampling import SAMPLERS, Positions
 
-PART_VIDEOS = 32  # the unit of work and of resuming
+PART_VIDEOS = 32  # at most; a part is the unit of work and of resuming
+PARTS = 16  # at least, where there are so many videos: few videos keep many processes busy, too
 CHUNK_BYTES = 64 << 20  # of uint8 views that go through the model at once
 
 Row = dict[str, Any]  # what is known of a video, by column
@@ -77,8 +78,14 @@ class ViewPlan:
         view_bytes = self.sampling.frames * self.crop_px**2 * 3
         return min(PART_VIDEOS, max(1, CHUNK_BYTES // (view_bytes * self.views_per_video)))
 
+    def parts(self, data: ClipSource) -> list[range]:
+        """Return the videos of each part, by index. They depend on the number of videos alone."""
+        total = len(data.items)
+        size = max(1, min(PART_VIDEOS, -(-total // PARTS)))
+        return [range(first, min(first + size, total)) for first in range(0, total, size)]
+
     def num_parts(self, data: ClipSource) -> int:
-        return -(-len(data.items) // PART_VIDEOS)
+        return len(self.parts(data))
 
 
 @dataclass(frozen=True)
@@ -140,11 +147,11 @@ def map_parts(
     num_workers: int,
 ) -> Iterator[tuple[int, list[Row]]]:
     """Yield (part, rows) of each part, in order: `video`, `label`, `error`, and what `work` adds where it is None."""
-    step, total = plan.videos_per_chunk, len(data.items)
+    step, videos = plan.videos_per_chunk, plan.parts(data)
     chunks = [
-        Chunk(part, first, min(first + step, (part + 1) * PART_VIDEOS, total))
+        Chunk(part, first, min(first + step, videos[part].stop))
         for part in parts
-        for first in range(part * PART_VIDEOS, min((part + 1) * PART_VIDEOS, total), step)
+        for first in range(videos[part].start, videos[part].stop, step)
     ]
     dataset = ViewChunks(data, plan, chunks)
     loader = make_loader(dataset, 0, len(chunks), num_workers=num_workers, pin_memory=device.type == "cuda")

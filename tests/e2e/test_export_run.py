@@ -15,6 +15,7 @@ from trainer.clips import StoreClips, split_items
 from trainer.commands import TRAINER_RECIPES
 from trainer.evaluate import evaluate
 from trainer.finetune import finetune
+from trainer.model_card import without_folders
 from trainer.predict import predict
 from trainer.run import read_run
 
@@ -70,6 +71,7 @@ def test_a_hub_folder_tells_where_it_comes_from(
     card, (recipe, record) = (hub / "README.md").read_text(), read_run(run)
     assert card.startswith("---\nlibrary_name: bevt\n") and "\n# Mine | yours\n" in card
     assert "`bevt evaluate`" in card and "| views (clips x crops) | 1x1 |" in card
+    assert str(place) not in card and f"| data: train | .../{Path(record.datasets['train'].path).name}, digest" in card
     for value in (record.recipe_digest, record.datasets["train"].digest, f"torch {record.versions['torch']}"):
         assert value in card
     assert "| epochs | 3, stopped after 1 steps |" in card
@@ -81,6 +83,29 @@ def test_a_hub_folder_tells_where_it_comes_from(
     exec(code_below(card, "Use"), {})
     assert "clip.mp4 [{'name': " in capsys.readouterr().out
     assert "exists; give another --out" in export(run, "--out", hub)
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("runs/joint", "runs/joint"),
+        ("/home/me/runs/joint/", ".../joint"),
+        ("/home/my name/runs/joint", ".../joint"),
+        ("--out=/home/me/x", "--out=.../x"),
+        ('streams.video.tokens="/data/me/tokens"', 'streams.video.tokens=".../tokens"'),
+        ('frames=["/a/one","/a/two"]', 'frames=[".../one",".../two"]'),
+        ("s3://bucket/set", "s3://bucket/set"),
+        ("optim.lr=1e-4", "optim.lr=1e-4"),
+    ],
+)
+def test_a_card_shows_no_folders_of_its_author(typed: str, shown: str) -> None:
+    assert without_folders(typed) == shown
+
+
+def test_the_time_limit_of_decoding_is_an_option(place: Path) -> None:
+    run, videos = place / "runs" / "mine", place / "videos" / "clip.mp4"
+    result = CliRunner().invoke(cli.app, ["predict", str(run), str(videos), "--decode-timeout-s", "0.01", "--json"])
+    assert "no answer within 0.01 s" in result.output
 
 
 def test_weights_alone_say_that_nothing_is_known(place: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_decoder_that_hangs_or_dies_costs_one_file(tmp_path: Path, monkeypatch
     chunks = ViewChunks(source, ViewPlan(sampling, 32, views, "normal", seed=0), [Chunk(0, 0, len(names))])
     began = time.monotonic()
     got = chunks[0]
-    assert time.monotonic() - began < 20 and len(got["views"]) == 3
+    assert time.monotonic() - began < 60 and len(got["views"]) == 3
     errors = {row["video"]: row["error"] for row in got["rows"] if row["error"] is not None}
     assert errors == {
         "hang.mp4": "no answer within 1 s of decoding",

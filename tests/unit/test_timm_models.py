@@ -1,13 +1,15 @@
 """Every registered model keeps timm's promises: at nano size with numbers, at all sizes on the meta device."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 
 import bevt_core.timm_models  # noqa: F401 - registers
-from bevt_core.build import SWIN_SIZES, build_classifier
+from bevt_core.build import SWIN_SIZES, build_bevt, build_classifier
+from bevt_core.export import save_hub_folder
 from bevt_core.weights import save_weights
 from schemas.errors import UserError
 
@@ -59,6 +61,44 @@ def test_a_runs_weights_are_a_checkpoint(tmp_path: Path) -> None:
     model = timm.create_model("bevt_swin_nano_video", num_classes=5, checkpoint_path=path).eval()
     x = input_of("video_video")
     torch.testing.assert_close(model(x), ours(x), atol=0, rtol=0)
+
+
+PRETRAINED: dict[str, dict[str, Any]] = {
+    "image": {"streams": ("image",)},
+    "video": {"streams": ("video",)},
+    "joint": {},
+    "separate": {"share_encoder": "separate"},
+    "wider": {"streams": ("image",), "window": (4, 7, 7)},
+}
+
+
+@pytest.mark.parametrize("stage", PRETRAINED)
+@torch.no_grad()
+def test_pretraining_weights_go_under_a_fresh_head(stage: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ours = build_bevt(**{**SWIN_SIZES["nano"], **PRETRAINED[stage]}, vocab_size=32).eval()
+    for parameter in ours.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.05)  # so that no norm or bias is what it begins as
+    save_weights(tmp_path / "weights.safetensors", ours)
+    save_hub_folder(tmp_path / "hub", ours, {})
+    for path in (tmp_path / "weights.safetensors", tmp_path / "hub" / "model.safetensors"):
+        for stream in INPUTS:
+            name, x = f"bevt_swin_nano_{stream}", input_of(f"nano_{stream}")
+            if stream == "image" and stage == "video":
+                with pytest.raises(UserError, match="without images"):
+                    timm.create_model(name, checkpoint_path=str(path))
+                continue
+            model = timm.create_model(name, num_classes=5, checkpoint_path=str(path)).eval()
+            assert model(x).shape == (2, 5)
+            clip_BCTHW = x if stream == "video" else x.unsqueeze(2)
+            if stage == "wider":
+                assert model(x).std() > 0  # the tables are others, and tested in test_weights.py
+            elif stream in ours.route:
+                last_BTHWC = ours.encoders[ours.route[stream]](ours.stems[stream](clip_BCTHW))[-1]
+                torch.testing.assert_close(model.forward_features(x), ours.norm(last_BTHWC))
+            else:  # a video model of images: a still clip looks like its picture
+                still = x[:, :, :1].expand_as(x)
+                torch.testing.assert_close(model.stem(still)[:, :1], ours.stems["image"](x[:, :, :1]))
 
 
 def test_there_are_no_published_weights() -> None:
