@@ -47,7 +47,7 @@ def finetune(
     frames: Annotated[
         str | None, typer.Option(help="A frame store instead of files, also s3:// (bevt tokenize --frames-only).")
     ] = None,
-    list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
+    list_file: ListFile = None,
     val_root: Annotated[
         Path | None, typer.Option(help="The validation files. Default: a share of the training ones.")
     ] = None,
@@ -105,7 +105,7 @@ def evaluate(
     dataset: Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48 or folder.")] = "folder",
     root: Annotated[Path | None, typer.Option(help="The files to test on.")] = None,
     frames: Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")] = None,
-    list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
+    list_file: ListFile = None,
     split: Annotated[str, typer.Option(help="A sub-folder of --root, if there is one.")] = "val",
     clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
     crops: Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")] = None,
@@ -135,7 +135,7 @@ def analyse_temporal(
     dataset: Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48 or folder.")] = "folder",
     root: Annotated[Path | None, typer.Option(help="The files to test on.")] = None,
     frames: Annotated[str | None, typer.Option(help="A frame store instead of files.")] = None,
-    list_file: Annotated[Path | None, typer.Option("--list", help="`path label` lines instead of the folders.")] = None,
+    list_file: ListFile = None,
     split: Annotated[str, typer.Option(help="A sub-folder of --root, if there is one.")] = "val",
     seeds: Annotated[int, typer.Option(help="Draws of the single frame and of the shuffled order.")] = 3,
     clips: Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")] = None,
@@ -259,7 +259,7 @@ def _clips(
     dataset: str,
     root: Path | None,
     frames: str | None,
-    list_file: Path | None,
+    list_file: str | None,
     split: str,
     decode_timeout_s: float | None = None,
 ) -> "ClipSource":
@@ -281,7 +281,7 @@ def _train_and_val(
     dataset: str,
     root: Path | None,
     frames: str | None,
-    list_file: Path | None,
+    list_file: str | None,
     val_root: Path | None,
     val_frames: str | None,
     val_share: float,

@@ -180,6 +180,13 @@ def sha256_of(path: AnyPath) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def size_of(path: AnyPath) -> int:
+    """Bytes of a file; -1 where there is none."""
+    if isinstance(path, ObjectPath):
+        return path.size()
+    return path.stat().st_size if path.is_file() else -1
+
+
 def sizes_in(folder: AnyPath) -> dict[str, int]:
     """Bytes of every file below `folder`, by its path in it; empty for a folder that is not there."""
     if isinstance(folder, ObjectPath):

@@ -29,6 +29,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0  # between tries: doubled each time, an
 CONNECT_TIMEOUT_S = 10
 CONNECTIONS = 32  # of a process
 CHUNK_BYTES = 16 << 20  # of a multipart upload; files of less than two of them go up in one put
+READ_BYTES, READ_RANGES = 256 << 10, 8  # that a reader fetches at a time, and how many of them it keeps
 _LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _REFUSED = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.EREMCHG)
 
@@ -128,11 +129,21 @@ class ObjectPath:
         data = io.BytesIO(self.read_bytes())
         return data if mode == "rb" else io.TextIOWrapper(data, encoding=encoding, newline=newline)
 
+    def reader(self) -> io.BufferedReader:
+        """The object as a seekable file that fetches only what is read of it. Raises FileNotFoundError."""
+        size = self.size()
+        if size < 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url)
+        return io.BufferedReader(_Ranges(self, size))
+
     def chunks(self) -> Iterator[bytes]:
         """The object in pieces of CHUNK_BYTES, for those that need not fit into memory."""
         size = self.size()
         for start in range(0, size, CHUNK_BYTES):
-            yield self._range(start, min(start + CHUNK_BYTES, size))
+            yield self.read_range(start, min(start + CHUNK_BYTES, size))
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        return bytes(self._request("read", lambda store: store.cat_file(self._key, start=start, end=stop)))
 
     def download(self, target: Path) -> None:
         """Copy the object to `target`, whose folder is there. Raises FileNotFoundError, and leaves nothing then."""
@@ -169,9 +180,6 @@ class ObjectPath:
         except FileNotFoundError:
             return None
 
-    def _range(self, start: int, stop: int) -> bytes:
-        return bytes(self._request("read", lambda store: store.cat_file(self._key, start=start, end=stop)))
-
     def _put(self, call: Callable[[Any], object]) -> None:
         try:
             self._request("write", call)
@@ -181,7 +189,7 @@ class ObjectPath:
 
     def _request(self, what: str, call: Callable[[Any], R]) -> R:
         """`call(the file system)`, again and again while it fails for a reason that may pass."""
-        limit_s = float(os.environ.get("BEVT_RETRY_S", RETRY_S))
+        limit_s = retry_s()
         began, wait_s, tries = time.monotonic(), FIRST_WAIT_S, 0
         store = _file_system()
         while True:
@@ -214,6 +222,47 @@ class ObjectPath:
                 raise StorageError(errno.EINVAL, f"{self.url}: cannot {what} it: {_said(error)}") from error
             time.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+class _Ranges(io.RawIOBase):
+    """The bytes of an object, fetched by ranges of READ_BYTES, the last few of which are kept."""
+
+    def __init__(self, path: ObjectPath, size: int) -> None:
+        super().__init__()
+        self.name = path.name
+        self._size = size
+        self._at = 0
+        self._range = functools.lru_cache(maxsize=READ_RANGES)(
+            lambda i: path.read_range(i * READ_BYTES, min((i + 1) * READ_BYTES, size))
+        )
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """At most up to the end of a range, as a raw file may; 0 at the end."""
+        if self._at >= self._size:
+            return 0
+        number, start = divmod(self._at, READ_BYTES)
+        piece = self._range(number)[start : start + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+def retry_s() -> float:
+    """How long a request may fail in a row."""
+    return float(os.environ.get("BEVT_RETRY_S", RETRY_S))
 
 
 AnyPath = Path | ObjectPath

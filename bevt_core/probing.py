@@ -7,6 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from bevt_core.files import size_of
+from bevt_core.objects import AnyPath
+from schemas.errors import StorageError
 from schemas.frames import Stage
 
 av.logging.set_level(av.logging.PANIC)
@@ -66,15 +69,18 @@ class VideoInfo:
         return self.untimed == 0 and self.container not in UNTIMED_CONTAINERS
 
 
-def open_video(path: Path) -> av.container.InputContainer:
-    """Open a media file by itself. Raises MediaError for what is no video file."""
-    if not path.exists():
+def open_video(path: AnyPath) -> av.container.InputContainer:
+    """Open a media file by itself. Raises MediaError for what is no video file, StorageError from an object store."""
+    size = size_of(path)
+    if size < 0:
         raise MediaError("open", "missing", "no such file")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise MediaError("open", "empty-file", "0 bytes")
     try:
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-        container = av.open(str(path.absolute()), options=options)
+        container = av.open(str(path.absolute()) if isinstance(path, Path) else path.reader(), options=options)
+    except StorageError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError("open", "not-media", one_line(error, path)) from None
     if not container.streams.video:
@@ -131,7 +137,7 @@ def _leading(pts: np.ndarray, is_key: np.ndarray) -> int:
     return int((pts[follows] < pts[latest_key[follows]]).sum())
 
 
-def one_line(error: BaseException, path: Path) -> str:
+def one_line(error: BaseException, path: AnyPath) -> str:
     """An error as one line of at most 300 characters, without the file's place: equal on every machine."""
     text = getattr(error, "strerror", None) or str(error)
     for place in (str(path.absolute()), str(path)):
@@ -151,8 +157,8 @@ class Glance:
     frames: int | None  # of a video: counted by the header, or its duration times its rate
 
 
-def glance(path: Path) -> Glance:
-    """Read the header of a video. Raises MediaError."""
+def glance(path: AnyPath) -> Glance:
+    """Read the header of a video. Raises MediaError, StorageError."""
     with open_video(path) as container:
         stream = container.streams.best("video")
         context = stream.codec_context

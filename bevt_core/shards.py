@@ -19,7 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bevt_core.cache import Entry, Place, hold
-from bevt_core.files import committed_folder, each, read_record, sha256_of, sizes_in, write_atomic, write_record
+from bevt_core.files import (
+    committed_folder,
+    each,
+    read_record,
+    sha256_of,
+    size_of,
+    sizes_in,
+    write_atomic,
+    write_record,
+)
 from bevt_core.jpeg_store import open_jpegs, write_jpegs
 from bevt_core.objects import AnyPath, ObjectPath, as_path
 from bevt_core.tables import (
@@ -253,7 +262,7 @@ def read_token_commit(tokens_dir: AnyPath, frames: FramePartCommit, plan_digest:
     commit = read_record(tokens_dir / f"{name}.json", TokenPartCommit)
     if commit is None or commit.token_plan != plan_digest or commit.frames_commit != frames.digest():
         return None
-    return commit if _size_of(tokens_dir / f"{name}.parquet") == commit.num_bytes else None
+    return commit if size_of(tokens_dir / f"{name}.parquet") == commit.num_bytes else None
 
 
 def read_token_plan(tokens_dir: AnyPath) -> TokenPlan | None:
@@ -356,9 +365,3 @@ def _digest_file(path: Path) -> FileDigest:
 
 def _digest_of(digests: Sequence[str]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _size_of(path: AnyPath) -> int:
-    if isinstance(path, ObjectPath):
-        return path.size()
-    return path.stat().st_size if path.is_file() else -1

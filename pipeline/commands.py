@@ -87,7 +87,9 @@ def scan(
     split: Split = None,
     list_file: ListFile = None,
     allow_outside: AllowOutside = False,
-    write: Annotated[Path | None, typer.Option(help="Write the list of files, for `bevt tokenize --list`.")] = None,
+    write: Annotated[
+        str | None, typer.Option(help="Write the list of files, also to s3://, for `bevt tokenize --list`.")
+    ] = None,
     recipe: RecipeName = None,
     set_: Overrides = None,
     json_: AsJson = False,
@@ -177,7 +179,8 @@ def bench_tokenize(
 ) -> None:
     """The job's CPU time against a bare loop's, by the difference of two sizes; its memory at both; busy tokenizers.
 
-    A busy share means something where there are many parts: --set sources_per_part=8.
+    A busy share and a ratio of memory mean something where the smaller job already has more parts than are in flight:
+    --small 48 --large 480 --set sources_per_part=8.
 
     \b
     Example:

@@ -36,7 +36,7 @@ from pipeline.plans import (
     with_settled_tokenizer,
 )
 from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
-from pipeline.ray_session import cluster_has, gpu_name, ray_session, smallest_node_bytes
+from pipeline.ray_session import cluster_has, gpu_name, ray_session, smallest_node_has, threads_ended
 from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 CPU_ACTORS = 8  # where there is no GPU: at most so many tokenizers of some 0.5 GB, and one per CPU
 CPU_ACTOR_SHARE = 0.5  # of a CPU that Ray sets aside for one, so that decoding goes on beside them
-DECODE_BYTES = 1 << 30  # that Ray sets aside for a part being decoded, child process included (docs/log.md)
+DECODE_BYTES = 768 << 20  # that Ray sets aside for a part being decoded: 560 MiB for 4K, child included (docs/log.md)
 TASK_RETRIES = 3  # of a part, for a lost worker or node; Ray's own default is without end
 
 
@@ -69,7 +69,7 @@ class Workplace:
 def tokenize(
     recipe: TokenizeRecipe,
     *,
-    list_file: Path | None = None,
+    list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
     overwrite: bool = False,
     frames_only: bool = False,
@@ -255,14 +255,24 @@ class ActorPool:
     max_size: int
     gpus: int  # of the cluster, one for each; 0: on CPUs
     threads: int  # of each
+    cpu_share: float  # CPUs that Ray sets aside for each
 
     @classmethod
     def sized(cls, parts: int, gpus: int, may_grow: bool) -> "ActorPool":
         """For `parts` parts on the cluster as it is now."""
         cpus = max(1, cluster_has("CPU"))
         now = min(parts, gpus or min(CPU_ACTORS, cpus))
-        most = min(parts, parts if gpus else CPU_ACTORS) if may_grow else now
-        return cls(min_size=now, max_size=max(now, most), gpus=gpus, threads=max(1, cpus // now))
+        share = 1 if gpus else CPU_ACTOR_SHARE
+        # A part is decoded on a whole CPU: where the tokenizers could leave none on any node, they get none.
+        room = smallest_node_has("CPU") > 1 and now * share <= cpus / 2
+        most = parts if gpus else min(parts, CPU_ACTORS) if room else now
+        return cls(
+            min_size=now,
+            max_size=max(now, most) if may_grow else now,
+            gpus=gpus,
+            threads=max(1, cpus // now),
+            cpu_share=share if room else 0,
+        )
 
 
 def _run(place: Workplace, todo: list[int], pool: ActorPool | None) -> Iterator[dict[str, Any]]:
@@ -277,7 +287,7 @@ def _run(place: Workplace, todo: list[int], pool: ActorPool | None) -> Iterator[
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
     rows = ray.data.from_items([{"part": part} for part in todo], override_num_blocks=len(todo))
-    memory = min(DECODE_BYTES, smallest_node_bytes() // 2)
+    memory = min(DECODE_BYTES, smallest_node_has("memory") // 2)
     rows = rows.map(decode_part, fn_kwargs={"place": place}, num_cpus=1, memory=memory, max_retries=TASK_RETRIES)
     if pool is not None:
         rows = rows.map_batches(
@@ -292,18 +302,19 @@ def _run(place: Workplace, todo: list[int], pool: ActorPool | None) -> Iterator[
             ),
             fn_constructor_kwargs={"place": place, "gpus": pool.gpus, "threads": pool.threads},
             num_gpus=1 if pool.gpus else 0,
-            num_cpus=1 if pool.gpus else CPU_ACTOR_SHARE,
+            num_cpus=pool.cpu_share,
             max_restarts=TASK_RETRIES,
             max_task_retries=TASK_RETRIES,
         )
-    stream = iter(rows.iter_rows())
-    try:
-        for row in stream:
-            if row["error"]:
-                raise ERRORS[row["error"]](row["message"])
-            yield row
-    finally:
-        del stream  # ends what still runs, before Ray is shut down
+    with threads_ended():
+        stream = iter(rows.iter_rows())
+        try:
+            for row in stream:
+                if row["error"]:
+                    raise ERRORS[row["error"]](row["message"])
+                yield row
+        finally:
+            del stream  # ends what still runs
 
 
 # ---- plans and results -----------------------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ from schemas.recipes import TokenizeRecipe
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, TokenPartCommit, TokenPlan
 
 
-def make_plan(recipe: TokenizeRecipe, list_file: Path | None, allow_outside: bool) -> tuple[Plan, list[SourceItem]]:
+def make_plan(
+    recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool
+) -> tuple[Plan, list[SourceItem]]:
     """List the sources and fix the order in which they are cut into parts: shuffled, so that classes mix."""
     frames_dir = as_path(recipe.out) / "frames"
     root = as_path(recipe.root)

@@ -2,11 +2,16 @@
 
 import logging
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+THREADS_END_S = 30.0
+IDLE_THREAD = "Prefetcher"  # of Ray Data: left early, it waits without end for work that does not come
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,27 @@ def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None)
                 object_store_memory=128 << 20,  # rows are a few hundred bytes
                 **quiet,
             )
-    yield Session(may_grow=given)
-    # Not after an error: shut down under running tasks, Ray may end this process before the error is told. Its own exit
-    # handler does it then.
-    ray.shutdown()
+    try:
+        yield Session(may_grow=given)
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def threads_ended() -> Iterator[None]:
+    """Wait, after the block, for the threads that it started: at most THREADS_END_S seconds, also after an error.
+
+    Those of Ray Data outlive an iteration that is left early. One that still speaks to Ray when it is shut down makes
+    Ray end the whole process, with exit status 1 and before the error that left the iteration is told.
+    """
+    before = set(threading.enumerate())
+    try:
+        yield
+    finally:
+        deadline = time.monotonic() + THREADS_END_S
+        for thread in set(threading.enumerate()) - before:
+            if thread.name != IDLE_THREAD:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager
@@ -65,13 +87,12 @@ def cluster_has(resource: str) -> int:
     return int(ray.cluster_resources().get(resource, 0))
 
 
-def smallest_node_bytes() -> int:
-    """The memory that Ray may give away on the node with the least of it."""
+def smallest_node_has(resource: str) -> int:
+    """How much of a resource Ray may give away on the node with the least of it, of those that have any."""
     import ray
 
-    return int(
-        min(node["Resources"]["memory"] for node in ray.nodes() if node["Alive"] and "memory" in node["Resources"])
-    )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return int(min((resources[resource] for resources in nodes if resource in resources), default=0))
 
 
 def gpu_name() -> str:

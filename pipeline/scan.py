@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bevt_core.files import fetched, size_of, sizes_in
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
-from bevt_core.objects import as_path
+from bevt_core.objects import AnyPath, as_path, retry_s
 from bevt_core.probing import Glance, MediaError, glance, one_line
 from bevt_core.rng import rng_for
 from bevt_core.shards import Rejected
 from pipeline.frames_job import read_source
 from pipeline.sources import SourceListing, list_sources
 from pipeline.sources.listing import write_parquet_list
-from schemas.errors import UserError
+from schemas.errors import StorageError
 from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes import TokenizeRecipe
 
@@ -42,28 +43,25 @@ class Seen:
 def scan(
     recipe: TokenizeRecipe,
     *,
-    list_file: Path | None = None,
+    list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
-    write: Path | None = None,
+    write: str | AnyPath | None = None,
     sample: int = 8,
     threads: int = 4,
 ) -> dict[str, Any]:
     """Look at every source of `recipe`: its size and its header. `sample` of them are decoded to estimate the cost.
 
-    `write` puts the usable ones into a Parquet list for `bevt tokenize --list`. Returns counts and estimates.
+    Of an object only the ranges are read that its header needs; those of the sample are fetched whole. `write` puts
+    the usable ones into a Parquet list for `bevt tokenize --list`. Returns counts and estimates. Raises UserError for
+    bad input, StorageError where an object store says no.
     """
     root = as_path(recipe.root)
-    if not isinstance(root, Path):
-        raise UserError(
-            f"--root {root}: bevt scan reads the headers of local files; tokenize from there with --max-rejected 5% "
-            "instead, which stops a job whose files are no good"
-        )
     listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
     seen = _look_at_all(root, listing.items, recipe.decode_timeout_s, threads)
     usable = [item for item, what in zip(listing.items, seen, strict=True) if what.reason is None]
     glances = [what.glance for what in seen if what.glance is not None and what.reason is None]
     if write is not None:
-        write_parquet_list(write, SourceListing(usable, listing.classes))
+        write_parquet_list(as_path(write), SourceListing(usable, listing.classes))
     stubs = [
         item.source
         for item, what in zip(listing.items, seen, strict=True)
@@ -99,10 +97,10 @@ def scan(
     }
 
 
-def look(path: Path, kind: str) -> Glance:
-    """The header of a picture or a video, or of a frame folder's first picture. Raises MediaError."""
-    if path.is_dir():
-        frames = sorted(path.glob("*.jp*g")) or sorted(path.glob("*.png"))
+def look(path: AnyPath, kind: str) -> Glance:
+    """The header of a video, of an image, or of the first picture in a folder. Raises MediaError, StorageError."""
+    if kind == "folder":
+        frames: list[AnyPath] = sorted(path.glob("*.jp*g"), key=str) or sorted(path.glob("*.png"), key=str)
         if not frames:
             raise MediaError("open", "no-frames", "no pictures in the folder")
         first = look(frames[0], "image")
@@ -110,14 +108,17 @@ def look(path: Path, kind: str) -> Glance:
     if kind == "video":
         return glance(path)
     try:
-        with Image.open(path) as image:
+        with path.open("rb") if isinstance(path, Path) else path.reader() as file, Image.open(file) as image:
             return Glance("image", str(image.format).lower(), image.width, image.height, None, 1)
+    except StorageError:
+        raise
     except (OSError, ValueError, SyntaxError) as error:
         raise MediaError("open", "not-media", one_line(error, path)) from None
 
 
-def _look_at_all(root: Path, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Seen]:
+def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Seen]:
     """In children of their own, as the job decodes: a header can kill a demuxer too."""
+    limit_s += 0 if isinstance(root, Path) else retry_s()
     local = threading.local()
     children: list[IsolatedFunction] = []
 
@@ -126,13 +127,15 @@ def _look_at_all(root: Path, items: Sequence[SourceItem], limit_s: float, thread
             local.look = IsolatedFunction("pipeline.scan:look")
             children.append(local.look)
         path = root / item.source
-        if not path.exists():
+        num_bytes, kind = size_of(path), str(item.kind)
+        if num_bytes < 0 and path.is_dir():
+            num_bytes, kind = sum(sizes_in(path).values()), "folder"
+        if num_bytes < 0:
             return Seen(-1, None, "missing")
-        num_bytes = sum(f.stat().st_size for f in path.iterdir()) if path.is_dir() else path.stat().st_size
         if num_bytes == 0:
             return Seen(0, None, "empty-file")
         try:
-            return Seen(num_bytes, local.look(path, item.kind, limit_s=limit_s), None)
+            return Seen(num_bytes, local.look(path, kind, limit_s=limit_s), None)
         except MediaError as error:
             return Seen(num_bytes, None, error.reason)
         except ChildTimeout:
@@ -149,19 +152,21 @@ def _look_at_all(root: Path, items: Sequence[SourceItem], limit_s: float, thread
 
 
 def _estimate(
-    recipe: TokenizeRecipe, root: Path, usable: Sequence[SourceItem], glances: Sequence[Glance], sample: int
+    recipe: TokenizeRecipe, root: AnyPath, usable: Sequence[SourceItem], glances: Sequence[Glance], sample: int
 ) -> dict[str, Any]:
     """Disk, CPU hours and GPU hours of the whole job, from the headers and from `sample` decoded sources."""
     frames = sum(pool_size(recipe.pool, g.frames or 1) for g in glances)
     chosen = rng_for("scan", len(usable)).permutation(len(usable))[:sample]
     decoded, num_bytes, spent_s = 0, 0, 0.0
     for turn, i in enumerate([*chosen[:1], *chosen]):
-        began = time.perf_counter()
-        outcome = read_source(root, usable[i], recipe.pool, recipe.seed, recipe.decode_timeout_s, 1)
+        with fetched(root, usable[i].source) as local_root:
+            began = time.perf_counter()
+            outcome = read_source(local_root, usable[i], recipe.pool, recipe.seed, recipe.decode_timeout_s, 1)
+            took_s = time.perf_counter() - began
         if turn == 0:  # it has started the child, and is read once more
             continue
         if not isinstance(outcome, Rejected):
-            spent_s += time.perf_counter() - began
+            spent_s += took_s
             decoded += sum(len(sample.jpegs) for sample in outcome)
             num_bytes += sum(len(jpeg) for sample in outcome for jpeg in sample.jpegs)
     if not decoded:

@@ -1,5 +1,6 @@
 """How many clips a CPU makes ready to train, from shards and from the video files, in one process, in turn."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import decord
 import numpy as np
 
+from bevt_core.resample import PAYS_AFTER
 from bevt_core.shards import TokenSet
 from bevt_core.views import apply_view, decode_jpeg
 from schemas.errors import UserError
@@ -71,9 +73,13 @@ def cpu_seconds(
     repeats: int,
     clock: Callable[[], float] = time.process_time,
 ) -> list[float]:
-    """Run every way over all positions, in turn; return the mean CPU seconds, all threads, of a round."""
+    """Run every way over all positions, in turn; return the mean CPU seconds, all threads, of a round.
+
+    Epoch 0 warms up, as often as it takes until frames are resampled by compiled code.
+    """
     seconds = [0.0] * len(ways)
-    for epoch in range(repeats + 1):  # epoch 0 warms up
+    warm_up = [0] * math.ceil(PAYS_AFTER / (CLIP_FRAMES * len(positions)))
+    for epoch in (*warm_up, *range(1, repeats + 1)):
         for i, way in enumerate(ways):
             begun = clock()
             for position in positions:

@@ -5,7 +5,7 @@ The class map travels with the listing: two public label maps of Kinetics-400 ag
 
 from pathlib import Path
 
-from bevt_core.objects import AnyPath
+from bevt_core.objects import AnyPath, as_path
 from pipeline.sources.diving import list_diving48
 from pipeline.sources.folders import list_folder
 from pipeline.sources.howto import list_howto100m
@@ -18,7 +18,7 @@ from schemas.errors import UserError
 from schemas.recipe_io import nearest
 
 
-def list_list(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
+def list_list(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """Whatever `--list` names: `path label` lines, or a Parquet file of `bevt scan`."""
     if list_file is None:
         raise UserError("--dataset list needs --list FILE, with a `path label` on each line")
@@ -39,7 +39,7 @@ __all__ = ["SOURCES", "SourceListing", "list_sources"]
 
 
 def list_sources(
-    dataset: str, root: AnyPath, split: str, list_file: Path | None = None, allow_outside: bool = False
+    dataset: str, root: AnyPath, split: str, list_file: str | AnyPath | None = None, allow_outside: bool = False
 ) -> SourceListing:
     """List the files of `split` under `root`, in an order that depends on their names alone.
 
@@ -51,13 +51,14 @@ def list_sources(
         raise UserError(f"no dataset {dataset!r}; {nearest(dataset, list(SOURCES))}known: {', '.join(SOURCES)}")
     if not root.is_dir():
         raise UserError(f"--root {root}: no such folder; give the folder that holds the files of {dataset}")
-    if list_file is not None and not list_file.is_file():
-        raise UserError(f"--list {list_file}: no such file")
+    listed = None if list_file is None else as_path(list_file)
+    if listed is not None and not listed.is_file():
+        raise UserError(f"--list {listed}: no such file")
     tree = Tree(root, allow_outside) if isinstance(root, Path) else ObjectTree(root)
-    if list_file is not None and list_file.suffix == ".parquet":
-        listing = read_parquet_list(tree, list_file)
+    if listed is not None and listed.name.endswith(".parquet"):
+        listing = read_parquet_list(tree, listed)
     else:
-        listing = SOURCES[dataset](tree, split, list_file)
+        listing = SOURCES[dataset](tree, split, listed)
     if not listing.items:
         hint = f" ({listing.ignored_note})" if listing.ignored else ""
         raise UserError(f"--root {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")

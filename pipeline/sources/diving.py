@@ -1,7 +1,6 @@
 """Diving48, version 2 of its labels only: version 1 is known to be wrong."""
 
 import json
-from pathlib import Path
 
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
@@ -14,7 +13,7 @@ from schemas.frames import SourceItem
 V1_ONLY_LABEL = 30  # occurs in neither file of version 2
 
 
-def list_diving48(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
+def list_diving48(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """`Diving48_V2_{split}.json` and `Diving48_vocab.json` in the root; files `{vid_name}.mp4` anywhere below it.
 
     The classes are the 48 of the vocabulary, although only 47 occur. Raises UserError for labels of version 1, told by

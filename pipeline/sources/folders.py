@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from bevt_core.objects import AnyPath
 from pipeline.sources.listing import SourceListing, class_index, find_classes, list_from_file, media_files
 from pipeline.sources.tree import Tree, parent_name
 from schemas.errors import UserError
 from schemas.frames import MediaKind, SourceItem
 
 
-def list_folder(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
+def list_folder(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """Videos (or, where there are none, pictures) in any depth; the class is the name of the folder a file lies in."""
     base = base_folder(tree, split)
     if list_file is not None:

@@ -1,14 +1,13 @@
 """HowTo100M: long videos without labels, wherever they lie; a CSV with a `video_id` column chooses among them."""
 
-from pathlib import Path
-
+from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex
 from pipeline.sources.listing import SourceListing, media_files, read_csv
 from pipeline.sources.tree import Tree
 from schemas.frames import SourceItem
 
 
-def list_howto100m(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
+def list_howto100m(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """Every video below the root, or those of `--list`, a CSV of the MIL-NCE release; ids may repeat."""
     if list_file is None:
         base = split if tree.is_folder(split) else ""

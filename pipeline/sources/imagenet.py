@@ -4,7 +4,7 @@ A label is the position of the wnid in sorted order. The devkit's ids (1..1000) 
 """
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import annotation
@@ -22,7 +22,7 @@ DEVKIT_LABELS = "ILSVRC2012_validation_ground_truth.txt"  # an ILSVRC2012_ID per
 SYNSETS = ("imagenet_synsets.txt", "LOC_synset_mapping.txt", "synset_words.txt")  # `wnid ...` per line
 
 
-def list_imagenet(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
+def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """`<root>/<split>/<wnid>/*`, `<root>/<wnid>/*`, or `ILSVRC2012_val_*.JPEG` in one folder, or `--list`."""
     base = split if tree.is_folder(split) else ""
     if list_file is not None:

@@ -1,6 +1,6 @@
 """Kinetics-400: class folders, the official CSV files, or a list file, with either way of naming the files."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
@@ -10,7 +10,7 @@ from pipeline.sources.tree import Tree
 from schemas.frames import SourceItem
 
 
-def list_k400(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
+def list_k400(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """`--list` or `list.tsv` in the root, else the official CSV of the split there, else class folders.
 
     Files are called `{id}.mp4` or `{id}_{start:06d}_{end:06d}.mp4`, in class folders or not; a list may use the other

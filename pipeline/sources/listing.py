@@ -6,13 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bevt_core.decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from bevt_core.files import write_atomic
 from bevt_core.objects import AnyPath
+from bevt_core.tables import read_table
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
@@ -165,15 +167,17 @@ def read_csv(path: AnyPath, columns: Sequence[str]) -> list[dict[str, str]]:
         return list(reader)
 
 
-def write_parquet_list(path: Path, listing: SourceListing) -> None:
+def write_parquet_list(path: AnyPath, listing: SourceListing) -> None:
     """A listing with its class map, as `--list` takes it."""
+    written = pa.BufferOutputStream()
     table = pa.Table.from_pylist([item.model_dump() for item in listing.items], schema=SOURCES_SCHEMA)
-    pq.write_table(table.replace_schema_metadata({"classes": json.dumps(listing.classes)}), path)
+    pq.write_table(table.replace_schema_metadata({"classes": json.dumps(listing.classes)}), written)
+    write_atomic(path, written.getvalue().to_pybytes())
 
 
-def read_parquet_list(tree: Tree, path: Path) -> SourceListing:
+def read_parquet_list(tree: Tree, path: AnyPath) -> SourceListing:
     """What `write_parquet_list` wrote; every path is checked again to lie inside the root."""
-    table = pq.read_table(path)
+    table = read_table(path)
     if not set(SOURCES_SCHEMA.names) <= set(table.column_names):
         raise UserError(f"{path}: columns {table.column_names}, expected {SOURCES_SCHEMA.names} (bevt scan --write)")
     items = [SourceItem(**row) for row in table.select(SOURCES_SCHEMA.names).to_pylist()]

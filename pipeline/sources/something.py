@@ -2,8 +2,8 @@
 
 import csv
 import json
-from pathlib import Path
 
+from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.folders import base_folder
 from pipeline.sources.listing import SourceListing, check_unique, list_from_file
@@ -14,7 +14,7 @@ from schemas.frames import SourceItem
 FRAME_FOLDERS = ("rawframes", "frames", "20bn-something-something-v2-frames")
 
 
-def list_ssv2(tree: Tree, split: str, list_file: Path | None) -> SourceListing:
+def list_ssv2(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """Ids and templates from `{split}.json`, classes from `labels.json`; or `--list` with `id [frames] label` lines.
 
     Templates carry [brackets], the keys of labels.json do not, and its values are strings. Test rows have no template;

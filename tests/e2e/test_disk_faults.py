@@ -43,7 +43,6 @@ def test_a_read_only_target_is_one_clear_error(out: Path, job: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="Ray, shut down under running tasks, may end the driver with 1 before the error is printed")
 def test_a_disk_that_fills_up_in_the_middle(out: Path, job: str, tmp_path: Path) -> None:
     """A worker meets it; when there is room again, the same command goes on with what is missing."""
     script = f"mount -t tmpfs -o size=100k tmpfs {out}; {job}; echo exit $?; find {out} -name dataset.json; "

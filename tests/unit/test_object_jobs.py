@@ -3,20 +3,25 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bevt_core.files import sha256_of, sizes_in
-from bevt_core.objects import ObjectPath, as_path
+from bevt_core.objects import READ_BYTES, ObjectPath, as_path
+from bevt_core.probing import glance
 from bevt_core.shards import sources_digest
 from pipeline.frames_job import make_frame_part
 from pipeline.inspect_row import inspect_dataset
+from pipeline.plans import make_plan
+from pipeline.scan import scan
 from pipeline.sources import list_sources
 from pipeline.verify import broken_parts, verify
-from schemas.errors import UserError
+from schemas.errors import StorageError, UserError
 from schemas.frames import Plan, PoolSpec
 from tests.builders import make_token_set
-from tests.media import moving_frames, write_video
-from tests.s3_server import S3Server, s3_server
+from tests.media import moving_frames, write_image, write_video
+from tests.s3_server import DENIED, S3Server, s3_server
+from tests.tiny_jobs import tiny_recipe
 
 LAYOUTS: dict[str, tuple[dict[str, str], str]] = {
     "folder": ({"train/b c/2.mp4": "", "train/a/é 1.mp4": "", "train/.hidden": "", "train/notes.txt": ""}, "train"),
@@ -103,6 +108,45 @@ def test_a_part_of_objects_is_that_of_files(server: S3Server, tmp_path: Path) ->
     assert {name: sha256_of(made / name) for name in sizes_in(made)} == {
         name: sha256_of(tmp_path / "frames" / name) for name in sizes_in(tmp_path / "frames")
     }
+
+
+def test_a_scan_of_objects_is_that_of_files_and_its_list_is_taken(server: S3Server, tmp_path: Path) -> None:
+    """Videos, a folder of frames, what is no video, an empty file, and a line for nothing."""
+    root, store = tmp_path / "root", as_path("s3://data/scan")
+    write_video(root / "a" / "1.mp4", moving_frames(12))
+    write_image(root / "b" / "frames" / "1.png", moving_frames(1)[0])
+    (root / "b" / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    (root / "b" / "empty.mp4").write_bytes(b"")
+    names = ["a/1.mp4", "b/frames", "b/noise.mp4", "b/empty.mp4", "b/gone.mp4"]
+    (root / "list.txt").write_text("".join(f"{name} {i % 2}\n" for i, name in enumerate(names)))
+    for name in sizes_in(root):
+        (store / name).upload(root / name)
+    recipe = tiny_recipe(root, tmp_path, tmp_path, "dataset=list")
+    local = scan(recipe, list_file=root / "list.txt", sample=0, threads=1)
+    recipe = recipe.model_copy(update={"root": str(store)})
+    found = scan(recipe, list_file=f"{store}/list.txt", write=f"{store}/list.parquet", sample=2, threads=1)
+    assert (found["usable"], found["missing"], found["estimate"]["frames"]) == (2, 1, 7)
+    same = found.keys() - {"estimate"}
+    assert {key: found[key] for key in same} == {key: local[key] for key in same}
+    _, items = make_plan(recipe, f"{store}/list.parquet", allow_outside=False)
+    assert sorted(item.source for item in items) == names[:2]
+
+
+def test_a_header_takes_the_ranges_that_it_needs(server: S3Server, tmp_path: Path) -> None:
+    noise = [np.random.default_rng(i).integers(0, 256, (240, 320, 3), dtype=np.uint8) for i in range(12)]
+    path = write_video(tmp_path / "tail.mp4", noise, options={"crf": "1"})  # its header is at its end
+    video = as_path("s3://data/ranges/tail.mp4")
+    video.upload(path)
+    assert path.stat().st_size > 3 * READ_BYTES
+    server.requests.clear()
+    assert glance(video) == glance(path)
+    assert sum("GET /data/ranges" in request for request in server.requests) == 2
+    with video.reader() as file:
+        assert file.read() == path.read_bytes()
+    server.fault = lambda number, request: DENIED if request.startswith("GET /data/ranges") else None
+    with pytest.raises(StorageError, match=r"tail.mp4: no permission to read"):
+        glance(video)
+    server.fault = lambda number, request: None
 
 
 def test_verify_finds_what_is_wrong_with_objects(server: S3Server) -> None:
