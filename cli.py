@@ -1,9 +1,9 @@
 """The command `bevt`: the table of its commands, and those that need both halves, the pipeline and the trainer."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -45,7 +45,6 @@ FINETUNE_RECIPES = {
 TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
 
 
-ClassifierPath = Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")]
 Dataset = Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48, folder or list.")]
 TestRoot = Annotated[Path | None, typer.Option(help="The files to test on.")]
 Frames = Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")]
@@ -133,7 +132,7 @@ def finetune(
 
 
 def evaluate(
-    checkpoint: ClassifierPath,
+    checkpoint: training.ClassifierPath,
     dataset: Dataset = "folder",
     root: TestRoot = None,
     frames: Frames = None,
@@ -164,7 +163,7 @@ def evaluate(
 
 
 def analyse_temporal(
-    checkpoint: ClassifierPath,
+    checkpoint: training.ClassifierPath,
     out: Annotated[Path, typer.Option(help="Gets temporal.png, the CSV files, and a folder per evaluation.")],
     dataset: Dataset = "folder",
     root: TestRoot = None,
@@ -190,26 +189,6 @@ def analyse_temporal(
 
     data = _clips(dataset, root, frames, list_file, split, Reading(allow_outside, decode_timeout_s))
     emit(launch(run, nproc, checkpoint, data, out, seeds=seeds, clips=clips, crops=crops), json_)
-
-
-def predict(
-    checkpoint: ClassifierPath,
-    videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
-    top: Annotated[int, typer.Option(help="Classes per video.")] = 5,
-    decode_timeout_s: DecodeTimeout = None,
-    json_: AsJson = False,
-) -> None:
-    """Name the classes of videos, with scores; a file that cannot be read does not stop the rest.
-
-    \b
-    Example:
-      bevt predict runs/finetune-k400 clip.mp4 more-clips/
-    """
-    from schemas.recipes import DECODE_TIMEOUT_S
-    from trainer.predict import predict as run
-
-    rows = run(checkpoint, videos, top=top, decode_timeout_s=decode_timeout_s or DECODE_TIMEOUT_S)
-    emit({"videos": rows} if json_ else {row["video"]: _named(row) for row in rows}, json_)
 
 
 def extract(
@@ -293,30 +272,6 @@ def probe(
     emit(launch(run, nproc, checkpoint, train, test, out, **options), json_)
 
 
-def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes; a finished step is not repeated.")] = Path("demo"),
-    json_: AsJson = False,
-) -> None:
-    """The whole method in minutes on a laptop: make labelled videos, tokenize, pretrain, fine-tune, evaluate.
-
-    Every step is one of the commands above, printed so that it can be copied. Ends with a table and report.html.
-
-    \b
-    Example:
-      bevt demo --out demo
-    """
-    from trainer.demo import demo as run
-
-    emit(run(out), json_)
-
-
-def _named(row: Mapping[str, Any]) -> str:
-    """The classes of a video, best first, or what is wrong with it."""
-    if "error" in row:
-        return f"cannot be read: {row['error']}"
-    return ", ".join(f"{found['name']} {found['score']:.1%}" for found in row["classes"])
-
-
 def _clips(
     dataset: str,
     root: Path | None,
@@ -372,14 +327,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": training.train,
     "finetune": finetune,
     "evaluate": evaluate,
-    "predict": predict,
+    "predict": training.predict,
     "extract": extract,
     "probe": probe,
     "report": training.report,
     "import-checkpoint": core.import_checkpoint,
     "export": training.export,
     "demo-videos": data.demo_videos,
-    "demo": demo,
+    "demo": training.demo,
 }
 GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "tokenizer": (

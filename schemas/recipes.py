@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from schemas.base import Record
 from schemas.frames import PoolSpec
+from schemas.model import BevtConfig, EncoderConfig, MaskConfig
 from schemas.views import ViewDistribution, ViewSpec
 
 Stream = Literal["video", "image"]
@@ -37,96 +38,6 @@ class TokenizeRecipe(Record):
     batch_frames: int = Field(ge=1)  # frames per tokenizer call; does not change the tokens
     decode_timeout_s: float = Field(gt=0)  # per source; what takes longer is rejected
     attempts: int = Field(ge=1)  # tries per source before it is rejected for a time-out or a crash
-
-
-# ---- model ---------------------------------------------------------------------------------------
-
-
-class SwinConfig(Record):
-    """Video Swin; an image is a clip with T = 1."""
-
-    kind: Literal["swin"]
-    patch: tuple[int, int, int]  # frames, rows, columns
-    embed_dim: int
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-    window: tuple[int, int, int]
-    drop_path: float = Field(ge=0.0, lt=1.0)
-
-    @model_validator(mode="after")
-    def _one_head_count_per_stage(self) -> "SwinConfig":
-        if len(self.depths) != len(self.num_heads):
-            raise ValueError(f"depths {self.depths} and num_heads {self.num_heads} must have the same length")
-        return self
-
-
-class TimeSformerConfig(Record):
-    """TimeSformer with divided attention (paper, Table 8)."""
-
-    kind: Literal["timesformer"]
-    patch: tuple[int, int, int]  # frames, rows, columns
-    embed_dim: int
-    depth: int
-    num_heads: int
-    grid: tuple[int, int, int]  # that the position embeddings are made for: tubelets, rows, columns
-    drop_path: float = Field(ge=0.0, lt=1.0)
-
-
-EncoderConfig = Annotated[SwinConfig | TimeSformerConfig, Field(discriminator="kind")]
-
-
-class BevtConfig(Record):
-    """The two-stream model."""
-
-    encoder: EncoderConfig
-    vocab_size: int
-    share_encoder: Literal["shared", "separate"]  # paper section 3.3: one encoder for both streams
-
-
-# ---- masks ---------------------------------------------------------------------------------------
-
-
-class TubeMask(Record):
-    """Blockwise mask held over a tube in time (paper section 3.2)."""
-
-    kind: Literal["tube"]
-    ratio: float = Field(gt=0.0, lt=1.0)  # of the positions of a masked tubelet
-    min_block: int = 16  # positions
-    length_share: tuple[float, float] = (0.5, 1.0)  # of the clip's tubelets
-
-
-class BlockMask(Record):
-    """Blockwise mask of an image (BEiT)."""
-
-    kind: Literal["block"]
-    ratio: float = Field(gt=0.0, lt=1.0)
-    min_block: int = 16
-
-
-class Random3dMask(Record):
-    """Single positions anywhere in the clip (paper, Table 9)."""
-
-    kind: Literal["random_3d"]
-    ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
-
-
-class RandomFrameMask(Record):
-    """Whole tubelets, all of their positions (paper, Table 9)."""
-
-    kind: Literal["random_frame"]
-    ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
-
-
-class FrameDiffMask(Record):
-    """The positions where consecutive frames differ most (paper, Table 9)."""
-
-    kind: Literal["frame_diff"]
-    ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
-
-
-MaskConfig = Annotated[
-    TubeMask | BlockMask | Random3dMask | RandomFrameMask | FrameDiffMask, Field(discriminator="kind")
-]
 
 
 # ---- optimisation --------------------------------------------------------------------------------

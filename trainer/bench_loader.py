@@ -12,7 +12,7 @@ from bevt_core.resample import PAYS_AFTER
 from bevt_core.shards import TokenSet
 from bevt_core.views import apply_view, decode_jpeg
 from schemas.errors import UserError
-from schemas.recipes import TubeMask
+from schemas.model import TubeMask
 from trainer.data import TokenDataset
 
 CLIP_FRAMES, TUBELET = 16, 2  # of the paper

@@ -2,12 +2,23 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bevt_core.command_line import AsJson, Nproc, Overrides, RecipeName, Resume, command_typed, emit, overrides_of
+from bevt_core.command_line import (
+    AsJson,
+    DecodeTimeout,
+    Nproc,
+    Overrides,
+    RecipeName,
+    Resume,
+    command_typed,
+    emit,
+    overrides_of,
+)
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +42,7 @@ ClipsRecipe = Annotated[
         "--recipe", help="A fine-tuning recipe whose clips a pretrained encoder gets. Default: as pretrained."
     ),
 ]
+ClassifierPath = Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")]
 
 
 def train(
@@ -179,6 +191,43 @@ def compare_runs(
     emit(compare(runs, key or ["loss"], out), json_)
 
 
+def predict(
+    checkpoint: ClassifierPath,
+    videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
+    top: Annotated[int, typer.Option(help="Classes per video.")] = 5,
+    decode_timeout_s: DecodeTimeout = None,
+    json_: AsJson = False,
+) -> None:
+    """Name the classes of videos, with scores; a file that cannot be read does not stop the rest.
+
+    \b
+    Example:
+      bevt predict runs/finetune-k400 clip.mp4 more-clips/
+    """
+    from schemas.recipes import DECODE_TIMEOUT_S
+    from trainer.predict import predict as run
+
+    rows = run(checkpoint, videos, top=top, decode_timeout_s=decode_timeout_s or DECODE_TIMEOUT_S)
+    emit({"videos": rows} if json_ else {row["video"]: _named(row) for row in rows}, json_)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes; a finished step is not repeated.")] = Path("demo"),
+    json_: AsJson = False,
+) -> None:
+    """The whole method in minutes on a laptop: make labelled videos, tokenize, pretrain, fine-tune, evaluate.
+
+    Every step is one of the commands above, printed so that it can be copied. Ends with a table and report.html.
+
+    \b
+    Example:
+      bevt demo --out demo
+    """
+    from trainer.demo import demo as run
+
+    emit(run(out), json_)
+
+
 def report(
     runs: Annotated[
         list[Path], typer.Argument(help="Fine-tuning runs and their evaluations, or folders that hold both.")
@@ -294,3 +343,10 @@ def clips_recipe(name: str | None, set_: list[str] | None) -> "FinetuneRecipe | 
     if set_:
         raise UserError(f"--set {set_[0]}: there is no recipe to override; name one with --recipe")
     return None
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """The classes of a video, best first, or what is wrong with it."""
+    if "error" in row:
+        return f"cannot be read: {row['error']}"
+    return ", ".join(f"{found['name']} {found['score']:.1%}" for found in row["classes"])

@@ -25,7 +25,7 @@ from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore, PartView, TokenSet, part_name
 from bevt_core.views import apply_view, decode_jpeg
 from schemas.errors import StorageError, UserError
-from schemas.recipes import BlockMask, MaskConfig
+from schemas.model import BlockMask, MaskConfig
 from schemas.views import View
 from trainer.launch import end_with_parent
 from trainer.order import StreamOrder, rank_slice, view_of_epoch

@@ -9,7 +9,7 @@ from bevt_core.bevt import Bevt
 from bevt_core.build import build_bevt
 from bevt_core.swin import VideoSwin
 from bevt_core.timesformer import TimeSformer
-from schemas.recipes import BevtConfig, EncoderConfig
+from schemas.model import BevtConfig, EncoderConfig
 
 HALVINGS: dict[str, Callable[[Any], int]] = {  # of the patch grid, down to the token grid; by kind of encoder
     "swin": lambda encoder: len(encoder.depths) - 2,  # the last stage but one

@@ -18,7 +18,7 @@ from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore, TokenSet
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.views import halve, random_view
-from schemas.recipes import MaskConfig
+from schemas.model import MaskConfig
 from schemas.tokens import TokenizerIdentity
 from schemas.views import View, ViewDistribution
 from trainer.data import ClipDataset

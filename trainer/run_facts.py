@@ -13,7 +13,8 @@ from bevt_core.files import read_record, sha256_of
 from bevt_core.objects import as_path
 from schemas.classifier import EvaluationPlan
 from schemas.errors import UserError
-from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe, SwinConfig, TimeSformerConfig
+from schemas.model import SwinConfig, TimeSformerConfig
+from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from schemas.tokens import TokenSetManifest
 from trainer.evaluate import PLAN, RESULT
 from trainer.metrics import read_metrics

@@ -12,7 +12,8 @@ from bevt_core.objects import AnyPath
 from bevt_core.shards import FrameStore, TokenSet
 from bevt_core.tokenizers import load_tokenizer, settle_default
 from schemas.errors import UserError
-from schemas.recipes import BevtConfig, OnlineTokens, PretrainRecipe, StreamConfig
+from schemas.model import BevtConfig
+from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.tokens import TokenizerIdentity
 from trainer.data import ClipDataset, TokenDataset
 from trainer.model import tokens_per_side, tubelet_of

@@ -20,17 +20,9 @@ from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer, tokenizer_of
 from bevt_core.weights import load_weights
 from schemas.errors import UserError
+from schemas.model import BlockMask, FrameDiffMask, MaskConfig, Random3dMask, RandomFrameMask, TubeMask
 from schemas.recipe_io import nearest
-from schemas.recipes import (
-    BlockMask,
-    FinetuneRecipe,
-    FrameDiffMask,
-    MaskConfig,
-    PretrainRecipe,
-    Random3dMask,
-    RandomFrameMask,
-    TubeMask,
-)
+from schemas.recipes import FinetuneRecipe, PretrainRecipe
 from trainer.augment import crop_views
 from trainer.clips import ClipSource, FileClips, StoreClips
 from trainer.data import draw_mask, normalise

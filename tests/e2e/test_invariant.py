@@ -11,7 +11,7 @@ from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views import halve
 from pipeline.camera_motion import make_camera_motion_set
 from pipeline.job import tokenize
-from schemas.recipes import BlockMask, TubeMask
+from schemas.model import BlockMask, TubeMask
 from tests.tiny_jobs import tiny_recipe
 from trainer.data import TokenDataset
 

@@ -14,7 +14,7 @@ from bevt_core.cache import Entry, ReadAhead, cache_folder, hold
 from bevt_core.objects import ObjectPath, as_path
 from bevt_core.shards import TokenSet
 from schemas.errors import StorageError, UserError
-from schemas.recipes import TubeMask
+from schemas.model import TubeMask
 from tests.builders import make_token_set
 from tests.cached_parts import NUM, SIZE, STORE, content, entries_there, entry, read
 from tests.s3_server import S3Server, s3_server

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from bevt_core.masking import MASKERS
 from bevt_core.views import apply_view
-from schemas.recipes import BlockMask, MaskConfig, TubeMask
+from schemas.model import BlockMask, MaskConfig, TubeMask
 from tests.builders import make_token_set
 from trainer.data import SampleError, StreamBatches, TokenDataset, draw_mask, make_loader, normalise
 from trainer.order import StreamOrder, view_of_epoch
