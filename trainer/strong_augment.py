@@ -32,7 +32,11 @@ def rand_augment(clip_THWC: Tensor, config: RandAugmentConfig, rng: np.random.Ge
     for choice in rng.integers(len(operations), size=config.num_ops):
         operation = operations[choice]
         with _python_random(int(rng.integers(2**32))):
-            levels = operation.level_fn(config.magnitude, operation.hparams) if operation.level_fn else ()
+            levels: tuple[Any, ...] = (
+                operation.level_fn(config.magnitude, operation.hparams) if operation.level_fn else ()
+            )
+        if operation.name.startswith("Posterize"):
+            levels = (max(1, levels[0]),)  # Pillow keeps one bit at least
         frames = [operation.aug_fn(frame, *levels, **operation.kwargs) for frame in frames]
     return torch.from_numpy(np.stack([np.asarray(frame) for frame in frames]))
 
@@ -54,14 +58,15 @@ def erase(clip_THWC: Tensor, rng: np.random.Generator) -> Tensor:
 
 @functools.cache
 def _operations(magnitude: float, width: int) -> list[Any]:
-    from timm.data.auto_augment import rand_augment_ops  # a second to import, and needed by few recipes
+    # a second to import, and needed by few recipes; the operations that all grow with the magnitude, as imgaug's do
+    from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS, rand_augment_ops
 
     hparams = {
         "translate_const": int(0.45 * width),  # timm's share
         "img_mean": MEAN_COLOUR,
         "interpolation": Image.Resampling.BILINEAR,
     }
-    return rand_augment_ops(magnitude=magnitude, prob=1.0, hparams=hparams)
+    return rand_augment_ops(magnitude, prob=1.0, hparams=hparams, transforms=_RAND_INCREASING_TRANSFORMS)
 
 
 @contextmanager

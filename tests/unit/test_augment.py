@@ -11,6 +11,7 @@ from bevt_core.rng import rng_for
 from schemas.recipes import AugmentConfig, RandAugmentConfig
 from tests.builders import smooth_frame
 from trainer.augment import augment_clip, crop_views, random_box, resize, view_boxes
+from trainer.strong_augment import rand_augment
 
 CONFIG = AugmentConfig(crop_px=32, area_share=(0.2, 1.0), flip_share=0.5)
 
@@ -96,3 +97,11 @@ def test_half_the_clips_are_erased() -> None:
     ]
     shares = np.array([float(change.float().mean()) for change in changed])
     assert 20 < (shares > 0).sum() < 40 and shares[shares > 0].min() > 0.01 and shares.max() < 0.4
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 2.3, 10.0])
+def test_every_operation_of_rand_augment_runs(magnitude: float) -> None:
+    """Of 200 draws of 15 operations each occurs; posterize once kept 0 bits, which Pillow refuses."""
+    clip_THWC = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8)
+    config = RandAugmentConfig(num_ops=200, magnitude=magnitude)
+    assert rand_augment(clip_THWC, config, rng_for("all", magnitude)).shape == clip_THWC.shape
