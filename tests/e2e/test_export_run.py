@@ -102,9 +102,10 @@ def test_a_card_shows_no_folders_of_its_author(typed: str, shown: str) -> None:
     assert without_folders(typed) == shown
 
 
-def test_the_time_limit_of_decoding_is_an_option(place: Path) -> None:
-    run, videos = place / "runs" / "mine", place / "videos" / "clip.mp4"
-    result = CliRunner().invoke(cli.app, ["predict", str(run), str(videos), "--decode-timeout-s", "0.01", "--json"])
+def test_the_time_limit_of_decoding_is_an_option(place: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "large.mp4", moving_frames(16, 720, 1280))  # a frame of it takes longer than the limit
+    videos = [str(place / "runs" / "mine"), str(tmp_path / "large.mp4")]
+    result = CliRunner().invoke(cli.app, ["predict", *videos, "--decode-timeout-s", "0.01", "--json"])
     assert "no answer within 0.01 s" in result.output
 
 

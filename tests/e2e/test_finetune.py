@@ -84,6 +84,7 @@ def test_a_dry_run_prints_the_plan(halves: tuple[StoreClips, StoreClips], capsys
     assert plan["state_bytes"] == 16 * sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_and_two_processes_give_the_same_losses(
     halves: tuple[StoreClips, StoreClips], tmp_path: Path
 ) -> None:
@@ -202,6 +203,7 @@ def tokenizer_recipe(tokens: TokenSet, *overrides: str) -> TokenizerRecipe:
     return recipe
 
 
+@pytest.mark.slow
 def test_a_tokenizer_is_trained_resumed_and_stored(tokens: TokenSet, tmp_path: Path) -> None:
     summary = train_tokenizer(tokenizer_recipe(tokens), tmp_path / "whole")
     assert summary["finished"] and 0 < summary["codebook_used_share"] <= 1 and summary["psnr_db"] > 3

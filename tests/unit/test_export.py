@@ -27,6 +27,7 @@ def test_a_hub_folder_round_trips(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_program_takes_any_batch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sizes = {**SWIN_SIZES["nano"], "depths": (1, 1), "num_heads": (2, 4)}

@@ -76,7 +76,8 @@ def test_a_pretraining_run_says_what_it_looks_at(tmp_path: Path) -> None:
     model = pretraining_run(tmp_path / "run", tokens)
     data = StoreClips(tokens.frames.path)
     extract(tmp_path / "run", data, tmp_path / "features.parquet", level="positions")
-    features_NPC, _ = FeatureFile(tmp_path / "features.parquet")[0]
+    extracted = FeatureFile(tmp_path / "features.parquet")
+    features_NPC = torch.cat([extracted[part][0] for part in range(len(extracted))])
     _, plan = open_frozen(tmp_path / "run", None, None, None)
     assert plan.sampling.frames == 4 and plan.crop_px == 64
     views_NTHWC = ViewChunks(data, plan, [Chunk(0, 0, 4)])[0]["views"]

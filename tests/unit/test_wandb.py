@@ -40,6 +40,7 @@ def records(path):
     return found
 
 
+@pytest.mark.slow
 def test_a_run_and_its_resume_are_one_with_the_losses_of_the_log(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
