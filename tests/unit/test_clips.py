@@ -118,7 +118,7 @@ def test_a_class_of_one_cannot_be_split() -> None:
 def test_every_item_needs_a_class() -> None:
     with pytest.raises(UserError, match=r"x\.mp4 has label None, expected 0 to 1"):
         check_labels(FileClips(Path("root"), (SourceItem(source="x.mp4", kind="video"),), ("a", "b")))
-    with pytest.raises(UserError, match="no items"):
+    with pytest.raises(UserError, match="no clips in it"):
         check_labels(FileClips(Path("root"), (), ("a", "b")))
 
 
