@@ -222,7 +222,8 @@ def check_labels(source: ClipSource) -> None:
     """Raise UserError unless there are items, each with a label of the class map."""
     if not source.items:
         raise UserError(
-            f"{source.path}: no clips in it; where every source of a frame store was rejected, the report.html beside it says why"
+            f"{source.path}: no clips in it; where every source of a frame store was rejected, the report.html beside "
+            "it says why"
         )
     for item in source.items:
         if item.label is None or not 0 <= item.label < len(source.classes):
