@@ -134,6 +134,7 @@ def test_timesformer_starts_from_its_pretraining(
         finetune(load_recipe("nano_finetune", RECIPES, [*changes, "encoder.depth=3"]), *halves, tmp_path / "other")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_it_starts_from_another_fine_tuning(halves: tuple[StoreClips, StoreClips], tmp_path: Path) -> None:
     finetune(recipe_of("loop.max_steps=1"), *halves, tmp_path / "first")
     finetune(recipe_of("loop.max_steps=1", f"init={tmp_path / 'first'}"), *halves, tmp_path / "second")

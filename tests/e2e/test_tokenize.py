@@ -156,6 +156,7 @@ def test_another_job_into_the_same_place_is_refused(
     assert digests(dataset) == before
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_another_job(videos: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
     tokenize(tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=10"), progress="off", frames_only=True)
     recipe = tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=10", "pool.stride=3")

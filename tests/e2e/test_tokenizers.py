@@ -51,6 +51,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_a_peco_is_trained_resumed_used_and_verified(tmp_path: Path) -> None:
     raw, data = tmp_path / "raw", tmp_path / "data"
     for i in range(6):
@@ -126,6 +127,7 @@ def test_the_architecture_of_command_and_recipe_must_agree(frames: Path, tmp_pat
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_the_default_works_offline_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
