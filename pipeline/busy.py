@@ -18,6 +18,7 @@ class TokenizeTimes:
 
     worker: str  # "host:pid", whose clock it is
     started: float
+    first: float  # its first batch had its tokens; `ended` where it has none
     ended: float
     busy_s: float
 

@@ -146,6 +146,7 @@ def tokenize(
         "frames": manifest.num_frames,
         "seconds": round(meter.seconds, 3),
         "videos_per_s": round(meter.sources / meter.seconds, 3) if todo else 0.0,
+        "first_tokens_s": None if meter.first_tokens_s is None else round(meter.first_tokens_s, 3),
         "tokenizers": meter.workers,
         "actor_busy_share": None if share is None else share.busy,
         "bottleneck": None if share is None else bottleneck(share),
@@ -174,6 +175,7 @@ def decode_part(row: dict[str, Any], place: Workplace) -> dict[str, Any]:
         "missing": 0,
         "worker": "",  # of the tokenizer; none has made it yet
         "started": 0.0,
+        "first": 0.0,
         "ended": 0.0,
         "busy_s": 0.0,
         "error": "",

@@ -25,6 +25,7 @@ class Meter:
     rejected: int = 0
     timeline: list[tuple[float, int]] = field(default_factory=list)  # seconds since the start, sources of the part
     times: list[TokenizeTimes] = field(default_factory=list)
+    first_tokens_s: float | None = None  # since the start; None while no part has come back
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -35,8 +36,13 @@ class Meter:
         self.rejected += int(row["rejected"])
         self.timeline.append((self.seconds, int(row["sources"])))
         if row["worker"]:
-            times = (float(row[key]) for key in ("started", "ended", "busy_s"))
-            self.times.append(TokenizeTimes(str(row["worker"]), *times))
+            times = TokenizeTimes(
+                str(row["worker"]), *(float(row[key]) for key in ("started", "first", "ended", "busy_s"))
+            )
+            self.times.append(times)
+            # By this clock a part ended just now at the latest; the rest is a length of time by the worker's own.
+            first = self.seconds - (times.ended - times.first)
+            self.first_tokens_s = first if self.first_tokens_s is None else min(self.first_tokens_s, first)
 
     @property
     def seconds(self) -> float:

@@ -79,8 +79,10 @@ class PartTokenizer:
         started = time.monotonic()
         part = read_frame_part(frames_dir, frames.part)
         drawn = draw_views(plan.views, part.index)
-        tokens_VFhw, busy_s = self.tokens(part, drawn)
-        times = TokenizeTimes(self._name, started, time.monotonic(), busy_s)
+        tokens_VFhw, batches = self.tokens(part, drawn)
+        ended = time.monotonic()
+        first = batches[0][1] if batches else ended
+        times = TokenizeTimes(self._name, started, first, ended, sum(b - a for a, b in batches))
         starts = np.cumsum([0, *part.index["num_frames"].to_pylist()])
         rows = [
             PartView(views=views, tokens=[tokens_Fhw[a:b] for a, b in itertools.pairwise(starts)])
@@ -89,18 +91,21 @@ class PartTokenizer:
         sample_ids = part.index["sample_id"].to_pylist()
         return write_token_part(tokens_dir, frames, sample_ids, rows, plan), times
 
-    def tokens(self, part: FramePart, drawn: Sequence[Sequence[View]]) -> tuple[np.ndarray, float]:
-        """Tokens uint16 (V, F, h, w) of all frames of the part under `drawn[view][sample]`; seconds on the device."""
+    def tokens(self, part: FramePart, drawn: Sequence[Sequence[View]]) -> tuple[np.ndarray, list[tuple[float, float]]]:
+        """Tokens uint16 (V, F, h, w) of all frames of the part under `drawn[view][sample]`.
+
+        Beside them when each batch went to the device and came back, in monotonic seconds.
+        """
         num_frames = len(part.jpegs)
         tokens = np.zeros((len(drawn) * num_frames, *self.tokenizer.grid), dtype=np.uint16)
-        busy_s = 0.0
+        batches: list[tuple[float, float]] = []
         prepared = ahead(self._pool, self._prepare(part, drawn), depth=2 * self.threads)
         for positions, frames_NPPC in rebatch(prepared, self.batch_frames):
             with self._device:
-                start = time.perf_counter()
+                start = time.monotonic()
                 tokens[positions] = self.tokenizer.encode(torch.from_numpy(frames_NPPC)).cpu().numpy()
-                busy_s += time.perf_counter() - start
-        return tokens.reshape(len(drawn), num_frames, *self.tokenizer.grid), busy_s
+                batches.append((start, time.monotonic()))
+        return tokens.reshape(len(drawn), num_frames, *self.tokenizer.grid), batches
 
     def _prepare(
         self, part: FramePart, drawn: Sequence[Sequence[View]]

@@ -122,7 +122,13 @@ def _override(data: dict[str, Any], override: str, where: str) -> None:
         target = target.setdefault(key, {})
         if not isinstance(target, dict):
             raise UserError(f"--set {override}: {key!r} in {where} is a value, not a group of keys")
-    target[last] = _value(text)
+    try:
+        target[last] = _value(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: not YAML: {error}") from None
+    glued = [key for key in target[last] if ":" in str(key)] if isinstance(target[last], dict) else []
+    if glued:
+        raise UserError(f"--set {override}: {glued[0]!r} is one word; YAML wants a space after a colon: {{a: b}}")
 
 
 def _value(text: str) -> Any:

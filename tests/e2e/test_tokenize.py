@@ -50,6 +50,7 @@ def dataset(videos: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPat
     assert summary["rejected_by_reason"] == {"empty-file": 1, "not-media": 1}
     assert summary["frames"] == 4 + 7 * 6  # at most six per source
     assert 0 < summary["actor_busy_share"] <= 1
+    assert 0 < summary["first_tokens_s"] < summary["seconds"]
     return out
 
 

@@ -78,6 +78,8 @@ def test_a_base_that_leads_to_itself_is_an_error(recipes: Path) -> None:
         ("views.crop_px=100", "must not decrease"),
         ("seed", "expected KEY=VALUE"),
         ("seed.deep=1", "is a value, not a group"),
+        ("pool={stride:2}", "'stride:2' is one word; YAML wants a space after a colon"),
+        ("pool={stride: 2", "not YAML"),
     ],
 )
 def test_a_bad_override_is_named_with_the_mend(recipes: Path, override: str, message: str) -> None:

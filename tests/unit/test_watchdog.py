@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -31,17 +32,22 @@ def test_a_hanging_process_shows_its_stacks_and_ends():
     begun = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", HANGING], cwd=REPO, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1 and time.monotonic() - begun < 30
-    assert "Timeout (0:00:00.500000)!" in ended.stderr and "in waits_for_ever" in ended.stderr
+    warning, _, stacks = ended.stderr.partition("Timeout (0:00:00.500000)!")
+    assert warning.startswith("process 0: no step has ended for 0.25 s.") and "loop.hang_timeout_s" in warning
+    assert warning.count("\n") == 1 and "in waits_for_ever" in stacks
 
 
-def test_a_process_that_moves_is_left_alone():
-    with watchdog(0.3) as alive:
-        for _ in range(5):
+def test_a_process_that_moves_is_left_alone(capfd: pytest.CaptureFixture[str]):
+    threads = threading.active_count()
+    with watchdog(1.0) as alive:
+        for _ in range(12):
             time.sleep(0.1)
             alive()
     with watchdog(None) as alive:
         alive()
-    time.sleep(0.4)  # nothing is armed any more
+    assert threading.active_count() == threads
+    time.sleep(1.1)  # nothing is armed any more
+    assert capfd.readouterr().err == ""
 
 
 def test_checkpoints_that_are_to_be_kept_must_exist():
