@@ -189,6 +189,7 @@ def ranked(row: Row) -> Row:
 
 def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool:
     """Claim `out` for this evaluation; return whether it is finished already. UserError for another one's folder."""
+    plan.check(data)  # before a folder is claimed that other options would be refused in
     now = EvaluationPlan(
         weights_sha256=sha256_of(weights),
         data_digest=data.digest,

@@ -125,6 +125,7 @@ def features(model: Classifier, level: FeatureLevel, views_BTHWC: Tensor, num_vi
 
 def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, level: FeatureLevel) -> bool:
     """Claim `out` for this extraction; return whether it is there already. UserError for another one's file."""
+    plan.check(data)  # before a folder is claimed that other options would be refused in
     now = ExtractionPlan(
         weights_sha256=sha256_of(weights),
         data_digest=data.digest,

@@ -78,6 +78,11 @@ class ViewPlan:
         view_bytes = self.sampling.frames * self.crop_px**2 * 3
         return min(PART_VIDEOS, max(1, CHUNK_BYTES // (view_bytes * self.views_per_video)))
 
+    def check(self, data: ClipSource) -> None:
+        """Raise UserError where `data`, or the sampling, cannot give these views."""
+        interval = interval_of(data, self.sampling)
+        SAMPLERS[self.sampling.kind].test(self.sampling.frames, self.sampling.frames, interval, self.views.clips)
+
     def parts(self, data: ClipSource) -> list[range]:
         """Return the videos of each part, by index. They depend on the number of videos alone."""
         total = len(data.items)

@@ -106,6 +106,18 @@ def test_another_evaluation_needs_another_place(store: StoreClips, checkpoint: P
         evaluate(checkpoint, store, out=tmp_path / "out", clips=1, crops=1, temporal="shuffle")
 
 
+def test_views_that_cannot_be_leave_nothing_behind(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
+    """The place is free for the same command with the mend."""
+    uniform = CARD.model_copy(update={"sampling": CARD.sampling.model_copy(update={"kind": "uniform"})})
+    weights = tmp_path / "run" / "weights.safetensors"
+    weights.parent.mkdir()
+    weights.symlink_to(checkpoint / weights.name)
+    write_record(weights.parent / "classifier.json", uniform)
+    with pytest.raises(UserError, match="ask for 1 clip"):
+        evaluate(weights, store, out=tmp_path / "out", clips=4)
+    assert not (tmp_path / "out").exists()
+
+
 def test_unreadable_videos_are_named_and_left_out(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, moving_frames(6))
