@@ -175,6 +175,11 @@ class ClipSampling(Record):
     frames: int = Field(ge=1)
     interval: int = Field(ge=1)  # in frames of the source; ignored by `uniform`
 
+    @property
+    def spacing(self) -> str:
+        """In words: `every 2` or `uniform`."""
+        return f"every {self.interval}" if self.kind == "dense" else "uniform"
+
 
 class RandAugmentConfig(Record):
     """RandAugment with timm's operations."""
