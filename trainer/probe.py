@@ -101,14 +101,17 @@ def probe(
     *,
     kinds: Sequence[str] = ("knn", "linear"),
     recipe: FinetuneRecipe | None = None,
+    clips: int | None = None,
+    crops: int | None = None,
     seed: int = 0,
     num_workers: int = 0,
 ) -> dict[str, Any]:
     """Probe the frozen encoder of `checkpoint` on labelled clips; every process of the job calls this.
 
     Features go to the folder `out`, which a repeated call goes on from; rank 0 fits the probes and writes `probe.json`.
-    `recipe` is as in `extract`. Returns, by kind, top1, mean_class, num_videos, num_failed and failed of the test
-    videos. Raises UserError for data that does not fit.
+    `recipe`, `clips` and `crops` are as in `extract`; a probe of positions looks at one view where they are not given.
+    Returns, by kind, top1, mean_class, num_videos, num_failed and failed of the test videos. Raises UserError for data
+    that does not fit.
     """
     for kind in kinds:
         if kind not in PROBES:
@@ -117,10 +120,23 @@ def probe(
         check_labels(source)
     check_classes(test.classes, train.classes, test.path, train.path)
     failed: dict[str, str] = {}
-    for level in dict.fromkeys(PROBES[kind].level for kind in kinds):
+    # positions come first: what they cannot have is refused before any work
+    for level in sorted({PROBES[kind].level for kind in kinds}, key=lambda level: level != "positions"):
+        seen = (
+            (1 if clips is None else clips, 1 if crops is None else crops) if level == "positions" else (clips, crops)
+        )
         for name, source in (("train", train), ("test", test)):
             file = _features(out, name, level)
-            written = extract(checkpoint, source, file, level=level, recipe=recipe, num_workers=num_workers)
+            written = extract(
+                checkpoint,
+                source,
+                file,
+                level=level,
+                recipe=recipe,
+                clips=seen[0],
+                crops=seen[1],
+                num_workers=num_workers,
+            )
             if not written["num_videos"]:
                 raise UserError(f"{source.path}: none of the {written['num_failed']} videos could be read")
             failed |= written["failed"] if name == "test" else {}
