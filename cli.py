@@ -129,7 +129,7 @@ def finetune(
 
 def evaluate(
     checkpoint: training.ClassifierPath,
-    dataset: Dataset = "folder",
+    dataset: Dataset = None,
     root: TestRoot = None,
     frames: Frames = None,
     list_file: ListFile = None,
@@ -171,7 +171,7 @@ def evaluate(
 def analyse_temporal(
     checkpoint: training.ClassifierPath,
     out: Annotated[Path, typer.Option(help="Gets temporal.png, the CSV files, and a folder per evaluation.")],
-    dataset: Dataset = "folder",
+    dataset: Dataset = None,
     root: TestRoot = None,
     frames: Frames = None,
     list_file: ListFile = None,
@@ -207,7 +207,7 @@ def analyse_temporal(
 def extract(
     checkpoint: Annotated[Path, typer.Argument(help="A run, fine-tuned or pretrained, or its weights.")],
     out: Annotated[Path, typer.Option(help="The Parquet file of features.")],
-    dataset: Dataset = "folder",
+    dataset: Dataset = None,
     root: Annotated[Path | None, typer.Option(help="The files.")] = None,
     frames: Frames = None,
     list_file: ListFile = None,
@@ -246,7 +246,7 @@ def extract(
 def probe(
     checkpoint: Annotated[Path, typer.Argument(help="A run, pretrained or fine-tuned, or its weights.")],
     out: Annotated[Path, typer.Option(help="Gets the features and probe.json.")],
-    dataset: Dataset = "folder",
+    dataset: Dataset = None,
     root: Annotated[Path | None, typer.Option(help="The training files.")] = None,
     frames: Frames = None,
     list_file: ListFile = None,
