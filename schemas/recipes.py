@@ -31,6 +31,9 @@ class TokenizeRecipe(Record):
     tokenizer: str  # a name or a tokenizer directory; `default`: dalle where it is found, else the embedded one
     tokenizer_dtype: TokenizerDtype = "float32"  # of its networks; in the set's identity
     tokenizer_compiled: bool = False  # by torch.compile; in the set's identity too
+    token_set: str | None = Field(
+        default=None, pattern=r"^\w[\w.-]*$"
+    )  # below tokens/; null: the tokenizer's kind and views
     pool: PoolSpec
     views: ViewSpec
     seed: int
@@ -174,6 +177,11 @@ class ClipSampling(Record):
     kind: Literal["dense", "uniform"]
     frames: int = Field(ge=1)
     interval: int = Field(ge=1)  # in frames of the source; ignored by `uniform`
+
+    @property
+    def spacing(self) -> str:
+        """In words: `every 2` or `uniform`."""
+        return f"every {self.interval}" if self.kind == "dense" else "uniform"
 
 
 class RandAugmentConfig(Record):

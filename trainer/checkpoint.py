@@ -60,7 +60,7 @@ class Checkpoints:
     ) -> Path:
         """Write the checkpoint of `step`, all at once, then remove those that need not be kept.
 
-        `weights` are `weights_of` a model.
+        `weights` are `state_of` a model.
         """
         target = self.path_of(step)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def read_checkpoint(
     return record, torch.load(path / TRAINING, map_location="cpu", weights_only=True)
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
+def state_of(model: nn.Module) -> dict[str, Tensor]:
     """The model's state, a tensor that goes by several names under its first one, as `load_model` expects."""
     firsts = {name for name, _ in itertools.chain(model.named_parameters(), model.named_buffers())}
     return {key: tensor for key, tensor in model.state_dict().items() if key in firsts}

@@ -71,7 +71,7 @@ def evaluate(
         model.to(world.device)
         result = run_views(model, data, plan, world, num_workers=num_workers, out=out)
         result |= cost_of_views(model, plan)
-        result |= {"temporal": temporal, "seed": seed, "seconds": round(time.monotonic() - begun, 2)}
+        result |= {"data": data.path, "temporal": temporal, "seed": seed, "seconds": round(time.monotonic() - begun, 2)}
         if out is not None and world.is_main:
             PartFiles(out / SCORES, SCORES_SCHEMA).merge()
             result["calibration_error"] = write_tables(out / SCORES, data.classes, out)

@@ -59,7 +59,6 @@ def describe_finetune(
 ) -> str:
     """Return what a person should check before the GPUs start."""
     recipe, order, sampling, optim = plan.recipe, plan.order, plan.recipe.sampling, plan.recipe.optim
-    spacing = f"every {sampling.interval}" if sampling.kind == "dense" else "uniform"
     lines = [
         recipe.title,
         f"  {plan.world_size} process(es) on {device}, {recipe.loop.precision}",
@@ -68,7 +67,7 @@ def describe_finetune(
         f"{order.steps_per_epoch}), {order.dropped_per_epoch} videos left out per epoch",
         f"  batch {recipe.global_batch} on {plan.world_size} process(es) in {plan.micro_batches} micro-batch(es) of at "
         f"most {plan.micro_batch}; {plan.clips_seen} clips seen",
-        f"  clips of {sampling.frames} frames ({spacing}) at {recipe.augment.crop_px} px",
+        f"  clips of {sampling.frames} frames ({sampling.spacing}) at {recipe.augment.crop_px} px",
         f"  learning rate: {optim.lr * optim.warmup_start:g} to {optim.lr:g} in {plan.schedule.warmup_steps} steps, on "
         f"a cosine to {optim.lr * optim.final_lr_share:g}; per layer below the "
         f"head {optim.layer_decay:g} times as much, in the backbone {optim.backbone_lr_share:g} times",

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
-from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, check_identity, read_checkpoint, weights_of
+from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, check_identity, read_checkpoint, state_of
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.distributed import World, micro_batches_of
 from trainer.metrics import MetricsLog, progress_line, timing
@@ -156,7 +156,7 @@ class _Stepper:
         if not (sharded or self.world.is_main):
             return {}, {}
         training = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-        return whole(weights_of(self.task.model)), whole(training)
+        return whole(state_of(self.task.model)), whole(training)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up the optimizer's state, after `wrap`."""

@@ -100,11 +100,10 @@ def _facts(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:
     stages = stages_of(recipe.init)
     if isinstance(recipe, FinetuneRecipe):
         sampling = recipe.sampling
-        spacing = f"every {sampling.interval}" if sampling.kind == "dense" else "uniform"
         return {
             "task": f"video classification, {recipe.dataset}",
             "encoder": encoder_name(recipe.encoder),
-            "input": f"{sampling.frames} frames ({spacing}), {recipe.augment.crop_px} px, "
+            "input": f"{sampling.frames} frames ({sampling.spacing}), {recipe.augment.crop_px} px, "
             "RGB normalised with ImageNet's mean and deviation",
             "global batch": str(recipe.global_batch),
             "tokenizer of the pretraining": tokenizer_of_stages(stages),
@@ -126,17 +125,18 @@ def _tokens_of(stream: StreamConfig) -> str:
 
 
 def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
-    facts = next(facts for facts in facts_of([run, *evaluations]) if facts.run == str(run))
-    if facts.top1 is None:
-        return "## Accuracy\n\nNot evaluated."
-    rows = [
-        ("top-1", f"{facts.top1:.2%}"),
-        ("mean over classes", UNTOLD if facts.mean_class is None else f"{facts.mean_class:.2%}"),
-        ("videos", UNTOLD if facts.num_videos is None else f"{facts.num_videos:g}"),
-        ("views (clips x crops)", facts.setting.views),
-        ("measured by", "`bevt evaluate`" if facts.evaluated else facts.tested),
-    ]
-    return "## Accuracy\n\n" + markdown_table(("", ""), rows)
+    tables = []
+    for facts in (facts for facts in facts_of([run, *evaluations]) if facts.run == str(run) and facts.top1 is not None):
+        rows = [
+            ("top-1", f"{facts.top1:.2%}"),
+            ("mean over classes", UNTOLD if facts.mean_class is None else f"{facts.mean_class:.2%}"),
+            ("videos", UNTOLD if facts.num_videos is None else f"{facts.num_videos:g}"),
+            ("of", without_folders(facts.data)),
+            ("views (clips x crops)", facts.setting.views),
+            ("measured by", "`bevt evaluate`" if facts.evaluated else facts.tested),
+        ]
+        tables.append(markdown_table(("", ""), rows))
+    return "\n\n".join(["## Accuracy", *(tables or ["Not evaluated."])])
 
 
 def _record(record: RunRecord) -> str:

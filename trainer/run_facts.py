@@ -15,6 +15,7 @@ from schemas.classifier import EvaluationPlan
 from schemas.errors import UserError
 from schemas.model import SwinConfig, TimeSformerConfig
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
+from schemas.runs import RunRecord
 from schemas.tokens import TokenSetManifest
 from trainer.evaluate import PLAN, RESULT
 from trainer.metrics import read_metrics
@@ -48,24 +49,30 @@ class RunFacts:
     top1: float | None  # of an evaluation, else of the last validation on the way
     mean_class: float | None
     num_videos: int | None
+    data: str  # the place of the videos that it was tested on
     tested: str  # where the figures come from
     evaluated: bool  # by `bevt evaluate`
     multiply_adds_per_view: int | None
 
 
 def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
-    """Return the facts of every finished fine-tuning run in or below `directories`, with its evaluations among them.
+    """Return the facts of every finished fine-tuning run in or below `directories`, once for each of its test sets.
 
-    Raises UserError where there is none.
+    The evaluations are those in or below `directories`. What a run was trained on is no test of it and left out. A run
+    without any has its last validation. Raises UserError where there is no run.
     """
     evaluations = _evaluations(directories)
     runs = sorted({path.parent for folder in directories for path in folder.rglob(RECORD)})
     found = []
     for run in runs:
         if _kind(run) == "finetune" and (run / WEIGHTS).is_file():
-            recipe = read_run(run)[0]
+            recipe, record = read_run(run)
             assert isinstance(recipe, FinetuneRecipe)
-            found.append(_facts(run, recipe, evaluations.get(sha256_of(run / WEIGHTS))))
+            by_data = evaluations.get(sha256_of(run / WEIGHTS), {})
+            tests: list[Path | None] = [
+                folder for data, folder in by_data.items() if data != record.datasets["train"].digest
+            ]
+            found += [_facts(run, recipe, record, folder) for folder in tests or [None]]
     if not found:
         raise UserError(
             f"no finished fine-tuning run in {', '.join(map(str, directories))}; give directories that "
@@ -80,15 +87,16 @@ def _kind(run: Path) -> str | None:
     return yaml.safe_load(recipe.read_text()).get("kind") if recipe.is_file() else None
 
 
-def _facts(run: Path, recipe: FinetuneRecipe, evaluation: Path | None) -> RunFacts:
+def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Path | None) -> RunFacts:
     if evaluation is not None:
         result = json.loads((evaluation / RESULT).read_text())
-        tested, tested_views = str(evaluation), result["views"]
+        data, tested, tested_views = result.get("data", UNKNOWN), str(evaluation), result["views"]
         top1, mean_class, num_videos = result["top1"], result["mean_class"], result["num_videos"]
         multiply_adds = result.get("multiply_adds_per_view")
     else:
         last: dict[str, Any] = next((line for line in reversed(read_metrics(run)) if "val_top1" in line), {})
         top1, mean_class, num_videos = (last.get(f"val_{key}") for key in ("top1", "mean_class", "videos"))
+        data = record.datasets["val"].path
         tested, tested_views = "validation on the way", "1x1"
         multiply_adds = None
     stages, sampling = stages_of(recipe.init), recipe.sampling
@@ -102,7 +110,7 @@ def _facts(run: Path, recipe: FinetuneRecipe, evaluation: Path | None) -> RunFac
         image_epochs=epochs_of(images[-1].loop) if images else "",
         video_epochs=epochs_of(videos[-1].loop) if videos else "",
         epochs=epochs_of(recipe.loop),
-        frames=f"{sampling.frames} " + (f"every {sampling.interval}" if sampling.kind == "dense" else "uniform"),
+        frames=f"{sampling.frames} {sampling.spacing}",
         views=tested_views,
     )
     return RunFacts(
@@ -112,6 +120,7 @@ def _facts(run: Path, recipe: FinetuneRecipe, evaluation: Path | None) -> RunFac
         top1=top1,
         mean_class=mean_class,
         num_videos=num_videos,
+        data=data,
         tested=tested,
         evaluated=evaluation is not None,
         multiply_adds_per_view=multiply_adds,
@@ -171,14 +180,18 @@ def encoder_name(encoder: SwinConfig | TimeSformerConfig) -> str:
     return f"Swin {encoder.embed_dim} {encoder.depths}"
 
 
-def _evaluations(directories: Iterable[Path]) -> dict[str, Path]:
-    """Finished evaluations of frames in order, by the digest of the weights: of several the one of most views."""
-    best: dict[str, tuple[int, Path]] = {}
+def _evaluations(directories: Iterable[Path]) -> dict[str, dict[str, Path]]:
+    """Finished evaluations of frames in order, by weights' digest and data's: of several the one of most views."""
+    best: dict[tuple[str, str], tuple[int, Path]] = {}
     for folder in sorted({path.parent for directory in directories for path in directory.rglob(PLAN)}):
         plan = read_record(folder / PLAN, EvaluationPlan)
         if plan is None or plan.temporal != "normal" or not (folder / RESULT).is_file():
             continue
         views = plan.views.clips * plan.views.crops
-        if views > best.get(plan.weights_sha256, (0, folder))[0]:
-            best[plan.weights_sha256] = (views, folder)
-    return {digest: folder for digest, (_, folder) in best.items()}
+        what = plan.weights_sha256, plan.data_digest
+        if views > best.get(what, (0, folder))[0]:
+            best[what] = (views, folder)
+    by_weights: dict[str, dict[str, Path]] = {}
+    for (weights, data), (_, folder) in best.items():
+        by_weights.setdefault(weights, {})[data] = folder
+    return by_weights

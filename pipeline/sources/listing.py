@@ -36,11 +36,6 @@ class SourceListing:
     def ignored_note(self) -> str:
         return "ignored: " + ", ".join(f"{count} {what}" for what, count in self.ignored.items())
 
-    @property
-    def numbered(self) -> bool:
-        """The classes have no names but their labels."""
-        return self.inferred and self.classes == tuple(str(label) for label in range(len(self.classes)))
-
 
 def kind_of(path: str) -> MediaKind | None:
     """By the file name's suffix."""
@@ -82,9 +77,9 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
 
     A path is looked for under the root and under each of `prefixes`, as a file, as a folder of frames, and without the
     frame counts that lists of frame folders carry. Labels are numbers, or names of the `classes.txt` beside the list or
-    in the root. Raises UserError with the line.
+    in the root, else of the tree's classes. Raises UserError with the line.
     """
-    classes = find_classes([list_file.parent, tree.root])
+    classes = find_classes([list_file.parent, tree.root]) or tree.classes
     items, missing, largest = [], [], -1
     for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
@@ -132,7 +127,10 @@ def find_media(tree: Tree, path: str, prefixes: Sequence[str]) -> str | None:
     for form in _forms(path):
         for prefix in prefixes:
             candidate = str(PurePosixPath(prefix, form))
-            if tree.is_file(candidate) or tree.is_folder(candidate):
+            if tree.is_file(candidate):
+                return candidate
+            if tree.is_folder(candidate):
+                tree.check_frames(candidate)
                 return candidate
     return None
 
@@ -178,7 +176,7 @@ def parse_label(text: str, classes: tuple[str, ...], where: str) -> int | None:
     if label < 0:
         return None
     if classes and label >= len(classes):
-        raise UserError(f"{where}: label {label}, but classes.txt has only {len(classes)} classes")
+        raise UserError(f"{where}: label {label}, but there are only {len(classes)} classes")
     return label
 
 

@@ -16,8 +16,9 @@ SHOWN = 3  # of the sources that are not there
 class NamedSources(Tree):
     """The sources of a frame store as files below it, by the names that they have there."""
 
-    def __init__(self, root: AnyPath, sources: Iterable[str]) -> None:
+    def __init__(self, root: AnyPath, sources: Iterable[str], classes: tuple[str, ...]) -> None:
         self.root = root
+        self.classes = classes
         self.allow_outside = True  # nothing is read; where the store was made says what lay outside
         self._sources = dict.fromkeys(sources)
 
@@ -51,11 +52,11 @@ def choose_stored(
     """Return those of the `stored` items of the frame store `folder` that `list_file` names, in the store's order.
 
     The list is read as for the store's dataset. Raises UserError for a source that the store lacks, and for a label
-    that is not the store's: by name where the list has a class map, else by number.
+    that is not the store's: they are compared by name, with those of the store where the list has no class map.
     """
     if not list_file.is_file():
         raise UserError(f"--list {list_file}: no such file")
-    tree = NamedSources(folder, (item.source for item in stored))
+    tree = NamedSources(folder, (item.source for item in stored), manifest.classes)
     if list_file.name.endswith(".parquet"):
         listing = read_parquet_list(tree, list_file)
     else:
@@ -82,11 +83,11 @@ def _check_label(
     """`label` is the list's; none of it means whatever the store has."""
     if label is None:
         return
-    same = label if listing.numbered else class_index(listing.classes[label], classes)
-    if same != item.label:
+    names = listing.classes or classes
+    name = names[label] if 0 <= label < len(names) else str(label)
+    if item.label is None or class_index(name, classes) != item.label:
         here = "none" if item.label is None else f"{item.label} ({classes[item.label]!r})"
-        said = label if listing.numbered else repr(listing.classes[label])
         raise UserError(
-            f"{where}: {item.source} has label {said}, but {here} in the frame store; mend the list, or put the "
-            "classes that its numbers mean into a classes.txt beside it"
+            f"{where}: {item.source} has label {label} ({name!r}), but {here} in the frame store; mend the list, or "
+            "put the names of the classes that its numbers mean into a classes.txt beside it"
         )

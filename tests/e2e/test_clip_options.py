@@ -56,10 +56,10 @@ def error(*arguments: object) -> str:
 def test_a_list_chooses_from_a_frame_store(place: Path, tmp_path: Path) -> None:
     evaluate = ["evaluate", place / "run", "--frames", place / "frames", "--clips", 1, "--crops", 1]
     chosen = tmp_path / "list.txt"
-    chosen.write_text("0004.mp4 0\n0001.mp4 1\n")
+    chosen.write_text("0004.mp4 0\n0001.mp4 yes\n")
     assert summary(*evaluate, "--list", chosen)["num_videos"] == 2
     chosen.write_text("0001.mp4 0\n")
-    assert "0001.mp4 has label 0, but 1 ('yes') in the frame store" in error(*evaluate, "--list", chosen)
+    assert "0001.mp4 has label 0 ('no'), but 1 ('yes') in the frame store" in error(*evaluate, "--list", chosen)
     (tmp_path / "classes.txt").write_text("yes\nno\n")  # then the same number is right
     assert summary(*evaluate, "--list", chosen)["num_videos"] == 1
     chosen.write_text("0001.mp4 0\n" + "".join(f"gone{i}.mp4 0\n" for i in range(5)))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from schemas.errors import UserError
-from trainer.checkpoint import TRAINING, WEIGHTS, Checkpoints, check_identity, fault_of, read_checkpoint, weights_of
+from trainer.checkpoint import TRAINING, WEIGHTS, Checkpoints, check_identity, fault_of, read_checkpoint, state_of
 
 
 def saved(folder, steps, keep=5, keep_every=None):
@@ -16,7 +16,7 @@ def saved(folder, steps, keep=5, keep_every=None):
     for step in steps:
         with torch.no_grad():
             model.weight.fill_(step)
-        checkpoints.save(step, weights_of(model), {"optimizer": {"step": torch.tensor(step)}}, {"loop.seed": 0})
+        checkpoints.save(step, state_of(model), {"optimizer": {"step": torch.tensor(step)}}, {"loop.seed": 0})
     return checkpoints
 
 
@@ -35,7 +35,7 @@ def test_a_tensor_with_two_names_is_saved_once_and_stays_shared(tmp_path):
         model["b"].weight = model["a"].weight
         return model
 
-    Checkpoints(tmp_path, 1).save(1, weights_of(model := tied()), {}, {})
+    Checkpoints(tmp_path, 1).save(1, state_of(model := tied()), {}, {})
     read_checkpoint(tmp_path / "step-00000001", other := tied(), lambda identity: None)
     assert torch.equal(other["b"].weight, model["a"].weight) and other["b"].weight is other["a"].weight
 
@@ -86,7 +86,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="disk is full"):
-        checkpoints.save(2, weights_of(nn.Linear(3, 2)), {}, {})
+        checkpoints.save(2, state_of(nn.Linear(3, 2)), {}, {})
     assert checkpoints.newest(pytest.fail) == checkpoints.path_of(1)
     assert not list(tmp_path.rglob("*00000002*"))
 

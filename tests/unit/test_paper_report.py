@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bevt_core.files import write_record
-from bevt_core.weights import save_weights
+from bevt_core.weights import load_weights, save_weights
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
 from schemas.recipes import FinetuneRecipe
@@ -18,6 +18,7 @@ from tests.unit.test_probe import pretraining_run
 from trainer.clips import StoreClips
 from trainer.evaluate import CARD, evaluate
 from trainer.finetune import build_from_recipe, card_of
+from trainer.model_card import model_card
 from trainer.paper_report import differences, nearest_row, write_report
 from trainer.paper_tables import BY_DATA, TABLES
 from trainer.run import open_run
@@ -26,12 +27,12 @@ from trainer.run_facts import encoder_name, facts_of
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
 
 
-def tuned_run(folder: Path, *overrides: str) -> None:
+def tuned_run(folder: Path, *overrides: str, train: str = "0") -> None:
     small = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "sampling.frames=4"]
     recipe = load_recipe("nano_finetune", RECIPES, [*small, *overrides])
     assert isinstance(recipe, FinetuneRecipe)
     torch.manual_seed(0)
-    data = {"train": DatasetRef(path="set", digest="0")}
+    data = {"train": DatasetRef(path="set", digest=train), "val": DatasetRef(path="held/out", digest="1")}
     open_run(folder, recipe, data, resume=False, command="bevt finetune", world_size=1)
     save_weights(folder / "weights.safetensors", build_from_recipe(recipe, 2))
     write_record(folder / CARD, card_of(recipe, ("no", "yes")))
@@ -58,6 +59,24 @@ def test_a_runs_setting_is_read_along_its_chain(tmp_path: Path) -> None:
     assert "data: folder, not k400" in lines[mine[0]]["the same setting?"]
     assert "not in our notes" in (tmp_path / "report" / "report.md").read_text()
     assert "80.6" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_each_test_set_is_told_and_what_was_trained_on_is_none(tmp_path: Path) -> None:
+    seen, first, second = (
+        StoreClips(make_token_set(tmp_path / name, num_samples=samples).frames.path)
+        for name, samples in (("seen", 4), ("first", 3), ("second", 2))
+    )
+    tuned_run(tmp_path / "run", "init=null", train=seen.digest)
+    (before,) = facts_of([tmp_path / "run"])
+    assert (before.evaluated, before.data, before.top1) == (False, "held/out", None)
+    evaluate(tmp_path / "run", seen, crops=3, out=tmp_path / "on-training")
+    assert facts_of([tmp_path]) == [before]
+    for name, data in (("a", first), ("b", second)):
+        evaluate(tmp_path / "run", data, crops=1, out=tmp_path / name)
+    assert [(facts.num_videos, facts.data) for facts in facts_of([tmp_path])] == [(3, first.path), (2, second.path)]
+    weights = tmp_path / "run" / "weights.safetensors"
+    card = model_card(weights, load_weights(weights), [tmp_path])
+    assert card.count("| top-1 |") == 2 and str(tmp_path) not in card
 
 
 def test_a_run_without_its_pretraining_stands_apart(tmp_path: Path) -> None:
