@@ -47,7 +47,7 @@ TestRoot = Annotated[Path | None, typer.Option(help="The files to test on.")]
 Frames = Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")]
 Clips = Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")]
 Crops = Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")]
-ValList = Annotated[str | None, typer.Option(help="--list for those of --val-root or --val-frames.")]
+ValList = Annotated[str | None, typer.Option(help="As --list, of what is tested; alone: in the same root or store.")]
 Split = Annotated[
     str | None,
     typer.Option(
@@ -98,6 +98,7 @@ def finetune(
     Examples:
       bevt finetune diving48 --root /data/diving48 --init runs/joint --nproc 8
       bevt finetune folder --root videos --init runs/joint --out runs/mine
+      bevt finetune list --root videos --list train.txt --val-list val.txt --init runs/joint --out runs/mine
       bevt finetune k400 --root /data/k400 --dry-run --nproc 8
     """
     from schemas.recipe_io import load_recipe_of
