@@ -120,27 +120,17 @@ def probe(
         check_labels(source)
     check_classes(test.classes, train.classes, test.path, train.path)
     failed: dict[str, str] = {}
-    # positions come first: what they cannot have is refused before any work
-    for level in sorted({PROBES[kind].level for kind in kinds}, key=lambda level: level != "positions"):
-        seen = (
-            (1 if clips is None else clips, 1 if crops is None else crops) if level == "positions" else (clips, crops)
-        )
-        for name, source in (("train", train), ("test", test)):
-            file = _features(out, name, level)
-            written = extract(
-                checkpoint,
-                source,
-                file,
-                level=level,
-                recipe=recipe,
-                clips=seen[0],
-                crops=seen[1],
-                num_workers=num_workers,
-            )
-            if not written["num_videos"]:
-                raise UserError(f"{source.path}: none of the {written['num_failed']} videos could be read")
-            failed |= written["failed"] if name == "test" else {}
     with join_world() as world:
+        # positions come first: what they cannot have is refused before any work
+        for level in sorted({PROBES[kind].level for kind in kinds}, key=lambda level: level != "positions"):
+            alone = 1 if level == "positions" else None  # of clips and of crops, where nothing else is asked for
+            options = {"clips": alone if clips is None else clips, "crops": alone if crops is None else crops}
+            for name, source in (("train", train), ("test", test)):
+                file = _features(out, name, level)
+                written = extract(
+                    checkpoint, source, file, level=level, recipe=recipe, num_workers=num_workers, **options
+                )
+                failed |= written["failed"] if name == "test" else {}
         if not world.is_main:
             return {}
         result: dict[str, Any] = {}
