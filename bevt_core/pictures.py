@@ -108,7 +108,8 @@ def curves_png(series: Mapping[str, tuple[Values, Values]], xlabel: str, ylabel:
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.set(**{f"{axis}scale": "log" for axis in log})
     axes.grid(alpha=0.3)
-    axes.legend()
+    for text in axes.legend().get_texts():
+        text.set_parse_math(False)  # a name may have dollar signs
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -95,13 +95,13 @@ def run_views(
 ) -> dict[str, Any]:
     """Test `model`, which is on the world's device, on every video of `data` once; all ranks get the same result.
 
-    With `out`, parts that lie there are not computed again. The model is left in evaluation mode.
+    With `out`, parts that lie there without an error are not computed again. The model is left in evaluation mode.
     """
     begun = time.monotonic()
     files = None if out is None else PartFiles(out / SCORES, SCORES_SCHEMA)
-    done = set() if files is None else files.done()
+    parts = range(plan.num_parts(data))
+    todo = list(parts) if files is None else files.todo(len(parts))
     world.barrier()  # every rank has looked before any writes
-    todo = [part for part in range(plan.num_parts(data)) if part not in done]
     mine = share_of_rank(todo, model, world)
     work = functools.partial(score, model.eval())
     scored_here: dict[int, list[Row]] = {}
@@ -114,7 +114,7 @@ def run_views(
     everyone = [row for rows in by_part.values() for row in rows]
     videos_per_second = len(everyone) / (time.monotonic() - begun)
     if files is not None:
-        everyone += [row for part in sorted(done) for row in files.read(part, COUNTED)]
+        everyone += [row for part in sorted(set(parts) - set(todo)) for row in files.read(part, COUNTED)]
     return {
         **accuracies(everyone, len(data.classes)),
         "views": f"{plan.views.clips}x{plan.views.crops}",
@@ -154,11 +154,13 @@ def accuracies(rows: Sequence[Row], num_classes: int) -> dict[str, Any]:
 
 def check_some_read(data: ClipSource, num_read: int, failed: Mapping[str, str]) -> None:
     """Raise UserError where not one video could be read: that is a wrong place or a lost disk, and no result."""
+    if not data.items:
+        raise UserError(f"{data.path}: no clips in it")
     if not num_read:
         name, error = next(iter(failed.items()))
         raise UserError(
-            f"{data.path}: none of the {len(failed)} videos could be read, the first, {name}: {error}. Is it the right "
-            "place, and is it there? The same command tries all of them again"
+            f"{data.path}: none of the {len(failed)} videos could be read, the first, {name}: {error}; give the root "
+            "that the list's names are relative to, or mount it; the same --out tries all of them again"
         )
 
 
@@ -204,7 +206,9 @@ def ranked(row: Row) -> Row:
 
 def tried_once(num_failed: int) -> str:
     """What to say of a finished result that lacks `num_failed` videos."""
-    return f"; {num_failed} videos could not be read then: remove it to try them again" if num_failed else ""
+    if not num_failed:
+        return ""
+    return f"; {num_failed} videos could not be read then: to try them again, remove it or give another --out"
 
 
 def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool:

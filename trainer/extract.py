@@ -106,9 +106,9 @@ def _extract(
     num_workers: int,
 ) -> None:
     files = PartFiles(out, FEATURES_SCHEMA)
-    done = files.done()
+    todo = files.todo(plan.num_parts(data))
     world.barrier()  # every rank has looked before any writes
-    mine = [part for part in range(plan.num_parts(data)) if part not in done][world.rank :: world.size]
+    mine = todo[world.rank :: world.size]
     work = functools.partial(features, model, level)
     for part, rows in map_parts(work, data, plan, mine, device=world.device, num_workers=num_workers):
         files.write(part, [{"features": None, **row} for row in rows])

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bevt_core.files import write_atomic
+from bevt_core.files import remove, write_atomic
 from schemas.base import Record
 
 
@@ -24,9 +24,11 @@ class PartFiles:
         self.target, self.schema = target, schema
         self.folder = target.with_name(f"{target.name}.parts")
 
-    def done(self) -> set[int]:
-        """The parts that need not be done again: no row has an `error`, which may have been a passing one."""
-        return {part for part in self.there() if not any(row["error"] for row in self.read(part, ["error"]))}
+    def todo(self, num_parts: int) -> list[int]:
+        """The parts that are not there, then those with a row that has an `error`: it may have been a passing one."""
+        there = self.there()
+        failed = [part for part in there if any(row["error"] is not None for row in self.read(part, ["error"]))]
+        return sorted(set(range(num_parts)) - set(there)) + failed
 
     def there(self) -> list[int]:
         return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.parquet"))
@@ -48,11 +50,8 @@ class PartFiles:
         staged.replace(self.target)
 
     def clear(self) -> None:
-        """Remove the parts, once all that is made of them is there."""
-        for part in self.there():
-            self._path(part).unlink()
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        """Remove the parts, once all that is made of them is there, with what a killed writer left among them."""
+        remove(self.folder)
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{part:06d}.parquet"

@@ -13,7 +13,7 @@ from bevt_core.build import SWIN_SIZES, build_classifier
 from bevt_core.files import write_record
 from bevt_core.rng import rng_for
 from bevt_core.weights import save_weights
-from schemas.classifier import ClassifierCard, Temporal
+from schemas.classifier import FEATURES_SCHEMA, ClassifierCard, Temporal
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.recipes import ClipSampling, EvalViews
@@ -23,8 +23,10 @@ from trainer import evaluate as module
 from trainer import views
 from trainer.clips import ClipSource, FileClips, StoreClips
 from trainer.evaluate import accuracies, evaluate
-from trainer.evaluation_tables import add_to_bins, calibration_error
+from trainer.evaluation_tables import add_to_bins, calibration_error, confusion_picture
+from trainer.extract import extract
 from trainer.launch import launch
+from trainer.parts import PartFiles
 from trainer.predict import predict
 from trainer.views import TEMPORAL, ViewChunks, ViewPlan
 
@@ -120,11 +122,48 @@ def test_the_wrong_place_is_no_result_and_is_tried_again(checkpoint: Path, tmp_p
     """Errors may pass: a share that was not mounted, a root with a slip in its name."""
     items = tuple(SourceItem(source=name, kind="video", label=0) for name in ("a.mp4", "b.mp4"))
     data = FileClips(tmp_path / "videos", items, CARD.classes)
-    with pytest.raises(UserError, match=r"none of the 2 videos could be read, the first, a\.mp4: .*no such file"):
-        evaluate(checkpoint, data, out=tmp_path / "out")
+    for command, out in ((evaluate, tmp_path / "out"), (extract, tmp_path / "features" / "out.parquet")):
+        with pytest.raises(UserError, match=r"none of the 2 videos could be read, the first, a\.mp4: .*no such file"):
+            command(checkpoint, data, out=out)
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+    assert not (tmp_path / "features" / "out.parquet").exists()
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / "videos" / name, moving_frames(6))
     assert evaluate(checkpoint, data, out=tmp_path / "out")["num_videos"] == 2
+    assert extract(checkpoint, data, tmp_path / "features" / "out.parquet")["num_videos"] == 2
+
+
+def test_an_unfinished_evaluation_tries_what_failed_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And only that; a writer that was killed among the parts does not matter."""
+    write_video(tmp_path / "a.mp4", moving_frames(6))
+    items = tuple(SourceItem(source=name, kind="video", label=0) for name in ("a.mp4", "late.mp4"))
+    data, out, score, scored = FileClips(tmp_path, items, CARD.classes), tmp_path / "out", module.score, []
+
+    def counted(model: torch.nn.Module, views_BTHWC: torch.Tensor, num_videos: int) -> list:
+        scored.append(num_videos)
+        return score(model, views_BTHWC, num_videos)
+
+    def stopped(*args: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "score", counted)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "write_tables", stopped)
+        evaluate(checkpoint, data, out=out)
+    (out / "scores.parquet.parts" / ".000001.parquet@host@1@0").write_bytes(b"half")
+    write_video(tmp_path / "late.mp4", moving_frames(6))
+    assert scored == [1] and evaluate(checkpoint, data, out=out)["num_videos"] == 2 and scored == [1, 1]
+    assert sorted(path.name for path in out.glob("scores*")) == ["scores.parquet"]
+
+
+def test_parts_not_there_come_before_those_that_failed(tmp_path: Path) -> None:
+    """So a job that is stopped over and over still reaches its last part."""
+    files = PartFiles(tmp_path / "features.parquet", FEATURES_SCHEMA)
+    for part, error in ((0, "gone"), (1, None)):
+        files.write(part, [{"video": "v", "label": None, "features": None, "error": error}])
+    assert files.todo(4) == [2, 3, 0]
 
 
 def test_another_evaluation_needs_another_place(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
@@ -145,7 +184,9 @@ def test_views_that_cannot_be_leave_nothing_behind(store: StoreClips, checkpoint
     assert not (tmp_path / "out").exists()
 
 
-def test_unreadable_videos_are_named_and_left_out(checkpoint: Path, tmp_path: Path) -> None:
+def test_unreadable_videos_are_named_and_left_out(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, moving_frames(6))
     (tmp_path / "bad.mp4").write_bytes(b"not a video")
@@ -153,6 +194,18 @@ def test_unreadable_videos_are_named_and_left_out(checkpoint: Path, tmp_path: Pa
     result = evaluate(checkpoint, FileClips(tmp_path, items, ("no", "yes")), out=tmp_path / "out")
     assert result["num_videos"] == 2 and result["num_failed"] == 1 and list(result["failed"]) == ["bad.mp4"]
     assert pq.read_table(tmp_path / "out" / "scores.parquet")["scores"].to_pylist()[1] is None
+    capsys.readouterr()
+    data = FileClips(tmp_path, items, ("no", "yes"))
+    assert evaluate(checkpoint, data, out=tmp_path / "out") == result
+    assert "done already; 1 videos could not be read then: to try them again" in capsys.readouterr().err
+    assert extract(checkpoint, data, tmp_path / "features.parquet")["num_failed"] == 1
+    assert extract(checkpoint, data, tmp_path / "features.parquet")["num_failed"] == 1
+    assert "done already; 1 videos could not be read then" in capsys.readouterr().err
+
+
+def test_class_names_are_plain_text() -> None:
+    """Matplotlib would take what is between dollar signs for a formula, and refuse one that is none."""
+    assert confusion_picture(np.eye(2, dtype=np.int64), (r"cost $\frac$", "b")).startswith(b"\x89PNG")
 
 
 def test_tables_tell_what_the_scores_say(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:

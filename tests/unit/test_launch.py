@@ -19,11 +19,16 @@ REPO = Path(__file__).parents[2]
 
 
 def collectives() -> str:
+    """Two inner blocks, as evaluations in an analysis; rank 0 is slow to leave the first."""
     import torch
 
     from trainer.distributed import join_world
 
     with join_world() as world:
+        with join_world():
+            time.sleep(0.5 if world.is_main else 0)
+        with join_world() as inner:
+            inner.barrier()
         total = world.sum(torch.tensor([world.rank + 1.0]))
         world.barrier()
         return f"{float(total)} {world.gather(world.rank)} {world.from_main(world.rank)}"

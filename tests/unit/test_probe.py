@@ -21,6 +21,7 @@ from trainer.clips import StoreClips
 from trainer.data import normalise
 from trainer.extract import extract
 from trainer.frozen import open_frozen
+from trainer.launch import launch
 from trainer.model import build_model
 from trainer.probe import PROBES, FeatureFile, probe
 from trainer.run import open_run
@@ -106,3 +107,13 @@ def test_probe_end_to_end(tmp_path: Path) -> None:
     assert probe(tmp_path / "run", train, test, tmp_path / "out") == first
     with pytest.raises(UserError, match="did you mean 'linear'"):
         probe(tmp_path / "run", train, test, tmp_path / "out", kinds=["liner"])
+
+
+@pytest.mark.slow
+def test_two_processes_probe_as_one_does(tmp_path: Path) -> None:
+    tokens = make_token_set(tmp_path / "set", num_samples=8)
+    pretraining_run(tmp_path / "run", tokens)
+    data = StoreClips(tokens.frames.path)
+    halves = data.subset(data.items[:6]), data.subset(data.items[6:])
+    together = launch(probe, 2, tmp_path / "run", *halves, tmp_path / "together")
+    assert together == probe(tmp_path / "run", *halves, tmp_path / "alone")

@@ -6,6 +6,7 @@ import json
 import pytest
 from PIL import Image
 
+from bevt_core.pictures import curves_png
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
 from schemas.runs import DatasetRef
@@ -67,6 +68,10 @@ def test_runs_are_compared_by_curve_and_by_setting(runs):
     assert Image.open(io.BytesIO((runs / "curves.png").read_bytes())).format == "PNG"
     with pytest.raises(UserError, match=r"no run has 'los'.*did you mean 'loss'"):
         compare_runs(pair, ["los"], runs / "curves.png")
+
+
+def test_a_name_with_dollar_signs_is_no_formula():
+    assert curves_png({r"cost $\frac$": ([0.0, 1.0], [0.0, 1.0])}, "step", "loss").startswith(b"\x89PNG")
 
 
 def test_long_curves_are_averaged_down():

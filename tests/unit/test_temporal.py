@@ -19,7 +19,7 @@ from tests.builders import make_token_set
 from trainer.clips import StoreClips
 from trainer.evaluate import evaluate
 from trainer.launch import launch
-from trainer.temporal import Row, analyse_temporal, table_of
+from trainer.temporal import ClassRow, Row, analyse_temporal, draw, table_of
 
 SIZES: dict[str, Any] = {
     "embed_dim": 12,
@@ -58,6 +58,11 @@ def test_the_table_is_what_evaluate_says(tmp_path: Path) -> None:
     assert analyse_temporal(run, data, tmp_path / "out", seeds=2) == found
     with pytest.raises(UserError, match="0 seeds"):
         analyse_temporal(run, data, tmp_path / "none", seeds=0)
+
+
+def test_class_names_are_plain_text() -> None:
+    rows = [Row("normal", 1, 0.8, None, 1.0, 0.8, 0.0)]
+    assert draw(rows, [ClassRow(r"cost $\frac$", 2, 0.5, 0.5, 0.5)]).startswith(b"\x89PNG")
 
 
 def test_spread_is_over_seeds() -> None:
