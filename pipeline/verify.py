@@ -271,6 +271,12 @@ def _verify_token_files(
     for commit, part_problems in _in_threads(look, commits, tokens_dir):
         found.append(commit)
         problems += part_problems
+    for part in sorted(set(range(frames_plan.num_parts)) - {commit.part for commit in commits}):
+        path = tokens_dir / f"{part_name(part)}.json"  # of frames that must be made again, but the job reads it
+        try:
+            read_record(path, TokenPartCommit)
+        except UserError as error:
+            problems.append(Problem(str(path), str(error), REPAIR))
     problems += _strays(tokens_dir, frames_plan)
     path = tokens_dir / "dataset.json"
     manifest = _read(lambda: read_record(path, TokenSetManifest), path, problems)
