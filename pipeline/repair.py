@@ -200,9 +200,11 @@ def _restore(jobs: Jobs) -> None:
     """Write again what says what the jobs are, where it is damaged."""
     frames_dir = jobs.out / "frames"
     if _stored_items(frames_dir, jobs.plan) is None:
+        remove(frames_dir / "sources.parquet")
         write_plan(frames_dir, jobs.plan, jobs.items)
     for folder, (token_plan, recipe) in jobs.token_sets.items():
         if readable(folder / "plan.json", TokenPlan) != token_plan:
+            remove(folder / "plan.json")
             write_token_plan(folder, token_plan)
         if readable(folder / TOKENIZER_PLACE, TokenizerPlace) is None:
             note_tokenizer(folder, Path(recipe.tokenizer))
