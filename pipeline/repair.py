@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bevt_core.files import each, read_record, remove
+from bevt_core.files import each, read_record, remove, write_record
 from bevt_core.objects import AnyPath
 from bevt_core.shards import (
     part_name,
@@ -65,7 +65,8 @@ def repair(
     must be those that it was made with; `tokenizer` says where the tokenizer is now, if it has moved; `deep` and
     `sample` are those of `verify`; `job` goes to `tokenize`. Returns `removed`, the paths that were broken,
     `token_sets`, and the counts. Raises UserError for no dataset, and before anything is removed where it could not be
-    made again: for another root, tokenizer or kind of device.
+    made again: for another root, tokenizer or kind of device. Where the files in `root` have changed, that is seen only
+    when they have been read: the broken parts are then left out, and what was whole is as it was.
     """
     if not (out / "frames" / "plan.json").is_file():
         raise UserError(f"{out}: no frames/plan.json in it; give the folder that holds frames/ and tokens/")
@@ -184,6 +185,7 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: dict[str, Any]) ->
             stack.enter_context(ray_session(job.get("ray_address"), job.get("num_cpus"), job.get("num_gpus")))
         if broken_sets:
             _check_device(jobs, broken_sets)
+        before = readable(frames_dir / "dataset.json", FrameStoreManifest)
         removed = to_remove(problems)
         for path in removed:
             remove(path)
@@ -191,9 +193,27 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: dict[str, Any]) ->
         # The frames first: a set whose own parts are whole then has nothing to do, wherever it was made.
         planned = (jobs.plan, jobs.items)
         tokenize(jobs.frames, planned=planned, frames_only=True, **job)
+        if before is not None and parts:
+            _check_same_frames(jobs, parts, before)
         for _, recipe in jobs.token_sets.values():
             tokenize(recipe, planned=planned, **job)
     return removed
+
+
+def _check_same_frames(jobs: Jobs, parts: Iterable[int], before: FrameStoreManifest) -> None:
+    """Raise UserError, and take `parts` away again, where the raw files do not give the frames that were there."""
+    frames_dir = jobs.out / "frames"
+    after = readable(frames_dir / "dataset.json", FrameStoreManifest)
+    if after is not None and after.parts_digest == before.parts_digest:
+        return
+    for part in parts:
+        remove(frames_dir / part_name(part))
+    write_record(frames_dir / "dataset.json", before)
+    raise UserError(
+        f"--root {jobs.root}: its files, or the decoder here, do not give the frames that the dataset had, so the parts "
+        f"{', '.join(map(str, parts))} are left out; give the folder that it was made from, or, to take what is there "
+        f"now, remove {frames_dir / 'dataset.json'} and repair again"
+    )
 
 
 def _restore(jobs: Jobs) -> None:

@@ -286,6 +286,20 @@ def test_nothing_is_removed_that_cannot_be_made_again(
         assert digests(copy) == before
 
 
+@pytest.mark.slow
+def test_other_files_under_the_old_names_are_not_taken(listed: Path, raw: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(listed, tmp_path / "copy"))
+    other = Path(shutil.copytree(raw, tmp_path / "other"))
+    for i in range(5):
+        shutil.copy(raw / "5.mp4", other / f"{i}.mp4")
+    DAMAGE["a flipped byte in the frames"][0](copy)
+    with pytest.raises(UserError, match=r"do not give the frames that the dataset had, so the parts 1 are left out"):
+        repair(copy, other, progress="off")
+    assert not (copy / "frames/part-00001").exists()
+    repair(copy, raw, progress="off")
+    assert digests(copy) == digests(listed)
+
+
 def test_repair_looks_for_the_tokenizer_first(listed: Path, raw: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
     edit_json(tokens(copy) / TOKENIZER_PLACE, "folder", str(tmp_path))
