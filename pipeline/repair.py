@@ -210,7 +210,7 @@ def _check_same_frames(jobs: Jobs, parts: Iterable[int], before: FrameStoreManif
         remove(frames_dir / part_name(part))
     write_record(frames_dir / "dataset.json", before)
     raise UserError(
-        f"--root {jobs.root}: its files, or the decoder here, do not give the frames that the dataset had, so the parts "
+        f"--root {jobs.root}: its files, or the decoder here, do not give the frames that the dataset had, so parts "
         f"{', '.join(map(str, parts))} are left out; give the folder that it was made from, or, to take what is there "
         f"now, remove {frames_dir / 'dataset.json'} and repair again"
     )

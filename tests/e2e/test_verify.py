@@ -293,7 +293,7 @@ def test_other_files_under_the_old_names_are_not_taken(listed: Path, raw: Path, 
     for i in range(5):
         shutil.copy(raw / "5.mp4", other / f"{i}.mp4")
     DAMAGE["a flipped byte in the frames"][0](copy)
-    with pytest.raises(UserError, match=r"do not give the frames that the dataset had, so the parts 1 are left out"):
+    with pytest.raises(UserError, match=r"do not give the frames that the dataset had, so parts 1 are left out"):
         repair(copy, other, progress="off")
     assert not (copy / "frames/part-00001").exists()
     repair(copy, raw, progress="off")
