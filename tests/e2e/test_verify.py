@@ -92,6 +92,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a commit that is no text": (lambda d: (d / "frames/part-00001/commit.json").write_bytes(b"\xff"), "part-00001"),
     "a flipped byte in a token commit": (lambda d: flip_byte(tokens(d) / "part-00000.json"), "part-00000"),
     "a token commit that is no JSON": (lambda d: truncate(tokens(d) / "part-00001.json"), "part-00001.json"),
+    "both commits of a part": (
+        lambda d: (truncate(d / "frames/part-00001/commit.json"), truncate(tokens(d) / "part-00001.json")),
+        "part-00001.json",
+    ),
     "a frame manifest that is no JSON": (lambda d: truncate(d / "frames/dataset.json"), "frames/dataset.json"),
     "a token manifest that is no JSON": (lambda d: truncate(tokens(d) / "dataset.json"), "dataset.json"),
     "other frames in a manifest": (lambda d: edit_json(tokens(d) / "dataset.json", "num_frames", 1), "dataset.json"),
@@ -207,8 +211,6 @@ def test_repair_mends_what_is_damaged_all_over(listed: Path, raw: Path, tiny_tok
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
     together = [
         "a commit that is no text",
-        "a flipped byte in the tokens",
-        "a token commit that is no JSON",
         "a frame manifest that is no JSON",
         "a token manifest that is no JSON",
         "a damaged list of sources",
@@ -251,16 +253,26 @@ def make_tokens_anew(dataset: Path, plan: TokenPlan, change: Callable[[np.ndarra
     write_token_manifest(token_set.path, plan, token_set.frames.manifest, commits)
 
 
-def test_repair_makes_wrong_tokens_again(listed: Path, raw: Path, tmp_path: Path) -> None:
-    """Their files are as committed: only tokenizing again tells."""
-    copy = Path(shutil.copytree(listed, tmp_path / "copy"))
+@pytest.fixture
+def wrong(listed: Path, tmp_path: Path) -> Path:
+    """Files as committed, but all tokens are zero: only tokenizing again tells."""
+    copy = Path(shutil.copytree(listed, tmp_path / "wrong"))
     plan = read_token_plan(tokens(copy))
     assert plan is not None
-    make_tokens_anew(copy, plan, lambda t: np.zeros_like(t))
-    problems = verify(copy, deep=True)["problems"]
+    make_tokens_anew(copy, plan, np.zeros_like)
+    return copy
+
+
+def test_verify_names_the_parts_whose_tokens_are_wrong(wrong: Path) -> None:
+    assert verify(wrong, sample=0)["ok"]
+    problems = verify(wrong, deep=True)["problems"]
     assert [Path(problem["path"]).name for problem in problems] == [f"part-0000{part}.parquet" for part in range(3)]
-    repair(copy, raw, progress="off")
-    assert digests(copy) == digests(listed)
+
+
+@pytest.mark.slow
+def test_repair_makes_wrong_tokens_again(listed: Path, wrong: Path, raw: Path) -> None:
+    repair(wrong, raw, progress="off")
+    assert digests(wrong) == digests(listed)
 
 
 def test_nothing_is_removed_that_cannot_be_made_again(
