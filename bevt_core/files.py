@@ -59,11 +59,11 @@ def write_record(path: AnyPath, record: BaseModel) -> None:
 def read_record(path: AnyPath, kind: type[R]) -> R | None:
     """The record in `path`, or None where there is no such file. UserError for one that cannot be read as `kind`."""
     try:
-        text = path.read_text()
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -71,6 +71,7 @@ def tokenize(
     *,
     list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
+    planned: tuple[Plan, list[SourceItem]] | None = None,
     overwrite: bool = False,
     frames_only: bool = False,
     max_rejected: float | None = None,
@@ -82,13 +83,14 @@ def tokenize(
 ) -> dict[str, Any]:
     """Make the frame store and the token set of `recipe`; parts that are committed are kept. Returns a summary.
 
+    `planned` is what `make_plan` gives, where it is known without listing the root.
     `meter`, a fresh one, has afterwards what came of each part that was made.
     `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS name a cluster instead.
     `max_rejected`: the share of sources that may be rejected, those that are missing not counted, before the job stops.
     Raises UserError for bad input and for another job's output in the same place, StorageError where the disk says no.
     """
     frames_dir = as_path(recipe.out).absolute() / "frames"
-    plan, items = make_plan(recipe, list_file, allow_outside)
+    plan, items = planned or make_plan(recipe, list_file, allow_outside)
     if not frames_only:
         recipe = with_settled_tokenizer(recipe)
     token_plan = None if frames_only else make_token_plan(recipe, plan)

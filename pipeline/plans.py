@@ -36,8 +36,8 @@ def make_plan(
     """List the sources and fix the order in which they are cut into parts: shuffled, so that classes mix."""
     frames_dir = as_path(recipe.out) / "frames"
     root = as_path(recipe.root)
-    finished = read_record(frames_dir / "dataset.json", FrameStoreManifest)
-    if finished is not None and not root.is_dir():  # tokens can be added where the raw files are gone
+    finished = None if root.is_dir() else read_record(frames_dir / "dataset.json", FrameStoreManifest)
+    if finished is not None:  # tokens can be added where the raw files are gone
         items = read_sources(frames_dir)
         classes = finished.classes
     else:

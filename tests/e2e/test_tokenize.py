@@ -183,7 +183,10 @@ def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path) -> None:
         (dataset / name).write_bytes(data)
     assert not verify(dataset, sample=0)["ok"]
     summary = repair(dataset, videos, progress="off")
-    assert summary["removed"] == ["frames/part-00000", "tokens/dvae-v2/part-00002.parquet"]
+    assert summary["removed"] == [
+        "frames/part-00000",
+        *(f"tokens/dvae-v2/part-00002.{end}" for end in ("parquet", "json")),
+    ]
     assert digests(dataset) == before
 
 
