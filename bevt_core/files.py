@@ -51,9 +51,33 @@ def write_atomic(path: AnyPath, data: bytes) -> None:
             staged.unlink()
 
 
+def create_record(path: AnyPath, record: BaseModel) -> bool:
+    """`write_record`, unless another writer was first, whose file stays: False then."""
+    data = _record_bytes(record)
+    if isinstance(path, ObjectPath):
+        return path.create_bytes(data)
+    staged = path.with_name(f".{path.name}{owner()}")
+    try:
+        write_atomic(staged, data)
+        os.link(staged, path)  # unlike a rename, it replaces nothing
+        _fsync_dir(path.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise explained(error, path) from error
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+    return True
+
+
 def write_record(path: AnyPath, record: BaseModel) -> None:
     """A record as indented JSON with a final newline, atomically."""
-    write_atomic(path, (record.model_dump_json(indent=1) + "\n").encode())
+    write_atomic(path, _record_bytes(record))
+
+
+def _record_bytes(record: BaseModel) -> bytes:
+    return (record.model_dump_json(indent=1) + "\n").encode()
 
 
 def read_record(path: AnyPath, kind: type[R]) -> R | None:

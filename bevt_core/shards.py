@@ -8,6 +8,7 @@ A part's bytes are a function of what is put in; a commit or a `dataset.json` is
 Parquet and commits, never from Zarr, where a missing chunk reads as zeros.
 """
 
+import errno
 import functools
 import hashlib
 import itertools
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from bevt_core.cache import Entry, Place, hold
 from bevt_core.files import (
     committed_folder,
+    create_record,
     each,
     read_record,
     sha256_of,
@@ -44,7 +46,7 @@ from bevt_core.tables import (
     views_of,
 )
 from bevt_core.views import decode_jpeg
-from schemas.errors import UserError
+from schemas.errors import StorageError, UserError
 from schemas.frames import (
     FileDigest,
     FramePartCommit,
@@ -66,10 +68,22 @@ def part_name(part: int) -> str:
 # ---- the frame store: writing --------------------------------------------------------------------
 
 
-def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> None:
-    """Write `sources.parquet` and then `plan.json`. `items` are in the order in which they are cut into parts."""
-    write_atomic(frames_dir / "sources.parquet", parquet_bytes(sources_table(items)))
-    write_record(frames_dir / "plan.json", plan)
+def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
+    """Write `plan.json`, unless there is one, and its `sources.parquet`. Returns the plan that is there then.
+
+    `items` are in the order in which they are cut into parts. Of several writers at once one is first; where its plan
+    is another one, its sources are left alone.
+    """
+    created = read_plan(frames_dir) is None and create_record(frames_dir / "plan.json", plan)
+    there = plan if created else read_plan(frames_dir)
+    if there is None:
+        raise StorageError(
+            errno.ENOENT, f"{frames_dir}: its plan.json was removed just now; run the same command again"
+        )
+    sources = frames_dir / "sources.parquet"
+    if there.digest() == plan.digest() and (created or size_of(sources) < 0):
+        write_atomic(sources, parquet_bytes(sources_table(items)))
+    return there
 
 
 def read_plan(frames_dir: AnyPath) -> Plan | None:
@@ -269,8 +283,11 @@ def read_token_plan(tokens_dir: AnyPath) -> TokenPlan | None:
     return read_record(tokens_dir / "plan.json", TokenPlan)
 
 
-def write_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> None:
-    write_record(tokens_dir / "plan.json", plan)
+def write_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
+    """Write `plan.json`, unless there is one. Returns the plan that is there then."""
+    if not create_record(tokens_dir / "plan.json", plan):
+        return read_token_plan(tokens_dir) or plan
+    return plan
 
 
 def write_token_manifest(
