@@ -8,7 +8,6 @@ A part's bytes are a function of what is put in; a commit or a `dataset.json` is
 Parquet and commits, never from Zarr, where a missing chunk reads as zeros.
 """
 
-import errno
 import functools
 import hashlib
 import itertools
@@ -46,7 +45,7 @@ from bevt_core.tables import (
     views_of,
 )
 from bevt_core.views import decode_jpeg
-from schemas.errors import StorageError, UserError
+from schemas.errors import UserError
 from schemas.frames import (
     FileDigest,
     FramePartCommit,
@@ -74,14 +73,10 @@ def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> 
     `items` are in the order in which they are cut into parts. Of several writers at once one is first; where its plan
     is another one, its sources are left alone.
     """
-    created = read_plan(frames_dir) is None and create_record(frames_dir / "plan.json", plan)
-    there = plan if created else read_plan(frames_dir)
-    if there is None:
-        raise StorageError(
-            errno.ENOENT, f"{frames_dir}: its plan.json was removed just now; run the same command again"
-        )
     sources = frames_dir / "sources.parquet"
-    if there.digest() == plan.digest() and (created or size_of(sources) < 0):
+    before = read_plan(frames_dir)
+    there = before or create_record(frames_dir / "plan.json", plan)
+    if there.digest() == plan.digest() and (before is None or size_of(sources) < 0):
         write_atomic(sources, parquet_bytes(sources_table(items)))
     return there
 
@@ -285,9 +280,7 @@ def read_token_plan(tokens_dir: AnyPath) -> TokenPlan | None:
 
 def write_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
     """Write `plan.json`, unless there is one. Returns the plan that is there then."""
-    if not create_record(tokens_dir / "plan.json", plan):
-        return read_token_plan(tokens_dir) or plan
-    return plan
+    return create_record(tokens_dir / "plan.json", plan)
 
 
 def write_token_manifest(

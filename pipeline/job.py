@@ -1,8 +1,8 @@
 """The tokenization job on Ray Data: parts -> decode (tasks) -> tokenize (one actor per GPU) -> commits.
 
 One Ray row is one part. Frames go through storage, where they have to go anyway, so what moves through Ray is the
-names of its sources, a few kB per part, and memory is bounded by (workers x one part). A part's content is a function of its plan:
-retried, resumed or made twice, it has the same bytes.
+names of a part's sources, a few kB, and memory is bounded by (workers x one part). A part's content is a function of
+its plan: retried, resumed or made twice, it has the same bytes.
 """
 
 import errno
@@ -29,6 +29,7 @@ from pipeline.plans import (
     drop_broken_parts,
     find_token_plan,
     frame_commits,
+    lost_commit,
     make_plan,
     make_token_plan,
     note_tokenizer,
@@ -255,7 +256,7 @@ class TokenizePart:
         part = int(batch["part"][0])
         frames = read_frame_commit(place.frames_dir, part, place.plan.digest())
         if frames is None:
-            check_whole(place.frames_dir, set(range(place.plan.num_parts)) - {part}, place.plan.num_parts)
+            raise lost_commit(place.frames_dir, part)
         if read_token_commit(place.tokens_dir, frames, place.token_plan.digest()) is None:
             _, times = self.parts.make_token_part(place.frames_dir, place.tokens_dir, frames, place.token_plan)
             batch = {**batch, **{key: [value] for key, value in vars(times).items()}}

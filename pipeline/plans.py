@@ -161,12 +161,16 @@ def check_whole(folder: AnyPath, done: Collection[int], num_parts: int) -> None:
     """Raise StorageError where parts are gone that were committed a moment ago."""
     gone = sorted(set(range(num_parts)) - set(done))
     if gone:
-        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        raise StorageError(
-            errno.ENOENT,
-            f"{folder / part_name(gone[0])}{more}: gone, or changed, since this job made it; does another one remove "
-            "parts here? Run the same command again: what is finished is kept",
-        )
+        raise lost_commit(folder, gone[0], f" and {len(gone) - 1} more" if len(gone) > 1 else "")
+
+
+def lost_commit(folder: AnyPath, part: int, more: str = "") -> StorageError:
+    """What to say of a part that was committed a moment ago, and is not any more."""
+    return StorageError(
+        errno.ENOENT,
+        f"{folder / part_name(part)}{more}: gone, or changed, since this job made it; does another one remove parts "
+        "here? Run the same command again: what is finished is kept",
+    )
 
 
 def count_missing(frames_dir: AnyPath, commit: FramePartCommit) -> int:

@@ -38,7 +38,7 @@ def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None)
     if ray.is_initialized():
         yield Session(may_grow=True)
         return
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None:
         check_reachable(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -54,7 +54,7 @@ def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None)
                 num_cpus=num_cpus,
                 num_gpus=num_gpus,
                 include_dashboard=False,
-                object_store_memory=128 << 20,  # rows are a few hundred bytes
+                object_store_memory=128 << 20,  # rows are a few kB
                 **quiet,
             )
     try:
@@ -79,8 +79,8 @@ def check_reachable(address: str) -> None:
 
 def _no_cluster(address: str, why: str) -> str:
     return (
-        f"no Ray cluster answers at {address} ({' '.join(why.split())[:200]}); give the address that `ray start --head` "
-        "printed, start the cluster, or leave --ray-address and RAY_ADDRESS out to work on this machine alone"
+        f"no Ray cluster answers at {address} ({' '.join(why.split())[:200]}); start it, give the address that "
+        "`ray start --head` printed, or leave --ray-address and RAY_ADDRESS out to work on this machine alone"
     )
 
 
