@@ -75,8 +75,10 @@ def _create(path: Path, data: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LINKS or path.exists():
+        if error.errno not in _NO_LINKS:
             raise
+        if path.exists():
+            return False
         write_atomic(path, data)
     return True
 
