@@ -46,7 +46,7 @@ def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None)
         if address is not None:
             try:
                 ray.init(address=address, **quiet)
-            except ConnectionError as error:
+            except (ConnectionError, ValueError) as error:  # the second for what is no address
                 raise UserError(_no_cluster(address, str(error))) from error
         else:
             ray.init(

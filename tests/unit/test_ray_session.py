@@ -68,6 +68,8 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(monkeypatch: pytest.Monk
         assert address in str(caught.value)
     for address in ("auto", "local", "head", "http://head"):
         check_reachable(address)
+    with pytest.raises(UserError, match="at head "), ray_session("head", None, None):
+        pass
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     with pytest.raises(UserError, match=f"at 127.0.0.1:{port}"), ray_session(None, None, None):
         pass
