@@ -138,7 +138,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """
     staging = target.parent / STAGING / f"{target.name}{owner()}"
     try:
-        staging.mkdir(parents=True)
+        _make_fresh(staging)
         yield staging
         _fsync_tree(staging)
         try:
@@ -158,7 +158,7 @@ def scratch_folder(name: str) -> Iterator[Path]:
     """A fresh folder on a local disk, in $TMPDIR, that is gone when the block ends."""
     folder = _scratch() / STAGING / f"{name}{owner()}"
     try:
-        folder.mkdir(parents=True)
+        _make_fresh(folder)
         yield folder
     except OSError as error:
         raise explained(error, folder) from error
@@ -194,16 +194,38 @@ def download(root: ObjectPath, names: Iterable[str], folder: Path) -> None:
 def clean_staging(folder: AnyPath) -> None:
     """Remove what writers of this host that are no longer alive left half-written in `folder`.
 
-    For an object store that is what they left on the local disk.
+    For an object store that is what they left on the local disk. Other processes may do the same at the same time.
     """
     folder = folder if isinstance(folder, Path) else _scratch()
-    for entry in [*folder.glob(f"{STAGING}/*@*@*@*"), *folder.glob(".*@*@*@*")]:
-        _, host, pid, _ = entry.name.rsplit("@", 3)
-        if host == socket.gethostname() and not _alive(int(pid)):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
     staging = folder / STAGING
-    if staging.is_dir() and not any(staging.iterdir()):
+    for entry in [*_listed(staging), *(path for path in _listed(folder) if path.name.startswith("."))]:
+        marks = entry.name.rsplit("@", 3)
+        if len(marks) == 4 and marks[1] == socket.gethostname() and marks[2].isdigit() and not _alive(int(marks[2])):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody writes, or removed it
         staging.rmdir()
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, if it is one."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _make_fresh(folder: Path) -> None:
+    """Make `folder` in one that another process's `clean_staging` may remove in between."""
+    for _ in range(100):
+        with contextlib.suppress(
+            FileNotFoundError, FileExistsError
+        ):  # pathlib says the second of a parent just removed
+            folder.mkdir(parents=True)
+            return
+    folder.mkdir(parents=True)
 
 
 def sha256_of(path: AnyPath) -> str:

@@ -317,7 +317,7 @@ class TokenSet:
         if self.frames.digest != manifest.frames_digest:
             raise UserError(
                 f"{self.path}: made from the frame store {manifest.frames_digest[:12]}, but {self.frames.path} is now "
-                f"{self.frames.digest[:12]}; tokenize it again under another --out or with --overwrite"
+                f"{self.frames.digest[:12]}; run the same `bevt tokenize` command again: it makes the token parts anew"
             )
 
     @functools.cached_property

@@ -127,7 +127,7 @@ def repair(
 
 def inspect(
     directory: Directory,
-    sample: Annotated[str | None, typer.Option(help="A sample's id. Default: the first.")] = None,
+    sample: Annotated[str | None, typer.Option(help="A sample's id. For --picture the first, if not given.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write frame | view | decoded tokens as a PNG.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is, to decode the tokens.")] = None,
     json_: AsJson = False,
@@ -146,7 +146,9 @@ def inspect(
 def verify(
     directory: Directory,
     deep: Annotated[bool, typer.Option("--deep", help="Hash every file and tokenize every stored view again.")] = False,
-    sample: Annotated[int, typer.Option(help="Without --deep: how many (sample, view) pairs to tokenize again.")] = 32,
+    sample: Annotated[
+        int, typer.Option(help="Without --deep: how many samples to tokenize again, each under all its views.")
+    ] = 32,
     tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is now, if it has moved.")] = None,
     json_: AsJson = False,
 ) -> None:
@@ -242,6 +244,9 @@ def _tokenize_recipe(
 def share(text: str) -> float:
     """`5%` or `0.05`."""
     try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        raise UserError(f"--max-rejected {text!r}: expected a share, such as 5% or 0.05") from None
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UserError(f"--max-rejected {text!r}: expected a share from 0 to 1, such as 5% or 0.05")
+    return value

@@ -1,5 +1,7 @@
 """`bevt inspect`: a quick look at a dataset or a sample, with a picture of frame | view | decoded tokens."""
 
+import bisect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from schemas.recipe_io import nearest
 
 COLUMNS = 4  # frames of the sample that a picture shows, spread evenly
 CELL_PX = 112
+NEIGHBOURS = 100  # of a sample id that is not there, in the order of the names, that are compared with it
+REJECTED = "frames/part-*/rejected.parquet"
 
 
 def inspect_dataset(
@@ -35,9 +39,13 @@ def inspect_dataset(
     if sample_id is None and picture is None:
         return report
     ids = store.index["sample_id"].to_pylist()
+    if not ids:
+        raise UserError(f"{dataset_dir}: it has no samples, all its sources were rejected; see {REJECTED}")
     wanted = ids[0] if sample_id is None else sample_id
     if wanted not in ids:
-        raise UserError(f"{dataset_dir}: no sample {wanted!r}; {nearest(wanted, ids)}it has {len(ids)} samples")
+        raise UserError(
+            f"{dataset_dir}: no sample {wanted!r}; {nearest(wanted, _alike(wanted, ids))}it has {len(ids)} samples"
+        )
     place = store.index.slice(ids.index(wanted), 1).to_pylist()[0]
     label = place["label"]
     report["sample"] = {**place, "class": None if label is None else store.manifest.classes[label]}
@@ -45,6 +53,17 @@ def inspect_dataset(
         Image.fromarray(contact_sheet(store, sets, place, tokenizer)).save(picture)
         report["picture"] = str(picture)
     return report
+
+
+def _alike(wanted: str, ids: Sequence[str]) -> list[str]:
+    """Ids that `wanted` may be a slip of, few enough to compare: its neighbours, and the same file name elsewhere."""
+    ordered = sorted(ids)
+    at = bisect.bisect(ordered, wanted)
+    name = wanted.rpartition("/")[2]
+    return [
+        *ordered[max(0, at - NEIGHBOURS) : at + NEIGHBOURS],
+        *(other for other in ids if other.endswith(f"/{name}")),
+    ]
 
 
 def contact_sheet(store: FrameStore, sets: list[TokenSet], place: dict[str, Any], tokenizer: str | None) -> np.ndarray:

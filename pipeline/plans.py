@@ -76,12 +76,12 @@ def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], ov
     there = read_plan(frames_dir)
     if there is not None and there.digest() != plan.digest():
         if not overwrite:
-            raise UserError(_refusal(frames_dir / "plan.json", there, plan))
+            raise UserError(_refusal(frames_dir / "plan.json", there, plan, "give another --out"))
         remove(frames_dir)
         remove(frames_dir.parent / "tokens")  # made from those frames
     there = write_plan(frames_dir, plan, items)
     if there.digest() != plan.digest():  # another job was faster by a moment
-        raise UserError(_refusal(frames_dir / "plan.json", there, plan))
+        raise UserError(_refusal(frames_dir / "plan.json", there, plan, "give another --out"))
     clean_staging(frames_dir)
 
 
@@ -106,7 +106,7 @@ def make_token_plan(recipe: TokenizeRecipe, plan: Plan) -> TokenPlan:
         device_kind="cpu",
         compiled=recipe.tokenizer_compiled,
     )
-    name = f"{card.kind}-v{recipe.views.num_views}"
+    name = recipe.token_set or f"{card.kind}-v{recipe.views.num_views}"
     return TokenPlan(name=name, tokenizer=identity, views=recipe.views, frames_plan=plan.digest())
 
 
@@ -122,7 +122,8 @@ def find_token_plan(tokens_dir: AnyPath, wanted: TokenPlan, overwrite: bool) -> 
     if there is None or there == on_device(wanted, there.tokenizer.device_kind):
         return there
     if not overwrite:
-        raise UserError(_refusal(tokens_dir / "plan.json", there, wanted))
+        name = "name this token set (`--set token_set=NAME`), so that it lies beside that one and shares its frames"
+        raise UserError(_refusal(tokens_dir / "plan.json", there, wanted, name))
     remove(tokens_dir)
     return None
 
@@ -131,7 +132,7 @@ def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> None:
     """Write the plan, or find the same one there. Raises UserError, naming what differs, for another one."""
     there = read_token_plan(tokens_dir) or write_token_plan(tokens_dir, plan)
     if there != plan:
-        raise UserError(_refusal(tokens_dir / "plan.json", there, plan))
+        raise UserError(_refusal(tokens_dir / "plan.json", there, plan, "give another --out"))
     clean_staging(tokens_dir)
 
 
@@ -193,14 +194,14 @@ def drop_broken_parts(frames_dir: AnyPath, plan: Plan, done: dict[int, FramePart
             remove(folder)
 
 
-def _refusal(path: AnyPath, there: Record, here: Record) -> str:
+def _refusal(path: AnyPath, there: Record, here: Record, mend: str) -> str:
     differences = [
         f"{key} {_short(old)} there, {_short(new)} here"
         for key, (old, new) in _different(there.model_dump(), here.model_dump()).items()
     ]
     return (
         f"{path.parent} holds another job's output: {'; '.join(differences)}. "
-        "Give another --out, or --overwrite to throw away what is there"
+        f"{mend[0].upper()}{mend[1:]}, or --overwrite to throw away what is there"
     )
 
 

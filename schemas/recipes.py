@@ -31,6 +31,9 @@ class TokenizeRecipe(Record):
     tokenizer: str  # a name or a tokenizer directory; `default`: dalle where it is found, else the embedded one
     tokenizer_dtype: TokenizerDtype = "float32"  # of its networks; in the set's identity
     tokenizer_compiled: bool = False  # by torch.compile; in the set's identity too
+    token_set: str | None = Field(
+        default=None, pattern=r"^\w[\w.-]*$"
+    )  # below tokens/; null: the tokenizer's kind and views
     pool: PoolSpec
     views: ViewSpec
     seed: int

@@ -56,12 +56,16 @@ class World:
 def join_world() -> Iterator[World]:
     """Join the process group that torchrun's or `launch`'s environment describes: nccl on GPUs, gloo on CPUs.
 
-    Raises UserError when there are more local processes than GPUs.
+    Inside such a block it gives the same group, which the outer block leaves: joined twice, a rank that is slow to
+    leave would meet the others' next group. Raises UserError when there are more local processes than GPUs.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _device(int(os.environ.get("LOCAL_RANK", 0)))
     if size == 1:
         yield World(rank=0, size=1, device=device)
+        return
+    if dist.is_initialized():
+        yield World(rank=rank, size=size, device=device)
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size)
     yield World(rank=rank, size=size, device=device)

@@ -9,7 +9,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluation_tables import write_tables
+from trainer.parallel import share_of_rank
 from trainer.parts import PartFiles, changes
 from trainer.run import weights_of
 from trainer.views import Row, ViewPlan, map_parts
@@ -70,12 +71,15 @@ def evaluate(
         assert isinstance(model, Classifier)  # the card lies beside nothing else
         model.to(world.device)
         result = run_views(model, data, plan, world, num_workers=num_workers, out=out)
+        check_some_read(data, result["num_videos"], result["failed"])
         result |= cost_of_views(model, plan)
         result |= {"data": data.path, "temporal": temporal, "seed": seed, "seconds": round(time.monotonic() - begun, 2)}
         if out is not None and world.is_main:
-            PartFiles(out / SCORES, SCORES_SCHEMA).merge()
+            files = PartFiles(out / SCORES, SCORES_SCHEMA)
+            files.merge()
             result["calibration_error"] = write_tables(out / SCORES, data.classes, out)
             write_atomic(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+            files.clear()  # not before: an interrupted evaluation scores nothing again
         world.barrier()
         return result
 
@@ -98,15 +102,16 @@ def run_views(
     done = set() if files is None else files.done()
     world.barrier()  # every rank has looked before any writes
     todo = [part for part in range(plan.num_parts(data)) if part not in done]
-    mine = todo[world.rank :: world.size]
+    mine = share_of_rank(todo, model, world)
     work = functools.partial(score, model.eval())
-    rows: list[Row] = []
+    scored_here: dict[int, list[Row]] = {}
     for part, scored in map_parts(work, data, plan, mine, device=world.device, num_workers=num_workers):
         part_rows = [ranked(row) for row in scored]
         if files is not None:
             files.write(part, part_rows)
-        rows += [{key: row[key] for key in COUNTED} for row in part_rows]
-    everyone = [row for rows_of_rank in world.gather(rows) for row in rows_of_rank]
+        scored_here[part] = [{key: row[key] for key in COUNTED} for row in part_rows]
+    by_part = {part: rows for share in world.gather(scored_here) for part, rows in share.items()}
+    everyone = [row for rows in by_part.values() for row in rows]
     videos_per_second = len(everyone) / (time.monotonic() - begun)
     if files is not None:
         everyone += [row for part in sorted(done) for row in files.read(part, COUNTED)]
@@ -145,6 +150,16 @@ def accuracies(rows: Sequence[Row], num_classes: int) -> dict[str, Any]:
         "num_failed": len(failed),
         "failed": dict(sorted(failed.items())),
     }
+
+
+def check_some_read(data: ClipSource, num_read: int, failed: Mapping[str, str]) -> None:
+    """Raise UserError where not one video could be read: that is a wrong place or a lost disk, and no result."""
+    if not num_read:
+        name, error = next(iter(failed.items()))
+        raise UserError(
+            f"{data.path}: none of the {len(failed)} videos could be read, the first, {name}: {error}. Is it the right "
+            "place, and is it there? The same command tries all of them again"
+        )
 
 
 def chosen_views(card: ClassifierCard, clips: int | None, crops: int | None) -> EvalViews:
@@ -187,6 +202,11 @@ def ranked(row: Row) -> Row:
     return {**row, "prediction": int(best_first_V[0]), "rank": int(at[0]) if len(at) else None}
 
 
+def tried_once(num_failed: int) -> str:
+    """What to say of a finished result that lacks `num_failed` videos."""
+    return f"; {num_failed} videos could not be read then: remove it to try them again" if num_failed else ""
+
+
 def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool:
     """Claim `out` for this evaluation; return whether it is finished already. UserError for another one's folder."""
     plan.check(data)  # before a folder is claimed that other options would be refused in
@@ -209,6 +229,7 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool
         raise UserError(f"{out} holds another evaluation ({changes(then, now)}); give another --out")
     clean_staging(out)
     if (out / RESULT).is_file():
-        print(f"{out}: done already", file=sys.stderr)
+        PartFiles(out / SCORES, SCORES_SCHEMA).clear()
+        print(f"{out}: done already{tried_once(json.loads((out / RESULT).read_text())['num_failed'])}", file=sys.stderr)
         return True
     return False

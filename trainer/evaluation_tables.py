@@ -100,8 +100,8 @@ def confusion_picture(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if len(classes) <= NAMED_CLASSES:
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
-        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
     if len(classes) <= NUMBERED_CLASSES:
         for (row, column), videos in np.ndenumerate(confusion_VV):
             if videos:

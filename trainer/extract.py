@@ -20,6 +20,7 @@ from schemas.recipes import FinetuneRecipe
 from trainer.clips import ClipSource
 from trainer.data import normalise
 from trainer.distributed import World, join_world
+from trainer.evaluate import check_some_read, tried_once
 from trainer.frozen import open_frozen
 from trainer.parts import PartFiles, changes
 from trainer.run import weights_of
@@ -112,8 +113,16 @@ def _extract(
     for part, rows in map_parts(work, data, plan, mine, device=world.device, num_workers=num_workers):
         files.write(part, [{"features": None, **row} for row in rows])
     world.barrier()
+    failed = world.from_main(_failed(files) if world.is_main else None)
+    check_some_read(data, len(data.items) - len(failed), failed)
     if world.is_main:
         files.merge()
+        files.clear()
+
+
+def _failed(files: PartFiles) -> dict[str, str]:
+    rows = [row for part in files.there() for row in files.read(part, ["video", "error"])]
+    return {row["video"]: row["error"] for row in rows if row["error"] is not None}
 
 
 def features(model: Classifier, level: FeatureLevel, views_BTHWC: Tensor, num_videos: int) -> list[Row]:
@@ -143,6 +152,9 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, level: 
     elif then != now:
         raise UserError(f"{out} holds other features ({changes(then, now)}); give another --out")
     clean_staging(out.parent)
-    if out.exists():
-        print(f"{out}: done already", file=sys.stderr)
-    return out.exists()
+    if not out.exists():
+        return False
+    PartFiles(out, FEATURES_SCHEMA).clear()
+    errors = pq.read_table(out, columns=["error"])["error"]
+    print(f"{out}: done already{tried_once(len(errors) - errors.null_count)}", file=sys.stderr)
+    return True

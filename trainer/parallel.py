@@ -3,7 +3,7 @@
 A checkpoint has whole tensors under either, so a run may change between them, and the number of processes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,12 @@ def reduce_gradients(model: nn.Module, *, now: bool) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_requires_gradient_sync(now, recurse=False)
+
+
+def share_of_rank(parts: Sequence[int], model: nn.Module, world: World) -> Sequence[int]:
+    """Return the parts that this rank does: all where `model` is sharded, since its forward pass takes all ranks."""
+    sharded = any(is_shard(parameter) for parameter in model.parameters())
+    return parts if sharded else parts[world.rank :: world.size]
 
 
 def is_shard(tensor: Tensor) -> bool:

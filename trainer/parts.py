@@ -25,7 +25,11 @@ class PartFiles:
         self.folder = target.with_name(f"{target.name}.parts")
 
     def done(self) -> set[int]:
-        return {int(path.stem) for path in self.folder.glob("[0-9]*.parquet")}
+        """The parts that need not be done again: no row has an `error`, which may have been a passing one."""
+        return {part for part in self.there() if not any(row["error"] for row in self.read(part, ["error"]))}
+
+    def there(self) -> list[int]:
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.parquet"))
 
     def write(self, part: int, rows: Sequence[dict[str, Any]]) -> None:
         sink = pa.BufferOutputStream()
@@ -36,14 +40,16 @@ class PartFiles:
         return pq.read_table(self._path(part), columns=list(columns)).to_pylist()
 
     def merge(self) -> None:
-        """Put all parts together as `target`, in order, a row group each, and remove them. Memory: one part."""
-        parts = sorted(self.done())
+        """Put all parts together as `target`, in order, a row group each. Memory: one part."""
         staged = self.target.with_name(f".{self.target.name}.merging")
         with pq.ParquetWriter(staged, self.schema, compression="zstd") as writer:
-            for part in parts:
+            for part in self.there():
                 writer.write_table(pq.read_table(self._path(part)))
         staged.replace(self.target)
-        for part in parts:
+
+    def clear(self) -> None:
+        """Remove the parts, once all that is made of them is there."""
+        for part in self.there():
             self._path(part).unlink()
         if self.folder.is_dir():
             self.folder.rmdir()

@@ -117,14 +117,12 @@ def probe(
         check_labels(source)
     check_classes(test.classes, train.classes, test.path, train.path)
     failed: dict[str, str] = {}
-    for level in dict.fromkeys(PROBES[kind].level for kind in kinds):
-        for name, source in (("train", train), ("test", test)):
-            file = _features(out, name, level)
-            written = extract(checkpoint, source, file, level=level, recipe=recipe, num_workers=num_workers)
-            if not written["num_videos"]:
-                raise UserError(f"{source.path}: none of the {written['num_failed']} videos could be read")
-            failed |= written["failed"] if name == "test" else {}
     with join_world() as world:
+        for level in dict.fromkeys(PROBES[kind].level for kind in kinds):
+            for name, source in (("train", train), ("test", test)):
+                file = _features(out, name, level)
+                written = extract(checkpoint, source, file, level=level, recipe=recipe, num_workers=num_workers)
+                failed |= written["failed"] if name == "test" else {}
         if not world.is_main:
             return {}
         result: dict[str, Any] = {}

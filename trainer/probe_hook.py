@@ -18,6 +18,7 @@ from trainer.data import normalise
 from trainer.distributed import World
 from trainer.knn import knn_predict
 from trainer.linear_probe import held_out, linear_predict
+from trainer.parallel import share_of_rank
 from trainer.views import Row, ViewPlan, map_parts
 
 
@@ -41,7 +42,7 @@ class ProbeHook:
         assert recipe.probe is not None
         self.model, self.config, self.world = model, recipe.probe, world
         self.stream: Stream = "video" if "video" in recipe.streams else "image"
-        self.num_workers, self.sharded = recipe.loop.num_workers, recipe.loop.parallel == "fsdp"
+        self.num_workers = recipe.loop.num_workers
         videos = StoreClips(Path(self.config.frames))
         check_labels(videos)
         self.num_classes = len(videos.classes)
@@ -75,8 +76,7 @@ class ProbeHook:
     def _features(self, videos: ClipSource) -> tuple[Tensor, Tensor]:
         """Features (N, C) and labels (N), the same on all ranks, which share the work."""
         parts = range(self.plan.num_parts(videos))
-        # of a sharded model every rank has to run every forward pass
-        mine = parts if self.sharded else parts[self.world.rank :: self.world.size]
+        mine = share_of_rank(parts, self.model, self.world)
         work = functools.partial(_pooled, self.model, self.stream)
         found = map_parts(work, videos, self.plan, mine, device=self.world.device, num_workers=self.num_workers)
         good = {part: [row for row in rows if row["error"] is None] for part, rows in found}

@@ -64,13 +64,13 @@ def analyse_temporal(
     if seeds < 1:
         raise UserError(f"{seeds} seeds: expected at least 1")
     results: dict[Temporal, list[dict[str, Any]]] = {}
-    for temporal in TEMPORAL:
-        for seed in range(1 if temporal == "normal" else seeds):
-            options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "num_workers": num_workers}
-            result = evaluate(checkpoint, data, out=_folder(out, temporal, seed), **options)  # type: ignore[arg-type]
-            results.setdefault(temporal, []).append(result)
-    rows = table_of(results)
     with join_world() as world:
+        for temporal in TEMPORAL:
+            for seed in range(1 if temporal == "normal" else seeds):
+                options: dict[str, Any] = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed}
+                options |= {"out": _folder(out, temporal, seed), "num_workers": num_workers}
+                results.setdefault(temporal, []).append(evaluate(checkpoint, data, **options))
+        rows = table_of(results)
         if world.is_main:
             classes = classes_of(out, seeds)
             write_atomic(out / TABLE, csv_bytes([Row._fields, *rows]))
@@ -139,7 +139,7 @@ def draw(rows: Sequence[Row], classes: Sequence[ClassRow]) -> bytes:
     ):
         places = [line + 0.25 * (1 - at) for line in range(len(shown))]
         below.barh(places, values, height=0.25, label=name)
-    below.set_yticks(range(len(shown)), [f"{row.name} ({row.videos})" for row in shown])
+    below.set_yticks(range(len(shown)), [f"{row.name} ({row.videos})" for row in shown], parse_math=False)
     below.set_xlabel("share of the class recognised; classes that lose most by shuffling")
     below.set_xlim(0, 1)
     below.legend(loc="lower right", fontsize=8)

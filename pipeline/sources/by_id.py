@@ -23,6 +23,7 @@ class MediaIndex:
                 self.by_name.setdefault(PurePosixPath(path).stem, []).append(path)
         if frame_folders is not None:
             for name in tree.folders(frame_folders):
+                tree.check_frames(f"{frame_folders}/{name}")
                 self.by_name.setdefault(name, []).append(f"{frame_folders}/{name}")
         self.by_id: dict[str, list[str]] = {}
         for name, paths in self.by_name.items():

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.folders import base_folder, list_classes
-from pipeline.sources.listing import SourceListing, check_unique, find_classes, list_from_file, read_csv
+from pipeline.sources.listing import SourceListing, check_unique, find_classes, list_from_file, parse_label, read_csv
 from pipeline.sources.tree import Tree
 from schemas.frames import SourceItem
 
@@ -38,7 +38,6 @@ def _list_official(tree: Tree, base: str, csv_file: AnyPath) -> SourceListing:
     rows = read_csv(csv_file, ["youtube_id", "time_start", "time_end"])
     names = {row["label"] for row in rows if row.get("label")}
     classes = find_classes([csv_file.parent, tree.root]) or tuple(sorted(names))
-    labels = {name: label for label, name in enumerate(classes)}
     index = MediaIndex(tree, base)
     items, missing = [], []
     for row in rows:
@@ -48,7 +47,9 @@ def _list_official(tree: Tree, base: str, csv_file: AnyPath) -> SourceListing:
         if path is None:
             path = str(PurePosixPath(base, label or "", f"{trimmed}.mp4"))
             missing.append(path)
-        items.append(SourceItem(source=path, kind="video", label=labels[label] if label else None))
+        items.append(
+            SourceItem(source=path, kind="video", label=parse_label(label, classes, str(csv_file)) if label else None)
+        )
     check_unique(items, str(csv_file))
     return SourceListing(items, classes, missing)
 

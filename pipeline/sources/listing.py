@@ -100,7 +100,10 @@ def find_media(tree: Tree, path: str, prefixes: Sequence[str]) -> str | None:
     for form in _forms(path):
         for prefix in prefixes:
             candidate = str(PurePosixPath(prefix, form))
-            if tree.is_file(candidate) or tree.is_folder(candidate):
+            if tree.is_file(candidate):
+                return candidate
+            if tree.is_folder(candidate):
+                tree.check_frames(candidate)
                 return candidate
     return None
 

@@ -42,7 +42,20 @@ class Tree:
         normal = os.path.normpath(path)
         if not self.allow_outside and (normal.startswith("/") or normal == ".." or normal.startswith("../")):
             raise UserError(f"{where}: {path!r} leads out of the root {self.root}; {_OUTSIDE}")
+        if not self.allow_outside and any(name.startswith(".") for name in PurePosixPath(normal).parts):
+            raise UserError(
+                f"{where}: {path!r}: files and folders whose names begin with a dot are not read; rename it"
+            )
         return normal
+
+    def check_frames(self, folder: str) -> None:
+        """Raise UserError for a link out of the root in a folder of frames, whose files are no sources themselves."""
+        if self.allow_outside:
+            return
+        with os.scandir(self._disk / folder) as scan:
+            for entry in scan:
+                if entry.is_symlink():
+                    self._check_link(entry.path)
 
     def _entry(self, path: str) -> bool | None:
         parent, name = os.path.split(path)
@@ -100,6 +113,9 @@ class ObjectTree(Tree):
                 yield from self._walk(path, ())
             else:
                 yield path
+
+    def check_frames(self, folder: str) -> None:
+        """Nothing to check."""
 
     def _read(self, folder: str) -> dict[str, bool]:
         if folder not in self._folders:

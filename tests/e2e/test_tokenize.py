@@ -129,17 +129,19 @@ def test_with_nothing_to_do_neither_ray_nor_torch_is_loaded(dataset: Path, video
 
 
 def test_more_views_and_another_tokenizer_decode_nothing(
-    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = digests(dataset / "frames")
     moved = videos.rename(tmp_path / "gone")  # not one raw file is there
     try:
-        summary = tokenize(tiny_recipe(videos, dataset, tiny_tokenizer, "views.num_views=3"), progress="off")
+        more = ("views.num_views=3", "token_set=three")
+        summary = tokenize(tiny_recipe(videos, dataset, tiny_tokenizer, *more), progress="off")
     finally:
         moved.rename(videos)
-    assert Path(summary["tokens_dir"]).name == "dvae-v3"
+    assert capsys.readouterr().err.count("warning: no GPU in the cluster") == 1
+    assert Path(summary["tokens_dir"]).name == "three"
     assert digests(dataset / "frames") == before
-    two, three = (TokenSet(dataset / "tokens" / name) for name in ("dvae-v2", "dvae-v3"))
+    two, three = (TokenSet(dataset / "tokens" / name) for name in ("dvae-v2", "three"))
     for part in range(3):
         for view in range(2):
             old, new = two.read_view(part, view), three.read_view(part, view)
@@ -156,7 +158,7 @@ def test_another_job_into_the_same_place_is_refused(
     with pytest.raises(UserError, match=r"views\.flip_share 0\.5 there, 0\.25 here"):
         tokenize(tiny_recipe(videos, dataset, tiny_tokenizer, "views.flip_share=0.25"), progress="off")
     other = save_tiny_tokenizer(tmp_path / "other", seed=1)
-    with pytest.raises(UserError, match=r"tokenizer\.weights_sha256"):
+    with pytest.raises(UserError, match=r"tokenizer\.weights_sha256.*--set token_set=NAME"):
         tokenize(tiny_recipe(videos, dataset, other), progress="off")
     assert digests(dataset) == before
 

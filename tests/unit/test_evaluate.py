@@ -100,6 +100,33 @@ def test_a_stopped_evaluation_goes_on(
     assert figures(again) == figures(whole) and len(scored) == 8
 
 
+def test_an_evaluation_stopped_while_drawing_scores_nothing_again(
+    store: StoreClips, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object) -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_tables", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(checkpoint, store, out=tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "score", stopped)
+        result = evaluate(checkpoint, store, out=tmp_path / "cut")
+    assert result["num_videos"] == 7 and not (tmp_path / "cut" / "scores.parquet.parts").exists()
+
+
+def test_the_wrong_place_is_no_result_and_is_tried_again(checkpoint: Path, tmp_path: Path) -> None:
+    """Errors may pass: a share that was not mounted, a root with a slip in its name."""
+    items = tuple(SourceItem(source=name, kind="video", label=0) for name in ("a.mp4", "b.mp4"))
+    data = FileClips(tmp_path / "videos", items, CARD.classes)
+    with pytest.raises(UserError, match=r"none of the 2 videos could be read, the first, a\.mp4: .*no such file"):
+        evaluate(checkpoint, data, out=tmp_path / "out")
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, moving_frames(6))
+    assert evaluate(checkpoint, data, out=tmp_path / "out")["num_videos"] == 2
+
+
 def test_another_evaluation_needs_another_place(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
     evaluate(checkpoint, store, out=tmp_path / "out", clips=1, crops=1)
     with pytest.raises(UserError, match="temporal: normal there, shuffle now"):

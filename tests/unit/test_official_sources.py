@@ -43,6 +43,15 @@ def test_k400_csv_finds_both_file_namings(tmp_path: Path, naming: str) -> None:
     assert listing.missing == ["val/tai chi/gone0000000_000001_000011.mp4"]
 
 
+def test_k400_classes_may_be_spelled_with_underscores(tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text(K400_CSV)
+    (tmp_path / "classes.txt").write_text("abseiling\narm_wrestling\nmassaging_person's_head\ntai_chi\n")
+    assert [item.label for item in list_sources("k400", tmp_path, "val").items] == [0, 1, 2, 3]
+    (tmp_path / "classes.txt").write_text("abseiling\n")
+    with pytest.raises(UserError, match="unknown class 'arm wrestling'"):
+        list_sources("k400", tmp_path, "val")
+
+
 def test_k400_lists_name_files_that_were_renamed(tmp_path: Path) -> None:
     """MMAction2's lists say `{id}.mp4` where the mirror has `{id}_{start}_{end}.mp4`."""
     touch(tmp_path, "videos/abseiling/0wR5jVB-WPk_000417_000427.mp4")

@@ -160,6 +160,21 @@ def test_links_out_of_the_root_are_refused(tmp_path: Path) -> None:
     assert len(list_sources("folder", root, "train").items) == 2
 
 
+def test_a_list_finds_no_way_out_by_hidden_names_or_frames(tmp_path: Path) -> None:
+    secret = touch(tmp_path / "elsewhere", "1.mp4", "1.jpg")
+    root = touch(tmp_path / "root", "clip/1.jpg")
+    (root / ".hid").symlink_to(secret)
+    (tmp_path / "hidden.txt").write_text(".hid/1.mp4 0\n")
+    with pytest.raises(UserError, match="begin with a dot"):
+        list_sources("list", root, "train", tmp_path / "hidden.txt")
+    (tmp_path / "frames.txt").write_text("clip 0\n")
+    assert list_sources("list", root, "train", tmp_path / "frames.txt").missing == []
+    (root / "clip" / "2.jpg").symlink_to(secret / "1.jpg")
+    with pytest.raises(UserError, match="out of the root"):
+        list_sources("list", root, "train", tmp_path / "frames.txt")
+    assert list_sources("list", root, "train", tmp_path / "frames.txt", allow_outside=True).missing == []
+
+
 def test_a_loop_of_links_ends_in_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.mp4")
     (tmp_path / "a" / "again").symlink_to(tmp_path)

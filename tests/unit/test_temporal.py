@@ -18,6 +18,7 @@ from schemas.recipes import ClipSampling, EvalViews
 from tests.builders import make_token_set
 from trainer.clips import StoreClips
 from trainer.evaluate import evaluate
+from trainer.launch import launch
 from trainer.temporal import Row, analyse_temporal, table_of
 
 SIZES: dict[str, Any] = {
@@ -44,7 +45,7 @@ def random_classifier(folder: Path) -> Path:
 def test_the_table_is_what_evaluate_says(tmp_path: Path) -> None:
     data = StoreClips(make_token_set(tmp_path / "set", num_samples=6).frames.path)
     run = random_classifier(tmp_path / "run")
-    found = analyse_temporal(run, data, tmp_path / "out", seeds=2)
+    found = launch(analyse_temporal, 2, run, data, tmp_path / "out", seeds=2)
     again = [evaluate(run, data, temporal="shuffle", seed=seed)["top1"] for seed in (0, 1)]
     assert found["shuffle"]["top1"] == pytest.approx(sum(again) / 2)
     assert found["shuffle"]["drop"] == pytest.approx(found["normal"]["top1"] - sum(again) / 2)
