@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from bevt_core.command_line import (
     DecodeTimeout,
     ListFile,
     Nproc,
+    NumWorkers,
     Overrides,
     RecipeName,
     Resume,
@@ -22,14 +23,10 @@ from bevt_core.command_line import (
     emit,
     overrides_of,
 )
+from cli_clips import Place, Reading, check_dataset, clips_to_test, train_and_val
 from pipeline import commands as data
-from schemas.errors import UserError
 from trainer import commands as training
 from trainer import viz_commands as pictures
-
-if TYPE_CHECKING:
-    from trainer.clips import ClipSource
-
 
 # Loader processes and torch's threads share the CPUs: threads that spin while they wait slow everything down, six times
 # where two programs want the same two cores (docs/log.md). Read when torch is imported.
@@ -40,16 +37,17 @@ FINETUNE_RECIPES = {
     "ssv2": "finetune_ssv2_swin_base",
     "diving48": "finetune_diving48_swin_base",
     "folder": "nano_finetune",
+    "list": "nano_finetune",
 }
-# datasets whose official files lie in one root with those of training: what they are tested on
-TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
 
-
-Dataset = Annotated[str, typer.Option(help="How --root is read: k400, ssv2, diving48, folder or list.")]
+Dataset = Annotated[
+    str | None, typer.Option(help="How files are read: k400, ssv2, diving48, folder or list. Default: folder.")
+]
 TestRoot = Annotated[Path | None, typer.Option(help="The files to test on.")]
 Frames = Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")]
 Clips = Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")]
 Crops = Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")]
+ValList = Annotated[str | None, typer.Option(help="As --list, of what is tested; alone: in the same root or store.")]
 Split = Annotated[
     str | None,
     typer.Option(
@@ -58,15 +56,14 @@ Split = Annotated[
 ]
 
 
-class Reading(NamedTuple):
-    """How video files are found and read."""
-
-    allow_outside: bool
-    decode_timeout_s: float | None  # None: the default
-
-
 def finetune(
-    dataset: Annotated[str, typer.Argument(help="k400, ssv2, diving48 or folder: how --root is read, and the recipe.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="k400, ssv2, diving48, folder or list: how --root is read, and the recipe, if --recipe names no other "
+            "(folder, list: nano_finetune, for a laptop)."
+        ),
+    ],
     root: Annotated[Path | None, typer.Option(help="The training files. Default: the recipe's.")] = None,
     frames: Annotated[
         str | None, typer.Option(help="A frame store instead of files, also s3:// (bevt tokenize --frames-only).")
@@ -75,10 +72,12 @@ def finetune(
     val_root: Annotated[
         Path | None,
         typer.Option(
-            help="The validation files. Default: ssv2, diving48: the official ones; else a share of the training ones."
+            help="The validation files. Default: the official ones, or those in the folder val of --root; where there "
+            "are none, a share of the training ones."
         ),
     ] = None,
     val_frames: Annotated[str | None, typer.Option(help="A frame store of the validation files.")] = None,
+    val_list: ValList = None,
     init: Annotated[
         Path | None,
         typer.Option(help="A pretraining run or weights. Default: the recipe's; from scratch: --set init=null."),
@@ -99,6 +98,7 @@ def finetune(
     Examples:
       bevt finetune diving48 --root /data/diving48 --init runs/joint --nproc 8
       bevt finetune folder --root videos --init runs/joint --out runs/mine
+      bevt finetune list --root videos --list train.txt --val-list val.txt --init runs/joint --out runs/mine
       bevt finetune k400 --root /data/k400 --dry-run --nproc 8
     """
     from schemas.recipe_io import load_recipe_of
@@ -111,13 +111,10 @@ def finetune(
     loaded = load_recipe_of(
         FinetuneRecipe, recipe or FINETUNE_RECIPES.get(dataset, dataset), training.TRAINER_RECIPES, overrides
     )
-    train_clips, val_clips = _train_and_val(
+    train_clips, val_clips = train_and_val(
         dataset,
-        Path(loaded.root),
-        frames,
-        list_file,
-        val_root,
-        val_frames,
+        Place(root if frames is not None else Path(loaded.root), frames, list_file),
+        Place(val_root, val_frames, val_list, of="val-"),
         loaded.val_share,
         loaded.loop.seed,
         Reading(allow_outside, loaded.decode_timeout_s),
@@ -133,18 +130,22 @@ def finetune(
 
 def evaluate(
     checkpoint: training.ClassifierPath,
-    dataset: Dataset = "folder",
+    dataset: Dataset = None,
     root: TestRoot = None,
     frames: Frames = None,
     list_file: ListFile = None,
     split: Split = None,
     clips: Clips = None,
     crops: Crops = None,
-    temporal: Annotated[str, typer.Option(help="normal, single-frame (one frame repeated) or shuffle.")] = "normal",
-    seed: Annotated[int, typer.Option(help="Of the shuffle.")] = 0,
+    temporal: Annotated[
+        Literal["normal", "single-frame", "shuffle"],
+        typer.Option(help="The frames as they are, one repeated, shuffled."),
+    ] = "normal",
+    seed: Annotated[int, typer.Option(help="Of which frame is repeated, and of the shuffle.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Gets evaluation.json and scores.parquet.")] = None,
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
+    num_workers: NumWorkers = None,
     nproc: Nproc = 1,
     json_: AsJson = False,
 ) -> None:
@@ -154,18 +155,24 @@ def evaluate(
     Example:
       bevt evaluate runs/finetune-k400 --dataset k400 --root /data/k400/val --clips 4 --crops 3 --json
     """
+    from trainer.data import loader_workers
     from trainer.evaluate import evaluate as run
+    from trainer.evaluate import read_card
     from trainer.launch import launch
+    from trainer.run import weights_of
 
-    data = _clips(dataset, root, frames, list_file, split, Reading(allow_outside, decode_timeout_s))
+    card = read_card(weights_of(checkpoint))
+    place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
+    data = clips_to_test(dataset, place, reading, card.classes, str(checkpoint))
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
+    options["num_workers"] = loader_workers(num_workers)
     emit(launch(run, nproc, checkpoint, data, **options), json_)
 
 
 def analyse_temporal(
     checkpoint: training.ClassifierPath,
     out: Annotated[Path, typer.Option(help="Gets temporal.png, the CSV files, and a folder per evaluation.")],
-    dataset: Dataset = "folder",
+    dataset: Dataset = None,
     root: TestRoot = None,
     frames: Frames = None,
     list_file: ListFile = None,
@@ -175,6 +182,7 @@ def analyse_temporal(
     crops: Crops = None,
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
+    num_workers: NumWorkers = None,
     nproc: Nproc = 1,
     json_: AsJson = False,
 ) -> None:
@@ -184,27 +192,37 @@ def analyse_temporal(
     Example:
       bevt analyse temporal runs/finetune-k400 --dataset k400 --root /data/k400/val --out temporal/k400
     """
+    from trainer.data import loader_workers
+    from trainer.evaluate import read_card
     from trainer.launch import launch
+    from trainer.run import weights_of
     from trainer.temporal import analyse_temporal as run
 
-    data = _clips(dataset, root, frames, list_file, split, Reading(allow_outside, decode_timeout_s))
-    emit(launch(run, nproc, checkpoint, data, out, seeds=seeds, clips=clips, crops=crops), json_)
+    card = read_card(weights_of(checkpoint))
+    place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
+    data = clips_to_test(dataset, place, reading, card.classes, str(checkpoint))
+    options = {"seeds": seeds, "clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
+    emit(launch(run, nproc, checkpoint, data, out, **options), json_)
 
 
 def extract(
     checkpoint: Annotated[Path, typer.Argument(help="A run, fine-tuned or pretrained, or its weights.")],
     out: Annotated[Path, typer.Option(help="The Parquet file of features.")],
-    dataset: Dataset = "folder",
+    dataset: Dataset = None,
     root: Annotated[Path | None, typer.Option(help="The files.")] = None,
     frames: Frames = None,
     list_file: ListFile = None,
+    split: Split = None,
     level: Annotated[
         Literal["pooled", "frames", "stages", "positions"],
         typer.Option(help="One vector a video, or one per frame, stage or position of it."),
     ] = "pooled",
+    clips: Clips = None,
+    crops: Crops = None,
     recipe: training.ClipsRecipe = None,
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
+    num_workers: NumWorkers = None,
     nproc: Nproc = 1,
     set_: Overrides = None,
     json_: AsJson = False,
@@ -214,35 +232,46 @@ def extract(
     \b
     Example:
       bevt extract runs/finetune-k400 --root videos --out features.parquet
+      bevt extract runs/finetune-k400 --root videos --level positions --clips 1 --crops 1 --out positions.parquet
     """
+    from trainer.data import loader_workers
     from trainer.extract import extract as run
     from trainer.launch import launch
 
-    data = _clips(dataset, root, frames, list_file, None, Reading(allow_outside, decode_timeout_s))
-    options = {"level": level, "recipe": training.clips_recipe(recipe, set_)}
+    data = clips_to_test(dataset, Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s))
+    options = {"level": level, "recipe": training.clips_recipe(recipe, set_), "clips": clips, "crops": crops}
+    options["num_workers"] = loader_workers(num_workers)
     emit(launch(run, nproc, checkpoint, data, out, **options), json_)
 
 
 def probe(
     checkpoint: Annotated[Path, typer.Argument(help="A run, pretrained or fine-tuned, or its weights.")],
     out: Annotated[Path, typer.Option(help="Gets the features and probe.json.")],
-    dataset: Dataset = "folder",
+    dataset: Dataset = None,
     root: Annotated[Path | None, typer.Option(help="The training files.")] = None,
     frames: Frames = None,
     list_file: ListFile = None,
     val_root: Annotated[
         Path | None,
-        typer.Option(help="The test files. Default: ssv2, diving48: the official ones; else a share of the others."),
+        typer.Option(
+            help="The test files. Default: the official ones, or those in the folder val of --root; where there are "
+            "none, a share of the others."
+        ),
     ] = None,
     val_frames: Annotated[str | None, typer.Option(help="A frame store of the test files.")] = None,
+    val_list: ValList = None,
     val_share: Annotated[float, typer.Option(help="Held out per class where there are no test files.")] = 0.2,
     kind: Annotated[
-        list[str] | None, typer.Option(help="knn, linear or attentive (repeatable). Default: knn, linear.")
+        list[str] | None,
+        typer.Option(help="knn, linear or attentive (repeatable); attentive has one view. Default: knn, linear."),
     ] = None,
+    clips: Clips = None,
+    crops: Crops = None,
     recipe: training.ClipsRecipe = None,
     seed: Annotated[int, typer.Option(help="Of the split and of what the probes draw.")] = 0,
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
+    num_workers: NumWorkers = None,
     nproc: Nproc = 1,
     set_: Overrides = None,
     json_: AsJson = False,
@@ -254,68 +283,17 @@ def probe(
       bevt probe runs/joint --dataset k400 --root /data/k400/train --val-root /data/k400/val --out probes/joint
       bevt probe runs/joint --frames datasets/mine/frames --kind attentive --out probes/mine
     """
+    from trainer.data import loader_workers
     from trainer.launch import launch
     from trainer.probe import probe as run
 
-    train, test = _train_and_val(
-        dataset,
-        root,
-        frames,
-        list_file,
-        val_root,
-        val_frames,
-        val_share,
-        seed,
-        Reading(allow_outside, decode_timeout_s),
-    )
+    place, test_place = Place(root, frames, list_file), Place(val_root, val_frames, val_list, of="val-")
+    check_dataset(dataset, place, test_place)
+    reading = Reading(allow_outside, decode_timeout_s)
+    train, test = train_and_val(dataset or "folder", place, test_place, val_share, seed, reading)
     options = {"kinds": kind or ["knn", "linear"], "recipe": training.clips_recipe(recipe, set_), "seed": seed}
+    options |= {"clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
     emit(launch(run, nproc, checkpoint, train, test, out, **options), json_)
-
-
-def _clips(
-    dataset: str,
-    root: Path | None,
-    frames: str | None,
-    list_file: str | None,
-    split: str | None,
-    reading: Reading,
-) -> "ClipSource":
-    """Where labelled clips come from: a frame store, or files that a source lists; without `split` those to test on."""
-    from bevt_core.objects import as_path
-    from pipeline.sources import list_sources
-    from schemas.recipes import DECODE_TIMEOUT_S
-    from trainer.clips import FileClips, StoreClips
-
-    if frames is not None:
-        return StoreClips(as_path(frames))
-    if root is None:
-        raise UserError("no data: give --root (files) or --frames (a frame store)")
-    split = split or TEST_SPLITS.get(dataset, "val")
-    listing = list_sources(dataset, root, split, list_file, reading.allow_outside)
-    return FileClips(root, tuple(listing.items), listing.classes, reading.decode_timeout_s or DECODE_TIMEOUT_S)
-
-
-def _train_and_val(
-    dataset: str,
-    root: Path | None,
-    frames: str | None,
-    list_file: str | None,
-    val_root: Path | None,
-    val_frames: str | None,
-    val_share: float,
-    seed: int,
-    reading: Reading,
-) -> "tuple[ClipSource, ClipSource]":
-    """Labelled clips to train on and to validate on: of one root the official ones, else a share of all."""
-    from trainer.clips import split_items
-
-    train = _clips(dataset, root, frames, list_file, "train", reading)
-    if val_root is not None or val_frames is not None:
-        return train, _clips(dataset, val_root, val_frames, None, None, reading)
-    if dataset in TEST_SPLITS and frames is None and list_file is None:
-        return train, _clips(dataset, root, None, None, None, reading)
-    train_items, val_items = split_items(train.items, val_share, seed)
-    return train.subset(train_items), train.subset(val_items)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -38,6 +38,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as t
 Nproc = Annotated[int, typer.Option(help="Processes on this machine (DDP); under torchrun leave it at 1.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its newest whole checkpoint.")]
 RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or the path of a .yaml file.")]
+NumWorkers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Loader processes of each process. Default: 4 with a GPU, 0 (in the process) without."),
+]
 ListFile = Annotated[str | None, typer.Option("--list", help="`path label` lines, or what bevt scan --write wrote.")]
 
 
@@ -83,6 +87,12 @@ def _print_lines(values: Mapping[str, Any], indent: str) -> None:
 def warn(message: str) -> None:
     """Print a warning to stderr."""
     print(f"warning: {message}", file=sys.stderr)
+
+
+def note(message: str) -> None:
+    """Print what was decided by itself to stderr; under torchrun rank 0 does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {message}", file=sys.stderr)
 
 
 def command_typed() -> str:

@@ -12,6 +12,7 @@ from bevt_core.command_line import (
     AsJson,
     DecodeTimeout,
     Nproc,
+    NumWorkers,
     Overrides,
     RecipeName,
     Resume,
@@ -196,19 +197,26 @@ def predict(
     videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
     top: Annotated[int, typer.Option(help="Classes per video.")] = 5,
     decode_timeout_s: DecodeTimeout = None,
+    num_workers: NumWorkers = None,
     json_: AsJson = False,
 ) -> None:
     """Name the classes of videos, with scores; a file that cannot be read does not stop the rest.
+
+    The exit status is 1 where nothing could be read.
 
     \b
     Example:
       bevt predict runs/finetune-k400 clip.mp4 more-clips/
     """
     from schemas.recipes import DECODE_TIMEOUT_S
+    from trainer.data import loader_workers
     from trainer.predict import predict as run
 
-    rows = run(checkpoint, videos, top=top, decode_timeout_s=decode_timeout_s or DECODE_TIMEOUT_S)
+    limit_s = decode_timeout_s or DECODE_TIMEOUT_S
+    rows = run(checkpoint, videos, top=top, decode_timeout_s=limit_s, num_workers=loader_workers(num_workers))
     emit({"videos": rows} if json_ else {row["video"]: _named(row) for row in rows}, json_)
+    if all("error" in row for row in rows):
+        raise typer.Exit(1)
 
 
 def demo(
@@ -255,8 +263,12 @@ def export(
     evaluation: Annotated[
         list[Path] | None, typer.Option(help="hub: what `bevt evaluate --out` wrote, for the model card (repeatable).")
     ] = None,
-    frames: Annotated[int, typer.Option(help="program, onnx: frames of a clip.")] = 32,
-    size_px: Annotated[int, typer.Option(help="program, onnx: side of a frame.")] = 224,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="program, onnx: frames of a clip. Default: as fine-tuned, else 32.")
+    ] = None,
+    size_px: Annotated[
+        int | None, typer.Option(min=1, help="program, onnx: side of a frame. Default: as fine-tuned, else 224.")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Write a model for use elsewhere: the same bits with a model card, or a classifier that needs no bevt to run.
@@ -271,7 +283,10 @@ def export(
     """
     from bevt_core.classifier import Classifier
     from bevt_core.export import save_onnx, save_program
+    from bevt_core.files import read_record
     from bevt_core.weights import load_weights
+    from schemas.classifier import ClassifierCard
+    from trainer.evaluate import CARD
     from trainer.model_card import export_hub
     from trainer.run import weights_of
 
@@ -279,17 +294,24 @@ def export(
         export_hub(checkpoint, out, evaluation or [])
         emit({"out": str(out), "format": format_}, json_)
         return
-    model = load_weights(weights_of(checkpoint))
+    weights = weights_of(checkpoint)
+    model = load_weights(weights)
     if format_ not in ("program", "onnx") or not isinstance(model, Classifier):
         raise UserError(
             f"--format {format_!r} of a {type(model).__name__}: expected hub, or program or onnx of a classifier"
         )
+    card = read_record(weights.parent / CARD, ClassifierCard)
+    clip = {
+        "frames": frames or (card.sampling.frames if card else 32),
+        "size_px": size_px or (card.crop_px if card else 224),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
     checked = {}
     if format_ == "program":
-        save_program(out, model, frames=frames, size_px=size_px)
+        save_program(out, model, **clip)
     else:
-        checked["largest_difference"] = save_onnx(out, model, frames=frames, size_px=size_px)
-    emit({"out": str(out), "format": format_, **checked}, json_)
+        checked["largest_difference"] = save_onnx(out, model, **clip)
+    emit({"out": str(out), "format": format_, **clip, **checked}, json_)
 
 
 def bench_loader(

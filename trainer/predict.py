@@ -18,6 +18,8 @@ from trainer.evaluate import chosen_views, read_card, score
 from trainer.run import weights_of
 from trainer.views import ViewPlan, map_parts
 
+NOTHING = "no videos or pictures"
+
 
 def predict(
     checkpoint: Path | str,
@@ -31,12 +33,17 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Return, per file that `places` name, `video` and `classes` ([{name, score}], best first), or `error`.
 
+    A place without files has a row as well, after the files, with `error`.
+
     `checkpoint` is a fine-tuning run, its weights, or a folder that `bevt export` wrote. Views
     are those of `evaluate`. Raises UserError for a model without a head, or when no place holds any file.
     """
     path = weights_of(Path(checkpoint))
     card = read_card(path)
-    items = tuple(item_of(file) for file in find_media(places))
+    found = {place: find_media(place) for place in places}
+    items = tuple(item_of(file) for file in dict.fromkeys(file for files in found.values() for file in files))
+    if not items:
+        raise UserError(f"{', '.join(places)}: {NOTHING} there; give files, folders or globs")
     data = FileClips(Path(), items, card.classes, decode_timeout_s)
     plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
     predictions = []
@@ -56,24 +63,18 @@ def predict(
                     {"name": card.classes[label], "score": round(float(row["scores"][label]), 4)} for label in best
                 ]
                 predictions.append({"video": row["video"], "classes": named})
-    return predictions
+    return predictions + [{"video": place, "error": f"{NOTHING} there"} for place, files in found.items() if not files]
 
 
-def find_media(places: Sequence[str]) -> list[Path]:
-    """Expand folders (videos and pictures below them) and globs; a plain path stays, whether it exists or not."""
-    found: list[Path] = []
-    for place in places:
-        if glob.has_magic(place) and not Path(place).exists():
-            matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
-            found += [Path(match) for match in matches if Path(match).is_file()]
-        elif Path(place).is_dir():
-            files = sorted(path for path in Path(place).rglob("*") if path.is_file())
-            found += [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
-        else:
-            found.append(Path(place))
-    if not found:
-        raise UserError(f"{', '.join(places)}: no videos or pictures there; give files, folders or globs")
-    return list(dict.fromkeys(found))
+def find_media(place: str) -> list[Path]:
+    """Expand a folder (videos and pictures below it) or a glob; a plain path stays, whether it exists or not."""
+    if glob.has_magic(place) and not Path(place).exists():
+        matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
+        return [Path(match) for match in matches if Path(match).is_file()]
+    if Path(place).is_dir():
+        files = sorted(path for path in Path(place).rglob("*") if path.is_file())
+        return [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+    return [Path(place)]
 
 
 def item_of(path: Path) -> SourceItem:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from bevt_core.objects import AnyPath, as_path
 from pipeline.sources.diving import list_diving48
-from pipeline.sources.folders import list_folder
+from pipeline.sources.folders import has_folder, list_folder
 from pipeline.sources.howto import list_howto100m
 from pipeline.sources.imagenet import list_imagenet
-from pipeline.sources.kinetics import list_k400
-from pipeline.sources.listing import SourceListing, list_from_file, read_parquet_list
+from pipeline.sources.kinetics import keeps_apart, list_k400
+from pipeline.sources.listing import SourceListing, label_by, list_from_file, read_parquet_list
 from pipeline.sources.something import list_ssv2
+from pipeline.sources.stored import choose_stored
 from pipeline.sources.tree import ObjectTree, Tree
 from schemas.errors import UserError
 from schemas.recipe_io import nearest
@@ -21,7 +22,7 @@ from schemas.recipe_io import nearest
 def list_list(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """Whatever `--list` names: `path label` lines, or a Parquet file of `bevt scan`."""
     if list_file is None:
-        raise UserError("--dataset list needs --list FILE, with a `path label` on each line")
+        raise UserError("dataset list needs --list FILE, with a `path label` on each line")
     return list_from_file(tree, list_file, [split, ""] if tree.is_folder(split) else [""], "video")
 
 
@@ -35,7 +36,7 @@ SOURCES = {
     "list": list_list,
 }
 
-__all__ = ["SOURCES", "SourceListing", "list_sources"]
+__all__ = ["SOURCES", "SourceListing", "choose_stored", "label_by", "list_sources", "says_split"]
 
 
 def list_sources(
@@ -54,7 +55,7 @@ def list_sources(
     listed = None if list_file is None else as_path(list_file)
     if listed is not None and not listed.is_file():
         raise UserError(f"--list {listed}: no such file")
-    tree = Tree(root, allow_outside) if isinstance(root, Path) else ObjectTree(root)
+    tree = _tree(root, allow_outside)
     if listed is not None and listed.name.endswith(".parquet"):
         listing = read_parquet_list(tree, listed)
     else:
@@ -63,3 +64,13 @@ def list_sources(
         hint = f" ({listing.ignored_note})" if listing.ignored else ""
         raise UserError(f"--root {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")
     return listing
+
+
+def says_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = False) -> bool:
+    """Whether `root` says which of its files are of `split`: by a folder of that name, or by an official file."""
+    tree = _tree(root, allow_outside)
+    return keeps_apart(tree, split) if dataset == "k400" else has_folder(tree, split)
+
+
+def _tree(root: AnyPath, allow_outside: bool) -> Tree:
+    return Tree(root, allow_outside) if isinstance(root, Path) else ObjectTree(root)

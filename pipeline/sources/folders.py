@@ -26,18 +26,25 @@ def base_folder(tree: Tree, split: str) -> str:
     return ""
 
 
+def has_folder(tree: Tree, split: str) -> bool:
+    """Whether the root keeps a split in a folder of its own."""
+    return base_folder(tree, split) in (split, f"videos/{split}")
+
+
 def list_classes(tree: Tree, base: str, wanted: MediaKind | None) -> SourceListing:
     """Every media file below `base`; files directly in it have no class. A `classes.txt` fixes the order of classes."""
     found, ignored = media_files(tree.files(base), wanted)
     names = class_names((path for path, _ in found), base)
-    classes = find_classes([tree.root / base, tree.root]) or tuple(sorted(set(names.values()) - {""}))
+    fixed = find_classes([tree.root / base, tree.root])
+    classes = fixed or tuple(sorted(set(names.values()) - {""}))
     labels = {name: class_index(name, classes) for name in set(names.values()) - {""}}
     unknown = sorted(name for name, label in labels.items() if label is None)
     if unknown:
         where = tree.root / base
         raise UserError(f"{where}: the folder {unknown[0]!r} is none of the {len(classes)} classes of classes.txt")
     items = [SourceItem(source=path, kind=kind, label=labels.get(names[path])) for path, kind in found]
-    return SourceListing(items, classes if any(item.label is not None for item in items) else (), [], ignored)
+    occurring = classes if any(item.label is not None for item in items) else ()
+    return SourceListing(items, occurring, [], ignored, inferred=not fixed)
 
 
 def class_names(paths: Iterable[str], base: str) -> dict[str, str]:

@@ -1,13 +1,17 @@
 """Kinetics-400: class folders, the official CSV files, or a list file, with either way of naming the files."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
-from pipeline.sources.folders import base_folder, list_classes
+from pipeline.sources.folders import base_folder, has_folder, list_classes
 from pipeline.sources.listing import SourceListing, check_unique, find_classes, list_from_file, parse_label, read_csv
 from pipeline.sources.tree import Tree
 from schemas.frames import SourceItem
+
+LIST = "list.tsv"  # of all videos of the root, whatever split is asked for
 
 
 def list_k400(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
@@ -17,8 +21,7 @@ def list_k400(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
     of the two names.
     """
     base = base_folder(tree, split)
-    csv_names = [f"kinetics-400_{split}.csv", f"kinetics400_{split}.csv", f"{split}.csv"]
-    found = annotation(tree, ["list.tsv", *csv_names])
+    found = annotation(tree, [LIST, *_csv_names(split)])
     annotations: AnyPath | None = list_file or (tree.root / found if found else None)
     if annotations is None:
         return list_classes(tree, base, "video")
@@ -26,6 +29,17 @@ def list_k400(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
         return _list_official(tree, base, annotations)
     listing = list_from_file(tree, annotations, ["", base] if base else [""], "video")
     return _found_by_id(tree, base, listing) if listing.missing else listing
+
+
+def keeps_apart(tree: Tree, split: str) -> bool:
+    """Whether the root says what is of the split: by an official CSV, or by a folder and no list of everything."""
+    if annotation(tree, [LIST]) is not None:
+        return False
+    return annotation(tree, _csv_names(split)) is not None or has_folder(tree, split)
+
+
+def _csv_names(split: str) -> Sequence[str]:
+    return (f"kinetics-400_{split}.csv", f"kinetics400_{split}.csv", f"{split}.csv")
 
 
 def _is_official(list_file: AnyPath) -> bool:
@@ -37,7 +51,8 @@ def _list_official(tree: Tree, base: str, csv_file: AnyPath) -> SourceListing:
     """`label,youtube_id,time_start,time_end,split[,is_cc]`; the test set has no label column."""
     rows = read_csv(csv_file, ["youtube_id", "time_start", "time_end"])
     names = {row["label"] for row in rows if row.get("label")}
-    classes = find_classes([csv_file.parent, tree.root]) or tuple(sorted(names))
+    fixed = find_classes([csv_file.parent, tree.root])
+    classes = fixed or tuple(sorted(names))
     index = MediaIndex(tree, base)
     items, missing = [], []
     for row in rows:
@@ -51,7 +66,7 @@ def _list_official(tree: Tree, base: str, csv_file: AnyPath) -> SourceListing:
             SourceItem(source=path, kind="video", label=parse_label(label, classes, str(csv_file)) if label else None)
         )
     check_unique(items, str(csv_file))
-    return SourceListing(items, classes, missing)
+    return SourceListing(items, classes, missing, inferred=not fixed)
 
 
 def _found_by_id(tree: Tree, base: str, listing: SourceListing) -> SourceListing:
@@ -66,4 +81,4 @@ def _found_by_id(tree: Tree, base: str, listing: SourceListing) -> SourceListing
             missing.append(item.source)
         items.append(item if other is None else item.model_copy(update={"source": other}))
     check_unique(items, "the list")
-    return SourceListing(items, listing.classes, missing, listing.ignored)
+    return replace(listing, items=items, missing=missing)

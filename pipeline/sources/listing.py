@@ -5,7 +5,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -19,6 +19,8 @@ from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
 
+SHOWN_NAMES = 5  # of the classes that are not known
+
 
 @dataclass(frozen=True)
 class SourceListing:
@@ -28,6 +30,7 @@ class SourceListing:
     classes: tuple[str, ...] = ()
     missing: list[str] = field(default_factory=list)  # in the list, not on disk; among the items too
     ignored: dict[str, int] = field(default_factory=dict)  # files that are no sources, by what they are
+    inferred: bool = False  # the classes are those that occur: no file says what they are
 
     @property
     def ignored_note(self) -> str:
@@ -74,9 +77,9 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
 
     A path is looked for under the root and under each of `prefixes`, as a file, as a folder of frames, and without the
     frame counts that lists of frame folders carry. Labels are numbers, or names of the `classes.txt` beside the list or
-    in the root. Raises UserError with the line.
+    in the root, else of the tree's classes. Raises UserError with the line.
     """
-    classes = find_classes([list_file.parent, tree.root])
+    classes = find_classes([list_file.parent, tree.root]) or tree.classes
     items, missing, largest = [], [], -1
     for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
@@ -92,7 +95,31 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
         largest = max(largest, -1 if label is None else label)
         items.append(SourceItem(source=source, kind=kind_of(source) or kind, label=label))
     check_unique(items, str(list_file))
-    return SourceListing(items, classes or tuple(str(label) for label in range(largest + 1)), missing)
+    numbers = tuple(str(label) for label in range(largest + 1))
+    return SourceListing(items, classes or numbers, missing, inferred=not classes)
+
+
+def label_by(listing: SourceListing, classes: tuple[str, ...], where: str, classes_from: str) -> SourceListing:
+    """The listing with labels of the class map `classes`, where it has none of its own, by the names of its classes.
+
+    Raises UserError for names that are none of `classes`.
+    """
+    if not listing.inferred or listing.classes == classes:
+        return listing
+    used = sorted({item.label for item in listing.items if item.label is not None})
+    labels = {label: class_index(listing.classes[label], classes) for label in used}
+    unknown = [listing.classes[label] for label in used if labels[label] is None]
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:SHOWN_NAMES])) + (", ..." if len(unknown) > SHOWN_NAMES else "")
+        raise UserError(
+            f"{where}: {len(unknown)} of its {len(used)} classes ({shown}) are none of the {len(classes)} of "
+            f"{classes_from}; rename or leave out what is called so; where these are numbers of a list, a classes.txt "
+            "beside it, a name per line, says which classes they mean"
+        )
+    items = [
+        item if item.label is None else item.model_copy(update={"label": labels[item.label]}) for item in listing.items
+    ]
+    return replace(listing, items=items, classes=classes if used else ())
 
 
 def find_media(tree: Tree, path: str, prefixes: Sequence[str]) -> str | None:
@@ -149,7 +176,7 @@ def parse_label(text: str, classes: tuple[str, ...], where: str) -> int | None:
     if label < 0:
         return None
     if classes and label >= len(classes):
-        raise UserError(f"{where}: label {label}, but classes.txt has only {len(classes)} classes")
+        raise UserError(f"{where}: label {label}, but there are only {len(classes)} classes")
     return label
 
 

@@ -15,6 +15,7 @@ class Tree:
     """The files under `root`, by paths relative to it. Hidden files are left out. Each folder is read once."""
 
     root: AnyPath
+    classes: tuple[str, ...] = ()  # by label, where no file says so
 
     def __init__(self, root: Path, allow_outside: bool = False) -> None:
         """`allow_outside`: links and list lines may lead out of the root."""

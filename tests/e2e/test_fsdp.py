@@ -5,7 +5,10 @@ import torch
 
 from bevt_core.weights import load_weights
 from tests.builders import make_token_set
+from tests.e2e.test_finetune import recipe_of as finetune_recipe_of
 from tests.e2e.test_pretrain import recipe_of
+from trainer.clips import StoreClips
+from trainer.finetune import finetune
 from trainer.launch import launch
 from trainer.metrics import read_metrics
 from trainer.pretrain import pretrain
@@ -56,3 +59,16 @@ def test_a_run_changes_from_replicas_to_shards(data, tmp_path):
     assert losses(tmp_path / "changed").numpy() == pytest.approx(losses(tmp_path / "ddp").numpy(), abs=1e-6, rel=1e-6)
     weights = [load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("ddp", "changed")]
     assert max(float((weights[0][key] - weights[1][key]).abs().max()) for key in weights[0]) < 1e-6
+
+
+def test_shards_are_validated_on_an_uneven_number_of_videos(tmp_path):
+    """Every forward pass takes all ranks, so none may have fewer videos than another."""
+    videos = StoreClips(make_token_set(tmp_path / "set", num_samples=15, sources_per_part=5).frames.path)
+    halves = videos.subset(videos.items[:8]), videos.subset(videos.items[8:])
+    told = []
+    for parallel in ("ddp", "fsdp"):
+        recipe = finetune_recipe_of("loop.max_steps=2", f"loop.parallel={parallel}")
+        launch(finetune, 2, recipe, *halves, tmp_path / parallel)
+        told.append(read_metrics(tmp_path / parallel)[-1])
+    assert told[0]["val_videos"] == told[1]["val_videos"] == 7
+    assert told[0]["val_top1"] == told[1]["val_top1"]

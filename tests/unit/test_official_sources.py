@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from bevt_core.decoding import decode_frame_folder
-from pipeline.sources import list_sources
+from pipeline.sources import choose_stored, list_sources, says_split
 from pipeline.sources.listing import write_parquet_list
 from schemas.errors import UserError
+from schemas.frames import FrameStoreManifest, SourceItem
 from tests.media import moving_frames, write_image
 from tests.unit.test_sources import labels, touch
 
@@ -58,6 +59,38 @@ def test_k400_lists_name_files_that_were_renamed(tmp_path: Path) -> None:
     (tmp_path / "list.tsv").write_text("abseiling/0wR5jVB-WPk.mp4 0\n")
     listing = list_sources("k400", tmp_path, "val")
     assert (labels(listing), listing.missing) == ({"videos/abseiling/0wR5jVB-WPk_000417_000427.mp4": "0"}, [])
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (["train/a/1.mp4", "val/a/2.mp4"], {"train", "val"}),
+        (["videos/val/a/2.mp4", "videos/train/a/1.mp4"], {"train", "val"}),
+        (["a/1.mp4", "annotations/val.csv"], {"val"}),
+        (["train/a/1.mp4", "val/a/2.mp4", "list.tsv"], set()),  # which lists both
+    ],
+)
+def test_k400_says_what_is_of_a_split(tmp_path: Path, names: list[str], kept: set[str]) -> None:
+    touch(tmp_path, *names)
+    assert {split for split in ("train", "val", "test") if says_split("k400", tmp_path, split)} == kept
+
+
+def test_a_list_means_in_a_store_what_it_means_among_files(tmp_path: Path) -> None:
+    """The official CSV and lists with the other naming; a class by its name, in whatever order."""
+    sources = ["val/abseiling/0wR5jVB-WPk_000417_000427.mp4", "val/arm_wrestling/-08x1aBcDeF.mp4", "val/x/other.mp4"]
+    stored = [
+        SourceItem(source=source, kind="video", label=label) for source, label in zip(sources, (2, 1, 0), strict=True)
+    ]
+    manifest = FrameStoreManifest.model_construct(
+        dataset="k400", split="val", classes=("x", "arm wrestling", "abseiling")
+    )
+    (tmp_path / "k400.csv").write_text("".join(K400_CSV.splitlines(keepends=True)[:3]))
+    (tmp_path / "list.txt").write_text("abseiling/0wR5jVB-WPk.mp4 2\n-08x1aBcDeF.mp4 -1\n")
+    for name in ("k400.csv", "list.txt"):
+        assert choose_stored(tmp_path / "store", manifest, stored, tmp_path / name) == stored[:2]
+    with pytest.raises(UserError, match="2 of its 4 sources"):
+        (tmp_path / "k400.csv").write_text(K400_CSV)
+        choose_stored(tmp_path / "store", manifest, stored, tmp_path / "k400.csv")
 
 
 def test_k400_test_rows_have_no_labels(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.sources import SOURCES, SourceListing, list_sources
-from pipeline.sources.listing import split_line
+from pipeline.sources.listing import label_by, split_line
 from schemas.errors import UserError
 
 
@@ -80,6 +80,20 @@ def test_a_classes_file_fixes_the_order_of_the_classes(tmp_path: Path) -> None:
         list_sources("folder", tmp_path, "train")
 
 
+def test_some_of_the_classes_are_labelled_by_a_map_of_all(tmp_path: Path) -> None:
+    """By name, blanks or underscores; a class map beside the files says for itself what its labels are."""
+    listing = list_sources("folder", touch(tmp_path, "tai_chi/1.mp4", "arm/2.mp4"), "val")
+    known = label_by(listing, ("zumba", "tai chi", "arm"), "there", "the model")
+    assert labels(known) == {"tai_chi/1.mp4": "tai chi", "arm/2.mp4": "arm"} and len(known.classes) == 3
+    with pytest.raises(UserError, match=r"there: 1 of its 2 classes \('tai_chi'\) are none of the 2 of the model"):
+        label_by(listing, ("zumba", "arm"), "there", "the model")
+    (tmp_path / "classes.txt").write_text("tai_chi\narm\n")
+    own = list_sources("folder", tmp_path, "val")
+    assert label_by(own, ("arm", "tai_chi"), "there", "the model") == own
+    flat = list_sources("folder", touch(tmp_path / "flat", "1.mp4"), "val")
+    assert label_by(flat, ("arm",), "there", "the model").classes == ()
+
+
 def test_imagenet_labels_follow_sorted_wnids(tmp_path: Path) -> None:
     listing = list_sources(
         "imagenet", touch(tmp_path, "val/n02/x.JPEG".replace("n02", "n02000000"), "val/n01440764/y.JPEG"), "val"
@@ -128,7 +142,7 @@ def test_a_list_counts_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a/1.mp4\t5\n", "label 5, but classes.txt has only 2 classes"),
+        ("a/1.mp4\t5\n", "label 5, but there are only 2 classes"),
         ("a/1.mp4\t0\na/1.mp4\t1\n", "occurs more than once"),
         ("../../etc/x 0\n", "leads out of the root"),
         ("/etc/x 0\n", "leads out of the root"),

@@ -1,0 +1,170 @@
+"""Which clips the commands after pretraining look at, as their options say: stores, lists, splits, classes, views."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from typer.testing import CliRunner
+
+import bevt_core.export
+import cli
+import trainer.launch
+import trainer.probe
+from bevt_core.build import build_classifier
+from bevt_core.files import write_record
+from bevt_core.weights import save_weights
+from tests.builders import make_token_set
+from tests.media import moving_frames, write_video
+from tests.unit.test_evaluate import CARD, SIZES
+from tests.unit.test_sources import touch
+
+STORED = 6  # videos of the frame store: 0000.mp4, ... with the classes no and yes in turn
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`run`, a classifier of `no` and `yes` that takes 2 x 3 views; `frames`, a store; `files/val/yes`, two videos."""
+    place = tmp_path_factory.mktemp("place")
+    torch.manual_seed(0)
+    save_weights(place / "run" / "weights.safetensors", build_classifier(**SIZES, num_classes=2))
+    write_record(place / "run" / "classifier.json", CARD)
+    make_token_set(place, num_samples=STORED)
+    for name in ("a", "b"):
+        write_video(place / "files" / "val" / "yes" / f"{name}.mp4", moving_frames(6))
+    return place
+
+
+def bevt(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [*map(str, arguments)])
+
+
+def summary(*arguments: object) -> dict[str, Any]:
+    result = bevt(*arguments, "--json")
+    assert result.exit_code == 0, (result.output, result.exception)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def error(*arguments: object) -> str:
+    result = bevt(*arguments)
+    assert result.exit_code != 0
+    return f"{result.output} {result.exception}"
+
+
+def test_a_list_chooses_from_a_frame_store(place: Path, tmp_path: Path) -> None:
+    evaluate = ["evaluate", place / "run", "--frames", place / "frames", "--clips", 1, "--crops", 1]
+    chosen = tmp_path / "list.txt"
+    chosen.write_text("0004.mp4 0\n0001.mp4 yes\n")
+    assert summary(*evaluate, "--list", chosen)["num_videos"] == 2
+    chosen.write_text("0001.mp4 0\n")
+    assert "0001.mp4 has label 0 ('no'), but 1 ('yes') in the frame store" in error(*evaluate, "--list", chosen)
+    (tmp_path / "classes.txt").write_text("yes\nno\n")  # then the same number is right
+    assert summary(*evaluate, "--list", chosen)["num_videos"] == 1
+    chosen.write_text("0001.mp4 0\n" + "".join(f"gone{i}.mp4 0\n" for i in range(5)))
+    said = error(*evaluate, "--list", chosen)
+    assert "5 of its 6 sources are not in the frame store" in said and "gone0.mp4, gone1.mp4, gone2.mp4, ..." in said
+    for option, value in (("--root", place), ("--split", "val"), ("--dataset", "k400")):
+        assert f"{option} {value}" in error(*evaluate, option, value)
+
+
+def test_views_and_splits_are_options_of_extract_and_probe(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.probe, "fit_attentive", lambda *_: lambda x_NPC: torch.zeros(len(x_NPC), 2))  # slow
+    extract = ["extract", place / "run", "--root", place / "files", "--level", "positions"]
+    assert "ask for 1 clip and 1 crop" in error(*extract, "--out", tmp_path / "refused.parquet")
+    one = ["--clips", 1, "--crops", 1, "--out", tmp_path / "x.parquet"]
+    assert "--split nowhere: no such folder" in error(*extract, *one, "--split", "nowhere")
+    assert summary(*extract, *one, "--split", "val")["num_videos"] == 2
+    probe = ["probe", place / "run", "--frames", place / "frames", "--out", tmp_path / "probe"]
+    probe += ["--kind", "knn", "--kind", "attentive"]
+    assert "belong to one view" in error(*probe, "--clips", 2) and not list((tmp_path / "probe").glob("*"))
+    assert summary(*probe)["attentive"]["num_videos"] == 2  # a fifth of three, at least one, of each class
+    views = {
+        name: json.loads((tmp_path / "probe" / f"test-{name}.parquet.json").read_text())["views"]
+        for name in ("pooled", "positions")
+    }
+    assert [(view["clips"], view["crops"]) for view in views.values()] == [(2, 3), (1, 1)]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "extract", "probe", "analyse temporal"])
+def test_loader_processes_are_an_option(
+    command: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(trainer.launch, "launch", lambda *args, **options: given.append(options["num_workers"]) or {})
+    arguments = [*command.split(), place / "run", "--frames", place / "frames", "--out", tmp_path / "out"]
+    summary(*arguments, "--num-workers", 3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    summary(*arguments)
+    assert given == [3, 4]
+
+
+def test_some_of_the_models_classes_are_enough(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`yes` is label 1 of the model, and the only folder there is."""
+    evaluate = ["evaluate", place / "run", "--clips", 1, "--crops", 1]
+    assert summary(*evaluate, "--root", place / "files")["num_videos"] == 2
+    with monkeypatch.context() as patch:
+        launched: list[Any] = []
+        patch.setattr(trainer.launch, "launch", lambda *args, **options: launched.append(args[3]) or {})
+        summary(*evaluate, "--root", place / "files")
+        assert [item.label for item in launched[0].items] == [1, 1]
+    touch(tmp_path / "other", "yes/a.mp4", "maybe/b.mp4")
+    said = error(*evaluate, "--root", tmp_path / "other")
+    assert "1 of its 2 classes ('maybe')" in said and "classes.txt" in said
+    (tmp_path / "other" / "classes.txt").write_text("maybe\nyes\n")  # its own class map stays as it is
+    assert "label 0: 'maybe' and 'no'" in error(*evaluate, "--root", tmp_path / "other")
+    assert "'foo' is not one of" in error(*evaluate, "--root", place, "--temporal", "foo")
+
+
+def test_fine_tuning_names_what_it_validates_on(place: Path, tmp_path: Path) -> None:
+    files, names = (
+        tmp_path / "files",
+        [f"{split}/{name}/{i}.mp4" for split in ("train", "val") for name in "ab" for i in range(2)],
+    )
+    touch(files, *names)
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text("".join(f"{n} {'ab'.index(n[-7])}\n" for n in names if split in n))
+    plan = ["--dry-run", "--set", "global_batch=2"]
+    lists = ["finetune", "list", "--root", files, "--list", tmp_path / "train.txt"]
+    result = bevt(*lists, "--val-list", tmp_path / "val.txt", *plan)
+    assert "4 videos of 2 classes to train on, 4 to validate on" in result.output and "held out" not in result.output
+    assert "needs --val-list" in error(*lists, "--val-root", files, *plan)
+    result = bevt(*lists, *plan)
+    assert "2 of 4 videos held out" in result.stderr and "2 videos of 2 classes to train on" in result.stdout
+    for dataset in ("folder", "k400"):
+        small = [] if dataset == "folder" else ["--recipe", "nano_finetune"]
+        result = bevt("finetune", dataset, "--root", files, *small, *plan)
+        assert (
+            "4 videos of 2 classes to train on, 4 to validate on" in result.output and "held out" not in result.output
+        )
+
+
+def test_predict_names_places_without_files(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    nothing = [tmp_path / "empty", tmp_path / "*.avi"]
+    rows = summary("predict", place / "run", *nothing, place / "files")["videos"]
+    assert [Path(row["video"]).name for row in rows] == ["a.mp4", "b.mp4", "empty", "*.avi"]
+    assert all("no videos or pictures there" in row["error"] for row in rows[2:])
+    result = bevt("predict", place / "run", tmp_path / "gone.mp4", *nothing)
+    assert result.exit_code == 1 and "gone.mp4: cannot be read" in result.output
+
+
+def test_an_exported_program_takes_the_models_clips(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(path: Path, model: object, *, frames: int, size_px: int) -> None:
+        path.write_text(f"{frames} {size_px}")
+
+    monkeypatch.setattr(bevt_core.export, "save_program", write)
+    (tmp_path / "w.safetensors").write_bytes((place / "run" / "weights.safetensors").read_bytes())
+    out = tmp_path / "new" / "x.pt2"
+    for checkpoint, options, expected in (
+        (place / "run", [], "4 32"),
+        (place / "run", ["--frames", 8], "8 32"),
+        (tmp_path / "w.safetensors", [], "32 224"),
+    ):
+        summary("export", checkpoint, "--format", "program", "--out", out, *options)
+        assert out.read_text() == expected
