@@ -24,6 +24,9 @@ class Session:
     may_grow: bool  # nodes may join: it is not a Ray that was started here for this machine alone
 
 
+_held: Session | None = None  # of the outer block, for those inside it
+
+
 @contextmanager
 def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None) -> Iterator[Session]:
     """Ray for the length of a block: the one that runs in this process, a cluster's, or one started here.
@@ -35,8 +38,9 @@ def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # keeps the C++ side's notes out of the user's terminal
     import ray
 
+    global _held
     if ray.is_initialized():
-        yield Session(may_grow=True)
+        yield _held or Session(may_grow=True)
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is not None:
@@ -57,9 +61,11 @@ def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None)
                 object_store_memory=128 << 20,  # rows are a few kB
                 **quiet,
             )
+    _held = Session(may_grow=address is not None)
     try:
-        yield Session(may_grow=address is not None)
+        yield _held
     finally:
+        _held = None
         ray.shutdown()
 
 
