@@ -23,7 +23,6 @@ from bevt_core.command_line import (
     emit,
     overrides_of,
 )
-from cli_clips import Place, Reading, check_dataset, clips_to_test, train_and_val
 from pipeline import commands as data
 from trainer import commands as training
 from trainer import viz_commands as pictures
@@ -101,8 +100,10 @@ def finetune(
       bevt finetune list --root videos --list train.txt --val-list val.txt --init runs/joint --out runs/mine
       bevt finetune k400 --root /data/k400 --dry-run --nproc 8
     """
+    from pipeline import sources
     from schemas.recipe_io import load_recipe_of
     from schemas.recipes import FinetuneRecipe
+    from trainer.clip_places import Place, Reading, train_and_val
     from trainer.finetune import dry_run as plan
     from trainer.finetune import finetune as run
     from trainer.launch import launch
@@ -112,6 +113,7 @@ def finetune(
         FinetuneRecipe, recipe or FINETUNE_RECIPES.get(dataset, dataset), training.TRAINER_RECIPES, overrides
     )
     train_clips, val_clips = train_and_val(
+        sources,
         dataset,
         Place(root if frames is not None else Path(loaded.root), frames, list_file),
         Place(val_root, val_frames, val_list, of="val-"),
@@ -155,6 +157,8 @@ def evaluate(
     Example:
       bevt evaluate runs/finetune-k400 --dataset k400 --root /data/k400/val --clips 4 --crops 3 --json
     """
+    from pipeline import sources
+    from trainer.clip_places import Place, Reading, clips_to_test
     from trainer.data import loader_workers
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import read_card
@@ -163,7 +167,7 @@ def evaluate(
 
     card = read_card(weights_of(checkpoint))
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
-    data = clips_to_test(dataset, place, reading, card.classes, str(checkpoint))
+    data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
     options["num_workers"] = loader_workers(num_workers)
     emit(launch(run, nproc, checkpoint, data, **options), json_)
@@ -192,6 +196,8 @@ def analyse_temporal(
     Example:
       bevt analyse temporal runs/finetune-k400 --dataset k400 --root /data/k400/val --out temporal/k400
     """
+    from pipeline import sources
+    from trainer.clip_places import Place, Reading, clips_to_test
     from trainer.data import loader_workers
     from trainer.evaluate import read_card
     from trainer.launch import launch
@@ -200,7 +206,7 @@ def analyse_temporal(
 
     card = read_card(weights_of(checkpoint))
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
-    data = clips_to_test(dataset, place, reading, card.classes, str(checkpoint))
+    data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
     options = {"seeds": seeds, "clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
     emit(launch(run, nproc, checkpoint, data, out, **options), json_)
 
@@ -234,11 +240,14 @@ def extract(
       bevt extract runs/finetune-k400 --root videos --out features.parquet
       bevt extract runs/finetune-k400 --root videos --level positions --clips 1 --crops 1 --out positions.parquet
     """
+    from pipeline import sources
+    from trainer.clip_places import Place, Reading, clips_to_test
     from trainer.data import loader_workers
     from trainer.extract import extract as run
     from trainer.launch import launch
 
-    data = clips_to_test(dataset, Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s))
+    place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
+    data = clips_to_test(sources, dataset, place, reading)
     options = {"level": level, "recipe": training.clips_recipe(recipe, set_), "clips": clips, "crops": crops}
     options["num_workers"] = loader_workers(num_workers)
     emit(launch(run, nproc, checkpoint, data, out, **options), json_)
@@ -283,6 +292,8 @@ def probe(
       bevt probe runs/joint --dataset k400 --root /data/k400/train --val-root /data/k400/val --out probes/joint
       bevt probe runs/joint --frames datasets/mine/frames --kind attentive --out probes/mine
     """
+    from pipeline import sources
+    from trainer.clip_places import Place, Reading, check_dataset, train_and_val
     from trainer.data import loader_workers
     from trainer.launch import launch
     from trainer.probe import probe as run
@@ -290,7 +301,7 @@ def probe(
     place, test_place = Place(root, frames, list_file), Place(val_root, val_frames, val_list, of="val-")
     check_dataset(dataset, place, test_place)
     reading = Reading(allow_outside, decode_timeout_s)
-    train, test = train_and_val(dataset or "folder", place, test_place, val_share, seed, reading)
+    train, test = train_and_val(sources, dataset or "folder", place, test_place, val_share, seed, reading)
     options = {"kinds": kind or ["knn", "linear"], "recipe": training.clips_recipe(recipe, set_), "seed": seed}
     options |= {"clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
     emit(launch(run, nproc, checkpoint, train, test, out, **options), json_)

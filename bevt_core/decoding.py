@@ -17,7 +17,8 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from bevt_core.probing import MAX_PIXELS, MediaError, VideoInfo, one_line, open_video, probe
+from bevt_core.probing import MAX_PIXELS, MediaError, VideoInfo, one_line, open_video, probe, raise_storage_trouble
+from schemas.errors import StorageError
 from schemas.frames import DamagePolicy, MediaKind, PoolSpec
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
@@ -93,18 +94,22 @@ def _decode(
 def decode_source(
     path: Path, kind: MediaKind, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy = "unchecked"
 ) -> Decoded[Kept]:
-    """Decode a picture, a folder of a video's frames or a video. Whatever goes wrong is a MediaError."""
+    """Decode a picture, a folder of a video's frames or a video.
+
+    Whatever goes wrong with the file is a MediaError; StorageError where it is the disk, or the network.
+    """
     try:
         if kind == "image":
             return decode_image(path, keep)
         if path.is_dir():
             return decode_frame_folder(path, choose, keep)
         return decode_frames(path, choose, keep, damaged)
-    except MediaError:
+    except (MediaError, StorageError):
         raise
     except MemoryError:
         raise MediaError("decode", "out-of-memory", "not enough memory to decode it") from None
     except Exception as error:
+        raise_storage_trouble(error, path)
         raise MediaError("decode", "decoder-error", one_line(error, path)) from error
 
 
@@ -151,6 +156,7 @@ def decode_image(path: Path, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
     except Image.DecompressionBombError as error:
         raise MediaError("open", "too-large", one_line(error, path)) from None
     except (OSError, ValueError, SyntaxError) as error:
+        raise_storage_trouble(error, path)
         raise MediaError("open", "not-media", one_line(error, path)) from None
     with image:
         if image.width * image.height > MAX_PIXELS:
@@ -166,6 +172,7 @@ def decode_image(path: Path, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             frame = np.asarray(upright.convert("RGB"))
         except (OSError, ValueError, SyntaxError) as error:
+            raise_storage_trouble(error, path)
             raise MediaError("decode", "damaged", one_line(error, path)) from None
     return Decoded([keep(frame)], [0], [0.0], "pillow", PIL.__version__, notes)
 

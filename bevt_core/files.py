@@ -27,6 +27,7 @@ R = TypeVar("R", bound=BaseModel)
 A = TypeVar("A")
 B = TypeVar("B")
 
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # what file systems without hard links say
 STAGING = ".staging"  # the folder of half-written things, on the same file system as what they become
 
 
@@ -34,7 +35,12 @@ def write_atomic(path: AnyPath, data: bytes) -> None:
     """Put `data` under `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
     if isinstance(path, ObjectPath):
         path.write_bytes(data)
-        return
+    else:
+        _publish(path, data, os.replace)
+
+
+def _publish(path: Path, data: bytes, how: Callable[[Path, Path], None]) -> None:
+    """Write `data` beside `path`, and put it there by `how(staged, path)`."""
     staged = path.with_name(f".{path.name}{owner()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +48,7 @@ def write_atomic(path: AnyPath, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        staged.replace(path)
+        how(staged, path)
         _fsync_dir(path.parent)
     except OSError as error:
         raise explained(error, path) from error
@@ -51,19 +57,49 @@ def write_atomic(path: AnyPath, data: bytes) -> None:
             staged.unlink()
 
 
+def create_record(path: AnyPath, record: R) -> R:
+    """`write_record`, unless there is one, which stays. Returns the record that is there: of writers at once, one's."""
+    data = _record_bytes(record)
+    if path.create_bytes(data) if isinstance(path, ObjectPath) else _create(path, data):
+        return record
+    there = read_record(path, type(record))
+    if there is None:
+        raise StorageError(errno.ENOENT, f"{path}: it was there, and was removed just now; run the same command again")
+    return there
+
+
+def _create(path: Path, data: bytes) -> bool:
+    """False where there is a file already. On a file system without hard links it may be replaced, by a rare chance."""
+    try:
+        _publish(path, data, os.link)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            return False
+        write_atomic(path, data)
+    return True
+
+
 def write_record(path: AnyPath, record: BaseModel) -> None:
     """A record as indented JSON with a final newline, atomically."""
-    write_atomic(path, (record.model_dump_json(indent=1) + "\n").encode())
+    write_atomic(path, _record_bytes(record))
+
+
+def _record_bytes(record: BaseModel) -> bytes:
+    return (record.model_dump_json(indent=1) + "\n").encode()
 
 
 def read_record(path: AnyPath, kind: type[R]) -> R | None:
     """The record in `path`, or None where there is no such file. UserError for one that cannot be read as `kind`."""
     try:
-        text = path.read_text()
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

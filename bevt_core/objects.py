@@ -159,6 +159,23 @@ class ObjectPath:
         """Put the object, at once: a reader sees the old one or the new one."""
         self._put(lambda store: store.pipe_file(self._key, data))
 
+    def create_bytes(self, data: bytes) -> bool:
+        """`write_bytes`, unless there is an object already: False then, also where a try whose answer got lost made it.
+
+        A store that knows no such condition writes in any case.
+        """
+        try:
+            self._put(lambda store: store.pipe_file(self._key, data, mode="create"))
+        except FileExistsError:
+            return False
+        except StorageError as error:
+            if error.errno == errno.EINVAL and self.exists():  # stores that do not say which condition failed
+                return False
+            if error.errno != errno.ENOSYS:
+                raise
+            self.write_bytes(data)
+        return True
+
     def upload(self, source: Path) -> None:
         """Put a local file, in parts if it is large; the object appears when the last one is there."""
         self._put(lambda store: store.put_file(str(source), self._key, chunksize=CHUNK_BYTES))
@@ -196,7 +213,7 @@ class ObjectPath:
             tries += 1
             try:
                 return call(store)
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError):
                 raise
             except PermissionError as error:
                 mend = "check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"

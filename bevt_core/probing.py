@@ -1,5 +1,7 @@
 """What a video file holds, read from its packets without decoding: the truth that both decoders are held against."""
 
+import errno
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +20,34 @@ av.logging.set_level(av.logging.PANIC)
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,gif,3gp,ivf,mjpeg,wtv,nut"
 MAX_PIXELS = 64_000_000  # of one frame; 8K is 33 million
 UNTIMED_CONTAINERS = frozenset({"avi", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "mjpeg"})
+
+# What a disk, a network or this process says, and no file ever does: a source that met it is not to blame.
+STORAGE_TROUBLE = frozenset(
+    {
+        errno.EIO,
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.EREMOTEIO,
+        errno.ENOLINK,
+        errno.ENOLCK,
+        errno.ESHUTDOWN,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+    }
+)
+SAID_OF_FILES = frozenset({errno.EIO, errno.ENOMEM})  # by FFmpeg, which has these for damaged files too
+READ_BYTES = 1 << 20  # of `read_through`, at a time
 
 
 class MediaError(Exception):
@@ -69,9 +99,40 @@ class VideoInfo:
         return self.untimed == 0 and self.container not in UNTIMED_CONTAINERS
 
 
+def raise_storage_trouble(error: BaseException, path: AnyPath) -> None:
+    """Raise StorageError where `error`, met in reading `path`, is of the disk, the network or this process."""
+    number = getattr(error, "errno", None)
+    if number not in STORAGE_TROUBLE or (isinstance(error, av.FFmpegError) and number in SAID_OF_FILES):
+        return
+    raise StorageError(
+        number,
+        f"{path}: cannot be read: {os.strerror(number)}; a lost network, a disk that fails or is unmounted? "
+        "Mend it and run the same command again: what is finished is kept",
+    ) from error
+
+
+def read_through(path: Path) -> None:
+    """Read a file, or the files of a folder, to the end: StorageError where it is the storage that cannot be read.
+
+    Decoders do not say why bytes did not come, so this tells a damaged file from a damaged disk.
+    """
+    try:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.is_file():
+                with file.open("rb", buffering=0) as stream:
+                    while stream.read(READ_BYTES):
+                        pass
+    except OSError as error:
+        raise_storage_trouble(error, path)
+
+
 def open_video(path: AnyPath) -> av.container.InputContainer:
-    """Open a media file by itself. Raises MediaError for what is no video file, StorageError from an object store."""
-    size = size_of(path)
+    """Open a media file by itself. Raises MediaError for what is no video file, StorageError if it cannot be read."""
+    try:
+        size = size_of(path)
+    except OSError as error:
+        raise_storage_trouble(error, path)
+        raise
     if size < 0:
         raise MediaError("open", "missing", "no such file")
     if size == 0:
@@ -82,6 +143,7 @@ def open_video(path: AnyPath) -> av.container.InputContainer:
     except StorageError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
+        raise_storage_trouble(error, path)
         raise MediaError("open", "not-media", one_line(error, path)) from None
     if not container.streams.video:
         container.close()

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from bevt_core.cache import Entry, Place, hold
 from bevt_core.files import (
     committed_folder,
+    create_record,
     each,
     read_record,
     sha256_of,
@@ -66,10 +67,18 @@ def part_name(part: int) -> str:
 # ---- the frame store: writing --------------------------------------------------------------------
 
 
-def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> None:
-    """Write `sources.parquet` and then `plan.json`. `items` are in the order in which they are cut into parts."""
-    write_atomic(frames_dir / "sources.parquet", parquet_bytes(sources_table(items)))
-    write_record(frames_dir / "plan.json", plan)
+def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
+    """Write `plan.json`, unless there is one, and its `sources.parquet`. Returns the plan that is there then.
+
+    `items` are in the order in which they are cut into parts. Of several writers at once one is first; where its plan
+    is another one, its sources are left alone.
+    """
+    sources = frames_dir / "sources.parquet"
+    before = read_plan(frames_dir)
+    there = before or create_record(frames_dir / "plan.json", plan)
+    if there.digest() == plan.digest() and (before is None or size_of(sources) < 0):
+        write_atomic(sources, parquet_bytes(sources_table(items)))
+    return there
 
 
 def read_plan(frames_dir: AnyPath) -> Plan | None:
@@ -269,8 +278,9 @@ def read_token_plan(tokens_dir: AnyPath) -> TokenPlan | None:
     return read_record(tokens_dir / "plan.json", TokenPlan)
 
 
-def write_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> None:
-    write_record(tokens_dir / "plan.json", plan)
+def write_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
+    """Write `plan.json`, unless there is one. Returns the plan that is there then."""
+    return create_record(tokens_dir / "plan.json", plan)
 
 
 def write_token_manifest(

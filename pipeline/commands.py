@@ -20,6 +20,11 @@ Out = Annotated[str | None, typer.Option(help="Where frames/ and tokens/ go, als
 Directory = Annotated[str, typer.Argument(help="A dataset: the folder, or s3://, that holds frames/ and tokens/.")]
 Split = Annotated[str | None, typer.Option(help="train, val, ...: recorded, and a sub-folder if there is one.")]
 TokenizerName = Annotated[str | None, typer.Option(help="A tokenizer's name or directory. Default: the recipe's.")]
+Deep = Annotated[bool, typer.Option("--deep", help="Hash every file and tokenize every stored view again.")]
+Sample = Annotated[
+    int, typer.Option(help="Without --deep: how many samples to tokenize again, each under all its views.")
+]
+TokenizerNow = Annotated[str | None, typer.Option(help="Where the tokenizer is now, if it has moved.")]
 
 
 def tokenize(
@@ -108,12 +113,19 @@ def scan(
 def repair(
     directory: Directory,
     root: Annotated[str, typer.Option(help="Where the raw files are.")],
-    list_file: ListFile = None,
+    list_file: Annotated[
+        str | None,
+        typer.Option("--list", help="The list that it was made with; only needed if its own copy is damaged."),
+    ] = None,
     allow_outside: AllowOutside = False,
-    tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is now, if it has moved.")] = None,
+    deep: Deep = False,
+    sample: Sample = 32,
+    tokenizer: TokenizerNow = None,
     json_: AsJson = False,
 ) -> None:
     """Make again just those parts that `bevt verify` finds damaged. What to make is read from the dataset.
+
+    --deep and --sample say how far it looks, as for `bevt verify`.
 
     \b
     Example:
@@ -121,7 +133,7 @@ def repair(
     """
     from pipeline.repair import repair as run
 
-    options: dict[str, Any] = {"list_file": list_file, "allow_outside": allow_outside}
+    options: dict[str, Any] = {"list_file": list_file, "allow_outside": allow_outside, "deep": deep, "sample": sample}
     emit(run(as_path(directory), as_path(root), tokenizer=tokenizer, **options), json_)
 
 
@@ -145,11 +157,9 @@ def inspect(
 
 def verify(
     directory: Directory,
-    deep: Annotated[bool, typer.Option("--deep", help="Hash every file and tokenize every stored view again.")] = False,
-    sample: Annotated[
-        int, typer.Option(help="Without --deep: how many samples to tokenize again, each under all its views.")
-    ] = 32,
-    tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is now, if it has moved.")] = None,
+    deep: Deep = False,
+    sample: Sample = 32,
+    tokenizer: TokenizerNow = None,
     json_: AsJson = False,
 ) -> None:
     """Check a dataset: digests, counts, nothing lost, and that the stored tokens are those of the stored frames.

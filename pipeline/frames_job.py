@@ -1,6 +1,8 @@
 """One part of the frame store: decode its sources, in a child process, and commit it."""
 
+import errno
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +12,11 @@ from bevt_core.decoding import decode_source, pool_indices
 from bevt_core.files import fetched
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.objects import AnyPath
-from bevt_core.probing import MediaError
+from bevt_core.probing import MediaError, read_through
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameSample, Rejected, write_frame_part
 from bevt_core.views import encode_jpeg, shrink_short_side
+from schemas.errors import StorageError
 from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
 
 _isolated: IsolatedFunction | None = None  # of this process; it outlives a part
@@ -28,13 +31,24 @@ def make_frame_part(
     limit_s: float,
     attempts: int,
 ) -> FramePartCommit:
-    """Decode the part's sources and write it."""
+    """Decode the part's sources and write it.
+
+    Raises StorageError, and writes nothing, where sources cannot be read for reasons that are not theirs: the disk, the
+    network, a root that is gone.
+    """
     samples: list[FrameSample] = []
     rejected: list[Rejected] = []
     for item in items:
         with fetched(root, item.source) as local_root:
             outcome = read_source(local_root, item, plan.pool, plan.seed, limit_s, attempts)
         if isinstance(outcome, Rejected):
+            trouble = root_trouble(root) if outcome.reason == "missing" else None
+            if trouble is not None:
+                raise StorageError(
+                    errno.ENOENT,
+                    f"{root}: {trouble}, with {item.source} to be read from it; a lost network, or unmounted? "
+                    "Mend it and run the same command again: what is finished is kept",
+                )
             rejected.append(outcome)
         else:
             samples.extend(outcome)
@@ -44,24 +58,43 @@ def make_frame_part(
 def read_source(
     root: Path, item: SourceItem, pool: PoolSpec, seed: int, limit_s: float, attempts: int
 ) -> list[FrameSample] | Rejected:
-    """`load_source` in the child process. A time-out or a crash is tried again, what the file itself says is final."""
+    """`load_source` in the child process. A time-out or a crash is tried again, what the file itself says is final.
+
+    How often it was tried is only told of those that failed each time: a child that something else killed leaves no
+    trace in the bytes. Raises StorageError where it is not the file that is at fault.
+    """
     decode = _isolated_loader()
-    for attempt in range(1, attempts + 1):
+    for _ in range(attempts):
         try:
             return decode(root, item, pool, seed, limit_s=limit_s)
         except MediaError as error:
-            return Rejected(item.source, item.label, error.stage, error.reason, error.message, attempt)
+            rejected = Rejected(item.source, item.label, error.stage, error.reason, error.message, 1)
+            break
         except ChildTimeout as error:
-            last = Rejected(item.source, item.label, "time-out", "time-out", str(error), attempt)
+            rejected = Rejected(item.source, item.label, "time-out", "time-out", str(error), attempts)
         except ChildCrash as error:
-            last = Rejected(item.source, item.label, "crash", "crash", f"the decoder was {error}", attempt)
-    return last
+            rejected = Rejected(item.source, item.label, "crash", "crash", f"the decoder was {error}", attempts)
+    read_through(root / item.source)
+    return rejected
+
+
+def root_trouble(root: AnyPath) -> str | None:
+    """Why nothing can be read under `root`: it is not there, or empty, as a mount point is without its mount."""
+    if not isinstance(root, Path):
+        return None if root.is_dir() else "nothing is there"
+    try:
+        with os.scandir(root) as entries:
+            return None if any(not entry.name.startswith(".") for entry in entries) else "an empty folder"
+    except FileNotFoundError:
+        return "no such folder"
+    except OSError as error:
+        return error.strerror
 
 
 def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list[FrameSample]:
     """Decode the pool of one source, scale it, encode it as JPEG: one sample, or several of a long one that is cut.
 
-    Raises MediaError.
+    Raises MediaError, StorageError.
     """
     sizes: set[tuple[int, int]] = set()
 

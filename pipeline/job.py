@@ -1,31 +1,35 @@
 """The tokenization job on Ray Data: parts -> decode (tasks) -> tokenize (one actor per GPU) -> commits.
 
-One Ray row is one part. Frames go through storage, where they have to go anyway, so what moves through Ray is a few
-hundred bytes per part and memory is bounded by (workers x one part). A part's content is a function of its plan:
-retried, resumed or made twice, it has the same bytes.
+One Ray row is one part. Frames go through storage, where they have to go anyway, so what moves through Ray is the
+names of a part's sources, a few kB, and memory is bounded by (workers x one part). A part's content is a function of
+its plan: retried, resumed or made twice, it has the same bytes.
 """
 
 import errno
+import json
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bevt_core.files import clean_staging
+from bevt_core.files import clean_staging, each
 from bevt_core.objects import AnyPath, as_path
 from bevt_core.shards import read_frame_commit, read_token_commit, write_frame_manifest, write_token_manifest
-from bevt_core.tables import read_table
 from bevt_core.tokenizers import find_tokenizer
 from pipeline.busy import bottleneck
 from pipeline.frames_job import make_frame_part
 from pipeline.plans import (
+    check_root,
+    check_whole,
     count_missing,
     drop_broken_parts,
     find_token_plan,
     frame_commits,
+    lost_commit,
     make_plan,
     make_token_plan,
     note_tokenizer,
@@ -36,7 +40,7 @@ from pipeline.plans import (
     with_settled_tokenizer,
 )
 from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
-from pipeline.ray_session import cluster_has, gpu_name, ray_session, smallest_node_has, threads_ended
+from pipeline.ray_session import cluster_has, cpus_per_gpu, gpu_name, ray_session, smallest_node_has, threads_ended
 from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
@@ -48,6 +52,10 @@ if TYPE_CHECKING:
 CPU_ACTORS = 8  # where there is no GPU: at most so many tokenizers of some 0.5 GB, and one per CPU
 CPU_ACTOR_SHARE = 0.5  # of a CPU that Ray sets aside for one, so that decoding goes on beside them
 DECODE_BYTES = 768 << 20  # that Ray sets aside for a part being decoded: 560 MiB for 4K, child included (docs/log.md)
+ON_CPUS = (
+    "no GPU in the cluster, so CPUs make all tokens of this set; for GPUs, bring a node with one up before the job "
+    "starts, and make the set anew"
+)
 TASK_RETRIES = 3  # of a part, for a lost worker or node; Ray's own default is without end
 
 
@@ -71,6 +79,7 @@ def tokenize(
     *,
     list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
+    planned: tuple[Plan, list[SourceItem]] | None = None,
     overwrite: bool = False,
     frames_only: bool = False,
     max_rejected: float | None = None,
@@ -82,18 +91,20 @@ def tokenize(
 ) -> dict[str, Any]:
     """Make the frame store and the token set of `recipe`; parts that are committed are kept. Returns a summary.
 
+    `planned` is what `make_plan` gives, where it is known without listing the root.
     `meter`, a fresh one, has afterwards what came of each part that was made.
     `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS name a cluster instead.
     `max_rejected`: the share of sources that may be rejected, those that are missing not counted, before the job stops.
     Raises UserError for bad input and for another job's output in the same place, StorageError where the disk says no.
     """
     frames_dir = as_path(recipe.out).absolute() / "frames"
-    plan, items = make_plan(recipe, list_file, allow_outside)
+    plan, items = planned or make_plan(recipe, list_file, allow_outside)
     if not frames_only:
         recipe = with_settled_tokenizer(recipe)
     token_plan = None if frames_only else make_token_plan(recipe, plan)
-    settle_plan(frames_dir, plan, items, overwrite)
     frames_done = frame_commits(frames_dir, plan)
+    check_root(as_path(recipe.root).absolute(), plan, frames_done)
+    settle_plan(frames_dir, plan, items, overwrite)
     tokens_done: dict[int, TokenPartCommit] = {}
     tokens_dir = None
     if token_plan is not None:
@@ -105,8 +116,10 @@ def tokenize(
     todo = [part for part in range(plan.num_parts) if part not in done]
     meter = meter or Meter()
     limit = RejectionLimit(max_rejected, plan.num_sources)
-    for commit in frames_done.values():
-        limit.add(commit.num_sources, commit.num_rejected - count_missing(frames_dir, commit))
+    if max_rejected is not None:
+        counts = each(lambda commit: count_missing(frames_dir, commit), frames_done.values(), frames_dir)
+        for commit, missing in zip(frames_done.values(), counts, strict=True):
+            limit.add(commit.num_sources, commit.num_rejected - missing)
     if todo:
         drop_broken_parts(frames_dir, plan, frames_done)
         with ray_session(ray_address, num_cpus, num_gpus) as session:
@@ -115,6 +128,8 @@ def tokenize(
                 token_plan = on_device(token_plan, gpu_name() if gpus else "cpu")
                 settle_token_plan(tokens_dir, token_plan)
                 note_tokenizer(tokens_dir, _tokenizer_folder(recipe.tokenizer))
+                if session.may_grow and not gpus:
+                    print(f"warning: {ON_CPUS}", file=sys.stderr, flush=True)
             place = Workplace(
                 frames_dir=frames_dir,
                 tokens_dir=tokens_dir,
@@ -128,7 +143,8 @@ def tokenize(
             )
             pool = None if frames_only else ActorPool.sized(len(todo), gpus, session.may_grow)
             with ProgressView(progress, len(todo)) as view:
-                for row in _run(place, todo, pool):
+                rows = [{"part": part, "items": _items_text(items, plan, part)} for part in todo]
+                for row in _run(place, rows, pool):
                     meter.add(row)
                     view.update(meter)
                     if row["part"] not in frames_done:
@@ -184,7 +200,7 @@ def decode_part(row: dict[str, Any], place: Workplace) -> dict[str, Any]:
     try:
         commit = read_frame_commit(place.frames_dir, part, place.plan.digest())
         if commit is None:
-            items = _part_items(place.frames_dir, place.plan, part)
+            items = [SourceItem(**item) for item in json.loads(row["items"])]
             commit = make_frame_part(
                 place.frames_dir, place.root, part, items, place.plan, place.decode_timeout_s, place.attempts
             )
@@ -242,7 +258,7 @@ class TokenizePart:
         part = int(batch["part"][0])
         frames = read_frame_commit(place.frames_dir, part, place.plan.digest())
         if frames is None:
-            raise RuntimeError(f"{place.frames_dir}, part {part}: its commit is gone since it was decoded")
+            raise lost_commit(place.frames_dir, part)
         if read_token_commit(place.tokens_dir, frames, place.token_plan.digest()) is None:
             _, times = self.parts.make_token_part(place.frames_dir, place.tokens_dir, frames, place.token_plan)
             batch = {**batch, **{key: [value] for key, value in vars(times).items()}}
@@ -272,12 +288,12 @@ class ActorPool:
             min_size=now,
             max_size=max(now, most) if may_grow else now,
             gpus=gpus,
-            threads=max(1, cpus // now),
+            threads=cpus_per_gpu() if gpus else max(1, cpus // now),
             cpu_share=share if room else 0,
         )
 
 
-def _run(place: Workplace, todo: list[int], pool: ActorPool | None) -> Iterator[dict[str, Any]]:
+def _run(place: Workplace, todo: list[dict[str, Any]], pool: ActorPool | None) -> Iterator[dict[str, Any]]:
     """Stream the parts through Ray, yielding a row as each one is committed. Raises what a worker had to tell."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -288,7 +304,7 @@ def _run(place: Workplace, todo: list[int], pool: ActorPool | None) -> Iterator[
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
-    rows = ray.data.from_items([{"part": part} for part in todo], override_num_blocks=len(todo))
+    rows = ray.data.from_items(todo, override_num_blocks=len(todo))
     memory = min(DECODE_BYTES, smallest_node_has("memory") // 2)
     rows = rows.map(decode_part, fn_kwargs={"place": place}, num_cpus=1, memory=memory, max_retries=TASK_RETRIES)
     if pool is not None:
@@ -326,10 +342,10 @@ def _tokenizer_folder(name: str) -> Path:
     return find_tokenizer(name).absolute()
 
 
-def _part_items(frames_dir: AnyPath, plan: Plan, part: int) -> list[SourceItem]:
-    table = read_table(frames_dir / "sources.parquet")
-    rows = table.slice(part * plan.sources_per_part, plan.sources_per_part).to_pylist()
-    return [SourceItem(**row) for row in rows]
+def _items_text(items: Sequence[SourceItem], plan: Plan, part: int) -> str:
+    """The part's sources as JSON: a few kB, so that no worker has to read the list of all."""
+    start = part * plan.sources_per_part
+    return json.dumps([item.model_dump() for item in items[start : start + plan.sources_per_part]])
 
 
 def _finish(
@@ -344,9 +360,11 @@ def _finish(
     clean_staging(frames_dir)
     parts = range(plan.num_parts)
     frames = frames_done | frame_commits(frames_dir, plan, [part for part in parts if part not in frames_done])
+    check_whole(frames_dir, frames, plan.num_parts)
     manifest = write_frame_manifest(frames_dir, plan, [frames[part] for part in parts])
     if tokens_dir is not None and token_plan is not None:
         new = [commit for part, commit in frames.items() if part not in tokens_done]
         tokens = tokens_done | token_commits(tokens_dir, new, token_plan)
+        check_whole(tokens_dir, tokens, plan.num_parts)
         write_token_manifest(tokens_dir, token_plan, manifest, [tokens[part] for part in parts])
     return manifest

@@ -4,13 +4,15 @@ Everything is read part by part, from a bounded number of parts spread evenly ov
 the dataset: no digest has it, and its throughput differs from run to run.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from bevt_core.files import read_record
+from bevt_core.files import each, read_record
 from bevt_core.objects import AnyPath, as_path
 from bevt_core.pictures import curves_png, fitted, histograms_png, png, sheet
 from bevt_core.report import Page
@@ -23,6 +25,7 @@ from schemas.frames import FramePartCommit
 
 REPORT = "report.html"
 INDEX_PARTS = 1000  # whose indices are read for the histograms
+PARTS_AT_ONCE = 64  # that are looked at for examples of the rejected, before it is asked whether they are enough
 CODEBOOK_PARTS = 64  # whose tokens are counted: 25 million of each view of K400
 EXAMPLES = 3  # of sources rejected for a reason
 SAMPLES, SHEET_VIEWS, CELL_PX = 6, 3, 160  # of the contact sheet
@@ -95,10 +98,12 @@ def _rejected(page: Page, store: FrameStore) -> None:
         page.text("No source was rejected.")
         return
     examples: dict[str, list[dict[str, Any]]] = {reason: [] for reason in wanted}
-    for part in range(store.manifest.num_parts):
+    for first in range(0, store.manifest.num_parts, PARTS_AT_ONCE):
         if all(len(rows) >= min(EXAMPLES, wanted[reason]) for reason, rows in examples.items()):
             break
-        for row in read_table(store.path / part_name(part) / "rejected.parquet").to_pylist():
+        parts = range(first, min(first + PARTS_AT_ONCE, store.manifest.num_parts))
+        tables = each(lambda part: read_table(store.path / part_name(part) / "rejected.parquet"), parts, store.path)
+        for row in itertools.chain.from_iterable(table.to_pylist() for table in tables):
             if len(examples[row["reason"]]) < EXAMPLES:
                 examples[row["reason"]].append(row)
     by_count = sorted(wanted.items(), key=lambda item: (-item[1], item[0]))
@@ -119,9 +124,13 @@ def _sizes(page: Page, store: FrameStore) -> None:
     frames: list[int] = []
     frame_kb: list[float] = []
     shapes: dict[tuple[int, int], int] = {}
-    for part in parts:
+
+    def look(part: int) -> tuple[pa.Table, FramePartCommit | None]:
         folder = store.path / part_name(part)
         table = read_table(folder / "index.parquet", columns=["num_frames", "times_s", "height", "width"])
+        return table, read_record(folder / "commit.json", FramePartCommit)
+
+    for table, commit in each(look, parts, store.path):
         if not len(table):
             continue
         counts = table["num_frames"].to_pylist()
@@ -129,7 +138,6 @@ def _sizes(page: Page, store: FrameStore) -> None:
         seconds += [times[-1].as_py() for times in table["times_s"]]
         for shape in zip(table["width"].to_pylist(), table["height"].to_pylist(), strict=True):
             shapes[shape] = shapes.get(shape, 0) + 1
-        commit = read_record(folder / "commit.json", FramePartCommit)
         assert commit is not None, "the store is finished"
         frame_kb.append(stored_bytes(commit) / sum(counts) / 1000)
     page.text(f"From {len(frames)} samples in {len(parts)} of {store.manifest.num_parts} parts.")

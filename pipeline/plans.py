@@ -1,7 +1,8 @@
 """What a job is, written before its first part, so that another job into the same place is refused."""
 
+import errno
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from bevt_core.shards import (
 )
 from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.card import read_card
+from pipeline.frames_job import root_trouble
 from pipeline.sources import list_sources
 from schemas.base import Record
-from schemas.errors import UserError
+from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, TokenPartCommit, TokenPlan
@@ -36,8 +38,8 @@ def make_plan(
     """List the sources and fix the order in which they are cut into parts: shuffled, so that classes mix."""
     frames_dir = as_path(recipe.out) / "frames"
     root = as_path(recipe.root)
-    finished = read_record(frames_dir / "dataset.json", FrameStoreManifest)
-    if finished is not None and not root.is_dir():  # tokens can be added where the raw files are gone
+    finished = None if root.is_dir() else read_record(frames_dir / "dataset.json", FrameStoreManifest)
+    if finished is not None:  # tokens can be added where the raw files are gone
         items = read_sources(frames_dir)
         classes = finished.classes
     else:
@@ -58,6 +60,17 @@ def make_plan(
     return plan, items
 
 
+def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePartCommit]) -> None:
+    """Raise UserError where sources still have to be decoded and there is nothing under the root."""
+    lacking = plan.num_parts - len(frames_done)
+    trouble = root_trouble(root) if lacking else None
+    if trouble is not None:
+        raise UserError(
+            f"--root {root}: {trouble}, and {lacking} of {plan.num_parts} parts have still to be decoded from it; "
+            "mount it, or mend the path"
+        )
+
+
 def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], overwrite: bool) -> None:
     """Write the plan, or find the same one there. Another one is a UserError, or removed with `overwrite`."""
     there = read_plan(frames_dir)
@@ -66,9 +79,9 @@ def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], ov
             raise UserError(_refusal(frames_dir / "plan.json", there, plan, "give another --out"))
         remove(frames_dir)
         remove(frames_dir.parent / "tokens")  # made from those frames
-        there = None
-    if there is None:
-        write_plan(frames_dir, plan, items)
+    there = write_plan(frames_dir, plan, items)
+    if there.digest() != plan.digest():  # another job was faster by a moment
+        raise UserError(_refusal(frames_dir / "plan.json", there, plan, "give another --out"))
     clean_staging(frames_dir)
 
 
@@ -117,10 +130,8 @@ def find_token_plan(tokens_dir: AnyPath, wanted: TokenPlan, overwrite: bool) -> 
 
 def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> None:
     """Write the plan, or find the same one there. Raises UserError, naming what differs, for another one."""
-    there = read_token_plan(tokens_dir)
-    if there is None:
-        write_token_plan(tokens_dir, plan)
-    elif there != plan:
+    there = read_token_plan(tokens_dir) or write_token_plan(tokens_dir, plan)
+    if there != plan:
         raise UserError(_refusal(tokens_dir / "plan.json", there, plan, "give another --out"))
     clean_staging(tokens_dir)
 
@@ -145,6 +156,22 @@ def token_commits(
     digest = plan.digest()
     found = each(lambda commit: read_token_commit(tokens_dir, commit, digest), frames, tokens_dir)
     return {commit.part: commit for commit in found if commit is not None}
+
+
+def check_whole(folder: AnyPath, done: Collection[int], num_parts: int) -> None:
+    """Raise StorageError where parts are gone that were committed a moment ago."""
+    gone = sorted(set(range(num_parts)) - set(done))
+    if gone:
+        raise lost_commit(folder, gone[0], f" and {len(gone) - 1} more" if len(gone) > 1 else "")
+
+
+def lost_commit(folder: AnyPath, part: int, more: str = "") -> StorageError:
+    """What to say of a part that was committed a moment ago, and is not any more."""
+    return StorageError(
+        errno.ENOENT,
+        f"{folder / part_name(part)}{more}: gone, or changed, since this job made it; does another one remove parts "
+        "here? Run the same command again: what is finished is kept",
+    )
 
 
 def count_missing(frames_dir: AnyPath, commit: FramePartCommit) -> int:

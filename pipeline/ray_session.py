@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from schemas.errors import UserError
+
+CONNECT_S = 5.0  # that a cluster's head may take to accept a connection
+GPU_S = 300.0  # that a GPU may take to be free, with a worker's start and its import of torch
 THREADS_END_S = 30.0
 IDLE_THREAD = "Prefetcher"  # of Ray Data: left early, it waits without end for work that does not come
 
@@ -19,35 +24,70 @@ class Session:
     may_grow: bool  # nodes may join: it is not a Ray that was started here for this machine alone
 
 
+_held: Session | None = None  # of the outer block, for those inside it
+
+
 @contextmanager
 def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None) -> Iterator[Session]:
-    """Ray for the length of a block: the one that runs in this process, a cluster's, or one started here."""
+    """Ray for the length of a block: the one that runs in this process, a cluster's, or one started here.
+
+    Raises UserError for a cluster that does not answer.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray announces as its next default
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # keeps the C++ side's notes out of the user's terminal
     import ray
 
+    global _held
     if ray.is_initialized():
-        yield Session(may_grow=True)
+        yield _held or Session(may_grow=True)
         return
-    given = address is not None or "RAY_ADDRESS" in os.environ
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None:
+        check_reachable(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with _no_stderr():  # the C++ side announces its log level
-        if given:
-            ray.init(address=address, **quiet)
+        if address is not None:
+            try:
+                ray.init(address=address, **quiet)
+            except (ConnectionError, ValueError) as error:  # the second for what is no address
+                raise UserError(_no_cluster(address, str(error))) from error
         else:
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
                 num_gpus=num_gpus,
                 include_dashboard=False,
-                object_store_memory=128 << 20,  # rows are a few hundred bytes
+                object_store_memory=128 << 20,  # rows are a few kB
                 **quiet,
             )
+    _held = Session(may_grow=address is not None)
     try:
-        yield Session(may_grow=given)
+        yield _held
     finally:
+        _held = None
         ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """Raise UserError where nobody listens at `HOST:PORT` or `ray://HOST:PORT`: Ray would try for minutes, in silence.
+
+    Other addresses, as `auto`, are Ray's to look up.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(_no_cluster(address, str(error))) from None
+
+
+def _no_cluster(address: str, why: str) -> str:
+    return (
+        f"no Ray cluster answers at {address} ({' '.join(why.split())[:200]}); start it, give the address that "
+        "`ray start --head` printed, or leave --ray-address and RAY_ADDRESS out to work on this machine alone"
+    )
 
 
 @contextmanager
@@ -95,8 +135,16 @@ def smallest_node_has(resource: str) -> int:
     return int(min((resources[resource] for resources in nodes if resource in resources), default=0))
 
 
+def cpus_per_gpu() -> int:
+    """How many CPUs there are for each GPU, on the node with the fewest, of those that have GPUs; at least 1."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max(1, int(min((of.get("CPU", 0) // of["GPU"] for of in nodes if of.get("GPU", 0) >= 1), default=1)))
+
+
 def gpu_name() -> str:
-    """Of the cluster's GPUs, which only a worker may be able to see."""
+    """Of the cluster's GPUs, which only a worker may be able to see. Raises UserError where none gets free in time."""
     import ray
 
     def name() -> str:
@@ -104,4 +152,12 @@ def gpu_name() -> str:
 
         return torch.cuda.get_device_name()
 
-    return ray.get(ray.remote(num_gpus=1, max_retries=3)(name).remote())
+    asked = ray.remote(num_gpus=1, max_retries=3)(name).remote()
+    try:
+        return str(ray.get(asked, timeout=GPU_S))
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(asked, force=True)
+        raise UserError(
+            f"no GPU of the cluster was free for {GPU_S:.0f} s; `ray status` tells who has them: wait for that job, or "
+            "end it, and run the same command again"
+        ) from None

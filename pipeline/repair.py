@@ -1,33 +1,107 @@
 """`bevt repair`: make again just what `bevt verify` finds broken."""
 
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bevt_core.files import remove
+import pyarrow as pa
+
+from bevt_core.files import each, read_record, remove, write_record
 from bevt_core.objects import AnyPath
-from bevt_core.shards import read_plan, read_token_plan, token_set_folders
+from bevt_core.shards import (
+    part_name,
+    read_plan,
+    read_sources,
+    read_token_plan,
+    sources_digest,
+    write_plan,
+    write_token_plan,
+)
+from bevt_core.tables import read_table
 from bevt_core.tokenizers import tokenizer_of
 from pipeline.job import tokenize
-from pipeline.verify import below, broken_parts
+from pipeline.plans import make_plan, make_token_plan, note_tokenizer, on_device
+from pipeline.problems import REPAIRABLE, Problem, below, parts_in, to_remove
+from pipeline.ray_session import cluster_has, gpu_name, ray_session
+from pipeline.verify import check_files, check_tokens, derived_token_plan, readable, token_sets_in
 from schemas.errors import UserError
+from schemas.frames import FrameStoreManifest, Plan, SourceItem
 from schemas.recipe_io import load_recipe_of
 from schemas.recipes import TokenizeRecipe
+from schemas.tokens import TOKENIZER_PLACE, TokenizerPlace, TokenPlan
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 
-def repair(out: AnyPath, root: AnyPath, *, tokenizer: str | None = None, **job: Any) -> dict[str, Any]:
-    """Remove the parts of the dataset `out` whose bytes are wrong, and run its jobs, which make what is missing.
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs that made a dataset, as its plans have them."""
 
-    What the jobs are is read from the dataset's plans, so the mended one is the old one to the byte. `root` is where
-    the raw files are; `tokenizer` where the tokenizer is now, if it has moved; `job` goes to `tokenize`. Returns
-    `removed`, the paths that were broken, `token_sets`, and the last job's counts. Raises UserError for no dataset.
+    out: AnyPath
+    root: AnyPath
+    plan: Plan
+    items: list[SourceItem]
+    frames: TokenizeRecipe
+    token_sets: dict[AnyPath, tuple[TokenPlan, TokenizeRecipe]]  # by folder
+
+
+def repair(
+    out: AnyPath,
+    root: AnyPath,
+    *,
+    list_file: str | AnyPath | None = None,
+    allow_outside: bool = False,
+    tokenizer: str | None = None,
+    deep: bool = False,
+    sample: int = 32,
+    **job: Any,
+) -> dict[str, Any]:
+    """Remove what `verify` finds broken in the dataset `out`, and run its jobs, which make what is missing.
+
+    The jobs are read from the dataset's plans and its list of sources, so the mended dataset is the old one to the
+    byte. `root` is where the raw files are; `list_file` and `allow_outside` are for a list that is damaged itself, and
+    must be those that it was made with; `tokenizer` says where the tokenizer is now, if it has moved; `deep` and
+    `sample` are those of `verify`; `job` goes to `tokenize`. Returns `removed`, the paths that were broken,
+    `token_sets`, and the counts. Raises UserError for no dataset, and before anything is removed where it could not be
+    made again: for another root, tokenizer or kind of device. Where the files in `root` have changed, that is seen only
+    when they have been read: the broken parts are then left out, and what was whole is as it was.
+    """
+    if not (out / "frames" / "plan.json").is_file():
+        raise UserError(f"{out}: no frames/plan.json in it; give the folder that holds frames/ and tokens/")
+    _, problems = check_files(out)
+    for problem in problems:
+        if problem.mend not in REPAIRABLE:
+            raise UserError(f"{problem.path}: {problem.problem}; nothing was changed: {problem.mend}")
+    jobs = read_jobs(out, root, tokenizer, list_file, allow_outside)
+    removed = _make_again(jobs, problems, job)
+    _, _, problems = check_tokens(list(jobs.token_sets), deep=deep, sample=sample, tokenizer=tokenizer)
+    if problems:
+        removed += _make_again(jobs, problems, job)
+    manifest = read_record(out / "frames" / "dataset.json", FrameStoreManifest)
+    assert manifest is not None
+    rejected = sum(manifest.rejected.values())
+    return {
+        "removed": [below(path, out) for path in removed],
+        "token_sets": [folder.name for folder in jobs.token_sets],
+        "sources": manifest.num_sources,
+        "indexed": manifest.num_sources - rejected,
+        "rejected": rejected,
+        "parts": manifest.num_parts,
+        "frames": manifest.num_frames,
+    }
+
+
+def read_jobs(
+    out: AnyPath, root: AnyPath, tokenizer: str | None, list_file: str | AnyPath | None, allow_outside: bool
+) -> Jobs:
+    """The jobs that made the dataset `out`, on the raw files in `root`. Writes nothing.
+
+    Raises UserError where the list of sources or a tokenizer is not to be had any more.
     """
     plan = read_plan(out / "frames")
-    if plan is None:
-        raise UserError(f"{out}: no frames/plan.json in it; give the folder that holds frames/ and tokens/")
-    found = {folder: read_token_plan(folder) for folder in token_set_folders(out, "plan.json")}
-    token_plans = {folder: token_plan for folder, token_plan in found.items() if token_plan is not None}
+    assert plan is not None
     recipe = load_recipe_of(TokenizeRecipe, plan.dataset, RECIPES, []).model_copy(
         update={
             "root": str(root),
@@ -38,22 +112,166 @@ def repair(out: AnyPath, root: AnyPath, *, tokenizer: str | None = None, **job: 
             "sources_per_part": plan.sources_per_part,
         }
     )
-    jobs = [
-        recipe.model_copy(
-            update={
-                "views": token_plan.views,
-                "tokenizer": str(tokenizer_of(folder, token_plan.tokenizer, tokenizer)),
-            }
+    items = _stored_items(out / "frames", plan) or _listed_items(recipe, plan, list_file, allow_outside)
+    token_sets = {}
+    for folder in token_sets_in(out):
+        token_plan = derived_token_plan(folder, plan) or read_token_plan(folder)
+        if token_plan is None:
+            raise UserError(
+                f"{folder}: its plan.json is lost; remove it and run the same `bevt tokenize` command again"
+            )
+        token_sets[folder] = (token_plan, _token_recipe(recipe, plan, folder, token_plan, tokenizer))
+    return Jobs(out, root, plan, items, recipe, token_sets)
+
+
+def _token_recipe(
+    recipe: TokenizeRecipe, plan: Plan, folder: AnyPath, token_plan: TokenPlan, tokenizer: str | None
+) -> TokenizeRecipe:
+    identity = token_plan.tokenizer
+    made_with = recipe.model_copy(
+        update={
+            "views": token_plan.views,
+            "tokenizer": str(tokenizer_of(folder, identity, tokenizer)),
+            "tokenizer_dtype": identity.dtype,
+            "tokenizer_compiled": identity.compiled,
+            "token_set": token_plan.name,
+        }
+    )
+    if on_device(make_token_plan(made_with, plan), identity.device_kind) != token_plan:
+        raise UserError(f"{made_with.tokenizer} is not the tokenizer of {folder}; give its folder with --tokenizer")
+    return made_with
+
+
+# ---- the list of sources ---------------------------------------------------------------------------------------------
+
+
+def _stored_items(frames_dir: AnyPath, plan: Plan) -> list[SourceItem] | None:
+    """The items in the order of their parts, or None where the list of them cannot be trusted."""
+    with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+        items = read_sources(frames_dir)
+        if sources_digest(items) == plan.sources_digest:
+            return items
+    return None
+
+
+def _listed_items(
+    recipe: TokenizeRecipe, plan: Plan, list_file: str | AnyPath | None, allow_outside: bool
+) -> list[SourceItem]:
+    """The same from the root and the list file, if they are as they were."""
+    what = f"{recipe.out}/frames/sources.parquet is damaged, and nothing was changed, since it cannot be restored"
+    try:
+        listed, items = make_plan(recipe, list_file, allow_outside)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+    if listed.sources_digest != plan.sources_digest:
+        raise UserError(
+            f"{what}: of {recipe.root} come {len(items)} sources with their classes, which are not the "
+            f"{plan.num_sources} of the dataset; give the --root and the --list that it was made with"
         )
-        for folder, token_plan in token_plans.items()
-    ]
-    removed = list(broken_parts(out))
-    for path in removed:
-        remove(path)
-    summaries = [tokenize(each, **job) for each in jobs] or [tokenize(recipe, frames_only=True, **job)]
-    counts = {key: summaries[-1][key] for key in ("sources", "indexed", "rejected", "parts", "frames")}
-    return {
-        "removed": [below(path, out) for path in removed],
-        "token_sets": [folder.name for folder in token_plans],
-        **counts,
-    }
+    return items
+
+
+# ---- removing and making again ---------------------------------------------------------------------------------------
+
+
+def _make_again(jobs: Jobs, problems: Sequence[Problem], job: dict[str, Any]) -> list[AnyPath]:
+    """Remove what is broken and run the jobs. Returns what was removed."""
+    frames_dir = jobs.out / "frames"
+    parts = parts_in(frames_dir, jobs.plan.num_parts, problems)
+    broken_sets = [folder for folder in jobs.token_sets if parts_in(folder, jobs.plan.num_parts, problems)]
+    _check_root(jobs, parts)
+    with contextlib.ExitStack() as stack:
+        if parts or broken_sets:
+            stack.enter_context(ray_session(job.get("ray_address"), job.get("num_cpus"), job.get("num_gpus")))
+        if broken_sets:
+            _check_device(jobs, broken_sets)
+        before = readable(frames_dir / "dataset.json", FrameStoreManifest)
+        removed = to_remove(problems)
+        for path in removed:
+            remove(path)
+        _restore(jobs)
+        # The frames first: a set whose own parts are whole then has nothing to do, wherever it was made.
+        planned = (jobs.plan, jobs.items)
+        tokenize(jobs.frames, planned=planned, frames_only=True, **job)
+        if before is not None and parts:
+            _check_same_frames(jobs, parts, before)
+        for _, recipe in jobs.token_sets.values():
+            tokenize(recipe, planned=planned, **job)
+    return removed
+
+
+def _check_same_frames(jobs: Jobs, parts: Iterable[int], before: FrameStoreManifest) -> None:
+    """Raise UserError, and take `parts` away again, where the raw files do not give the frames that were there."""
+    frames_dir = jobs.out / "frames"
+    after = readable(frames_dir / "dataset.json", FrameStoreManifest)
+    if after is not None and after.parts_digest == before.parts_digest:
+        return
+    for part in parts:
+        remove(frames_dir / part_name(part))
+    write_record(frames_dir / "dataset.json", before)
+    raise UserError(
+        f"--root {jobs.root}: its files, or the decoder here, do not give the frames that the dataset had, so parts "
+        f"{', '.join(map(str, parts))} are left out; give the folder that it was made from, or, to take what is there "
+        f"now, remove {frames_dir / 'dataset.json'} and repair again"
+    )
+
+
+def _restore(jobs: Jobs) -> None:
+    """Write again what says what the jobs are, where it is damaged."""
+    frames_dir = jobs.out / "frames"
+    if _stored_items(frames_dir, jobs.plan) is None:
+        remove(frames_dir / "sources.parquet")
+        write_plan(frames_dir, jobs.plan, jobs.items)
+    for folder, (token_plan, recipe) in jobs.token_sets.items():
+        if readable(folder / "plan.json", TokenPlan) != token_plan:
+            remove(folder / "plan.json")
+            write_token_plan(folder, token_plan)
+        if readable(folder / TOKENIZER_PLACE, TokenizerPlace) is None:
+            note_tokenizer(folder, Path(recipe.tokenizer))
+
+
+def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
+    """Raise UserError where sources of `parts` are not below the root, but were when the dataset was made."""
+    size = jobs.plan.sources_per_part
+    wanted = [item.source for part in parts for item in jobs.items[part * size : (part + 1) * size]]
+    if wanted and not jobs.root.is_dir():
+        raise UserError(f"--root {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
+    there = each(lambda source: (jobs.root / source).exists(), wanted, jobs.root)
+    absent = [source for source, is_there in zip(wanted, there, strict=True) if not is_there]
+    if not absent:
+        return
+    known = _missing_then(jobs)
+    unknown = [source for source in absent if source not in known]
+    manifest = readable(jobs.out / "frames" / "dataset.json", FrameStoreManifest)
+    # Some may be of a part whose own table is damaged. Of a dataset that was never finished nobody knows how many.
+    most = len(wanted) - 1 if manifest is None else manifest.rejected.get("missing", 0) - len(known)
+    if len(unknown) > most:
+        raise UserError(
+            f"--root {jobs.root}: {len(unknown)} of the {len(wanted)} sources to be read again are not in it, such as "
+            f"{unknown[0]!r}; nothing was changed: give the folder that the dataset was made from"
+        )
+
+
+def _missing_then(jobs: Jobs) -> set[str]:
+    """The sources that were not there when the dataset was made, of the parts that can say so."""
+    frames_dir = jobs.out / "frames"
+
+    def missing_of(part: int) -> list[str]:
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+            table = read_table(frames_dir / part_name(part) / "rejected.parquet", columns=["source", "reason"])
+            return [row["source"] for row in table.to_pylist() if row["reason"] == "missing"]
+        return []
+
+    return {source for found in each(missing_of, range(jobs.plan.num_parts), frames_dir) for source in found}
+
+
+def _check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
+    """Raise UserError for token sets that another kind of device has made: ids at near-ties would differ."""
+    here = gpu_name() if cluster_has("GPU") else "cpu"
+    for folder in folders:
+        made_on = jobs.token_sets[folder][0].tokenizer.device_kind
+        if made_on != here:
+            raise UserError(
+                f"{folder}: made on {made_on!r}, here is {here!r}; nothing was changed: repair it on the same kind of "
+                "device, or remove it and tokenize again"
+            )

@@ -1,19 +1,21 @@
 """`bevt verify`: is a dataset what its manifests say, file by file, and are its tokens those of its frames?"""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel
 
 from bevt_core.files import each, read_record, sha256_of, sizes_in
-from bevt_core.objects import AnyPath, as_path
-from bevt_core.rng import rng_for
+from bevt_core.objects import AnyPath
 from bevt_core.shards import (
     COMMIT,
-    TokenSet,
     part_name,
     read_frame_commit,
     read_plan,
@@ -24,7 +26,8 @@ from bevt_core.shards import (
     token_set_folders,
 )
 from bevt_core.tables import for_arrow, read_table
-from bevt_core.views import draw_view
+from pipeline.problems import REMOVE, REPAIR, RERUN, RESTORE, Problem, below, part_of
+from schemas.base import Record
 from schemas.errors import UserError
 from schemas.frames import (
     INDEX_SCHEMA,
@@ -35,15 +38,9 @@ from schemas.frames import (
 )
 from schemas.tokens import TokenPartCommit, TokenPlan, TokenSetManifest, token_schema
 
-RERUN = "run the same `bevt tokenize` command again"
-REPAIR = "run `bevt repair`, or remove it and run the same `bevt tokenize` command again"
-
-
-@dataclass(frozen=True)
-class Problem:
-    path: str
-    problem: str
-    mend: str
+A = TypeVar("A")
+B = TypeVar("B")
+R = TypeVar("R", bound=BaseModel)
 
 
 def verify(
@@ -51,22 +48,16 @@ def verify(
 ) -> dict[str, Any]:
     """Check a dataset folder (the one with `frames/` and `tokens/`). Returns `ok`, counts, `problems`, agreement.
 
-    Every file is hashed again, every source must be in one of index and rejected. `sample` samples of each token set
+    Every file of a part is hashed again, every source must be in one of index and rejected. Of `sources.parquet` the
+    rows are what a digest covers, so a flipped bit that leaves them equal is none. `sample` samples of each token set
     are tokenized again, or with `deep` all of them; `token_agreement` is the share of equal tokens, None where no
     token set is there. `tokenizer` says where the tokenizer is, if its name alone does not lead to it.
     """
-    if not (dataset_dir / "frames").is_dir():
-        raise UserError(f"{dataset_dir}: no frames/ in it; give the folder that `bevt tokenize --out` wrote")
-    problems: list[Problem] = []
-    counts, commits = _verify_frames(dataset_dir / "frames", problems)
+    counts, problems = check_files(dataset_dir)
+    token_sets = token_sets_in(dataset_dir)
     equal = compared = 0
-    token_sets = token_set_folders(dataset_dir, "plan.json")
-    for tokens_dir in token_sets:
-        _verify_token_files(dataset_dir / "frames", tokens_dir, commits, problems)
-    if not problems and (deep or sample):
-        for tokens_dir in token_sets:
-            agreed = _verify_tokens(tokens_dir, None if deep else sample, tokenizer, problems)
-            equal, compared = equal + agreed[0], compared + agreed[1]
+    if not problems:
+        equal, compared, problems = check_tokens(token_sets, deep=deep, sample=sample, tokenizer=tokenizer)
     return {
         "ok": not problems,
         **counts,
@@ -77,51 +68,90 @@ def verify(
     }
 
 
+def check_files(dataset_dir: AnyPath) -> tuple[dict[str, int], list[Problem]]:
+    """Counts, and what is wrong with the files; whether the tokens are right is another question.
+
+    Raises UserError for a folder that holds no dataset.
+    """
+    frames_dir = dataset_dir / "frames"
+    if not frames_dir.is_dir():
+        raise UserError(f"{dataset_dir}: no frames/ in it; give the folder that `bevt tokenize --out` wrote")
+    problems: list[Problem] = []
+    counts = {"sources": 0, "indexed": 0, "rejected": 0, "samples": 0, "parts": 0}
+    path = frames_dir / "plan.json"
+    plan = _read(lambda: read_plan(frames_dir), path, problems, REMOVE)
+    if plan is not None and _contradicted(plan, _committed(frames_dir, f"*/{COMMIT}", FramePartCommit, "plan_digest")):
+        problems.append(Problem(str(path), "none of the parts is of this plan", REMOVE))
+    elif plan is not None:
+        commits = _verify_frames(frames_dir, plan, counts, problems)
+        for tokens_dir in token_sets_in(dataset_dir):
+            _verify_token_files(frames_dir, plan, tokens_dir, commits, problems)
+    return counts, problems
+
+
+def check_tokens(
+    token_sets: Sequence[AnyPath], *, deep: bool, sample: int, tokenizer: str | None
+) -> tuple[int, int, list[Problem]]:
+    """(equal, compared, problems) of token sets whose files are whole; `verify` says what the arguments are."""
+    problems: list[Problem] = []
+    equal = compared = 0
+    if deep or sample:
+        for tokens_dir in token_sets:
+            from pipeline.verify_tokens import compare_tokens  # torch comes with it
+
+            agreed = compare_tokens(tokens_dir, None if deep else sample, tokenizer, problems)
+            equal, compared = equal + agreed[0], compared + agreed[1]
+    return equal, compared, problems
+
+
+def token_sets_in(dataset_dir: AnyPath) -> list[AnyPath]:
+    """The token sets of a dataset, by name, also those that have lost their plan."""
+    found = {str(path): path for name in ("plan.json", "dataset.json") for path in token_set_folders(dataset_dir, name)}
+    return [found[name] for name in sorted(found)]
+
+
+def derived_token_plan(tokens_dir: AnyPath, frames_plan: Plan) -> TokenPlan | None:
+    """The plan of a finished token set as its manifest has it. None where no committed part bears it out."""
+    manifest = readable(tokens_dir / "dataset.json", TokenSetManifest)
+    if manifest is None:
+        return None
+    plan = TokenPlan(
+        name=manifest.name, tokenizer=manifest.tokenizer, views=manifest.views, frames_plan=frames_plan.digest()
+    )
+    return plan if plan.digest() in _token_plans(tokens_dir) else None
+
+
 def parts_digest(commits: Sequence[FramePartCommit] | Sequence[TokenPartCommit]) -> str:
     """What the manifests hold, computed here again: sha256 over the digests of the commits."""
     return hashlib.sha256("".join(commit.digest() for commit in commits).encode()).hexdigest()
 
 
-def below(path: AnyPath, folder: AnyPath) -> str:
-    """`path` as it is called in `folder`."""
-    return str(path).removeprefix(f"{folder}/")
-
-
-def broken_parts(dataset_dir: AnyPath) -> Iterator[AnyPath]:
-    """What a repair must remove, so that the job makes it again: part folders and token parts whose bytes are wrong."""
-    problems: list[Problem] = []
-    _, commits = _verify_frames(dataset_dir / "frames", problems)
-    for tokens_dir in token_set_folders(dataset_dir, "plan.json"):
-        _verify_token_files(dataset_dir / "frames", tokens_dir, commits, problems)
-    yield from {as_path(problem.path): None for problem in problems if problem.mend == REPAIR}
+def readable(path: AnyPath, kind: type[R]) -> R | None:
+    """The record, or None for one that is missing or damaged, where another function reports that."""
+    try:
+        return read_record(path, kind)
+    except UserError:
+        return None
 
 
 # ---- the frame store -------------------------------------------------------------------------------------------------
 
 
-def _verify_frames(frames_dir: AnyPath, problems: list[Problem]) -> tuple[dict[str, int], list[FramePartCommit]]:
-    """Counts, and the commits of the parts that have one."""
-    counts = {"sources": 0, "indexed": 0, "rejected": 0, "samples": 0, "parts": 0}
-    commits: list[FramePartCommit] = []
-    plan = _read(read_plan, frames_dir, frames_dir / "plan.json", problems)
-    if plan is None:
-        return counts, commits
+def _verify_frames(
+    frames_dir: AnyPath, plan: Plan, counts: dict[str, int], problems: list[Problem]
+) -> list[FramePartCommit]:
+    """The commits of the parts that have one; what they hold is added to `counts`."""
     counts["sources"] = plan.num_sources
-    try:
-        items = read_sources(frames_dir)
-        planned = [item.source for item in items]
-        if sources_digest(items) != plan.sources_digest:
-            problems.append(Problem(str(frames_dir / "sources.parquet"), "is not the plan's list", "restore it"))
-    except (OSError, ValueError) as error:
-        problems.append(Problem(str(frames_dir / "sources.parquet"), f"cannot be read: {error}", "restore it"))
-        planned = []
+    commits: list[FramePartCommit] = []
+    planned = _planned_sources(frames_dir, plan, problems)
 
     def look(part: int) -> tuple[FramePartCommit | None, list[Problem]]:
         span = slice(part * plan.sources_per_part, (part + 1) * plan.sources_per_part)
         found: list[Problem] = []
-        return _verify_frame_part(frames_dir, part, plan, planned[span], found), found
+        expected = None if planned is None else planned[span]
+        return _verify_frame_part(frames_dir, part, plan, expected, found), found
 
-    for commit, found_problems in each(look, range(plan.num_parts), frames_dir):
+    for commit, found_problems in _in_threads(look, range(plan.num_parts), frames_dir):
         problems += found_problems
         if commit is not None:
             commits.append(commit)
@@ -129,23 +159,44 @@ def _verify_frames(frames_dir: AnyPath, problems: list[Problem]) -> tuple[dict[s
             counts["samples"] += commit.num_samples
             counts["rejected"] += commit.num_rejected
             counts["parts"] += 1
-    manifest = _read(
-        lambda folder: read_record(folder / "dataset.json", FrameStoreManifest),
-        frames_dir,
-        frames_dir / "dataset.json",
-        problems,
-    )
+    problems += _strays(frames_dir, plan)
+    path = frames_dir / "dataset.json"
+    manifest = _read(lambda: read_record(path, FrameStoreManifest), path, problems)
     if manifest is not None:
-        said = (manifest.num_samples, sum(manifest.rejected.values()), manifest.parts_digest, manifest.plan_digest)
-        found = (counts["samples"], counts["rejected"], parts_digest(commits), plan.digest())
-        if said != found:
-            problems.append(Problem(str(frames_dir / "dataset.json"), f"says {said}, the parts are {found}", RERUN))
-    return counts, commits
+        expected = {
+            **plan.model_dump(include={"dataset", "split", "classes", "pool", "seed"}),
+            "plan_digest": plan.digest(),
+            "num_parts": plan.num_parts,
+            "num_sources": sum(commit.num_sources for commit in commits),
+            "num_samples": counts["samples"],
+            "num_frames": sum(commit.num_frames for commit in commits),
+            "parts_digest": parts_digest(commits),
+        }
+        problems += _differences(path, manifest, expected)
+        rejected = sum(manifest.rejected.values())
+        if rejected != counts["rejected"]:
+            problems.append(Problem(str(path), f"says {rejected} rejected, the parts have {counts['rejected']}", RERUN))
+    return commits
+
+
+def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -> list[str] | None:
+    """The sources in the order of their parts, or None where the list of them cannot be trusted."""
+    path = frames_dir / "sources.parquet"
+    try:
+        items = read_sources(frames_dir)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        problems.append(Problem(str(path), f"cannot be read: {error}", RESTORE))
+        return None
+    if sources_digest(items) != plan.sources_digest:
+        problems.append(Problem(str(path), "is not the plan's list", RESTORE))
+        return None
+    return [item.source for item in items]
 
 
 def _verify_frame_part(
-    frames_dir: AnyPath, part: int, plan: Plan, planned: list[str], problems: list[Problem]
+    frames_dir: AnyPath, part: int, plan: Plan, planned: list[str] | None, problems: list[Problem]
 ) -> FramePartCommit | None:
+    """The part's commit, if it has one. `planned` None: nobody knows which sources it should have."""
     folder = frames_dir / part_name(part)
 
     def wrong(path: AnyPath, problem: str) -> None:
@@ -178,7 +229,7 @@ def _verify_frame_part(
         wrong(folder, "the columns are not those of this format version")
         return commit
     ended = [*dict.fromkeys(index["source"].to_pylist()), *rejected["source"].to_pylist()]
-    if sorted(ended) != sorted(planned):
+    if planned is not None and sorted(ended) != sorted(planned):
         wrong(folder, f"{len(ended)} sources in index and rejected, the plan has {len(planned)} others")
     counts = (len(index), len(rejected), sum(index["num_frames"].to_pylist()))
     if counts != (commit.num_samples, commit.num_rejected, commit.num_frames):
@@ -190,17 +241,26 @@ def _verify_frame_part(
 
 
 def _verify_token_files(
-    frames_dir: AnyPath, tokens_dir: AnyPath, commits: Sequence[FramePartCommit], problems: list[Problem]
+    frames_dir: AnyPath,
+    frames_plan: Plan,
+    tokens_dir: AnyPath,
+    commits: Sequence[FramePartCommit],
+    problems: list[Problem],
 ) -> None:
     """Check the token parts of the frame parts that have a commit."""
     before = len(problems)
-    frames_plan = read_plan(frames_dir)
-    plan = _read(read_token_plan, tokens_dir, tokens_dir / "plan.json", problems)
-    if plan is None or frames_plan is None:
+    path = tokens_dir / "plan.json"
+    derived = derived_token_plan(tokens_dir, frames_plan)
+    mend = REPAIR if derived else f"remove {tokens_dir} and run the same `bevt tokenize` command again"
+    plan = _read(lambda: read_token_plan(tokens_dir), path, problems, mend)
+    if plan is not None and _contradicted(plan, _token_plans(tokens_dir)):
+        problems.append(Problem(str(path), "none of the parts is of this plan", mend))
+        plan = None
+    plan = plan or derived
+    if plan is None:
         return
     if plan.frames_plan != frames_plan.digest():
-        mend = "tokenize again with --overwrite"
-        problems.append(Problem(str(tokens_dir / "plan.json"), "is of another frame store", mend))
+        problems.append(Problem(str(path), "is of another frame store", "tokenize again with --overwrite"))
         return
 
     def look(frames: FramePartCommit) -> tuple[TokenPartCommit | None, list[Problem]]:
@@ -208,22 +268,28 @@ def _verify_token_files(
         return _verify_token_part(tokens_dir, frames, plan, of_part), of_part
 
     found = []
-    for commit, part_problems in each(look, commits, tokens_dir):
+    for commit, part_problems in _in_threads(look, commits, tokens_dir):
         found.append(commit)
         problems += part_problems
-    manifest = _read(
-        lambda folder: read_record(folder / "dataset.json", TokenSetManifest),
-        tokens_dir,
-        tokens_dir / "dataset.json",
-        problems,
-    )
-    store = _quietly(frames_dir / "dataset.json")
+    for part in sorted(set(range(frames_plan.num_parts)) - {commit.part for commit in commits}):
+        path = tokens_dir / f"{part_name(part)}.json"  # of frames that must be made again, but the job reads it
+        try:
+            read_record(path, TokenPartCommit)
+        except UserError as error:
+            problems.append(Problem(str(path), str(error), REPAIR))
+    problems += _strays(tokens_dir, frames_plan)
+    path = tokens_dir / "dataset.json"
+    manifest = _read(lambda: read_record(path, TokenSetManifest), path, problems)
+    store = readable(frames_dir / "dataset.json", FrameStoreManifest)
     if len(problems) > before or manifest is None or store is None:
         return
-    if manifest.frames_digest != store.digest():
-        problems.append(Problem(str(tokens_dir / "dataset.json"), "stale: the frame store has changed", RERUN))
-    if manifest.parts_digest != parts_digest([commit for commit in found if commit is not None]):
-        problems.append(Problem(str(tokens_dir / "dataset.json"), "its digest is not that of its parts", RERUN))
+    expected = {
+        **plan.model_dump(include={"name", "tokenizer", "views"}),
+        "frames_digest": store.digest(),
+        **store.model_dump(include={"num_parts", "num_samples", "num_frames"}),
+        "parts_digest": parts_digest([commit for commit in found if commit is not None]),
+    }
+    problems += _differences(path, manifest, expected)
 
 
 def _verify_token_part(
@@ -236,7 +302,7 @@ def _verify_token_part(
     try:
         commit = read_token_commit(tokens_dir, frames, plan.digest())
     except UserError as error:
-        problems.append(Problem(str(path), f"its commit: {error}", REPAIR))
+        problems.append(Problem(str(path.parent / f"{part_name(frames.part)}.json"), str(error), REPAIR))
         return None
     if commit is None:
         problems.append(Problem(str(path), "no commit for this plan and these frames, or another size", REPAIR))
@@ -252,80 +318,55 @@ def _verify_token_part(
     return commit
 
 
-def _verify_tokens(
-    tokens_dir: AnyPath, sample: int | None, tokenizer_path: str | None, problems: list[Problem]
-) -> tuple[int, int]:
-    """(equal, compared) over the tokens of `sample` samples under all views, or of all. Views are drawn again too."""
-    import torch
-
-    from bevt_core.tokenizers import load_tokenizer, tokenizer_of
-    from pipeline.tokens_job import replay
-
-    token_set = TokenSet(tokens_dir)
-    manifest = token_set.manifest
-    device = "cuda" if manifest.tokenizer.device_kind != "cpu" and torch.cuda.is_available() else "cpu"
-    tokenizer = load_tokenizer(
-        tokenizer_of(tokens_dir, manifest.tokenizer, tokenizer_path), device, manifest.tokenizer.dtype
-    )
-    if manifest.tokenizer.compiled:
-        tokenizer.compile()
-    identity = tokenizer.identity()
-    if identity.weights_sha256 != manifest.tokenizer.weights_sha256:
-        raise UserError(
-            f"{tokens_dir} was made by {manifest.tokenizer.name} {manifest.tokenizer.weights_sha256[:12]}, "
-            f"the one here is {identity.weights_sha256[:12]}; give its folder with --tokenizer"
-        )
-    chosen = _choose(token_set.frames.index["part"].to_numpy(), sample)
-    equal = compared = 0
-    for part, rows in chosen.items():
-        index = token_set.frames.read_index(part)
-        for view in range(manifest.views.num_views):
-            stored = token_set.read_view(part, view)
-            for row in rows:
-                place = index.slice(row, 1).to_pylist()[0]
-                drawn = draw_view(manifest.views, place["sample_id"], view, place["height"], place["width"])
-                if drawn != stored.views[row]:
-                    what = f"view {view} of {place['sample_id']!r} is not the one that its seed gives"
-                    problems.append(Problem(str(tokens_dir / f"{part_name(part)}.parquet"), what, REPAIR))
-                jpegs = token_set.frames.read_jpegs(part, place["frame_start"], place["num_frames"])
-                frames_NPPC = torch.from_numpy(replay([stored.views[row]], jpegs, tokenizer.input_px))
-                again = tokenizer.encode(frames_NPPC).cpu().numpy()
-                equal += int((again == stored.tokens[row]).sum())
-                compared += again.size
-    floor = 1.0 if identity == manifest.tokenizer else 0.999  # other devices round differently at near-ties
-    if compared and equal / compared < floor:
-        what = f"{equal / compared:.4%} of the tokens are those of the frames, expected {floor:.1%} or more"
-        problems.append(Problem(str(tokens_dir), what, "remove it and tokenize again"))
-    return equal, compared
+# ---- both ------------------------------------------------------------------------------------------------------------
 
 
-def _choose(part_of_sample: np.ndarray, sample: int | None) -> dict[int, list[int]]:
-    """part -> rows in it, of `sample` random samples or of all."""
-    positions = np.arange(len(part_of_sample))
-    if sample is not None and sample < len(positions):
-        positions = np.sort(rng_for("verify", len(positions)).choice(positions, sample, replace=False))
-    first = np.searchsorted(part_of_sample, np.arange(part_of_sample.max(initial=0) + 1))
-    chosen: dict[int, list[int]] = {}
-    for position in positions.tolist():
-        part = int(part_of_sample[position])
-        chosen.setdefault(part, []).append(int(position - first[part]))
-    return chosen
+def _strays(folder: AnyPath, plan: Plan) -> list[Problem]:
+    """What is named like a part, but has a number that the plan does not reach."""
+    names = sorted(path.name for path in folder.glob("part-*"))
+    beyond = [name for name in names if (part := part_of(name)) is not None and part >= plan.num_parts]
+    return [Problem(str(folder / name), f"the plan has only {plan.num_parts} parts", REPAIR) for name in beyond]
 
 
-def _quietly(path: AnyPath) -> FrameStoreManifest | None:
-    """The manifest, or None for one that is missing or wrong, which has been reported before."""
+def _in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
+    """`map` in threads: hashing lets go of the interpreter lock, and requests to an object store mostly wait."""
+    if not isinstance(where, Path):
+        yield from each(function, items, where)
+        return
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="verify") as pool:
+        yield from pool.map(function, items)
+
+
+def _read(read: Callable[[], R | None], path: AnyPath, problems: list[Problem], mend: str = REPAIR) -> R | None:
+    """`read()`, or None after a note that `path` is missing, or that it is damaged, which `mend` mends."""
     try:
-        return read_record(path, FrameStoreManifest)
-    except UserError:
-        return None
-
-
-def _read(reader: Callable[[AnyPath], Any], folder: AnyPath, path: AnyPath, problems: list[Problem]) -> Any:
-    try:
-        record = reader(folder)
+        record = read()
     except UserError as error:
-        problems.append(Problem(str(path), str(error), RERUN))
+        problems.append(Problem(str(path), str(error), mend))
         return None
     if record is None:
         problems.append(Problem(str(path), "missing: the job has not finished", RERUN))
     return record
+
+
+def _token_plans(tokens_dir: AnyPath) -> Iterator[str]:
+    return _committed(tokens_dir, "part-*.json", TokenPartCommit, "token_plan")
+
+
+def _committed(folder: AnyPath, pattern: str, kind: type[Record], digest: str) -> Iterator[str]:
+    """The digests of plans that the commits below `folder` carry, of those commits that can be read."""
+    commits = (readable(path, kind) for path in folder.glob(pattern))
+    return (getattr(commit, digest) for commit in commits if commit is not None)
+
+
+def _contradicted(plan: Plan | TokenPlan, committed: Iterator[str]) -> bool:
+    """Are there parts, and all of another plan? Then it is the plan that is wrong, not every part."""
+    first = next(committed, None)
+    return first is not None and first != plan.digest() and plan.digest() not in committed
+
+
+def _differences(path: AnyPath, manifest: Record, expected: dict[str, Any]) -> list[Problem]:
+    """Where a manifest is not what its parts and its plan make it. The job writes it anew in any case."""
+    said = manifest.model_dump(include=set(expected))
+    wrong = [key for key, value in expected.items() if said[key] != value]
+    return [Problem(str(path), f"{key} is {said[key]!r}, expected {expected[key]!r}", RERUN) for key in wrong]

@@ -172,24 +172,23 @@ class StoreClips:
 
 
 def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tuple[list[SourceItem], list[SourceItem]]:
-    """Hold out `val_share` of every class, at least one item and never all: (train, held out), in the given order.
+    """Hold out `val_share` of every class, at least one source and never all: (train, held out), in the given order.
 
-    An item's place depends on its name, the seed and its class alone, so adding a class leaves the others as they were.
-    Raises UserError for a class with a single item.
+    A source's place depends on its name, the seed and its class alone, so adding a class leaves the others as they
+    were. The pieces of a long video stay together. Raises UserError for a class with a single source.
     """
-    by_label: dict[int | None, list[SourceItem]] = {}
+    by_label: dict[int | None, dict[str, None]] = {}
     for item in items:
-        by_label.setdefault(item.label, []).append(item)
+        by_label.setdefault(item.label, {})[item.source] = None
     held_out: set[str] = set()
-    for label, members in by_label.items():
-        if len(members) < 2:
+    for label, sources in by_label.items():
+        if len(sources) < 2:
             raise UserError(
-                f"class {label} has a single item, {members[0].source}: nothing is left to train on when it is held "
+                f"class {label} has a single item, {next(iter(sources))}: nothing is left to train on when it is held "
                 "out; add items, drop the class, or give a validation set of its own"
             )
-        drawn = sorted(members, key=lambda item: rng_for("split", seed, item.source).random())
-        count = min(len(members) - 1, max(1, round(len(members) * val_share)))
-        held_out.update(item.source for item in drawn[:count])
+        drawn = sorted(sources, key=lambda source: rng_for("split", seed, source).random())
+        held_out.update(drawn[: min(len(sources) - 1, max(1, round(len(sources) * val_share)))])
     return (
         [item for item in items if item.source not in held_out],
         [item for item in items if item.source in held_out],

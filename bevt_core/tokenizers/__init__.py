@@ -3,6 +3,7 @@
 Finding one and reading its card load no torch.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,12 +64,14 @@ def find_made_by(identity: TokenizerIdentity, *places: Path) -> Path:
 def tokenizer_of(tokens_dir: AnyPath, identity: TokenizerIdentity, given: str | None = None) -> Path:
     """The tokenizer to check or decode a set with: the one that is given, or the one that made it, where it was then.
 
-    Raises UserError where that is not to be found.
+    What is given counts for the sets that it made; for another one its own is looked for. Raises UserError where that
+    is not to be found. A note of its place that cannot be read is as good as none: no digest has it.
     """
-    if given is not None:
-        return find_tokenizer(given)
-    noted = read_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace)
-    return find_made_by(identity, *([] if noted is None else [Path(noted.folder)]))
+    places = [] if given is None else [find_tokenizer(given)]
+    with contextlib.suppress(UserError):
+        noted = read_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace)
+        places += [] if noted is None else [Path(noted.folder)]
+    return find_made_by(identity, *places)
 
 
 def settle_default(name: str, warn: Callable[[str], None]) -> str:

@@ -38,7 +38,7 @@ def in_namespace(script: str) -> subprocess.CompletedProcess[str]:
 def test_a_read_only_target_is_one_clear_error(out: Path, job: str) -> None:
     done = in_namespace(f"mount -t tmpfs -o ro tmpfs {out}; {job}")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {out}/frames/sources.parquet: the file system is read-only; give a writable")
+    assert done.stderr.startswith(f"error: {out}/frames/plan.json: the file system is read-only; give a writable")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -14,6 +14,7 @@ from bevt_core.files import StorageError
 from bevt_core.shards import FrameStore, TokenSet, part_name
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views import apply_view, halve
+from pipeline import job, ray_session
 from pipeline.inspect_row import inspect_dataset
 from pipeline.job import tokenize
 from pipeline.repair import repair
@@ -101,7 +102,10 @@ def test_inspect_shows_a_sample(dataset: Path, tiny_tokenizer: Path, tmp_path: P
         inspect_dataset(dataset, sample_id="left turn/-3")
 
 
-def test_a_second_run_does_nothing(dataset: Path, videos: Path, tiny_tokenizer: Path) -> None:
+def test_a_second_run_does_nothing(
+    dataset: Path, videos: Path, tiny_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(job, "count_missing")  # without --max-rejected nobody asks, and 10,000 parts take long
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.suffix in {".parquet", ".zarr"}}
     summary = tokenize(tiny_recipe(videos, dataset, tiny_tokenizer), progress="off")
     assert summary["parts_done_before"] == summary["parts"] == 3
@@ -125,7 +129,7 @@ def test_with_nothing_to_do_neither_ray_nor_torch_is_loaded(dataset: Path, video
 
 
 def test_more_views_and_another_tokenizer_decode_nothing(
-    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = digests(dataset / "frames")
     moved = videos.rename(tmp_path / "gone")  # not one raw file is there
@@ -134,6 +138,7 @@ def test_more_views_and_another_tokenizer_decode_nothing(
         summary = tokenize(tiny_recipe(videos, dataset, tiny_tokenizer, *more), progress="off")
     finally:
         moved.rename(videos)
+    assert capsys.readouterr().err.count("warning: no GPU in the cluster") == 1
     assert Path(summary["tokens_dir"]).name == "three"
     assert digests(dataset / "frames") == before
     two, three = (TokenSet(dataset / "tokens" / name) for name in ("dvae-v2", "three"))
@@ -175,6 +180,30 @@ def test_a_lost_part_alone_is_made_again(dataset: Path, videos: Path, tiny_token
     assert digests(dataset) == before
 
 
+def test_a_root_that_is_not_mounted_rejects_nothing(
+    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    """Neither of a finished dataset that has lost a part, nor of a job with a list."""
+    recipe = tiny_recipe(tmp_path / "mount", dataset, tiny_tokenizer)
+    part = dataset / "frames" / "part-00001"
+    part.rename(tmp_path / "part")
+    with pytest.raises(UserError, match=r"mount: no such folder, and 1 of 3 parts have still to be decoded"):
+        tokenize(recipe, progress="off")
+    (tmp_path / "part").rename(part)
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "list.txt").write_text("a.mp4 0\nb.mp4 0\n")
+    recipe = tiny_recipe(tmp_path / "mount", tmp_path / "out", tiny_tokenizer, "dataset=list")
+    with pytest.raises(UserError, match=r"mount: an empty folder, and 1 of 1 parts"):
+        tokenize(recipe, list_file=tmp_path / "list.txt", progress="off", frames_only=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_that_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session, "GPU_S", 0.5)
+    with pytest.raises(UserError, match=r"no GPU of the cluster was free for 0 s; `ray status`"):
+        ray_session.gpu_name()
+
+
 def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path) -> None:
     before = digests(dataset)
     for name in ("frames/part-00000/frames.zarr/jpeg/c/0", "tokens/dvae-v2/part-00002.parquet"):
@@ -183,7 +212,10 @@ def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path) -> None:
         (dataset / name).write_bytes(data)
     assert not verify(dataset, sample=0)["ok"]
     summary = repair(dataset, videos, progress="off")
-    assert summary["removed"] == ["frames/part-00000", "tokens/dvae-v2/part-00002.parquet"]
+    assert summary["removed"] == [
+        "frames/part-00000",
+        *(f"tokens/dvae-v2/part-00002.{end}" for end in ("parquet", "json")),
+    ]
     assert digests(dataset) == before
 
 

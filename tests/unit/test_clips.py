@@ -115,6 +115,15 @@ def test_a_class_of_one_cannot_be_split() -> None:
         split_items(items, 0.2, seed=0)
 
 
+def test_the_pieces_of_a_long_video_stay_together_and_count_once() -> None:
+    pieces = [SourceItem(source=name, kind="video", label=0) for name in ("a.mp4", "a.mp4", "a.mp4", "b.mp4")]
+    train, held_out = split_items(pieces, 0.5, seed=0)
+    assert {len({item.source for item in half}) for half in (train, held_out)} == {1}
+    assert len(train) + len(held_out) == 4
+    with pytest.raises(UserError, match=r"a single item, a\.mp4"):
+        split_items(pieces[:3], 0.5, seed=0)
+
+
 def test_every_item_needs_a_class() -> None:
     with pytest.raises(UserError, match=r"x\.mp4 has label None, expected 0 to 1"):
         check_labels(FileClips(Path("root"), (SourceItem(source="x.mp4", kind="video"),), ("a", "b")))

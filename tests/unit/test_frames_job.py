@@ -1,5 +1,8 @@
 """One part: whatever happens in the decoder, every source ends in the index or among the rejected."""
 
+import errno
+import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from bevt_core.isolation import IsolatedFunction
+from bevt_core.probing import open_video
 from bevt_core.shards import Rejected, sources_digest
 from pipeline import frames_job
 from pipeline.frames_job import load_source, make_frame_part, read_source
+from schemas.errors import StorageError
 from schemas.frames import Plan, PoolSpec, SourceItem
 from tests.media import moving_frames, write_image, write_video
 
@@ -28,28 +33,33 @@ def item(source: str) -> SourceItem:
     return SourceItem(source=source, kind="video", label=0)
 
 
-def test_hangs_and_crashes_are_rejected_and_the_part_goes_on(tmp_path: Path, evil: None) -> None:
-    root = tmp_path / "root"
-    names = ["a.mp4", "hangs.mp4", "b.mp4", "segfaults.mp4", "once.mp4", "c.mp4"]
-    for name in names:
-        write_video(root / name, moving_frames(8))
-    items = [item(name) for name in names]
-    plan = Plan(
+def one_part(items: list[SourceItem]) -> Plan:
+    return Plan(
         dataset="folder",
         split="train",
         classes=("x",),
         pool=POOL,
         seed=0,
-        sources_per_part=6,
-        num_sources=6,
+        sources_per_part=len(items),
+        num_sources=len(items),
         sources_digest=sources_digest(items),
     )
-    commit = make_frame_part(tmp_path / "frames", root, 0, items, plan, limit_s=1.0, attempts=2)
-    assert (commit.num_samples, commit.num_rejected, commit.num_sources) == (4, 2, 6)
+
+
+def test_hangs_and_crashes_are_rejected_and_the_part_goes_on(tmp_path: Path, evil: None) -> None:
+    root = tmp_path / "root"
+    names = ["a.mp4", "hangs.mp4", "b.mp4", "segfaults.mp4", "once.mp4", "c.mp4", "noise.mp4"]
+    for name in names:
+        write_video(root / name, moving_frames(8))
+    (root / "noise.mp4").write_bytes(b"noise")
+    items = [item(name) for name in names]
+    commit = make_frame_part(tmp_path / "frames", root, 0, items, one_part(items), limit_s=1.0, attempts=2)
+    assert (commit.num_samples, commit.num_rejected, commit.num_sources) == (4, 3, 7)
     rejected = pq.read_table(tmp_path / "frames/part-00000/rejected.parquet").to_pylist()
     assert [(row["source"], row["stage"], row["reason"], row["attempts"]) for row in rejected] == [
         ("hangs.mp4", "time-out", "time-out", 2),
         ("segfaults.mp4", "crash", "crash", 2),
+        ("noise.mp4", "open", "not-media", 1),
     ]
     assert "SIGSEGV" in rejected[1]["message"] and "1 s" in rejected[0]["message"]
 
@@ -87,3 +97,45 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
         write_image(tmp_path / "clip" / f"{i:04d}.jpg", frame)
     (sample,) = load_source(tmp_path, item("clip"), POOL, seed=0)
     assert (len(sample.jpegs), sample.decoder) == (6, "pillow")
+
+
+def test_a_child_that_is_killed_leaves_no_trace_in_the_verdict(tmp_path: Path, evil: None) -> None:
+    (tmp_path / "once.mp4").write_bytes(b"noise")
+    outcomes = [read_source(tmp_path, item("once.mp4"), POOL, 0, 10, 2) for _ in range(2)]  # the first time, it dies
+    assert (tmp_path / "again").exists()
+    assert outcomes[0] == outcomes[1]
+
+
+def test_a_root_that_is_gone_rejects_nothing(tmp_path: Path) -> None:
+    items = [item("a.mp4")]
+    for folder, said in (("nowhere", "no such folder"), ("empty", "an empty folder")):
+        with pytest.raises(StorageError, match=rf"{folder}: {said}, with a.mp4 .*run the same command again"):
+            (tmp_path / "empty").mkdir(exist_ok=True)
+            make_frame_part(tmp_path / "frames", tmp_path / folder, 0, items, one_part(items), 10.0, 1)
+    assert not list(tmp_path.glob("frames/part-*"))
+    (tmp_path / "empty" / "b.mp4").touch()
+    assert make_frame_part(tmp_path / "frames", tmp_path / "empty", 0, items, one_part(items), 10.0, 1).num_rejected
+
+
+def test_a_disk_that_cannot_be_read_rejects_nothing(tmp_path: Path) -> None:
+    """Linux says EIO, for real, to whoever reads the first byte of its own memory."""
+    (tmp_path / "a.mp4").symlink_to("/proc/self/mem")
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "1.jpg").symlink_to("/proc/self/mem")
+    for name in ("a.mp4", "clip"):
+        with pytest.raises(StorageError, match=r"cannot be read: Input/output error; .*the same command again"):
+            read_source(tmp_path, item(name), POOL, 0, 10, 1)
+
+
+def test_too_many_open_files_are_not_the_videos_fault(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", moving_frames(4))
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        with pytest.raises(StorageError) as caught:
+            open_video(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE

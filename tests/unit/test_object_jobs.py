@@ -13,9 +13,10 @@ from bevt_core.shards import sources_digest
 from pipeline.frames_job import make_frame_part
 from pipeline.inspect_row import inspect_dataset
 from pipeline.plans import make_plan
+from pipeline.problems import to_remove
 from pipeline.scan import scan
 from pipeline.sources import list_sources
-from pipeline.verify import broken_parts, verify
+from pipeline.verify import check_files, verify
 from schemas.errors import StorageError, UserError
 from schemas.frames import Plan, PoolSpec
 from tests.builders import make_token_set
@@ -160,11 +161,13 @@ def test_verify_finds_what_is_wrong_with_objects(server: S3Server) -> None:
     (dataset / "frames/part-00002/index.parquet").unlink()
     (dataset / "frames/part-00000/extra").write_bytes(b"x")
     assert not verify(dataset, sample=0)["ok"]
-    assert [str(path) for path in broken_parts(dataset)] == [
+    broken = to_remove(check_files(dataset)[1])
+    assert [str(path) for path in broken] == [
         "s3://data/verify/frames/part-00000",
         "s3://data/verify/frames/part-00002",
         "s3://data/verify/tokens/test-v2/part-00001.parquet",
+        "s3://data/verify/tokens/test-v2/part-00001.json",
     ]
-    assert isinstance(next(broken_parts(dataset)), ObjectPath)
+    assert isinstance(broken[0], ObjectPath)
     with pytest.raises(UserError, match=r"s3://data/nothing: no frames/ in it"):
         verify(as_path("s3://data/nothing"))

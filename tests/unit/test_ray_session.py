@@ -1,5 +1,6 @@
-"""What a job does around Ray: how many tokenizers there are, and that no thread outlives an iteration."""
+"""What a job does around Ray: clusters that do not answer, how many tokenizers, and no thread outlives an iteration."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +9,8 @@ import pytest
 
 from pipeline import job
 from pipeline.job import ActorPool
-from pipeline.ray_session import IDLE_THREAD, threads_ended
+from pipeline.ray_session import IDLE_THREAD, check_reachable, cpus_per_gpu, ray_session, threads_ended
+from schemas.errors import UserError
 
 
 @pytest.fixture
@@ -16,6 +18,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     def of(nodes: int, cpus_each: int) -> None:
         monkeypatch.setattr(job, "cluster_has", lambda resource: nodes * cpus_each)
         monkeypatch.setattr(job, "smallest_node_has", lambda resource: cpus_each)
+        monkeypatch.setattr(job, "cpus_per_gpu", lambda: 3)
 
     return of
 
@@ -40,6 +43,7 @@ def test_how_many_tokenizers(
     sized = ActorPool.sized(parts, gpus, may_grow=True)
     assert (sized.min_size, sized.max_size, sized.cpu_share) == pool
     assert ActorPool.sized(parts, gpus, may_grow=False).max_size == pool[0]
+    assert sized.threads == (3 if gpus else max(1, nodes * cpus_each // sized.min_size))
     assert nodes * cpus_each - sized.min_size * sized.cpu_share >= 1  # CPU that decodes
 
 
@@ -52,3 +56,32 @@ def test_threads_are_waited_for_after_an_error_too() -> None:
         raise KeyError
     assert done == ["ended"]
     assert idle.is_alive()
+
+
+def test_a_cluster_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        check_reachable(f"127.0.0.1:{port}")
+    for address in (f"127.0.0.1:{port}", f"ray://localhost:{port}", f"[::1]:{port}", "127.0.0.1:99999"):
+        with pytest.raises(UserError, match=r"no Ray cluster answers at .*ray start --head") as caught:
+            check_reachable(address)
+        assert address in str(caught.value)
+    for address in ("auto", "local", "head", "http://head"):
+        check_reachable(address)
+    with pytest.raises(UserError, match="at head "), ray_session("head", None, None):
+        pass
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(UserError, match=f"at 127.0.0.1:{port}"), ray_session(None, None, None):
+        pass
+
+
+def test_threads_of_a_tokenizer_on_a_gpu_are_those_of_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    nodes: list[dict[str, float]] = [{"CPU": 640.0, "memory": 1e9}, {"CPU": 96.0, "GPU": 8.0}, {"CPU": 64, "GPU": 4}]
+    there = [{"Alive": True, "Resources": node} for node in nodes]
+    there.append({"Alive": False, "Resources": {"CPU": 1.0, "GPU": 1.0}})
+    monkeypatch.setattr(ray, "nodes", lambda: there)
+    assert cpus_per_gpu() == 12
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0, "GPU": 4.0}}])
+    assert cpus_per_gpu() == 1
