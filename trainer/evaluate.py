@@ -208,7 +208,7 @@ def tried_once(num_failed: int) -> str:
     """What to say of a finished result that lacks `num_failed` videos."""
     if not num_failed:
         return ""
-    return f"; {num_failed} videos could not be read then: to try them again, remove it or give another --out"
+    return f"; {num_failed} of its videos could not be read then: to try them again, remove it or give another --out"
 
 
 def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool:

@@ -113,7 +113,7 @@ def test_an_evaluation_stopped_while_drawing_scores_nothing_again(
         with pytest.raises(KeyboardInterrupt):
             evaluate(checkpoint, store, out=tmp_path / "cut")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "score", stopped)
+        patch.setattr(module, "score", lambda *args: pytest.fail("scored again"))
         result = evaluate(checkpoint, store, out=tmp_path / "cut")
     assert result["num_videos"] == 7 and not (tmp_path / "cut" / "scores.parquet.parts").exists()
 
@@ -197,10 +197,10 @@ def test_unreadable_videos_are_named_and_left_out(
     capsys.readouterr()
     data = FileClips(tmp_path, items, ("no", "yes"))
     assert evaluate(checkpoint, data, out=tmp_path / "out") == result
-    assert "done already; 1 videos could not be read then: to try them again" in capsys.readouterr().err
+    assert "done already; 1 of its videos could not be read then: to try them again" in capsys.readouterr().err
     assert extract(checkpoint, data, tmp_path / "features.parquet")["num_failed"] == 1
     assert extract(checkpoint, data, tmp_path / "features.parquet")["num_failed"] == 1
-    assert "done already; 1 videos could not be read then" in capsys.readouterr().err
+    assert "done already; 1 of its videos could not be read then" in capsys.readouterr().err
 
 
 def test_class_names_are_plain_text() -> None:
