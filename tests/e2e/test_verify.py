@@ -207,6 +207,7 @@ def test_repair_gives_the_same_bytes_again(listed: Path, raw: Path, tmp_path: Pa
     assert digests(copy) == digests(listed)
 
 
+@pytest.mark.slow  # its data set takes 40 s; test_tokenize.py has a quick one
 def test_repair_mends_what_is_damaged_all_over(listed: Path, raw: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
     together = [

@@ -58,7 +58,7 @@ def test_threads_are_waited_for_after_an_error_too() -> None:
     assert idle.is_alive()
 
 
-def test_a_cluster_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         check_reachable(f"127.0.0.1:{port}")
@@ -68,10 +68,18 @@ def test_a_cluster_that_does_not_answer_is_told_at_once(monkeypatch: pytest.Monk
         assert address in str(caught.value)
     for address in ("auto", "local", "head", "http://head"):
         check_reachable(address)
+
+
+def test_a_cluster_that_is_none_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_answer(**options: object) -> None:
+        raise ConnectionError("nobody")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # another test's session may be there
+    monkeypatch.setattr("ray.init", no_answer)
     with pytest.raises(UserError, match="at head "), ray_session("head", None, None):
         pass
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
-    with pytest.raises(UserError, match=f"at 127.0.0.1:{port}"), ray_session(None, None, None):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match=r"at 127\.0\.0\.1:1 "), ray_session(None, None, None):
         pass
 
 
