@@ -207,7 +207,7 @@ def test_repair_gives_the_same_bytes_again(listed: Path, raw: Path, tmp_path: Pa
     assert digests(copy) == digests(listed)
 
 
-@pytest.mark.slow  # its data set takes 40 s; test_tokenize.py has a quick one
+@pytest.mark.slow
 def test_repair_mends_what_is_damaged_all_over(listed: Path, raw: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
     together = [
@@ -228,6 +228,7 @@ def test_repair_mends_what_is_damaged_all_over(listed: Path, raw: Path, tiny_tok
     assert digests(copy) == digests(listed)
 
 
+@pytest.mark.slow
 def test_what_is_derived_is_mended_without_the_raw_files(listed: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
     for path in (tokens(copy) / "plan.json", tokens(copy) / TOKENIZER_PLACE, copy / "frames/dataset.json"):
@@ -276,6 +277,7 @@ def test_repair_makes_wrong_tokens_again(listed: Path, wrong: Path, raw: Path) -
     assert digests(wrong) == digests(listed)
 
 
+@pytest.mark.slow
 def test_nothing_is_removed_that_cannot_be_made_again(
     listed: Path, raw: Path, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
