@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in px
 TAPS = 4  # of the bicubic kernel, whose support is 2 px to each side
 FRACTION_BITS = 22  # of Pillow's weights for 8-bit pixels
 SHARPNESS = -0.5  # the kernel's parameter `a`, as Pillow has it
-PAYS_AFTER = 500  # pictures of a process: with fewer, numba's second of start-up is not won back
+PAYS_AFTER = 1000  # pictures of a process: with fewer, numba's second of start-up is not won back
 
 _pictures = itertools.count()
 

@@ -30,7 +30,7 @@ from schemas.frames import FramePartCommit
 from schemas.tokens import TokenPartCommit, TokenPlan
 from schemas.views import View, ViewSpec
 
-CHUNK_FRAMES = 32  # frames of one sample that a thread prepares at a time: 20 views of them at 112 px are 24 MB
+CHUNK_FRAMES = 8  # that a thread prepares at a time, under all views: 20 views of them at 112 px are 6 MB
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -99,7 +99,9 @@ class PartTokenizer:
         num_frames = len(part.jpegs)
         tokens = np.zeros((len(drawn) * num_frames, *self.tokenizer.grid), dtype=np.uint16)
         batches: list[tuple[float, float]] = []
-        prepared = ahead(self._pool, self._prepare(part, drawn), depth=2 * self.threads)
+        # While the device has one batch the next is prepared.
+        depth = 2 * self.threads + self.batch_frames // (CHUNK_FRAMES * len(drawn))
+        prepared = ahead(self._pool, self._prepare(part, drawn), depth)
         for positions, frames_NPPC in rebatch(prepared, self.batch_frames):
             with self._device:
                 start = time.monotonic()
@@ -110,25 +112,24 @@ class PartTokenizer:
     def _prepare(
         self, part: FramePart, drawn: Sequence[Sequence[View]]
     ) -> Iterator[Callable[[], tuple[np.ndarray, np.ndarray]]]:
-        """Jobs that give (positions in the flattened (V, F), frames N P P C), a few frames of a sample each."""
+        """Jobs that give (positions in the flattened (V, F), frames N P P C), a few frames of the part each."""
         num_frames, input_px = len(part.jpegs), self.tokenizer.input_px
-        spans = zip(part.index["frame_start"].to_pylist(), part.index["num_frames"].to_pylist(), strict=True)
-        for sample, (start, count) in enumerate(spans):
-            views = [of_samples[sample] for of_samples in drawn]
-            for first in range(start, start + count, CHUNK_FRAMES):
-                chunk = np.arange(first, min(first + CHUNK_FRAMES, start + count))
+        sample_of = np.repeat(np.arange(part.index.num_rows), part.index["num_frames"].to_numpy())
+        for first in range(0, num_frames, CHUNK_FRAMES):
+            chunk = np.arange(first, min(first + CHUNK_FRAMES, num_frames))
 
-                def job(views: list[View] = views, chunk: np.ndarray = chunk) -> tuple[np.ndarray, np.ndarray]:
-                    positions = (np.arange(len(views))[:, None] * num_frames + chunk).reshape(-1)
-                    return positions, replay(views, [part.jpegs[i] for i in chunk], input_px)
+            def job(chunk: np.ndarray = chunk) -> tuple[np.ndarray, np.ndarray]:
+                frames = [decode_jpeg(part.jpegs[i]) for i in chunk]
+                positions = (np.arange(len(drawn))[:, None] * num_frames + chunk).reshape(-1)
+                views = ((of_samples[sample_of[i]] for i in chunk) for of_samples in drawn)
+                prepared = [
+                    halve(apply_view(frame_HWC, view), input_px)
+                    for of_frames in views
+                    for frame_HWC, view in zip(frames, of_frames, strict=True)
+                ]
+                return positions, np.stack(prepared)
 
-                yield job
-
-
-def replay(views: Sequence[View], jpegs: Sequence[np.ndarray], input_px: int) -> np.ndarray:
-    """Every frame under every view at the tokenizer's size: uint8 (views * frames, P, P, 3), views outermost."""
-    frames = [decode_jpeg(jpeg) for jpeg in jpegs]
-    return np.stack([halve(apply_view(frame_HWC, view), input_px) for view in views for frame_HWC in frames])
+            yield job
 
 
 def ahead(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], R]], depth: int) -> Iterator[R]:

@@ -8,7 +8,6 @@ into `dall_e.Encoder` as it is.
 from collections.abc import Mapping
 
 import attr
-import torch
 from dall_e.decoder import Decoder
 from dall_e.encoder import Encoder
 from dall_e.utils import Conv2d
@@ -79,8 +78,6 @@ def _native(blocks: nn.Sequential) -> nn.Sequential:
 
 
 def _native_conv(conv: Conv2d) -> nn.Conv2d:
-    native = nn.utils.skip_init(nn.Conv2d, conv.n_in, conv.n_out, conv.kw, padding=conv.kw // 2)
-    with torch.no_grad():
-        native.weight.copy_(conv.w)
-        native.bias.copy_(conv.b)
+    native = nn.Conv2d(conv.n_in, conv.n_out, conv.kw, padding=conv.kw // 2, device="meta")
+    native.weight, native.bias = conv.w, conv.b
     return native
