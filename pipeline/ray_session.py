@@ -14,6 +14,7 @@ from typing import Any
 from schemas.errors import UserError
 
 CONNECT_S = 5.0  # that a cluster's head may take to accept a connection
+SILENCE_S = 15.0  # after which the user is told that a cluster does not answer: Ray itself goes on for minutes
 GPU_S = 300.0  # that a GPU may take to be free, with a worker's start and its import of torch
 THREADS_END_S = 30.0
 IDLE_THREAD = "Prefetcher"  # of Ray Data: left early, it waits without end for work that does not come
@@ -46,10 +47,11 @@ def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None)
     if address is not None:
         check_reachable(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with _no_stderr():  # the C++ side announces its log level
+    with _no_stderr() as stderr:  # the C++ side announces its log level
         if address is not None:
             try:
-                ray.init(address=address, **quiet)
+                with _told_of_silence(address, stderr):
+                    ray.init(address=address, **quiet)
             except (ConnectionError, ValueError) as error:  # the second for what is no address
                 raise UserError(_no_cluster(address, str(error))) from error
         else:
@@ -108,13 +110,29 @@ def threads_ended() -> Iterator[None]:
 
 
 @contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Drop what native code writes to file descriptor 2."""
+def _told_of_silence(address: str, stderr: int) -> Iterator[None]:
+    """Tell the user, once, when the block has taken SILENCE_S: what listens there may be something else than Ray."""
+    told = (
+        f"warning: no Ray cluster has answered at {address} for {SILENCE_S:.0f} s, though the address can be reached; "
+        "still trying. Is it the one that `ray start --head` printed, and not its dashboard's?\n"
+    )
+    timer = threading.Timer(SILENCE_S, os.write, (stderr, told.encode()))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _no_stderr() -> Iterator[int]:
+    """Drop what native code writes to file descriptor 2; the descriptor of the stderr that was there is given."""
     saved = os.dup(2)
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        yield
+        yield saved
     finally:
         os.dup2(saved, 2)
         os.close(saved)

@@ -21,11 +21,13 @@ from bevt_core.shards import (
 )
 from bevt_core.tables import read_table
 from bevt_core.tokenizers import tokenizer_of
+from pipeline.checks import readable
 from pipeline.job import tokenize
 from pipeline.plans import make_plan, make_token_plan, note_tokenizer, on_device
 from pipeline.problems import REPAIRABLE, Problem, below, parts_in, to_remove
 from pipeline.ray_session import cluster_has, gpu_name, ray_session
-from pipeline.verify import check_files, check_tokens, derived_token_plan, readable, token_sets_in
+from pipeline.verify import check_files, check_tokens, token_sets_in
+from pipeline.verify_token_files import derived_token_plan
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, Plan, SourceItem
 from schemas.recipe_io import load_recipe_of

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline import job
+from pipeline import ray_session as ray_session_module
 from pipeline.job import ActorPool
 from pipeline.ray_session import IDLE_THREAD, check_reachable, cpus_per_gpu, ray_session, threads_ended
 from schemas.errors import UserError
@@ -93,3 +94,20 @@ def test_threads_of_a_tokenizer_on_a_gpu_are_those_of_its_node(monkeypatch: pyte
     assert cpus_per_gpu() == 12
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0, "GPU": 4.0}}])
     assert cpus_per_gpu() == 1
+
+
+def test_a_port_that_is_not_rays_is_not_waited_for_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def no_answer(**options: object) -> None:
+        time.sleep(1)
+        raise ConnectionError("nobody")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", no_answer)
+    monkeypatch.setattr(ray_session_module, "SILENCE_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"no Ray cluster answers at {address} "), ray_session(address, None, None):
+            pass
+    assert f"warning: no Ray cluster has answered at {address} " in capfd.readouterr().err
