@@ -267,13 +267,18 @@ class TokenizePart:
 
 @dataclass(frozen=True)
 class ActorPool:
-    """How many tokenizers there are: as many as the cluster has devices for, and more when it grows."""
+    """How many tokenizers there are: as many as the cluster has devices for, and more when it grows.
+
+    On a cluster of CPUs a decoder takes as much of one as a tokenizer does. When a node is lost, its tokenizers start
+    on the others and may leave half a CPU on each: a decoder that asked for a whole one would wait for ever.
+    """
 
     min_size: int
     max_size: int
     gpus: int  # of the cluster, one for each; 0: on CPUs
     threads: int  # of each
     cpu_share: float  # CPUs that Ray sets aside for each
+    decode_cpus: float  # that Ray sets aside for a part being decoded
 
     @classmethod
     def sized(cls, parts: int, gpus: int, may_grow: bool) -> "ActorPool":
@@ -290,6 +295,7 @@ class ActorPool:
             gpus=gpus,
             threads=cpus_per_gpu() if gpus else max(1, cpus // now),
             cpu_share=share if room else 0,
+            decode_cpus=CPU_ACTOR_SHARE if room and may_grow and not gpus else 1,
         )
 
 
@@ -306,7 +312,8 @@ def _run(place: Workplace, todo: list[dict[str, Any]], pool: ActorPool | None) -
     context.max_errored_blocks = 0
     rows = ray.data.from_items(todo, override_num_blocks=len(todo))
     memory = min(DECODE_BYTES, smallest_node_has("memory") // 2)
-    rows = rows.map(decode_part, fn_kwargs={"place": place}, num_cpus=1, memory=memory, max_retries=TASK_RETRIES)
+    cpus = 1 if pool is None else pool.decode_cpus
+    rows = rows.map(decode_part, fn_kwargs={"place": place}, num_cpus=cpus, memory=memory, max_retries=TASK_RETRIES)
     if pool is not None:
         rows = rows.map_batches(
             TokenizePart,

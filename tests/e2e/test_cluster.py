@@ -46,10 +46,34 @@ def test_a_node_is_killed_in_the_middle(cluster: Any, tiny_tokenizer: Path, tmp_
     while not list((tmp_path / "killed").glob("frames/part-*/commit.json")) and thread.is_alive():
         time.sleep(0.02)
     cluster.remove_node(nodes[0], allow_graceful=False)
-    thread.join(timeout=400)
+    thread.join(timeout=300)
+    assert not thread.is_alive(), "the job stands still since it lost a node"
     job("whole")
     assert [summary["indexed"] for summary in summaries] == [16, 16]
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+
+
+def test_half_a_cpu_that_is_left_is_enough_to_decode_on(cluster: Any, tiny_tokenizer: Path, tmp_path: Path) -> None:
+    """As it may be on every node after one was lost, and its tokenizers have started on the others."""
+    import ray
+
+    from pipeline.job import tokenize
+
+    class Other:
+        def ready(self) -> None:
+            pass
+
+    for i in range(8):
+        write_video(tmp_path / "root" / f"{i}.mp4", moving_frames(6, 120, 160, seed=i))
+    ray.init(address=cluster.address, log_to_driver=False)
+    other = ray.remote(num_cpus=0.5)(Other).remote()  # with two tokenizers, 1.5 of the head's 2 CPUs
+    ray.get(other.ready.remote())
+    recipe = tiny_recipe(tmp_path / "root", tmp_path / "out", tiny_tokenizer, "sources_per_part=2")
+    summaries: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: summaries.append(tokenize(recipe, progress="off")), daemon=True)
+    thread.start()
+    thread.join(timeout=120)
+    assert [summary["indexed"] for summary in summaries] == [8]
 
 
 class GrownError(Exception):
