@@ -6,7 +6,7 @@ A typo names the key and the nearest valid one.
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,7 +51,7 @@ def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
     kind = data.get("kind")
     if kind not in KINDS:
         raise UserError(f"{where}: kind is {kind!r}, expected one of {', '.join(KINDS)}")
-    _check_keys(KINDS[kind], data, where, prefix="")
+    _check_keys(KINDS[kind], data, where, "", list(_paths(KINDS[kind], data, "")))
     try:
         return TypeAdapter(AnyRecipe).validate_python(data)
     except ValidationError as error:
@@ -142,18 +142,34 @@ def _value(text: str) -> Any:
     return value
 
 
-def _check_keys(model: type[BaseModel], data: dict[str, Any], where: str, prefix: str) -> None:
-    """Raise for the first key that `model` does not have, with the nearest that it has."""
+def _check_keys(model: type[BaseModel], data: dict[str, Any], where: str, prefix: str, paths: Sequence[str]) -> None:
+    """Raise for the first key that `model` does not have, with where else the recipe has it, or the nearest here."""
     for key, value in data.items():
         field = model.model_fields.get(key)
         if field is None:
             known = list(model.model_fields)
-            raise UserError(
-                f"{where}: unknown key {prefix + key!r}; {nearest(key, known)}known here: {', '.join(known)}"
-            )
+            hint = _elsewhere(key, value, paths) or nearest(key, known)
+            raise UserError(f"{where}: unknown key {prefix + key!r}; {hint}known here: {', '.join(known)}")
         if isinstance(value, dict):
             for inner, item, inner_prefix in _models_in(field.annotation, value, f"{prefix}{key}."):
-                _check_keys(inner, item, where, inner_prefix)
+                _check_keys(inner, item, where, inner_prefix, paths)
+
+
+def _paths(model: type[BaseModel], data: dict[str, Any], prefix: str) -> Iterator[str]:
+    """The dotted names of all keys that a recipe like `data` may have."""
+    for key, field in model.model_fields.items():
+        yield f"{prefix}{key}"
+        if isinstance(data.get(key), dict):
+            for inner, item, inner_prefix in _models_in(field.annotation, data[key], f"{prefix}{key}."):
+                yield from _paths(inner, item, inner_prefix)
+
+
+def _elsewhere(key: str, value: Any, paths: Sequence[str]) -> str:
+    """`did you mean 'a.b'? ` for a key that is in another group; `--set a.b=c` of an unknown `a` is about `b`."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((key, value),) = value.items()
+    found = [path for path in paths if path.rpartition(".")[2] == key]
+    return f"did you mean {' or '.join(map(repr, found))}? " if found else ""
 
 
 def _models_in(

@@ -73,7 +73,7 @@ def test_a_base_that_leads_to_itself_is_an_error(recipes: Path) -> None:
     ("override", "message"),
     [
         ("views.num_view=3", "unknown key 'views.num_view'; did you mean 'num_views'"),
-        ("pol.stride=2", "unknown key 'pol'; did you mean 'pool'"),
+        ("pol.stride=2", "unknown key 'pol'; did you mean 'pool.stride'"),
         ("views.num_views=many", "views.num_views: .*given 'many'"),
         ("views.crop_px=100", "must not decrease"),
         ("seed", "expected KEY=VALUE"),
@@ -111,3 +111,16 @@ def test_a_typo_inside_a_stream_is_found() -> None:
     assert isinstance(load_recipe(name, TRAINER_RECIPES), PretrainRecipe)
     with pytest.raises(UserError, match=r"streams\.video\.mask\.ratios'; did you mean 'ratio'"):
         load_recipe(name, TRAINER_RECIPES, ["streams.video.mask.ratios=0.5"])
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("epochs=2", "'loop.epochs'"),
+        ("optim.epochs=2", "'loop.epochs'"),
+        ("data.global_batch=4", "'streams.video.global_batch' or 'streams.image.global_batch'"),
+    ],
+)
+def test_a_key_of_another_group_is_named_with_its_group(override: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"did you mean {meant}"):
+        load_recipe(STAGE_RECIPES["joint"], TRAINER_RECIPES, [override])
