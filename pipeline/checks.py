@@ -67,10 +67,10 @@ def committed(folder: AnyPath, pattern: str, kind: type[Record], digest: str) ->
     return (getattr(commit, digest) for commit in commits if commit is not None)
 
 
-def contradicted(plan: Plan | TokenPlan, committed: Iterator[str]) -> bool:
+def contradicted(plan: Plan | TokenPlan, digests: Iterator[str]) -> bool:
     """Are there parts, and all of another plan? Then it is the plan that is wrong, not every part."""
-    first = next(committed, None)
-    return first is not None and first != plan.digest() and plan.digest() not in committed
+    first = next(digests, None)
+    return first is not None and first != plan.digest() and plan.digest() not in digests
 
 
 def in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:

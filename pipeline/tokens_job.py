@@ -121,11 +121,10 @@ class PartTokenizer:
             def job(chunk: np.ndarray = chunk) -> tuple[np.ndarray, np.ndarray]:
                 frames = [decode_jpeg(part.jpegs[i]) for i in chunk]
                 positions = (np.arange(len(drawn))[:, None] * num_frames + chunk).reshape(-1)
-                views = ((of_samples[sample_of[i]] for i in chunk) for of_samples in drawn)
                 prepared = [
-                    halve(apply_view(frame_HWC, view), input_px)
-                    for of_frames in views
-                    for frame_HWC, view in zip(frames, of_frames, strict=True)
+                    halve(apply_view(frame_HWC, of_samples[sample_of[i]]), input_px)
+                    for of_samples in drawn
+                    for i, frame_HWC in zip(chunk, frames, strict=True)
                 ]
                 return positions, np.stack(prepared)
 
