@@ -1,26 +1,30 @@
-"""Attention inside (shifted) windows of a video grid, with relative position bias.
+"""The windows of a video grid: how it is cut, which positions may attend to each other, and their position bias.
 
 Video Swin Transformer, https://arxiv.org/abs/2106.13230, section 3.2. Everything here is a function of shapes
-or tensors; the parameters live in `swin.WindowAttention`.
+or tensors; the parameters are in `swin.WindowAttention`, attention inside the windows is in `window_attention`.
 
-Legend: B batch, T H W grid, C channels, K windows, N positions in a window (t*h*w), A attention heads, D channels
-of a head, R rows of a bias table.
+Legend: B batch, T H W grid, P = T*H*W positions of a grid, C channels, K windows, N positions in a window (t*h*w),
+A attention heads, D channels of a head, M kinds of windows, R rows of a bias table.
 """
 
 import functools
 import math
 from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bevt_core.cpu_attention import CpuWindowAttention
-
 Size3 = tuple[int, int, int]  # (T, H, W)
 
 
-CPU_ATTENTION_FROM = 128  # positions in a window; matrices of smaller ones stay in the cache by themselves
+class Windows(NamedTuple):
+    """How a grid is cut: its size in whole windows, the size of a window, and how far the grid is rolled back first."""
+
+    grid: Size3
+    window: Size3
+    shift: Size3
 
 
 def shape_constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -47,34 +51,57 @@ def fit_window(grid_THW: Size3, window: Size3, shift: Size3) -> tuple[Size3, Siz
     return fitted, shifted  # type: ignore[return-value]
 
 
+def windows_of(grid_THW: Size3, window: Size3, shift: Size3) -> Windows:
+    """Return the windows of a grid that `pad_to_windows` has padded."""
+    T, H, W = (size + -size % extent for size, extent in zip(grid_THW, window, strict=True))
+    return Windows((T, H, W), window, shift)
+
+
 def pad_to_windows(x_BTHWC: Tensor, window: Size3) -> Tensor:
     """Append zeros to T, H and W up to the next multiple of the window."""
     pad_T, pad_H, pad_W = (-size % extent for size, extent in zip(x_BTHWC.shape[1:4], window, strict=True))
     return F.pad(x_BTHWC, (0, 0, 0, pad_W, 0, pad_H, 0, pad_T)) if pad_T or pad_H or pad_W else x_BTHWC
 
 
-def to_windows(x_BTHWC: Tensor, window: Size3) -> Tensor:
-    """Cut the grid into windows: (B, T, H, W, C) -> (B, K, N, C)."""
-    B, T, H, W, C = x_BTHWC.shape
-    t, h, w = window
-    x = x_BTHWC.view(B, T // t, t, H // h, h, W // w, w, C).permute(0, 1, 3, 5, 2, 4, 6, 7)
-    return x.reshape(B, -1, t * h * w, C)
+def to_windows(x_BTHWC: Tensor, windows: Windows) -> Tensor:
+    """Roll a padded grid back by the shift and cut it into windows: (B, T, H, W, C) -> (B, K, N, C)."""
+    positions_P, places_P = window_order(windows, x_BTHWC.device)
+    x_BPC = Rearranged.apply(x_BTHWC.flatten(1, 3), positions_P, places_P)
+    return x_BPC.unflatten(1, (-1, math.prod(windows.window)))
 
 
-def from_windows(x_BKNC: Tensor, window: Size3, grid_THW: Size3) -> Tensor:
-    """Put windows back into the grid: the inverse of `to_windows`."""
-    (B, C), (T, H, W), (t, h, w) = (x_BKNC.shape[0], x_BKNC.shape[-1]), grid_THW, window
-    x = x_BKNC.view(B, T // t, H // h, W // w, t, h, w, C).permute(0, 1, 4, 2, 5, 3, 6, 7)
-    return x.reshape(B, T, H, W, C)
-
-
-def back_to_grid(x_BKNC: Tensor, grid_THW: Size3, window: Size3, shift: Size3) -> Tensor:
-    """Undo cutting, roll and padding: windows of a grid rolled back by `shift` -> (B, T, H, W, C)."""
+def from_windows(x_BKNC: Tensor, windows: Windows, grid_THW: Size3) -> Tensor:
+    """Undo cutting, roll and padding: (B, K, N, C) -> (B, T, H, W, C) of the size before the padding."""
+    positions_P, places_P = window_order(windows, x_BKNC.device)
+    x_BTHWC = Rearranged.apply(x_BKNC.flatten(1, 2), places_P, positions_P).unflatten(1, windows.grid)
     T, H, W = grid_THW
-    padded_THW = tuple(size + -size % extent for size, extent in zip(grid_THW, window, strict=True))
-    x_BTHWC = from_windows(x_BKNC, window, padded_THW)  # type: ignore[arg-type]
-    x_BTHWC = torch.roll(x_BTHWC, shift, dims=(1, 2, 3)) if any(shift) else x_BTHWC
     return x_BTHWC[:, :T, :H, :W]
+
+
+class Rearranged(torch.autograd.Function):
+    """Gather rows by a permutation. Its gradient is a gather too: `index_select`'s own would add into zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BPC: Tensor, order_P: Tensor, inverse_P: Tensor) -> Tensor:
+        """Return row `order_P[p]` of each sample at place p; `inverse_P` is the inverse permutation."""
+        ctx.save_for_backward(order_P, inverse_P)
+        return x_BPC.index_select(1, order_P)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BPC: Tensor) -> tuple[Tensor, None, None]:
+        order_P, inverse_P = ctx.saved_tensors
+        return Rearranged.apply(grad_BPC, inverse_P, order_P), None, None
+
+
+@shape_constant
+def window_order(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the grid's positions in the order of the windows (P,), and the inverse: the place of each position."""
+    (T, H, W), (t, h, w), shift = windows
+    position_THW = torch.arange(T * H * W, device=device).view(T, H, W)
+    position_THW = torch.roll(position_THW, [-by for by in shift], dims=(0, 1, 2))
+    cut = position_THW.view(T // t, t, H // h, h, W // w, w).permute(0, 2, 4, 1, 3, 5)
+    positions_P = cut.flatten()
+    return positions_P, torch.argsort(positions_P)
 
 
 @shape_constant
@@ -88,61 +115,95 @@ def relative_position_index(window: Size3, table_window: Size3, device: torch.de
     axes = [torch.arange(size, device=device) for size in window]
     position_N3 = torch.cartesian_prod(*axes).view(-1, 3)
     offset_NN3 = position_N3[:, None] - position_N3[None, :]
-    _, h, w = table_window
-    offset_NN3 = offset_NN3 + torch.tensor([size - 1 for size in table_window], device=device)
-    return offset_NN3 @ torch.tensor([(2 * h - 1) * (2 * w - 1), 2 * w - 1, 1], device=device)
+    T, H, W = table_window
+    dt_NN, dh_NN, dw_NN = offset_NN3.unbind(-1)  # summed one by one: CUDA has no products of integer matrices
+    return ((dt_NN + T - 1) * (2 * H - 1) + dh_NN + H - 1) * (2 * W - 1) + dw_NN + W - 1
+
+
+@shape_constant
+def shift_labels(window: Size3, shift: Size3, device: torch.device) -> Tensor:
+    """Return which side of the grid's border a position of a window comes from after the roll: int32 (M, N).
+
+    Rolling the grid brings positions from opposite borders into one window; only positions with the same label may
+    attend to each other. Windows differ only by touching the far border of a shifted axis or not, so there are M = 1
+    to 8 kinds.
+    """
+    T, H, W = (extent * (2 if by else 1) for extent, by in zip(window, shift, strict=True))  # a window of each kind
+    side_THW = torch.zeros(T, H, W, dtype=torch.int32, device=device)
+    for axis, (size, extent, by) in enumerate(zip((T, H, W), window, shift, strict=True)):
+        position = torch.arange(size, device=device, dtype=torch.int32)
+        side = (position >= size - extent).int() + (position >= size - by).int() if by else position * 0
+        side_THW = side_THW + side.view([-1 if a == axis else 1 for a in range(3)]) * 3**axis
+    kinds = Windows((T, H, W), window, (0, 0, 0))
+    return side_THW.flatten()[window_order(kinds, device)[0]].view(-1, math.prod(window))
 
 
 @shape_constant
 def shift_masks(window: Size3, shift: Size3, device: torch.device) -> Tensor:
-    """Return which pairs of positions must not attend after a cyclic shift, as 0 and -inf: (M, N, N).
-
-    Rolling the grid brings positions from opposite borders into one window; only pairs from the same side may
-    attend. Windows differ only by touching the far border of a shifted axis or not, so there are M = 1 to 8 kinds.
-    """
-    T, H, W = (extent * (2 if by else 1) for extent, by in zip(window, shift, strict=True))  # a window of each kind
-    side_THW = torch.zeros(T, H, W, device=device)
-    for axis, (size, extent, by) in enumerate(zip((T, H, W), window, shift, strict=True)):
-        position = torch.arange(size, device=device)
-        side = (position >= size - extent).long() + (position >= size - by).long() if by else position * 0
-        side_THW = side_THW + side.view([-1 if a == axis else 1 for a in range(3)]) * 3**axis
-    side_MN = to_windows(side_THW[None, ..., None], window)[0, :, :, 0]
+    """Return `shift_labels` as what is added to the logits, 0 and -inf: (M, N, N)."""
+    side_MN = shift_labels(window, shift, device)
     return torch.where(side_MN[:, :, None] == side_MN[:, None, :], 0.0, -math.inf)
 
 
 @shape_constant
-def window_kinds(grid_THW: Size3, window: Size3, shift: Size3, device: torch.device) -> Tensor:
-    """Return for every window of the grid the row of `shift_masks` that is its own: (K,)."""
+def window_kinds(windows: Windows, device: torch.device) -> Tensor:
+    """Return for every window of the grid the row of `shift_labels` that is its own: (K,)."""
     kind_THW = torch.zeros(1, 1, 1, dtype=torch.long, device=device)
-    for axis, (size, extent, by) in enumerate(zip(grid_THW, window, shift, strict=True)):
+    for axis, (size, extent, by) in enumerate(zip(*windows, strict=True)):
         window_index = torch.arange(size // extent, device=device)
         at_border = (window_index == size // extent - 1).long() if by else window_index * 0
         kind_THW = kind_THW * (2 if by else 1) + at_border.view([-1 if a == axis else 1 for a in range(3)])
     return kind_THW.flatten()
 
 
+def kind_counts(windows: Windows) -> list[int]:
+    """Count the windows of each kind, in the order of `shift_labels`."""
+    counts = [1]
+    for size, extent, by in zip(*windows, strict=True):
+        along = (size // extent - 1, 1) if by else (size // extent,)
+        counts = [count * times for count in counts for times in along]
+    return counts
+
+
 def relative_position_bias(table_RA: Tensor, window: Size3, table_window: Size3) -> Tensor:
-    """Look up the bias of every pair of positions in `window`: (A, N, N)."""
+    """Look up the bias of every pair of positions in `window`: (A, N, N).
+
+    On CPUs by `index_select`, whose gradient is added up in the order of the pairs; elsewhere its gradient would be
+    added up in any order, so there it is summed along diagonals (`PairBias`).
+    """
     index_NN = relative_position_index(window, table_window, table_RA.device)
-    # ten times as fast on CPUs as table_RA[index_NN], forward and backward
-    bias_AQ = table_RA.T.contiguous().index_select(1, index_NN.flatten())
     N = math.prod(window)
+    if table_RA.device.type != "cpu":
+        return PairBias.apply(table_RA, index_NN, window, table_window)
+    # ten times as fast as table_RA[index_NN], forward and backward
+    bias_AQ = table_RA.T.contiguous().index_select(1, index_NN.flatten())
     return bias_AQ.view(-1, N, N)
 
 
-def windowed_attention(qkv_BKNC: Tensor, bias_MANN: Tensor, kinds_K: Tensor) -> Tensor:
-    """Attend inside every window: (B, K, N, 3*A*D) -> (B, K, N, A*D).
+class PairBias(torch.autograd.Function):
+    """The look-up of `relative_position_bias` with a gradient of dense sums: the same bits in every run."""
 
-    `bias_MANN[kinds_K[k]]`, relative positions and shift mask in one, is added to the logits of window k of every
-    sample.
-    """
-    N, bias_MANN = qkv_BKNC.shape[2], bias_MANN.to(qkv_BKNC.dtype)
-    if N >= CPU_ATTENTION_FROM and qkv_BKNC.device.type == "cpu" and not torch.compiler.is_compiling():
-        y_WNC = CpuWindowAttention.apply(qkv_BKNC.flatten(0, 1), bias_MANN, kinds_K.repeat(len(qkv_BKNC)))
-        return y_WNC.unflatten(0, qkv_BKNC.shape[:2])
-    q, k, v = qkv_BKNC.unflatten(-1, (3, bias_MANN.shape[1], -1)).permute(3, 0, 1, 4, 2, 5)
-    bias_KANN = bias_MANN[kinds_K] if len(bias_MANN) > 1 else bias_MANN
-    return attend(q, k, v, bias_KANN).transpose(-3, -2).flatten(-2)
+    @staticmethod
+    def forward(ctx: Any, table_RA: Tensor, index_NN: Tensor, window: Size3, table_window: Size3) -> Tensor:
+        ctx.sizes, ctx.dtype = (window, table_window), table_RA.dtype
+        return table_RA.T.index_select(1, index_NN.flatten()).view(-1, *index_NN.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad_ANN: Tensor) -> tuple[Tensor, None, None, None]:
+        (t, h, w), (T, H, W) = ctx.sizes
+        grad = grad_ANN.to(ctx.dtype).view(-1, t, h, w, t, h, w)
+        for partner in (4, 3, 2):  # T with T, then H with H, then W with W, which moves to the front each time
+            grad = sum_diagonals(grad.movedim((1, partner), (-2, -1)))
+        grad_ATHW = F.pad(grad, (W - w, W - w, H - h, H - h, T - t, T - t))  # a clipped window uses the middle rows
+        return grad_ATHW.flatten(1).T, None, None, None
+
+
+def sum_diagonals(x_II: Tensor) -> Tensor:
+    """Sum the last two axes' entries of equal i - j, from -(I - 1) to I - 1: (..., I, I) -> (..., 2 * I - 1)."""
+    size = x_II.shape[-1]
+    # flipped, the sum of both positions is constant on a diagonal; padded and cut anew, row i is moved right by i
+    padded = F.pad(x_II.flip(-1), (0, size)).flatten(-2)[..., :-size]
+    return padded.unflatten(-1, (size, 2 * size - 1)).sum(dim=-2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:

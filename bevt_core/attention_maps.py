@@ -17,10 +17,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from bevt_core.attention import Size3, back_to_grid, fit_window, grid_of
+from bevt_core.attention import Size3, from_windows, grid_of, window_kinds
 from bevt_core.classifier import Classifier
 from bevt_core.swin import Stage, SwinBlock, VideoSwin, WindowAttention
 from bevt_core.timesformer import DividedBlock, SelfAttention, TimeSformer
+from bevt_core.window_attention.sdpa import bias_with_masks
 
 LAST_BLOCKS = 4  # of TimeSformer's, that a map is the mean of
 
@@ -33,12 +34,13 @@ def attention_maps(model: Classifier, clip_BCTHW: Tensor) -> dict[str, Tensor]:
 
 def window_attention_received(attention: WindowAttention, x_BTHWC: Tensor, shift: Size3) -> Tensor:
     """Return what each position of the grid receives, 1 being the average: (B, T, H, W)."""
-    window, shift = fit_window(grid_of(x_BTHWC), attention.window, shift)
-    qkv_BKNC, bias_MANN, kinds_K = attention.attended(x_BTHWC, window, shift)
+    qkv_BKNC, bias_ANN, windows = attention.attended(x_BTHWC, shift)
+    bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
+    kinds_K = window_kinds(windows, x_BTHWC.device)
     q, k, _ = qkv_BKNC.unflatten(-1, (3, attention.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)
     logits_BKANN = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias_MANN[kinds_K]
     received_BKN = logits_BKANN.softmax(dim=-1).mean(dim=2).sum(dim=-2)  # mean over heads, sum over N queries / N * N
-    return back_to_grid(received_BKN[..., None], grid_of(x_BTHWC), window, shift)[..., 0]
+    return from_windows(received_BKN[..., None], windows, grid_of(x_BTHWC))[..., 0]
 
 
 def frame_attention(attention: SelfAttention, x_BTPC: Tensor) -> Tensor:

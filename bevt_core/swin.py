@@ -15,16 +15,16 @@ from torch.utils.checkpoint import checkpoint
 
 from bevt_core.attention import (
     Size3,
-    back_to_grid,
+    Windows,
     fit_window,
+    from_windows,
     grid_of,
     pad_to_windows,
     relative_position_bias,
-    shift_masks,
     to_windows,
-    window_kinds,
-    windowed_attention,
+    windows_of,
 )
+from bevt_core.window_attention import windowed_attention
 
 
 def drop_path(x: Tensor, rate: float) -> Tensor:
@@ -38,12 +38,20 @@ def drop_path_rates(last: float, num_blocks: int) -> list[float]:
     return [last * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
 
+def under_autocast(x: Tensor) -> Tensor:
+    """Cast as autocast would cast a Linear's input: early, so that fewer bytes are moved in between."""
+    kind = x.device.type
+    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return x.to(torch.get_autocast_dtype(kind)) if enabled else x
+
+
 class WindowAttention(nn.Module):
     """Multi-head attention inside windows, with a learned bias per relative position and head."""
 
     def __init__(self, dim: int, num_heads: int, window: Size3) -> None:
         super().__init__()
         self.num_heads, self.window = num_heads, window
+        self.implementation = "auto"  # of the attention: a key of window_attention.IMPLEMENTATIONS
         t, h, w = window
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -53,20 +61,17 @@ class WindowAttention(nn.Module):
 
     def forward(self, x_BTHWC: Tensor, shift: Size3) -> Tensor:
         """Attend inside the windows of the grid, rolled back by `shift`: (B, T, H, W, C) -> the same."""
-        window, shift = fit_window(grid_of(x_BTHWC), self.window, shift)
-        qkv_BKNC, bias_MANN, kinds_K = self.attended(x_BTHWC, window, shift)
-        y_BKNC = self.proj(windowed_attention(qkv_BKNC, bias_MANN, kinds_K))
-        return back_to_grid(y_BKNC, grid_of(x_BTHWC), window, shift)
+        qkv_BKNC, bias_ANN, windows = self.attended(x_BTHWC, shift)
+        y_BKNC = self.proj(windowed_attention(qkv_BKNC, bias_ANN, windows, self.implementation))
+        return from_windows(y_BKNC, windows, grid_of(x_BTHWC))
 
-    def attended(self, x_BTHWC: Tensor, window: Size3, shift: Size3) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `windowed_attention` takes: queries, keys, values by window; bias and mask; the kind of each."""
-        back = tuple(-by for by in shift)
-        padded_BTHWC = pad_to_windows(x_BTHWC, window)
-        x_BKNC = to_windows(torch.roll(padded_BTHWC, back, dims=(1, 2, 3)) if any(shift) else padded_BTHWC, window)
+    def attended(self, x_BTHWC: Tensor, shift: Size3) -> tuple[Tensor, Tensor, Windows]:
+        """Return what `windowed_attention` takes: queries, keys and values by window, the bias, and the windows."""
+        window, shift = fit_window(grid_of(x_BTHWC), self.window, shift)
+        windows = windows_of(grid_of(x_BTHWC), window, shift)
+        x_BKNC = to_windows(pad_to_windows(under_autocast(x_BTHWC), window), windows)
         bias_ANN = relative_position_bias(self.relative_position_bias_table, window, self.window)
-        masks_MNN = shift_masks(window, shift, x_BTHWC.device)
-        kinds_K = window_kinds(grid_of(padded_BTHWC), window, shift, x_BTHWC.device)
-        return self.qkv(x_BKNC), bias_ANN + masks_MNN[:, None], kinds_K
+        return self.qkv(x_BKNC), bias_ANN, windows
 
 
 class Mlp(nn.Module):

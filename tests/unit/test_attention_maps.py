@@ -2,24 +2,25 @@
 
 import torch
 
-from bevt_core.attention import back_to_grid, windowed_attention
+from bevt_core.attention import from_windows
 from bevt_core.attention_maps import attention_maps, frame_attention, window_attention_received
 from bevt_core.build import build_classifier
 from bevt_core.swin import WindowAttention
 from bevt_core.timesformer import SelfAttention
+from bevt_core.window_attention import windowed_attention
 
 
 def test_a_position_receives_what_its_value_adds_to_the_outputs() -> None:
     torch.manual_seed(0)
-    attention, x, window, shift = WindowAttention(8, 2, (2, 2, 2)), torch.randn(1, 3, 4, 6, 8), (2, 2, 2), (1, 1, 1)
+    attention, x, shift = WindowAttention(8, 2, (2, 2, 2)), torch.randn(1, 3, 4, 6, 8), (1, 1, 1)
     torch.nn.init.normal_(attention.relative_position_bias_table)
-    qkv, bias, kinds = attention.attended(x, window, shift)
+    qkv, bias, windows = attention.attended(x, shift)
     qkv = qkv.detach().requires_grad_()
-    windowed_attention(qkv, bias, kinds).sum().backward()
+    windowed_attention(qkv, bias, windows).sum().backward()
     assert qkv.grad is not None
     by_value = qkv.grad[..., 16:].mean(dim=-1, keepdim=True)  # sum over queries, mean over heads
     received = window_attention_received(attention, x, shift)
-    torch.testing.assert_close(back_to_grid(by_value, (3, 4, 6), window, shift)[..., 0], received)
+    torch.testing.assert_close(from_windows(by_value, windows, (3, 4, 6))[..., 0], received)
     assert received.std() > 0.1
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bevt_core import cpu_attention
-from bevt_core.cpu_attention import CpuWindowAttention, runs
+from bevt_core.window_attention import cpu as cpu_attention
+from bevt_core.window_attention.cpu import CpuWindowAttention, runs
 
 NUM_WINDOWS, HEADS, POSITIONS, HEAD_DIM, KINDS = 6, 3, 10, 4, 2
 KINDS_W = torch.tensor([0, 0, 1, 0, 1, 0])

@@ -6,13 +6,19 @@ import pytest
 import torch
 
 from bevt_core.attention import (
+    PairBias,
+    Windows,
     fit_window,
     from_windows,
+    kind_counts,
     pad_to_windows,
+    relative_position_bias,
     relative_position_index,
     shift_masks,
+    sum_diagonals,
     to_windows,
     window_kinds,
+    windows_of,
 )
 from bevt_core.swin import SwinBlock, VideoSwin, drop_path
 
@@ -33,10 +39,32 @@ def test_windows_are_clipped_and_their_shift_switched_off(grid, window, shift, f
 
 def test_windows_round_trip() -> None:
     x_BTHWC = torch.randn(2, 4, 6, 9, 5)
-    x_BKNC = to_windows(x_BTHWC, (2, 3, 3))
+    windows = Windows((4, 6, 9), (2, 3, 3), (0, 0, 0))
+    x_BKNC = to_windows(x_BTHWC, windows)
     assert x_BKNC.shape == (2, 12, 18, 5)
     assert torch.equal(x_BKNC[0, 0], x_BTHWC[0, :2, :3, :3].reshape(18, 5))
-    assert torch.equal(from_windows(x_BKNC, (2, 3, 3), (4, 6, 9)), x_BTHWC)
+    assert torch.equal(from_windows(x_BKNC, windows, (4, 6, 9)), x_BTHWC)
+
+
+def test_shifted_windows_are_those_of_the_rolled_grid() -> None:
+    x_BTHWC = torch.randn(2, 4, 6, 9, 5, requires_grad=True)
+    rolled_BTHWC = torch.roll(x_BTHWC, (-1, -2, 0), dims=(1, 2, 3))
+    windows = Windows((4, 6, 9), (2, 3, 3), (1, 2, 0))
+    x_BKNC = to_windows(x_BTHWC, windows)
+    assert torch.equal(x_BKNC, to_windows(rolled_BTHWC, windows._replace(shift=(0, 0, 0))))
+    assert torch.equal(from_windows(x_BKNC, windows, (4, 6, 9)), x_BTHWC)
+    weight_BKNC = torch.randn_like(x_BKNC)
+    (grad_BTHWC,) = torch.autograd.grad(x_BKNC, x_BTHWC, weight_BKNC)
+    assert torch.equal(grad_BTHWC, from_windows(weight_BKNC, windows, (4, 6, 9)))
+
+
+def test_a_padded_grid_comes_back_without_its_padding() -> None:
+    x_BTHWC = torch.randn(2, 3, 5, 8, 4)
+    windows = windows_of((3, 5, 8), (2, 3, 3), (1, 1, 1))
+    assert windows.grid == (4, 6, 9)
+    assert torch.equal(
+        from_windows(to_windows(pad_to_windows(x_BTHWC, (2, 3, 3)), windows), windows, (3, 5, 8)), x_BTHWC
+    )
 
 
 def test_padding_reaches_the_next_whole_window() -> None:
@@ -58,7 +86,7 @@ def test_a_clipped_window_reads_its_true_relative_positions() -> None:
 def test_shift_masks_keep_opposite_borders_apart() -> None:
     """Six columns, windows of 3, rolled by 1: the last window holds columns 4, 5 and 0."""
     masks_MNN = shift_masks((1, 1, 3), (0, 0, 1), CPU)
-    kinds_K = window_kinds((1, 1, 6), (1, 1, 3), (0, 0, 1), CPU)
+    kinds_K = window_kinds(Windows((1, 1, 6), (1, 1, 3), (0, 0, 1)), CPU)
     assert torch.equal(masks_MNN[kinds_K[0]], torch.zeros(3, 3))
     assert masks_MNN[kinds_K[1]].tolist() == [[0, 0, -math.inf], [0, 0, -math.inf], [-math.inf, -math.inf, 0]]
 
@@ -66,9 +94,33 @@ def test_shift_masks_keep_opposite_borders_apart() -> None:
 @pytest.mark.parametrize(("shift", "num_kinds"), [((0, 0, 0), 1), ((0, 3, 3), 4), ((4, 3, 3), 8)])
 def test_windows_share_few_masks(shift, num_kinds) -> None:
     masks_MNN = shift_masks((8, 7, 7), shift, CPU)
-    kinds_K = window_kinds((16, 56, 56), (8, 7, 7), shift, CPU)
+    windows = Windows((16, 56, 56), (8, 7, 7), shift)
+    kinds_K = window_kinds(windows, CPU)
     assert masks_MNN.shape == (num_kinds, 392, 392)
     assert kinds_K.shape == (2 * 8 * 8,)
+    assert kind_counts(windows) == kinds_K.bincount().tolist()
+
+
+@pytest.mark.parametrize("window", [(2, 3, 4), (1, 3, 4), (2, 2, 1)], ids=str)
+def test_the_bias_gradient_of_gpus_sums_the_same_pairs(window) -> None:
+    torch.manual_seed(0)
+    table_window, positions = (2, 3, 4), math.prod(window)
+    table_RA = torch.randn(3 * 5 * 7, 2, dtype=torch.float64, requires_grad=True)
+    index_NN = relative_position_index(window, table_window, CPU)
+    weight_ANN = torch.randn(2, positions, positions, dtype=torch.float64)
+    results = []
+    for bias_ANN in (
+        relative_position_bias(table_RA, window, table_window),
+        PairBias.apply(table_RA, index_NN, window, table_window),
+    ):
+        results.append((bias_ANN, *torch.autograd.grad(bias_ANN, table_RA, weight_ANN)))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_diagonals_are_summed_by_hand() -> None:
+    """The entries of i - j = -1, 0, 1."""
+    assert sum_diagonals(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist() == [2.0, 5.0, 3.0]
 
 
 def test_the_first_and_the_last_column_never_meet() -> None:
