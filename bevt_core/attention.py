@@ -10,12 +10,13 @@ A attention heads, D channels of a head, M kinds of windows, R rows of a bias ta
 import functools
 import math
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Made = TypeVar("Made", Tensor, tuple[Tensor, Tensor])
 Size3 = tuple[int, int, int]  # (T, H, W)
 
 
@@ -27,12 +28,12 @@ class Windows(NamedTuple):
     shift: Size3
 
 
-def shape_constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def shape_constant(make: Callable[..., Made]) -> Callable[..., Made]:
     """Make a tensor once for each set of shapes and device; a compiler traces `make` and folds it in."""
     cached = functools.cache(make)
 
     @functools.wraps(make)
-    def constant(*shapes_and_device: Hashable) -> Tensor:
+    def constant(*shapes_and_device: Hashable) -> Made:
         return make(*shapes_and_device) if torch.compiler.is_compiling() else cached(*shapes_and_device)
 
     return constant

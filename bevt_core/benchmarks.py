@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from bevt_core.bevt import Bevt, StreamBatch, stretch_mask
+from bevt_core.bevt import Bevt, StreamBatch, hidden_positions, stretch_mask
 from bevt_core.build import SWIN_SIZES, build_bevt, build_classifier
 from bevt_core.model_info import flops
 from bevt_core.rng import rng_for
@@ -111,7 +111,7 @@ def bench_step(
         clock.ended("tokenizer")
         model.zero_grad(set_to_none=False)
         losses = []
-        for stream, (clip_BCTHW, _, mask_BTHW) in batch.items():
+        for stream, (clip_BCTHW, _, mask_BTHW, _) in batch.items():
             logits_BNV = model.lm_head(model.features(clip_BCTHW, mask_BTHW, stream))  # type: ignore[arg-type]
             hidden_BN = stretch_mask(mask_BTHW, (clip_BCTHW.shape[2], grid, grid)).flatten(1)
             tokens_BN = tokens[stream].reshape(len(clip_BCTHW), -1)
@@ -196,10 +196,12 @@ def step_flops(
 
 def _random_batch(stream: str, batch_size: int, frames: int, size_px: int, grid: int, device: str) -> StreamBatch:
     tubelets = {"video": frames // 2, "image": 1}[stream]
+    mask_BTHW = torch.rand(batch_size, tubelets, grid, grid, device=device) < MASKED_SHARE[stream]
     return StreamBatch(
         clip_BCTHW=torch.randn(batch_size, 3, frames, size_px, size_px, device=device),
         tokens_BTHW=torch.randint(VOCAB_SIZE, (batch_size, frames, grid, grid), device=device),
-        mask_BTHW=torch.rand(batch_size, tubelets, grid, grid, device=device) < MASKED_SHARE[stream],
+        mask_BTHW=mask_BTHW,
+        hidden_M=hidden_positions(mask_BTHW, frames),
     )
 
 

@@ -16,6 +16,9 @@ from bevt_core.swin import init_weights
 
 Stream = Literal["video", "image"]
 
+NO_POSITION = -1  # fills a list of positions up
+IGNORED = -100  # the target of such a position, which no loss counts
+
 
 class MaskedLoss(NamedTuple):
     """Sums over the masked positions of a batch: micro-batches and ranks add up before anyone divides."""
@@ -26,11 +29,12 @@ class MaskedLoss(NamedTuple):
 
 
 class StreamBatch(NamedTuple):
-    """What one stream consumes: pixels, the tokens of every frame, the mask at tubelet resolution."""
+    """What one stream consumes: pixels, the tokens of every frame, the mask at tubelet resolution, what it hides."""
 
     clip_BCTHW: Tensor
     tokens_BTHW: Tensor
     mask_BTHW: Tensor
+    hidden_M: Tensor  # `hidden_positions` of the mask
 
 
 def stretch_mask(mask_BTHW: Tensor, grid_THW: Sequence[int]) -> Tensor:
@@ -46,6 +50,16 @@ def stretch_mask(mask_BTHW: Tensor, grid_THW: Sequence[int]) -> Tensor:
     for axis, size in enumerate(grid_THW, start=1):
         mask_BTHW = mask_BTHW.repeat_interleave(size // mask_BTHW.shape[axis], dim=axis)
     return mask_BTHW
+
+
+def hidden_positions(mask_BTHW: Tensor, frames: int, multiple: int = 1) -> Tensor:
+    """Return the positions that a mask hides in the flattened tokens of all frames (B, frames, H, W): int64 (M,).
+
+    A hidden tubelet hides all of its frames. The list ends with as many -1 as make its length a multiple of
+    `multiple`. It waits for the mask's device: a loader calls it, on the CPU.
+    """
+    hidden_M = stretch_mask(mask_BTHW, (frames, *mask_BTHW.shape[2:])).flatten().nonzero().squeeze(1)
+    return F.pad(hidden_M, (0, -len(hidden_M) % multiple), value=NO_POSITION)
 
 
 class Bevt(nn.Module):
@@ -84,25 +98,28 @@ class Bevt(nn.Module):
         """L_MIM and L_MVM, as sums: one entry point for both streams, so that DDP wraps a single forward."""
         return {stream: self.masked_loss_sum(*part, stream) for stream, part in batch.items()}
 
-    def masked_loss_sum(self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, stream: Stream) -> MaskedLoss:
-        """Sum the cross-entropy of the masked positions; the LM head runs on those alone.
+    def masked_loss_sum(
+        self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, hidden_M: Tensor, stream: Stream
+    ) -> MaskedLoss:
+        """Sum the cross-entropy of the hidden positions; the LM head runs on those alone.
 
-        `tokens_BTHW` has the frames' resolution in time, `mask_BTHW` the tubelets': a masked tubelet hides all of
-        its frames.
+        `tokens_BTHW` has the frames' resolution in time, `mask_BTHW` the tubelets', and `hidden_M` is its
+        `hidden_positions`.
         """
         features_BTHWD = self.decode(clip_BCTHW, mask_BTHW, stream)
-        hidden_BTHW = stretch_mask(mask_BTHW, tokens_BTHW.shape[1:])
-        logits_MV = self.lm_head(features_BTHWD[hidden_BTHW]).float()
-        targets_M = tokens_BTHW[hidden_BTHW]
+        at_M = hidden_M.clamp(min=0)
+        logits_MV = self.lm_head(features_BTHWD.flatten(0, 3).index_select(0, at_M)).float()
+        targets_M = torch.where(hidden_M >= 0, tokens_BTHW.flatten().index_select(0, at_M), IGNORED)
         return MaskedLoss(
-            loss_sum=F.cross_entropy(logits_MV, targets_M, reduction="sum"),
-            num_masked=hidden_BTHW.sum(),
+            loss_sum=F.cross_entropy(logits_MV, targets_M, ignore_index=IGNORED, reduction="sum"),
+            num_masked=(hidden_M >= 0).sum(),
             num_correct=(logits_MV.detach().argmax(dim=-1) == targets_M).sum(),
         )
 
     def loss(self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, stream: Stream) -> Tensor:
         """Return the mean cross-entropy over the masked positions: L_MIM of images, L_MVM of videos."""
-        result = self.masked_loss_sum(clip_BCTHW, tokens_BTHW, mask_BTHW, stream)
+        hidden_M = hidden_positions(mask_BTHW, tokens_BTHW.shape[1])
+        result = self.masked_loss_sum(clip_BCTHW, tokens_BTHW, mask_BTHW, hidden_M, stream)
         return result.loss_sum / result.num_masked
 
     def features(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video") -> Tensor:

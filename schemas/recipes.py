@@ -83,7 +83,7 @@ class LoopConfig(Record):
     wandb: str | None = None  # project of Weights & Biases that the log goes to as well
     picture_every: int = Field(default=0, ge=0)  # steps per picture of predictions or reconstructions; 0: none
     activation_checkpointing: bool = False
-    compile: bool = False
+    compile: Literal["blocks"] | bool = False  # by torch.compile: each block of the encoders, or the whole model
     max_bad_steps: int = Field(default=3, ge=0)  # consecutive steps without a finite gradient before the run stops
     hang_timeout_s: float | None = Field(
         default=None, gt=0.0

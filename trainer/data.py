@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bevt_core.attention import shape_constant
+from bevt_core.bevt import hidden_positions
 from bevt_core.cache import Entry, ReadAhead
 from bevt_core.masking import MASKERS, blockwise
 from bevt_core.objects import ObjectPath
@@ -29,7 +31,7 @@ from schemas.model import BlockMask, MaskConfig
 from schemas.views import View
 from trainer.launch import end_with_parent
 from trainer.order import StreamOrder, rank_slice, view_of_epoch
-from trainer.tasks import Batch
+from trainer.tasks import Batch, split
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB, as in the original's img_norm_cfg
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -50,12 +52,21 @@ class ClipDataset(Dataset, ABC):
     grid: tuple[int, int]  # tokens per frame: rows, columns
 
     def __init__(
-        self, frames: FrameStore, *, name: str, seed: int, clip_frames: int, tubelet: int, mask: MaskConfig
+        self,
+        frames: FrameStore,
+        *,
+        name: str,
+        seed: int,
+        clip_frames: int,
+        tubelet: int,
+        mask: MaskConfig,
+        hidden_multiple: int = 1,
     ) -> None:
         self.frames = FrameStore(frames.path)  # a copy that stays small when it is pickled
         self.path = frames.path
         self.key = (seed, name)
         self.clip_frames, self.tubelet, self.mask = clip_frames, tubelet, mask
+        self.hidden_multiple = hidden_multiple  # that the number of hidden positions of a batch is padded to
         index = frames.index
         self.part = index["part"].to_numpy()
         self.frame_start = index["frame_start"].to_numpy()
@@ -93,6 +104,11 @@ class ClipDataset(Dataset, ABC):
             raise SampleError(
                 f"{where} of {self.path}: {type(error).__name__}: {error}; run `bevt verify` on this dataset"
             ) from error
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> Batch:
+        """Stack samples; `hidden` int64 (M,) are the positions to predict (`hidden_positions`), found on the CPU."""
+        batch = collate(samples)
+        return batch | {"hidden": hidden_positions(batch["mask"], self.clip_frames, self.hidden_multiple)}
 
     def sample_id(self, position: int) -> str:
         return self.sample_ids[position].as_py()
@@ -150,8 +166,17 @@ class TokenDataset(ClipDataset):
         tubelet: int,
         mask: MaskConfig,
         cached_parts: int,
+        hidden_multiple: int = 1,
     ) -> None:
-        super().__init__(tokens.frames, name=name, seed=seed, clip_frames=clip_frames, tubelet=tubelet, mask=mask)
+        super().__init__(
+            tokens.frames,
+            name=name,
+            seed=seed,
+            clip_frames=clip_frames,
+            tubelet=tubelet,
+            mask=mask,
+            hidden_multiple=hidden_multiple,
+        )
         self.tokens = TokenSet(tokens.path)  # a copy that stays small when it is pickled
         self.path = tokens.path
         self.grid = tokens.manifest.tokenizer.grid
@@ -201,13 +226,16 @@ def draw_mask(
 
 
 class Samples(Protocol):
-    """Samples by (epoch, position in the order), each with its `sample_id`. Picklable, for the loader's workers."""
+    """Samples by (epoch, position in the order), each with its `sample_id`. Picklable, for the loader's workers.
+
+    A dataset with a method `collate` makes its own batches of them.
+    """
 
     def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]: ...
 
 
 class StreamBatches(Dataset):
-    """By step: this rank's share of the global batch of every stream. Also the loop's BatchSource."""
+    """By step: the micro-batches of this rank's share of the global batch of every stream. The loop's BatchSource."""
 
     def __init__(
         self,
@@ -217,23 +245,26 @@ class StreamBatches(Dataset):
         world_size: int,
         num_workers: int,
         pin_memory: bool,
+        micro_batches: int = 1,
     ) -> None:
         self.streams = dict(streams)
         self.rank, self.world_size = rank, world_size
-        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.num_workers, self.pin_memory, self.micro_batches = num_workers, pin_memory, micro_batches
 
-    def __getitem__(self, step: int) -> Batch:
-        """Return the collated samples of every stream."""
-        batch = {}
+    def __getitem__(self, step: int) -> list[Batch]:
+        """Return the collated samples of every stream, by micro-batch."""
+        micros: list[Batch] = [{} for _ in range(self.micro_batches)]
         for name, (dataset, order) in self.streams.items():
             epoch, positions = order.batch(step)
             if isinstance(dataset, ClipDataset):
                 dataset.expect(order, step)
             mine = rank_slice(positions, self.rank, self.world_size)
-            batch[name] = collate([dataset[epoch, int(position)] for position in mine])
-        return batch
+            into_batch = getattr(dataset, "collate", collate)
+            for micro, share in zip(micros, split(mine, self.micro_batches), strict=True):
+                micro[name] = into_batch([dataset[epoch, int(position)] for position in share])
+        return micros
 
-    def batches(self, first: int, stop: int) -> Iterable[Batch]:
+    def batches(self, first: int, stop: int) -> Iterable[list[Batch]]:
         return make_loader(self, first, stop, num_workers=self.num_workers, pin_memory=self.pin_memory)
 
     def samples_in(self, batch: Batch) -> list[str]:
@@ -305,9 +336,14 @@ def _value(loaded: Any) -> Any:
 
 def normalise(clip_BTHWC: Tensor) -> Tensor:
     """uint8 frames -> float32 (B, C, T, H, W) with ImageNet's mean and deviation: the stem's input."""
-    mean = torch.tensor(IMAGENET_MEAN, device=clip_BTHWC.device)
-    std = torch.tensor(IMAGENET_STD, device=clip_BTHWC.device)
+    mean, std = imagenet_statistics(clip_BTHWC.device)
     return ((clip_BTHWC.float() - mean) / std).permute(0, 4, 1, 2, 3)
+
+
+@shape_constant
+def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each colour (3,), copied to a device once."""
+    return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
 
 
 def _end_workers() -> None:

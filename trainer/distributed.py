@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +83,16 @@ def _device(local_rank: int) -> torch.device:
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def to_host(values: Tensor) -> tuple[Tensor, Callable[[], None]]:
+    """Start to copy a tensor to the host; return the copy and a function that waits until it is complete."""
+    copy = values.to("cpu", non_blocking=True)  # from a GPU into pinned memory
+    if values.device.type != "cuda":
+        return copy, lambda: None
+    event = torch.cuda.Event()
+    event.record()
+    return copy, event.synchronize
 
 
 def micro_batches_of(loop: LoopConfig, world_size: int) -> int:

@@ -9,7 +9,7 @@ from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.data import Samples, StreamBatches
-from trainer.distributed import World
+from trainer.distributed import World, micro_batches_of
 from trainer.loop import FitResult, Hook, fit
 from trainer.optim import LrShare, build_optimizer
 from trainer.order import StreamOrder
@@ -61,6 +61,7 @@ class Job:
             world_size=world.size,
             num_workers=recipe.loop.num_workers,
             pin_memory=world.device.type == "cuda",
+            micro_batches=micro_batches_of(recipe.loop, world.size),
         )
         result = fit(
             task,

@@ -1,7 +1,9 @@
 """What a step's log line says of the machine: where the time went, the rate of operations, memory."""
 
+import itertools
 import resource
 import time
+from typing import Any
 
 import torch
 
@@ -13,17 +15,31 @@ MAXRSS_BYTES = 1024  # Linux counts in KiB
 
 
 class StepClock:
-    """The seconds of a step's sections, one after another; `lap` returns those since the call before it.
+    """The seconds of a step's sections, one after another: by the host's clock, on a GPU by the device's own."""
 
-    On a GPU the gradient's norm, which ends the backward pass, is waited for; the optimizer is only begun.
-    """
+    def __init__(self, device: torch.device) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.names: list[str] = []
+        self.marks: list[Any] = []
+        self._mark()
 
-    def __init__(self) -> None:
-        self.last = time.perf_counter()
+    def lap(self, name: str) -> None:
+        """End a section."""
+        self.names.append(name)
+        self._mark()
 
-    def lap(self) -> float:
-        before, self.last = self.last, time.perf_counter()
-        return self.last - before
+    def seconds(self) -> dict[str, float]:
+        """Return the sections' seconds; on a GPU, after it is done with them."""
+        pairs = zip(self.names, itertools.pairwise(self.marks), strict=True)
+        return {name: (a.elapsed_time(b) / 1000 if self.on_gpu else b - a) for name, (a, b) in pairs}
+
+    def _mark(self) -> None:
+        if not self.on_gpu:
+            self.marks.append(time.perf_counter())
+            return
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self.marks.append(event)
 
 
 def peak_tflops(device: torch.device, given: float | None) -> float | None:

@@ -74,8 +74,17 @@ class FreshViewDataset(ClipDataset):
         clip_frames: int,
         tubelet: int,
         mask: MaskConfig,
+        hidden_multiple: int = 1,
     ) -> None:
-        super().__init__(frames, name=name, seed=seed, clip_frames=clip_frames, tubelet=tubelet, mask=mask)
+        super().__init__(
+            frames,
+            name=name,
+            seed=seed,
+            clip_frames=clip_frames,
+            tubelet=tubelet,
+            mask=mask,
+            hidden_multiple=hidden_multiple,
+        )
         self.views, self.grid, self.input_px = views, tokenizer.grid, tokenizer.input_px
         self.height, self.width = (frames.index[side].to_numpy() for side in ("height", "width"))
 

@@ -14,10 +14,18 @@ from trainer.average import WithAverage
 from trainer.distributed import World
 
 METHODS = ("predict", "pooled")  # of a model, that hooks call beside `forward`
+BLOCK_VARIANTS = 64  # of a block's code: stages x shifted or not x streams x training or not, with room
 
 
 def replicate(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Have every block of the encoders compiled by itself: blocks of one shape share the compiled code."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, BLOCK_VARIANTS)
+    for block in _blocks(model):
+        block.compile()
 
 
 def shard(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from bevt_core.bevt import Bevt, StreamBatch, stretch_mask
+from bevt_core.bevt import Bevt, StreamBatch
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.weights import save_state
@@ -30,6 +30,7 @@ from trainer.streams import open_sources, open_streams
 from trainer.tasks import Batch, Term
 
 TERMS = {"image": "mim", "video": "mvm"}  # the paper's L_MIM and L_MVM
+HIDDEN_MULTIPLE = 256  # of hidden positions on a GPU: whole tiles of the LM head's product, few sizes of its tensors
 
 
 class PretrainTask:
@@ -47,15 +48,12 @@ class PretrainTask:
         self.weights, self.vocab_size, self.tokenizers = dict(weights), vocab_size, dict(tokenizers)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Return how many tokens are to be predicted: a hidden tubelet hides all its frames."""
-        return {
-            TERMS[name]: int(part["mask"].sum()) * (part["clip"].shape[1] // part["mask"].shape[1])
-            for name, part in batch.items()
-        }
+        """Return how many tokens are to be predicted."""
+        return {TERMS[name]: int((part["hidden"] >= 0).sum()) for name, part in batch.items()}
 
     def losses(self, model: nn.Module, batch: Batch, step: int) -> dict[str, Term]:
         inputs = {
-            name: StreamBatch(normalise(part["clip"]), self._tokens(name, part), part["mask"])
+            name: StreamBatch(normalise(part["clip"]), self._tokens(name, part), part["mask"], part["hidden"])
             for name, part in batch.items()
         }
         terms = {}
@@ -75,9 +73,9 @@ class PretrainTask:
 
     def _targets(self, part: StreamBatch) -> torch.Tensor:
         """Count the hidden tokens by class, without waiting for the device."""
-        hidden_BTHW = stretch_mask(part.mask_BTHW, tuple(part.tokens_BTHW.shape[1:]))
-        counts_V = torch.zeros(self.vocab_size, device=hidden_BTHW.device)
-        return counts_V.index_add_(0, part.tokens_BTHW.flatten(), hidden_BTHW.flatten().float())
+        targets_M = part.tokens_BTHW.flatten().index_select(0, part.hidden_M.clamp(min=0))
+        counts_V = torch.zeros(self.vocab_size, device=targets_M.device)
+        return counts_V.index_add_(0, targets_M, (part.hidden_M >= 0).float())
 
 
 def pretrain(
@@ -101,7 +99,7 @@ def pretrain(
         }
         if repeats is not None:
             check_datasets(repeats.datasets, datasets, "the run that is repeated")
-        streams = open_streams(recipe, sources)
+        streams = open_streams(recipe, sources, HIDDEN_MULTIPLE if world.device.type == "cuda" else 1)
         plan = make_plan(recipe, orders_of(streams), world.size)
         tokenizer = None
         if recipe.loop.picture_every and recipe.tokenizer is not None:

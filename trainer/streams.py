@@ -100,8 +100,8 @@ def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> Streams:
-    """Return the dataset and the order of every stream."""
+def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_multiple: int = 1) -> Streams:
+    """Return the dataset and the order of every stream. For `hidden_multiple` see `hidden_positions`."""
     streams: Streams = {}
     for name, stream in recipe.streams.items():
         dataset = sources[name].dataset(
@@ -110,6 +110,7 @@ def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> Strea
             clip_frames=stream.clip_frames,
             tubelet=tubelet_of(name, recipe.model),
             mask=stream.mask,
+            hidden_multiple=hidden_multiple,
         )
         order = StreamOrder(dataset.part_sizes, stream.global_batch, stream.window_parts, (recipe.loop.seed, name))
         streams[name] = (dataset, order)

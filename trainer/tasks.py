@@ -27,13 +27,13 @@ class Term:
 
 
 class Task(Protocol):
-    """A model and its losses. Every rank calls the two methods with its own share of the global batch."""
+    """A model and its losses. Every rank calls the two methods with the micro-batches of its share of a step."""
 
     @property
     def model(self) -> nn.Module: ...
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
-        """Return the number of targets per loss term in the rank's whole batch, on the CPU, before the forward pass."""
+        """Return the number of targets per loss term in a micro-batch, which is on the CPU."""
 
     def losses(self, model: nn.Module, batch: Batch, step: int) -> Mapping[str, Term]:
         """Return the terms of one micro-batch, which is on the device; `model` is `self.model`, wrapped for DDP."""
@@ -42,11 +42,11 @@ class Task(Protocol):
 class BatchSource(Protocol):
     """The rank's share of every step's global batch."""
 
-    def batches(self, first: int, stop: int) -> Iterable[Batch]:
-        """Yield the batches of the steps `first` .. `stop - 1`."""
+    def batches(self, first: int, stop: int) -> Iterable[Sequence[Batch]]:
+        """Yield the micro-batches of each of the steps `first` .. `stop - 1`."""
 
-    def samples_in(self, batch: Batch) -> Sequence[str]:
-        """Return the ids of the batch's samples, for messages."""
+    def samples_in(self, batch: Batch) -> list[str]:
+        """Return the ids of a micro-batch's samples, for messages."""
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -58,10 +58,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def split(batch: Any, parts: int) -> list[Any]:
-    """Cut a nested batch into `parts` micro-batches along the first axis, sizes differing by at most one."""
-    if isinstance(batch, dict):
-        pieces = {key: split(value, parts) for key, value in batch.items()}
-        return [{key: piece[i] for key, piece in pieces.items()} for i in range(parts)]
-    bounds = [i * len(batch) // parts for i in range(parts + 1)]
-    return [batch[a:b] for a, b in itertools.pairwise(bounds)]
+def split(items: Any, parts: int) -> list[Any]:
+    """Cut anything with a length into `parts` consecutive pieces, sizes differing by at most one."""
+    bounds = [i * len(items) // parts for i in range(parts + 1)]
+    return [items[a:b] for a, b in itertools.pairwise(bounds)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bevt_core.bevt import Bevt, stretch_mask
+from bevt_core.bevt import Bevt, StreamBatch, hidden_positions, stretch_mask
 from bevt_core.build import SWIN_SIZES, build_bevt, build_classifier
 
 VOCAB = 32
@@ -25,6 +25,11 @@ def batch_of(stream: str, batch_size: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     tokens_BTHW = torch.randint(VOCAB, (batch_size, frames, 4, 4), generator=generator)
     mask_BTHW = torch.rand(batch_size, tubelets, 4, 4, generator=generator) < 0.4
     return clip_BCTHW, tokens_BTHW, mask_BTHW
+
+
+def with_positions(batch: tuple[Tensor, Tensor, Tensor]) -> StreamBatch:
+    clip_BCTHW, tokens_BTHW, mask_BTHW = batch
+    return StreamBatch(clip_BCTHW, tokens_BTHW, mask_BTHW, hidden_positions(mask_BTHW, tokens_BTHW.shape[1]))
 
 
 @pytest.mark.parametrize(("stream", "positions"), [("video", 8 * 16), ("image", 16)])
@@ -50,15 +55,24 @@ def test_the_loss_is_the_mean_over_masked_frames(model: Bevt) -> None:
     hidden_BN = mask.repeat_interleave(2, dim=1).flatten(1)
     assert model.loss(clip, tokens, mask, "video").item() == pytest.approx(-log_p_BN[hidden_BN].mean().item(), abs=1e-5)
 
-    result = model.masked_loss_sum(clip, tokens, mask, "video")
-    assert result.num_masked == hidden_BN.sum()
     right = (logits_BNV.argmax(dim=-1) == tokens.flatten(1)) & hidden_BN
-    assert result.num_correct == right.sum()
+    for multiple in (1, 100):
+        result = model.masked_loss_sum(clip, tokens, mask, hidden_positions(mask, 8, multiple), "video")
+        assert result.num_masked == hidden_BN.sum()
+        assert result.num_correct == right.sum()
+        assert result.loss_sum.item() == pytest.approx(-log_p_BN[hidden_BN].sum().item(), rel=1e-5)
+
+
+def test_hidden_positions_by_hand() -> None:
+    """Two tubelets of two frames on a grid of one row and two columns."""
+    mask_BTHW = torch.tensor([[[[True, False]], [[False, True]]]])
+    assert hidden_positions(mask_BTHW, 4).tolist() == [0, 2, 5, 7]
+    assert hidden_positions(mask_BTHW, 4, 3).tolist() == [0, 2, 5, 7, -1, -1]
 
 
 def test_one_forward_serves_both_streams_and_reaches_every_parameter() -> None:
     model = build_bevt(**NANO, vocab_size=VOCAB)
-    losses = model({stream: batch_of(stream) for stream in ("video", "image")})
+    losses = model({stream: with_positions(batch_of(stream)) for stream in ("video", "image")})
     sum(loss.loss_sum for loss in losses.values()).backward()
     untouched = [name for name, p in model.named_parameters() if p.grad is None]
     assert untouched == []
@@ -66,7 +80,8 @@ def test_one_forward_serves_both_streams_and_reaches_every_parameter() -> None:
 
 def test_a_batch_without_masked_positions_has_a_zero_loss(model: Bevt) -> None:
     clip, tokens, mask = batch_of("image")
-    result = model.masked_loss_sum(clip, tokens, torch.zeros_like(mask), "image")
+    nothing_M = torch.zeros(0, dtype=torch.int64)
+    result = model.masked_loss_sum(clip, tokens, torch.zeros_like(mask), nothing_M, "image")
     assert (result.loss_sum.item(), result.num_masked.item()) == (0, 0)
 
 
@@ -77,7 +92,7 @@ def test_sharing_is_a_route() -> None:
     extra = sum(p.numel() for p in separate.parameters()) - sum(p.numel() for p in shared.parameters())
     assert extra == encoder
     assert separate.route == {"video": "video", "image": "image"}
-    assert separate({"video": batch_of("video")}).keys() == {"video"}
+    assert separate({"video": with_positions(batch_of("video"))}).keys() == {"video"}
 
 
 def test_a_mask_on_the_wrong_grid_names_both_sizes(model: Bevt) -> None:

@@ -108,7 +108,7 @@ def test_batches_from_objects_are_those_from_files(
     there, order = batches_of(remote)
     server.requests.clear()
     for step in range(6):
-        one, other = here[step]["video"], there[step]["video"]
+        one, other = here[step][0]["video"], there[step][0]["video"]
         assert one["sample_id"] == other["sample_id"]
         assert all((one[key] == other[key]).all() for key in ("clip", "tokens", "mask"))
         if step == 0:

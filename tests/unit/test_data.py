@@ -77,18 +77,34 @@ def test_a_single_frame_of_a_video_is_an_image(tokens):
 
 
 def test_ranks_share_the_global_batch(tokens):
-    whole = batches_of(tokens)[5]["video"]
-    parts = [batches_of(tokens, rank, 4)[5]["video"] for rank in range(4)]
+    whole = batches_of(tokens)[5][0]["video"]
+    parts = [batches_of(tokens, rank, 4)[5][0]["video"] for rank in range(4)]
     assert [len(part["clip"]) for part in parts] == [1, 2, 1, 2]
     for key in ("clip", "tokens", "mask"):
         assert torch.equal(torch.cat([part[key] for part in parts]), whole[key])
 
 
+def test_micro_batches_share_the_ranks_batch_and_name_what_is_hidden_in_each(tokens):
+    dataset = dataset_of(tokens, hidden_multiple=16)
+    order = StreamOrder(dataset.part_sizes, 6, 2, (0, "video"))
+    batches = StreamBatches(
+        {"video": (dataset, order)}, rank=0, world_size=1, num_workers=0, pin_memory=False, micro_batches=4
+    )
+    micros, (whole,) = batches[5], batches_of(tokens)[5]
+    assert [len(micro["video"]["clip"]) for micro in micros] == [1, 2, 1, 2]
+    assert [name for micro in micros for name in batches.samples_in(micro)] == whole["video"]["sample_id"]
+    for micro in micros:
+        part, hidden_M = micro["video"], micro["video"]["hidden"]
+        assert len(hidden_M) % 16 == 0 and len(hidden_M) - (hidden_M >= 0).sum() < 16
+        hidden_BTHW = part["mask"].repeat_interleave(2, dim=1)
+        assert torch.equal(hidden_M[hidden_M >= 0], hidden_BTHW.flatten().nonzero().flatten())
+
+
 def test_loader_workers_give_the_same_batches(tokens):
     direct = batches_of(tokens)
     loader = make_loader(batches_of(tokens), 2, 5, num_workers=1, pin_memory=False)
-    for step, batch in zip(range(2, 5), loader, strict=True):
-        expected = direct[step]
+    for step, (batch,) in zip(range(2, 5), loader, strict=True):
+        (expected,) = direct[step]
         assert batch["video"]["sample_id"] == expected["video"]["sample_id"]
         assert torch.equal(batch["video"]["clip"], expected["video"]["clip"])
         assert torch.equal(batch["video"]["mask"], expected["video"]["mask"])

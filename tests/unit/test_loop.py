@@ -11,6 +11,7 @@ from torch import nn
 
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
+from trainer import loop as loop_module
 from trainer.distributed import World
 from trainer.loop import fit
 from trainer.metrics import read_metrics
@@ -47,6 +48,7 @@ class ToySource:
     """Batches by step; sample ids are `step-position`. `poison` is the id of a sample that is not a number."""
 
     poison: tuple[str, ...] = ()
+    micro_batches: int = 1
 
     def batches(self, first, stop):
         for step in range(first, stop):
@@ -55,7 +57,9 @@ class ToySource:
             for i, name in enumerate(ids):
                 if name in self.poison:
                     x[i] = float("nan")
-            yield {"x": x, "chosen": torch.arange(BATCH) % 2 == 0, "ids": ids}
+            columns = (x, torch.arange(BATCH) % 2 == 0, ids)
+            micros = zip(*(split(column, self.micro_batches) for column in columns), strict=True)
+            yield [{"x": x, "chosen": chosen, "ids": ids} for x, chosen, ids in micros]
 
     def samples_in(self, batch):
         return batch["ids"]
@@ -176,11 +180,11 @@ def test_accumulation_is_exact(tmp_path):
         task.model[1].p = 0.0
         fit(
             task,
-            ToySource(),
+            ToySource(micro_batches=parts),
             build_optimizer(task.model, OPTIM),
             CosineSchedule(STEPS, 2, 0.1, 0.0),
             optim=OPTIM,
-            loop=LOOP.model_copy(update={"micro_batches": parts}),
+            loop=LOOP,
             world=CPU,
             run_dir=tmp_path / name,
             identity={},
@@ -190,7 +194,7 @@ def test_accumulation_is_exact(tmp_path):
 
 
 def test_a_bad_batch_is_skipped_and_its_samples_are_named(tmp_path, capsys):
-    task, result = run(tmp_path, source=ToySource(poison=("4-1",)), micro_batches=3)
+    task, result = run(tmp_path, source=ToySource(poison=("4-1",), micro_batches=3))
     assert result.finished
     assert all(torch.isfinite(value).all() for value in task.model.state_dict().values())
     assert [line["step"] for line in read_metrics(tmp_path) if "skipped" in line] == [4]
@@ -237,11 +241,45 @@ def test_a_hook_adds_to_the_log_and_cannot_leave_the_model_in_eval(tmp_path, str
     assert losses(tmp_path) == straight[1]
 
 
-def test_split_cuts_every_leaf_alike():
-    batch = {"a": {"x": torch.arange(5)}, "ids": list("abcde")}
-    pieces = split(batch, 2)
-    assert [piece["ids"] for piece in pieces] == [["a", "b"], ["c", "d", "e"]]
-    assert torch.equal(pieces[1]["a"]["x"], torch.tensor([2, 3, 4]))
+@pytest.mark.parametrize("ahead", [False, True], ids=["reads each step", "queues the next first"])
+def test_a_step_may_be_read_while_the_next_one_runs(tmp_path, straight, monkeypatch, ahead):
+    """What a GPU does: same losses and weights, and a bad step, a signal and a resume have the same effect."""
+    monkeypatch.setattr(loop_module, "runs_ahead", lambda device: ahead)
+    task, result = run(tmp_path / "straight", checkpoint_every=100)
+    assert result.finished and losses(tmp_path / "straight") == straight[1]
+    assert all(torch.equal(value, straight[0][key]) for key, value in task.model.state_dict().items())
+
+    task, _ = run(tmp_path / "bad", source=ToySource(poison=("4-1",)), checkpoint_every=100)
+    assert [line["step"] for line in read_metrics(tmp_path / "bad") if "skipped" in line] == [4]
+    assert all(torch.isfinite(value).all() for value in task.model.state_dict().values())
+
+    def interrupt(done):
+        if done == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    _, result = run(tmp_path / "stopped", hooks=[interrupt], checkpoint_every=100)
+    assert not result.finished and result.step == (6 if ahead else 5)
+    assert len(read_metrics(tmp_path / "stopped")) == result.step
+    run(tmp_path / "stopped", resume=True)
+    assert losses(tmp_path / "stopped") == straight[1]
+
+
+def test_a_step_that_is_not_finite_changes_neither_weights_nor_the_optimizer(tmp_path):
+    """The optimizer's own kernel leaves everything as it is: first the same steps without the bad one."""
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    task, _ = run(bad, source=ToySource(poison=("0-1",)), max_steps=1)
+    untouched = ToyTask()
+    for key, value in task.model.state_dict().items():
+        assert torch.equal(value, untouched.model.state_dict()[key])
+    run(good, max_steps=1)
+    state = torch.load(bad / "checkpoints" / "step-00000001" / "training.pt", weights_only=True)["optimizer"]["state"]
+    assert all(slot["step"] == 0 and not slot["exp_avg"].any() for slot in state.values())
+
+
+def test_split_cuts_into_pieces_of_nearly_one_size():
+    assert split(list("abcde"), 2) == [["a", "b"], ["c", "d", "e"]]
+    assert [len(piece) for piece in split(torch.arange(7), 3)] == [2, 2, 3]
 
 
 def test_perplexity_counts_the_classes_in_use():
