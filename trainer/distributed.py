@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +83,12 @@ def _device(local_rank: int) -> torch.device:
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def from_host(numbers: Sequence[float], device: torch.device) -> Tensor:
+    """Copy numbers to the device, float64, without waiting for it."""
+    copy = torch.tensor(numbers, dtype=torch.float64)
+    return copy.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else copy
 
 
 def to_host(values: Tensor) -> tuple[Tensor, Callable[[], None]]:

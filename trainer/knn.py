@@ -14,7 +14,12 @@ ROWS_AT_ONCE = 1024  # of test features; bounds the similarities that are held
 
 
 def knn_predict(
-    train_NC: Tensor, train_labels_N: Tensor, test_NC: Tensor, k: int = NEIGHBOURS, temperature: float = TEMPERATURE
+    train_NC: Tensor,
+    train_labels_N: Tensor,
+    test_NC: Tensor,
+    num_classes: int,
+    k: int = NEIGHBOURS,
+    temperature: float = TEMPERATURE,
 ) -> Tensor:
     """Return a class (int64) for every test feature: the vote of its `k` nearest training features.
 
@@ -25,7 +30,6 @@ def knn_predict(
         raise UserError("no features to compare with; kNN needs at least one labelled training sample")
     bank_CN = F.normalize(train_NC.float(), dim=1).T
     labels_N = train_labels_N.to(bank_CN.device)
-    num_classes = int(labels_N.max()) + 1
     predicted = []
     for rows_NC in F.normalize(test_NC.float(), dim=1).to(bank_CN.device).split(ROWS_AT_ONCE):
         similarity_NK, nearest_NK = (rows_NC @ bank_CN).topk(min(k, bank_CN.shape[1]), dim=1)

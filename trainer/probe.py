@@ -67,7 +67,7 @@ def _knn(
     train: FeatureFile, test: FeatureFile, num_classes: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     (train_NC, train_N), (test_NC, test_N) = train.pooled(), test.pooled()
-    return knn_predict(train_NC.to(device), train_N, test_NC).cpu(), test_N
+    return knn_predict(train_NC.to(device), train_N, test_NC, num_classes).cpu(), test_N
 
 
 def _linear(

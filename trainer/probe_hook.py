@@ -23,7 +23,7 @@ from trainer.views import Row, ViewPlan, map_parts
 
 
 def _knn(train_NC: Tensor, train_N: Tensor, test_NC: Tensor, num_classes: int, config: ProbeConfig) -> Tensor:
-    return knn_predict(train_NC, train_N, test_NC, config.neighbours, config.temperature)
+    return knn_predict(train_NC, train_N, test_NC, num_classes, config.neighbours, config.temperature)
 
 
 def _linear(train_NC: Tensor, train_N: Tensor, test_NC: Tensor, num_classes: int, config: ProbeConfig) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bevt_core.rng import rng_for
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.checkpoint import state_of
-from trainer.distributed import World, to_host
+from trainer.distributed import World, from_host, to_host
 from trainer.monitor import StepClock
 from trainer.parallel import compile_blocks, fit_state, is_shard, reduce_gradients, replicate, shard, whole
 from trainer.schedule import CosineSchedule
@@ -137,8 +137,7 @@ class Stepper:
         """Accumulate the gradient over the micro-batches; return the logged sums, and each micro-batch's loss."""
         world = self.world
         counts = self._counts(micros)
-        totals = torch.tensor(list(counts.values()), dtype=torch.float64, pin_memory=world.device.type == "cuda")
-        totals = world.sum(totals.to(world.device, non_blocking=True)).clamp(min=1)
+        totals = world.sum(from_host(list(counts.values()), world.device)).clamp(min=1)
         shares = dict(zip(counts, (world.size / totals).float(), strict=True))  # DDP takes the mean over ranks
         tally = Tally(dict(zip(counts, totals, strict=True)))
         losses = []

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainer.distributed import World
+from trainer.distributed import World, from_host
 from trainer.tasks import Term
 
 
@@ -38,10 +38,8 @@ class Tally:
 
     def reduce(self, world: World) -> Tensor:
         """Sum over ranks, on the device: float64, for `values` and `loss`."""
-        pinned = world.device.type == "cuda"
-        counts = torch.tensor(list(self.counts.values()), dtype=torch.float64, pin_memory=pinned)
-        on_device = [value.flatten() for value in self.sums.values()]
-        return world.sum(torch.cat([*on_device, counts.to(world.device, non_blocking=True)]))
+        counts = from_host(list(self.counts.values()), world.device)
+        return world.sum(torch.cat([*(value.flatten() for value in self.sums.values()), counts]))
 
     def loss(self, reduced: Tensor) -> Tensor:
         """Return the weighted sum of the terms, on the device."""

@@ -66,7 +66,7 @@ def test_ranks_share_the_videos_and_count_each_once(data, monkeypatch):
                 shares._features(hook.splits[0])
     assert torch.equal(shares._features(hook.splits[0])[0], features_NC)
     test_NC, test_N = hook._features(hook.splits[1])
-    told = [knn_predict(features_NC, labels_N, test_NC, 3, 0.07), linear_predict(features_NC, labels_N, test_NC, 2)]
+    told = [knn_predict(features_NC, labels_N, test_NC, 2, 3, 0.07), linear_predict(features_NC, labels_N, test_NC, 2)]
     right = [float((told_N == test_N).double().mean()) for told_N in told]
     assert hook(1) == dict(zip(("knn_top1", "linear_top1"), right, strict=True))
 
