@@ -24,6 +24,7 @@ from bevt_core.attention import (
     to_windows,
     windows_of,
 )
+from bevt_core.autocast import under_autocast
 from bevt_core.window_attention import windowed_attention
 
 
@@ -36,13 +37,6 @@ def drop_path(x: Tensor, rate: float) -> Tensor:
 def drop_path_rates(last: float, num_blocks: int) -> list[float]:
     """Grow the rate linearly from 0 at the first block to `last`."""
     return [last * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
-
-
-def under_autocast(x: Tensor) -> Tensor:
-    """Cast as autocast would cast a Linear's input: early, so that fewer bytes are moved in between."""
-    kind = x.device.type
-    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return x.to(torch.get_autocast_dtype(kind)) if enabled else x
 
 
 class WindowAttention(nn.Module):
