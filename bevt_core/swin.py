@@ -5,6 +5,7 @@ https://arxiv.org/abs/2106.13230, section 3.
 Legend: B batch, T H W grid, C channels, K windows, N positions in a window.
 """
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
@@ -25,7 +26,7 @@ from bevt_core.attention import (
     windows_of,
 )
 from bevt_core.autocast import under_autocast
-from bevt_core.window_attention import windowed_attention
+from bevt_core.window_attention import chosen, windowed_attention
 
 
 def drop_path(x: Tensor, rate: float) -> Tensor:
@@ -176,6 +177,23 @@ class VideoSwin(nn.Module):
             x_BTHWC = stage(x_BTHWC)
             outputs.append(x_BTHWC)
         return outputs
+
+
+def use_attention(model: nn.Module, implementation: str) -> None:
+    """Have all window attention of a model computed by a key of `window_attention.IMPLEMENTATIONS`, or `auto`."""
+    for module in model.modules():
+        if isinstance(module, WindowAttention):
+            module.implementation = implementation
+
+
+def attention_in_use(model: nn.Module, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return the implementation for the model's full windows, or None for a model without window attention."""
+    for module in model.modules():
+        if isinstance(module, WindowAttention):
+            head_dim = module.proj.in_features // module.num_heads
+            by_size = chosen(device, dtype, math.prod(module.window), head_dim)
+            return by_size if module.implementation == "auto" else module.implementation
+    return None
 
 
 def init_weights(module: nn.Module) -> None:

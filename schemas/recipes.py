@@ -84,6 +84,8 @@ class LoopConfig(Record):
     picture_every: int = Field(default=0, ge=0)  # steps per picture of predictions or reconstructions; 0: none
     activation_checkpointing: bool = False
     compile: Literal["blocks"] | bool = False  # by torch.compile: each block of the encoders, or the whole model
+    attention: Literal["auto", "triton", "sdpa", "math"] = "auto"  # of Swin's windows on a GPU; auto: the fastest
+    deterministic: bool = False  # GPU: only kernels that give the same bits in every run; a CPU always does
     max_bad_steps: int = Field(default=3, ge=0)  # consecutive steps without a finite gradient before the run stops
     hang_timeout_s: float | None = Field(
         default=None, gt=0.0

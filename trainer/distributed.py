@@ -85,6 +85,26 @@ def _device(local_rank: int) -> torch.device:
     return device
 
 
+@contextmanager
+def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
+    """On a GPU, allow only kernels that give the same bits in every run, if `wanted`; a CPU's always do.
+
+    An operator without such a kernel then raises RuntimeError.
+    """
+    if not wanted or device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product of a process
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
 def from_host(numbers: Sequence[float], device: torch.device) -> Tensor:
     """Copy numbers to the device, float64, without waiting for it."""
     copy = torch.tensor(numbers, dtype=torch.float64)

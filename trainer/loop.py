@@ -19,7 +19,7 @@ from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, check_identity, read_checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
-from trainer.distributed import World
+from trainer.distributed import World, same_bits
 from trainer.metrics import MetricsLog, progress_line, timing
 from trainer.monitor import memory_gb, peak_tflops, rates
 from trainer.schedule import CosineSchedule
@@ -76,6 +76,9 @@ def fit(
         return result
 
     with ExitStack() as stack:
+        stack.enter_context(same_bits(loop.deterministic, world.device))
+        if world.is_main and world.device.type == "cuda" and stepper.attention() is not None:
+            print(f"window attention: {stepper.attention()}", flush=True)
         log = stack.enter_context(MetricsLog(run_dir, first, loop.wandb)) if world.is_main else None
         stop_asked = stack.enter_context(_stop_signals())
         writer = stack.enter_context(CheckpointWriter(checkpoints)) if world.is_main else None

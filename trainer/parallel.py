@@ -21,11 +21,16 @@ def replicate(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
-def compile_blocks(model: nn.Module) -> None:
-    """Have every block of the encoders compiled by itself: blocks of one shape share the compiled code."""
+def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
+    """Have every block of the encoders compiled by itself, in place: blocks of one shape share the compiled code.
+
+    Each size of a batch is compiled anew; symbolic sizes take several times as long and give slower code.
+    """
+    import torch._dynamo  # a second to import, and needed by compiled models alone
+
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, BLOCK_VARIANTS)
     for block in _blocks(model):
-        block.compile()
+        block.compile(backend=backend, dynamic=False)
 
 
 def shard(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:

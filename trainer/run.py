@@ -45,6 +45,7 @@ FREE_KEYS = frozenset(
     | {f"loop.{key}" for key in ("max_steps", "micro_batches", "processes", "num_workers", "log_every")}
     | {f"loop.{key}" for key in ("checkpoint_every", "keep_every", "keep_checkpoints", "picture_every")}
     | {f"loop.{key}" for key in ("activation_checkpointing", "compile", "parallel", "max_bad_steps", "hang_timeout_s")}
+    | {"loop.attention", "loop.deterministic"}
 )
 
 

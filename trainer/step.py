@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bevt_core.rng import rng_for
+from bevt_core.swin import attention_in_use, use_attention
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.checkpoint import state_of
 from trainer.distributed import World, from_host, to_host
@@ -85,6 +86,8 @@ class Stepper:
     def wrap(self) -> None:
         """Move the model to the device, compile it, and spread it over the processes."""
         self.model = self.task.model.to(self.world.device).train()
+        if self.world.device.type == "cuda":  # a CPU has one way that is fast
+            use_attention(self.task.model, self.loop.attention)
         if self.loop.compile == "blocks":
             compile_blocks(self.task.model)
         if self.loop.parallel == "fsdp" and self.world.size > 1:
@@ -94,6 +97,10 @@ class Stepper:
         if self.loop.parallel == "ddp" and self.world.size > 1:
             self.model = replicate(self.task.model)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def attention(self) -> str | None:
+        """Return which implementation of window attention is in use, if any."""
+        return attention_in_use(self.task.model, self.world.device, AUTOCAST[self.loop.precision] or torch.float32)
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copy the weights and the rest of the training state to the CPU; every process calls this."""

@@ -71,6 +71,18 @@ def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path):
         pretrain(recipe, tmp_path / "run")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_compiled_blocks_train_on_two_processes_and_resume(data, tmp_path, parallel):
+    common = ("loop.epochs=5", "loop.micro_batches=2", "loop.activation_checkpointing=true", "ema_decay=0.5")
+    pretrain(recipe_of(data, *common, "loop.max_steps=4"), tmp_path / "plain")
+    compiled = (*common, "loop.compile=blocks", f"loop.parallel={parallel}")
+    launch(pretrain, 2, recipe_of(data, *compiled, "loop.max_steps=2"), tmp_path / "compiled")
+    launch(pretrain, 2, recipe_of(data, *compiled, "loop.max_steps=4"), tmp_path / "compiled", resume=True)
+    one, other = (torch.tensor(losses(tmp_path / name)) for name in ("plain", "compiled"))
+    assert torch.allclose(one, other, atol=1e-4)
+
+
 def test_two_processes_compute_what_one_does(data, tmp_path):
     """Over 20 steps, the last 8 of them resumed by one process: the number of processes may change."""
     recipe = recipe_of(data, "loop.max_steps=20", "loop.epochs=5", "loop.micro_batches=2")

@@ -7,6 +7,8 @@ from torch._dynamo.utils import counters
 from bevt_core.bevt import hidden_positions
 from bevt_core.build import SWIN_SIZES, build_bevt
 from bevt_core.swin import VideoSwin
+from trainer.model import checkpoint_activations
+from trainer.parallel import compile_blocks
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -52,6 +54,31 @@ def test_the_whole_loss_is_one_graph() -> None:
     model = build_bevt(**SWIN_SIZES["nano"], vocab_size=32)
     explained = torch._dynamo.explain(model)(joint_batch(0.5))
     assert explained.graph_count == 1 and explained.graph_break_count == 0, explained.break_reasons
+
+
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "checkpointed"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_blocks_compute_what_they_did(backend: str, checkpointed: bool) -> None:
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    counters.clear()
+    sizes = {"embed_dim": 16, "depths": (2, 1), "num_heads": (1, 2), "window": (4, 4, 4), "patch": (2, 16, 16)}
+    plain = build_bevt(**sizes, vocab_size=32)
+    compiled = build_bevt(**sizes, vocab_size=32)
+    compiled.load_state_dict(plain.state_dict())
+    compile_blocks(compiled, backend)
+    batch, gradients = joint_batch(0.5), []
+    for model in (plain, compiled):
+        if checkpointed:
+            checkpoint_activations(model)
+        sum(result.loss_sum for result in model(batch).values()).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for eager, traced in zip(*gradients, strict=True):
+        torch.testing.assert_close(eager, traced, atol=1e-4, rtol=1e-4)
+    assert (
+        counters["stats"]["unique_graphs"] == 6
+    )  # two streams x (a plain block, a shifted one, one of the next stage)
+    assert not counters["graph_break"]
 
 
 @pytest.mark.slow
