@@ -17,6 +17,7 @@ from bevt_core.command_line import (
     Nproc,
     NumWorkers,
     Overrides,
+    Precision,
     RecipeName,
     Resume,
     command_typed,
@@ -145,6 +146,7 @@ def evaluate(
     ] = "normal",
     seed: Annotated[int, typer.Option(help="Of which frame is repeated, and of the shuffle.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Gets evaluation.json and scores.parquet.")] = None,
+    precision: Precision = "auto",
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
     num_workers: NumWorkers = None,
@@ -170,7 +172,7 @@ def evaluate(
     data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
     options["num_workers"] = loader_workers(num_workers)
-    emit(launch(run, nproc, checkpoint, data, **options), json_)
+    emit(launch(run, nproc, checkpoint, data, precision=precision, **options), json_)
 
 
 def analyse_temporal(
@@ -184,6 +186,7 @@ def analyse_temporal(
     seeds: Annotated[int, typer.Option(help="Draws of the single frame and of the shuffled order.")] = 3,
     clips: Clips = None,
     crops: Crops = None,
+    precision: Precision = "auto",
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
     num_workers: NumWorkers = None,
@@ -208,7 +211,7 @@ def analyse_temporal(
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
     data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
     options = {"seeds": seeds, "clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
-    emit(launch(run, nproc, checkpoint, data, out, **options), json_)
+    emit(launch(run, nproc, checkpoint, data, out, precision=precision, **options), json_)
 
 
 def extract(
@@ -226,6 +229,7 @@ def extract(
     clips: Clips = None,
     crops: Crops = None,
     recipe: training.ClipsRecipe = None,
+    precision: Precision = "auto",
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
     num_workers: NumWorkers = None,
@@ -250,7 +254,7 @@ def extract(
     data = clips_to_test(sources, dataset, place, reading)
     options = {"level": level, "recipe": training.clips_recipe(recipe, set_), "clips": clips, "crops": crops}
     options["num_workers"] = loader_workers(num_workers)
-    emit(launch(run, nproc, checkpoint, data, out, **options), json_)
+    emit(launch(run, nproc, checkpoint, data, out, precision=precision, **options), json_)
 
 
 def probe(
@@ -278,6 +282,7 @@ def probe(
     crops: Crops = None,
     recipe: training.ClipsRecipe = None,
     seed: Annotated[int, typer.Option(help="Of the split and of what the probes draw.")] = 0,
+    precision: Precision = "auto",
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
     num_workers: NumWorkers = None,
@@ -304,7 +309,7 @@ def probe(
     train, test = train_and_val(sources, dataset or "folder", place, test_place, val_share, seed, reading)
     options = {"kinds": kind or ["knn", "linear"], "recipe": training.clips_recipe(recipe, set_), "seed": seed}
     options |= {"clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
-    emit(launch(run, nproc, checkpoint, train, test, out, **options), json_)
+    emit(launch(run, nproc, checkpoint, train, test, out, precision=precision, **options), json_)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -29,8 +29,11 @@ class Windows(NamedTuple):
 
 
 def shape_constant(make: Callable[..., Made]) -> Callable[..., Made]:
-    """Make a tensor once for each set of shapes and device; a compiler traces `make` and folds it in."""
-    cached = functools.cache(make)
+    """Make a tensor once for each set of shapes and device; a compiler traces `make` and folds it in.
+
+    A first call in inference mode makes an ordinary tensor too, which training may use later.
+    """
+    cached = functools.cache(torch.inference_mode(False)(make))
 
     @functools.wraps(make)
     def constant(*shapes_and_device: Hashable) -> Made:

@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -41,6 +41,10 @@ RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or
 NumWorkers = Annotated[
     int | None,
     typer.Option(min=0, help="Loader processes of each process. Default: 4 with a GPU, 0 (in the process) without."),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="Precision of the model's matrix products; auto: bf16 on GPUs that have it, else fp32."),
 ]
 ListFile = Annotated[str | None, typer.Option("--list", help="`path label` lines, or what bevt scan --write wrote.")]
 

@@ -3,9 +3,10 @@
 from typing import Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from schemas.base import FORMAT_VERSION, Record
-from schemas.recipes import ClipSampling, EvalViews
+from schemas.recipes import ClipSampling, EvalViews, Precision
 
 Temporal = Literal["normal", "single-frame", "shuffle"]  # what the model gets to see of the order (paper, Table 2)
 
@@ -35,6 +36,8 @@ class EvaluationPlan(Record):
     views: EvalViews
     temporal: Temporal
     seed: int
+    # left out where it is fp32, as records made before have no such key
+    precision: Precision = Field(default="fp32", exclude_if=lambda precision: precision == "fp32")
 
 
 class ExtractionPlan(Record):
@@ -47,6 +50,7 @@ class ExtractionPlan(Record):
     crop_px: int
     views: EvalViews
     level: FeatureLevel
+    precision: Precision = Field(default="fp32", exclude_if=lambda precision: precision == "fp32")  # as above
 
 
 SCORES_SCHEMA = pa.schema(

@@ -15,6 +15,8 @@ TokenizerDtype = Literal["float32", "float16", "bfloat16"]
 
 DECODE_TIMEOUT_S = 60.0  # of the pipeline's k400 recipe
 
+Precision = Literal["fp32", "bf16", "fp16"]  # of matrix products under autocast; weights stay in fp32
+
 
 # ---- pipeline ------------------------------------------------------------------------------------
 
@@ -68,7 +70,7 @@ class LoopConfig(Record):
     epochs: float = Field(gt=0.0)  # of the longest-named stream: video where there is one
     max_steps: int | None = None  # stop early; the schedule still follows `epochs`
     seed: int
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Precision
     micro_batches: int = Field(default=1, ge=1)  # gradient accumulation: parts that a rank's batch is cut into
     processes: int | None = Field(
         default=None, ge=1
@@ -89,7 +91,7 @@ class LoopConfig(Record):
     max_bad_steps: int = Field(default=3, ge=0)  # consecutive steps without a finite gradient before the run stops
     hang_timeout_s: float | None = Field(
         default=None, gt=0.0
-    )  # for a step, its hooks and checkpoint; then the rank ends
+    )  # for a step, its hooks and checkpoint; then the rank ends. A process's first step has more: trainer/watchdog.py
 
     @model_validator(mode="after")
     def _kept_checkpoints_exist(self) -> "LoopConfig":

@@ -14,6 +14,7 @@ from bevt_core.command_line import (
     Nproc,
     NumWorkers,
     Overrides,
+    Precision,
     RecipeName,
     Resume,
     command_typed,
@@ -196,6 +197,7 @@ def predict(
     checkpoint: ClassifierPath,
     videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
     top: Annotated[int, typer.Option(help="Classes per video.")] = 5,
+    precision: Precision = "auto",
     decode_timeout_s: DecodeTimeout = None,
     num_workers: NumWorkers = None,
     json_: AsJson = False,
@@ -212,8 +214,14 @@ def predict(
     from trainer.data import loader_workers
     from trainer.predict import predict as run
 
-    limit_s = decode_timeout_s or DECODE_TIMEOUT_S
-    rows = run(checkpoint, videos, top=top, decode_timeout_s=limit_s, num_workers=loader_workers(num_workers))
+    rows = run(
+        checkpoint,
+        videos,
+        top=top,
+        precision=precision,
+        decode_timeout_s=decode_timeout_s or DECODE_TIMEOUT_S,
+        num_workers=loader_workers(num_workers),
+    )
     emit({"videos": rows} if json_ else {row["video"]: _named(row) for row in rows}, json_)
     if all("error" in row for row in rows):
         raise typer.Exit(1)

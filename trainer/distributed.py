@@ -49,7 +49,7 @@ class World:
 
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
 @contextmanager
@@ -67,7 +67,10 @@ def join_world() -> Iterator[World]:
     if dist.is_initialized():
         yield World(rank=rank, size=size, device=device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=size)
+    if device.type == "cuda":  # with the device NCCL connects at once, so its failures show here and not in a step
+        dist.init_process_group("nccl", rank=rank, world_size=size, device_id=device)
+    else:
+        dist.init_process_group("gloo", rank=rank, world_size=size)
     yield World(rank=rank, size=size, device=device)
     dist.destroy_process_group()  # not after a failure: that may wait for peers, and hide the cause
 

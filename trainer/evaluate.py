@@ -23,13 +23,14 @@ from bevt_core.model_info import model_info
 from bevt_core.weights import load_weights
 from schemas.classifier import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
 from schemas.errors import UserError
-from schemas.recipes import EvalViews
+from schemas.recipes import EvalViews, Precision
 from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluation_tables import write_tables
 from trainer.parallel import share_of_rank
 from trainer.parts import PartFiles, changes
+from trainer.precision import resolve
 from trainer.run import weights_of
 from trainer.views import Row, ViewPlan, map_parts
 
@@ -47,14 +48,16 @@ def evaluate(
     crops: int | None = None,
     temporal: Temporal = "normal",
     seed: int = 0,
+    precision: str = "auto",
     out: Path | None = None,
     num_workers: int = 0,
 ) -> dict[str, Any]:
     """Test a fine-tuned model on `data` with `clips` x `crops` views per video; every process of the job calls this.
 
-    `checkpoint` is a fine-tuning run or its weights; views that are not given are those of its recipe. With `out`, the
-    scores go to `scores.parquet` and the result to `evaluation.json`; a repeated call goes on, or returns what is
-    there. Returns top1, top5, mean_class (shares), num_videos, num_failed, failed (by video), views, seconds,
+    `checkpoint` is a fine-tuning run or its weights; views that are not given are those of its recipe. `precision` is
+    auto, fp32, bf16 or fp16 (see `trainer.precision`), the same on all processes. With `out`, the scores go to
+    `scores.parquet` and the result to `evaluation.json`; a repeated call goes on, or returns what is there. Returns
+    top1, top5, mean_class (shares), num_videos, num_failed, failed (by video), views, precision, seconds,
     videos_per_second (of what this call scored), multiply_adds_per_view and per_video (as the paper's tables count
     them). Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
     """
@@ -65,15 +68,17 @@ def evaluate(
     check_classes(data.classes, card.classes, data.path, str(checkpoint))
     plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), temporal, seed)
     with join_world() as world:
-        if out is not None and world.from_main(_prepare(out, path, data, plan) if world.is_main else None):
+        chosen = world.from_main(resolve(precision, world.device))
+        if out is not None and world.from_main(_prepare(out, path, data, plan, chosen) if world.is_main else None):
             return json.loads((out / RESULT).read_text())
         model = load_weights(path)
         assert isinstance(model, Classifier)  # the card lies beside nothing else
         model.to(world.device)
-        result = run_views(model, data, plan, world, num_workers=num_workers, out=out)
+        result = run_views(model, data, plan, world, precision=chosen, num_workers=num_workers, out=out)
         check_some_read(data, result["num_videos"], result["failed"])
         result |= cost_of_views(model, plan)
-        result |= {"data": data.path, "temporal": temporal, "seed": seed, "seconds": round(time.monotonic() - begun, 2)}
+        result |= {"data": data.path, "temporal": temporal, "seed": seed, "precision": chosen}
+        result["seconds"] = round(time.monotonic() - begun, 2)
         if out is not None and world.is_main:
             files = PartFiles(out / SCORES, SCORES_SCHEMA)
             files.merge()
@@ -90,6 +95,7 @@ def run_views(
     plan: ViewPlan,
     world: World,
     *,
+    precision: Precision,
     num_workers: int = 0,
     out: Path | None = None,
 ) -> dict[str, Any]:
@@ -105,7 +111,8 @@ def run_views(
     mine = share_of_rank(todo, model, world)
     work = functools.partial(score, model.eval())
     scored_here: dict[int, list[Row]] = {}
-    for part, scored in map_parts(work, data, plan, mine, device=world.device, num_workers=num_workers):
+    scored_parts = map_parts(work, data, plan, mine, device=world.device, precision=precision, num_workers=num_workers)
+    for part, scored in scored_parts:
         part_rows = [ranked(row) for row in scored]
         if files is not None:
             files.write(part, part_rows)
@@ -211,7 +218,7 @@ def tried_once(num_failed: int) -> str:
     return f"; {num_failed} of its videos could not be read then: to try them again, remove it or give another --out"
 
 
-def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool:
+def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, precision: Precision) -> bool:
     """Claim `out` for this evaluation; return whether it is finished already. UserError for another one's folder."""
     plan.check(data)  # before a folder is claimed that other options would be refused in
     now = EvaluationPlan(
@@ -222,6 +229,7 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan) -> bool
         views=plan.views,
         temporal=plan.temporal,
         seed=plan.seed,
+        precision=precision,
     )
     then = read_record(out / PLAN, EvaluationPlan)
     if then is None:

@@ -16,13 +16,14 @@ from bevt_core.classifier import Classifier
 from bevt_core.files import clean_staging, read_record, sha256_of, write_record
 from schemas.classifier import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
 from schemas.errors import UserError
-from schemas.recipes import FinetuneRecipe
+from schemas.recipes import FinetuneRecipe, Precision
 from trainer.clips import ClipSource
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluate import check_some_read, tried_once
 from trainer.frozen import open_frozen
 from trainer.parts import PartFiles, changes
+from trainer.precision import resolve
 from trainer.run import weights_of
 from trainer.views import Row, ViewPlan, map_parts
 
@@ -66,13 +67,15 @@ def extract(
     recipe: FinetuneRecipe | None = None,
     clips: int | None = None,
     crops: int | None = None,
+    precision: str = "auto",
     num_workers: int = 0,
 ) -> dict[str, Any]:
     """Write the features of every video of `data` to the Parquet file `out`, mean over views; every process calls this.
 
     `checkpoint` is a run or its weights, fine-tuned or pretrained; `recipe` says which clips a pretrained one looks at,
-    where they shall not be like those of its pretraining. The same call goes on where a killed one stopped. Returns
-    num_videos, num_failed, failed, out. Raises UserError for `out` of another extraction, or weights without a run.
+    where they shall not be like those of its pretraining. `precision` is as in `evaluate`. The same call goes on where
+    a killed one stopped. Returns num_videos, num_failed, failed, precision, out. Raises UserError for `out` of another
+    extraction, or weights without a run.
     """
     with join_world() as world:
         model, plan = open_frozen(checkpoint, recipe, clips, crops)
@@ -83,8 +86,9 @@ def extract(
                 f"{plan.views.clips} clips x {plan.views.crops} crops: features by position belong to one view; "
                 "ask for 1 clip and 1 crop"
             )
-        if not world.from_main(_prepare(out, weights_of(checkpoint), data, plan, level) if world.is_main else None):
-            _extract(model.to(world.device).eval(), data, plan, level, world, out, num_workers)
+        chosen, weights = world.from_main(resolve(precision, world.device)), weights_of(checkpoint)
+        if not world.from_main(_prepare(out, weights, data, plan, level, chosen) if world.is_main else None):
+            _extract(model.to(world.device).eval(), data, plan, level, chosen, world, out, num_workers)
         world.barrier()
         columns = pq.read_table(out, columns=["video", "error"]).to_pylist()
         failed = {row["video"]: row["error"] for row in columns if row["error"] is not None}
@@ -92,6 +96,7 @@ def extract(
             "num_videos": len(columns) - len(failed),
             "num_failed": len(failed),
             "failed": failed,
+            "precision": chosen,
             "out": str(out),
         }
 
@@ -101,6 +106,7 @@ def _extract(
     data: ClipSource,
     plan: ViewPlan,
     level: FeatureLevel,
+    precision: Precision,
     world: World,
     out: Path,
     num_workers: int,
@@ -110,7 +116,8 @@ def _extract(
     world.barrier()  # every rank has looked before any writes
     mine = todo[world.rank :: world.size]
     work = functools.partial(features, model, level)
-    for part, rows in map_parts(work, data, plan, mine, device=world.device, num_workers=num_workers):
+    extracted = map_parts(work, data, plan, mine, device=world.device, precision=precision, num_workers=num_workers)
+    for part, rows in extracted:
         files.write(part, [{"features": None, **row} for row in rows])
     world.barrier()
     failed = world.from_main(_failed(files) if world.is_main else None)
@@ -132,7 +139,9 @@ def features(model: Classifier, level: FeatureLevel, views_BTHWC: Tensor, num_vi
     return [{"features": [mean_ND[video] for mean_ND in means]} for video in range(num_videos)]
 
 
-def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, level: FeatureLevel) -> bool:
+def _prepare(
+    out: Path, weights: Path, data: ClipSource, plan: ViewPlan, level: FeatureLevel, precision: Precision
+) -> bool:
     """Claim `out` for this extraction; return whether it is there already. UserError for another one's file."""
     plan.check(data)  # before a folder is claimed that other options would be refused in
     now = ExtractionPlan(
@@ -142,6 +151,7 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, level: 
         crop_px=plan.crop_px,
         views=plan.views,
         level=level,
+        precision=precision,
     )
     record = out.with_name(f"{out.name}.json")
     then = read_record(record, ExtractionPlan)

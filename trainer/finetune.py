@@ -213,7 +213,7 @@ class _Validation:
         world: World,
     ) -> None:
         self.model, self.val, self.world, self.steps = model, val, world, steps
-        self.num_workers = recipe.loop.num_workers
+        self.precision, self.num_workers = recipe.loop.precision, recipe.loop.num_workers
         self.every = max(1, round(recipe.validate_every_epochs * steps_per_epoch))
         views = EvalViews(clips=1, crops=1, short_side_px=recipe.views.short_side_px)
         self.plan = ViewPlan(recipe.sampling, recipe.augment.crop_px, views, "normal", seed=0)
@@ -221,7 +221,8 @@ class _Validation:
     def __call__(self, steps_done: int) -> Mapping[str, float]:
         if steps_done % self.every and steps_done != self.steps:
             return {}
-        tested = run_views(self.model, self.val, self.plan, self.world, num_workers=self.num_workers)
+        how: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}
+        tested = run_views(self.model, self.val, self.plan, self.world, **how)
         values = {f"val_{name}": tested[name] for name in ("top1", "top5", "mean_class")}
         return values | {"val_videos": tested["num_videos"]}
 

@@ -46,7 +46,9 @@ def shard(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> N
     for root in roots:
         for block in _blocks(root):
             fully_shard(block, mesh=mesh)
-        fully_shard(root, mesh=mesh)
+        # a backward pass shards the outermost parameters again, but the average has none
+        is_average = isinstance(model, WithAverage) and root is model.average
+        fully_shard(root, mesh=mesh, reshard_after_forward=is_average)
         for method in METHODS:
             if hasattr(root, method):
                 register_fsdp_forward_method(root, method)

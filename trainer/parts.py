@@ -13,8 +13,8 @@ from schemas.base import Record
 
 def changes(then: Record, now: Record) -> str:
     """Name the fields in which two records of one kind differ, with both values."""
-    old, new = then.model_dump(), now.model_dump()
-    return "; ".join(f"{key}: {old[key]} there, {new[key]} now" for key in old if old[key] != new[key])
+    pairs = {key: (getattr(then, key), getattr(now, key)) for key in type(then).model_fields}
+    return "; ".join(f"{key}: {old} there, {new} now" for key, (old, new) in pairs.items() if old != new)
 
 
 class PartFiles:

@@ -15,6 +15,7 @@ from schemas.recipes import DECODE_TIMEOUT_S
 from trainer.clips import FileClips
 from trainer.distributed import join_world
 from trainer.evaluate import chosen_views, read_card, score
+from trainer.precision import resolve
 from trainer.run import weights_of
 from trainer.views import ViewPlan, map_parts
 
@@ -28,6 +29,7 @@ def predict(
     clips: int | None = None,
     crops: int | None = None,
     top: int = 5,
+    precision: str = "auto",
     decode_timeout_s: float = DECODE_TIMEOUT_S,
     num_workers: int = 0,
 ) -> list[dict[str, Any]]:
@@ -35,8 +37,8 @@ def predict(
 
     A place without files has a row as well, after the files, with `error`.
 
-    `checkpoint` is a fine-tuning run, its weights, or a folder that `bevt export` wrote. Views
-    are those of `evaluate`. Raises UserError for a model without a head, or when no place holds any file.
+    `checkpoint` is a fine-tuning run, its weights, or a folder that `bevt export` wrote. Views and `precision` are
+    those of `evaluate`. Raises UserError for a model without a head, or when no place holds any file.
     """
     path = weights_of(Path(checkpoint))
     card = read_card(path)
@@ -53,7 +55,9 @@ def predict(
         model.to(world.device).eval()
         parts = range(plan.num_parts(data))
         work = functools.partial(score, model)
-        for _, rows in map_parts(work, data, plan, parts, device=world.device, num_workers=num_workers):
+        chosen = resolve(precision, world.device)
+        scored = map_parts(work, data, plan, parts, device=world.device, precision=chosen, num_workers=num_workers)
+        for _, rows in scored:
             for row in rows:
                 if row["error"] is not None:
                     predictions.append({"video": row["video"], "error": row["error"]})

@@ -104,14 +104,15 @@ def probe(
     clips: int | None = None,
     crops: int | None = None,
     seed: int = 0,
+    precision: str = "auto",
     num_workers: int = 0,
 ) -> dict[str, Any]:
     """Probe the frozen encoder of `checkpoint` on labelled clips; every process of the job calls this.
 
     Features go to the folder `out`, which a repeated call goes on from; rank 0 fits the probes and writes `probe.json`.
     `recipe`, `clips` and `crops` are as in `extract`; a probe of positions looks at one view where they are not given.
-    Returns, by kind, top1, mean_class, num_videos, num_failed and failed of the test videos. Raises UserError for data
-    that does not fit.
+    `precision` is the encoder's, also as in `extract`; the probes are fitted in fp32. Returns, by kind, top1,
+    mean_class, num_videos, num_failed and failed of the test videos. Raises UserError for data that does not fit.
     """
     for kind in kinds:
         if kind not in PROBES:
@@ -124,12 +125,11 @@ def probe(
         # positions come first: what they cannot have is refused before any work
         for level in sorted({PROBES[kind].level for kind in kinds}, key=lambda level: level != "positions"):
             alone = 1 if level == "positions" else None  # of clips and of crops, where nothing else is asked for
-            options = {"clips": alone if clips is None else clips, "crops": alone if crops is None else crops}
+            options: dict[str, Any] = {"level": level, "recipe": recipe, "precision": precision}
+            options |= {"clips": alone if clips is None else clips, "crops": alone if crops is None else crops}
             for name, source in (("train", train), ("test", test)):
                 file = _features(out, name, level)
-                written = extract(
-                    checkpoint, source, file, level=level, recipe=recipe, num_workers=num_workers, **options
-                )
+                written = extract(checkpoint, source, file, num_workers=num_workers, **options)
                 failed |= written["failed"] if name == "test" else {}
         if not world.is_main:
             return {}

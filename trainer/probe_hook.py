@@ -6,6 +6,7 @@ A hook of the loop. Legend: N videos, C channels, V classes.
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class ProbeHook:
         assert recipe.probe is not None
         self.model, self.config, self.world = model, recipe.probe, world
         self.stream: Stream = "video" if "video" in recipe.streams else "image"
-        self.num_workers = recipe.loop.num_workers
+        self.precision, self.num_workers = recipe.loop.precision, recipe.loop.num_workers
         videos = StoreClips(Path(self.config.frames))
         check_labels(videos)
         self.num_classes = len(videos.classes)
@@ -78,7 +79,8 @@ class ProbeHook:
         parts = range(self.plan.num_parts(videos))
         mine = share_of_rank(parts, self.model, self.world)
         work = functools.partial(_pooled, self.model, self.stream)
-        found = map_parts(work, videos, self.plan, mine, device=self.world.device, num_workers=self.num_workers)
+        how: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}
+        found = map_parts(work, videos, self.plan, mine, device=self.world.device, **how)
         good = {part: [row for row in rows if row["error"] is None] for part, rows in found}
         everyone = {part: rows for shares in self.world.gather(good) for part, rows in shares.items()}
         rows = [row for part in parts for row in everyone[part]]

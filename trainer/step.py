@@ -21,11 +21,10 @@ from trainer.checkpoint import state_of
 from trainer.distributed import World, from_host, to_host
 from trainer.monitor import StepClock
 from trainer.parallel import compile_blocks, fit_state, is_shard, reduce_gradients, replicate, shard, whole
+from trainer.precision import AUTOCAST
 from trainer.schedule import CosineSchedule
 from trainer.tally import Tally
 from trainer.tasks import Batch, Task, to_device
-
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass

@@ -54,12 +54,14 @@ def analyse_temporal(
     seeds: int = 3,
     clips: int | None = None,
     crops: int | None = None,
+    precision: str = "auto",
     num_workers: int = 0,
 ) -> dict[str, Any]:
     """Evaluate `checkpoint` on `data` with and without the order of the frames; every process calls this.
 
-    Each evaluation has a folder below `out` and is not done again; rank 0 writes the table and the drop per class, as
-    CSV and as a PNG. Returns the rows of the table by what the model was given. Raises UserError as `evaluate` does.
+    `precision` is that of `evaluate`. Each evaluation has a folder below `out` and is not done again; rank 0 writes the
+    table and the drop per class, as CSV and as a PNG. Returns the rows of the table by what the model was given. Raises
+    UserError as `evaluate` does.
     """
     if seeds < 1:
         raise UserError(f"{seeds} seeds: expected at least 1")
@@ -68,7 +70,7 @@ def analyse_temporal(
         for temporal in TEMPORAL:
             for seed in range(1 if temporal == "normal" else seeds):
                 options: dict[str, Any] = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed}
-                options |= {"out": _folder(out, temporal, seed), "num_workers": num_workers}
+                options |= {"precision": precision, "out": _folder(out, temporal, seed), "num_workers": num_workers}
                 results.setdefault(temporal, []).append(evaluate(checkpoint, data, **options))
         rows = table_of(results)
         if world.is_main:

@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 from bevt_core.probing import MediaError
 from bevt_core.rng import rng_for
 from schemas.classifier import Temporal
-from schemas.recipes import ClipSampling, EvalViews
+from schemas.recipes import ClipSampling, EvalViews, Precision
 from trainer.augment import crop_views
 from trainer.clips import ClipSource, interval_of
 from trainer.data import make_loader
+from trainer.precision import autocast
 from trainer.sampling import SAMPLERS, Positions
 
 PART_VIDEOS = 32  # at most; a part is the unit of work and of resuming
@@ -141,7 +142,7 @@ class ViewChunks(Dataset):
 # ---- parts ----------------------------------------------------------------------------------------
 
 
-@torch.no_grad()  # inference mode would leave its mark on tensors that the model caches for training
+@torch.inference_mode()
 def map_parts(
     work: Work,
     data: ClipSource,
@@ -149,9 +150,13 @@ def map_parts(
     parts: Sequence[int],
     *,
     device: torch.device,
+    precision: Precision,
     num_workers: int,
 ) -> Iterator[tuple[int, list[Row]]]:
-    """Yield (part, rows) of each part, in order: `video`, `label`, `error`, and what `work` adds where it is None."""
+    """Yield (part, rows) of each part, in order: `video`, `label`, `error`, and what `work` adds where it is None.
+
+    `work` runs on `device` under autocast to `precision`, in inference mode: a tensor that it returns has no gradient.
+    """
     step, videos = plan.videos_per_chunk, plan.parts(data)
     chunks = [
         Chunk(part, first, min(first + step, videos[part].stop))
@@ -165,7 +170,8 @@ def map_parts(
         for batch in batches:
             good = [row for row in batch["rows"] if row["error"] is None]
             if good:
-                columns = work(batch["views"].to(device, non_blocking=True), len(good))
+                with autocast(device, precision):
+                    columns = work(batch["views"].to(device, non_blocking=True), len(good))
                 for row, more in zip(good, columns, strict=True):
                     row.update(more)
             rows += batch["rows"]

@@ -71,6 +71,18 @@ def test_ranks_share_the_videos_and_count_each_once(data, monkeypatch):
     assert hook(1) == dict(zip(("knn_top1", "linear_top1"), right, strict=True))
 
 
+def test_features_are_computed_in_the_recipes_precision(data):
+    settings, features = probe_settings(data["video"], 1), {}
+    for precision in ("fp32", "bf16"):
+        recipe = recipe_of(data, settings, f"loop.precision={precision}", stage="video", streams=("video",))
+        torch.manual_seed(0)
+        hook = ProbeHook(build_model(recipe.model, ("video",)).eval(), recipe, CPU)
+        features[precision] = hook._features(hook.splits[1])[0]
+        assert features[precision].dtype == torch.float32 and not features[precision].is_inference()
+    apart = (features["bf16"] - features["fp32"]).norm() / features["fp32"].norm()
+    assert 0.001 < apart < 0.02  # some 0.007: a few roundings, each to 2^-9 of a value
+
+
 def test_a_store_that_cannot_be_judged_by_is_refused(tmp_path):
     for num_samples, message in ((1, "single item"), (4, "no class has two videos to train on.*or leave linear out")):
         store = make_token_set(tmp_path / str(num_samples), num_samples=num_samples)

@@ -172,3 +172,13 @@ def test_checkpointed_activations_give_the_same_gradients(grid) -> None:
         gradients.append([p.grad.clone() for p in encoder.parameters()])
     for stored, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(stored, recomputed, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("window", [(3, 5, 3), (2, 9, 8)])  # of no other test: their constants are made here
+def test_it_trains_after_a_first_call_in_inference_mode(window) -> None:
+    model = VideoSwin(embed_dim=8, depths=(2,), num_heads=(2,), window=window)
+    x_BTHWC = torch.randn(1, *(2 * extent for extent in window), 8)
+    with torch.inference_mode():
+        model(x_BTHWC)
+    model(x_BTHWC)[-1].sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
