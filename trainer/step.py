@@ -21,7 +21,7 @@ from trainer.checkpoint import state_of
 from trainer.distributed import World, from_host, to_host
 from trainer.monitor import StepClock
 from trainer.parallel import compile_blocks, fit_state, is_shard, reduce_gradients, replicate, shard, whole
-from trainer.precision import AUTOCAST
+from trainer.precision import AUTOCAST, autocast
 from trainer.schedule import CosineSchedule
 from trainer.tally import Tally
 from trainer.tasks import Batch, Task, to_device
@@ -147,11 +147,10 @@ class Stepper:
         shares = dict(zip(counts, (world.size / totals).float(), strict=True))  # DDP takes the mean over ranks
         tally = Tally(dict(zip(counts, totals, strict=True)))
         losses = []
-        dtype = AUTOCAST[self.loop.precision]
         for i, micro in enumerate(micros):
             with self._no_sync(last=i == len(micros) - 1):
                 on_device = to_device(micro, world.device)
-                with torch.autocast(world.device.type, dtype, enabled=dtype is not None):
+                with autocast(world.device, self.loop.precision):
                     terms = self.task.losses(self.model, on_device, step)
                 loss = torch.stack([t.weight * t.loss_sum.float() * shares[n] for n, t in terms.items()]).sum()
                 self.scaler.scale(loss).backward()
