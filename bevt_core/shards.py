@@ -234,6 +234,7 @@ def write_token_part(
     sample_ids: Sequence[str],
     rows: Sequence[PartView],
     plan: TokenPlan,
+    gpu_model: str | None = None,
 ) -> TokenPartCommit:
     """Write the tokens of the frame part `frames`, and their commit. `rows[v]` is view `v` of all its samples."""
     part = frames.part
@@ -259,6 +260,7 @@ def write_token_part(
         num_bytes=len(data),
         frames_commit=frames.digest(),
         token_plan=plan.digest(),
+        gpu_model=gpu_model,
     )
     write_atomic(tokens_dir / f"{part_name(part)}.parquet", data)
     write_record(tokens_dir / f"{part_name(part)}.json", commit)

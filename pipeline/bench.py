@@ -84,7 +84,7 @@ def bare_loop(recipe: TokenizeRecipe) -> None:
     frames_dir, tokens_dir = Path(recipe.out) / "frames", Path(recipe.out) / "tokens" / token_plan.name
     write_plan(frames_dir, plan, items)
     write_token_plan(tokens_dir, token_plan)
-    loaded = load_tokenizer(recipe.tokenizer, dtype=recipe.tokenizer_dtype)
+    loaded = load_tokenizer(recipe.tokenizer, "cpu", recipe.tokenizer_dtype, recipe.tokenizer_pass_frames)
     tokenizer = PartTokenizer(loaded, recipe.batch_frames, threads=1)
     frames, tokens = [], []
     for part in range(plan.num_parts):

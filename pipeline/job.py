@@ -20,6 +20,7 @@ from bevt_core.files import clean_staging, each
 from bevt_core.objects import AnyPath, as_path
 from bevt_core.shards import read_frame_commit, read_token_commit, write_frame_manifest, write_token_manifest
 from bevt_core.tokenizers import find_tokenizer
+from bevt_core.tokenizers.card import check_device
 from pipeline.busy import bottleneck
 from pipeline.frames_job import make_frame_part
 from pipeline.plans import (
@@ -33,14 +34,14 @@ from pipeline.plans import (
     make_plan,
     make_token_plan,
     note_tokenizer,
-    on_device,
     settle_plan,
     settle_token_plan,
     token_commits,
+    token_set_name,
     with_settled_tokenizer,
 )
 from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
-from pipeline.ray_session import cluster_has, cpus_per_gpu, gpu_name, ray_session, smallest_node_has, threads_ended
+from pipeline.ray_session import await_gpu, cluster_has, cpus_per_gpu, ray_session, smallest_node_has, threads_ended
 from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
@@ -101,18 +102,15 @@ def tokenize(
     plan, items = planned or make_plan(recipe, list_file, allow_outside)
     if not frames_only:
         recipe = with_settled_tokenizer(recipe)
-    token_plan = None if frames_only else make_token_plan(recipe, plan)
+    tokens_dir = None if frames_only else frames_dir.parent / "tokens" / token_set_name(recipe)
     frames_done = frame_commits(frames_dir, plan)
     check_root(as_path(recipe.root).absolute(), plan, frames_done)
     settle_plan(frames_dir, plan, items, overwrite)
     tokens_done: dict[int, TokenPartCommit] = {}
-    tokens_dir = None
-    if token_plan is not None:
-        tokens_dir = frames_dir.parent / "tokens" / token_plan.name
-        there = find_token_plan(tokens_dir, token_plan, overwrite)
-        token_plan = there or token_plan
+    token_plan = None if tokens_dir is None else find_token_plan(tokens_dir, recipe, plan, overwrite)
+    if tokens_dir is not None and token_plan is not None:
         tokens_done = token_commits(tokens_dir, frames_done.values(), token_plan)
-    done: Collection[int] = frames_done if token_plan is None else tokens_done
+    done: Collection[int] = frames_done if tokens_dir is None else tokens_done
     todo = [part for part in range(plan.num_parts) if part not in done]
     meter = meter or Meter()
     limit = RejectionLimit(max_rejected, plan.num_sources)
@@ -123,10 +121,13 @@ def tokenize(
     if todo:
         drop_broken_parts(frames_dir, plan, frames_done)
         with ray_session(ray_address, num_cpus, num_gpus) as session:
-            gpus = 0 if token_plan is None else cluster_has("GPU")
-            if tokens_dir is not None and token_plan is not None:
-                token_plan = on_device(token_plan, gpu_name() if gpus else "cpu")
-                settle_token_plan(tokens_dir, token_plan)
+            gpus = 0 if tokens_dir is None else cluster_has("GPU")
+            if tokens_dir is not None:
+                if gpus:
+                    await_gpu()
+                device_kind = "cuda" if gpus else "cpu"
+                check_device(device_kind, recipe.tokenizer_dtype, recipe.tokenizer_pass_frames)
+                token_plan = settle_token_plan(tokens_dir, make_token_plan(recipe, plan, device_kind))
                 note_tokenizer(tokens_dir, _tokenizer_folder(recipe.tokenizer))
                 if session.may_grow and not gpus:
                     print(f"warning: {ON_CPUS}", file=sys.stderr, flush=True)
@@ -232,10 +233,11 @@ class TokenizePart:
         assert place.tokenizer is not None and place.token_plan is not None
         torch.set_num_threads(threads)
         wanted = place.token_plan.tokenizer
-        tokenizer = load_tokenizer(place.tokenizer, "cuda" if gpus else "cpu", wanted.dtype)
+        device = "cuda" if gpus else "cpu"
+        tokenizer = load_tokenizer(place.tokenizer, device, wanted.dtype, wanted.frames_per_pass)
         if wanted.compiled:
             tokenizer.compile()
-        if tokenizer.identity() != wanted:
+        if tokenizer.identity() != wanted.by_kind():
             raise UserError(
                 f"the tokenizer here is {tokenizer.identity()}, the token set's is {wanted}; "
                 "use one kind of device for a token set"

@@ -93,8 +93,14 @@ def with_settled_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
     return recipe.model_copy(update={"tokenizer": settled})
 
 
-def make_token_plan(recipe: TokenizeRecipe, plan: Plan) -> TokenPlan:
-    """The token set of `recipe`, from what the tokenizer's folder says, as made on the CPU."""
+def token_set_name(recipe: TokenizeRecipe) -> str:
+    """The name of the recipe's token set below tokens/."""
+    card = read_card(find_tokenizer(recipe.tokenizer))
+    return recipe.token_set or f"{card.kind}-v{recipe.views.num_views}"
+
+
+def make_token_plan(recipe: TokenizeRecipe, plan: Plan, device_kind: str = "cpu") -> TokenPlan:
+    """The token set of `recipe` as made on that kind of device, from what the tokenizer's folder says."""
     card = read_card(find_tokenizer(recipe.tokenizer))
     identity = TokenizerIdentity(
         name=card.kind,
@@ -103,37 +109,36 @@ def make_token_plan(recipe: TokenizeRecipe, plan: Plan) -> TokenPlan:
         grid=card.grid,
         input_px=card.input_px,
         dtype=recipe.tokenizer_dtype,
-        device_kind="cpu",
+        device_kind=device_kind,
         compiled=recipe.tokenizer_compiled,
+        frames_per_pass=recipe.tokenizer_pass_frames or card.pass_frames(device_kind),
     )
-    name = recipe.token_set or f"{card.kind}-v{recipe.views.num_views}"
+    name = token_set_name(recipe)
     return TokenPlan(name=name, tokenizer=identity, views=recipe.views, frames_plan=plan.digest())
 
 
-def on_device(plan: TokenPlan, device_kind: str) -> TokenPlan:
-    """The same token set, made on another kind of device."""
-    identity = plan.tokenizer.model_copy(update={"device_kind": device_kind})
-    return plan.model_copy(update={"tokenizer": identity})
-
-
-def find_token_plan(tokens_dir: AnyPath, wanted: TokenPlan, overwrite: bool) -> TokenPlan | None:
-    """The plan that is there, or None. Another one than `wanted` is a UserError, or removed; the device may differ."""
+def find_token_plan(tokens_dir: AnyPath, recipe: TokenizeRecipe, plan: Plan, overwrite: bool) -> TokenPlan | None:
+    """The plan that is there, or None. Another one than the recipe's, on any device, is a UserError, or removed."""
     there = read_token_plan(tokens_dir)
-    if there is None or there == on_device(wanted, there.tokenizer.device_kind):
+    if there is None:
+        return None
+    wanted = make_token_plan(recipe, plan, there.by_kind().tokenizer.device_kind)
+    if there.by_kind() == wanted:
         return there
     if not overwrite:
         name = "name this token set (`--set token_set=NAME`), so that it lies beside that one and shares its frames"
-        raise UserError(_refusal(tokens_dir / "plan.json", there, wanted, name))
+        raise UserError(_refusal(tokens_dir / "plan.json", there.by_kind(), wanted, name))
     remove(tokens_dir)
     return None
 
 
-def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> None:
-    """Write the plan, or find the same one there. Raises UserError, naming what differs, for another one."""
+def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
+    """Write the plan, or find the same one there; returns what is there. Another one is a UserError that names both."""
     there = read_token_plan(tokens_dir) or write_token_plan(tokens_dir, plan)
-    if there != plan:
-        raise UserError(_refusal(tokens_dir / "plan.json", there, plan, "give another --out"))
+    if there.by_kind() != plan:
+        raise UserError(_refusal(tokens_dir / "plan.json", there.by_kind(), plan, "give another --out"))
     clean_staging(tokens_dir)
+    return there
 
 
 def note_tokenizer(tokens_dir: AnyPath, folder: Path) -> None:
@@ -196,8 +201,7 @@ def drop_broken_parts(frames_dir: AnyPath, plan: Plan, done: dict[int, FramePart
 
 def _refusal(path: AnyPath, there: Record, here: Record, mend: str) -> str:
     differences = [
-        f"{key} {_short(old)} there, {_short(new)} here"
-        for key, (old, new) in _different(there.model_dump(), here.model_dump()).items()
+        f"{key} {_short(old)} there, {_short(new)} here" for key, (old, new) in _different(there, here).items()
     ]
     return (
         f"{path.parent} holds another job's output: {'; '.join(differences)}. "
@@ -205,13 +209,15 @@ def _refusal(path: AnyPath, there: Record, here: Record, mend: str) -> str:
     )
 
 
-def _different(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def _different(old: Record, new: Record, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Both values of every field in which two records of one type differ, by dotted name."""
     found: dict[str, tuple[Any, Any]] = {}
-    for key, value in old.items():
-        if isinstance(value, dict):
-            found |= _different(value, new[key], f"{prefix}{key}.")
-        elif value != new[key]:
-            found[prefix + key] = (value, new[key])
+    for key in type(old).model_fields:
+        before, after = getattr(old, key), getattr(new, key)
+        if isinstance(before, Record) and isinstance(after, Record):
+            found |= _different(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found[prefix + key] = (before, after)
     return found
 
 

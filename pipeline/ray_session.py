@@ -15,7 +15,7 @@ from schemas.errors import UserError
 
 CONNECT_S = 5.0  # that a cluster's head may take to accept a connection
 SILENCE_S = 15.0  # after which the user is told that a cluster does not answer: Ray itself goes on for minutes
-GPU_S = 300.0  # that a GPU may take to be free, with a worker's start and its import of torch
+GPU_S = 300.0  # that a GPU may take to be free, with a worker's start
 THREADS_END_S = 30.0
 IDLE_THREAD = "Prefetcher"  # of Ray Data: left early, it waits without end for work that does not come
 
@@ -161,18 +161,13 @@ def cpus_per_gpu() -> int:
     return max(1, int(min((of.get("CPU", 0) // of["GPU"] for of in nodes if of.get("GPU", 0) >= 1), default=1)))
 
 
-def gpu_name() -> str:
-    """Of the cluster's GPUs, which only a worker may be able to see. Raises UserError where none gets free in time."""
+def await_gpu() -> None:
+    """Wait until one of the cluster's GPUs is free. Raises UserError where none gets free in time."""
     import ray
 
-    def name() -> str:
-        import torch
-
-        return torch.cuda.get_device_name()
-
-    asked = ray.remote(num_gpus=1, max_retries=3)(name).remote()
+    asked = ray.remote(num_gpus=1, max_retries=3)(lambda: None).remote()
     try:
-        return str(ray.get(asked, timeout=GPU_S))
+        ray.get(asked, timeout=GPU_S)
     except ray.exceptions.GetTimeoutError:
         ray.cancel(asked, force=True)
         raise UserError(

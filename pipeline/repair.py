@@ -23,9 +23,9 @@ from bevt_core.tables import read_table
 from bevt_core.tokenizers import tokenizer_of
 from pipeline.checks import readable
 from pipeline.job import tokenize
-from pipeline.plans import make_plan, make_token_plan, note_tokenizer, on_device
+from pipeline.plans import make_plan, make_token_plan, note_tokenizer
 from pipeline.problems import REPAIRABLE, Problem, below, parts_in, to_remove
-from pipeline.ray_session import cluster_has, gpu_name, ray_session
+from pipeline.ray_session import cluster_has, ray_session
 from pipeline.verify import check_files, check_tokens, token_sets_in
 from pipeline.verify_token_files import derived_token_plan
 from schemas.errors import UserError
@@ -136,10 +136,11 @@ def _token_recipe(
             "tokenizer": str(tokenizer_of(folder, identity, tokenizer)),
             "tokenizer_dtype": identity.dtype,
             "tokenizer_compiled": identity.compiled,
+            "tokenizer_pass_frames": identity.frames_per_pass,
             "token_set": token_plan.name,
         }
     )
-    if on_device(make_token_plan(made_with, plan), identity.device_kind) != token_plan:
+    if make_token_plan(made_with, plan, identity.by_kind().device_kind) != token_plan.by_kind():
         raise UserError(f"{made_with.tokenizer} is not the tokenizer of {folder}; give its folder with --tokenizer")
     return made_with
 
@@ -269,11 +270,11 @@ def _missing_then(jobs: Jobs) -> set[str]:
 
 def _check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
     """Raise UserError for token sets that another kind of device has made: ids at near-ties would differ."""
-    here = gpu_name() if cluster_has("GPU") else "cpu"
+    here = "cuda" if cluster_has("GPU") else "cpu"
     for folder in folders:
-        made_on = jobs.token_sets[folder][0].tokenizer.device_kind
-        if made_on != here:
+        made_by = jobs.token_sets[folder][0].tokenizer
+        if made_by.by_kind().device_kind != here:
             raise UserError(
-                f"{folder}: made on {made_on!r}, here is {here!r}; nothing was changed: repair it on the same kind of "
-                "device, or remove it and tokenize again"
+                f"{folder}: made on {made_by.device_kind!r}, here is {here!r}; nothing was changed: repair it on the "
+                "same kind of device, or remove it and tokenize again"
             )

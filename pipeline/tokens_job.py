@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from bevt_core.files import fetched
 from bevt_core.jpeg_store import read_all_jpegs
@@ -24,6 +23,7 @@ from bevt_core.objects import AnyPath
 from bevt_core.shards import FRAMES_ZARR, PartView, part_name, write_token_part
 from bevt_core.tables import read_table
 from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.feed import encode_batches
 from bevt_core.views import apply_view, decode_jpeg, draw_view, halve
 from pipeline.busy import TokenizeTimes
 from schemas.frames import FramePartCommit
@@ -65,8 +65,9 @@ class PartTokenizer:
     """Tokenizes parts on one device. May be called from several threads: one prepares while another has the device."""
 
     def __init__(self, tokenizer: Tokenizer, batch_frames: int, threads: int) -> None:
+        """Calls have `batch_frames` frames, rounded up to whole passes, so that only a part's last one is padded."""
         self.tokenizer = tokenizer
-        self.batch_frames = batch_frames
+        self.batch_frames = -(-batch_frames // tokenizer.pass_frames) * tokenizer.pass_frames
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="views")
         self._device = threading.Lock()
@@ -79,35 +80,34 @@ class PartTokenizer:
         started = time.monotonic()
         part = read_frame_part(frames_dir, frames.part)
         drawn = draw_views(plan.views, part.index)
-        tokens_VFhw, batches = self.tokens(part, drawn)
+        tokens_VFhw, first, busy_s = self.tokens(part, drawn)
         ended = time.monotonic()
-        first = batches[0][1] if batches else ended
-        times = TokenizeTimes(self._name, started, first, ended, sum(b - a for a, b in batches))
+        times = TokenizeTimes(self._name, started, ended if first is None else first, ended, busy_s)
         starts = np.cumsum([0, *part.index["num_frames"].to_pylist()])
         rows = [
             PartView(views=views, tokens=[tokens_Fhw[a:b] for a, b in itertools.pairwise(starts)])
             for views, tokens_Fhw in zip(drawn, tokens_VFhw, strict=True)
         ]
         sample_ids = part.index["sample_id"].to_pylist()
-        return write_token_part(tokens_dir, frames, sample_ids, rows, plan), times
+        return write_token_part(tokens_dir, frames, sample_ids, rows, plan, self.tokenizer.gpu_model()), times
 
-    def tokens(self, part: FramePart, drawn: Sequence[Sequence[View]]) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    def tokens(self, part: FramePart, drawn: Sequence[Sequence[View]]) -> tuple[np.ndarray, float | None, float]:
         """Tokens uint16 (V, F, h, w) of all frames of the part under `drawn[view][sample]`.
 
-        Beside them when each batch went to the device and came back, in monotonic seconds.
+        Beside them when the first batch had its tokens, in monotonic seconds (None: there was no frame), and for how
+        many seconds the device worked.
         """
         num_frames = len(part.jpegs)
         tokens = np.zeros((len(drawn) * num_frames, *self.tokenizer.grid), dtype=np.uint16)
-        batches: list[tuple[float, float]] = []
+        first, busy_s = None, 0.0
         # While the device has one batch the next is prepared.
         depth = 2 * self.threads + self.batch_frames // (CHUNK_FRAMES * len(drawn))
         prepared = ahead(self._pool, self._prepare(part, drawn), depth)
-        for positions, frames_NPPC in rebatch(prepared, self.batch_frames):
-            with self._device:
-                start = time.monotonic()
-                tokens[positions] = self.tokenizer.encode(torch.from_numpy(frames_NPPC)).cpu().numpy()
-                batches.append((start, time.monotonic()))
-        return tokens.reshape(len(drawn), num_frames, *self.tokenizer.grid), batches
+        batches = rebatch(prepared, self.batch_frames)
+        for positions, encoded in encode_batches(self.tokenizer, batches, self._device):
+            tokens[positions] = encoded.ids_Nhw
+            first, busy_s = first or time.monotonic(), busy_s + encoded.busy_s
+        return tokens.reshape(len(drawn), num_frames, *self.tokenizer.grid), first, busy_s
 
     def _prepare(
         self, part: FramePart, drawn: Sequence[Sequence[View]]

@@ -11,7 +11,8 @@ from schemas.views import ViewDistribution, ViewSpec
 
 Stream = Literal["video", "image"]
 
-TokenizerDtype = Literal["float32", "float16", "bfloat16"]
+# tf32: float32 weights whose products a GPU rounds to TF32; the CPU has no such products
+TokenizerDtype = Literal["float32", "tf32", "float16", "bfloat16"]
 
 DECODE_TIMEOUT_S = 60.0  # of the pipeline's k400 recipe
 
@@ -33,6 +34,9 @@ class TokenizeRecipe(Record):
     tokenizer: str  # a name or a tokenizer directory; `default`: dalle where it is found, else the embedded one
     tokenizer_dtype: TokenizerDtype = "float32"  # of its networks; in the set's identity
     tokenizer_compiled: bool = False  # by torch.compile; in the set's identity too
+    tokenizer_pass_frames: int | None = Field(
+        default=None, ge=1
+    )  # frames per pass through its network, in the identity too; null: 16 on CPUs, what fills the card on GPUs
     token_set: str | None = Field(
         default=None, pattern=r"^\w[\w.-]*$"
     )  # below tokens/; null: the tokenizer's kind and views
@@ -40,7 +44,7 @@ class TokenizeRecipe(Record):
     views: ViewSpec
     seed: int
     sources_per_part: int = Field(ge=1)
-    batch_frames: int = Field(ge=1)  # frames per tokenizer call; does not change the tokens
+    batch_frames: int = Field(ge=1)  # frames per tokenizer call, rounded up to whole passes; changes no token
     decode_timeout_s: float = Field(gt=0)  # per source; what takes longer is rejected
     attempts: int = Field(ge=1)  # tries per source before it is rejected for a time-out or a crash
 
@@ -124,6 +128,7 @@ class OnlineTokens(Record):
     tokenizer: str  # a name or a tokenizer directory
     tokenizer_dtype: TokenizerDtype = "float32"  # of its networks, whatever loop.precision is
     tokenizer_compiled: bool = False  # by torch.compile
+    tokenizer_pass_frames: int | None = Field(default=None, ge=1)  # as in TokenizeRecipe
     views: ViewDistribution
 
 

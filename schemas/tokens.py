@@ -5,8 +5,10 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.base import FORMAT_VERSION, Record
+from schemas.base import FORMAT_VERSION, Record, canonical_json
 from schemas.views import ViewSpec
+
+CPU_PASS_FRAMES = 16  # the default of a stored key, so it may never change
 
 
 class TokenizerIdentity(Record):
@@ -18,9 +20,15 @@ class TokenizerIdentity(Record):
     grid: tuple[int, int]  # tokens per frame: rows, columns
     input_px: int  # side of the square frame that the tokenizer reads
     dtype: str
-    device_kind: str  # "cpu" or the GPU's name
+    device_kind: str  # "cpu" or "cuda"; older sets name the GPU's model, see `by_kind`
     # by torch.compile, whose kernels round otherwise; written only where it is so, as sets made before have no such key
     compiled: bool = Field(default=False, exclude_if=lambda compiled: not compiled)
+    # of a pass through the network, whose kernels round by batch size; written only where it is not a CPU's, as above
+    frames_per_pass: int = Field(default=CPU_PASS_FRAMES, ge=1, exclude_if=lambda frames: frames == CPU_PASS_FRAMES)
+
+    def by_kind(self) -> "TokenizerIdentity":
+        """The same with "cuda" in place of a GPU's model, so that identities of different boards are comparable."""
+        return self.model_copy(update={"device_kind": "cpu" if self.device_kind == "cpu" else "cuda"})
 
 
 TOKENIZER_PLACE = "tokenizer-place.json"
@@ -40,6 +48,10 @@ class TokenPlan(Record):
     tokenizer: TokenizerIdentity
     views: ViewSpec
     frames_plan: str  # Plan.digest() of the frame store
+
+    def by_kind(self) -> "TokenPlan":
+        """The same with the tokenizer's `by_kind`."""
+        return self.model_copy(update={"tokenizer": self.tokenizer.by_kind()})
 
 
 class TokenSetManifest(Record):
@@ -66,6 +78,11 @@ class TokenPartCommit(Record):
     num_bytes: int
     frames_commit: str  # digest of the frame part's commit
     token_plan: str  # TokenPlan.digest()
+    gpu_model: str | None = Field(default=None, exclude_if=lambda model: model is None)  # None: made on a CPU
+
+    def canonical_json(self) -> str:
+        """Without the GPU's model: boards of several may share the work on a set, and `sha256` covers the tokens."""
+        return canonical_json(self.model_dump(mode="json", exclude_defaults=True, exclude={"gpu_model"}))
 
 
 def token_schema(grid: tuple[int, int]) -> pa.Schema:

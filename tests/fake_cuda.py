@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 CUDA = torch.device("cuda", 7)  # the last that fakes may have: constants kept by device stay apart from real ones
-PRODUCTS = {"mm", "mv", "bmm", "addmm", "addmv", "baddbmm", "addbmm", "dot", "_int_mm"}
+# Inference mode shows operators before they are taken apart: `matmul`, `linear`, `to`.
+PRODUCTS = {"mm", "mv", "bmm", "addmm", "addmv", "baddbmm", "addbmm", "dot", "_int_mm", "matmul", "linear"}
 WAITS = {"_local_scalar_dense", "item", "nonzero", "masked_select", "unique_dim", "_unique2", "equal", "is_nonzero"}
 
 
@@ -26,6 +27,7 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.faults: list[str] = []
         self.pinned: set[int] = set()  # storages
+        self.copies: list[str] = []  # between the CPU and the device
 
     def pin(self, tensor: Tensor) -> Tensor:
         """Stand in for `Tensor.pin_memory`."""
@@ -43,20 +45,24 @@ class Watch(TorchDispatchMode):
             self.faults.append(f"{name}: the host waits for the device")
         if name in {"index", "index_put", "index_put_"} and any(x.dtype == torch.bool for x in on_cuda[1:]):
             self.faults.append(f"{name}: the host waits for the number of True")
-        if name in {"_to_copy", "copy_"}:
-            self._copy(name, args, kwargs or {}, result)
+        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | (kwargs or {})
+        if name == "empty" and given.get("pin_memory"):
+            self.pin(result)
+        if name in {"to", "_to_copy", "copy_"}:
+            self._copy(name, tensors[1] if name == "copy_" else tensors[0], result, bool(given.get("non_blocking")))
         return result
 
-    def _copy(self, name: str, args: tuple, kwargs: dict[str, Any], result: Tensor) -> None:
-        source = args[1] if name == "copy_" else args[0]
-        later = kwargs.get("non_blocking", args[2] if name == "copy_" and len(args) > 2 else False)
+    def _copy(self, name: str, source: Tensor, result: Tensor, later: bool) -> None:
         if source.device.type == result.device.type:
             return
         to_device = result.device.type == "cuda"
+        self.copies.append("to the device" if to_device else "from the device")
         if not later:
-            self.faults.append(f"{name}: the host waits for a copy {'to' if to_device else 'from'} the device")
+            self.faults.append(f"{name}: the host waits for a copy {self.copies[-1]}")
         elif to_device and source.untyped_storage()._cdata not in self.pinned and source.numel():
             self.faults.append(f"{name}: a copy of {tuple(source.shape)} from memory that is not pinned")
+        elif name == "copy_" and not to_device and result.untyped_storage()._cdata not in self.pinned:
+            self.faults.append(f"{name}: a copy of {tuple(source.shape)} to memory that is not pinned")
 
 
 @contextlib.contextmanager

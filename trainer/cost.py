@@ -23,7 +23,6 @@ from torch.utils.flop_counter import flop_registry
 from bevt_core.model_info import flops, num_parameters
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer, settle_default
-from bevt_core.tokenizers.base import FRAMES_PER_PASS
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from trainer.data import draw_mask
 from trainer.model import build_model, checkpoint_activations, checkpoint_encoder, tokens_per_side, tubelet_of
@@ -98,9 +97,9 @@ def hidden_share(recipe: PretrainRecipe, stream: str, grid_HW: tuple[int, int]) 
 def tokenizer_flops(name: str) -> float:
     """Count the operations of one frame's tokens."""
     tokenizer = load_tokenizer(settle_default(name, lambda message: None), "meta")
-    side = tokenizer.input_px
-    frames_NPPC = torch.zeros(FRAMES_PER_PASS, side, side, 3, dtype=torch.uint8, device="meta")
-    return flops(lambda: tokenizer.encode(frames_NPPC)) / FRAMES_PER_PASS
+    side, count = tokenizer.input_px, tokenizer.pass_frames
+    frames_NPPC = torch.zeros(count, side, side, 3, dtype=torch.uint8, device="meta")
+    return flops(lambda: tokenizer.encode(frames_NPPC)) / count
 
 
 def sample_cost(

@@ -149,7 +149,7 @@ def dry_run(recipe: PretrainRecipe, *, processes: int, tflops: float = DEFAULT_T
 
     Raises UserError for data that does not fit, as `pretrain` would.
     """
-    sources = open_sources(recipe, torch.device("cpu"))
+    sources = open_sources(recipe, torch.device("meta"))  # a tokenizer may be for GPUs alone
     plan = make_plan(recipe, orders_of(open_streams(recipe, sources)), processes)
     cost = cost_of(plan, recipe, sources)
     print(describe(plan, recipe, cost, tflops, "any device"), flush=True)

@@ -88,7 +88,8 @@ def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
 def _open(stream: StreamConfig, device: torch.device) -> Source:
     match stream.tokens:
         case OnlineTokens() as tokens:
-            tokenizer = load_tokenizer(settle_default(tokens.tokenizer, _warn), device, tokens.tokenizer_dtype)
+            folder = settle_default(tokens.tokenizer, _warn)
+            tokenizer = load_tokenizer(folder, device, tokens.tokenizer_dtype, tokens.tokenizer_pass_frames)
             if tokens.tokenizer_compiled:
                 tokenizer.compile()
             return OnlineSource(FrameStore(tokens.frames), tokenizer, tokens.views)

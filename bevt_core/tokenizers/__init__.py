@@ -93,15 +93,19 @@ def settle_default(name: str, warn: Callable[[str], None]) -> str:
 
 
 def load_tokenizer(
-    path_or_name: str | Path, device: "str | torch.device" = "cpu", dtype: str = "float32"
+    path_or_name: str | Path,
+    device: "str | torch.device" = "cpu",
+    dtype: str = "float32",
+    pass_frames: int | None = None,
 ) -> "Tokenizer":
-    """Load a stored tokenizer for inference.
+    """Load a stored tokenizer for inference, in passes of `pass_frames` frames (None: the device's default).
 
-    Raises UserError where there is none, where its files do not match its card, or for an unknown dtype.
+    Raises UserError where there is none, where its files do not match its card, for an unknown dtype, and for what the
+    device cannot do.
     """
     from bevt_core.tokenizers.loading import load_stored  # torch comes with it
 
-    return load_stored(find_tokenizer(path_or_name), device, dtype)
+    return load_stored(find_tokenizer(path_or_name), device, dtype, pass_frames)
 
 
 def _places(path_or_name: str | Path) -> list[Path]:

@@ -11,15 +11,9 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from bevt_core.tokenizers.precision import parse_dtype, products, repeatable
 from schemas.errors import UserError
 from schemas.tokens import TokenizerIdentity
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-# Frames per pass through a network, on every device. Always exactly this many, the last pass filled up with black:
-# the convolution kernels choose their blocking, and so their rounding, by batch size. At 16 the logits have the same
-# bits for 1 to 32 CPU threads, whatever the frame's place in the pass; at 4 or 8 they do not (docs/log.md).
-FRAMES_PER_PASS = 16
 
 
 class Tokenizer(ABC):
@@ -34,8 +28,10 @@ class Tokenizer(ABC):
         stride: int,
         weights_sha256: str,
         device: torch.device,
-        dtype: torch.dtype,
+        dtype: str,
+        pass_frames: int,
     ) -> None:
+        """`dtype` is a key of DTYPES; `pass_frames` is the number of frames per pass (see `card.py`)."""
         self.name = name
         self.vocab_size = vocab_size
         self.input_px = input_px
@@ -43,6 +39,8 @@ class Tokenizer(ABC):
         self.weights_sha256 = weights_sha256
         self.device = device
         self.dtype = dtype
+        self.weights_dtype = parse_dtype(dtype)
+        self.pass_frames = pass_frames
         self.compiled = False
 
     @property
@@ -51,17 +49,21 @@ class Tokenizer(ABC):
 
     def identity(self) -> TokenizerIdentity:
         """What token sets carry and the trainer compares."""
-        on_gpu = self.device.type == "cuda"
         return TokenizerIdentity(
             name=self.name,
             weights_sha256=self.weights_sha256,
             vocab_size=self.vocab_size,
             grid=self.grid,
             input_px=self.input_px,
-            dtype=str(self.dtype).removeprefix("torch."),
-            device_kind=torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            dtype=self.dtype,
+            device_kind=self.device.type,
             compiled=self.compiled,
+            frames_per_pass=self.pass_frames,
         )
+
+    def gpu_model(self) -> str | None:
+        """The model of the GPU, such as "NVIDIA H100 80GB HBM3"; None on a CPU. Only one model gives the same bits."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
 
     def compile(self) -> "Tokenizer":
         """Encode with kernels of torch.compile from now on; the first pass compiles, and all have its shape."""
@@ -73,7 +75,7 @@ class Tokenizer(ABC):
     def encode(self, frames_NHWC: Tensor) -> Tensor:
         """uint8 frames at `input_px`, on any device -> int64 ids `[N, h, w]` on this tokenizer's device.
 
-        A frame's ids do not depend on the other frames of the call, nor on how many there are.
+        A frame's ids do not depend on the other frames of the call, nor on how many there are. A GPU is not waited for.
         Raises UserError for frames of another size or type.
         """
         size = self.input_px
@@ -83,8 +85,9 @@ class Tokenizer(ABC):
                 f"{str(frames_NHWC.dtype).removeprefix('torch.')} {list(frames_NHWC.shape)}; "
                 f"resize the view to {size} px first (bevt_core.views.halve)"
             )
-        passes = [self._padded(chunk, self._encode_pass) for chunk in frames_NHWC.split(FRAMES_PER_PASS)]
-        return torch.cat(passes) if len(frames_NHWC) else torch.empty((0, *self.grid), dtype=torch.int64)
+        if len(frames_NHWC) == 0:
+            return torch.empty((0, *self.grid), dtype=torch.int64, device=self.device)
+        return self._in_passes(frames_NHWC, self._encode_pass)
 
     @torch.inference_mode()
     def decode(self, tokens_Nhw: Tensor) -> Tensor:
@@ -98,26 +101,34 @@ class Tokenizer(ABC):
             )
         ids_Nhw = tokens_Nhw.to(torch.int64)
         if len(ids_Nhw) == 0:
-            return torch.empty((0, self.input_px, self.input_px, 3), dtype=torch.uint8)
+            return torch.empty((0, self.input_px, self.input_px, 3), dtype=torch.uint8, device=self.device)
         lowest, highest = int(ids_Nhw.min()), int(ids_Nhw.max())
         if lowest < 0 or highest >= self.vocab_size:
             raise UserError(
                 f"tokenizer {self.name} has ids 0..{self.vocab_size - 1}, got {lowest}..{highest}; "
                 "were these made by another tokenizer?"
             )
-        return torch.cat([self._padded(c, self._decode_pass) for c in ids_Nhw.split(FRAMES_PER_PASS)])
+        return self._in_passes(ids_Nhw, self._decode_pass)
 
-    def _padded(self, chunk: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        count = len(chunk)
-        full = chunk.new_zeros((FRAMES_PER_PASS, *chunk.shape[1:]))
-        full[:count] = chunk
-        return run(full.to(self.device, non_blocking=True))[:count]
+    def _in_passes(self, inputs: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """`run` over `inputs` along their first axis, always `pass_frames` of them at a time."""
+        outputs = []
+        for chunk in inputs.split(self.pass_frames):
+            with self._repeatable():
+                outputs.append(run(self._full_pass(chunk))[: len(chunk)])
+        return torch.cat(outputs)
 
-    def _exact(self) -> AbstractContextManager[None]:
-        """On a GPU: no TF32 and no choice of algorithm by timing, so that ids repeat."""
-        if self.device.type != "cuda":
-            return contextlib.nullcontext()
-        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    def _full_pass(self, chunk: Tensor) -> Tensor:
+        """`chunk` on the device, zeros added to its end; from the CPU to a GPU through memory that it copies itself."""
+        shape = (self.pass_frames, *chunk.shape[1:])
+        staged = self.device.type == "cuda" and chunk.device.type == "cpu"
+        full = torch.empty(shape, dtype=chunk.dtype, pin_memory=True) if staged else chunk.new_empty(shape)
+        full[: len(chunk)] = chunk
+        full[len(chunk) :] = 0
+        return full.to(self.device, non_blocking=True)
+
+    def _repeatable(self) -> AbstractContextManager[None]:
+        return repeatable(products(self.dtype)) if self.device.type == "cuda" else contextlib.nullcontext()
 
     @property
     @abstractmethod
@@ -126,8 +137,8 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
-        """Exactly FRAMES_PER_PASS uint8 frames on the device -> int64 ids."""
+        """Exactly `pass_frames` uint8 frames on the device -> int64 ids."""
 
     @abstractmethod
     def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
-        """Exactly FRAMES_PER_PASS id grids on the device -> uint8 frames."""
+        """Exactly `pass_frames` id grids on the device -> uint8 frames."""

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from bevt_core.shards import FrameStore
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
-from bevt_core.tokenizers.base import FRAMES_PER_PASS, Tokenizer
+from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.card import DECODER, ENCODER, read_card
+from bevt_core.tokenizers.precision import DTYPES
 from bevt_core.tokenizers.quality import measure
 from bevt_core.tokenizers.storage import read_state
 from bevt_core.views import decode_jpeg, encode_jpeg, halve
@@ -29,8 +30,11 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "box": Image.Resampling.BOX,
 }
-DTYPES_ON = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat16")}
-TIMED_FRAMES = 2 * FRAMES_PER_PASS
+DTYPES_LEFT_OUT: dict[str, dict[str, str]] = {
+    "cpu": {"tf32": "needs a GPU", "float16": "tried on GPUs only"},
+    "cuda": {},
+}  # with the reason, by kind of device
+TIMED_PASSES = 2
 
 Scale = Callable[[np.ndarray, int], np.ndarray]  # a square frame, P -> the same P px wide
 
@@ -73,8 +77,9 @@ def compare_tokenizers(a: str, b: str, frames_dir: Path, max_frames: int) -> dic
     """Two tokenizers on the same stored frames (as in `tokenizer_info`), each at its own input size.
 
     `ids_agree` is the share of equal ids, None where vocabulary or grid differ. For each of `a` and `b`: `measure`;
-    `frames_per_s` by dtype; and the shares of ids that stay the same in another dtype, when the stored frame is encoded
-    as JPEG once more, and when the view is scaled to the input size with another filter than Lanczos.
+    `frames_per_s` by dtype; and the shares of ids that stay the same in another dtype than float32, when the stored
+    frame is encoded as JPEG once more, and when the view is scaled to the input size with another filter than Lanczos.
+    `dtypes_left_out` says which dtypes this kind of device was not tried with, and why.
     """
     frames = sampled_frames(FrameStore(frames_dir), max_frames)
     device = _device()
@@ -85,7 +90,8 @@ def compare_tokenizers(a: str, b: str, frames_dir: Path, max_frames: int) -> dic
     comparable = ids["a"].shape == ids["b"].shape and reports["a"]["vocab_size"] == reports["b"]["vocab_size"]
     return {
         "frames": len(frames),
-        "device": device.type,
+        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "dtypes_left_out": DTYPES_LEFT_OUT[device.type],
         "ids_agree": _agreement(ids["a"], ids["b"]) if comparable else None,
         **reports,
     }
@@ -129,9 +135,10 @@ def _report(name: str, tokenizer: Tokenizer, frames: Sequence[np.ndarray]) -> tu
         return _agreement(ids_Nhw, tokenizer.encode(prepared(changed, tokenizer.input_px, scale)))
 
     speeds, same_in = {}, {}
-    for dtype in DTYPES_ON[tokenizer.device.type]:
-        speeds[dtype], in_dtype_Nhw = _timed(load_tokenizer(name, tokenizer.device, dtype), inputs_NPPC[:TIMED_FRAMES])
-        same_in[dtype] = _agreement(ids_Nhw[:TIMED_FRAMES], in_dtype_Nhw)
+    timed = torch.arange(TIMED_PASSES * tokenizer.pass_frames) % len(frames)  # whole passes
+    for dtype in [dtype for dtype in DTYPES if dtype not in DTYPES_LEFT_OUT[tokenizer.device.type]]:
+        speeds[dtype], in_dtype_Nhw = _timed(load_tokenizer(name, tokenizer.device, dtype), inputs_NPPC[timed])
+        same_in[dtype] = _agreement(ids_Nhw.cpu()[timed], in_dtype_Nhw)
     report = {
         "tokenizer": name,
         "weights_sha256": tokenizer.weights_sha256,
@@ -148,7 +155,7 @@ def _report(name: str, tokenizer: Tokenizer, frames: Sequence[np.ndarray]) -> tu
 
 def _timed(tokenizer: Tokenizer, frames_NPPC: Tensor) -> tuple[float, Tensor]:
     """Frames per second after one pass to warm up, the transfers included, and the ids."""
-    tokenizer.encode(frames_NPPC[:FRAMES_PER_PASS]).cpu()
+    tokenizer.encode(frames_NPPC[: tokenizer.pass_frames]).cpu()
     begun = time.perf_counter()
     ids_Nhw = tokenizer.encode(frames_NPPC).cpu()
     return len(frames_NPPC) / (time.perf_counter() - begun), ids_Nhw

@@ -8,20 +8,28 @@ import torch
 
 from bevt_core.tokenizers import networks, peco_networks
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, StoredTokenizer, read_card
+from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, StoredTokenizer, check_device, read_card
 from bevt_core.tokenizers.dalle import DvaeTokenizer
 from bevt_core.tokenizers.peco import CODES, PecoTokenizer
-from bevt_core.tokenizers.storage import parse_dtype, read_state
+from bevt_core.tokenizers.precision import parse_dtype
+from bevt_core.tokenizers.storage import read_state
 from schemas.errors import UserError
 
 
-def load_stored(folder: Path, device: str | torch.device, dtype: str) -> Tokenizer:
-    """The tokenizer in `folder`. Raises UserError where its files do not match its card, or for an unknown dtype."""
-    stored = read_card(folder)
-    return LOADERS[stored.kind](folder, stored, torch.device(device), parse_dtype(dtype))
+def load_stored(folder: Path, device: str | torch.device, dtype: str, pass_frames: int | None) -> Tokenizer:
+    """The tokenizer in `folder`, with the default size of a pass where `pass_frames` is None.
+
+    Raises UserError where its files do not match its card, for an unknown dtype, and for what the device cannot do.
+    """
+    stored, device = read_card(folder), torch.device(device)
+    parse_dtype(dtype)
+    check_device(device.type, dtype, pass_frames)
+    return LOADERS[stored.kind](folder, stored, device, dtype, pass_frames or stored.pass_frames(device.type))
 
 
-def _load_dvae(folder: Path, stored: StoredTokenizer, device: torch.device, dtype: torch.dtype) -> DvaeTokenizer:
+def _load_dvae(
+    folder: Path, stored: StoredTokenizer, device: torch.device, dtype: str, pass_frames: int
+) -> DvaeTokenizer:
     assert isinstance(stored.sizes, networks.DvaeSizes)
     encoder, decoder = networks.build_encoder(stored.sizes), None
     with _weights_of_the_card(folder):
@@ -37,10 +45,13 @@ def _load_dvae(folder: Path, stored: StoredTokenizer, device: torch.device, dtyp
         weights_sha256=stored.encoder_sha256,
         device=device,
         dtype=dtype,
+        pass_frames=pass_frames,
     )
 
 
-def _load_peco(folder: Path, stored: StoredTokenizer, device: torch.device, dtype: torch.dtype) -> PecoTokenizer:
+def _load_peco(
+    folder: Path, stored: StoredTokenizer, device: torch.device, dtype: str, pass_frames: int
+) -> PecoTokenizer:
     assert isinstance(stored.sizes, peco_networks.PecoSizes)
     encoder, decoder = peco_networks.build_encoder(stored.sizes), None
     with _weights_of_the_card(folder):
@@ -59,6 +70,7 @@ def _load_peco(folder: Path, stored: StoredTokenizer, device: torch.device, dtyp
         weights_sha256=stored.encoder_sha256,
         device=device,
         dtype=dtype,
+        pass_frames=pass_frames,
     )
 
 

@@ -32,7 +32,7 @@ CODES = "codes"  # the codebook's name among the encoder's weights
 class PecoTokenizer(Tokenizer):
     """ids = the codes nearest to the encoder's vectors; frame = the decoder's picture of the codes.
 
-    Distances are float32, whatever `dtype` the networks run in.
+    Distances are those of float32 vectors, whatever `dtype` the networks run in.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class PecoTokenizer(Tokenizer):
         input_px: int,
         weights_sha256: str,
         device: torch.device,
-        dtype: torch.dtype,
+        dtype: str,
+        pass_frames: int,
     ) -> None:
         super().__init__(
             name="peco",
@@ -55,26 +56,25 @@ class PecoTokenizer(Tokenizer):
             weights_sha256=weights_sha256,
             device=device,
             dtype=dtype,
+            pass_frames=pass_frames,
         )
-        self._encoder = encoder.eval().to(device, dtype)
+        self._encoder = encoder.eval().to(device, self.weights_dtype)
         self._codes_VD = codes_VD.to(device, torch.float32)
-        self._decoder = None if decoder is None else decoder.eval().to(device, dtype)
+        self._decoder = None if decoder is None else decoder.eval().to(device, self.weights_dtype)
 
     @property
     def _encoder_network(self) -> nn.Module:
         return self._encoder
 
     def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
-        with self._exact():
-            vectors_NDhw = self._encoder(signed(to_unit(frames_NHWC)).to(self.dtype)).float()
-            return nearest_code(vectors_NDhw.permute(0, 2, 3, 1), self._codes_VD)
+        vectors_NDhw = self._encoder(signed(to_unit(frames_NHWC)).to(self.weights_dtype)).float()
+        return nearest_code(vectors_NDhw.permute(0, 2, 3, 1), self._codes_VD)
 
     def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
         if self._decoder is None:
             raise UserError("tokenizer peco was stored without its decoder; copy its folder again, all of it")
         codes_NDhw = F.embedding(ids_Nhw, self._codes_VD).permute(0, 3, 1, 2).contiguous()
-        with self._exact():
-            return to_uint8(unsigned(self._decoder(codes_NDhw.to(self.dtype)).float()))
+        return to_uint8(unsigned(self._decoder(codes_NDhw.to(self.weights_dtype)).float()))
 
 
 class PecoOutput(NamedTuple):

@@ -7,7 +7,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from bevt_core.tokenizers.base import FRAMES_PER_PASS, Tokenizer
+from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.codes import perplexity
 
 LOSSLESS_DB = 100.0  # what is said of a frame that comes back as it was, instead of infinity
@@ -47,7 +47,7 @@ class Quality:
 def measure(tokenizer: Tokenizer, frames_NHWC: Tensor) -> dict[str, float]:
     """`Quality.result` of uint8 frames at the tokenizer's input size, encoded and decoded."""
     quality = Quality(tokenizer.vocab_size)
-    for chunk_NHWC in frames_NHWC.split(FRAMES_PER_PASS):
+    for chunk_NHWC in frames_NHWC.split(tokenizer.pass_frames):
         ids_Nhw = tokenizer.encode(chunk_NHWC)
         quality.add(chunk_NHWC, tokenizer.decode(ids_Nhw), ids_Nhw)
     return quality.result()

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bevt_core.files import clean_staging, sha256_of, staged_folder, write_record
-from bevt_core.tokenizers.base import DTYPES
 from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, DvaeSizes, Kind, PecoSizes, StoredTokenizer
+from bevt_core.tokenizers.precision import DTYPES
 from schemas.errors import UserError
 
 
@@ -68,10 +67,3 @@ def read_state(folder: Path, file_name: str, expected_sha256: str) -> dict[str, 
 def _save_state(path: Path, state: Mapping[str, Tensor], storage: str) -> None:
     stored = {key: value.detach().to("cpu", DTYPES[storage]).contiguous() for key, value in state.items()}
     path.write_bytes(save(stored, metadata={"format": "pt"}))  # save_file would keep others from reading it
-
-
-def parse_dtype(dtype: str) -> torch.dtype:
-    """Raises UserError for a name that is not a key of DTYPES."""
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    return DTYPES[dtype]

@@ -123,6 +123,13 @@ def test_two_processes_compute_what_one_does(stored, tmp_path):
         assert one == pytest.approx(other, abs=1e-4)
 
 
+def test_a_plan_for_gpus_needs_none(stored):
+    recipe = with_tokens(recipes(stored)[1], tokenizer_dtype="tf32", tokenizer_pass_frames=64)
+    assert dry_run(recipe, processes=1)["steps"] > 0
+    with pytest.raises(UserError, match="'tf32' needs a GPU"):
+        open_sources(recipe, CPU)
+
+
 def test_the_plan_counts_the_tokenizer(stored):
     without, with_tokenizer = (dry_run(recipe, processes=1) for recipe in recipes(stored))
     assert with_tokenizer["steps"] == without["steps"]

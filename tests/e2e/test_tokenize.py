@@ -201,7 +201,7 @@ def test_a_root_that_is_not_mounted_rejects_nothing(
 def test_a_gpu_that_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_session, "GPU_S", 0.5)
     with pytest.raises(UserError, match=r"no GPU of the cluster was free for 0 s; `ray status`"):
-        ray_session.gpu_name()
+        ray_session.await_gpu()
 
 
 def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path) -> None:
