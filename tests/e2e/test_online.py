@@ -63,8 +63,7 @@ def test_under_a_stored_view_it_gives_the_stored_tokens_and_loss_to_the_bit(stor
     tokenizer = open_sources(recipe, CPU)["video"].tokenizer
     results = []
     for dataset, tokenizers in ((tokens, {}), (fresh, {"video": tokenizer})):
-        samples = [dataset[1, int(position)] for position in order.batch(3)[1]]
-        batch = {key: torch.stack([s[key] for s in samples]) for key in samples[0] if key != "sample_id"}
+        batch = dataset.collate([dataset[1, int(position)] for position in order.batch(3)[1]])
         task = PretrainTask(model, {"video": 1.0}, 32, tokenizers)
         with torch.autocast("cpu", torch.bfloat16):  # which is the model's, not the tokenizer's
             seen = task._tokens("video", batch)
