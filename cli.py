@@ -159,17 +159,17 @@ def evaluate(
     """
     from pipeline import sources
     from trainer.clip_places import Place, Reading, clips_to_test
-    from trainer.data import loader_workers
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import read_card
     from trainer.launch import launch
     from trainer.run import weights_of
 
     card = read_card(weights_of(checkpoint))
+    from trainer.workers import loader_workers
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
     data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
-    options["num_workers"] = loader_workers(num_workers)
+    options["num_workers"] = loader_workers(num_workers, nproc)
     emit(launch(run, nproc, checkpoint, data, **options), json_)
 
 
@@ -198,16 +198,16 @@ def analyse_temporal(
     """
     from pipeline import sources
     from trainer.clip_places import Place, Reading, clips_to_test
-    from trainer.data import loader_workers
     from trainer.evaluate import read_card
     from trainer.launch import launch
     from trainer.run import weights_of
     from trainer.temporal import analyse_temporal as run
 
     card = read_card(weights_of(checkpoint))
+    from trainer.workers import loader_workers
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
     data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
-    options = {"seeds": seeds, "clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
+    options = {"seeds": seeds, "clips": clips, "crops": crops, "num_workers": loader_workers(num_workers, nproc)}
     emit(launch(run, nproc, checkpoint, data, out, **options), json_)
 
 
@@ -242,14 +242,14 @@ def extract(
     """
     from pipeline import sources
     from trainer.clip_places import Place, Reading, clips_to_test
-    from trainer.data import loader_workers
     from trainer.extract import extract as run
     from trainer.launch import launch
 
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
+    from trainer.workers import loader_workers
     data = clips_to_test(sources, dataset, place, reading)
     options = {"level": level, "recipe": training.clips_recipe(recipe, set_), "clips": clips, "crops": crops}
-    options["num_workers"] = loader_workers(num_workers)
+    options["num_workers"] = loader_workers(num_workers, nproc)
     emit(launch(run, nproc, checkpoint, data, out, **options), json_)
 
 
@@ -294,16 +294,16 @@ def probe(
     """
     from pipeline import sources
     from trainer.clip_places import Place, Reading, check_dataset, train_and_val
-    from trainer.data import loader_workers
     from trainer.launch import launch
     from trainer.probe import probe as run
 
     place, test_place = Place(root, frames, list_file), Place(val_root, val_frames, val_list, of="val-")
+    from trainer.workers import loader_workers
     check_dataset(dataset, place, test_place)
     reading = Reading(allow_outside, decode_timeout_s)
     train, test = train_and_val(sources, dataset or "folder", place, test_place, val_share, seed, reading)
     options = {"kinds": kind or ["knn", "linear"], "recipe": training.clips_recipe(recipe, set_), "seed": seed}
-    options |= {"clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
+    options |= {"clips": clips, "crops": crops, "num_workers": loader_workers(num_workers, nproc)}
     emit(launch(run, nproc, checkpoint, train, test, out, **options), json_)
 
 

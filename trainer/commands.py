@@ -209,7 +209,6 @@ def predict(
       bevt predict runs/finetune-k400 clip.mp4 more-clips/
     """
     from schemas.recipes import DECODE_TIMEOUT_S
-    from trainer.data import loader_workers
     from trainer.predict import predict as run
 
     limit_s = decode_timeout_s or DECODE_TIMEOUT_S
@@ -236,6 +235,7 @@ def demo(
     emit(run(out), json_)
 
 
+    from trainer.workers import loader_workers
 def report(
     runs: Annotated[
         list[Path], typer.Argument(help="Fine-tuning runs and their evaluations, or folders that hold both.")

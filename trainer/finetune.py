@@ -45,6 +45,7 @@ LAYERS: dict[str, Callable[[Any], Mapping[str, int]]] = {  # of layer decay, by 
 }
 
 
+from trainer.workers import loader_workers
 class ClassifyTask:
     """Cross-entropy of the clips' classes, which Mixup and CutMix blend. What is mixed follows (seed, step)."""
 
@@ -213,7 +214,7 @@ class _Validation:
         world: World,
     ) -> None:
         self.model, self.val, self.world, self.steps = model, val, world, steps
-        self.num_workers = recipe.loop.num_workers
+        self.num_workers = loader_workers(recipe.loop.num_workers)
         self.every = max(1, round(recipe.validate_every_epochs * steps_per_epoch))
         views = EvalViews(clips=1, crops=1, short_side_px=recipe.views.short_side_px)
         self.plan = ViewPlan(recipe.sampling, recipe.augment.crop_px, views, "normal", seed=0)

@@ -17,6 +17,7 @@ from trainer.run import identity_of, open_run, resume_command
 from trainer.schedule import CosineSchedule
 from trainer.tasks import Task
 
+from trainer.workers import describe_workers, loader_workers
 
 @dataclass(frozen=True)
 class Job:
@@ -56,10 +57,12 @@ class Job:
         """
         recipe, world = self.recipe, self.world
         batches = StreamBatches(
+        if world.is_main:
+            print(f"  loading: {describe_workers(recipe.loop.num_workers)}", flush=True)
             streams,
             rank=world.rank,
             world_size=world.size,
-            num_workers=recipe.loop.num_workers,
+            num_workers=loader_workers(recipe.loop.num_workers),
             pin_memory=world.device.type == "cuda",
             micro_batches=micro_batches_of(recipe.loop, world.size),
         )
