@@ -63,7 +63,11 @@ class OptimConfig(Record):
 
 
 class LoopConfig(Record):
-    """How a run is executed. Nothing here but `seed`, `precision` and `epochs` may change its numbers."""
+    """How a run is executed. Nothing here but `seed`, `precision` and `epochs` may change its numbers.
+
+    On a GPU the commands replace `micro_batches`, `processes` and `activation_checkpointing` by what fits its memory
+    (trainer/memory.py).
+    """
 
     epochs: float = Field(gt=0.0)  # of the longest-named stream: video where there is one
     max_steps: int | None = None  # stop early; the schedule still follows `epochs`
