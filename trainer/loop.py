@@ -128,7 +128,7 @@ class _Diary:
         stop: int,
         log: MetricsLog | None,
         world: World,
-        step_flops: float | None,
+        step_flops: StepFlops | None,
         bad_steps: int,
     ) -> None:
         self.loop, self.stop, self.log, self.world, self.step_flops = loop, stop, log, world, step_flops
