@@ -89,6 +89,7 @@ def finetune(
     resume: Resume = False,
     dry_run: training.DryRun = False,
     tflops: training.Tflops = 100.0,
+    memory_gb: training.MemoryGb = None,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -99,7 +100,7 @@ def finetune(
       bevt finetune diving48 --root /data/diving48 --init runs/joint --nproc 8
       bevt finetune folder --root videos --init runs/joint --out runs/mine
       bevt finetune list --root videos --list train.txt --val-list val.txt --init runs/joint --out runs/mine
-      bevt finetune k400 --root /data/k400 --dry-run --nproc 8
+      bevt finetune k400 --root /data/k400 --dry-run --nproc 8 --memory-gb 80
     """
     from pipeline import sources
     from schemas.recipe_io import load_recipe_of
@@ -122,12 +123,13 @@ def finetune(
         loaded.loop.seed,
         Reading(allow_outside, loaded.decode_timeout_s),
     )
+    memory = training.memory_of(memory_gb, set_)
     if dry_run:
         processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
-        emit(plan(loaded, train_clips, val_clips, processes=processes, tflops=tflops), json_)
+        emit(plan(loaded, train_clips, val_clips, processes=processes, tflops=tflops, memory=memory), json_)
         return
     target = out or Path("runs") / f"finetune-{dataset}"
-    options = {"resume": resume, "command": command_typed(), "tflops": tflops}
+    options = {"resume": resume, "command": command_typed(), "tflops": tflops, "memory": memory}
     emit(launch(run, nproc, loaded, train_clips, val_clips, target, **options), json_)
 
 
@@ -161,17 +163,17 @@ def evaluate(
     """
     from pipeline import sources
     from trainer.clip_places import Place, Reading, clips_to_test
-    from trainer.data import loader_workers
     from trainer.evaluate import evaluate as run
     from trainer.evaluate import read_card
     from trainer.launch import launch
     from trainer.run import weights_of
+    from trainer.workers import loader_workers
 
     card = read_card(weights_of(checkpoint))
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
     data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
-    options["num_workers"] = loader_workers(num_workers)
+    options["num_workers"] = loader_workers(num_workers, nproc)
     emit(launch(run, nproc, checkpoint, data, precision=precision, **options), json_)
 
 
@@ -201,16 +203,16 @@ def analyse_temporal(
     """
     from pipeline import sources
     from trainer.clip_places import Place, Reading, clips_to_test
-    from trainer.data import loader_workers
     from trainer.evaluate import read_card
     from trainer.launch import launch
     from trainer.run import weights_of
     from trainer.temporal import analyse_temporal as run
+    from trainer.workers import loader_workers
 
     card = read_card(weights_of(checkpoint))
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
     data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
-    options = {"seeds": seeds, "clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
+    options = {"seeds": seeds, "clips": clips, "crops": crops, "num_workers": loader_workers(num_workers, nproc)}
     emit(launch(run, nproc, checkpoint, data, out, precision=precision, **options), json_)
 
 
@@ -246,14 +248,14 @@ def extract(
     """
     from pipeline import sources
     from trainer.clip_places import Place, Reading, clips_to_test
-    from trainer.data import loader_workers
     from trainer.extract import extract as run
     from trainer.launch import launch
+    from trainer.workers import loader_workers
 
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
     data = clips_to_test(sources, dataset, place, reading)
     options = {"level": level, "recipe": training.clips_recipe(recipe, set_), "clips": clips, "crops": crops}
-    options["num_workers"] = loader_workers(num_workers)
+    options["num_workers"] = loader_workers(num_workers, nproc)
     emit(launch(run, nproc, checkpoint, data, out, precision=precision, **options), json_)
 
 
@@ -299,16 +301,16 @@ def probe(
     """
     from pipeline import sources
     from trainer.clip_places import Place, Reading, check_dataset, train_and_val
-    from trainer.data import loader_workers
     from trainer.launch import launch
     from trainer.probe import probe as run
+    from trainer.workers import loader_workers
 
     place, test_place = Place(root, frames, list_file), Place(val_root, val_frames, val_list, of="val-")
     check_dataset(dataset, place, test_place)
     reading = Reading(allow_outside, decode_timeout_s)
     train, test = train_and_val(sources, dataset or "folder", place, test_place, val_share, seed, reading)
     options = {"kinds": kind or ["knn", "linear"], "recipe": training.clips_recipe(recipe, set_), "seed": seed}
-    options |= {"clips": clips, "crops": crops, "num_workers": loader_workers(num_workers)}
+    options |= {"clips": clips, "crops": crops, "num_workers": loader_workers(num_workers, nproc)}
     emit(launch(run, nproc, checkpoint, train, test, out, precision=precision, **options), json_)
 
 

@@ -40,7 +40,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --ou
 RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or the path of a .yaml file.")]
 NumWorkers = Annotated[
     int | None,
-    typer.Option(min=0, help="Loader processes of each process. Default: 4 with a GPU, 0 (in the process) without."),
+    typer.Option(
+        min=0,
+        help="Loader processes per rank. Default: with a GPU its share of the CPUs, at most 12; without one 0.",
+    ),
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],

@@ -8,6 +8,7 @@ unroll the inner loop. Reductions, which read more, are Pillow's own, one axis a
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from functools import cache, lru_cache
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in px
+Pixels = tuple[int, int, int, int]  # the rows and columns of a frame: top, bottom, left, right
 
 TAPS = 4  # of the bicubic kernel, whose support is 2 px to each side
 FRACTION_BITS = 22  # of Pillow's weights for 8-bit pixels
@@ -30,6 +32,19 @@ def resize_box(frame_HWC: np.ndarray, box: Box, size_px: int, *, flip: bool = Fa
     enlarges = max(box[2] - box[0], box[3] - box[1]) <= size_px and min(height, width) >= TAPS
     compiled = enlarges and next(_pictures) >= PAYS_AFTER
     return (enlarge_compiled if compiled else resize_by_pillow)(frame_HWC, box, size_px, flip=flip)
+
+
+def pixels_read(height: int, width: int, box: Box, size_px: int) -> Pixels:
+    """Return the part of a frame of `height` x `width` px that `resize_box` of `box` depends on."""
+    left, right = _range_read(width, box[0], box[2], size_px)
+    top, bottom = _range_read(height, box[1], box[3], size_px)
+    return top, bottom, left, right
+
+
+def _range_read(source_px: int, low: float, high: float, size_px: int) -> tuple[int, int]:
+    """The kernel reaches TAPS / 2 px beyond the box, or more where it shrinks it, and one more where it is rounded."""
+    reach = math.ceil(TAPS / 2 * max(1.0, (high - low) / size_px)) + 1
+    return max(0, math.floor(low) - reach), min(source_px, math.ceil(high) + reach)
 
 
 def resize_by_pillow(frame_HWC: np.ndarray, box: Box, size_px: int, *, flip: bool = False) -> np.ndarray:
@@ -76,13 +91,9 @@ def _taps(source_px: int, low: float, high: float, size_px: int, mirrored: bool)
 
 @cache
 def _compiled() -> Callable[..., None]:
-    """Compile once a machine, where there is a folder to keep the result in, and once a process where there is none."""
-    import numba
+    from bevt_core.compiled import compiled
 
-    try:
-        return numba.njit(cache=True, nogil=True)(_enlarge)
-    except RuntimeError:  # "no locator available": neither this folder nor the user's cache can be written
-        return numba.njit(nogil=True)(_enlarge)
+    return compiled(_enlarge)
 
 
 def _enlarge(  # compiled: the types are numba's

@@ -1,23 +1,17 @@
 """Draw spatial views once, replay them for ever: the pixels that are tokenized are the pixels that are trained on.
 
 Both sides call `apply_view` on the decoded bytes of the stored JPEG. All resampling is Pillow's on uint8 (or, compiled,
-the same arithmetic), in integers: the same bits on every machine.
+the same arithmetic), in integers: the same bits on every machine. Jitter is Pillow's too, in float32.
 """
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageEnhance
+from PIL import Image
 
-from bevt_core.resample import resize_box
+from bevt_core.jitter import JITTER_OPS, jitter
+from bevt_core.resample import Box, pixels_read, resize_box
 from bevt_core.rng import rng_for
 from schemas.views import JitterOp, View, ViewDistribution, ViewSpec
-
-_ENHANCERS = {
-    "brightness": ImageEnhance.Brightness,
-    "contrast": ImageEnhance.Contrast,
-    "saturation": ImageEnhance.Color,
-}
-_JITTER_OPS: tuple[JitterOp, ...] = ("brightness", "contrast", "saturation")
 
 
 def draw_view(spec: ViewSpec, sample_id: str, index: int, height: int, width: int) -> View:
@@ -48,42 +42,44 @@ def random_view(spec: ViewDistribution, rng: np.random.Generator, height: int, w
     top_px = int(rng.integers(0, scaled_h - spec.crop_px + 1))
     left_px = int(rng.integers(0, scaled_w - spec.crop_px + 1))
     flip = bool(rng.random() < spec.flip_share)
-    jitter: tuple[tuple[JitterOp, float], ...] = ()
+    operations: tuple[tuple[JitterOp, float], ...] = ()
     if spec.jitter > 0:  # torchvision ColorJitter: factor uniform in 1 -+ strength, operations in random order
-        order = rng.permutation(len(_JITTER_OPS))
-        factors = rng.uniform(1 - spec.jitter, 1 + spec.jitter, size=len(_JITTER_OPS))
-        jitter = tuple((_JITTER_OPS[i], float(factors[i])) for i in order)
+        order = rng.permutation(len(JITTER_OPS))
+        factors = rng.uniform(1 - spec.jitter, 1 + spec.jitter, size=len(JITTER_OPS))
+        operations = tuple((JITTER_OPS[i], float(factors[i])) for i in order)
     return View(
         short_side_px=short_side_px,
         top_px=top_px,
         left_px=left_px,
         crop_px=spec.crop_px,
         flip=flip,
-        jitter=jitter,
+        jitter=operations,
     )
 
 
 def apply_view(frame_HWC: np.ndarray, view: View) -> np.ndarray:
     """The view of one decoded frame: uint8 (H, W, 3) -> uint8 (crop_px, crop_px, 3).
 
-    Jitter comes first, on the whole frame: contrast depends on the mean of the uncropped picture, as in the original.
+    Jitter comes first: contrast depends on the mean of the uncropped picture, as in the original.
     Scaling and cropping are one bicubic resampling of the crop's box, so only the crop's pixels are computed.
     """
-    if view.jitter:
-        image = Image.fromarray(frame_HWC)
-        for op, factor in view.jitter:
-            image = _ENHANCERS[op](image).enhance(factor)
-        frame_HWC = np.asarray(image)
     height, width = frame_HWC.shape[:2]
+    box = box_of(view, height, width)
+    if view.jitter:
+        frame_HWC = jitter(frame_HWC, view.jitter, pixels_read(height, width, box, view.crop_px))
+    return resize_box(frame_HWC, box, view.crop_px, flip=view.flip)
+
+
+def box_of(view: View, height: int, width: int) -> Box:
+    """The crop of a view in a frame of `height` x `width` px that is not scaled."""
     scaled_h, scaled_w = scaled_size(height, width, view.short_side_px)
     bottom_px, right_px = view.top_px + view.crop_px, view.left_px + view.crop_px
-    box = (
+    return (
         view.left_px * width / scaled_w,
         view.top_px * height / scaled_h,
         min(right_px * width / scaled_w, width),
         min(bottom_px * height / scaled_h, height),
     )
-    return resize_box(frame_HWC, box, view.crop_px, flip=view.flip)
 
 
 def halve(frame_HWC: np.ndarray, input_px: int) -> np.ndarray:

@@ -69,7 +69,11 @@ class OptimConfig(Record):
 
 
 class LoopConfig(Record):
-    """How a run is executed. Nothing here but `seed`, `precision` and `epochs` may change its numbers."""
+    """How a run is executed. Nothing here but `seed`, `precision` and `epochs` may change its numbers.
+
+    On a GPU the commands replace `micro_batches`, `processes` and `activation_checkpointing` by what fits its memory
+    (trainer/memory.py).
+    """
 
     epochs: float = Field(gt=0.0)  # of the longest-named stream: video where there is one
     max_steps: int | None = None  # stop early; the schedule still follows `epochs`
@@ -80,7 +84,7 @@ class LoopConfig(Record):
         default=None, ge=1
     )  # that `micro_batches` is for: on fewer it grows, on more it shrinks
     parallel: Literal["ddp", "fsdp"] = "ddp"  # every process holds the model, or a shard of it (FSDP2)
-    num_workers: int = Field(ge=0)  # loader processes per rank
+    num_workers: int | None = Field(default=None, ge=0)  # loader processes per rank; null: a GPU's share of the CPUs
     checkpoint_every: int = Field(ge=1)  # steps
     keep_checkpoints: int = Field(default=2, ge=1)  # the newest ones
     keep_every: int | None = Field(default=None, ge=1)  # steps: checkpoints of its multiples are never removed

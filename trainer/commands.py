@@ -19,12 +19,14 @@ from bevt_core.command_line import (
     Resume,
     command_typed,
     emit,
+    note,
     overrides_of,
 )
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
     from schemas.recipes import FinetuneRecipe
+    from trainer.memory import Memory
 
 TRAINER_RECIPES = Path(__file__).resolve().parent / "recipes"
 STAGE_RECIPES = {
@@ -38,6 +40,14 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan for --nproc processes (batch, steps, cost), and stop.")
 ]
 Tflops = Annotated[float, typer.Option(help="Of the plan's hours: effective TFLOP/s per process. Arithmetic only.")]
+MemoryGb = Annotated[
+    float | None,
+    typer.Option(
+        min=1.0,
+        help="Memory of a card in GB that micro-batches are chosen for (default: the GPU's; without one, as the recipe "
+        "says). --set loop.micro_batches wins.",
+    ),
+]
 ClipsRecipe = Annotated[
     str | None,
     typer.Option(
@@ -45,6 +55,19 @@ ClipsRecipe = Annotated[
     ),
 ]
 ClassifierPath = Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")]
+
+
+EXECUTION_KEYS = {"loop", "loop.micro_batches", "loop.activation_checkpointing"}
+
+
+def memory_of(memory_gb: float | None, set_: list[str] | None) -> "Memory":
+    """What micro-batches have to fit: what was given, or the card; nothing where --set says how they are."""
+    pinned = [override for override in set_ or [] if override.partition("=")[0] in EXECUTION_KEYS]
+    if not pinned:
+        return "card" if memory_gb is None else memory_gb
+    if memory_gb is not None:
+        note(f"--memory-gb {memory_gb:g} is not used, because of --set {pinned[0]}")
+    return "recipe"
 
 
 def train(
@@ -61,6 +84,7 @@ def train(
     resume: Resume = False,
     dry_run: DryRun = False,
     tflops: Tflops = 100.0,
+    memory_gb: MemoryGb = None,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -70,7 +94,7 @@ def train(
     Examples:
       bevt train joint --video-tokens datasets/k400/tokens/dalle-v8 --image-tokens datasets/imagenet/tokens/dalle-v20
       bevt train image --recipe nano_image --image-tokens demo/images/tokens/dvae-v8 --out runs/image
-      bevt train joint --dry-run --nproc 32 --tflops 150
+      bevt train joint --dry-run --nproc 8 --tflops 150 --memory-gb 80
       bevt train --from runs/joint --out runs/joint-again
     """
     from schemas.recipe_io import load_recipe_of
@@ -91,11 +115,12 @@ def train(
             raise UserError(f"stage {stage!r}: expected one of {', '.join(STAGE_RECIPES)}, or --from RUN")
         loaded = load_recipe_of(PretrainRecipe, recipe or STAGE_RECIPES[stage], TRAINER_RECIPES, overrides)
     target = out or Path("runs") / (stage or f"{from_.name}-again" if from_ else "pretrain")
+    memory = memory_of(memory_gb, set_)
     if dry_run:
         processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
-        emit(plan(loaded, processes=processes, tflops=tflops), json_)
+        emit(plan(loaded, processes=processes, tflops=tflops, memory=memory), json_)
         return
-    options = {"resume": resume, "repeats": repeats, "command": command_typed(), "tflops": tflops}
+    options = {"resume": resume, "repeats": repeats, "command": command_typed(), "tflops": tflops, "memory": memory}
     emit(launch(run, nproc, loaded, target, **options), json_)
 
 
@@ -211,8 +236,8 @@ def predict(
       bevt predict runs/finetune-k400 clip.mp4 more-clips/
     """
     from schemas.recipes import DECODE_TIMEOUT_S
-    from trainer.data import loader_workers
     from trainer.predict import predict as run
+    from trainer.workers import loader_workers
 
     rows = run(
         checkpoint,

@@ -35,7 +35,6 @@ from trainer.tasks import Batch, split
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB, as in the original's img_norm_cfg
 IMAGENET_STD = (58.395, 57.12, 57.375)
-GPU_WORKERS = 4  # loader processes beside a GPU that tests or predicts, where nothing else is said
 
 
 class SampleError(UserError):
@@ -275,13 +274,6 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
     """Stack the tensors of the samples; everything else becomes a list."""
     columns = {key: [sample[key] for sample in samples] for key in samples[0]}
     return {key: torch.stack(c) if isinstance(c[0], Tensor) else c for key, c in columns.items()}
-
-
-def loader_workers(num_workers: int | None) -> int:
-    """Return `num_workers`, or where it is None as many as keep a GPU busy; none beside a model that needs the CPU."""
-    if num_workers is not None:
-        return num_workers
-    return GPU_WORKERS if torch.cuda.is_available() else 0
 
 
 def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pin_memory: bool) -> Iterable[Any]:

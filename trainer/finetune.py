@@ -25,9 +25,17 @@ from trainer.clips import ClipSource, check_classes, check_labels, interval_of
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluate import CARD, run_views
-from trainer.finetune_plan import TERM, describe_finetune, finetune_facts, make_finetune_plan
+from trainer.finetune_plan import (
+    TERM,
+    counted_finetune_cost,
+    describe_finetune,
+    finetune_facts,
+    fit_finetune_recipe,
+    make_finetune_plan,
+)
 from trainer.initialise import start_classifier
 from trainer.job import Job
+from trainer.memory import Memory, memory_gb_of
 from trainer.mixing import check_pairs, draw_mix, mix_pairs
 from trainer.model import checkpoint_encoder
 from trainer.optim import LrShare, layer_decay_share, swin_layers, timesformer_layers
@@ -37,6 +45,7 @@ from trainer.run import WEIGHTS
 from trainer.sampling import SAMPLERS
 from trainer.tasks import Batch, Term
 from trainer.views import ViewPlan
+from trainer.workers import loader_workers
 
 UNREADABLE = -1  # the label of a clip that could not be read: it counts for nothing
 LAYERS: dict[str, Callable[[Any], Mapping[str, int]]] = {  # of layer decay, by kind of encoder
@@ -111,17 +120,23 @@ def finetune(
     resume: bool = False,
     command: str = "bevt finetune",
     tflops: float = DEFAULT_TFLOPS,
+    memory: Memory = "recipe",
 ) -> dict[str, Any]:
     """Train a classifier on `train`, validating on `val`, into the run directory `out`; every process calls this.
 
     Validation on the way takes one clip and its centre crop; `evaluate` gives the figures to quote. `tflops` is for the
-    plan's arithmetic. Returns a summary.
+    plan's arithmetic; micro-batches are those that fit `memory`. Returns a summary.
     Raises UserError for data, checkpoints or a directory that do not fit.
     """
     _check(recipe, train, val)
     with join_world() as world:
         clips = TrainingClips(train, recipe)
-        plan = make_finetune_plan(recipe, len(train.items), world.size)
+        counted, why = counted_finetune_cost(recipe, lambda: build_from_recipe(recipe, len(train.classes))), None
+        memory_gb = memory_gb_of(memory)
+        if memory_gb is not None:
+            fitted = fit_finetune_recipe(recipe, counted, memory_gb, world.size) if world.is_main else None
+            recipe, why = world.from_main(fitted)
+        plan = make_finetune_plan(recipe, len(train.items), world.size, why)
         order, steps = plan.order, plan.steps
         if recipe.mix is not None:
             check_pairs(recipe.global_batch, plan.micro_batches, world.size)
@@ -138,7 +153,7 @@ def finetune(
                 print(f"starting from {recipe.init}; fresh: {', '.join(fresh)}", flush=True)
         if recipe.loop.activation_checkpointing:
             checkpoint_encoder(model.encoder)
-        cost = plan.cost(lambda: build_from_recipe(recipe, len(train.classes))) if world.is_main else None
+        cost = plan.cost(counted) if world.is_main else None
         if cost is not None:
             print(describe_finetune(plan, train, val, cost, tflops, world.device.type), flush=True)
         job.open()
@@ -151,7 +166,7 @@ def finetune(
             task,
             {TERM: (clips, order)},
             plan.schedule,
-            step_flops=None if cost is None else cost.flops,
+            step_flops=None if cost is None else cost.step_flops,
             lr_share=lr_share(recipe),
             hooks=[validation] if averaged is None else [averaged.update, validation],
         )
@@ -180,14 +195,19 @@ def dry_run(
     *,
     processes: int,
     tflops: float = DEFAULT_TFLOPS,
+    memory: Memory = "recipe",
 ) -> dict[str, Any]:
     """Print the plan of `recipe` on so many processes, starting none and writing nothing; return its numbers.
 
     Raises UserError for data that does not fit, as `finetune` would.
     """
     _check(recipe, train, val)
-    plan = make_finetune_plan(recipe, len(train.items), processes)
-    cost = plan.cost(lambda: build_from_recipe(recipe, len(train.classes)))
+    counted, why = counted_finetune_cost(recipe, lambda: build_from_recipe(recipe, len(train.classes))), None
+    memory_gb = memory_gb_of(memory)
+    if memory_gb is not None:
+        recipe, why = fit_finetune_recipe(recipe, counted, memory_gb, processes)
+    plan = make_finetune_plan(recipe, len(train.items), processes, why)
+    cost = plan.cost(counted)
     print(describe_finetune(plan, train, val, cost, tflops, "any device"), flush=True)
     return {"dry_run": True, **finetune_facts(plan, cost, tflops)}
 
@@ -213,7 +233,8 @@ class _Validation:
         world: World,
     ) -> None:
         self.model, self.val, self.world, self.steps = model, val, world, steps
-        self.precision, self.num_workers = recipe.loop.precision, recipe.loop.num_workers
+        self.precision = recipe.loop.precision
+        self.num_workers = loader_workers(recipe.loop.num_workers)
         self.every = max(1, round(recipe.validate_every_epochs * steps_per_epoch))
         views = EvalViews(clips=1, crops=1, short_side_px=recipe.views.short_side_px)
         self.plan = ViewPlan(recipe.sampling, recipe.augment.crop_px, views, "normal", seed=0)

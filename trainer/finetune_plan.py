@@ -1,6 +1,6 @@
 """What a fine-tuning run will do, before it does it: clips, batches, steps, and what that costs."""
 
-import math
+import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,8 +12,10 @@ from schemas.recipes import FinetuneRecipe
 from trainer.clips import ClipSource
 from trainer.cost import StepCost, finetune_cost
 from trainer.distributed import micro_batches_of
+from trainer.memory import fit_loop, largest_micro_batch, possible_micro_batches, shards_of
+from trainer.mixing import splits_pairs
 from trainer.order import StreamOrder
-from trainer.plan import check_batches, cost_lines
+from trainer.plan import CountedCost, check_batches, cost_lines
 from trainer.schedule import CosineSchedule, schedule_of
 
 TERM = "class"
@@ -29,6 +31,7 @@ class FinetunePlan:
     steps: int  # that will be taken; fewer than the schedule's with loop.max_steps
     world_size: int
     micro_batches: int  # per process
+    why: str | None  # micro-batches are as they are, where the recipe does not say it
 
     @property
     def clips_seen(self) -> int:
@@ -37,21 +40,43 @@ class FinetunePlan:
     @property
     def micro_batch(self) -> int:
         """Return the clips of the largest micro-batch of any process."""
-        return math.ceil(math.ceil(self.recipe.global_batch / self.world_size) / self.micro_batches)
+        return largest_micro_batch(self.recipe.global_batch, self.world_size, self.micro_batches)
 
-    def cost(self, build: Callable[[], nn.Module]) -> StepCost:
-        """Count a step of the classifier that `build` makes."""
-        return finetune_cost(self.recipe, build, self.micro_batch)
+    def cost(self, cost: CountedCost) -> StepCost:
+        """Return what a step costs."""
+        loop = self.recipe.loop
+        return cost(loop.activation_checkpointing).step(
+            {TERM: self.recipe.global_batch}, {TERM: self.micro_batch}, shards_of(loop, self.world_size)
+        )
 
 
-def make_finetune_plan(recipe: FinetuneRecipe, num_train: int, world_size: int) -> FinetunePlan:
-    """Count the steps. Raises UserError where the recipe's batch does not fit the videos or so many processes."""
+def counted_finetune_cost(recipe: FinetuneRecipe, build: Callable[[], nn.Module]) -> CountedCost:
+    """Return what counts the clips of `recipe`, each time once, for the classifier that `build` makes."""
+    return functools.cache(functools.partial(finetune_cost, recipe, build, TERM))
+
+
+def fit_finetune_recipe(
+    recipe: FinetuneRecipe, cost: CountedCost, memory_gb: float, world_size: int
+) -> tuple[FinetuneRecipe, str]:
+    """Return `recipe` with the micro-batches that fit `memory_gb`, and why. Raises UserError where nothing fits."""
+    possible = possible_micro_batches([recipe.global_batch], world_size)
+    if recipe.mix is not None:
+        possible = [n for n in possible if not splits_pairs(recipe.global_batch, n, world_size)] or possible[:1]
+    loop, why = fit_loop(recipe.loop, cost, {TERM: recipe.global_batch}, possible, memory_gb, world_size)
+    return recipe.model_copy(update={"loop": loop}), why
+
+
+def make_finetune_plan(recipe: FinetuneRecipe, num_train: int, world_size: int, why: str | None = None) -> FinetunePlan:
+    """Count the steps; `why` is that of `fit_finetune_recipe`.
+
+    Raises UserError where the recipe's batch does not fit the videos or so many processes.
+    """
     order = StreamOrder(np.ones(num_train, np.int64), recipe.global_batch, num_train, (recipe.loop.seed, "train"))
     schedule = schedule_of(recipe.optim, recipe.loop.epochs, order.steps_per_epoch)
     steps = min(schedule.total_steps, recipe.loop.max_steps or schedule.total_steps)
     micro_batches = micro_batches_of(recipe.loop, world_size)
     check_batches({TERM: order}, micro_batches, world_size)
-    return FinetunePlan(recipe, order, schedule, steps, world_size, micro_batches)
+    return FinetunePlan(recipe, order, schedule, steps, world_size, micro_batches, why)
 
 
 def describe_finetune(
@@ -72,7 +97,7 @@ def describe_finetune(
         f"a cosine to {optim.lr * optim.final_lr_share:g}; per layer below the "
         f"head {optim.layer_decay:g} times as much, in the backbone {optim.backbone_lr_share:g} times",
     ]
-    return "\n".join([*lines, *cost_lines(cost, plan.steps, plan.world_size, tflops)])
+    return "\n".join([*lines, *cost_lines(cost, plan.steps, plan.world_size, tflops, plan.why)])
 
 
 def finetune_facts(plan: FinetunePlan, cost: StepCost, tflops: float) -> dict[str, Any]:
@@ -81,6 +106,7 @@ def finetune_facts(plan: FinetunePlan, cost: StepCost, tflops: float) -> dict[st
         "steps": plan.steps,
         "processes": plan.world_size,
         "micro_batches": plan.micro_batches,
+        "activation_checkpointing": plan.recipe.loop.activation_checkpointing,
         "global_batch": plan.recipe.global_batch,
         "clips_seen": plan.clips_seen,
         "flops_total": plan.steps * cost.flops,

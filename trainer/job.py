@@ -11,11 +11,13 @@ from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.data import Samples, StreamBatches
 from trainer.distributed import World, micro_batches_of
 from trainer.loop import FitResult, Hook, fit
+from trainer.monitor import StepFlops
 from trainer.optim import LrShare, build_optimizer
 from trainer.order import StreamOrder
 from trainer.run import identity_of, open_run, resume_command
 from trainer.schedule import CosineSchedule
 from trainer.tasks import Task
+from trainer.workers import describe_workers, loader_workers
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,20 @@ class Job:
         *,
         lr_share: LrShare = lambda name: 1.0,
         hooks: Sequence[Hook] = (),
-        step_flops: float | None = None,
+        step_flops: StepFlops | None = None,
     ) -> FitResult:
         """Train `task.model` on the streams; every rank calls this. A run that a signal stopped says how to go on.
 
-        `step_flops` are the operations of a step on all ranks together, which rank 0 needs to log a rate of them.
+        Rank 0 needs `step_flops` to log the rate of operations.
         """
         recipe, world = self.recipe, self.world
+        if world.is_main:
+            print(f"  loading: {describe_workers(recipe.loop.num_workers)}", flush=True)
         batches = StreamBatches(
             streams,
             rank=world.rank,
             world_size=world.size,
-            num_workers=recipe.loop.num_workers,
+            num_workers=loader_workers(recipe.loop.num_workers),
             pin_memory=world.device.type == "cuda",
             micro_batches=micro_batches_of(recipe.loop, world.size),
         )

@@ -21,7 +21,7 @@ from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, check_identit
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.distributed import World, same_bits
 from trainer.metrics import MetricsLog, progress_line, timing
-from trainer.monitor import memory_gb, peak_tflops, rates
+from trainer.monitor import StepFlops, memory_gb, peak_tflops, rates
 from trainer.schedule import CosineSchedule
 from trainer.step import Stepper, StepReport
 from trainer.tasks import BatchSource, Task
@@ -55,7 +55,7 @@ def fit(
     identity: Identity,
     resume: bool,
     hooks: Sequence[Hook] = (),
-    step_flops: float | None = None,
+    step_flops: StepFlops | None = None,
 ) -> FitResult:
     """Train `task.model` up to `schedule.total_steps` or `loop.max_steps`, and leave a checkpoint of the last step.
 
@@ -63,7 +63,7 @@ def fit(
     numbers; a checkpoint of another identity is a UserError. SIGTERM and SIGINT end the current step, write a
     checkpoint and return. Raises UserError after more than `loop.max_bad_steps` steps in a row without a finite
     loss and gradient. With `loop.hang_timeout_s` a process in which nothing moves for so long ends, with its
-    stacks. `step_flops`, of all ranks together, make rank 0 log the rate of operations.
+    stacks. `step_flops` make rank 0 log the rate of operations.
     """
     stop = min(schedule.total_steps, loop.max_steps or schedule.total_steps)
     checkpoints = Checkpoints(run_dir / CHECKPOINTS, loop.keep_checkpoints, loop.keep_every)
@@ -131,7 +131,7 @@ class _Diary:
         stop: int,
         log: MetricsLog | None,
         world: World,
-        step_flops: float | None,
+        step_flops: StepFlops | None,
         bad_steps: int,
     ) -> None:
         self.loop, self.stop, self.log, self.world, self.step_flops = loop, stop, log, world, step_flops

@@ -72,9 +72,13 @@ def partners(batch_B: Tensor) -> Tensor:
     return batch_B.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
 
 
+def splits_pairs(global_batch: int, micro_batches: int, world_size: int) -> bool:
+    return global_batch % (2 * micro_batches * world_size) != 0
+
+
 def check_pairs(global_batch: int, micro_batches: int, world_size: int) -> None:
     """Raise UserError where a pair would be split between processes or micro-batches."""
-    if global_batch % (2 * micro_batches * world_size):
+    if splits_pairs(global_batch, micro_batches, world_size):
         raise UserError(
             f"mix: a global batch of {global_batch} on {world_size} process(es) in {micro_batches} micro-batches "
             f"splits pairs of clips; make it a multiple of {2 * micro_batches * world_size}, or use fewer of either"

@@ -1,20 +1,24 @@
 """What a pretraining run will do, before it does it: batches, steps, samples seen, and what that costs."""
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from schemas.errors import UserError
 from schemas.recipes import PretrainRecipe
-from trainer.cost import StepCost, step_cost
+from trainer.cost import StepCost, TrainingCost, pretrain_cost
 from trainer.distributed import micro_batches_of
+from trainer.memory import fit_loop, largest_micro_batch, possible_micro_batches, shards_of
 from trainer.order import StreamOrder
 from trainer.schedule import CosineSchedule
 from trainer.streams import Source, Streams
 
 DEFAULT_TFLOPS = 100.0  # effective, per device: what a run is thought to reach, not what a data sheet says
 UNITS = {"image": "images", "video": "clips"}
+
+CountedCost = Callable[[bool], TrainingCost]  # with or without activation checkpointing
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,37 @@ class PretrainPlan:
     steps: int  # that will be taken; fewer than the schedule's with loop.max_steps
     world_size: int
     micro_batches: int  # per process
+    activation_checkpointing: bool
+    why: str | None  # micro-batches are as they are, where the recipe does not say it
 
     def samples_seen(self, stream: str) -> int:
         return self.steps * self.orders[stream].global_batch
 
     def micro_batch(self, stream: str) -> int:
         """Return the samples of the largest micro-batch of any process."""
-        return math.ceil(math.ceil(self.orders[stream].global_batch / self.world_size) / self.micro_batches)
+        return largest_micro_batch(self.orders[stream].global_batch, self.world_size, self.micro_batches)
 
 
-def make_plan(recipe: PretrainRecipe, orders: Mapping[str, StreamOrder], world_size: int) -> PretrainPlan:
-    """Count the steps. An epoch is one of the video stream, where there is one.
+def counted_cost(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> CountedCost:
+    """Return what counts the samples of `recipe`, each time once."""
+    crop_px = {name: source.crop_px for name, source in sources.items()}
+    return functools.cache(functools.partial(pretrain_cost, recipe, crop_px))
+
+
+def fit_recipe(
+    recipe: PretrainRecipe, cost: CountedCost, orders: Mapping[str, StreamOrder], memory_gb: float, world_size: int
+) -> tuple[PretrainRecipe, str]:
+    """Return `recipe` with the micro-batches that fit `memory_gb`, and why. Raises UserError where nothing fits."""
+    batches = {name: order.global_batch for name, order in orders.items()}
+    possible = possible_micro_batches(batches.values(), world_size)
+    loop, why = fit_loop(recipe.loop, cost, batches, possible, memory_gb, world_size)
+    return recipe.model_copy(update={"loop": loop}), why
+
+
+def make_plan(
+    recipe: PretrainRecipe, orders: Mapping[str, StreamOrder], world_size: int, why: str | None = None
+) -> PretrainPlan:
+    """Count the steps. An epoch is one of the video stream, where there is one. `why` is that of `fit_recipe`.
 
     Raises UserError where the recipe's batches do not fit so many processes.
     """
@@ -51,7 +75,8 @@ def make_plan(recipe: PretrainRecipe, orders: Mapping[str, StreamOrder], world_s
     steps = min(total, recipe.loop.max_steps or total)
     micro_batches = micro_batches_of(recipe.loop, world_size)
     check_batches(orders, micro_batches, world_size)
-    return PretrainPlan(orders, schedule, steps, world_size, micro_batches)
+    checkpointing = recipe.loop.activation_checkpointing
+    return PretrainPlan(orders, schedule, steps, world_size, micro_batches, checkpointing, why)
 
 
 def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_size: int) -> None:
@@ -64,19 +89,26 @@ def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_s
             )
 
 
-def cost_of(plan: PretrainPlan, recipe: PretrainRecipe, sources: Mapping[str, Source]) -> StepCost:
-    crop_px = {name: source.crop_px for name, source in sources.items()}
-    return step_cost(recipe, crop_px, {name: plan.micro_batch(name) for name in plan.orders})
+def cost_of(plan: PretrainPlan, recipe: PretrainRecipe, cost: CountedCost) -> StepCost:
+    """Return what a step of `plan` costs."""
+    return cost(plan.activation_checkpointing).step(
+        {name: order.global_batch for name, order in plan.orders.items()},
+        {name: plan.micro_batch(name) for name in plan.orders},
+        shards_of(recipe.loop, plan.world_size),
+    )
 
 
-def cost_lines(cost: StepCost, steps: int, processes: int, tflops: float) -> list[str]:
-    """Return what `steps` steps cost, in words."""
+def cost_lines(cost: StepCost, steps: int, processes: int, tflops: float, why: str | None) -> list[str]:
+    """Return what `steps` steps cost, in words, and why their micro-batches are as they are."""
+    repeated = cost.flops - cost.model_flops
+    again = f" ({repeated / 1e12:.4g} of them again, for activation checkpointing)" if repeated else ""
     return [
         "  arithmetic, not measured:",
-        f"    {cost.flops / 1e12:.4g} TFLOP per step, {steps * cost.flops:.3g} FLOP in all; "
+        f"    {cost.flops / 1e12:.4g} TFLOP per step{again}, {steps * cost.flops:.3g} FLOP in all; "
         f"{cost.hours(steps, processes, tflops):.3g} h at {tflops:g} TFLOP/s per process",
         f"    memory per process: {cost.state_bytes / 1e9:.3g} GB of weights, gradients and optimizer; "
         f"activations about {cost.activation_bytes / 1e9:.2g} GB (estimate)",
+        *([] if why is None else [f"    {why}"]),
     ]
 
 
@@ -103,7 +135,7 @@ def describe(plan: PretrainPlan, recipe: PretrainRecipe, cost: StepCost, tflops:
             f"  accumulation: {plan.micro_batches} micro-batches, since the recipe's {loop.micro_batches} are for "
             f"{loop.processes} processes; the batch and its learning rate stay"
         )
-    return "\n".join([*lines, *cost_lines(cost, plan.steps, plan.world_size, tflops)])
+    return "\n".join([*lines, *cost_lines(cost, plan.steps, plan.world_size, tflops, plan.why)])
 
 
 def facts(plan: PretrainPlan, cost: StepCost, tflops: float) -> dict[str, Any]:
@@ -112,6 +144,7 @@ def facts(plan: PretrainPlan, cost: StepCost, tflops: float) -> dict[str, Any]:
         "steps": plan.steps,
         "processes": plan.world_size,
         "micro_batches": plan.micro_batches,
+        "activation_checkpointing": plan.activation_checkpointing,
         "global_batch": {name: order.global_batch for name, order in plan.orders.items()},
         "samples_seen": {name: plan.samples_seen(name) for name in plan.orders},
         "flops_total": plan.steps * cost.flops,

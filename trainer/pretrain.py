@@ -19,11 +19,12 @@ from trainer.distributed import join_world
 from trainer.initialise import start_from
 from trainer.job import Job
 from trainer.loop import Hook
+from trainer.memory import Memory, memory_gb_of
 from trainer.model import build_model, checkpoint_activations
 from trainer.online import OnlineSource, tokens_in_step
 from trainer.parallel import whole
 from trainer.pictures import PictureHook, check_tokenizer
-from trainer.plan import DEFAULT_TFLOPS, cost_of, describe, facts, make_plan, orders_of
+from trainer.plan import DEFAULT_TFLOPS, cost_of, counted_cost, describe, facts, fit_recipe, make_plan, orders_of
 from trainer.probe_hook import ProbeHook
 from trainer.run import WEIGHTS, check_datasets
 from trainer.streams import open_sources, open_streams
@@ -86,11 +87,13 @@ def pretrain(
     command: str = "bevt train",
     repeats: RunRecord | None = None,
     tflops: float = DEFAULT_TFLOPS,
+    memory: Memory = "recipe",
 ) -> dict[str, Any]:
     """Train on the streams of `recipe` into the run directory `out`; every process of the job calls this.
 
-    `repeats` is the record of a run whose data this one must equal; `tflops` is for the plan's arithmetic. Returns a
-    summary. Raises UserError for data, checkpoints or a directory that do not fit.
+    `repeats` is the record of a run whose data this one must equal; `tflops` is for the plan's arithmetic;
+    micro-batches are those that fit `memory`. Returns a summary.
+    Raises UserError for data, checkpoints or a directory that do not fit.
     """
     with join_world() as world:
         sources = open_sources(recipe, world.device)
@@ -100,7 +103,12 @@ def pretrain(
         if repeats is not None:
             check_datasets(repeats.datasets, datasets, "the run that is repeated")
         streams = open_streams(recipe, sources, HIDDEN_MULTIPLE if world.device.type == "cuda" else 1)
-        plan = make_plan(recipe, orders_of(streams), world.size)
+        counted, why = counted_cost(recipe, sources), None
+        memory_gb = memory_gb_of(memory)
+        if memory_gb is not None:
+            fitted = fit_recipe(recipe, counted, orders_of(streams), memory_gb, world.size) if world.is_main else None
+            recipe, why = world.from_main(fitted)
+        plan = make_plan(recipe, orders_of(streams), world.size, why)
         tokenizer = None
         if recipe.loop.picture_every and recipe.tokenizer is not None:
             tokenizer = load_tokenizer(recipe.tokenizer)
@@ -114,7 +122,7 @@ def pretrain(
                 print(f"starting from {recipe.init}; fresh: {', '.join(fresh) or 'nothing'}", flush=True)
         if recipe.loop.activation_checkpointing:
             checkpoint_activations(model)
-        cost = cost_of(plan, recipe, sources) if world.is_main else None
+        cost = cost_of(plan, recipe, counted) if world.is_main else None
         if cost is not None:
             print(describe(plan, recipe, cost, tflops, world.device.type), flush=True)
         job.open()
@@ -130,7 +138,9 @@ def pretrain(
         weights: dict[str, float] = {name: stream.loss_weight for name, stream in recipe.streams.items()}
         tokenizers = {name: source.tokenizer for name, source in sources.items() if isinstance(source, OnlineSource)}
         task = PretrainTask(averaged or model, weights, recipe.model.vocab_size, tokenizers)
-        result = job.fit(task, streams, plan.schedule, hooks=hooks, step_flops=None if cost is None else cost.flops)
+        result = job.fit(
+            task, streams, plan.schedule, hooks=hooks, step_flops=None if cost is None else cost.step_flops
+        )
         final = whole(stored.state_dict())
         if world.is_main and result.finished:
             save_state(out / WEIGHTS, final, stored.config)
@@ -144,13 +154,20 @@ def pretrain(
         }
 
 
-def dry_run(recipe: PretrainRecipe, *, processes: int, tflops: float = DEFAULT_TFLOPS) -> dict[str, Any]:
+def dry_run(
+    recipe: PretrainRecipe, *, processes: int, tflops: float = DEFAULT_TFLOPS, memory: Memory = "recipe"
+) -> dict[str, Any]:
     """Print the plan of `recipe` on so many processes, starting none and writing nothing; return its numbers.
 
     Raises UserError for data that does not fit, as `pretrain` would.
     """
     sources = open_sources(recipe, torch.device("meta"))  # a tokenizer may be for GPUs alone
-    plan = make_plan(recipe, orders_of(open_streams(recipe, sources)), processes)
-    cost = cost_of(plan, recipe, sources)
+    orders = orders_of(open_streams(recipe, sources))
+    counted, why = counted_cost(recipe, sources), None
+    memory_gb = memory_gb_of(memory)
+    if memory_gb is not None:
+        recipe, why = fit_recipe(recipe, counted, orders, memory_gb, processes)
+    plan = make_plan(recipe, orders, processes, why)
+    cost = cost_of(plan, recipe, counted)
     print(describe(plan, recipe, cost, tflops, "any device"), flush=True)
     return {"dry_run": True, **facts(plan, cost, tflops)}

@@ -21,6 +21,7 @@ from trainer.knn import knn_predict
 from trainer.linear_probe import held_out, linear_predict
 from trainer.parallel import share_of_rank
 from trainer.views import Row, ViewPlan, map_parts
+from trainer.workers import loader_workers
 
 
 def _knn(train_NC: Tensor, train_N: Tensor, test_NC: Tensor, num_classes: int, config: ProbeConfig) -> Tensor:
@@ -43,7 +44,8 @@ class ProbeHook:
         assert recipe.probe is not None
         self.model, self.config, self.world = model, recipe.probe, world
         self.stream: Stream = "video" if "video" in recipe.streams else "image"
-        self.precision, self.num_workers = recipe.loop.precision, recipe.loop.num_workers
+        self.precision = recipe.loop.precision
+        self.num_workers = loader_workers(recipe.loop.num_workers)
         videos = StoreClips(Path(self.config.frames))
         check_labels(videos)
         self.num_classes = len(videos.classes)

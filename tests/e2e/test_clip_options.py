@@ -98,8 +98,10 @@ def test_loader_processes_are_an_option(
     arguments = [*command.split(), place / "run", "--frames", place / "frames", "--out", tmp_path / "out"]
     summary(*arguments, "--num-workers", 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(trainer.workers, "usable_cpus", lambda: 24)
     summary(*arguments)
-    assert given == [3, 4]
+    summary(*arguments, "--nproc", 4)
+    assert given == [3, 12, 5]
 
 
 def test_some_of_the_models_classes_are_enough(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from schemas.recipe_io import load_recipe
 from tests.builders import make_token_set
 from tests.unit.test_launch import is_running, wait_until
 from trainer.launch import launch
+from trainer.memory import OUTSIDE_GB, USABLE_SHARE
 from trainer.metrics import read_metrics
 from trainer.model import build_model
 from trainer.pretrain import PretrainTask, dry_run, pretrain
@@ -224,6 +225,23 @@ def test_fewer_processes_than_the_recipe_is_for_accumulate_more(data, capsys):
         dry_run(recipe_of(data, *settings), processes=3)
     with pytest.raises(UserError, match=r"a global batch of 4 on 8 process\(es\) in 1 micro-batches"):
         dry_run(recipe_of(data, *settings), processes=8)
+
+
+def test_a_card_has_the_micro_batches_that_fit_it(data, tmp_path, capsys):
+    """Whatever the card, the numbers are those of the recipe's own micro-batches to rounding."""
+    recipe = recipe_of(data, "loop.max_steps=3")
+    cost = dry_run(recipe, processes=1)
+    small_gb = OUTSIDE_GB + 0.7 * (cost["state_bytes"] + cost["activation_bytes"]) / 1e9 / USABLE_SHARE
+    plan = dry_run(recipe, processes=1, memory=small_gb)
+    assert plan["micro_batches"] > 1 and plan["global_batch"] == {"video": 4, "image": 6}
+    assert f"on a card of {small_gb:.4g} GB; 1 without activation checkpointing would" in capsys.readouterr().out
+    pretrain(recipe, tmp_path / "recipe")
+    pretrain(recipe, tmp_path / "fitted", memory=small_gb)
+    assert read_run(tmp_path / "fitted")[0].loop.micro_batches == plan["micro_batches"]
+    for one, other in zip(losses(tmp_path / "recipe"), losses(tmp_path / "fitted"), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    with pytest.raises(UserError, match=r"takes about .* even in .* with activation checkpointing"):
+        dry_run(recipe, processes=1, memory=OUTSIDE_GB)
 
 
 def test_images_come_from_the_frames_of_the_videos(data):
