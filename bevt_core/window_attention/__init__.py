@@ -1,0 +1,1 @@
+"""Attention inside windows with a learned bias, for GPUs."""
