@@ -2,6 +2,7 @@
 
 The kernels run in Triton's interpreter, on the CPU, on windows and shift masks of Video Swin. An error is the norm of
 the difference over the norm of the reference. N is 49, 64, 392 or 784 positions in a window; all take some minutes.
+Triton before 3.8 needs NumPy before 2.4 for this.
 """
 
 import os

@@ -35,11 +35,11 @@ def compile_kernel(
 
     ptx, path = compiled.asm["ptx"], folder / "kernel.ptx"
     path.write_text(ptx)
-    target = re.search(r"\.target (\w+)", ptx).group(1)  # type: ignore[union-attr]
+    target = re.search(r"\.target (\w+)", ptx).group(1)
     command = [triton.knobs.nvidia.ptxas.path, "-v", f"-arch={target}", path, "-o", path.with_suffix(".cubin")]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers, stores, loads = (
-        int(re.search(pattern, report).group(1))  # type: ignore[union-attr]
+        int(re.search(pattern, report).group(1))
         for pattern in (r"Used (\d+) registers", r"(\d+) bytes spill stores", r"(\d+) bytes spill loads")
     )
     return Compiled(target, registers, stores + loads, compiled.metadata.shared, compiled.asm["ttir"])
