@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from triton.runtime.interpreter import interpreter_builder
 
-from bevt_core.window_attention import triton_kernels, triton_op
+from bevt_core.attention import Windows
+from bevt_core.window_attention import triton_kernels, triton_op, windowed_attention
 from bevt_core.window_attention.triton_op import window_attention
 
 REPO = Path(__file__).resolve().parents[2]
@@ -159,3 +160,19 @@ def test_the_bias_hides_what_lies_beyond_the_window() -> None:
     bias_ANQ = triton_op.pad_columns(torch.ones(1, 33, 33), torch.float16)
     assert bias_ANQ.shape == (1, 33, 64) and bias_ANQ.dtype == torch.float16
     assert (bias_ANQ[..., :33] == 1).all() and (bias_ANQ[..., 33:] == -math.inf).all()
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (0, 1, 2)], ids=["plain", "shifted"])
+def test_windows_of_a_grid_attend_as_in_the_plain_form(shift: tuple[int, int, int]) -> None:
+    windows = Windows((2, 4, 6), (2, 2, 3), shift)
+    torch.manual_seed(0)
+    qkv_BKNC, bias_ANN = (
+        torch.randn(2, 4, 12, 3 * 2 * 16, requires_grad=True),
+        torch.randn(2, 12, 12, requires_grad=True),
+    )
+    results = []
+    for implementation in ("triton", "math"):
+        y_BKNC = windowed_attention(qkv_BKNC, bias_ANN, windows, implementation)
+        results.append([y_BKNC, *torch.autograd.grad(y_BKNC.square().sum(), (qkv_BKNC, bias_ANN))])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bevt_core.bevt import hidden_positions
 from bevt_core.build import SWIN_SIZES, build_bevt, build_classifier
+from bevt_core.swin import use_attention
 from schemas.recipes import LoopConfig, MixConfig, OptimConfig
 from tests.fake_cuda import CUDA, fake_cuda, on_cuda
 from trainer.average import WithAverage
@@ -86,10 +87,13 @@ class CountsApart:
         return self.task.losses(model, batch, step)
 
 
-@pytest.mark.parametrize("encoder", BACKBONES)
-def test_a_joint_step_never_waits_for_the_device(encoder: str) -> None:
+@pytest.mark.parametrize(
+    ("encoder", "attention"), [("swin", "triton"), ("swin", "sdpa"), ("swin", "math"), ("timesformer", "auto")]
+)
+def test_a_joint_step_never_waits_for_the_device(encoder: str, attention: str) -> None:
     def task() -> Task:
         model = on_cuda(lambda: build_bevt(encoder=encoder, **BACKBONES[encoder], vocab_size=VOCAB))
+        use_attention(model, attention)
         plain = PretrainTask(model, {"video": 1.0, "image": 1.0}, VOCAB, {})  # type: ignore[arg-type]
         return CountsApart(plain, {"mim": 10, "mvm": 20})
 
