@@ -3,20 +3,15 @@
 Legend: B samples, T frames of a clip, H W pixels or token grid, C channels. Masks are at tubelet resolution in time.
 """
 
-import atexit
-import multiprocessing
-import signal
-import traceback
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from bevt_core.attention import shape_constant
 from bevt_core.bevt import hidden_positions
@@ -26,19 +21,15 @@ from bevt_core.objects import ObjectPath
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore, PartView, TokenSet, part_name
 from bevt_core.views import apply_view, decode_jpeg
-from schemas.errors import StorageError, UserError
+from schemas.errors import StorageError
 from schemas.model import BlockMask, MaskConfig
 from schemas.views import View
-from trainer.launch import end_with_parent
+from trainer.loader import SampleError, make_loader
 from trainer.order import StreamOrder, rank_slice, view_of_epoch
 from trainer.tasks import Batch, split
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB, as in the original's img_norm_cfg
 IMAGENET_STD = (58.395, 57.12, 57.375)
-
-
-class SampleError(UserError):
-    """A sample could not be read. The message names the sample, its part and the file."""
 
 
 class ClipDataset(Dataset, ABC):
@@ -276,56 +267,6 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
     return {key: torch.stack(c) if isinstance(c[0], Tensor) else c for key, c in columns.items()}
 
 
-def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pin_memory: bool) -> Iterable[Any]:
-    """Load `dataset[step]` for the steps `first` .. `stop - 1`, in order, ahead of the loop.
-
-    Workers come from a fork server: a fork of the training process would copy its threads' locks. Raises SampleError
-    as a worker did.
-    """
-    if num_workers == 0:
-        return DataLoader(dataset, sampler=range(first, stop), batch_size=None, pin_memory=pin_memory)
-    multiprocessing.set_forkserver_preload(["trainer.data"])  # imported once, in the server
-    atexit.register(_end_workers)
-    loader = DataLoader(
-        _Caught(dataset),
-        sampler=range(first, stop),
-        batch_size=None,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        multiprocessing_context="forkserver",
-        worker_init_fn=_prepare_worker,
-    )
-    return (_value(loaded) for loaded in loader)
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    """What a worker sends in place of a batch that it could not read."""
-
-    message: str
-    trace: str
-
-
-class _Caught(Dataset):
-    """A dataset whose SampleErrors are values: DataLoader would put a worker's traceback into the message of one."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, at: int) -> Any:
-        try:
-            return self.dataset[at]
-        except SampleError as error:
-            return _Unreadable(str(error), traceback.format_exc())
-
-
-def _value(loaded: Any) -> Any:
-    """Return a batch; raise what a worker could not read, its traceback as the cause."""
-    if isinstance(loaded, _Unreadable):
-        raise SampleError(loaded.message) from RuntimeError(f"in a loader's process:\n{loaded.trace}")
-    return loaded
-
-
 def normalise(clip_BTHWC: Tensor) -> Tensor:
     """uint8 frames -> float32 (B, C, T, H, W) with ImageNet's mean and deviation: the stem's input."""
     mean, std = imagenet_statistics(clip_BTHWC.device)
@@ -336,22 +277,3 @@ def normalise(clip_BTHWC: Tensor) -> Tensor:
 def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of each colour (3,), copied to a device once."""
     return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
-
-
-def _end_workers() -> None:
-    """Kill loader workers that are left when the process ends, after an error above all.
-
-    It would terminate them, which they ignore, and wait for them without end.
-    """
-    for child in multiprocessing.active_children():
-        child.kill()
-
-
-def _prepare_worker(worker: int) -> None:
-    """Outlive Ctrl-C and a cluster's SIGTERM, since training ends its step first, but not the training process.
-
-    A worker of a fork server and the server keep each other alive when the process that they work for is killed.
-    """
-    end_with_parent()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)

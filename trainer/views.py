@@ -20,7 +20,7 @@ from schemas.classifier import Temporal
 from schemas.recipes import ClipSampling, EvalViews, Precision
 from trainer.augment import crop_views
 from trainer.clips import ClipSource, interval_of
-from trainer.data import make_loader
+from trainer.loader import make_loader
 from trainer.precision import autocast
 from trainer.sampling import SAMPLERS, Positions
 

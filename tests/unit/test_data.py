@@ -13,7 +13,8 @@ from bevt_core.masking import MASKERS
 from bevt_core.views import apply_view
 from schemas.model import BlockMask, MaskConfig, TubeMask
 from tests.builders import make_token_set
-from trainer.data import SampleError, StreamBatches, TokenDataset, draw_mask, make_loader, normalise
+from trainer.data import StreamBatches, TokenDataset, draw_mask, normalise
+from trainer.loader import SampleError, make_loader
 from trainer.order import StreamOrder, view_of_epoch
 from trainer.streams import MASKS
 
