@@ -300,10 +300,7 @@ def test_every_parameter_of_an_active_stream_gets_a_gradient(data, stage, names,
     recipe = recipe_of(data, *encoder, stage=stage, streams=streams)
     opened = open_streams(recipe, open_sources(recipe, torch.device("cpu")))
     task = PretrainTask(build_model(recipe.model, streams), dict.fromkeys(streams, 1.0), recipe.model.vocab_size, {})
-    batch = {}
-    for name, (dataset, _) in opened.items():
-        samples = [dataset[0, position] for position in range(4)]
-        batch[name] = {key: torch.stack([s[key] for s in samples]) for key in ("clip", "tokens", "mask")}
+    batch = {name: data.collate([data[0, position] for position in range(4)]) for name, (data, _) in opened.items()}
     terms = task.losses(task.model, batch, 0)
     torch.stack([term.loss_sum for term in terms.values()]).sum().backward()
     assert [name for name, parameter in task.model.named_parameters() if parameter.grad is None] == []
