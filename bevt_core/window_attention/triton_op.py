@@ -25,7 +25,7 @@ MAX_HEAD_DIM = 128
 
 
 def supported(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Say whether the kernels run: fp16 and bf16 on NVIDIA GPUs of sm_80 or later, heads of up to 128 channels.
+    """Return whether the kernels run: fp16 and bf16 on NVIDIA GPUs of sm_80 or later, heads of up to 128 channels.
 
     With TRITON_INTERPRET=1 they also run on the CPU, slowly, in fp16 and fp32: the interpreter's bf16 is wrong.
     """
