@@ -7,17 +7,26 @@ Legend: H height, W width, C channels (RGB).
 
 import re
 import warnings as python_warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Generic, TypeVar
 
-import av
 import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from bevt_core.probing import MAX_PIXELS, MediaError, VideoInfo, one_line, open_video, probe, raise_storage_trouble
+from bevt_core.media.decoded import Choose, Decoded, Disagreement, Frame, Kept
+from bevt_core.media.orientation import shown_as_stored
+from bevt_core.media.selective import read_selectively
+from bevt_core.media.sequential import read_by_counting
+from bevt_core.probing import (
+    MAX_PIXELS,
+    MediaError,
+    VideoInfo,
+    one_line,
+    probe,
+    raise_storage_trouble,
+)
 from schemas.errors import StorageError
 from schemas.frames import DamagePolicy, MediaKind, PoolSpec
 
@@ -31,26 +40,6 @@ SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4"})  # FFmpeg's decoders of t
 FRAME_FOLDER_RATE = 12.0  # frames per second of Something-Something-V2, the data set that comes as frame folders
 CHUNK_FRAMES = 16  # that decord hands over at a time
 CHUNK_PIXELS = 64_000_000  # at most: 192 MB
-
-Frame = np.ndarray  # HWC uint8
-Kept = TypeVar("Kept")
-Choose = Callable[[int], Sequence[int] | np.ndarray]  # number of frames -> increasing frame indices
-
-
-@dataclass(frozen=True)
-class Decoded(Generic[Kept]):
-    """The chosen frames of one source, each as what `keep` made of it."""
-
-    frames: list[Kept]
-    frame_indices: list[int]  # in display order
-    times_s: list[float]
-    decoder: str
-    decoder_version: str
-    warnings: list[str]
-
-
-class _Disagreement(Exception):
-    """decord and the packets tell different stories about a file."""
 
 
 def decode_frames(
@@ -76,19 +65,20 @@ def _decode(
     notes = []
     if info.sample_aspect not in (0, 1):
         notes.append(f"sample aspect ratio {info.sample_aspect} not applied")
-    if info.packets_are_exact and info.num_frames:
+    doubt = info.doubt
+    if doubt is None and info.num_frames:
         indices = np.asarray(choose(info.num_frames), dtype=np.int64)
         unfit = decord_unfit(info) if damaged == "unchecked" else "it cannot see damage"
         if unfit is None and info.codec not in SKIPPING_CODECS:
             try:
                 return _read_decord(info, indices, keep, notes), 0
-            except _Disagreement as error:
+            except Disagreement as error:
                 unfit = str(error)
         try:
-            return _read_pyav(info, indices, keep, notes if unfit is None else [*notes, f"not decord: {unfit}"])
-        except _Disagreement as error:
-            notes.append(str(error))
-    return _read_by_counting(info, choose, keep, [*notes, "frames counted by decoding"])
+            return read_selectively(info, indices, keep, notes if unfit is None else [*notes, f"not decord: {unfit}"])
+        except Disagreement as error:
+            doubt = str(error)
+    return read_by_counting(info, choose, keep, [*notes, f"frames counted by decoding: {doubt}"])
 
 
 def decode_source(
@@ -98,12 +88,20 @@ def decode_source(
 
     Whatever goes wrong with the file is a MediaError; StorageError where it is the disk, or the network.
     """
+    sizes: set[tuple[int, int]] = set()
+
+    def keep_with_size(frame_HWC: Frame) -> Kept:
+        sizes.add(frame_HWC.shape[:2])
+        return keep(frame_HWC)
+
     try:
         if kind == "image":
-            return decode_image(path, keep)
-        if path.is_dir():
-            return decode_frame_folder(path, choose, keep)
-        return decode_frames(path, choose, keep, damaged)
+            decoded = decode_image(path, keep_with_size)
+        elif path.is_dir():
+            decoded = decode_frame_folder(path, choose, keep_with_size)
+        else:
+            decoded = decode_frames(path, choose, keep_with_size, damaged)
+        return replace(decoded, sizes=decoded.sizes | sizes)
     except (MediaError, StorageError):
         raise
     except MemoryError:
@@ -125,7 +123,7 @@ def decord_unfit(info: VideoInfo) -> str | None:
         return f"{info.video_streams} video streams"
     if info.discarded:
         return f"an edit list cuts {info.discarded} packets"
-    if info.leading:
+    if not info.closed:
         return f"open groups of pictures ({info.leading} leading packets)"
     return None
 
@@ -190,148 +188,28 @@ def decode_frame_folder(path: Path, choose: Choose, keep: Callable[[Frame], Kept
     return Decoded(kept, indices, times_s, "pillow", PIL.__version__, notes)
 
 
-# ---- the two decoders ------------------------------------------------------------------------------------------------
-
-
 def _read_decord(
     info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]
 ) -> Decoded[Kept]:
-    """Raises _Disagreement where decord fails or differs from the packets, so that PyAV has the last word."""
+    """Raises Disagreement where decord fails or differs from the packets, so that PyAV has the last word."""
     import decord
 
+    if not shown_as_stored(info.path):
+        raise Disagreement("a display matrix")  # it turns pictures, but does not mirror them
     decord.logging.set_level(decord.logging.FATAL)
     times_s = info.times_s[indices]
     try:
         reader = decord.VideoReader(str(info.path.absolute()), ctx=decord.cpu(0), num_threads=1)
         if len(reader) != info.num_frames:
-            raise _Disagreement(f"it counts {len(reader)} frames, the packets are {info.num_frames}")
+            raise Disagreement(f"it counts {len(reader)} frames, the packets are {info.num_frames}")
         stamps_s = reader.get_frame_timestamp(indices.tolist())[:, 0]
         if np.abs(stamps_s - times_s).max() > 1e-3:
-            raise _Disagreement("its time stamps are not those of the packets")
+            raise Disagreement("its time stamps are not those of the packets")
         kept = []
         chunk = max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (info.width * info.height)))
         for start in range(0, len(indices), chunk):
             chunk_THWC = reader.get_batch(indices[start : start + chunk].tolist()).asnumpy()
             kept += [keep(frame_HWC) for frame_HWC in chunk_THWC]
     except (decord.DECORDError, RuntimeError, IndexError):  # its messages carry the time of day
-        raise _Disagreement("decord failed on it") from None
+        raise Disagreement("decord failed on it") from None
     return Decoded(kept, indices.tolist(), times_s.tolist(), "decord", decord.__version__, notes)
-
-
-def _read_pyav(
-    info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]
-) -> tuple[Decoded[Kept], int]:
-    """One pass over the packets that the chosen frames depend on. _Disagreement when a promised frame never comes."""
-    chosen_pts = info.shown_pts[indices]
-    wanted = set(chosen_pts.tolist())
-    feed = packets_to_decode(info, chosen_pts)
-    kept: dict[int, Kept] = {}
-    corrupt = 0
-    with open_video(info.path) as container:
-        stream = container.streams.best("video")
-        context = stream.codec_context
-        context.thread_count = 1
-        fed_last = True
-        try:
-            packets = (packet for packet in container.demux(stream) if packet.size)
-            for fed, packet in zip(feed, packets, strict=False):
-                frames: list[av.VideoFrame] = []
-                if fed:
-                    context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-                    frames = context.decode(packet)
-                elif fed_last:  # the rest of this group of pictures is not needed
-                    frames = context.decode(None)
-                    context.flush_buffers()
-                fed_last = fed
-                for frame in frames:
-                    if frame.pts in wanted and frame.pts not in kept:
-                        corrupt += bool(frame.is_corrupt)
-                        kept[frame.pts] = keep(_upright(frame))
-                if len(kept) == len(wanted):
-                    break
-            else:
-                for frame in context.decode(None) if fed_last else []:
-                    if frame.pts in wanted and frame.pts not in kept:
-                        corrupt += bool(frame.is_corrupt)
-                        kept[frame.pts] = keep(_upright(frame))
-        except av.FFmpegError as error:
-            raise MediaError("decode", "damaged", one_line(error, info.path)) from None
-    if len(kept) < len(wanted):
-        raise _Disagreement(f"{len(wanted) - len(kept)} of the promised frames never came")
-    if corrupt:
-        notes = [*notes, f"{corrupt} of {len(kept)} frames are damaged"]
-    frames_in_order = [kept[pts] for pts in chosen_pts.tolist()]
-    times_s = info.times_s[indices].tolist()
-    return Decoded(frames_in_order, indices.tolist(), times_s, "pyav", av.__version__, notes), corrupt
-
-
-def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> np.ndarray:
-    """Bool per packet, in decoding order: needed for the chosen frames.
-
-    In a closed group of pictures that is everything up to its last chosen frame, and nothing of a group without one.
-    Open groups lean on their predecessor: there it is everything up to the last chosen frame of the file.
-    """
-    chosen = np.flatnonzero(np.isin(info.packet_pts, chosen_pts))
-    positions = np.arange(len(info.packet_pts))
-    if info.leading or info.discarded or not info.packet_is_key[0]:
-        return positions <= chosen.max(initial=-1)
-    group = np.cumsum(info.packet_is_key) - 1
-    last_chosen = np.full(group[-1] + 1, -1)
-    np.maximum.at(last_chosen, group[chosen], chosen)
-    return positions <= last_chosen[group]
-
-
-def _read_by_counting(
-    info: VideoInfo, choose: Choose, keep: Callable[[Frame], Kept], notes: list[str]
-) -> tuple[Decoded[Kept], int]:
-    """A plain sequential decode, where only that tells how many frames there are.
-
-    The frames are chosen as if every packet were one. Where that is not how many come out, a second pass reads again.
-    """
-    expected = len(info.packet_pts)
-    while True:
-        indices = np.asarray(choose(expected), dtype=np.int64)
-        kept, shown_pts, corrupt = _read_positions(info, frozenset(indices.tolist()), keep)
-        if len(shown_pts) == expected:
-            break
-        expected = len(shown_pts)
-    chosen_pts = [shown_pts[i] for i in indices.tolist()]
-    if None in shown_pts:
-        notes = [*notes, "times from the frame rate, the file has none"]
-    times_s = [
-        i * info.frame_s if pts is None else float(pts * info.time_base)
-        for i, pts in zip(indices.tolist(), chosen_pts, strict=True)
-    ]
-    if corrupt:
-        notes = [*notes, f"{corrupt} of {len(kept)} frames are damaged"]
-    return Decoded(kept, indices.tolist(), times_s, "pyav", av.__version__, notes), corrupt
-
-
-def _read_positions(
-    info: VideoInfo, wanted: frozenset[int], keep: Callable[[Frame], Kept]
-) -> tuple[list[Kept], list[int | None], int]:
-    """The frames at these positions of the output, the pts of every frame, and how many of the wanted are damaged."""
-    kept: list[Kept] = []
-    shown_pts: list[int | None] = []
-    corrupt = 0
-    with open_video(info.path) as container:
-        stream = container.streams.best("video")
-        stream.codec_context.thread_count = 1
-        try:
-            for position, frame in enumerate(container.decode(stream)):
-                shown_pts.append(frame.pts)
-                if position in wanted:
-                    corrupt += bool(frame.is_corrupt)
-                    kept.append(keep(_upright(frame)))
-        except av.FFmpegError as error:
-            raise MediaError("decode", "damaged", one_line(error, info.path)) from None
-    if not shown_pts:
-        raise MediaError("decode", "no-frames", "no frame could be decoded")
-    return kept, shown_pts, corrupt
-
-
-def _upright(frame: av.VideoFrame) -> Frame:
-    """RGB, turned as the file's display matrix says (decord does so by itself)."""
-    frame_HWC = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(frame_HWC, quarter_turns)) if quarter_turns else frame_HWC

@@ -1,4 +1,4 @@
-"""What a video file holds, read from its packets without decoding: the truth that both decoders are held against."""
+"""What a video file holds, read from its packets without decoding: the reference for both decoders."""
 
 import errno
 import os
@@ -8,8 +8,11 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from bevt_core.files import size_of
+from bevt_core.media.keyframes import announces_another_size, size_headers, starts_anew
+from bevt_core.media.packet_order import NO_PTS, doubt_of_order, leading_packets
 from bevt_core.objects import AnyPath
 from schemas.errors import StorageError
 from schemas.frames import Stage
@@ -19,7 +22,6 @@ av.logging.set_level(av.logging.PANIC)
 # Only demuxers of plain media files: a playlist would make FFmpeg open other files, or the network.
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,gif,3gp,ivf,mjpeg,wtv,nut"
 MAX_PIXELS = 64_000_000  # of one frame; 8K is 33 million
-UNTIMED_CONTAINERS = frozenset({"avi", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "mjpeg"})
 
 # What a disk, a network or this process says, and no file ever does: a source that met it is not to blame.
 STORAGE_TROUBLE = frozenset(
@@ -77,12 +79,14 @@ class VideoInfo:
     sample_aspect: Fraction  # noted, not applied, as in the original
     time_base: Fraction
     frame_s: float  # seconds from one frame to the next, by the stream's average rate
-    packet_pts: np.ndarray  # int64
+    packet_pts: np.ndarray  # int64, NO_PTS where there is none
     packet_is_key: np.ndarray  # bool
     shown_pts: np.ndarray  # int64, sorted
     discarded: int  # packets that an edit list cuts away
     leading: int  # packets shown before the keyframe that they follow: open groups of pictures
-    untimed: int  # packets without a presentation time of their own
+    closed: bool  # no frame depends on one before its keyframe
+    reorders: bool  # the decoder may show frames in another order than that of the packets
+    doubt: str | None  # why frame i may not be the i-th packet by time, so that only decoding tells
 
     @property
     def num_frames(self) -> int:
@@ -92,11 +96,6 @@ class VideoInfo:
     def times_s(self) -> np.ndarray:
         """Presentation times in seconds, float64, in display order."""
         return self.shown_pts * float(self.time_base)
-
-    @property
-    def packets_are_exact(self) -> bool:
-        """Whether frame i is certain to be the i-th packet by time; otherwise only decoding tells."""
-        return self.untimed == 0 and self.container not in UNTIMED_CONTAINERS
 
 
 def raise_storage_trouble(error: BaseException, path: AnyPath) -> None:
@@ -145,36 +144,61 @@ def open_video(path: AnyPath) -> av.container.InputContainer:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise_storage_trouble(error, path)
         raise MediaError("open", "not-media", one_line(error, path)) from None
-    if not container.streams.video:
+    if all(_is_cover(stream) for stream in container.streams.video):
+        what = "none is video" if not container.streams.video else "and video is only a cover picture"
+        what = f"{len(container.streams)} streams, {what}"
         container.close()
-        raise MediaError("open", "no-video-stream", f"{len(container.streams)} streams, none is video")
+        raise MediaError("open", "no-video-stream", what)
     return container
+
+
+def video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The stream that FFmpeg calls the best, or the first other one where that is a cover picture."""
+    best = container.streams.best("video")
+    return next(stream for stream in (best, *container.streams.video) if stream is not None and not _is_cover(stream))
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def probe(path: Path) -> VideoInfo:
     """Read every packet's header of the best video stream. Raises MediaError."""
     with open_video(path) as container:
-        stream = container.streams.best("video")
+        stream = video_stream(container)
         context = stream.codec_context
         if context is None or not context.width or not context.height:
             raise MediaError("open", "unknown-codec", "no decoder for its video stream")
         if context.width * context.height > MAX_PIXELS:
             size = f"{context.width}x{context.height}"
             raise MediaError("open", "too-large", f"frames of {size}, the limit is {MAX_PIXELS} pixels")
+        extradata = context.extradata or b""
+        columns: list[tuple[int, bool, bool, int]] = []  # pts, keyframe, cut by an edit list, bytes
+        headers: list[set[bytes]] = []  # of the keyframes
+        changes, closed = False, True
         try:
-            packets = [(p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
+            for packet in container.demux(stream):
+                if packet.size:
+                    pts = NO_PTS if packet.pts is None else packet.pts
+                    columns.append((pts, packet.is_keyframe, packet.is_discard, packet.size))
+                    changes |= packet.has_sidedata("new_extradata")
+                    if packet.is_keyframe:
+                        data = bytes(packet)
+                        headers.append(size_headers(context.name, extradata, data))
+                        closed &= starts_anew(context.name, extradata, data)
         except av.FFmpegError as error:
             raise MediaError("open", "damaged", one_line(error, path)) from None
-        if not packets:
+        if not columns:
             raise MediaError("open", "no-frames", "its video stream has no packets")
-        pts = np.array([-1 if p[0] is None else p[0] for p in packets], dtype=np.int64)
-        timed = np.array([p[0] is not None for p in packets])
-        is_key = np.array([p[1] for p in packets])
-        shown = np.unique(pts[timed & ~np.array([p[2] for p in packets])])
-        discarded = sum(p[2] for p in packets)
+        pts_P, is_key_P, is_cut_P, bytes_P = (np.array(column) for column in zip(*columns, strict=True))
+        kind = container.format.name.split(",")[0]
+        doubt = doubt_of_order(kind, context.name, pts_P, is_key_P, bytes_P, reorders=context.has_b_frames)
+        if doubt is None and (changes or announces_another_size(headers, extradata)):
+            doubt = "the size of its pictures may change"
+        leading = leading_packets(pts_P, is_key_P)
         return VideoInfo(
             path=path,
-            container=container.format.name.split(",")[0],
+            container=kind,
             codec=context.name,
             width=context.width,
             height=context.height,
@@ -183,20 +207,15 @@ def probe(path: Path) -> VideoInfo:
             sample_aspect=stream.sample_aspect_ratio or Fraction(1),
             time_base=stream.time_base,
             frame_s=1 / float(stream.average_rate or stream.guessed_rate or 25),
-            packet_pts=pts,
-            packet_is_key=is_key,
-            shown_pts=shown,
-            discarded=discarded,
-            leading=_leading(pts, is_key),
-            untimed=int((~timed).sum()) + int(timed.sum()) - discarded - len(shown),
+            packet_pts=pts_P,
+            packet_is_key=is_key_P,
+            shown_pts=np.unique(pts_P[~is_cut_P]),
+            discarded=int(is_cut_P.sum()),
+            leading=leading,
+            closed=bool(closed and is_key_P[0] and not leading and not is_cut_P.any()),
+            reorders=bool(context.has_b_frames),
+            doubt=doubt,
         )
-
-
-def _leading(pts: np.ndarray, is_key: np.ndarray) -> int:
-    """How many packets are shown before the latest keyframe that precedes them in decoding order."""
-    latest_key = np.maximum.accumulate(np.where(is_key, np.arange(len(pts)), -1))
-    follows = (latest_key >= 0) & ~is_key
-    return int((pts[follows] < pts[latest_key[follows]]).sum())
 
 
 def one_line(error: BaseException, path: AnyPath) -> str:
@@ -222,7 +241,7 @@ class Glance:
 def glance(path: AnyPath) -> Glance:
     """Read the header of a video. Raises MediaError, StorageError."""
     with open_video(path) as container:
-        stream = container.streams.best("video")
+        stream = video_stream(container)
         context = stream.codec_context
         if context is None or not context.width or not context.height:
             raise MediaError("open", "unknown-codec", "no decoder for its video stream")

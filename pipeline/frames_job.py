@@ -11,6 +11,7 @@ import numpy as np
 from bevt_core.decoding import decode_source, pool_indices
 from bevt_core.files import fetched
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.media.frame_size import one_size
 from bevt_core.objects import AnyPath
 from bevt_core.probing import MediaError, read_through
 from bevt_core.rng import rng_for
@@ -96,20 +97,15 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list
 
     Raises MediaError, StorageError.
     """
-    sizes: set[tuple[int, int]] = set()
 
     def keep(frame_HWC: np.ndarray) -> bytes:
-        small_HWC = shrink_short_side(frame_HWC, pool.short_side_px)
-        sizes.add(small_HWC.shape[:2])
-        return encode_jpeg(small_HWC, pool.jpeg_quality)
+        return encode_jpeg(shrink_short_side(frame_HWC, pool.short_side_px), pool.jpeg_quality)
 
     def choose(num_frames: int) -> np.ndarray:
         return pool_indices(num_frames, pool, rng_for("pool", seed, item.source))
 
     decoded = decode_source(root / item.source, item.kind, choose, keep, pool.damaged)
-    if len(sizes) != 1:
-        raise MediaError("decode", "size-changes", f"frames of {len(sizes)} sizes: {sorted(sizes)[:4]}")
-    height, width = sizes.pop()
+    height, width = one_size(decoded.sizes, pool.short_side_px)
     count = len(decoded.frames)
     pieces = -(-count // pool.max_frames)
     bounds = [count * piece // pieces for piece in range(pieces + 1)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from PIL import Image
 
 
@@ -51,15 +52,52 @@ def write_video(
 def write_audio(path: Path) -> Path:
     """A second of a tone, and no picture."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000, layout="mono")
-        tone = (np.sin(np.arange(16000) / 6) * 8000).astype(np.int16)[None]
-        for start in range(0, 16000 - 1024, 1024):
-            frame = av.AudioFrame.from_ndarray(tone[:, start : start + 1024], format="s16", layout="mono")
-            frame.sample_rate = 16000
-            frame.pts = start
-            container.mux(stream.encode(frame))
+        _mux_tone(container, container.add_stream("aac", rate=16000, layout="mono"))
+    return path
+
+
+def write_audio_with_cover(path: Path, cover_HWC: np.ndarray) -> Path:
+    """A second of a tone, and a picture as music players show it."""
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("aac", rate=16000, layout="mono")
+        _mux_cover(container, _add_cover(container, cover_HWC), cover_HWC)
+        _mux_tone(container, audio)
+    return path
+
+
+def write_video_with_cover(path: Path, frames: Sequence[np.ndarray], cover_HWC: np.ndarray) -> Path:
+    with av.open(str(path), "w") as container:
+        cover = _add_cover(container, cover_HWC)
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width = frames[0].shape[:2]
+        _mux_cover(container, cover, cover_HWC)
+        for frame_HWC in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def _mux_tone(container: av.container.OutputContainer, stream: av.AudioStream) -> None:
+    tone = (np.sin(np.arange(16000) / 6) * 8000).astype(np.int16)[None]
+    for start in range(0, 16000 - 1024, 1024):
+        frame = av.AudioFrame.from_ndarray(tone[:, start : start + 1024], format="s16", layout="mono")
+        frame.sample_rate = 16000
+        frame.pts = start
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def _add_cover(container: av.container.OutputContainer, cover_HWC: np.ndarray) -> av.VideoStream:
+    stream = container.add_stream("mjpeg", rate=1)
+    stream.height, stream.width = cover_HWC.shape[:2]
+    stream.pix_fmt = "yuvj420p"
+    stream.disposition = Disposition.attached_pic
+    return stream
+
+
+def _mux_cover(container: av.container.OutputContainer, stream: av.VideoStream, cover_HWC: np.ndarray) -> None:
+    container.mux(stream.encode(av.VideoFrame.from_ndarray(cover_HWC, format="rgb24")))
+    container.mux(stream.encode(None))
 
 
 def write_image(path: Path, frame_HWC: np.ndarray, mode: str = "RGB") -> Path:

@@ -8,10 +8,19 @@ import pytest
 from PIL import Image
 
 from bevt_core.decoding import Decoded, Frame, decode_frames, decode_image, pool_indices
-from bevt_core.probing import MediaError, probe
+from bevt_core.media.orientation import upright
+from bevt_core.probing import MediaError, glance, probe
 from bevt_core.rng import rng_for
 from schemas.frames import PoolSpec
-from tests.media import decode_all, moving_frames, write_audio, write_image, write_video
+from tests.media import (
+    decode_all,
+    moving_frames,
+    write_audio,
+    write_audio_with_cover,
+    write_image,
+    write_video,
+    write_video_with_cover,
+)
 
 OPEN_GOP = {"x264-params": "keyint=12:min-keyint=12:open-gop=1:bframes=3:b-pyramid=normal:scenecut=0"}
 
@@ -63,15 +72,13 @@ def test_variable_frame_rate(tmp_path: Path) -> None:
 def test_real_files_agree_with_a_sequential_decode(shared_data: Path) -> None:
     import av
 
-    from bevt_core.decoding import _upright
-
     paths = [*sorted((shared_data / "odd").iterdir()), *sorted(shared_data.glob("k400/videos/*/*.mp4"))]
     read = 0
     for path in paths:
         if "corrupted" in path.name:
             continue
         with av.open(str(path)) as container:
-            truth = [_upright(frame) for frame in container.decode(container.streams.best("video"))]
+            truth = [upright(frame) for frame in container.decode(container.streams.best("video"))]
         decoded = all_frames(path, range(0, 400, 16))
         assert len(decoded.frames) == -(-len(truth) // 16), path.name
         assert all(
@@ -81,15 +88,10 @@ def test_real_files_agree_with_a_sequential_decode(shared_data: Path) -> None:
     assert read >= 9
 
 
-def test_rotation_is_applied_by_both_decoders(shared_data: Path) -> None:
-    from bevt_core.decoding import _read_decord
-
+def test_a_phones_rotation_is_applied(shared_data: Path) -> None:
     path = shared_data / "odd" / "torchcodec__nasa_13013_rotated.mp4"
-    by_pyav = all_frames(path, [0, 8])
-    by_decord = _read_decord(probe(path), np.array([0, 8]), lambda frame: frame, [])
-    assert (by_pyav.decoder, by_pyav.frames[0].shape) == ("pyav", (480, 270, 3))
-    for one, other in zip(by_decord.frames, by_pyav.frames, strict=True):
-        np.testing.assert_array_equal(one, other)
+    decoded = all_frames(path, [0, 8])
+    assert (decoded.decoder, decoded.frames[0].shape) == ("pyav", (480, 270, 3))
 
 
 def test_what_is_no_video_is_refused_with_a_reason(tmp_path: Path) -> None:
@@ -112,6 +114,21 @@ def test_what_is_no_video_is_refused_with_a_reason(tmp_path: Path) -> None:
     with pytest.raises(MediaError) as error:
         probe(write_audio(tmp_path / "tone.mp4"))
     assert error.value.reason == "no-video-stream"
+
+
+def test_cover_art_is_no_video(tmp_path: Path) -> None:
+    cover_HWC = moving_frames(1, 120, 160)[0]
+    path = write_audio_with_cover(tmp_path / "song.mp4", cover_HWC)
+    for look in (probe, glance):
+        with pytest.raises(MediaError) as error:
+            look(path)
+        assert error.value.reason == "no-video-stream"
+        assert error.value.message == "2 streams, and video is only a cover picture"
+    frames = moving_frames(10)
+    path = write_video_with_cover(tmp_path / "clip.mp4", frames, cover_HWC)
+    decoded = all_frames(path, range(10))
+    assert [frame.shape for frame in decoded.frames] == [frames[0].shape] * 10
+    assert glance(path).codec == "h264"
 
 
 def test_a_playlist_opens_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,17 @@
+"""One frame size per video: clips and frame stores are arrays."""
+
+from collections.abc import Iterable
+
+from bevt_core.probing import MediaError
+from bevt_core.views import scaled_size
+
+
+def one_size(sizes: Iterable[tuple[int, int]], short_side_px: int) -> tuple[int, int]:
+    """The (height, width) that frames of these sizes have after `shrink_short_side`. MediaError if there are several.
+
+    A stream that only changes its resolution is one size as long as no frame is smaller than the short side.
+    """
+    scaled = {size if min(size) <= short_side_px else scaled_size(*size, short_side_px) for size in sizes}
+    if len(scaled) != 1:
+        raise MediaError("decode", "size-changes", f"frames of {len(scaled)} sizes: {sorted(scaled)[:4]}")
+    return scaled.pop()

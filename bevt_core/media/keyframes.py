@@ -1,0 +1,85 @@
+"""What the packets of keyframes say before anything is decoded: whether the size changes, whether decoding may start.
+
+It matters where not all frames are decoded. Packets are those of mp4, mov, mkv, webm and flv, where each NAL unit of
+H.264 and HEVC has its length before it.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+_VOL = re.compile(rb"\x00\x00\x01[\x20-\x2f].*?(?=\x00\x00\x01)", re.DOTALL)  # MPEG-4: video object layer
+_AV1_SEQUENCE = 0x0A  # first byte of an AV1 sequence header whose length follows
+_H264_IDR, _H264_SPS, _HEVC_SPS = 5, 7, 33  # types of NAL units
+_HEVC_IRAP = range(16, 24)
+
+
+def starts_anew(codec: str, extradata: bytes, keyframe: bytes) -> bool:
+    """Whether decoding may start at this keyframe.
+
+    Not so in H.264 where the picture is refreshed bit by bit (x264's intra-refresh), or where NAL units are not found.
+    """
+    types = {kind for kind, _ in _nal_units(codec, extradata, keyframe)}
+    if codec == "h264":
+        return _H264_IDR in types
+    return codec != "hevc" or not types.isdisjoint(_HEVC_IRAP)
+
+
+def size_headers(codec: str, extradata: bytes, keyframe: bytes) -> set[bytes]:
+    """The headers in a keyframe's packet that hold the picture's size; none where it is not known how they look."""
+    return set(_HEADERS[codec](codec, extradata, keyframe)) if codec in _HEADERS else set()
+
+
+def announces_another_size(headers: Sequence[set[bytes]], extradata: bytes) -> bool:
+    """Whether a keyframe has a header that is neither one of the first keyframe's nor of the file's own.
+
+    `headers` are those of each keyframe. What differs may be something else than the size; a decoder finds out.
+    """
+    return any(header not in headers[0] and header not in extradata for later in headers[1:] for header in later)
+
+
+def _parameter_sets(codec: str, extradata: bytes, keyframe: bytes) -> Iterator[bytes]:
+    wanted = {"h264": _H264_SPS, "hevc": _HEVC_SPS}[codec]
+    return (unit for kind, unit in _nal_units(codec, extradata, keyframe) if kind == wanted)
+
+
+def _mpeg4(codec: str, extradata: bytes, keyframe: bytes) -> Iterator[bytes]:
+    return iter(_VOL.findall(keyframe))
+
+
+def _vp8(codec: str, extradata: bytes, keyframe: bytes) -> Iterator[bytes]:
+    yield keyframe[6:10]  # RFC 6386, 9.1: two times 14 bits, after the frame tag and the start code
+
+
+def _vp9(codec: str, extradata: bytes, keyframe: bytes) -> Iterator[bytes]:
+    if len(keyframe) > 8:  # 36 bits, then two times 16 bits, in profile 0; one to four bits later in the others
+        yield keyframe[4:8] + bytes([keyframe[8] & 0xF0])
+
+
+def _av1(codec: str, extradata: bytes, keyframe: bytes) -> Iterator[bytes]:
+    if len(keyframe) > 1 and keyframe[0] == _AV1_SEQUENCE:
+        yield keyframe[: 2 + keyframe[1]]
+
+
+_HEADERS: dict[str, Callable[[str, bytes, bytes], Iterator[bytes]]] = {
+    "h264": _parameter_sets,
+    "hevc": _parameter_sets,
+    "mpeg4": _mpeg4,
+    "vp8": _vp8,
+    "vp9": _vp9,
+    "av1": _av1,
+    "libdav1d": _av1,
+}
+
+
+def _nal_units(codec: str, extradata: bytes, packet: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, unit) of each unit; nothing for other codecs, and where units have start codes instead of lengths."""
+    at_length = {"h264": 4, "hevc": 21}.get(codec)  # of the byte in avcC, hvcC with the size of a length
+    if at_length is None or len(extradata) <= at_length or extradata[0] != 1:
+        return
+    length_bytes = 1 + (extradata[at_length] & 3)
+    at = 0
+    while at + length_bytes < len(packet):
+        start = at + length_bytes
+        at = start + int.from_bytes(packet[at:start], "big")
+        if at > start:
+            yield (packet[start] & 0x1F if codec == "h264" else packet[start] >> 1 & 0x3F), packet[start:at]

@@ -1,0 +1,78 @@
+"""A plain decode of a video from its first packet to its last: slow, and right where packets do not tell the order."""
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Generic
+
+import av
+import numpy as np
+
+from bevt_core.media.decoded import Choose, Decoded, Frame, Kept
+from bevt_core.media.orientation import upright, upright_size
+from bevt_core.probing import MediaError, VideoInfo, one_line, open_video, video_stream
+
+
+def read_by_counting(
+    info: VideoInfo, choose: Choose, keep: Callable[[Frame], Kept], notes: list[str]
+) -> tuple[Decoded[Kept], int]:
+    """Decode the frames `choose(num_frames)`, counted in the order in which the decoder puts them out.
+
+    The frames are chosen as if every packet were one. Where that is not how many come out, a second pass reads again.
+    Also returns how many of the kept frames are damaged. Raises MediaError.
+    """
+    expected = len(info.packet_pts)
+    while True:
+        indices = np.asarray(choose(expected), dtype=np.int64).tolist()
+        out = _decode_all(info, frozenset(indices), keep)
+        if len(out.pts) == expected:
+            break
+        expected = len(out.pts)
+    trouble = trouble_with_times(out.pts)
+    if trouble is None:
+        times_s = [float(out.pts[i] * info.time_base) for i in indices]
+    else:
+        times_s = [i * info.frame_s for i in indices]
+        notes = [*notes, f"times from the frame rate: {trouble}"]
+    if out.damaged:
+        notes = [*notes, f"{out.damaged} of {len(out.kept)} frames are damaged"]
+    return Decoded(out.kept, indices, times_s, "pyav", av.__version__, notes, frozenset(out.sizes)), out.damaged
+
+
+def trouble_with_times(pts: Sequence[int | None]) -> str | None:
+    """Why the time stamps of a video's frames, in the order of display, are not their times; None where they are."""
+    if None in pts:
+        return "frames without a time stamp"
+    if any(later <= earlier for earlier, later in itertools.pairwise(pts)):
+        return "time stamps that do not rise"
+    return None
+
+
+@dataclass
+class _Output(Generic[Kept]):
+    """What came out of the decoder."""
+
+    kept: list[Kept] = field(default_factory=list)
+    pts: list[int | None] = field(default_factory=list)  # of every frame
+    sizes: set[tuple[int, int]] = field(default_factory=set)  # of every frame
+    damaged: int = 0  # of the kept frames
+
+
+def _decode_all(info: VideoInfo, wanted: Collection[int], keep: Callable[[Frame], Kept]) -> _Output[Kept]:
+    """Decode every frame, and keep those at these positions of the output."""
+    out: _Output[Kept] = _Output()
+    with open_video(info.path) as container:
+        stream = video_stream(container)
+        stream.codec_context.thread_count = 1
+        try:
+            for position, frame in enumerate(container.decode(stream)):
+                out.pts.append(frame.pts)
+                out.sizes.add(upright_size(frame))
+                if position in wanted:
+                    out.damaged += bool(frame.is_corrupt)
+                    out.kept.append(keep(upright(frame)))
+        except av.FFmpegError as error:
+            raise MediaError("decode", "damaged", one_line(error, info.path)) from None
+    if not out.pts:
+        raise MediaError("decode", "no-frames", "no frame could be decoded")
+    return out
