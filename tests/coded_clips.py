@@ -48,7 +48,7 @@ CODECS: dict[str, tuple[str, Options, Sequence[int]]] = {
     "h264": ("libx264", x264("b-adapt=0"), range(4)),
     "h264-pyramid": ("libx264", x264("b-adapt=0:b-pyramid=strict"), (3,)),
     "h264-open": ("libx264", x264("open-gop=1:b-pyramid=normal"), (0, 3)),
-    "h264-refresh": ("libx264", x264("intra-refresh=1"), (0, 2)),
+    "h264-refresh": ("libx264", x264("intra-refresh=1"), (2, 0)),
     "h264-interlaced": ("libx264", x264("b-adapt=0:tff=1"), (2,)),
     "hevc": ("libx265", x265("open-gop=0:b-adapt=0"), range(4)),
     "hevc-open": ("libx265", x265("open-gop=1:b-adapt=0"), (3,)),

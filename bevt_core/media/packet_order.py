@@ -8,7 +8,7 @@ Legend: P packets, in the file's (decoding) order.
 import numpy as np
 
 NO_PTS = np.iinfo(np.int64).min
-UNTIMED_CONTAINERS = frozenset({"avi", "asf", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "mjpeg"})
+UNTIMED_CONTAINERS = frozenset({"avi", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "mjpeg"})
 PLACEHOLDER_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: an MPEG-4 packet of this size says that there is no new picture
 
 
