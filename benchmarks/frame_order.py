@@ -39,7 +39,9 @@ def compare(path: Path) -> tuple[int, int, bool]:
     wrong = total = 0
     rising = True
     for stride in (1, 8):
-        decoded = decode_frames(path, lambda num_frames, stride=stride: range(0, num_frames, stride), lambda frame: frame)
+        decoded = decode_frames(
+            path, lambda num_frames, stride=stride: range(0, num_frames, stride), lambda frame: frame
+        )
         pairs = zip(decoded.frame_indices, decoded.frames, strict=True)
         wrong += sum(i >= len(truth) or not np.array_equal(frame_HWC, truth[i]) for i, frame_HWC in pairs)
         total += len(decoded.frames)

@@ -21,12 +21,14 @@ from tests.coded_clips import (
     Coded,
     Packet,
     coded_clips,
+    coded_frames,
     copy_packets,
     decode_in_order,
     later,
     packets_of,
     read_code,
 )
+from tests.media import write_video
 
 DECODERS: tuple[DamagePolicy, ...] = ("unchecked", "keep")  # "keep" is always read by PyAV
 PACKED = Path(__file__).parents[1] / "samples" / "xvid_packed.avi"  # made by libxvid: 58 frames, packed B-frames
@@ -212,6 +214,15 @@ def check_edits(codec: str, suffixes: Sequence[str], folder: Path) -> None:
 @pytest.mark.parametrize("codec", ["h264-pyramid", "h264-refresh", "mpeg4"])
 def test_edited_files(codec: str, tmp_path: Path) -> None:
     check_edits(codec, ["mkv"], tmp_path)
+
+
+def test_a_picture_that_is_refreshed_bit_by_bit(tmp_path: Path) -> None:
+    """Its keyframes are marked as such, but decoding cannot start there."""
+    encoder, options, _ = CODECS["h264-refresh"]
+    path = write_video(tmp_path / "refresh.mp4", coded_frames(70), codec=encoder, options=options(0))
+    truth = decode_in_order(path)
+    for index in (50, 53, 69):
+        np.testing.assert_array_equal(frames_at(path, [index]).frames[0], truth[index][1])
 
 
 @pytest.mark.slow
