@@ -1,7 +1,7 @@
 """Frames and times against a plain sequential decode: `python benchmarks/frame_order.py FILE...`.
 
-Each file is read as it is, and as a copy in mp4 whose time stamps are those of decoding: what is left of an AVI that was
-copied without decoding (`ffmpeg -i x.avi -c copy x.mp4`, version 5). All frames, and every 8th, are compared.
+Each file is read as it is, and as a copy in mp4 whose time stamps are those of decoding, as FFmpeg 5 makes it of an AVI
+(`ffmpeg -i x.avi -c copy x.mp4`). All frames are compared, and every 8th.
 """
 
 import sys
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def compare(path: Path) -> tuple[int, int, bool]:
-    """The frames that are not those of a plain decode, of all frames that were read, and whether times rise."""
+    """How many frames are not those of a plain decode, of how many that were read, and whether their times rise."""
     with av.open(str(path)) as container:
         truth = [frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.best("video"))]
     wrong = total = 0

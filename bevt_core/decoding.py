@@ -1,7 +1,8 @@
 """Frames of videos and pictures, each with its presentation time. PyAV or decord decodes, whichever is right and fast.
 
 Which of them read a file is recorded. On the files that decord is trusted with, both give the same bits; PyAV is the
-faster one wherever the codec lets it pass over frames that no other frame leans on (benchmarks/decoding.py).
+faster one wherever the codec lets it skip frames that no other frame depends on (benchmarks/decoding.py). Where packets
+do not tell the order of the frames, PyAV decodes all of them in turn (bevt_core/media/sequential.py).
 Legend: H height, W width, C channels (RGB).
 """
 
@@ -19,14 +20,7 @@ from bevt_core.media.decoded import Choose, Decoded, Disagreement, Frame, Kept
 from bevt_core.media.orientation import shown_as_stored
 from bevt_core.media.selective import read_selectively
 from bevt_core.media.sequential import read_by_counting
-from bevt_core.probing import (
-    MAX_PIXELS,
-    MediaError,
-    VideoInfo,
-    one_line,
-    probe,
-    raise_storage_trouble,
-)
+from bevt_core.probing import MAX_PIXELS, MediaError, VideoInfo, one_line, probe, raise_storage_trouble
 from schemas.errors import StorageError
 from schemas.frames import DamagePolicy, MediaKind, PoolSpec
 
@@ -60,7 +54,7 @@ def decode_frames(
 def _decode(
     path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy
 ) -> tuple[Decoded[Kept], int]:
-    """Also how many of the frames are damaged, as far as it is known."""
+    """Also return how many of the frames are known to be damaged."""
     info = probe(path)
     notes = []
     if info.sample_aspect not in (0, 1):

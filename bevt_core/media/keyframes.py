@@ -1,7 +1,7 @@
-"""What the packets of keyframes say before anything is decoded: whether the size changes, whether decoding may start.
+"""What the packets of keyframes show without decoding: whether decoding may start there, whether the size changes.
 
-It matters where not all frames are decoded. Packets are those of mp4, mov, mkv, webm and flv, where each NAL unit of
-H.264 and HEVC has its length before it.
+Needed where not all frames are decoded: in mp4, mov, mkv, webm and flv. There, each NAL unit of H.264 and HEVC follows
+its length.
 """
 
 import re
@@ -16,7 +16,7 @@ _HEVC_IRAP = range(16, 24)
 def starts_anew(codec: str, extradata: bytes, keyframe: bytes) -> bool:
     """Whether decoding may start at this keyframe.
 
-    Not so in H.264 where the picture is refreshed bit by bit (x264's intra-refresh), or where NAL units are not found.
+    It may not in H.264 where the picture is refreshed bit by bit (x264's intra-refresh), or where no NAL unit is found.
     """
     types = {kind for kind, _ in _nal_units(codec, extradata, keyframe)}
     if codec == "h264":
@@ -25,14 +25,14 @@ def starts_anew(codec: str, extradata: bytes, keyframe: bytes) -> bool:
 
 
 def size_headers(codec: str, extradata: bytes, keyframe: bytes) -> set[bytes]:
-    """The headers in a keyframe's packet that hold the picture's size; none where it is not known how they look."""
+    """The headers in a keyframe's packet that contain the picture's size; none for codecs that are not known here."""
     return set(_HEADERS[codec](codec, extradata, keyframe)) if codec in _HEADERS else set()
 
 
 def announces_another_size(headers: Sequence[set[bytes]], extradata: bytes) -> bool:
     """Whether a keyframe has a header that is neither one of the first keyframe's nor of the file's own.
 
-    `headers` are those of each keyframe. What differs may be something else than the size; a decoder finds out.
+    `headers` has those of each keyframe. The difference may be something other than the size: only a decoder can tell.
     """
     return any(header not in headers[0] and header not in extradata for later in headers[1:] for header in later)
 

@@ -8,7 +8,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 
 from bevt_core.media.decoded import Frame
-from bevt_core.probing import open_video, video_stream
+from bevt_core.probing import MediaError, one_line, open_video, video_stream
 
 
 def upright(frame: av.VideoFrame) -> Frame:
@@ -27,7 +27,10 @@ def shown_as_stored(path: Path) -> bool:
     with open_video(path) as container:
         stream = video_stream(container)
         stream.codec_context.thread_count = 1
-        return all(display_matrix(frame) is None for frame in itertools.islice(container.decode(stream), 1))
+        try:
+            return all(display_matrix(frame) is None for frame in itertools.islice(container.decode(stream), 1))
+        except av.FFmpegError as error:
+            raise MediaError("decode", "damaged", one_line(error, path)) from None
 
 
 def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:

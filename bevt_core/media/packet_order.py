@@ -1,7 +1,7 @@
 """Whether the packets of a video tell which frame is shown when, or only a decoder can.
 
-A packet's presentation time (pts) may be a mere copy of its place in decoding order: AVI and raw streams hold nothing
-else, and a file that was copied from one without decoding keeps it.
+A packet's presentation time (pts) may only be its place in decoding order: AVI and raw streams contain nothing else, and
+a file that was copied from one without decoding keeps it.
 Legend: P packets, in the file's (decoding) order.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 
 NO_PTS = np.iinfo(np.int64).min
 UNTIMED_CONTAINERS = frozenset({"avi", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "mjpeg"})
-PLACEHOLDER_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: an MPEG-4 packet of this size says that there is no new picture
+PLACEHOLDER_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: an MPEG-4 packet of at most this size has no new picture
 
 
 def in_decoding_order(pts_P: np.ndarray, is_key_P: np.ndarray) -> np.ndarray:

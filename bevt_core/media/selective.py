@@ -43,7 +43,7 @@ def read_selectively(
 
 
 def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two bools per packet, in decoding order: needed for the chosen frames, and to be decoded even if nothing else is.
+    """Two bools per packet, in decoding order: needed for the chosen frames; to be decoded even if no other needs it.
 
     In a closed group of pictures everything up to its last chosen frame is needed, and nothing of a group without one.
     Open groups depend on their predecessor: there it is everything up to the last chosen frame of the file.

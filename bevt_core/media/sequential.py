@@ -30,20 +30,22 @@ def read_by_counting(
         expected = len(out.pts)
     trouble = trouble_with_times(out.pts)
     if trouble is None:
-        times_s = [float(out.pts[i] * info.time_base) for i in indices]
+        times_s = np.array(out.pts) * float(info.time_base)
     else:
-        times_s = [i * info.frame_s for i in indices]
+        times_s = np.arange(len(out.pts)) * info.frame_s
         notes = [*notes, f"times from the frame rate: {trouble}"]
     if out.damaged:
         notes = [*notes, f"{out.damaged} of {len(out.kept)} frames are damaged"]
-    return Decoded(out.kept, indices, times_s, "pyav", av.__version__, notes, frozenset(out.sizes)), out.damaged
+    chosen_s, sizes = times_s[indices].tolist(), frozenset(out.sizes.values())
+    return Decoded(out.kept, indices, chosen_s, "pyav", av.__version__, notes, sizes), out.damaged
 
 
 def trouble_with_times(pts: Sequence[int | None]) -> str | None:
     """Why the time stamps of a video's frames, in the order of display, are not their times; None where they are."""
-    if None in pts:
+    known = [stamp for stamp in pts if stamp is not None]
+    if len(known) < len(pts):
         return "frames without a time stamp"
-    if any(later <= earlier for earlier, later in itertools.pairwise(pts)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(known)):
         return "time stamps that do not rise"
     return None
 
@@ -54,7 +56,7 @@ class _Output(Generic[Kept]):
 
     kept: list[Kept] = field(default_factory=list)
     pts: list[int | None] = field(default_factory=list)  # of every frame
-    sizes: set[tuple[int, int]] = field(default_factory=set)  # of every frame
+    sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # (width, height): as it is shown
     damaged: int = 0  # of the kept frames
 
 
@@ -67,7 +69,8 @@ def _decode_all(info: VideoInfo, wanted: Collection[int], keep: Callable[[Frame]
         try:
             for position, frame in enumerate(container.decode(stream)):
                 out.pts.append(frame.pts)
-                out.sizes.add(upright_size(frame))
+                if (frame.width, frame.height) not in out.sizes:
+                    out.sizes[frame.width, frame.height] = upright_size(frame)
                 if position in wanted:
                     out.damaged += bool(frame.is_corrupt)
                     out.kept.append(keep(upright(frame)))

@@ -190,7 +190,6 @@ EDITED = (
     "mpeg2",
     "vp8",
     "vp9",
-    "av1",
 )
 
 
@@ -256,7 +255,8 @@ def test_times_of_packed_bframes_rise_by_the_frame_rate() -> None:
 def test_ucf101(copied_to: str | None, shared_data: Path, tmp_path: Path) -> None:
     """A third of its clips has packed B-frames; people copy them into mp4 to have them played."""
     clips = sorted(shared_data.glob("ucf101_3class/videos/*/*.avi"))
-    assert clips
+    if not clips:
+        pytest.skip(f"no clips of UCF-101 in {shared_data}")
     for path in clips:
         if copied_to is not None:
             for stamps in STAMPS:
