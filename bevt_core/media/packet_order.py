@@ -1,7 +1,7 @@
 """Whether the packets of a video tell which frame is shown when, or only a decoder can.
 
-A packet's presentation time (pts) may only be its place in decoding order: AVI and raw streams contain nothing else, and
-a file that was copied from one without decoding keeps it.
+A packet's presentation time (pts) may only be its place in decoding order: AVI and raw streams contain nothing else,
+and a file that was copied from one without decoding keeps it.
 Legend: P packets, in the file's (decoding) order.
 """
 

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Generic
 
 import av
@@ -28,26 +29,28 @@ def read_by_counting(
         if len(out.pts) == expected:
             break
         expected = len(out.pts)
-    trouble = trouble_with_times(out.pts)
-    if trouble is None:
-        times_s = np.array(out.pts) * float(info.time_base)
-    else:
-        times_s = np.arange(len(out.pts)) * info.frame_s
+    times_s, trouble = display_times(out.pts, info.time_base, info.frame_s)
+    if trouble is not None:
         notes = [*notes, f"times from the frame rate: {trouble}"]
     if out.damaged:
         notes = [*notes, f"{out.damaged} of {len(out.kept)} frames are damaged"]
-    chosen_s, sizes = times_s[indices].tolist(), frozenset(out.sizes.values())
+    chosen_s, sizes = [times_s[i] for i in indices], frozenset(out.sizes.values())
     return Decoded(out.kept, indices, chosen_s, "pyav", av.__version__, notes, sizes), out.damaged
 
 
-def trouble_with_times(pts: Sequence[int | None]) -> str | None:
-    """Why the time stamps of a video's frames, in the order of display, are not their times; None where they are."""
-    known = [stamp for stamp in pts if stamp is not None]
-    if len(known) < len(pts):
-        return "frames without a time stamp"
-    if any(later <= earlier for earlier, later in itertools.pairwise(known)):
-        return "time stamps that do not rise"
-    return None
+def display_times(pts: Sequence[int | None], time_base: Fraction, frame_s: float) -> tuple[list[float], str | None]:
+    """Times in seconds of all frames of a video, in the order of display, and what is wrong with their time stamps.
+
+    If nothing is (None), times are the stamps; otherwise all of them are those of frames `frame_s` seconds apart.
+    """
+    stamps_s = [stamp * time_base.numerator / time_base.denominator for stamp in pts if stamp is not None]
+    if len(stamps_s) < len(pts):
+        trouble = "frames without a time stamp"
+    elif any(later <= earlier for earlier, later in itertools.pairwise(stamps_s)):
+        trouble = "time stamps that do not rise"
+    else:
+        return stamps_s, None
+    return [i * frame_s for i in range(len(pts))], trouble
 
 
 @dataclass
