@@ -10,9 +10,9 @@ import av
 import numpy as np
 
 from bevt_core.files import size_of
+from bevt_core.media.errors import MediaError
 from bevt_core.objects import AnyPath
 from schemas.errors import StorageError
-from schemas.frames import Stage
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -48,19 +48,6 @@ STORAGE_TROUBLE = frozenset(
 )
 SAID_OF_FILES = frozenset({errno.EIO, errno.ENOMEM})  # by FFmpeg, which has these for damaged files too
 READ_BYTES = 1 << 20  # of `read_through`, at a time
-
-
-class MediaError(Exception):
-    """A source that cannot be used: at which stage, a short reason to count by, and a message for people."""
-
-    def __init__(self, stage: Stage, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.stage: Stage = stage
-        self.reason = reason
-        self.message = message
-
-    def __reduce__(self) -> tuple[type["MediaError"], tuple[str, str, str]]:
-        return MediaError, (self.stage, self.reason, self.message)
 
 
 @dataclass(frozen=True)
