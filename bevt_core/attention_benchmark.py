@@ -179,7 +179,12 @@ def _measured(
         outputs.pop().backward(problem.grad_BKNC)
 
     forward_ms, backward_ms = timed_ms([forward, backward], device, warm_up=warm_up, repeats=repeats)
-    peak_bytes = peak_bytes_above(lambda: (forward(), backward()), device)
+
+    def both() -> None:
+        forward()
+        backward()
+
+    peak_bytes = peak_bytes_above(both, device)
     results = [_results(attend, problem, case.windows) for _ in range(2)]
     few = _problem(case, min(samples, ERROR_SAMPLES), device, dtype)
     exact = _Problem(*(x.detach().double() for x in few))

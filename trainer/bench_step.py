@@ -6,7 +6,7 @@ The parts come from the device's clock. Steps are queued one behind the other, a
 import statistics
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from trainer.step import Stepper, StepReport
 from trainer.tasks import Batch, Term
 
 DROP_PATH = 0.3  # of the paper's joint stage
+SYNC_WARNING = "called a synchronizing CUDA operation"  # of torch.cuda.set_sync_debug_mode
 WARM_UP = 3  # steps; the first one compiles kernels
 # a rate at which random targets do no harm in a few steps; the rest is of the paper's recipe
 OPTIM = OptimConfig(lr=1e-6, weight_decay=0.05, warmup_epochs=0.0, clip_grad_norm=3.0)
@@ -63,8 +64,8 @@ def bench_train_step(
     loop = LoopConfig(
         epochs=1.0,
         seed=0,
-        precision=precision,  # type: ignore[arg-type]
-        attention=attention,  # type: ignore[arg-type]
+        precision=precision,
+        attention=attention,
         activation_checkpointing=activation_checkpointing,
         compile="blocks" if compile_blocks else False,
         num_workers=0,
@@ -84,7 +85,7 @@ def bench_train_step(
         "image": random_part("image", images, 1, size_px, _grid(size, size_px), where, tokenizer),
     }
     first_s, times = _timed_steps(stepper, task, batch, repeats)
-    syncs = _count_syncs(lambda: _step(stepper, batch, 0), where)
+    syncs = count_syncs(lambda: _step(stepper, batch, 0), where)
     flops = step_flops(size=size, clips=clips, images=images, frames=frames, size_px=size_px)["flops"]
     achieved = flops / times["step_ms"] / 1e9
     peak = peak_tflops(where, None)
@@ -93,7 +94,7 @@ def bench_train_step(
         "attention": stepper.attention(),
         "activation_checkpointing": activation_checkpointing,
         "compile": "blocks" if compile_blocks else "none",
-        "tokens": "stored" if tokenizer is None else f"in the step, {str(tokenizer.dtype).removeprefix('torch.')}",
+        "tokens": "stored" if tokenizer is None else f"in the step, {tokenizer.dtype}",
         "clips": clips,
         "images": images,
         **times,
@@ -186,7 +187,7 @@ def _step(stepper: Stepper, batch: Batch, step: int) -> StepReport:
     return stepper.step(step, [batch], [[]], lambda: False)
 
 
-def _count_syncs(step: Any, device: torch.device) -> int | None:
+def count_syncs(step: Callable[[], object], device: torch.device) -> int | None:
     """Count the operations of `step` in which the host waits for the GPU; None on a CPU."""
     if device.type != "cuda":
         return None
@@ -199,7 +200,7 @@ def _count_syncs(step: Any, device: torch.device) -> int | None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     synchronize(device)
-    return sum("synchroniz" in str(warning.message) for warning in caught)
+    return sum(SYNC_WARNING in str(warning.message) for warning in caught)
 
 
 def _grid(size: str, size_px: int) -> int:

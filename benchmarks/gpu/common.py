@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -33,6 +34,10 @@ class Options:
     tiny: bool
     out: Path
     work: Path
+    deadline: float = math.inf  # of time.monotonic(), when the step is ended
+
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
 
 
 class SkipStep(Exception):
@@ -81,8 +86,10 @@ def step(name: str) -> Iterator[tuple[Options, Result]]:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--limit", type=float, default=math.inf, help="seconds until the step is ended")
     given = parser.parse_args()
-    options = Options(torch.device(given.device), given.tiny, given.out, given.work)
+    deadline = time.monotonic() + given.limit
+    options = Options(torch.device(given.device), given.tiny, given.out, given.work, deadline)
     result = Result(name, options)
     try:
         yield options, result

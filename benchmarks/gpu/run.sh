@@ -36,7 +36,7 @@ for entry in $plan; do
         echo '{"status": "skipped", "reason": "no time was left"}' > "$out/steps/$name.json"
     else
         echo "== $name, at most $limit s (${SECONDS} s so far)"
-        timeout -k 5 "$limit" "$python" "$here/$name.py" --device "$device" $tiny --out "$out" --work "$work" \
+        timeout -k 5 "$limit" "$python" "$here/$name.py" --device "$device" $tiny --out "$out" --work "$work" --limit $limit \
             > "$out/steps/$name.log" 2>&1 || echo "   $name ended with exit code $?"
     fi
     "$python" $here/merge.py "$out" $names

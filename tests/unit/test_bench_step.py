@@ -1,5 +1,6 @@
 """The benchmark of a training step: its parts on a CPU, the tokenizer in it, and its options."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from bevt_core.tokenizers.card import DvaeSizes
 from bevt_core.tokenizers.networks import build_encoder, to_package_state
 from bevt_core.tokenizers.storage import save_tokenizer
 from schemas.errors import UserError
-from trainer.bench_step import bench_train_step
+from trainer.bench_step import SYNC_WARNING, bench_train_step, count_syncs
 
 NANO = {"size": "nano", "clips": 1, "images": 1, "frames": 2, "size_px": 64, "device": "cpu", "repeats": 2}
 
@@ -32,6 +33,21 @@ def test_the_tokenizer_may_be_in_the_step(tmp_path: Path) -> None:
     save_tokenizer(tmp_path / "t", state, None, kind="dalle", sizes=sizes, input_px=32, origin={})
     tokenizer = load_tokenizer(tmp_path / "t")
     assert bench_train_step(**NANO, tokenizer=tokenizer)["tokens"] == "in the step, float32"  # type: ignore[arg-type]
+
+
+def test_waits_of_the_host_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def step() -> None:
+        assert modes == ["warn"]
+        warnings.warn("Synchronization debug mode does not yet detect all synchronizing operations", stacklevel=1)
+        for _ in range(3):  # from one place: each counts
+            warnings.warn(f"{SYNC_WARNING} (Triggered internally)", stacklevel=1)
+
+    assert count_syncs(step, torch.device("cuda")) == 3 and modes == ["warn", "default"]
+    assert count_syncs(step, torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("option", [["--compile"], ["--attention", "math"], ["--precision", "fp32"]])
