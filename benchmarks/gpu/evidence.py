@@ -83,7 +83,7 @@ def finetune_all(options: Options, study: Study, seed: int) -> None:
             overrides += [f"loop.precision={'bf16' if on_gpu else 'fp32'}", f"loop.num_workers={4 if on_gpu else 0}"]
             recipe = load_recipe("nano_finetune", RECIPES, overrides)
             run = options.work / f"finetune-{seed}-{share}-{start}"
-            summary = finetune(recipe, train.subset(chosen), test, run)  # type: ignore[arg-type]
+            summary = finetune(recipe, train.subset(chosen), test, run)
             metrics = summary["metrics"]
             row = {"seed": seed, "share": share, "labels": len(chosen), "start": start, "steps": summary["step"]}
             result.add(row | {"top1": metrics["val_top1"], "last_loss": metrics["loss"]})

@@ -118,7 +118,7 @@ def photo_shards(options: Options) -> list[str]:
         if (root / name / "tokens" / "random" / "dataset.json").is_file():
             continue
         draw = functools.partial(_moving_crop, frames=frames, height=height)
-        store = write_frames(root / name / "frames", draw, count=count, kind=kind, per_part=count // 8)  # type: ignore[arg-type]
+        store = write_frames(root / name / "frames", draw, count=count, kind=kind, per_part=count // 8)
         views = _views(crop_px, height, crop_px * 10 // 7, jitter)
         identity = TokenizerIdentity(
             name="random",

@@ -79,10 +79,10 @@ def compared(model: Bevt, golden: Mapping[str, np.ndarray], precision: str, opti
             mask = torch.from_numpy(masks[stream]).to(options.device)
             targets = torch.from_numpy(tokens[stream].astype(np.int64)).to(options.device)
             with torch.no_grad():
-                features = model.features(clip, mask, stream=stream)[:, ::every].float().cpu().numpy()  # type: ignore[arg-type]
+                features = model.features(clip, mask, stream=stream)[:, ::every].float().cpu().numpy()
             worst = np.abs(features - golden[f"{stream}_features"]).max()
             differences["features"] = max(differences["features"], float(worst))
-            losses.append(model.loss(clip, targets, mask, stream=stream))  # type: ignore[arg-type]
+            losses.append(model.loss(clip, targets, mask, stream=stream))
             differences["loss"] = max(differences["loss"], abs(losses[-1].item() - golden[loss].item()))
     torch.stack(losses).sum().backward()
     norms = {name: torch.tensor(norm) for name, norm in zip(golden["grad_names"], golden["grad_norms"], strict=True)}

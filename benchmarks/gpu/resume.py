@@ -75,7 +75,7 @@ def kill(run: subprocess.Popen, out: Path) -> int:
 
 def wait_for(run: subprocess.Popen) -> None:
     if run.wait():
-        raise RuntimeError(f"`{' '.join(map(str, run.args))}` ended with exit code {run.returncode}")  # type: ignore[arg-type]
+        raise RuntimeError(f"`{' '.join(map(str, run.args))}` ended with exit code {run.returncode}")
 
 
 if __name__ == "__main__":
