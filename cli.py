@@ -25,6 +25,7 @@ from bevt_core.command_line import (
     overrides_of,
 )
 from pipeline import commands as data
+from trainer import bench_commands as bench
 from trainer import commands as training
 from trainer import viz_commands as pictures
 
@@ -357,7 +358,8 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
         "Measure, side by side with a reference in one run.",
         {
             "encoder": core.bench_encoder,
-            "step": core.bench_step,
+            "step": bench.bench_step,
+            "attention": core.bench_attention,
             "loader": training.bench_loader,
             "tokenize": data.bench_tokenize,
             "store": data.bench_store,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -163,19 +163,25 @@ def bench_encoder(
     emit(run(size=size, repeats=repeats), json_)
 
 
-def bench_step(
-    size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
-    clips: Annotated[int, typer.Option(help="Of the step.")] = 1,
-    images: Annotated[int, typer.Option(help="Of the step; the original has 8 to a clip.")] = 8,
-    repeats: Annotated[int, typer.Option(help="Of each, alternating; medians are reported.")] = 5,
+def bench_attention(
+    device: Annotated[Literal["cuda", "cpu"], typer.Option(help="Where it runs.")] = "cuda",
+    size: Annotated[str, typer.Option(help="nano, tiny, small, base or large.")] = "base",
+    dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of queries, keys and values.")] = "bf16",
+    clips: Annotated[int, typer.Option(help="Clips of 16 frames in a batch.")] = 8,
+    images: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
+    repeats: Annotated[int, typer.Option(help="Timed runs of each; medians are reported.")] = 10,
     json_: AsJson = False,
 ) -> None:
-    """A joint step with stored tokens against one with the tokenizer in it.
+    """Window attention of every implementation at all shapes of a Swin, forward and backward.
+
+    Milliseconds, peak memory, relative errors against float64, and whether two runs give the same bits. On a GPU: math,
+    torchvision's formula, sdpa, triton, flex_attention. What an implementation fails with is reported in its place.
 
     \b
     Example:
-      bevt bench step --size tiny --json
+      bevt bench attention --device cuda --json
     """
-    from bevt_core.benchmarks import bench_step as run
+    from bevt_core.attention_benchmark import bench_attention as run
 
-    emit(run(size=size, clips=clips, images=images, repeats=repeats), json_)
+    result = run(size=size, clips=clips, images=images, device=device, dtype=dtype, repeats=repeats)
+    emit(result if json_ else {"device": result["device"], "totals_ms": result["totals_ms"]}, json_)

@@ -11,11 +11,11 @@ import numpy as np
 from av.stream import Disposition
 
 from bevt_core.files import size_of
+from bevt_core.media.errors import MediaError
 from bevt_core.media.keyframes import announces_another_size, size_headers, starts_anew
 from bevt_core.media.packet_order import NO_PTS, doubt_of_order, leading_packets
 from bevt_core.objects import AnyPath
 from schemas.errors import StorageError
-from schemas.frames import Stage
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -50,19 +50,6 @@ STORAGE_TROUBLE = frozenset(
 )
 SAID_OF_FILES = frozenset({errno.EIO, errno.ENOMEM})  # by FFmpeg, which has these for damaged files too
 READ_BYTES = 1 << 20  # of `read_through`, at a time
-
-
-class MediaError(Exception):
-    """A source that cannot be used: at which stage, a short reason to count by, and a message for people."""
-
-    def __init__(self, stage: Stage, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.stage: Stage = stage
-        self.reason = reason
-        self.message = message
-
-    def __reduce__(self) -> tuple[type["MediaError"], tuple[str, str, str]]:
-        return MediaError, (self.stage, self.reason, self.message)
 
 
 @dataclass(frozen=True)

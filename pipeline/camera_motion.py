@@ -10,13 +10,13 @@ photographs. Poses are in pixels of the photograph, angles in radians, frames ui
 
 import importlib.util
 import math
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image, ImageFilter
 
@@ -227,35 +227,49 @@ def _write_chunk(chunk: tuple[Path, CameraMotionSet, list[tuple[str, int]]]) -> 
 
 
 def _write_clip(path: Path, split: str, label: str, spec: CameraMotionSet, rng: np.random.Generator) -> None:
-    name, mirrored = str(rng.choice(list(PHOTOGRAPHS[split]))), bool(rng.integers(2))
-    photo = photograph(split, name, mirrored)
-    middle = draw_middle(rng, photo, spec.size_px)
-    speed = rng.uniform(*_SPEED)
-    wander = {dof: int(rng.choice((-1, 1))) for dof in _TRAVEL}
-    paint = draw_paint(rng)
-    level = max(0, int(math.log2(middle.side / spec.size_px) * 2))  # half octaves, against aliasing
-    small = _pyramid(split, name, mirrored, level)
-    ratio = small.width / photo.width
+    import av  # here, so that clips can be drawn where no video can be written
+
+    frames_THWC = draw_clip(list(PHOTOGRAPHS[split]), split, label, spec.frames, spec.size_px, rng)
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=spec.fps)
         stream.width = stream.height = spec.size_px
         stream.pix_fmt = "yuv420p"
         stream.options = {"preset": "ultrafast", "crf": "24", "g": str(spec.frames), "threads": "1"}
-        poses = camera_path(label, middle, spec.frames, speed, wander)
-        scaled = [Pose(pose.x * ratio, pose.y * ratio, pose.side * ratio, pose.angle) for pose in poses]
-        for frame in evened(np.stack([painted(look(small, pose, spec.size_px), paint) for pose in scaled])):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for frame_HWC in frames_THWC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
         container.mux(stream.encode(None))
 
 
+def draw_clip(
+    names: Sequence[str], split: str, label: str, frames: int, size_px: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw a clip of a class over one of the photographs `names` of a split: uint8 (frames, size_px, size_px, 3)."""
+    name, mirrored = str(rng.choice(list(names))), bool(rng.integers(2))
+    photo = photograph(split, name, mirrored)
+    middle = draw_middle(rng, photo, size_px)
+    speed = rng.uniform(*_SPEED)
+    wander = {dof: int(rng.choice((-1, 1))) for dof in _TRAVEL}
+    paint = draw_paint(rng)
+    level = max(0, int(math.log2(middle.side / size_px) * 2))  # half octaves, against aliasing
+    small = _pyramid(split, name, mirrored, level)
+    ratio = small.width / photo.width
+    poses = camera_path(label, middle, frames, speed, wander)
+    scaled = [Pose(pose.x * ratio, pose.y * ratio, pose.side * ratio, pose.angle) for pose in poses]
+    return evened(np.stack([painted(look(small, pose, size_px), paint) for pose in scaled]))
+
+
 def _write_image(path: Path, name: str, spec: CameraMotionSet, rng: np.random.Generator) -> None:
+    Image.fromarray(draw_image(name, spec.image_px, rng)).save(path, quality=92)
+
+
+def draw_image(name: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a recoloured crop of a training photograph: uint8 (size_px, size_px, 3)."""
     photo = photograph("train", name, bool(rng.integers(2)))
     shortest = min(photo.size)
-    side = math.exp(rng.uniform(math.log(min(0.9 * spec.image_px, shortest)), math.log(shortest)))
+    side = math.exp(rng.uniform(math.log(min(0.9 * size_px, shortest)), math.log(shortest)))
     left, top = (rng.uniform(0, length - side) for length in photo.size)
-    size = (spec.image_px, spec.image_px)
-    crop = photo.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    Image.fromarray(evened(painted(crop, draw_paint(rng))[None])[0]).save(path, quality=92)
+    crop = photo.resize((size_px, size_px), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    return evened(painted(crop, draw_paint(rng))[None])[0]
 
 
 @dataclass(frozen=True)

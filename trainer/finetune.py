@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import write_record
-from bevt_core.probing import MediaError
+from bevt_core.media.errors import MediaError
 from bevt_core.rng import rng_for
 from bevt_core.weights import save_state
 from schemas.classifier import ClassifierCard

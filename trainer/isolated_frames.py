@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bevt_core.decoding import decode_source
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction, ask
+from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_size import one_size
-from bevt_core.probing import MediaError
 from bevt_core.views import shrink_short_side
 from schemas.frames import MediaKind
 
@@ -37,7 +36,9 @@ def read_frames(
 
 
 def decode(path: Path, kind: MediaKind, short_side_px: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
-    """In the child."""
+    """In the child, which alone imports decoders."""
+    from bevt_core.decoding import decode_source
+
     decoded = decode_source(path, kind, ask, lambda frame_HWC: shrink_short_side(frame_HWC, short_side_px))
     one_size(decoded.sizes, short_side_px)
     return decoded.frames, decoded.frame_indices

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bevt_core.probing import MediaError
+from bevt_core.media.errors import MediaError
 from bevt_core.rng import rng_for
 from schemas.classifier import Temporal
 from schemas.recipes import ClipSampling, EvalViews, Precision

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from bevt_core.attention_maps import attention_maps
 from bevt_core.bevt import Bevt
 from bevt_core.files import write_atomic
+from bevt_core.media.errors import MediaError
 from bevt_core.pictures import film, heat, hide, mp4, png, sheet
-from bevt_core.probing import MediaError
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer, tokenizer_of
 from bevt_core.weights import load_weights

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bevt_core.probing import MediaError
+from bevt_core.media.errors import MediaError
 from bevt_core.views import scaled_size
 
 
