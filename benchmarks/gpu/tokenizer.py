@@ -1,6 +1,6 @@
 """Frames per second of the DALL-E encoder with random weights, and the share of ids that equal float32's.
 
-Random weights make near ties that trained ones do not, so the share is a lower bound of theirs.
+The share under trained weights may differ: how many near ties there are depends on them.
 """
 
 import statistics
