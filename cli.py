@@ -56,6 +56,14 @@ Split = Annotated[
     ),
 ]
 
+TestSplit = Annotated[
+    str | None,
+    typer.Option(
+        help="val: exactly the clips that the run held out. Else an official split, or a sub-folder of --root. "
+        "Default: ssv2 validation, diving48 test, else val."
+    ),
+]
+
 
 def finetune(
     dataset: Annotated[
@@ -140,7 +148,7 @@ def evaluate(
     root: TestRoot = None,
     frames: Frames = None,
     list_file: ListFile = None,
-    split: Split = None,
+    split: TestSplit = None,
     clips: Clips = None,
     crops: Crops = None,
     temporal: Annotated[
@@ -159,8 +167,9 @@ def evaluate(
     """Test a classifier: top-1, top-5 and mean-class accuracy, scores averaged over temporal clips and spatial crops.
 
     \b
-    Example:
+    Examples:
       bevt evaluate runs/finetune-k400 --dataset k400 --root /data/k400/val --clips 4 --crops 3 --json
+      bevt evaluate runs/mine --split val --out runs/mine-val
     """
     from pipeline import sources
     from trainer.clip_places import Place, Reading, clips_to_test
@@ -172,7 +181,8 @@ def evaluate(
 
     card = read_card(weights_of(checkpoint))
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
-    data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
+    run_dir = weights_of(checkpoint).parent
+    data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint), run_dir)
     options = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed, "out": out}
     options["num_workers"] = loader_workers(num_workers, nproc)
     emit(launch(run, nproc, checkpoint, data, precision=precision, **options), json_)
@@ -185,7 +195,7 @@ def analyse_temporal(
     root: TestRoot = None,
     frames: Frames = None,
     list_file: ListFile = None,
-    split: Split = None,
+    split: TestSplit = None,
     seeds: Annotated[int, typer.Option(help="Draws of the single frame and of the shuffled order.")] = 3,
     clips: Clips = None,
     crops: Crops = None,
@@ -212,7 +222,8 @@ def analyse_temporal(
 
     card = read_card(weights_of(checkpoint))
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
-    data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint))
+    run_dir = weights_of(checkpoint).parent
+    data = clips_to_test(sources, dataset, place, reading, card.classes, str(checkpoint), run_dir)
     options = {"seeds": seeds, "clips": clips, "crops": crops, "num_workers": loader_workers(num_workers, nproc)}
     emit(launch(run, nproc, checkpoint, data, out, precision=precision, **options), json_)
 

@@ -1,8 +1,28 @@
-"""The run record: what one would need to repeat a run, kept in its directory as `run.json`."""
+"""The run record: what one would need to repeat a run, kept in its directory as `run.json`; and which clips it read."""
 
+from typing import Literal
+
+import pyarrow as pa
 from pydantic import BaseModel
 
 from schemas.base import Record
+
+Use = Literal["train", "val", "pretrain"]  # with its class, to validate on, without its class
+Place = Literal["files", "frames"]  # where clips are: in files, or in a frame store
+
+# `clips.parquet` of a run: the clips that it and the runs that it started from used
+CLIPS_SCHEMA = pa.schema(
+    [
+        pa.field("use", pa.string(), nullable=False),
+        pa.field("run", pa.string(), nullable=False),  # that used it: empty for this one, else as `init` names it
+        pa.field("place", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),  # the root, or the frame store
+        pa.field("source", pa.binary(), nullable=False),  # the bytes of its name, whatever their encoding
+        pa.field("kind", pa.string()),  # video or image; null in pretraining, like the label
+        pa.field("label", pa.int32()),
+        pa.field("digest", pa.string()),  # files: of the content, null where missing; frames: of the store
+    ]
+)
 
 
 class DatasetRef(BaseModel, frozen=True, extra="forbid"):
@@ -20,3 +40,4 @@ class RunRecord(Record):
     datasets: dict[str, DatasetRef]  # by stream, or "train" and "val"
     world_size: int
     started: str  # ISO 8601, UTC
+    total_steps: int | None = None  # of the schedule; loop.max_steps may end it before. None: an older version

@@ -12,8 +12,10 @@ from bevt_core.objects import AnyPath, as_path
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S
+from trainer.clip_lists import held_out
 from trainer.clips import ClipSource, FileClips, StoreClips, split_items
 
+HELD_OUT = "val"  # the split that is what a run held out
 FOLDER = "folder"  # how files are read where nothing else is said
 # datasets whose official files lie in one root with those of training: what they are tested on
 TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
@@ -69,13 +71,17 @@ def clips_to_test(
     reading: Reading,
     classes: tuple[str, ...] = (),
     classes_from: str = "",
+    run: Path | None = None,
 ) -> ClipSource:
     """Labelled clips of a frame store, or of files: without `place.split` those to test on.
 
     Files without a class map of their own get labels of `classes`, where these are given, by the names of their
-    classes. Raises UserError for options that do not belong together.
+    classes. The split `val` is what `run` held out, unless `place.root` has a split of that name. Raises UserError for
+    options that do not belong together.
     """
     check_dataset(dataset, place)
+    if run is not None and _is_held_out(sources, dataset or FOLDER, place, reading):
+        return held_out(run, place.root, place.frames, classes, reading.decode_timeout_s)
     if place.frames is not None and place.split is not None:
         raise UserError(
             f"--split {place.split} chooses among files, and --frames names a frame store; drop one of them"
@@ -84,6 +90,13 @@ def clips_to_test(
     if place.split is not None and place.list_file is None:
         _check_split(sources, dataset or FOLDER, place, place.split, reading)
     return clips
+
+
+def _is_held_out(sources: Sources, dataset: str, place: Place, reading: Reading) -> bool:
+    """Whether `place` asks for what a run held out, and not for a part of a root that is called `val`."""
+    if place.split != HELD_OUT or place.list_file is not None:
+        return False
+    return place.root is None or not sources.says_split(dataset, place.root, HELD_OUT, reading.allow_outside)
 
 
 def check_dataset(dataset: str | None, *places: Place) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bevt_core.objects import AnyPath
@@ -17,6 +19,8 @@ from bevt_core.views import decode_jpeg
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S, ClipSampling
+from schemas.runs import Place
+from trainer.content_digest import content_digest
 from trainer.isolated_frames import read_frames
 from trainer.sampling import OTHER_SAMPLING, interval_in_pool
 
@@ -55,6 +59,13 @@ class ClipSource(Protocol):
     def path(self) -> str:
         """For messages and the run record."""
 
+    @property
+    def place(self) -> Place:
+        """Where its clips are read from."""
+
+    def digest_of(self, index: int) -> str | None:
+        """Identity of an item's content; of a frame store's, together with its name. None where it is missing."""
+
     def read(self, index: int, choose: Choose) -> list[Frame]:
         """Return the frames at the positions `choose(number of positions)`, in that order. Raises MediaError."""
 
@@ -89,6 +100,14 @@ class FileClips:
     @functools.cached_property
     def digest(self) -> str:
         return _digest(self.items, self.classes, "files")
+
+    @property
+    def place(self) -> Place:
+        return "files"
+
+    def digest_of(self, index: int) -> str | None:
+        """Identity of a file whatever its name and root: see `content_digest`."""
+        return content_digest(self.root / self.items[index].source)
 
     def read(self, index: int, choose: Choose) -> list[Frame]:
         item = self.items[index]
@@ -158,6 +177,25 @@ class StoreClips:
     @functools.cached_property
     def digest(self) -> str:
         return _digest(self.items, self.classes, self.store.digest)
+
+    @property
+    def place(self) -> Place:
+        return "frames"
+
+    def digest_of(self, index: int) -> str | None:
+        """The store's digest, which covers every frame in it: a copy of the store elsewhere has the same one."""
+        return self.store.digest
+
+    def frame_indices(self, index: int) -> list[int]:
+        """The numbers, in the source, of the frames that are kept of an item."""
+        return self._frame_indices[index].as_py()
+
+    @functools.cached_property
+    def _frame_indices(self) -> pa.Array:
+        columns = self.store.index.select(["source", "frame_indices"])
+        if self.only is not None:
+            columns = columns.filter(pc.is_in(columns["source"], value_set=pa.array(sorted(self.only), pa.string())))
+        return columns["frame_indices"].combine_chunks()
 
     def read(self, index: int, choose: Choose) -> list[Frame]:
         _, part, start, count = self._samples[index]

@@ -24,10 +24,12 @@ from bevt_core.weights import load_weights
 from schemas.classifier import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
 from schemas.errors import UserError
 from schemas.recipes import EvalViews, Precision
+from trainer.clip_lists import digests_of
 from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluation_tables import write_tables
+from trainer.overlap import overlaps, show_overlap
 from trainer.parallel import share_of_rank
 from trainer.parts import PartFiles, changes
 from trainer.precision import resolve
@@ -59,7 +61,8 @@ def evaluate(
     `scores.parquet` and the result to `evaluation.json`; a repeated call goes on, or returns what is there. Returns
     top1, top5, mean_class (shares), num_videos, num_failed, failed (by video), views, precision, seconds,
     videos_per_second (of what this call scored), multiply_adds_per_view and per_video (as the paper's tables count
-    them). Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
+    them), and the overlaps of `data` with what the model was trained on (`trainer.overlap`), which are also printed.
+    Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
     """
     begun = time.monotonic()
     path = weights_of(checkpoint)
@@ -74,9 +77,13 @@ def evaluate(
         model = load_weights(path)
         assert isinstance(model, Classifier)  # the card lies beside nothing else
         model.to(world.device)
+        digests = digests_of(data, world)
+        seen = world.from_main(overlaps(path.parent, data, digests) if world.is_main else None)
+        if world.is_main and temporal == "normal":  # once, where an analysis tests the same clips several times
+            show_overlap(seen)
         result = run_views(model, data, plan, world, precision=chosen, num_workers=num_workers, out=out)
         check_some_read(data, result["num_videos"], result["failed"])
-        result |= cost_of_views(model, plan)
+        result |= seen | cost_of_views(model, plan)
         result |= {"data": data.path, "temporal": temporal, "seed": seed, "precision": chosen}
         result["seconds"] = round(time.monotonic() - begun, 2)
         if out is not None and world.is_main:

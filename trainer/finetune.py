@@ -12,15 +12,18 @@ from torch import Tensor, nn
 
 from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
+from bevt_core.command_line import warn
 from bevt_core.files import write_record
 from bevt_core.media.errors import MediaError
 from bevt_core.rng import rng_for
 from bevt_core.weights import save_state
 from schemas.classifier import ClassifierCard
+from schemas.errors import UserError
 from schemas.recipes import EvalViews, FinetuneRecipe, MixConfig
 from schemas.runs import DatasetRef
 from trainer.augment import augment_clip
 from trainer.average import WithAverage
+from trainer.clip_lists import CLIPS, ClipLists, check_there, digests_of, listed, make_lists, write_lists
 from trainer.clips import ClipSource, check_classes, check_labels, interval_of
 from trainer.data import normalise
 from trainer.distributed import World, join_world
@@ -39,6 +42,7 @@ from trainer.memory import Memory, memory_gb_of
 from trainer.mixing import check_pairs, draw_mix, mix_pairs
 from trainer.model import checkpoint_encoder
 from trainer.optim import LrShare, layer_decay_share, swin_layers, timesformer_layers
+from trainer.overlap import described, overlap_with
 from trainer.parallel import whole
 from trainer.plan import DEFAULT_TFLOPS
 from trainer.run import WEIGHTS
@@ -63,6 +67,7 @@ class ClassifyTask:
         self.model, self.num_classes, self.label_smoothing = model, num_classes, label_smoothing
         self.mix, self.seed = mix, seed
         self.unreadable: dict[str, str] = {}  # clip -> why, as far as this rank has met them
+        self.num_read = 0  # clips
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return how many clips could be read; warn of each other one when it is met first."""
@@ -71,7 +76,9 @@ class ClassifyTask:
             if error is not None and name not in self.unreadable:
                 self.unreadable[name] = error
                 print(f"warning: {name} left out of training: {error}", file=sys.stderr, flush=True)
-        return {TERM: int((clips["label"] != UNREADABLE).sum())}
+        readable = int((clips["label"] != UNREADABLE).sum())
+        self.num_read += readable
+        return {TERM: readable}
 
     def losses(self, model: nn.Module, batch: Batch, step: int) -> dict[str, Term]:
         """Return the loss, and how often a clip's own class, however small its share of the mix, came first."""
@@ -156,7 +163,10 @@ def finetune(
         cost = plan.cost(counted) if world.is_main else None
         if cost is not None:
             print(describe_finetune(plan, train, val, cost, tflops, world.device.type), flush=True)
-        job.open()
+        lists = None if world.from_main((out / CLIPS).is_file()) else _lists(recipe, train, val, out, world)
+        job.open(plan.schedule)
+        if lists is not None and world.is_main:
+            write_lists(out, lists)
         averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
         tested = model if averaged is None else cast(Classifier, averaged.average)
         validation = _Validation(tested, val, recipe, order.steps_per_epoch, steps, world)
@@ -171,6 +181,12 @@ def finetune(
             hooks=[validation] if averaged is None else [averaged.update, validation],
         )
         unreadable = sorted({name for names in world.gather(list(task.unreadable)) for name in names})
+        if unreadable and not sum(world.gather(task.num_read)):
+            name = unreadable[0]
+            raise UserError(
+                f"{train.path}: none of the {len(unreadable)} training clips that were tried could be read, e.g. "
+                f"{name}: {task.unreadable.get(name, 'see above')}; no weights were written"
+            )
         final = whole(tested.state_dict())
         if world.is_main and result.finished:
             write_record(out / CARD, card_of(recipe, train.classes))
@@ -218,6 +234,26 @@ def _check(recipe: FinetuneRecipe, train: ClipSource, val: ClipSource) -> None:
         check_labels(source)
         interval_of(source, recipe.sampling)
     check_classes(val.classes, train.classes, val.path, train.path)
+
+
+def _lists(recipe: FinetuneRecipe, train: ClipSource, val: ClipSource, out: Path, world: World) -> ClipLists | None:
+    """What the run in `out` trains and validates on, on rank 0; warns of missing clips, and of such that are in both.
+
+    Raises UserError where there are none of one kind.
+    """
+    (train_digests, val_digests) = (digests_of(source, world) for source in (train, val))
+    check_there(train, train_digests, "train on", world)
+    check_there(val, val_digests, "validate on", world)
+    if not world.is_main:
+        return None
+    lists = make_lists([listed(train, "train", train_digests), listed(val, "val", val_digests)], recipe.init)
+    overlap = overlap_with(lists, "train", val, val_digests, out)
+    if overlap["count"]:
+        warn(
+            f"{described(overlap, 'validation')} are trained on: val_top1 is no test result, and reports "
+            "and model cards leave it out; name others by --val-root, --val-frames or --val-list"
+        )
+    return lists._replace(val_trained_on=overlap["count"])
 
 
 class _Validation:

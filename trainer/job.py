@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizerRecipe
 from schemas.runs import DatasetRef
@@ -36,11 +37,11 @@ class Job:
         """Whether there is a checkpoint to go on from, so that initial weights are not needed."""
         return self.resume and bool(Checkpoints(self.out / CHECKPOINTS, 1).paths())
 
-    def open(self) -> None:
+    def open(self, schedule: CosineSchedule) -> None:
         """Make the run directory, on rank 0. Raises UserError where another run is in it."""
         if self.world.is_main:
-            size = self.world.size
-            open_run(self.out, self.recipe, self.datasets, resume=self.resume, command=self.command, world_size=size)
+            options: dict[str, Any] = {"resume": self.resume, "command": self.command, "world_size": self.world.size}
+            open_run(self.out, self.recipe, self.datasets, total_steps=schedule.total_steps, **options)
 
     def fit(
         self,

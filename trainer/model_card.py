@@ -134,6 +134,7 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
             ("of", without_folders(facts.data)),
             ("views (clips x crops)", facts.setting.views),
             ("measured by", "`bevt evaluate`" if facts.evaluated else facts.tested),
+            *([("of the videos", facts.seen)] if facts.seen else []),
         ]
         tables.append(markdown_table(("", ""), rows))
     return "\n\n".join(["## Accuracy", *(tables or ["Not evaluated."])])

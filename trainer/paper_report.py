@@ -32,7 +32,7 @@ def write_report(directories: Sequence[Path], out: Path) -> dict[str, Any]:
     about = (
         "The paper's figures are those of our notes on it. A run stands below the row that its setting is nearest to, "
         "in every table that has its kind of pretraining; what differs from the row is named. Top-1, in percent. "
-        "An evaluation on what a run was trained on is left out."
+        "An evaluation with videos that the run, or one that it started from, was fine-tuned on is left out."
     )
     page.text(about)
     text = ["# BEVT: the paper's tables and these runs", about]
@@ -119,5 +119,6 @@ def _line(row: PaperRow, run: RunFacts) -> tuple[str, ...]:
         if run.num_videos is None
         else f"{run.num_videos:g} videos, {run.setting.views} views ({run.tested}, of {run.data})"
     )
+    videos = "; ".join(text for text in (videos, run.seen) if text)
     cost = f"{run.multiply_adds_per_view / 1e9:.3g} G x {run.setting.views}" if run.multiply_adds_per_view else ""
     return ("", "", _figure(run), _name(run), same, videos, cost)

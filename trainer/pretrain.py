@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from bevt_core.bevt import Bevt, StreamBatch
+from bevt_core.shards import FrameStore
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.weights import save_state
 from schemas.recipes import PretrainRecipe
 from schemas.runs import DatasetRef, RunRecord
 from trainer.average import WithAverage
+from trainer.clip_lists import CLIPS, listed_store, make_lists, write_lists
 from trainer.data import normalise
 from trainer.distributed import join_world
 from trainer.initialise import start_from
@@ -125,7 +127,10 @@ def pretrain(
         cost = cost_of(plan, recipe, counted) if world.is_main else None
         if cost is not None:
             print(describe(plan, recipe, cost, tflops, world.device.type), flush=True)
-        job.open()
+        job.open(plan.schedule)
+        if world.is_main and not (out / CLIPS).is_file():
+            stores = [store for source in sources.values() for store in source.stores if isinstance(store, FrameStore)]
+            write_lists(out, make_lists([listed_store(store) for store in stores], recipe.init))
         hooks: list[Hook] = []
         averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
         if averaged is not None:

@@ -3,6 +3,7 @@
 recipe.yaml          resolved: `bevt train RUN/recipe.yaml` means the same
 run.json             command, code revision, versions, dataset digests (schemas.runs.RunRecord)
 resumes.jsonl        a line per resume: time, command, number of processes
+clips.parquet        the clips that it, and the runs it started from, trained on or held out (schemas.runs)
 metrics.jsonl        a line per step
 tensorboard/
 checkpoints/
@@ -57,6 +58,7 @@ def open_run(
     resume: bool,
     command: str,
     world_size: int,
+    total_steps: int | None = None,
 ) -> None:
     """Make the run directory and its record (rank 0 only), or note the resume in the one that exists.
 
@@ -82,6 +84,7 @@ def open_run(
         datasets=dict(datasets),
         world_size=world_size,
         started=now,
+        total_steps=total_steps,
     )
     write_record(run_dir / RECORD, record)
 

@@ -17,8 +17,10 @@ from schemas.model import SwinConfig, TimeSformerConfig
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from schemas.runs import RunRecord
 from schemas.tokens import TokenSetManifest
+from trainer.clip_lists import read_lists
 from trainer.evaluate import PLAN, RESULT
 from trainer.metrics import read_metrics
+from trainer.overlap import PRETRAINING, TRAINING
 from trainer.run import RECIPE, RECORD, WEIGHTS, read_run
 
 UNKNOWN = "unknown"  # a fact that the directories do not tell
@@ -52,14 +54,16 @@ class RunFacts:
     data: str  # the place of the videos that it was tested on
     tested: str  # where the figures come from
     evaluated: bool  # by `bevt evaluate`
+    seen: str  # of the videos before the test, where something is or might be; else empty
     multiply_adds_per_view: int | None
 
 
 def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
     """Return the facts of every finished fine-tuning run in or below `directories`, once for each of its test sets.
 
-    The evaluations are those in or below `directories`. What a run was trained on is no test of it and left out. A run
-    without any has its last validation. Raises UserError where there is no run.
+    The evaluations are those in or below `directories`; those with a video that the run, or one before it, was
+    fine-tuned on are no test and left out. A run without any has its last validation. Raises UserError where there is
+    no run.
     """
     evaluations = _evaluations(directories)
     runs = sorted({path.parent for folder in directories for path in folder.rglob(RECORD)})
@@ -70,7 +74,9 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
             assert isinstance(recipe, FinetuneRecipe)
             by_data = evaluations.get(sha256_of(run / WEIGHTS), {})
             tests: list[Path | None] = [
-                folder for data, folder in by_data.items() if data != record.datasets["train"].digest
+                folder
+                for data, folder in by_data.items()
+                if data != record.datasets["train"].digest and not _overlap(folder, TRAINING)["count"]
             ]
             found += [_facts(run, recipe, record, folder) for folder in tests or [None]]
     if not found:
@@ -79,6 +85,20 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
             "`bevt finetune` wrote, and those that `bevt evaluate --out` wrote for them"
         )
     return found
+
+
+def _overlap(evaluation: Path, key: str) -> dict[str, Any]:
+    """An evaluation's overlap with training; of an older one, which has none, `count` is None."""
+    return json.loads((evaluation / RESULT).read_text()).get(key, {"count": None})
+
+
+def _seen(evaluation: Path) -> str:
+    training, pretraining = _overlap(evaluation, TRAINING), _overlap(evaluation, PRETRAINING)
+    is_known = training["count"] is not None and not training.keys() & {"unlisted", "unchecked"}
+    notes = [] if is_known else ["overlap with training clips unknown"]
+    if pretraining["count"]:
+        notes.append(f"{pretraining['count']} of them pretrained on without labels")
+    return "; ".join(notes)
 
 
 def _kind(run: Path) -> str | None:
@@ -93,12 +113,17 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         data, tested, tested_views = result.get("data", UNKNOWN), str(evaluation), result["views"]
         top1, mean_class, num_videos = result["top1"], result["mean_class"], result["num_videos"]
         multiply_adds = result.get("multiply_adds_per_view")
+        seen = _seen(evaluation)
     else:
         last: dict[str, Any] = next((line for line in reversed(read_metrics(run)) if "val_top1" in line), {})
         top1, mean_class, num_videos = (last.get(f"val_{key}") for key in ("top1", "mean_class", "videos"))
         data = record.datasets["val"].path
         tested, tested_views = "validation on the way", "1x1"
-        multiply_adds = None
+        multiply_adds, seen = None, ""
+        lists = read_lists(run)
+        if lists is not None and lists.val_trained_on:
+            top1 = mean_class = num_videos = None
+            seen = f"{lists.val_trained_on} clips to validate on were trained on"
     stages, sampling = stages_of(recipe.init), recipe.sampling
     videos = [stage for stage in stages if "video" in stage.streams]
     images = [stage for stage in stages if "video" not in stage.streams]
@@ -123,6 +148,7 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         data=data,
         tested=tested,
         evaluated=evaluation is not None,
+        seen=seen,
         multiply_adds_per_view=multiply_adds,
     )
 

@@ -68,7 +68,7 @@ def train_tokenizer(
         if world.is_main:
             print(_describe(recipe, model, sizes, len(crops), schedule), flush=True)
         job = Job(recipe, datasets, out, world, resume, command)
-        job.open()
+        job.open(schedule)
         if not job.resumes:
             _warm_start(tokenizer, sizes, crops, recipe)
         held_out = FrameCrops(folders, recipe.input_px, key, held_out=True)

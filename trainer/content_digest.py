@@ -1,0 +1,39 @@
+"""Which video a file is, by little of its content, so that the same one is recognised under another root or name."""
+
+import hashlib
+from pathlib import Path
+
+EDGE_BYTES = 64 << 10  # of each end of a file: headers, indexes and the first and last frames
+
+
+def content_digest(path: Path) -> str | None:
+    """Return the digest of a video, a picture or a folder of frames; None where nothing can be read there.
+
+    A file is known by its size and its first and last 64 KiB, so that whole videos are not read. Neither its name nor
+    its folder counts: a root that was moved, or a renamed copy, has the same digests. A folder of frames is known by
+    its file names and the first, middle and last of the files. A video that was encoded again is another one.
+    """
+    found = hashlib.sha256()
+    try:
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+            found.update("\0".join(file.name for file in files).encode(errors="surrogateescape"))
+            ends = (files[at] for at in sorted({0, len(files) // 2, len(files) - 1})) if files else ()
+            for file in ends:
+                found.update(_ends(file))
+        else:
+            found.update(_ends(path))
+    except OSError:
+        return None
+    return found.hexdigest()
+
+
+def _ends(path: Path) -> bytes:
+    """The size, then the first and the last bytes of a file."""
+    size = path.stat().st_size
+    with path.open("rb", buffering=0) as file:
+        first = file.read(EDGE_BYTES)
+        if size > EDGE_BYTES:
+            file.seek(max(EDGE_BYTES, size - EDGE_BYTES))
+            first += file.read(EDGE_BYTES)
+    return f"{size}\0".encode() + first
