@@ -45,17 +45,20 @@ def make_token_set(
     seed: int = 0,
     tag: str = "",
     tokenizer: Tokenizer | None = None,
+    stride: int = 1,
+    max_frames: int = 256,
 ) -> TokenSet:
     """A finished frame store and token set below `root`; labels are 0 and 1 in turn.
 
-    Tokens are those of `tokenizer`, or random. It and crops of `crop_px` must agree.
+    Tokens are those of `tokenizer`, or random. It and crops of `crop_px` must agree. The frames of a pool are `stride`
+    apart; where there are more than `max_frames` of them, they are thinned to so many.
     """
     items = [SourceItem(source=f"{tag}{i:04d}.mp4", kind=kind, label=i % 2) for i in range(num_samples)]
     plan = Plan(
         dataset="folder",
         split="train",
         classes=("no", "yes"),
-        pool=PoolSpec(stride=1, phase="zero", short_side_px=72),
+        pool=PoolSpec(stride=stride, phase="zero", max_frames=max_frames, short_side_px=72),
         seed=seed,
         sources_per_part=sources_per_part,
         num_sources=num_samples,
@@ -89,7 +92,8 @@ def make_token_set(
     frame_commits, token_commits = [], []
     for part in range(plan.num_parts):
         chunk = items[part * sources_per_part : (part + 1) * sources_per_part]
-        samples = [_sample(item, frames if kind == "video" else 1) for item in chunk]
+        indices = [i * stride * -(-frames // max_frames) for i in range(min(frames, max_frames))]
+        samples = [_sample(item, indices if kind == "video" else [0]) for item in chunk]
         frame_commits.append(write_frame_part(frames_dir, part, samples, [], plan))
         rows = []
         for view in range(num_views):
@@ -115,14 +119,14 @@ def _tokens_of(tokenizer: Tokenizer, sample: FrameSample, view: View) -> np.ndar
     return tokenizer.encode(torch.from_numpy(np.stack(frames))).numpy().astype(np.uint16)
 
 
-def _sample(item: SourceItem, frames: int) -> FrameSample:
-    pictures = [smooth_frame((item.source, i)) for i in range(frames)]
+def _sample(item: SourceItem, indices: list[int]) -> FrameSample:
+    pictures = [smooth_frame((item.source, i)) for i in indices]
     return FrameSample(
         source=item.source,
         label=item.label,
         jpegs=[encode_jpeg(picture, 90) for picture in pictures],
-        frame_indices=list(range(frames)),
-        times_s=[i / 25 for i in range(frames)],
+        frame_indices=indices,
+        times_s=[i / 25 for i in indices],
         height=72,
         width=96,
         decoder="test",

@@ -164,11 +164,7 @@ class StoreClips:
     @functools.cached_property
     def uneven(self) -> str | None:
         """A long video whose pool was thinned to `max_frames`."""
-        columns = self.store.index.select(["source", "frame_indices"]).to_pydict()
-        for source, indices in zip(*columns.values(), strict=True):
-            if len(indices) > 1 and indices[-1] - indices[0] != self.stride * (len(indices) - 1):
-                return source
-        return None
+        return next(iter(thinned(self.store)), None)
 
     @property
     def path(self) -> str:
@@ -207,6 +203,21 @@ class StoreClips:
 
     def subset(self, items: Sequence[SourceItem]) -> "StoreClips":
         return replace(self, only=frozenset(item.source for item in items))
+
+
+def thinned(store: FrameStore) -> list[str]:
+    """Return the sources of which fewer frames are kept than every `pool.stride`-th: long ones, up to pool.max_frames.
+
+    The frames of a sample are evenly spread then, further apart than those of others.
+    """
+    index = store.index.select(["source", "frame_indices"])
+    count_N = pc.list_value_length(index["frame_indices"]).to_numpy()
+    kept = pc.list_flatten(index["frame_indices"]).to_numpy()
+    after_N = np.cumsum(count_N)
+    some = np.flatnonzero(count_N > 1)
+    span = kept[after_N[some] - 1] - kept[after_N[some] - count_N[some]]
+    uneven = some[span != store.manifest.pool.stride * (count_N[some] - 1)]
+    return index["source"].take(pa.array(uneven)).to_pylist()
 
 
 def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tuple[list[SourceItem], list[SourceItem]]:

@@ -172,6 +172,7 @@ def list_runs(
     Example:
       bevt runs list runs
     """
+    from trainer.runs_view import UNFINISHED
     from trainer.runs_view import list_runs as run
 
     rows = run(directory)
@@ -182,7 +183,7 @@ def list_runs(
         if "error" in row:
             print(f"{row['run']}: {row['error']}")
             continue
-        state = "finished" if row["finished"] else f"last step logged {row['logged'] or 'never'}"
+        state = row["state"] if row["state"] != UNFINISHED else f"last step logged {row['logged'] or 'never'}"
         loss = "".join(
             f", {key} {row['metrics'][key]:.4g}" for key in ("loss", "val_top1") if row["metrics"].get(key) is not None
         )

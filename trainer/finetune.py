@@ -37,7 +37,7 @@ from trainer.finetune_plan import (
     make_finetune_plan,
 )
 from trainer.initialise import start_classifier
-from trainer.job import Job
+from trainer.job import Job, ending
 from trainer.memory import Memory, memory_gb_of
 from trainer.mixing import check_pairs, draw_mix, mix_pairs
 from trainer.model import checkpoint_encoder
@@ -193,9 +193,8 @@ def finetune(
             save_state(out / WEIGHTS, final, tested.config)
         return {
             "run": str(out),
-            "step": result.step,
             "steps": steps,
-            "finished": result.finished,
+            **ending(result, plan.schedule),
             "metrics": result.metrics,
             "num_train": len(train.items),
             "num_val": len(val.items),

@@ -86,3 +86,11 @@ class Job:
             go_on = resume_command(self.command)
             print(f"stopped at step {result.step}; go on with: {go_on}", file=sys.stderr, flush=True)
         return result
+
+
+def ending(result: FitResult, schedule: CosineSchedule) -> dict[str, Any]:
+    """Return how a run ended: `step`, `finished` (the whole schedule), and `state`, the same in words."""
+    is_whole = result.step >= schedule.total_steps
+    cause = "loop.max_steps" if result.finished else "a signal"
+    state = "finished" if is_whole else f"stopped by {cause} at {result.step} of {schedule.total_steps} steps"
+    return {"step": result.step, "finished": is_whole, "state": state}

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from bevt_core.bevt import Bevt, StreamBatch
-from bevt_core.shards import FrameStore
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.weights import save_state
@@ -19,7 +18,7 @@ from trainer.clip_lists import CLIPS, listed_store, make_lists, write_lists
 from trainer.data import normalise
 from trainer.distributed import join_world
 from trainer.initialise import start_from
-from trainer.job import Job
+from trainer.job import Job, ending
 from trainer.loop import Hook
 from trainer.memory import Memory, memory_gb_of
 from trainer.model import build_model, checkpoint_activations
@@ -29,7 +28,7 @@ from trainer.pictures import PictureHook, check_tokenizer
 from trainer.plan import DEFAULT_TFLOPS, cost_of, counted_cost, describe, facts, fit_recipe, make_plan, orders_of
 from trainer.probe_hook import ProbeHook
 from trainer.run import WEIGHTS, check_datasets
-from trainer.streams import open_sources, open_streams
+from trainer.streams import open_sources, open_streams, warn_of_odd
 from trainer.tasks import Batch, Term
 
 TERMS = {"image": "mim", "video": "mvm"}  # the paper's L_MIM and L_MVM
@@ -105,6 +104,8 @@ def pretrain(
         if repeats is not None:
             check_datasets(repeats.datasets, datasets, "the run that is repeated")
         streams = open_streams(recipe, sources, HIDDEN_MULTIPLE if world.device.type == "cuda" else 1)
+        if world.is_main:
+            warn_of_odd(recipe, sources)
         counted, why = counted_cost(recipe, sources), None
         memory_gb = memory_gb_of(memory)
         if memory_gb is not None:
@@ -129,8 +130,7 @@ def pretrain(
             print(describe(plan, recipe, cost, tflops, world.device.type), flush=True)
         job.open(plan.schedule)
         if world.is_main and not (out / CLIPS).is_file():
-            stores = [store for source in sources.values() for store in source.stores if isinstance(store, FrameStore)]
-            write_lists(out, make_lists([listed_store(store) for store in stores], recipe.init))
+            write_lists(out, make_lists([listed_store(source.frames) for source in sources.values()], recipe.init))
         hooks: list[Hook] = []
         averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
         if averaged is not None:
@@ -151,9 +151,8 @@ def pretrain(
             save_state(out / WEIGHTS, final, stored.config)
         return {
             "run": str(out),
-            "step": result.step,
             "steps": plan.steps,
-            "finished": result.finished,
+            **ending(result, plan.schedule),
             "metrics": result.metrics,
             "weights": str(out / WEIGHTS) if result.finished else None,
         }
@@ -167,6 +166,7 @@ def dry_run(
     Raises UserError for data that does not fit, as `pretrain` would.
     """
     sources = open_sources(recipe, torch.device("meta"))  # a tokenizer may be for GPUs alone
+    warn_of_odd(recipe, sources)
     orders = orders_of(open_streams(recipe, sources))
     counted, why = counted_cost(recipe, sources), None
     memory_gb = memory_gb_of(memory)

@@ -14,12 +14,13 @@ from torch import Tensor
 from bevt_core.bevt import Bevt, Stream
 from schemas.errors import UserError
 from schemas.recipes import ClipSampling, EvalViews, PretrainRecipe, ProbeConfig
-from trainer.clips import ClipSource, StoreClips, check_labels, interval_of, split_items
+from trainer.clips import ClipSource, StoreClips, check_labels, split_items
 from trainer.data import normalise
 from trainer.distributed import World
 from trainer.knn import knn_predict
 from trainer.linear_probe import held_out, linear_predict
 from trainer.parallel import share_of_rank
+from trainer.streams import frames_of
 from trainer.views import Row, ViewPlan, map_parts
 from trainer.workers import loader_workers
 
@@ -52,14 +53,16 @@ class ProbeHook:
         self.splits = [videos.subset(items) for items in split_items(videos.items, self.config.val_share, seed=0)]
         if "linear" in self.config.kinds:
             _check_linear(self.splits[0])
+        stream = recipe.streams[self.stream]
+        interval = videos.stride if stream.clip_frames == 1 else frames_of(stream).manifest.pool.stride
+        _check_interval(videos, interval)
         self.plan = ViewPlan(
-            ClipSampling(kind="dense", frames=recipe.streams[self.stream].clip_frames, interval=videos.stride),
+            ClipSampling(kind="dense", frames=stream.clip_frames, interval=interval),
             self.config.crop_px,
             EvalViews(clips=1, crops=1, short_side_px=self.config.short_side_px),
             "normal",
             seed=0,
         )
-        interval_of(videos, self.plan.sampling)  # now, not when the first time comes
 
     def __call__(self, steps_done: int) -> Mapping[str, float]:
         """Return, on rank 0, `KIND_top1` of every kind: the share of held-out videos whose class it tells right."""
@@ -87,6 +90,20 @@ class ProbeHook:
         everyone = {part: rows for shares in self.world.gather(good) for part, rows in shares.items()}
         rows = [row for part in parts for row in everyone[part]]
         return torch.stack([row["features"] for row in rows]), torch.tensor([row["label"] for row in rows])
+
+
+def _check_interval(videos: StoreClips, interval: int) -> None:
+    """Raise UserError, now and not when the first time comes, for frames unlike those that are pretrained on."""
+    if interval % videos.stride:
+        raise UserError(
+            f"probe of {videos.path}: pool.stride={videos.stride}, and the frames of a clip in pretraining are "
+            f"{interval} apart, which is no multiple of it; store the probe's with `--set pool.stride={interval}`"
+        )
+    if videos.uneven is not None:
+        raise UserError(
+            f"probe of {videos.path}: the frames of {videos.uneven} were thinned to pool.max_frames, so they are "
+            f"more than {videos.stride} apart; store them with a larger pool.max_frames"
+        )
 
 
 def _check_linear(train: ClipSource) -> None:

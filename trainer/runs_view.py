@@ -10,12 +10,15 @@ import numpy as np
 from bevt_core.files import write_atomic
 from bevt_core.pictures import curves_png
 from schemas.errors import UserError
-from schemas.recipe_io import nearest
+from schemas.recipe_io import Recipe, nearest
+from schemas.recipes import TokenizeRecipe
+from schemas.runs import RunRecord
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.metrics import METRICS_FILE, read_metrics
 from trainer.run import RECORD, WEIGHTS, flat, read_run
 
 RESULTS = (WEIGHTS, "tokenizer")  # what a run leaves when it is finished: weights, or a tokenizer's folder
+UNFINISHED = "not finished"
 POINTS = 400  # of a curve: steps are averaged down to so many
 
 
@@ -45,16 +48,30 @@ def summary_of(run: Path) -> dict[str, Any]:
     recipe, record = read_run(run)
     lines = read_metrics(run)
     logged = datetime.fromtimestamp((run / METRICS_FILE).stat().st_mtime, UTC) if lines else None
+    step = lines[-1]["step"] + 1 if lines else 0
+    state = _state(run, recipe, record, step)
     return {
         "run": str(run),
         "kind": recipe.kind,
         "title": recipe.title,
-        "step": lines[-1]["step"] + 1 if lines else 0,
-        "finished": any((run / result).exists() for result in RESULTS),
+        "step": step,
+        "state": state,
+        "finished": state == "finished",
         "started": record.started,
         "logged": None if logged is None else logged.isoformat(timespec="seconds"),
         "metrics": {key: value for key, value in lines[-1].items() if key != "step"} if lines else {},
     }
+
+
+def _state(run: Path, recipe: Recipe, record: RunRecord, step: int) -> str:
+    if not any((run / result).exists() for result in RESULTS):
+        return UNFINISHED
+    total = record.total_steps
+    if total is None and not isinstance(recipe, TokenizeRecipe) and step == recipe.loop.max_steps:
+        return f"stopped by loop.max_steps at {step} steps"  # or finished: older versions recorded no total
+    if total is not None and 0 < step < total:
+        return f"stopped by loop.max_steps at {step} of {total} steps"
+    return "finished"
 
 
 def show_run(run: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from schemas.errors import UserError
 from schemas.model import BevtConfig
 from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.tokens import TokenizerIdentity
+from trainer.clips import thinned
 from trainer.data import ClipDataset, TokenDataset
 from trainer.model import tokens_per_side, tubelet_of
 from trainer.online import OnlineSource
@@ -35,6 +36,10 @@ class StoredSource:
     @property
     def path(self) -> AnyPath:
         return self.tokens.path
+
+    @property
+    def frames(self) -> FrameStore:
+        return self.tokens.frames
 
     @property
     def stores(self) -> tuple[FrameStore | TokenSet, ...]:
@@ -118,9 +123,43 @@ def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_m
     return streams
 
 
+def frames_of(stream: StreamConfig) -> FrameStore:
+    """Open the frames that a stream reads."""
+    tokens = stream.tokens
+    return FrameStore(tokens.frames) if isinstance(tokens, OnlineTokens) else TokenSet(tokens).frames
+
+
+def warn_of_odd(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
+    """Warn of a stream whose frames can be trained on and are not what one expects.
+
+    Videos given for images are trained on frame by frame, as in the paper's Table 7. Videos whose pool was thinned give
+    clips of a longer interval than others; fine-tuning, which has an interval in its recipe, refuses them.
+    """
+    for name, stream in recipe.streams.items():
+        where, store = f"{name} stream, {sources[name].path}", sources[name].frames
+        stored, pool = store.manifest, store.manifest.pool
+        if name == "image" and stored.num_frames > stored.num_samples:
+            _warn(
+                f"{where}: a set of videos, {stored.num_frames} frames of {stored.num_samples} samples; one frame of "
+                "each is taken as an image in every epoch. If that is not wanted, give --image-tokens a set of images"
+            )
+        if stream.clip_frames > 1 and (found := thinned(store)):
+            _warn(
+                f"{where}: the frames of {len(found)} of {stored.num_samples} samples, e.g. {found[0]}, were thinned "
+                f"to pool.max_frames={pool.max_frames}, so those of their clips are more than "
+                f"pool.stride={pool.stride} apart; to keep them as several samples instead, tokenize with `--set "
+                "pool.long=cut`"
+            )
+
+
 def check_fit(name: str, stream: StreamConfig, model: BevtConfig, source: Source) -> None:
     """Raise UserError, naming both values and the mend, where the tokens do not fit the recipe."""
-    where, tokenizer = f"{name} stream, {source.path}", source.identity
+    where, tokenizer, stored = f"{name} stream, {source.path}", source.identity, source.frames.manifest
+    if stream.clip_frames > 1 and stored.num_frames == stored.num_samples:
+        raise UserError(
+            f"{where}: a set of images, one frame of each of {stored.num_samples} samples, and the stream's clips have "
+            f"{stream.clip_frames} frames; give --video-tokens a set of videos, or swap it with --image-tokens"
+        )
     if tokenizer.vocab_size != model.vocab_size:
         raise UserError(
             f"{where}: the vocabulary has {tokenizer.vocab_size} tokens, the recipe's model.vocab_size "

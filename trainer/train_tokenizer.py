@@ -27,7 +27,7 @@ from schemas.recipes import PecoTraining, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.distributed import join_world, micro_batches_of
 from trainer.frame_crops import FrameCrops
-from trainer.job import Job
+from trainer.job import Job, ending
 from trainer.loop import Hook
 from trainer.order import StreamOrder
 from trainer.plan import check_batches
@@ -79,8 +79,7 @@ def train_tokenizer(
         result = job.fit(task, {FRAMES: (crops, order)}, schedule, lr_share=architecture.lr_share, hooks=hooks)
         summary: dict[str, Any] = {
             "run": str(out),
-            "step": result.step,
-            "finished": result.finished,
+            **ending(result, schedule),
             "metrics": result.metrics,
             "tokenizer": str(out / "tokenizer") if result.finished else None,
         }

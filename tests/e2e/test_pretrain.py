@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
 from tests.builders import make_token_set
 from tests.unit.test_launch import is_running, wait_until
+from trainer.clip_lists import read_lists
 from trainer.launch import launch
 from trainer.memory import OUTSIDE_GB, USABLE_SHARE
 from trainer.metrics import read_metrics
 from trainer.model import build_model
 from trainer.pretrain import PretrainTask, dry_run, pretrain
 from trainer.run import read_run
+from trainer.runs_view import summary_of
 from trainer.streams import open_sources, open_streams
 
 REPO = Path(__file__).parents[2]
@@ -58,10 +61,16 @@ def losses(run):
 
 
 def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path):
-    recipe = recipe_of(data, "loop.max_steps=3")
+    recipe = recipe_of(data, "loop.max_steps=3", "loop.epochs=2")
     summary = pretrain(recipe, tmp_path / "run", command="bevt train joint")
-    assert summary["finished"] and summary["step"] == 3
+    assert summary["step"] == 3 and Path(summary["weights"]).is_file()
     again, record = read_run(tmp_path / "run")
+    cut = f"stopped by loop.max_steps at 3 of {record.total_steps} steps"
+    assert summary["state"] == summary_of(tmp_path / "run")["state"] == cut and not summary["finished"]
+    lists = read_lists(tmp_path / "run")
+    assert lists is not None and lists.table["use"].unique().to_pylist() == ["pretrain"]
+    read = {str(data[name].frames.path): count for name, count in (("video", 24), ("image", 40))}
+    assert Counter(lists.table["path"].to_pylist()) == read
     assert again == recipe
     assert record.datasets["video"].digest == data["video"].digest and record.command == "bevt train joint"
     pretrain(again, tmp_path / "again", repeats=record)
@@ -258,6 +267,24 @@ def test_images_come_from_the_frames_of_the_videos(data):
         frame_HW = images[epoch, 3]["tokens"][0].numpy()
         chosen.add(next(t for t in range(10) if (pool_THW[t] == frame_HW).all()))
     assert len(chosen) > 2
+
+
+def test_images_in_place_of_videos_are_refused_and_videos_for_images_named(data, capsys):
+    swapped = recipe_of({"video": data["image"], "image": data["video"]})
+    with pytest.raises(UserError, match=r"a set of images, one frame of each of 40 samples.*swap it with --image"):
+        open_sources(swapped, torch.device("cpu"))
+    dry_run(recipe_of(data), processes=1)
+    assert "warning" not in capsys.readouterr().err
+    dry_run(recipe_of({"image": data["video"]}, stage="image", streams=("image",)), processes=1)
+    said = capsys.readouterr().err
+    assert "warning: image stream" in said and "a set of videos, 240 frames of 24 samples" in said
+
+
+def test_thinned_videos_are_named(tmp_path, capsys):
+    videos = make_token_set(tmp_path, num_samples=8, frames=12, max_frames=6)
+    dry_run(recipe_of({"video": videos}, stage="video", streams=("video",)), processes=1)
+    said = capsys.readouterr().err
+    assert "the frames of 8 of 8 samples, e.g. 0000.mp4, were thinned to pool.max_frames=6" in said
 
 
 def test_averaged_weights_follow_the_trained_ones_and_survive_a_resume(data, tmp_path):

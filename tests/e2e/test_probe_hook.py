@@ -94,3 +94,19 @@ def test_a_store_that_cannot_be_judged_by_is_refused(tmp_path):
         {"video": store}, probe_settings(store, 1, "kinds: [knn]"), stage="video", streams=("video",)
     )
     assert ProbeHook(model, neighbours, CPU)(1).keys() == {"knn_top1"}
+
+
+def test_a_store_of_other_intervals_is_refused(tmp_path):
+    stores = {stride: make_token_set(tmp_path / str(stride), num_samples=8, stride=stride) for stride in (1, 2, 3)}
+    stores["thinned"] = make_token_set(tmp_path / "thinned", num_samples=8, frames=12, max_frames=6)
+
+    def hook(pretrained_on, judged_by):
+        settings = probe_settings(stores[judged_by], 1, "kinds: [knn]")
+        recipe = recipe_of({"video": stores[pretrained_on]}, settings, stage="video", streams=("video",))
+        return ProbeHook(build_model(recipe.model, ("video",)), recipe, CPU)
+
+    assert hook(2, 1).plan.sampling.interval == hook(2, 2).plan.sampling.interval == 2
+    with pytest.raises(UserError, match=r"pool\.stride=3.* 2 apart"):
+        hook(2, 3)
+    with pytest.raises(UserError, match=r"0000\.mp4 were thinned to pool\.max_frames"):
+        hook(1, "thinned")

@@ -16,7 +16,15 @@ from schemas.recipes import ClipSampling, EvalViews
 from tests.builders import make_token_set
 from tests.media import decode_all, moving_frames, write_image, write_video
 from trainer import isolated_frames
-from trainer.clips import FileClips, StoreClips, check_classes, check_labels, interval_of, split_items
+from trainer.clips import (
+    FileClips,
+    StoreClips,
+    check_classes,
+    check_labels,
+    interval_of,
+    split_items,
+    thinned,
+)
 from trainer.views import Chunk, ViewChunks, ViewPlan
 
 POSITIONS = np.array([3, 0, 0, 5, 2])
@@ -141,12 +149,14 @@ def test_a_thinned_pool_has_no_interval(tmp_path: Path, monkeypatch: pytest.Monk
     source = clips_of(tmp_path)
     dense, uniform = (ClipSampling(kind=kind, frames=4, interval=1) for kind in ("dense", "uniform"))
     assert interval_of(source, dense) == 1
-    thinned = source.store.index.to_pylist()
-    thinned[3]["frame_indices"] = [0, 2, 5]
-    monkeypatch.setitem(source.store.__dict__, "index", pa.Table.from_pylist(thinned))
+    rows = source.store.index.to_pylist()
+    rows[3]["frame_indices"] = [0, 2, 5]
+    rows[5]["frame_indices"] = [4]  # of one frame nothing is known
+    monkeypatch.setitem(source.store.__dict__, "index", pa.Table.from_pylist(rows, source.store.index.schema))
+    assert thinned(source.store) == [rows[3]["source"]]
     del source.__dict__["uneven"]
     assert interval_of(source, uniform) == 1
-    with pytest.raises(UserError, match=f"the frames of {thinned[3]['source']} were thinned"):
+    with pytest.raises(UserError, match=f"the frames of {rows[3]['source']} were thinned"):
         interval_of(source, dense)
 
 

@@ -5,7 +5,9 @@ import json
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+import cli
 from bevt_core.pictures import curves_png
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
@@ -17,9 +19,9 @@ from trainer.runs_view import POINTS, averaged, compare_runs, list_runs, show_ru
 DATA = {"video": DatasetRef(path="somewhere", digest="abc")}
 
 
-def make_run(folder, losses, *settings):
+def make_run(folder, losses, *settings, total_steps=None):
     recipe = load_recipe("nano_video", TRAINER_RECIPES, settings)
-    open_run(folder, recipe, DATA, resume=False, command="bevt train video", world_size=2)
+    open_run(folder, recipe, DATA, resume=False, command="bevt train video", world_size=2, total_steps=total_steps)
     lines = [json.dumps({"step": step, "loss": loss, "lr": 0.1}) for step, loss in enumerate(losses)]
     (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in lines) + '{"step": 99')
     return folder
@@ -44,6 +46,20 @@ def test_runs_are_listed_with_what_became_of_them(runs):
     assert rows["going"]["metrics"] == {"loss": 2.5, "lr": 0.1} and rows["begun"]["logged"] is None
     with pytest.raises(UserError, match="no runs below it"):
         list_runs(runs / "nowhere")
+
+
+def test_a_run_that_max_steps_cut_short_is_not_finished(tmp_path):
+    for name, losses, total in (("cut", [3.0, 2.0], 40), ("whole", [3.0, 2.0], 2), ("old", [3.0, 2.0], None)):
+        run = make_run(tmp_path / name, losses, "loop.max_steps=2", total_steps=total)
+        (run / WEIGHTS).write_bytes(b"")
+    rows = {row["run"].rpartition("/")[2]: (row["finished"], row["state"]) for row in list_runs(tmp_path)}
+    assert rows == {
+        "cut": (False, "stopped by loop.max_steps at 2 of 40 steps"),
+        "whole": (True, "finished"),
+        "old": (False, "stopped by loop.max_steps at 2 steps"),
+    }
+    shown = CliRunner().invoke(cli.app, ["runs", "list", str(tmp_path)]).output
+    assert "; stopped by loop.max_steps at 2 of 40 steps" in shown and shown.count("finished") == 1
 
 
 def test_a_run_whose_recipe_was_edited_does_not_hide_the_others(runs):
