@@ -128,6 +128,25 @@ def read_lists(run: Path) -> ClipLists | None:
         ) from None
 
 
+def check_listed(run: Path, train: ClipSource, val: ClipSource) -> None:
+    """Raise UserError where `run`, which has a list, began on other clips or other classes of them."""
+    lists = read_lists(run)
+    assert lists is not None, run
+    own = lists.table.filter(pc.and_(pc.equal(lists.table["run"], ""), pc.not_equal(lists.table["use"], "pretrain")))
+    then = set(zip(*(own[name].to_pylist() for name in ("use", "source", "label")), strict=True))
+    now = {
+        (use, os.fsencode(item.source), item.label)
+        for use, data in (("train", train), ("val", val))
+        for item in data.items
+    }
+    if then != now:
+        use, source, _ = min(then ^ now, key=lambda clip: clip[:2])
+        raise UserError(
+            f"{run} began on other clips or classes: {len(then - now)} of those in its {CLIPS} are not given now, and "
+            f"{len(now - then)} others are, e.g. {os.fsdecode(source)} ({use}); give the same, or another --out"
+        )
+
+
 def lists_before(init: str | None) -> ClipLists:
     """Return what the run or the weights `init`, and the runs before them, were trained on."""
     if init is None:

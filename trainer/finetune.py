@@ -23,7 +23,7 @@ from schemas.recipes import EvalViews, FinetuneRecipe, MixConfig
 from schemas.runs import DatasetRef
 from trainer.augment import augment_clip
 from trainer.average import WithAverage
-from trainer.clip_lists import CLIPS, ClipLists, check_there, digests_of, listed, make_lists, write_lists
+from trainer.clip_lists import CLIPS, ClipLists, check_listed, check_there, digests_of, listed, make_lists, write_lists
 from trainer.clips import ClipSource, check_classes, check_labels, interval_of
 from trainer.data import normalise
 from trainer.distributed import World, join_world
@@ -163,7 +163,10 @@ def finetune(
         cost = plan.cost(counted) if world.is_main else None
         if cost is not None:
             print(describe_finetune(plan, train, val, cost, tflops, world.device.type), flush=True)
-        lists = None if world.from_main((out / CLIPS).is_file()) else _lists(recipe, train, val, out, world)
+        is_listed = world.from_main((out / CLIPS).is_file())
+        lists = None if is_listed else _lists(recipe, train, val, out, world)
+        if is_listed and resume and not job.resumes:  # a checkpoint has the digests of its data
+            check_listed(out, train, val)
         job.open(plan.schedule)
         if lists is not None and world.is_main:
             write_lists(out, lists)
