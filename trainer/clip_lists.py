@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bevt_core.bevt import Bevt
-from bevt_core.command_line import warn
 from bevt_core.files import write_atomic
 from bevt_core.objects import as_path
 from bevt_core.shards import FrameStore
@@ -56,19 +55,6 @@ def digests_of(data: ClipSource, world: World) -> list[str | None]:
 def _digests(data: ClipSource, positions: range) -> list[str | None]:
     with ThreadPoolExecutor(DIGEST_THREADS, thread_name_prefix="digests") as pool:
         return list(pool.map(data.digest_of, positions))
-
-
-def check_there(data: ClipSource, digests: Digests, what_for: str, world: World) -> None:
-    """Warn, on rank 0, of clips that are missing. Raises UserError where all are."""
-    missing = [item.source for item, digest in zip(data.items, digests, strict=True) if digest is None]
-    if len(missing) == len(data.items):
-        raise UserError(
-            f"{data.path}: none of the {len(missing)} clips to {what_for} exists there, the first is {missing[0]}; "
-            "give the root that the list's names are relative to, or mount it"
-        )
-    if missing and world.is_main:
-        number = f"{len(missing)} of {len(data.items)}"
-        warn(f"{data.path}: {number} clips to {what_for} are missing, the first is {missing[0]}")
 
 
 def listed(data: ClipSource, use: Use, digests: Digests) -> pa.Table:
@@ -126,25 +112,6 @@ def read_lists(run: Path) -> ClipLists | None:
         raise UserError(
             f"{path}: not the list of a run's clips ({error}); restore it, or remove it to go on without"
         ) from None
-
-
-def check_listed(run: Path, train: ClipSource, val: ClipSource) -> None:
-    """Raise UserError where `run`, which has a list, began on other clips or other classes of them."""
-    lists = read_lists(run)
-    assert lists is not None, run
-    own = lists.table.filter(pc.and_(pc.equal(lists.table["run"], ""), pc.not_equal(lists.table["use"], "pretrain")))
-    then = set(zip(*(own[name].to_pylist() for name in ("use", "source", "label")), strict=True))
-    now = {
-        (use, os.fsencode(item.source), item.label)
-        for use, data in (("train", train), ("val", val))
-        for item in data.items
-    }
-    if then != now:
-        use, source, _ = min(then ^ now, key=lambda clip: clip[:2])
-        raise UserError(
-            f"{run} began on other clips or classes: {len(then - now)} of those in its {CLIPS} are not given now, and "
-            f"{len(now - then)} others are, e.g. {os.fsdecode(source)} ({use}); give the same, or another --out"
-        )
 
 
 def lists_before(init: str | None) -> ClipLists:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
-from bevt_core.command_line import warn
 from bevt_core.files import write_record
 from bevt_core.media.errors import MediaError
 from bevt_core.rng import rng_for
@@ -23,11 +22,12 @@ from schemas.recipes import EvalViews, FinetuneRecipe, MixConfig
 from schemas.runs import DatasetRef
 from trainer.augment import augment_clip
 from trainer.average import WithAverage
-from trainer.clip_lists import CLIPS, ClipLists, check_listed, check_there, digests_of, listed, make_lists, write_lists
+from trainer.clip_lists import CLIPS, write_lists
 from trainer.clips import ClipSource, check_classes, check_labels, interval_of
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluate import CARD, run_views
+from trainer.finetune_clips import check_listed, clips_of_run
 from trainer.finetune_plan import (
     TERM,
     counted_finetune_cost,
@@ -42,7 +42,6 @@ from trainer.memory import Memory, memory_gb_of
 from trainer.mixing import check_pairs, draw_mix, mix_pairs
 from trainer.model import checkpoint_encoder
 from trainer.optim import LrShare, layer_decay_share, swin_layers, timesformer_layers
-from trainer.overlap import described, overlap_with
 from trainer.parallel import whole
 from trainer.plan import DEFAULT_TFLOPS
 from trainer.run import WEIGHTS
@@ -164,7 +163,7 @@ def finetune(
         if cost is not None:
             print(describe_finetune(plan, train, val, cost, tflops, world.device.type), flush=True)
         is_listed = world.from_main((out / CLIPS).is_file())
-        lists = None if is_listed else _lists(recipe, train, val, out, world)
+        lists = None if is_listed else clips_of_run(train, val, recipe.init, out, world)
         if is_listed and resume and not job.resumes:  # a checkpoint has the digests of its data
             check_listed(out, train, val)
         job.open(plan.schedule)
@@ -236,26 +235,6 @@ def _check(recipe: FinetuneRecipe, train: ClipSource, val: ClipSource) -> None:
         check_labels(source)
         interval_of(source, recipe.sampling)
     check_classes(val.classes, train.classes, val.path, train.path)
-
-
-def _lists(recipe: FinetuneRecipe, train: ClipSource, val: ClipSource, out: Path, world: World) -> ClipLists | None:
-    """What the run in `out` trains and validates on, on rank 0; warns of missing clips, and of such that are in both.
-
-    Raises UserError where there are none of one kind.
-    """
-    (train_digests, val_digests) = (digests_of(source, world) for source in (train, val))
-    check_there(train, train_digests, "train on", world)
-    check_there(val, val_digests, "validate on", world)
-    if not world.is_main:
-        return None
-    lists = make_lists([listed(train, "train", train_digests), listed(val, "val", val_digests)], recipe.init)
-    overlap = overlap_with(lists, "train", val, val_digests, out)
-    if overlap["count"]:
-        warn(
-            f"{described(overlap, 'validation')} are trained on: val_top1 is no test result, and reports "
-            "and model cards leave it out; name others by --val-root, --val-frames or --val-list"
-        )
-    return lists._replace(val_trained_on=overlap["count"])
 
 
 class _Validation:
