@@ -29,7 +29,7 @@ from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluation_tables import write_tables
-from trainer.overlap import overlaps, show_overlap
+from trainer.overlap import TRAINING, overlaps, show_overlap
 from trainer.parallel import share_of_rank
 from trainer.parts import PartFiles, changes
 from trainer.precision import resolve
@@ -73,7 +73,10 @@ def evaluate(
     with join_world() as world:
         chosen = world.from_main(resolve(precision, world.device))
         if out is not None and world.from_main(_prepare(out, path, data, plan, chosen) if world.is_main else None):
-            return json.loads((out / RESULT).read_text())
+            stored = json.loads((out / RESULT).read_text())
+            if world.is_main and TRAINING in stored:  # older versions wrote none
+                show_overlap(stored)
+            return stored
         model = load_weights(path)
         assert isinstance(model, Classifier)  # the card lies beside nothing else
         model.to(world.device)

@@ -20,12 +20,15 @@ from schemas.errors import UserError
 from schemas.recipe_io import nearest
 from schemas.recipes import FinetuneRecipe
 from trainer.attentive_probe import fit_attentive
+from trainer.clip_lists import digests_of
 from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.distributed import join_world
 from trainer.evaluate import accuracies
 from trainer.extract import extract
 from trainer.knn import knn_predict
 from trainer.linear_probe import linear_predict
+from trainer.overlap import overlaps, show_overlap
+from trainer.run import weights_of
 
 RESULT = "probe.json"
 
@@ -112,7 +115,8 @@ def probe(
     Features go to the folder `out`, which a repeated call goes on from; rank 0 fits the probes and writes `probe.json`.
     `recipe`, `clips` and `crops` are as in `extract`; a probe of positions looks at one view where they are not given.
     `precision` is the encoder's, also as in `extract`; the probes are fitted in fp32. Returns, by kind, top1,
-    mean_class, num_videos, num_failed and failed of the test videos. Raises UserError for data that does not fit.
+    mean_class, num_videos, num_failed and failed of the test videos, and how much of them the encoder was trained on
+    (`trainer.overlap`). Raises UserError for data that does not fit.
     """
     for kind in kinds:
         if kind not in PROBES:
@@ -131,13 +135,16 @@ def probe(
                 file = _features(out, name, level)
                 written = extract(checkpoint, source, file, num_workers=num_workers, **options)
                 failed |= written["failed"] if name == "test" else {}
+        digests = digests_of(test, world)
         if not world.is_main:
             return {}
+        seen = overlaps(weights_of(checkpoint).parent, test, digests)
+        show_overlap(seen)
         result: dict[str, Any] = {}
         for kind in kinds:
             fit_on, test_on = (FeatureFile(_features(out, name, PROBES[kind].level)) for name in ("train", "test"))
             told_N, label_N = PROBES[kind].predict(fit_on, test_on, len(train.classes), seed, world.device)
-            result[kind] = _figures(told_N, label_N, failed, len(train.classes))
+            result[kind] = _figures(told_N, label_N, failed, len(train.classes)) | seen
         write_atomic(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
         return result
 

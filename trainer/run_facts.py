@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from bevt_core.build import SWIN_SIZES
+from bevt_core.command_line import note
 from bevt_core.files import read_record, sha256_of
 from bevt_core.objects import as_path
 from schemas.classifier import EvaluationPlan
@@ -76,7 +77,7 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
             tests: list[Path | None] = [
                 folder
                 for data, folder in by_data.items()
-                if data != record.datasets["train"].digest and not _overlap(folder, TRAINING)["count"]
+                if data != record.datasets["train"].digest and not _was_trained_on(folder)
             ]
             found += [_facts(run, recipe, record, folder) for folder in tests or [None]]
     if not found:
@@ -90,6 +91,14 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
 def _overlap(evaluation: Path, key: str) -> dict[str, Any]:
     """An evaluation's overlap with training; of an older one, which has none, `count` is None."""
     return json.loads((evaluation / RESULT).read_text()).get(key, {"count": None})
+
+
+def _was_trained_on(evaluation: Path) -> bool:
+    """Whether some of the tested videos were; says so."""
+    count = _overlap(evaluation, TRAINING)["count"]
+    if count:
+        note(f"{evaluation} is left out: {count} of its videos were trained on")
+    return bool(count)
 
 
 def _seen(evaluation: Path) -> str:

@@ -114,7 +114,7 @@ def test_the_split_val_is_what_a_run_held_out(place: Path, tmp_path: Path) -> No
     assert f"of the 2 clips that {place / 'run'} held out, 1 have changed" in said and changed.name in said
 
 
-def test_accuracy_on_training_clips_is_no_test(place: Path, tmp_path: Path) -> None:
+def test_accuracy_on_training_clips_is_no_test(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Under another root and other names, too."""
     renamed = tmp_path / "all"
     for path in (place / "clips").rglob("*.png"):
@@ -126,8 +126,11 @@ def test_accuracy_on_training_clips_is_no_test(place: Path, tmp_path: Path) -> N
     assert overlap["share"] == pytest.approx(2 / 3)
     assert "warning: 4 of 6 tested clips" in said and "no test result" in said
     assert json.loads((tmp_path / "seen" / "evaluation.json").read_text())["overlap_with_training"] == overlap
+    _, again = done("evaluate", place / "run", "--root", renamed, "--out", tmp_path / "seen")
+    assert "done already" in again and "warning: 4 of 6 tested clips" in again
     (facts,) = facts_of([place / "run", tmp_path])
     assert not facts.evaluated and facts.tested == "validation on the way"
+    assert f"{tmp_path / 'seen'} is left out: 4 of its videos were trained on" in capsys.readouterr().err
     done("evaluate", place / "run", "--root", pictures(tmp_path / "fresh", 10), "--out", tmp_path / "test")
     (facts,) = facts_of([place / "run", tmp_path])
     assert facts.tested == str(tmp_path / "test") and facts.num_videos == 6 and facts.seen == ""
@@ -188,10 +191,18 @@ def test_files_and_a_store_of_them_are_compared_by_their_pictures(tmp_path: Path
     same, other = (FileClips(tmp_path / name, items, ("no", "yes")) for name in ("same", "other"))
     assert [count(same), count(other), count(same, "pretrain")] == [(2, 0), (0, 0), (2, 0)]
     assert count(store.subset(store.items[:3])) == (3, 0)
+    of_files = make_lists([listed(same, "train", digests_of(same, world))], None)
+    assert overlap_with(of_files, "train", store, digests_of(store, world), RUN)["first"] == ["0000.mp4", "0001.mp4"]
     grown = StoreClips(make_token_set(tmp_path / "grown", num_samples=6).frames.path)
     assert count(grown) == (4, 0)  # of another store, but the same videos
     shutil.rmtree(tmp_path / "set")
     assert [count(same), count(grown)] == [(0, 2), (0, 4)]
+
+
+def test_a_probe_of_a_fine_tuned_encoder_names_them_too(place: Path, tmp_path: Path) -> None:
+    arguments = ["probe", place / "run", "--root", place / "clips", "--val-root", place / "clips", "--kind", "knn"]
+    result, said = done(*arguments, "--clips", 1, "--crops", 1, "--out", tmp_path / "probe")
+    assert result["knn"]["overlap_with_training"]["count"] == 4 and "warning: 4 of 6 tested clips" in said
 
 
 def test_missing_clips_end_before_training(place: Path, tmp_path: Path) -> None:
