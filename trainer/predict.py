@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.classifier import Classifier
-from bevt_core.decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from bevt_core.media_kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from bevt_core.weights import load_weights
 from schemas.errors import UserError
 from schemas.frames import SourceItem

@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bevt_core.decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from bevt_core.files import write_atomic
+from bevt_core.media_kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from bevt_core.objects import AnyPath
 from bevt_core.tables import read_table
 from pipeline.sources.tree import Tree
