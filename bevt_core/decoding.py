@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from bevt_core.frame_folders import frames_in
+from bevt_core.frame_folders import frames_in, read_frame
 from bevt_core.media.decoded import Choose, Decoded, Disagreement, Frame, Kept
 from bevt_core.media.orientation import shown_as_stored
 from bevt_core.media.selective import read_selectively
@@ -135,12 +135,8 @@ def decode_image(path: Path, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
 def decode_frame_folder(path: Path, choose: Choose, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
     """`decode_frames` of a folder with one picture per frame, as `frames_in` finds them; the others are not read."""
     names, notes = frames_in(path)
-    indices, kept = [int(i) for i in choose(len(names))], []
-    for i in indices:
-        try:
-            kept.append(keep(read_picture(path / names[i])[0]))
-        except MediaError as error:
-            raise MediaError(error.stage, error.reason, f"{names[i]}: {error.message}") from None
+    indices = [int(i) for i in choose(len(names))]
+    kept = [keep(read_frame(path, names[i])) for i in indices]
     times_s = [i / FRAME_FOLDER_RATE for i in indices]
     return Decoded(
         kept, indices, times_s, "pillow", PIL.__version__, [f"times at {FRAME_FOLDER_RATE:g} frames/s", *notes]

@@ -4,19 +4,26 @@ All frames have one name with a number in it. Optical flow, masks, a cover or a 
 beside them; files whose names begin with a dot never count.
 """
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from bevt_core.files import sizes_in
 from bevt_core.media_kinds import kind_of, suffix_of
 from bevt_core.objects import AnyPath
-from bevt_core.probing import MediaError
+from bevt_core.probing import MediaError, one_line, raise_storage_trouble
+from bevt_core.stills import read_picture
+from schemas.errors import StorageError
 
 # Made from the frames: `flow_x_00001.jpg`, `x_0001.jpg`, `depth_1.png`.
 _DERIVED = re.compile(r"(^|_)(flow|depth|mask|seg|thumb|thumbnail|cover|preview)(_|\d|#|$)|^[xyuv][_-]?#$")
 # Of frames in two formats, the JPEGs: a PNG beside a JPEG of its name is more often a mask than a better copy.
 _SUFFIXES = (".jpg", ".jpeg", ".png")
+_ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}  # of whole files
 SHOWN = 4  # patterns that a message names
 
 _NUMBER = re.compile(r"([0-9]+)")
@@ -84,6 +91,41 @@ def frames_in(folder: AnyPath) -> tuple[list[str], list[str]]:
     if empty:
         raise MediaError("open", "empty-file", f"{len(empty)} of {len(frames)} frames have 0 bytes, first {empty[0]}")
     return frames, notes
+
+
+def check_frames(folder: AnyPath) -> list[str]:
+    """The frames in a folder, none of which may be cut: on a local disk the last bytes of each are read.
+
+    Raises MediaError, StorageError. Whoever reads only a few frames learns from `frames_in` all that it needs.
+    """
+    try:
+        frames, _ = frames_in(folder)
+        if isinstance(folder, Path):
+            for name in frames:
+                end = _ENDS.get(suffix_of(name))
+                if end is not None and _last_bytes(folder / name, len(end)) != end:
+                    read_frame(folder, name)  # which may be whole all the same: bytes may follow a picture's end
+    except StorageError:
+        raise
+    except OSError as error:
+        raise_storage_trouble(error, folder)
+        raise MediaError("open", "not-media", one_line(error, folder)) from None
+    return frames
+
+
+def read_frame(folder: Path, name: str) -> np.ndarray:
+    """`read_picture` of one of the frames. A MediaError names it."""
+    try:
+        return read_picture(folder / name)[0]
+    except MediaError as error:
+        raise MediaError(error.stage, error.reason, f"{name}: {error.message}") from None
+
+
+def _last_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - count))
+        return file.read()
 
 
 def _patterns(pictures: Iterable[str]) -> list[_Pattern]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bevt_core.files import fetched, size_of, sizes_in
-from bevt_core.frame_folders import frames_in
+from bevt_core.frame_folders import check_frames
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.objects import AnyPath, as_path, retry_s
 from bevt_core.probing import Glance, MediaError, glance
@@ -105,7 +105,7 @@ def scan(
 def look(path: AnyPath, kind: str) -> Glance:
     """The header of a video, of an image, or of the first picture in a folder. Raises MediaError, StorageError."""
     if kind == "folder":
-        frames, _ = frames_in(path)
+        frames = check_frames(path)
         first = look(path / frames[0], "image")
         return Glance("folder", first.codec, first.width, first.height, None, len(frames))
     if kind == "video":

@@ -39,7 +39,8 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
         path = tree.inside(text, where)
         found = find_media(tree, path, prefixes)
         form, counts = found or _forms(path)[0 if kind_of(path) else -1]
-        if counts and (len(counts) > MOST_COUNTS or counts[0] > counts[-1] or _is_media(tree, form, prefixes)):
+        is_file = kind_of(form) is not None and not tree.is_folder(form)
+        if counts and (is_file or len(counts) > MOST_COUNTS or counts[0] > counts[-1]):
             numbers = ", ".join(map(str, counts))
             raise UserError(
                 f"{where}: {numbers} and the label {label_text} after {shown(form)}; expected one label on a line "
@@ -68,12 +69,6 @@ def find_media(tree: Tree, path: str, prefixes: Sequence[str]) -> tuple[str, lis
             if tree.is_file(candidate) or tree.is_folder(candidate):
                 return candidate, counts
     return None
-
-
-def _is_media(tree: Tree, form: str, prefixes: Sequence[str]) -> bool:
-    """Whether a path names a file, which has no frame counts, and not a folder."""
-    is_folder = tree.is_folder(form) or any(tree.is_folder(str(PurePosixPath(prefix, form))) for prefix in prefixes)
-    return kind_of(form) is not None and not is_folder
 
 
 def _forms(path: str) -> list[tuple[str, list[int]]]:

@@ -85,19 +85,21 @@ def test_scan_and_tokenize_agree_on_every_count(tmp_path: Path, tiny_tokenizer: 
 def test_frame_folders_of_a_list(tmp_path: Path, tiny_tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The list's counts are compared with what is there, before hours of work; a list of nothing does no work."""
     root, lines = tmp_path / "root", tmp_path / "x.txt"
-    for folder, count in {"v1": 5, "v2": 4, "v3": 0}.items():
+    for folder, count in {"v1": 5, "v2": 4, "v3": 0, "v4": 5}.items():
         (root / folder).mkdir(parents=True)
         for i, frame in enumerate(moving_frames(count)):
             write_image(root / folder / f"img_{i:05}.jpg", frame)
             write_image(root / folder / f"flow_x_{i:05}.jpg", 255 - frame)
-    lines.write_text("v1 5 0\nv2 5 1\nv3 5 1\n")
-    recipe = tiny_recipe(root, tmp_path / "out", tiny_tokenizer, "dataset=list")
+    cut = root / "v4" / "img_00003.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    lines.write_text("v1 5 0\nv2 5 1\nv3 5 1\nv4 5 1\n")
+    recipe = tiny_recipe(root, tmp_path / "out", tiny_tokenizer, "dataset=list", "pool.stride=2", "pool.phase=zero")
     report = scan(recipe, list_file=lines, threads=1)
     summary = tokenize(recipe, list_file=lines, frames_only=True, progress="off")
     assert summary["warnings"] == report["warnings"] and "(v2: 5 in the list, 4 there)" in summary["warnings"][0]
     assert summary["warnings"][0] in capsys.readouterr().err
-    assert summary["rejected_by_reason"] == report["unreadable"] == {"no-frames": 1}
-    assert summary["frames"] == report["estimate"]["frames"] == 9
+    assert summary["rejected_by_reason"] == report["unreadable"] == {"damaged": 1, "no-frames": 1}
+    assert summary["frames"] == 3 + 2
     lines.write_text("w1 5 0\n")
     for run in (scan, tokenize):
         with pytest.raises(UserError, match="none of the 1 files that it names is there"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bevt_core.decoding import decode_frame_folder
-from bevt_core.frame_folders import frames_among, frames_in
+from bevt_core.frame_folders import check_frames, frames_among, frames_in
 from bevt_core.probing import MediaError
 from tests.media import moving_frames, write_image
 
@@ -103,6 +103,18 @@ def test_decoding_a_folder(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"img_00003\.png: ") as error:
         decode_frame_folder(tmp_path, lambda n: range(n), lambda frame: frame)
     assert error.value.reason == "damaged"
+    with pytest.raises(MediaError, match=r"img_00003\.png: "):
+        check_frames(tmp_path)  # whichever frames are chosen
     cut.write_bytes(b"")
     with pytest.raises(MediaError, match=r"1 of 12 frames have 0 bytes, first img_00003\.png"):
         frames_in(tmp_path)
+
+
+def test_bytes_after_a_frames_end_are_no_damage(tmp_path: Path) -> None:
+    for name, frame in zip(IMAGES, FRAMES, strict=True):
+        path = write_image(tmp_path / name, frame)
+        path.write_bytes(path.read_bytes() + b"\0\0camera")
+    assert check_frames(tmp_path) == IMAGES
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MediaError, match=r"img_00012\.jpg: .*truncated"):
+        check_frames(tmp_path)
