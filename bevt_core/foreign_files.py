@@ -10,7 +10,6 @@ import json
 import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -51,8 +50,7 @@ def unreadable(error: OSError, path: AnyPath) -> UserError:
     """What to tell of a file or folder that cannot be opened. Raises StorageError where its disk or network fails."""
     raise_storage_trouble(error, path)
     if isinstance(error, PermissionError):
-        kind = "folder" if isinstance(path, Path) and path.is_dir() else "file"
-        return UserError(f"{path}: no permission to read this {kind}; allow it with `chmod -R a+rX {path}`")
+        return UserError(f"{path}: no permission to read it; allow it with `chmod a+rX` on it and the folders above")
     return UserError(f"{path}: cannot be read: {error.strerror or error}")
 
 

@@ -21,6 +21,10 @@ mpg mpeg mpe mpg2 mpeg2 mp2v m1v m2v vob tod mod ts mts m2ts m2t trp h264 264 h2
 """
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGES.split())
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
+# What file systems and their tools keep for themselves; often without permission to read it, or full of thumbnails.
+SYSTEM_FOLDERS = frozenset(
+    {"lost+found", "System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir", "__MACOSX"}
+)
 NO_SUFFIX = "without a suffix"
 
 
@@ -35,6 +39,11 @@ def kind_of(path: str, gif: MediaKind = "video") -> MediaKind | None:
     if suffix == GIF:
         return gif
     return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is never read: hidden ones, and those of the system."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def count_suffixes(paths: Iterable[str]) -> dict[str, int]:

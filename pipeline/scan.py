@@ -125,11 +125,14 @@ def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thr
             local.look = IsolatedFunction("pipeline.scan:look")
             children.append(local.look)
         path = root / item.source
-        num_bytes, kind = size_of(path), str(item.kind)
-        if num_bytes < 0 and kind == "video" and path.is_dir():
-            num_bytes, kind = sum(sizes_in(path).values()), "folder"
-        if num_bytes < 0 and not path.is_dir():
-            return Seen(-1, None, "missing")
+        try:
+            num_bytes, kind = size_of(path), str(item.kind)
+            if num_bytes < 0 and kind == "video" and path.is_dir():
+                num_bytes, kind = sum(sizes_in(path).values()), "folder"
+            if num_bytes < 0 and not path.is_dir():
+                return Seen(-1, None, "missing")
+        except PermissionError:
+            return Seen(-1, None, "decoder-error")  # as decoding calls it
         if num_bytes == 0 and kind != "folder":
             return Seen(0, None, "empty-file")
         try:

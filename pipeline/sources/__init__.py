@@ -53,21 +53,24 @@ def list_sources(
     """
     if dataset not in SOURCES:
         raise UserError(f"no dataset {dataset!r}; {nearest(dataset, list(SOURCES))}known: {', '.join(SOURCES)}")
-    listed = None if list_file is None else as_path(list_file)
     try:
-        if not root.is_dir():
-            raise UserError(f"--root {root}: no such folder; give the folder that holds the files of {dataset}")
-        if listed is not None and not listed.is_file():
-            raise UserError(f"--list {listed}: no such file")
+        return _listed(dataset, root, split, None if list_file is None else as_path(list_file), allow_outside)
     except PermissionError as error:
-        raise unreadable(error, as_path(str(error.filename))) from None
+        raise unreadable(error, as_path(str(error.filename or root))) from None
+
+
+def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, allow_outside: bool) -> SourceListing:
+    if not root.is_dir():
+        raise UserError(f"--root {root}: no such folder; give the folder that holds the files of {dataset}")
+    if list_file is not None and not list_file.is_file():
+        raise UserError(f"--list {list_file}: no such file")
     tree = _tree(root, allow_outside)
-    if listed is not None and listed.name.endswith(".parquet"):
-        listing = read_parquet_list(tree, listed)
+    if list_file is not None and list_file.name.endswith(".parquet"):
+        listing = read_parquet_list(tree, list_file)
     else:
-        listing = SOURCES[dataset](tree, split, listed)
-    if not listing.items and listed is not None:
-        raise UserError(f"--list {listed}: names no files; expected `path label` lines, or the data set's own list")
+        listing = SOURCES[dataset](tree, split, list_file)
+    if not listing.items and list_file is not None:
+        raise UserError(f"--list {list_file}: names no files; expected `path label` lines, or the data set's own list")
     if not listing.items:
         hint = f"; {listing.ignored_note}" if listing.ignored else ""
         raise UserError(f"--root {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")

@@ -5,19 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from bevt_core.foreign_files import unreadable
+from bevt_core.media_kinds import is_hidden
 from bevt_core.objects import AnyPath, ObjectPath
 from schemas.errors import UserError
 
 NAME_BYTES = 255  # the longest name that a local file may have
-# What file systems and their tools keep for themselves; often without permission to read it, or full of thumbnails.
-SYSTEM_FOLDERS = frozenset(
-    {"lost+found", "System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir", "__MACOSX"}
-)
 _OUTSIDE = "nothing outside it is read unless --allow-outside is given"
 
 
 class Tree:
-    """The files under `root`, by paths relative to it, without hidden files and SYSTEM_FOLDERS. Folders are read once.
+    """The files under `root`, by paths relative to it, without hidden ones and the system's. Folders are read once.
 
     Raises UserError for a folder that may not be read.
     """
@@ -116,7 +113,7 @@ class Tree:
             try:
                 with os.scandir(self._disk / folder) as scan:
                     for entry in scan:
-                        if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS:
+                        if is_hidden(entry.name):
                             continue
                         if entry.is_symlink():
                             self._check_link(entry.path)
@@ -159,11 +156,7 @@ class ObjectTree(Tree):
         if folder not in self._folders:
             assert isinstance(self.root, ObjectPath)
             there = (self.root / folder).entries()
-            self._folders[folder] = {
-                name: is_dir
-                for name, is_dir in there.items()
-                if not name.startswith(".") and name not in SYSTEM_FOLDERS
-            }
+            self._folders[folder] = {name: is_dir for name, is_dir in there.items() if not is_hidden(name)}
             for name in self._folders[folder]:
                 if len(name.encode()) > NAME_BYTES:
                     raise UserError(f"{self.root / folder / name}: a name of more than {NAME_BYTES} bytes; rename it")

@@ -137,7 +137,7 @@ def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(Path, "read_bytes", read)
 
     refuse(errno.EACCES)
-    with pytest.raises(UserError, match=r"x\.txt: no permission to read this file; allow it with `chmod"):
+    with pytest.raises(UserError, match=r"x\.txt: no permission to read it; allow it with `chmod a"):
         read_text(path)
     refuse(errno.EIO)
     with pytest.raises(StorageError, match="cannot be read"):

@@ -16,6 +16,7 @@ from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
 from tests.media import write_image
+from trainer import predict
 
 FRAME_HWC = np.zeros((8, 8, 3), np.uint8)
 
@@ -175,11 +176,32 @@ def test_folders_that_may_not_be_read(root: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(tree.os, "scandir", scandir)
     (root / "lost+found").mkdir()
-    with pytest.raises(UserError, match="café: no permission to read this folder; allow it with `chmod"):
+    with pytest.raises(UserError, match="café: no permission to read it; allow it with `chmod a"):
         list_sources("folder", root, "train")
     (root / "café" / "x.mp4").unlink()
     (root / "café").rmdir()
     assert list_sources("folder", root, "train").classes == ("abseiling", "air drumming")
+
+
+def test_predict_takes_the_same_files_of_a_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("abseiling/.hidden.mp4", "lost+found/1.mp4", "abseiling/x.MTS", "abseiling/x.gif", "y.heic", "z.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    names = [str(path.relative_to(root)) for path in predict.find_media(str(root))]
+    assert names == [
+        "abseiling/a1.mp4",
+        "abseiling/x.MTS",
+        "abseiling/x.gif",
+        "air drumming/b1.mp4",
+        "café/x.mp4",
+        "y.heic",
+    ]
+    assert capsys.readouterr().err == f"note: {root}: files not used: 1 .txt\n"
+    assert [predict.item_of(Path(name)).kind for name in ("x.gif", "y.heic", "no suffix")] == [
+        "video",
+        "image",
+        "video",
+    ]
 
 
 # ---- suffixes --------------------------------------------------------------------------------------------------------
