@@ -47,7 +47,7 @@ def read_text(path: AnyPath) -> str:
 
 
 def unreadable(error: OSError, path: AnyPath) -> UserError:
-    """What to tell of a file or folder that cannot be opened. Raises StorageError where its disk or network fails."""
+    """The error for a file or folder that cannot be opened. Raises StorageError where its disk or network fails."""
     raise_storage_trouble(error, path)
     if isinstance(error, PermissionError):
         return UserError(f"{path}: no permission to read it; allow it with `chmod a+rX` on it and the folders above")
@@ -71,8 +71,8 @@ def read_csv(path: AnyPath, columns: Sequence[str]) -> Iterator[tuple[str, dict[
     for where, row in rows:
         if len(row) < len(header) or any(row[len(header) :]):
             raise UserError(
-                f"{where}: {len(row)} fields, expected {len(header)} ({','.join(header)}); a line that was cut, or a "
-                "comma in a field without quotes?"
+                f"{where}: {len(row)} fields, expected {len(header)} ({shown(','.join(header))}); a line that was "
+                "cut, or a comma in a field without quotes?"
             )
         yield where, dict(zip(header, row, strict=False))
 
@@ -98,7 +98,7 @@ def read_json(path: AnyPath, kind: type) -> Any:
     try:
         value = json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
-        if not text[error.pos :].strip():
+        if not text[error.pos :].strip() or error.msg.startswith("Unterminated string"):
             raise UserError(f"{path}, line {error.lineno}: JSON that ends early; get the whole file") from None
         raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from None
     except RecursionError:

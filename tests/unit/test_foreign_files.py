@@ -53,7 +53,7 @@ def test_what_is_no_text(tmp_path: Path, data: bytes, message: str) -> None:
     [
         ("", "line 1: no column 'a' in the header"),
         ("a;b\n1;2\n", "line 1: no column 'a' in the header 'a;b'"),
-        ("a,b\n1,2\n\n3\n", r"x\.csv, line 4: 1 fields, expected 2 \(a,b\)"),
+        ("a,b\n1,2\n\n3\n", r"x\.csv, line 4: 1 fields, expected 2 \('a,b'\)"),
         ("a,b\n1,2,3\n", "line 2: 3 fields, expected 2"),
         ('a,b\n1,2\n"3,4\n5,6\n', "line 3: not CSV: unexpected end of data"),
         ("a,b\n1," + "2" * 200_000, "line 2: not CSV: field larger"),
