@@ -45,7 +45,7 @@ class _Pattern:
 
     @property
     def order(self) -> tuple[bool, int, int, str]:
-        """What is most likely the video's frames comes first."""
+        """Sorts what is most likely the video's frames first."""
         known = _SUFFIXES.index(self.suffix) if self.suffix in _SUFFIXES else len(_SUFFIXES)
         return bool(_DERIVED.search(self.text.lower())), -len(self.files), known, self.name
 
@@ -76,7 +76,7 @@ def frames_among(names: Iterable[str]) -> tuple[list[str], list[str]]:
     if left_out:
         kinds = list(dict.fromkeys(_NUMBER.sub("#", name) for name in left_out))
         shown = ", ".join(kinds[:SHOWN]) + (", ..." if len(kinds) > SHOWN else "")
-        notes.append(f"pictures left out, which are no frames: {len(left_out)} ({shown})")
+        notes.append(f"pictures that are not frames: {len(left_out)} ({shown})")
     gaps = _gaps(sorted(chosen.files))
     if gaps:
         notes.append(f"gaps in the frame numbers: {len(gaps)}, the first after {frames[gaps[0]]}")
@@ -96,7 +96,7 @@ def frames_in(folder: AnyPath) -> tuple[list[str], list[str]]:
 def check_frames(folder: AnyPath) -> list[str]:
     """The frames in a folder, none of which may be cut: on a local disk the last bytes of each are read.
 
-    Raises MediaError, StorageError. Whoever reads only a few frames learns from `frames_in` all that it needs.
+    Raises MediaError, StorageError. A reader of a few frames needs only `frames_in`.
     """
     try:
         frames, _ = frames_in(folder)

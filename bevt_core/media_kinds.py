@@ -1,8 +1,8 @@
-"""Which files are videos and which are pictures, by their suffix.
+"""Which files are videos and which are pictures, by their suffix, and which are never looked at.
 
 Every file of these kinds is a source: it ends once in the index, or among the rejected where nothing here reads it
-(HEIC, MXF). Whatever has another suffix (text, sound, archives, halves of downloads) is no source and is counted by
-its suffix.
+(HEIC, MXF). A file with another suffix (text, sound, archives, partial downloads) is no source and is counted by its
+suffix.
 """
 
 from collections import Counter

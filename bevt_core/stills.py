@@ -91,7 +91,7 @@ def _opened(path: AnyPath) -> Iterator[Image.Image]:
 def read_picture(path: Path) -> tuple[np.ndarray, list[str]]:
     """Return (frame, notes): an upright RGB frame, uint8 (H, W, 3), and what was done to get it.
 
-    Transparency is laid over white, 16 bits become 8 by their high ones, and of several pictures in a file (animations,
+    Transparency is laid over white, of 16 bits the high 8 are kept, and of several pictures in a file (animations,
     pages) the first is taken. Raises MediaError, also for damaged pixels; StorageError.
     """
     with opened_picture(path) as image:
@@ -129,7 +129,7 @@ def _tag(image: Image.Image, tag: int) -> tuple[int, ...]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The loaded picture turned as its EXIF orientation says; unreadable EXIF says nothing. Pillow has turned TIFFs."""
+    """The loaded picture turned as its EXIF orientation says; unreadable EXIF is ignored. Pillow turns TIFFs itself."""
     try:
         orientation = image.getexif().get(ORIENTATION)
     except BROKEN:

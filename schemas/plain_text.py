@@ -29,7 +29,7 @@ def text_of(data: bytes, where: object) -> str:
     except UnicodeDecodeError as error:
         line = len(lines_of(data[: error.start].decode(encoding)))
         what = f"byte 0x{data[error.start]:02x} is not {encoding.upper()}"
-        raise UserError(f"{where}, line {line}: {what}; {_fix('latin1')}") from None
+        raise UserError(f"{where}, line {line}: {what}; {_fix(encoding if mark else 'latin1')}") from None
     if "\0" in text:
         line = len(lines_of(text[: text.index("\0")]))
         raise UserError(f"{where}, line {line}: a zero byte, expected text; {_fix('utf-16le')}")

@@ -49,8 +49,8 @@ def trouble(case: Annotated, root: Path) -> str | None:
 
 
 def main(mutations: int, annotations: str) -> list[tuple[str, int, str]]:
-    """Damage every made file, and every real one below the folder `annotations`, `mutations` times."""
-    cases = made() | (real(Path(annotations)) if annotations else {})
+    """Damage every real file below the folder `annotations`, or every made one without it, `mutations` times."""
+    cases = real(Path(annotations)) if annotations else made()
     cases = {name: case for name, case in cases.items() if mutations >= case.rarely}
     with tempfile.TemporaryDirectory() as scratch:
         for name, case in cases.items():  # which also loads what reading needs, before memory is limited

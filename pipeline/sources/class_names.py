@@ -30,14 +30,15 @@ def read_classes(path: AnyPath) -> tuple[str, ...]:
 def _by_number(lines: list[tuple[str, str, str]]) -> tuple[str, ...]:
     """The names of (where, name, label) in the order of their labels, which are 0 to one less than there are lines."""
     names: dict[int, str] = {}
+    labels: dict[str, int] = {}
     for where, name, text in lines:
         label = int(text) if len(text) < 10 else -1
-        if not 0 <= label < len(lines) or label in names or name in names.values():
+        if not 0 <= label < len(lines) or label in names or name in labels:
             raise UserError(
                 f"{where}: class {shown(name)} with label {shown(text)}, expected every name and every label from 0 to "
                 f"{len(lines) - 1} once"
             )
-        names[label] = name
+        names[label], labels[name] = name, label
     return tuple(names[label] for label in range(len(lines)))
 
 

@@ -62,7 +62,7 @@ class Tree:
         return normal
 
     def frames(self, folder: str) -> list[str] | None:
-        """The names of the files in a folder of frames, which are no sources themselves; None where asking costs.
+        """The names of the files in a folder of frames, which are no sources themselves; None where they are unknown.
 
         Raises UserError for a link out of the root.
         """

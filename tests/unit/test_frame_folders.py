@@ -39,11 +39,7 @@ def test_one_name_is_the_frames(others: list[str]) -> None:
     frames, notes = frames_among(sorted(others + IMAGES))
     assert frames == IMAGES
     left_out = [name for name in others if name.endswith(("jpg", "png")) and not name.startswith(".")]
-    assert (
-        notes == []
-        if not left_out
-        else notes[0].startswith(f"pictures left out, which are no frames: {len(left_out)} (")
-    )
+    assert notes == [] if not left_out else notes[0].startswith(f"pictures that are not frames: {len(left_out)} (")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +91,7 @@ def test_decoding_a_folder(tmp_path: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(decoded.frames, FRAMES, strict=True))
     assert decoded.warnings == [
         "times at 12 frames/s",
-        "pictures left out, which are no frames: 12 (flow_x_img_#.jpg)",
+        "pictures that are not frames: 12 (flow_x_img_#.jpg)",
     ]
     cut = tmp_path / "img_00003.png"
     cut.write_bytes(cut.read_bytes()[:100])

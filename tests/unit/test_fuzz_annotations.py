@@ -18,11 +18,12 @@ def fuzz(mutations: int, annotations: str) -> list[tuple[str, int, str]]:
     return json.loads(ended.stdout)
 
 
-def test_made_files() -> None:
-    assert fuzz(20, "") == []
+@pytest.mark.parametrize("mutations", [20, pytest.param(1000, marks=pytest.mark.slow)])
+def test_made_files(mutations: int) -> None:
+    assert fuzz(mutations, "") == []
 
 
 @pytest.mark.parametrize("mutations", [20, pytest.param(1000, marks=pytest.mark.slow)])
-def test_real_files_too(shared_data: Path, mutations: int) -> None:
+def test_real_files(shared_data: Path, mutations: int) -> None:
     """Whole files, or the first hundreds of their lines."""
     assert fuzz(mutations, str(shared_data / "annotations")) == []
