@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from bevt_core.frame_folders import frames_in, read_frame
 from bevt_core.media.decoded import Choose, Decoded, Disagreement, Frame, Kept
+from bevt_core.media.frame_folders import frames_in, read_frame
 from bevt_core.media.orientation import shown_as_stored
 from bevt_core.media.selective import read_selectively
 from bevt_core.media.sequential import read_by_counting
+from bevt_core.media.stills import read_picture
 from bevt_core.probing import MediaError, VideoInfo, one_line, probe, raise_storage_trouble
-from bevt_core.stills import read_picture
 from schemas.errors import StorageError
 from schemas.frames import DamagePolicy, MediaKind, PoolSpec
 

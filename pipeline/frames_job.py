@@ -10,8 +10,8 @@ import numpy as np
 
 from bevt_core.decoding import decode_source, pool_indices
 from bevt_core.files import fetched
-from bevt_core.frame_folders import check_frames
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.frame_size import one_size
 from bevt_core.objects import AnyPath
 from bevt_core.probing import MediaError, read_through

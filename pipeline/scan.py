@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from bevt_core.files import fetched, size_of, sizes_in
-from bevt_core.frame_folders import check_frames
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.media.frame_folders import check_frames
+from bevt_core.media.stills import opened_picture
 from bevt_core.objects import AnyPath, as_path, retry_s
 from bevt_core.probing import Glance, MediaError, glance
 from bevt_core.rng import rng_for
 from bevt_core.shards import Rejected
-from bevt_core.stills import opened_picture
 from pipeline.frames_job import read_source
 from pipeline.sources import SourceListing, check_found, list_sources
 from pipeline.sources.listing import write_parquet_list

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from bevt_core.media_kinds import VIDEO_SUFFIXES, kind_of
+from bevt_core.media.kinds import VIDEO_SUFFIXES, kind_of
 from pipeline.sources.tree import Tree
 
 # What downloaders leave between the id and the suffix: `id.mp4.mkv`, `id.f137.mp4`.

@@ -7,7 +7,7 @@ import re
 from pathlib import PurePosixPath
 
 from bevt_core.foreign_files import read_csv, read_lines, read_mat, shown, whole_number
-from bevt_core.media_kinds import count_suffixes
+from bevt_core.media.kinds import count_suffixes
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import annotation
 from pipeline.sources.folders import list_classes

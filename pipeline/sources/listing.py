@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bevt_core.files import write_atomic
 from bevt_core.foreign_files import read_parquet, shown
-from bevt_core.media_kinds import GIF, count_suffixes, kind_of, suffix_of
+from bevt_core.media.kinds import GIF, count_suffixes, kind_of, suffix_of
 from bevt_core.objects import AnyPath
 from pipeline.sources.class_names import MOST_NUMBERED, class_index
 from pipeline.sources.tree import Tree

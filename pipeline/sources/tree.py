@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from bevt_core.foreign_files import unreadable
-from bevt_core.media_kinds import is_hidden
+from bevt_core.media.kinds import is_hidden
 from bevt_core.objects import AnyPath, ObjectPath
 from schemas.errors import UserError
 

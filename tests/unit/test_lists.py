@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.media_kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
+from bevt_core.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
 from pipeline.sources import check_found, choose_stored, list_sources
 from pipeline.sources.class_names import read_classes
 from pipeline.sources.listing import media_files
