@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bevt_core.decoding import decode_frame_folder
+from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames, frames_among, frames_in
-from bevt_core.probing import MediaError
 from tests.media import moving_frames, write_image
 
 FRAMES = moving_frames(12)

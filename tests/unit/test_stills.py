@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bevt_core.media.errors import MediaError
 from bevt_core.media.stills import opened_picture, read_picture
-from bevt_core.probing import MediaError
 from tests.media import moving_frames
 from tests.mutations import mutate
 
