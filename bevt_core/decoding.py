@@ -6,28 +6,23 @@ do not tell the order of the frames, PyAV decodes all of them in turn (bevt_core
 Legend: H height, W width, C channels (RGB).
 """
 
-import re
-import warnings as python_warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
 
 from bevt_core.media.decoded import Choose, Decoded, Disagreement, Frame, Kept
+from bevt_core.media.frame_folders import frames_in, read_frame
 from bevt_core.media.orientation import shown_as_stored
 from bevt_core.media.selective import read_selectively
 from bevt_core.media.sequential import read_by_counting
-from bevt_core.probing import MAX_PIXELS, MediaError, VideoInfo, one_line, probe, raise_storage_trouble
+from bevt_core.media.stills import read_picture
+from bevt_core.probing import MediaError, VideoInfo, one_line, probe, raise_storage_trouble
 from schemas.errors import StorageError
 from schemas.frames import DamagePolicy, MediaKind, PoolSpec
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv", ".ivf"}
-)
 DECORD_CONTAINERS = frozenset({"mov", "matroska"})
 DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4"})
 SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4"})  # FFmpeg's decoders of these can leave out unreferenced frames
@@ -132,54 +127,20 @@ def pool_indices(num_frames: int, pool: PoolSpec, rng: np.random.Generator) -> n
 
 
 def decode_image(path: Path, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
-    """Decode a picture to one HWC uint8 RGB frame: greyscale and CMYK are converted, the EXIF orientation is applied.
-
-    Raises MediaError for damaged files and for pictures whose dimensions are a decompression bomb.
-    """
-    if not path.exists():
-        raise MediaError("open", "missing", "no such file")
-    if path.stat().st_size == 0:
-        raise MediaError("open", "empty-file", "0 bytes")
-    notes = []
-    try:
-        with python_warnings.catch_warnings():
-            python_warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise MediaError("open", "too-large", one_line(error, path)) from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise_storage_trouble(error, path)
-        raise MediaError("open", "not-media", one_line(error, path)) from None
-    with image:
-        if image.width * image.height > MAX_PIXELS:
-            size = f"{image.width}x{image.height}"
-            raise MediaError("open", "too-large", f"{size}, the limit is {MAX_PIXELS} pixels")
-        try:
-            if image.mode != "RGB":
-                notes.append(f"converted from {image.mode}")
-            upright = ImageOps.exif_transpose(image)
-            if upright.size != image.size:
-                notes.append("EXIF orientation applied")
-            if upright.mode.startswith("I;16"):
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            frame = np.asarray(upright.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise_storage_trouble(error, path)
-            raise MediaError("decode", "damaged", one_line(error, path)) from None
-    return Decoded([keep(frame)], [0], [0.0], "pillow", PIL.__version__, notes)
+    """Decode a picture to one frame, as `read_picture` does. Raises MediaError, StorageError."""
+    frame_HWC, notes = read_picture(path)
+    return Decoded([keep(frame_HWC)], [0], [0.0], "pillow", PIL.__version__, notes)
 
 
 def decode_frame_folder(path: Path, choose: Choose, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
-    """`decode_frames` of a folder with one picture per frame, in the order of the numbers in their names."""
-    files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        raise MediaError("open", "no-frames", "no pictures in the folder")
-    files.sort(key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.stem)])
-    indices = [int(i) for i in choose(len(files))]
-    kept = [decode_image(files[i], keep).frames[0] for i in indices]
+    """`decode_frames` of a folder with one picture per frame, as `frames_in` finds them; the others are not read."""
+    names, notes = frames_in(path)
+    indices = [int(i) for i in choose(len(names))]
+    kept = [keep(read_frame(path, names[i])) for i in indices]
     times_s = [i / FRAME_FOLDER_RATE for i in indices]
-    notes = [f"times at {FRAME_FOLDER_RATE:g} frames/s"]
-    return Decoded(kept, indices, times_s, "pillow", PIL.__version__, notes)
+    return Decoded(
+        kept, indices, times_s, "pillow", PIL.__version__, [f"times at {FRAME_FOLDER_RATE:g} frames/s", *notes]
+    )
 
 
 def _read_decord(

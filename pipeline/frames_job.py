@@ -11,6 +11,7 @@ import numpy as np
 from bevt_core.decoding import decode_source, pool_indices
 from bevt_core.files import fetched
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.frame_size import one_size
 from bevt_core.objects import AnyPath
 from bevt_core.probing import MediaError, read_through
@@ -104,7 +105,10 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list
     def choose(num_frames: int) -> np.ndarray:
         return pool_indices(num_frames, pool, rng_for("pool", seed, item.source))
 
-    decoded = decode_source(root / item.source, item.kind, choose, keep, pool.damaged)
+    path = root / item.source
+    if item.kind == "video" and path.is_dir():
+        check_frames(path)
+    decoded = decode_source(path, item.kind, choose, keep, pool.damaged)
     height, width = one_size(decoded.sizes, pool.short_side_px)
     count = len(decoded.frames)
     pieces = -(-count // pool.max_frames)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bevt_core.command_line import warn
 from bevt_core.files import clean_staging, each
 from bevt_core.objects import AnyPath, as_path
 from bevt_core.shards import read_frame_commit, read_token_commit, write_frame_manifest, write_token_manifest
@@ -30,10 +31,13 @@ from pipeline.plans import (
     drop_broken_parts,
     find_token_plan,
     frame_commits,
+    list_or_recall,
     lost_commit,
-    make_plan,
     make_token_plan,
+    note_left_out,
     note_tokenizer,
+    plan_of,
+    read_left_out,
     settle_plan,
     settle_token_plan,
     token_commits,
@@ -42,6 +46,7 @@ from pipeline.plans import (
 )
 from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
 from pipeline.ray_session import await_gpu, cluster_has, cpus_per_gpu, ray_session, smallest_node_has, threads_ended
+from pipeline.sources import check_found
 from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
@@ -92,20 +97,31 @@ def tokenize(
 ) -> dict[str, Any]:
     """Make the frame store and the token set of `recipe`; parts that are committed are kept. Returns a summary.
 
-    `planned` is what `make_plan` gives, where it is known without listing the root.
+    `planned` is what `make_plan` gives, where it is known without listing the root; otherwise warnings say what is odd
+    about the list.
     `meter`, a fresh one, has afterwards what came of each part that was made.
     `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS name a cluster instead.
     `max_rejected`: the share of sources that may be rejected, those that are missing not counted, before the job stops.
     Raises UserError for bad input and for another job's output in the same place, StorageError where the disk says no.
     """
     frames_dir = as_path(recipe.out).absolute() / "frames"
-    plan, items = planned or make_plan(recipe, list_file, allow_outside)
+    listing = None
+    if planned is None:
+        listing = list_or_recall(recipe, list_file, allow_outside)
+        planned = plan_of(recipe, listing), listing.items
+        for warning in listing.warnings:
+            warn(warning)
+    plan, items = planned
     if not frames_only:
         recipe = with_settled_tokenizer(recipe)
     tokens_dir = None if frames_only else frames_dir.parent / "tokens" / token_set_name(recipe)
     frames_done = frame_commits(frames_dir, plan)
     check_root(as_path(recipe.root).absolute(), plan, frames_done)
+    if listing is not None and len(frames_done) < plan.num_parts:
+        check_found(listing, as_path(recipe.root), list_file)
     settle_plan(frames_dir, plan, items, overwrite)
+    if listing is not None:
+        note_left_out(frames_dir, listing)
     tokens_done: dict[int, TokenPartCommit] = {}
     token_plan = None if tokens_dir is None else find_token_plan(tokens_dir, recipe, plan, overwrite)
     if tokens_dir is not None and token_plan is not None:
@@ -152,12 +168,16 @@ def tokenize(
                         limit.add(row["sources"], row["rejected"] - row["missing"])
     manifest = _finish(frames_dir, tokens_dir, plan, token_plan, frames_done, tokens_done)
     share = meter.busy_share()
+    left_out = read_left_out(frames_dir)
     return {
         "sources": manifest.num_sources,
         "indexed": manifest.num_sources - sum(manifest.rejected.values()),
         "samples": manifest.num_samples,
         "rejected": sum(manifest.rejected.values()),
         "rejected_by_reason": manifest.rejected,
+        "missing": manifest.rejected.get("missing", 0),
+        "ignored": left_out.by_suffix,
+        "warnings": list(left_out.warnings),
         "parts": plan.num_parts,
         "parts_done_before": plan.num_parts - len(todo),
         "frames": manifest.num_frames,

@@ -269,4 +269,6 @@ def spread(count: int, most: int) -> list[int]:
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {count}" for key, count in value.items()) or "none"
+    if isinstance(value, list):
+        return "; ".join(map(str, value)) or "none"
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -3,6 +3,7 @@
 import errno
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from bevt_core.shards import (
 from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.card import read_card
 from pipeline.frames_job import root_trouble
-from pipeline.sources import list_sources
+from pipeline.sources import SourceListing, list_sources
 from schemas.base import Record
 from schemas.errors import StorageError, UserError
-from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
+from schemas.frames import LEFT_OUT, FramePartCommit, FrameStoreManifest, LeftOut, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, TokenPartCommit, TokenPlan
 
@@ -35,29 +36,51 @@ from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, T
 def make_plan(
     recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool
 ) -> tuple[Plan, list[SourceItem]]:
-    """List the sources and fix the order in which they are cut into parts: shuffled, so that classes mix."""
+    """The plan of a job, and its sources in the order in which they are cut into parts."""
+    listing = list_or_recall(recipe, list_file, allow_outside)
+    return plan_of(recipe, listing), listing.items
+
+
+def list_or_recall(recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool) -> SourceListing:
+    """The sources in the order in which they are cut into parts: shuffled, so that classes mix.
+
+    Where the root is gone, those of the finished store, so that tokens can be added.
+    """
     frames_dir = as_path(recipe.out) / "frames"
     root = as_path(recipe.root)
     finished = None if root.is_dir() else read_record(frames_dir / "dataset.json", FrameStoreManifest)
-    if finished is not None:  # tokens can be added where the raw files are gone
-        items = read_sources(frames_dir)
-        classes = finished.classes
-    else:
-        listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
-        order = rng_for(recipe.seed, "plan").permutation(len(listing.items))
-        items = [listing.items[i] for i in order]
-        classes = listing.classes
-    plan = Plan(
+    if finished is not None:
+        left_out = read_left_out(frames_dir)
+        return SourceListing(
+            read_sources(frames_dir), finished.classes, ignored=left_out.by_suffix, warnings=list(left_out.warnings)
+        )
+    listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
+    order = rng_for(recipe.seed, "plan").permutation(len(listing.items))
+    return replace(listing, items=[listing.items[i] for i in order])
+
+
+def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
+    """The plan of a job on the sources of `listing`, in their order."""
+    return Plan(
         dataset=recipe.dataset,
         split=recipe.split,
-        classes=classes,
+        classes=listing.classes,
         pool=recipe.pool,
         seed=recipe.seed,
         sources_per_part=recipe.sources_per_part,
-        num_sources=len(items),
-        sources_digest=sources_digest(items),
+        num_sources=len(listing.items),
+        sources_digest=sources_digest(listing.items),
     )
-    return plan, items
+
+
+def note_left_out(frames_dir: AnyPath, listing: SourceListing) -> None:
+    """Write down what the listing left out."""
+    write_record(frames_dir / LEFT_OUT, LeftOut(by_suffix=listing.ignored, warnings=tuple(listing.warnings)))
+
+
+def read_left_out(frames_dir: AnyPath) -> LeftOut:
+    """What `note_left_out` wrote; nothing where it did not."""
+    return read_record(frames_dir / LEFT_OUT, LeftOut) or LeftOut()
 
 
 def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePartCommit]) -> None:

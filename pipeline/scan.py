@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bevt_core.files import fetched, size_of, sizes_in
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.media.frame_folders import check_frames
+from bevt_core.media.stills import opened_picture
 from bevt_core.objects import AnyPath, as_path, retry_s
-from bevt_core.probing import Glance, MediaError, glance, one_line
+from bevt_core.probing import Glance, MediaError, glance
 from bevt_core.rng import rng_for
 from bevt_core.shards import Rejected
 from pipeline.frames_job import read_source
-from pipeline.sources import SourceListing, list_sources
+from pipeline.sources import SourceListing, check_found, list_sources
 from pipeline.sources.listing import write_parquet_list
-from schemas.errors import StorageError
 from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes import TokenizeRecipe
 
@@ -57,6 +57,7 @@ def scan(
     """
     root = as_path(recipe.root)
     listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
+    check_found(listing, root, list_file)
     seen = _look_at_all(root, listing.items, recipe.decode_timeout_s, threads)
     usable = [item for item, what in zip(listing.items, seen, strict=True) if what.reason is None]
     glances = [what.glance for what in seen if what.glance is not None and what.reason is None]
@@ -67,16 +68,18 @@ def scan(
         for item, what in zip(listing.items, seen, strict=True)
         if item.kind == "video" and 0 <= what.num_bytes < STUB_BYTES
     ]
-    unusable = Counter(what.reason for what in seen if what.reason not in (None, "missing"))
+    reasons = Counter(what.reason for what in seen if what.reason is not None)
+    missing = reasons.pop("missing", 0)
     seconds = np.array([g.seconds for g in glances if g.seconds is not None])
     return {
         "sources": len(listing.items),
-        "found": len(listing.items) - len(listing.missing),
-        "missing": len(listing.missing),
+        "found": len(listing.items) - missing,
+        "missing": missing,
         "stubs": len(stubs),
-        "unreadable": dict(sorted(unusable.items())),
+        "unreadable": dict(sorted(reasons.items())),
         "usable": len(usable),
         "ignored": listing.ignored,
+        "warnings": listing.warnings,
         "bytes": sum(max(0, what.num_bytes) for what in seen),
         "codecs": _counts(f"{g.container}/{g.codec}" for g in glances),
         "sizes": _counts(f"{g.width}x{g.height}" for g in glances),
@@ -85,7 +88,9 @@ def scan(
         "classes": len(listing.classes),
         "class_counts": _class_counts(usable, listing.classes),
         "examples": {
-            "missing": listing.missing[:5],
+            "missing": [
+                item.source for item, what in zip(listing.items, seen, strict=True) if what.reason == "missing"
+            ][:5],
             "stubs": stubs[:5],
             "unreadable": [
                 f"{item.source}: {what.reason}"
@@ -100,20 +105,13 @@ def scan(
 def look(path: AnyPath, kind: str) -> Glance:
     """The header of a video, of an image, or of the first picture in a folder. Raises MediaError, StorageError."""
     if kind == "folder":
-        frames: list[AnyPath] = sorted(path.glob("*.jp*g"), key=str) or sorted(path.glob("*.png"), key=str)
-        if not frames:
-            raise MediaError("open", "no-frames", "no pictures in the folder")
-        first = look(frames[0], "image")
+        frames = check_frames(path)
+        first = look(path / frames[0], "image")
         return Glance("folder", first.codec, first.width, first.height, None, len(frames))
     if kind == "video":
         return glance(path)
-    try:
-        with path.open("rb") if isinstance(path, Path) else path.reader() as file, Image.open(file) as image:
-            return Glance("image", str(image.format).lower(), image.width, image.height, None, 1)
-    except StorageError:
-        raise
-    except (OSError, ValueError, SyntaxError) as error:
-        raise MediaError("open", "not-media", one_line(error, path)) from None
+    with opened_picture(path) as image:
+        return Glance("image", str(image.format).lower(), image.width, image.height, None, 1)
 
 
 def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Seen]:
@@ -127,12 +125,15 @@ def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thr
             local.look = IsolatedFunction("pipeline.scan:look")
             children.append(local.look)
         path = root / item.source
-        num_bytes, kind = size_of(path), str(item.kind)
-        if num_bytes < 0 and path.is_dir():
-            num_bytes, kind = sum(sizes_in(path).values()), "folder"
-        if num_bytes < 0:
-            return Seen(-1, None, "missing")
-        if num_bytes == 0:
+        try:
+            num_bytes, kind = size_of(path), str(item.kind)
+            if num_bytes < 0 and kind == "video" and path.is_dir():
+                num_bytes, kind = sum(sizes_in(path).values()), "folder"
+            if num_bytes < 0 and not path.is_dir():
+                return Seen(-1, None, "missing")
+        except PermissionError:
+            return Seen(-1, None, "decoder-error")  # as decoding calls it
+        if num_bytes == 0 and kind != "folder":
             return Seen(0, None, "empty-file")
         try:
             return Seen(num_bytes, local.look(path, kind, limit_s=limit_s), None)

@@ -50,6 +50,16 @@ class FrameStoreManifest(Record):
     parts_digest: str  # sha256 over the digests of the part commits, in order
 
 
+LEFT_OUT = "left-out.json"
+
+
+class LeftOut(Record):
+    """`frames/left-out.json`: what the latest listing of the root found beside the sources. Excluded from digests."""
+
+    by_suffix: dict[str, int] = Field(default_factory=dict)  # files that are no sources
+    warnings: tuple[str, ...] = ()  # what is odd about the list
+
+
 class FileDigest(Record):
     sha256: str
     num_bytes: int

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from schemas.errors import UserError
+from schemas.plain_text import text_of
 from schemas.recipes import AnyRecipe, FinetuneRecipe, PretrainRecipe, TokenizeRecipe, TokenizerRecipe
 
 Recipe = TokenizeRecipe | PretrainRecipe | FinetuneRecipe | TokenizerRecipe
@@ -80,7 +81,7 @@ def to_yaml(recipe: BaseModel) -> str:
 
 def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else directory / f"{name}.yaml"
-    if not path.is_file():
+    if not _is_file(path):
         known = recipe_names(directory)
         raise UserError(
             f"no recipe {name!r}; {nearest(name, known)}known: {', '.join(known)}, or the path of a .yaml file"
@@ -89,15 +90,50 @@ def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise UserError(f"{path}: `base` leads back to itself")
     try:
-        data = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {error}") from None
+        data = read_yaml(path.read_bytes(), path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
     base = data.pop("base", None)
     if base is None:
         return data
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base is {base!r}, expected a recipe's name or path")
     return _merge(_read(base, path.parent, (*seen, path)), data)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no permission to its folder, or a name that no file can have
+        return False
+
+
+def read_yaml(data: bytes, where: object) -> Any:
+    """What a YAML file holds. Raises UserError, with the line, for what is no YAML, and for keys that are no text."""
+    try:
+        value = yaml.safe_load(text_of(data, where))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f", line {mark.line + 1}"
+        raise UserError(f"{where}{line}: not YAML: {error.problem or error.context}") from None
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # characters, dates, numbers, nesting
+        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
+    _check_names(value, where)
+    return value
+
+
+def _check_names(value: Any, where: object) -> None:
+    """Raise UserError for a key that is a number or a date, in whatever depth."""
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise UserError(f"{where}: the key {key!r} is no text; expected the names of a recipe's keys")
+        _check_names(item, where)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

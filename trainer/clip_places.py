@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from bevt_core.command_line import note
+from bevt_core.command_line import note, warn
 from bevt_core.objects import AnyPath, as_path
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
@@ -28,6 +28,10 @@ class Listing(Protocol):
     def items(self) -> Sequence[SourceItem]: ...
     @property
     def classes(self) -> tuple[str, ...]: ...
+    @property
+    def ignored_note(self) -> str: ...
+    @property
+    def warnings(self) -> Sequence[str]: ...
 
 
 class Sources(Protocol):
@@ -36,6 +40,7 @@ class Sources(Protocol):
     def list_sources(
         self, dataset: str, root: AnyPath, split: str, list_file: str | AnyPath | None, allow_outside: bool, /
     ) -> Listing: ...
+    def check_found(self, listing: Any, root: AnyPath, list_file: str | AnyPath | None, /) -> None: ...
     def label_by(self, listing: Any, classes: tuple[str, ...], where: str, classes_from: str, /) -> Listing: ...
     def says_split(self, dataset: str, root: AnyPath, split: str, allow_outside: bool, /) -> bool: ...
     def choose_stored(
@@ -157,6 +162,11 @@ def _clips(
         raise UserError(f"no data: give --{place.of}root (files) or --{place.of}frames (a frame store)")
     split = place.split or TEST_SPLITS.get(dataset, "val")
     listing = sources.list_sources(dataset, place.root, split, place.list_file, reading.allow_outside)
+    sources.check_found(listing, place.root, place.list_file)
+    for odd in listing.warnings:
+        warn(odd)
+    if listing.ignored_note:
+        note(f"{place.root}: {listing.ignored_note}")
     if classes:
         listing = sources.label_by(listing, classes, str(place.list_file or place.root), classes_from)
     limit_s = reading.decode_timeout_s or DECODE_TIMEOUT_S

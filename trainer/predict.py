@@ -2,12 +2,15 @@
 
 import functools
 import glob
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bevt_core.classifier import Classifier
-from bevt_core.decoding import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from bevt_core.command_line import note
+from bevt_core.foreign_files import unreadable
+from bevt_core.media.kinds import count_suffixes, is_hidden, kind_of
 from bevt_core.weights import load_weights
 from schemas.errors import UserError
 from schemas.frames import SourceItem
@@ -76,10 +79,25 @@ def find_media(place: str) -> list[Path]:
         matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
         return [Path(match) for match in matches if Path(match).is_file()]
     if Path(place).is_dir():
-        files = sorted(path for path in Path(place).rglob("*") if path.is_file())
-        return [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+        files = sorted(_files_below(Path(place)))
+        others = count_suffixes(str(path) for path in files if kind_of(str(path)) is None)
+        if others:
+            counts = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
+            note(f"{place}: files not used: {counts}")
+        return [path for path in files if kind_of(str(path)) is not None]
     return [Path(place)]
 
 
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files but hidden ones, in any depth. Raises UserError for a folder that may not be read."""
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(error, Path(error.filename))
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        yield from (Path(parent, name) for name in names if not is_hidden(name))
+
+
 def item_of(path: Path) -> SourceItem:
-    return SourceItem(source=str(path), kind="image" if path.suffix.lower() in IMAGE_SUFFIXES else "video")
+    return SourceItem(source=str(path), kind=kind_of(str(path)) or "video")

@@ -1,1 +1,1 @@
-"""Videos as a file holds them: the order of the frames, their times, orientation and sizes."""
+"""Videos, frame folders and pictures as files hold them: kinds, the order of the frames, times, orientation, sizes."""

@@ -5,13 +5,15 @@ The class map travels with the listing: two public label maps of Kinetics-400 ag
 
 from pathlib import Path
 
+from bevt_core.foreign_files import unreadable
 from bevt_core.objects import AnyPath, as_path
 from pipeline.sources.diving import list_diving48
 from pipeline.sources.folders import has_folder, list_folder
 from pipeline.sources.howto import list_howto100m
 from pipeline.sources.imagenet import list_imagenet
 from pipeline.sources.kinetics import keeps_apart, list_k400
-from pipeline.sources.listing import SourceListing, label_by, list_from_file, read_parquet_list
+from pipeline.sources.list_lines import list_from_file
+from pipeline.sources.listing import SourceListing, label_by, read_parquet_list
 from pipeline.sources.something import list_ssv2
 from pipeline.sources.stored import choose_stored
 from pipeline.sources.tree import ObjectTree, Tree
@@ -36,7 +38,7 @@ SOURCES = {
     "list": list_list,
 }
 
-__all__ = ["SOURCES", "SourceListing", "choose_stored", "label_by", "list_sources", "says_split"]
+__all__ = ["SOURCES", "SourceListing", "check_found", "choose_stored", "label_by", "list_sources", "says_split"]
 
 
 def list_sources(
@@ -45,25 +47,44 @@ def list_sources(
     """List the files of `split` under `root`, in an order that depends on their names alone.
 
     Files that a list names and the disk does not have are items too (and in `missing`): they end among the rejected.
-    Raises UserError for an unknown data set, a missing root, a list that cannot be read, and for links and lines that
-    lead out of the root, unless `allow_outside`.
+    Files that are no sources are counted in `ignored`, and `warnings` say what is odd about the list. Raises UserError
+    for an unknown data set, a missing root, a list that cannot be read, a folder without permission, and for links and
+    lines that lead out of the root, unless `allow_outside`.
     """
     if dataset not in SOURCES:
         raise UserError(f"no dataset {dataset!r}; {nearest(dataset, list(SOURCES))}known: {', '.join(SOURCES)}")
+    try:
+        return _listed(dataset, root, split, None if list_file is None else as_path(list_file), allow_outside)
+    except PermissionError as error:
+        raise unreadable(error, as_path(str(error.filename or root))) from None
+
+
+def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, allow_outside: bool) -> SourceListing:
     if not root.is_dir():
         raise UserError(f"--root {root}: no such folder; give the folder that holds the files of {dataset}")
-    listed = None if list_file is None else as_path(list_file)
-    if listed is not None and not listed.is_file():
-        raise UserError(f"--list {listed}: no such file")
+    if list_file is not None and not list_file.is_file():
+        raise UserError(f"--list {list_file}: no such file")
     tree = _tree(root, allow_outside)
-    if listed is not None and listed.name.endswith(".parquet"):
-        listing = read_parquet_list(tree, listed)
+    if list_file is not None and list_file.name.endswith(".parquet"):
+        listing = read_parquet_list(tree, list_file)
     else:
-        listing = SOURCES[dataset](tree, split, listed)
+        listing = SOURCES[dataset](tree, split, list_file)
+    if not listing.items and list_file is not None:
+        raise UserError(f"--list {list_file}: names no files; expected `path label` lines, or the data set's own list")
     if not listing.items:
-        hint = f" ({listing.ignored_note})" if listing.ignored else ""
+        hint = f"; {listing.ignored_note}" if listing.ignored else ""
         raise UserError(f"--root {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")
     return listing
+
+
+def check_found(listing: SourceListing, root: AnyPath, list_file: str | AnyPath | None) -> None:
+    """Raise UserError where a list names files, and none of them is there."""
+    if listing.missing and len(listing.missing) == len(listing.items):
+        named = f"--list {list_file}" if list_file is not None else f"--root {root}: its list of the split"
+        raise UserError(
+            f"{named}: none of the {len(listing.items)} files that it names is there; the first was looked for as "
+            f"{root / listing.missing[0]}: check --root, and the paths of the list"
+        )
 
 
 def says_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = False) -> bool:

@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from pipeline.sources.listing import kind_of
+from bevt_core.media.kinds import VIDEO_SUFFIXES, kind_of
 from pipeline.sources.tree import Tree
 
+# What downloaders leave between the id and the suffix: `id.mp4.mkv`, `id.f137.mp4`.
+_LEFTOVER = re.compile(rf"\.(f\d+(-\w+)?|{'|'.join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))})", re.IGNORECASE)
+_SOUND = re.compile(r"\.f(139|140|141|171|249|250|251|256|258|600)$")  # YouTube's formats without a picture
 _TRIMMED = re.compile(r"(.+)_\d{6}_\d{6}")  # {youtube_id}_{start:06d}_{end:06d}
 
 
@@ -23,13 +26,15 @@ class MediaIndex:
                 self.by_name.setdefault(PurePosixPath(path).stem, []).append(path)
         if frame_folders is not None:
             for name in tree.folders(frame_folders):
-                tree.check_frames(f"{frame_folders}/{name}")
+                tree.frames(f"{frame_folders}/{name}")  # whose links may lead out of the root
                 self.by_name.setdefault(name, []).append(f"{frame_folders}/{name}")
         self.by_id: dict[str, list[str]] = {}
         for name, paths in self.by_name.items():
-            trimmed = _TRIMMED.fullmatch(name)
-            if trimmed:
-                self.by_id.setdefault(trimmed[1], []).extend(paths)
+            plain = _without_leftovers(name)
+            trimmed = _TRIMMED.fullmatch(plain)
+            for other in {plain, trimmed[1] if trimmed else plain} - {name}:
+                if not _SOUND.search(name):
+                    self.by_id.setdefault(other, []).extend(paths)
 
     def find(self, names: Iterable[str], folder: str | None = None) -> str | None:
         """The file of the first of `names` that is there; of several, one in a folder called `folder` is preferred."""
@@ -39,6 +44,11 @@ class MediaIndex:
                 same = [path for path in paths if PurePosixPath(path).parent.name.replace("_", " ") == folder]
                 return (same or paths)[0]
         return None
+
+
+def _without_leftovers(name: str) -> str:
+    stem, dot, last = name.rpartition(".")
+    return _without_leftovers(stem) if stem and _LEFTOVER.fullmatch(dot + last) else name
 
 
 def annotation(tree: Tree, names: Iterable[str]) -> str | None:

@@ -1,14 +1,12 @@
 """Diving48, version 2 of its labels only: version 1 is known to be wrong."""
 
-import json
-
+from bevt_core.foreign_files import read_json, read_json_rows, shown, typed
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.folders import base_folder
-from pipeline.sources.listing import SourceListing, check_unique
+from pipeline.sources.listing import Collected, SourceListing
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
-from schemas.frames import SourceItem
 
 V1_ONLY_LABEL = 30  # occurs in neither file of version 2
 
@@ -22,21 +20,31 @@ def list_diving48(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
     rows_file = list_file or _find(tree, f"Diving48_V2_{split}.json")
     if "V2" not in rows_file.name:
         raise UserError(f"{rows_file}: not a file of version 2 (Diving48_V2_{split}.json); version 1 has wrong labels")
-    rows = json.loads(rows_file.read_text())
-    if any(row["label"] == V1_ONLY_LABEL for row in rows):
+    rows = list(read_json_rows(rows_file, {"vid_name": str, "label": int}))
+    if any(row["label"] == V1_ONLY_LABEL for _, row in rows):
         raise UserError(f"{rows_file}: label {V1_ONLY_LABEL} occurs, so these are labels of version 1, renamed")
-    classes = tuple(" ".join(words) for words in json.loads(_find(tree, "Diving48_vocab.json").read_text()))
+    classes = _read_classes(_find(tree, "Diving48_vocab.json"))
     base = "rgb" if tree.is_folder("rgb") else base_folder(tree, split)
     index = MediaIndex(tree, base)
-    items, missing = [], []
-    for row in rows:
-        path = index.find([row["vid_name"]])
-        if path is None:
-            path = f"{base}/{row['vid_name']}.mp4" if base else f"{row['vid_name']}.mp4"
-            missing.append(path)
-        items.append(SourceItem(source=path, kind="video", label=row["label"]))
-    check_unique(items, str(rows_file))
-    return SourceListing(items, classes, missing)
+    collected = Collected(tree)
+    for where, row in rows:
+        name, label = row["vid_name"], row["label"]
+        if not 0 <= label < len(classes):
+            raise UserError(
+                f"{where}: label {shown(label)}, expected 0 to {len(classes) - 1}, the classes of the vocabulary"
+            )
+        expected = f"{base}/{name}.mp4" if base else f"{name}.mp4"
+        collected.add(where, index.find([name]), expected, "video", label)
+    return collected.listing(classes)
+
+
+def _read_classes(vocabulary: AnyPath) -> tuple[str, ...]:
+    """The names of the classes, each the words of an entry."""
+    names = []
+    for number, words in enumerate(read_json(vocabulary, list), start=1):
+        where = f"{vocabulary}, entry {number}"
+        names.append(" ".join(typed(word, str, where, "a word") for word in typed(words, list, where)))
+    return tuple(names)
 
 
 def _find(tree: Tree, name: str) -> AnyPath:

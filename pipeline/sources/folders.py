@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bevt_core.objects import AnyPath
-from pipeline.sources.listing import SourceListing, class_index, find_classes, list_from_file, media_files
+from pipeline.sources.class_names import class_index, find_classes
+from pipeline.sources.list_lines import list_from_file
+from pipeline.sources.listing import SourceListing, media_files
 from pipeline.sources.tree import Tree, parent_name
 from schemas.errors import UserError
 from schemas.frames import MediaKind, SourceItem

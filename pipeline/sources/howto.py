@@ -1,8 +1,9 @@
 """HowTo100M: long videos without labels, wherever they lie; a CSV with a `video_id` column chooses among them."""
 
+from bevt_core.foreign_files import read_csv
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex
-from pipeline.sources.listing import SourceListing, media_files, read_csv
+from pipeline.sources.listing import Collected, SourceListing, media_files
 from pipeline.sources.tree import Tree
 from schemas.frames import SourceItem
 
@@ -14,11 +15,8 @@ def list_howto100m(tree: Tree, split: str, list_file: AnyPath | None) -> SourceL
         found, ignored = media_files(tree.files(base), "video")
         return SourceListing([SourceItem(source=path, kind="video") for path, _ in found], (), [], ignored)
     index = MediaIndex(tree, "")
-    items, missing = [], []
-    for name in dict.fromkeys(row["video_id"] for row in read_csv(list_file, ["video_id"])):
-        path = index.find([name])
-        if path is None:
-            path = f"{name}.mp4"
-            missing.append(path)
-        items.append(SourceItem(source=path, kind="video"))
-    return SourceListing(items, (), missing)
+    collected = Collected(tree)
+    lines = {row["video_id"]: where for where, row in reversed(list(read_csv(list_file, ["video_id"])))}
+    for name, where in reversed(lines.items()):
+        collected.add(where, index.find([name]), f"{name}.mp4", "video", None)
+    return collected.listing(())

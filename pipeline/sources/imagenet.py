@@ -6,10 +6,13 @@ A label is the position of the wnid in sorted order. The devkit's ids (1..1000) 
 import re
 from pathlib import PurePosixPath
 
+from bevt_core.foreign_files import read_csv, read_lines, read_mat, shown, whole_number
+from bevt_core.media.kinds import count_suffixes
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import annotation
 from pipeline.sources.folders import list_classes
-from pipeline.sources.listing import SourceListing, list_from_file, media_files, read_csv
+from pipeline.sources.list_lines import list_from_file
+from pipeline.sources.listing import SourceListing, media_files
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SourceItem
@@ -33,36 +36,47 @@ def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
         if strangers:
             raise UserError(f"{tree.root / base}: a folder {strangers[0]!r} among the wnids; move it away")
         return list_classes(tree, base, "image")
-    flat = [path for path, _ in media_files(tree.files(base), "image")[0] if _FLAT.fullmatch(PurePosixPath(path).stem)]
+    files = list(tree.files(base))
+    flat = [path for path, _ in media_files(files, "image")[0] if _FLAT.fullmatch(PurePosixPath(path).stem)]
     if not flat:
         raise UserError(
             f"{tree.root / base}: neither folders named by wnid such as n01440764 nor ILSVRC2012_val_*.JPEG files; "
             "for other names use --dataset folder"
         )
-    wnids = _wnids_of_validation(tree)
+    labels_file, wnids = _wnids_of_validation(tree)
     classes = _all_wnids(tree) or tuple(sorted(set(wnids.values())))
     items = []
     for path in flat:
         wnid = wnids.get(PurePosixPath(path).stem)
+        if wnid is None:
+            raise UserError(f"{labels_file}: no label for {path}; is the file whole?")
         if wnid not in classes:
-            raise UserError(f"{path}: its label is {wnid!r}, which is none of the {len(classes)} classes")
+            raise UserError(f"{labels_file}: {path} has the label {shown(wnid)}, none of the {len(classes)} classes")
         items.append(SourceItem(source=path, kind="image", label=classes.index(wnid)))
-    return SourceListing(items, classes)
+    return SourceListing(items, classes, ignored=count_suffixes(sorted(set(files) - set(flat))))
 
 
-def _wnids_of_validation(tree: Tree) -> dict[str, str]:
-    """File name without suffix -> wnid."""
+def _wnids_of_validation(tree: Tree) -> tuple[AnyPath, dict[str, str]]:
+    """The file of labels, and what it says: a picture's file name without suffix -> wnid."""
     kaggle = annotation(tree, [KAGGLE_LABELS])
     if kaggle is not None:
-        rows = read_csv(tree.root / kaggle, ["ImageId", "PredictionString"])
-        return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+        path = tree.root / kaggle
+        rows = read_csv(path, ["ImageId", "PredictionString"])
+        return path, {row["ImageId"]: _wnid(where, row["PredictionString"]) for where, row in rows}
     by_line = annotation(tree, [WNID_LABELS])
     if by_line is not None:
-        return _numbered((tree.root / by_line).read_text().split())
+        path = tree.root / by_line
+        return path, _numbered([_wnid(where, line) for where, line in read_lines(path)])
     devkit = annotation(tree, [DEVKIT_LABELS, f"ILSVRC2012_devkit_t12/data/{DEVKIT_LABELS}"])
     if devkit is not None:
-        wnids = _devkit_wnids((tree.root / devkit).parent / "meta.mat")
-        return _numbered([wnids[int(number)] for number in (tree.root / devkit).read_text().split()])
+        path = tree.root / devkit
+        wnids = _devkit_wnids(path.parent / "meta.mat")
+        numbers = [(where, whole_number(line.strip(), where, "the id")) for where, line in read_lines(path)]
+        unknown = [(where, number) for where, number in numbers if number not in wnids]
+        if unknown:
+            where, number = unknown[0]
+            raise UserError(f"{where}: the id {number}, expected one of the {len(wnids)} of meta.mat")
+        return path, _numbered([wnids[number] for _, number in numbers])
     raise UserError(
         f"{tree.root}: a flat validation set needs its labels: one of {KAGGLE_LABELS}, {WNID_LABELS}, or "
         f"{DEVKIT_LABELS} with meta.mat, in it or in annotations/"
@@ -80,18 +94,25 @@ def _devkit_wnids(meta: AnyPath) -> dict[int, str]:
             f"{meta}: not there; the devkit's ids are not in the order of sorted wnids, so its labels cannot be read "
             "without it"
         )
-    from scipy.io import loadmat  # type: ignore[import-untyped]
-
-    with meta.open("rb") as file:
-        synsets = loadmat(file, squeeze_me=True)["synsets"]
-    return {int(row[0]): str(row[1]) for row in synsets if int(row[4]) == 0}
+    synsets = read_mat(meta, "synsets")
+    try:
+        return {int(row[0]): str(row[1]) for row in synsets if int(row[4]) == 0}
+    except (TypeError, ValueError, LookupError) as error:
+        raise UserError(f"{meta}: its synsets are not those of ILSVRC2012's devkit: {shown(str(error))}") from None
 
 
 def _all_wnids(tree: Tree) -> tuple[str, ...]:
     """Every class, from a synset list or the training folders; empty where there is neither."""
     found = annotation(tree, SYNSETS)
     if found is not None:
-        lines = (tree.root / found).read_text().splitlines()
-        return tuple(sorted(line.split()[0] for line in lines if _WNID.match(line)))
+        return tuple(sorted({_wnid(where, line) for where, line in read_lines(tree.root / found)}))
     folders = tree.folders("train") if tree.is_folder("train") else []
     return tuple(sorted(name for name in folders if _WNID.fullmatch(name)))
+
+
+def _wnid(where: str, text: str) -> str:
+    """The wnid that a text begins with."""
+    first = text.split(maxsplit=1)[:1]
+    if not first or not _WNID.fullmatch(first[0]):
+        raise UserError(f"{where}: {shown(text)}, expected a wnid such as n01440764 and whatever else")
+    return first[0]

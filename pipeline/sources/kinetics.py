@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from bevt_core.foreign_files import read_csv, read_lines, whole_number
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
+from pipeline.sources.class_names import find_classes, parse_label
 from pipeline.sources.folders import base_folder, has_folder, list_classes
-from pipeline.sources.listing import SourceListing, check_unique, find_classes, list_from_file, parse_label, read_csv
+from pipeline.sources.list_lines import list_from_file
+from pipeline.sources.listing import Collected, SourceListing, check_unique
 from pipeline.sources.tree import Tree
-from schemas.frames import SourceItem
 
 LIST = "list.tsv"  # of all videos of the root, whatever split is asked for
 
@@ -28,7 +30,7 @@ def list_k400(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
     if _is_official(annotations):
         return _list_official(tree, base, annotations)
     listing = list_from_file(tree, annotations, ["", base] if base else [""], "video")
-    return _found_by_id(tree, base, listing) if listing.missing else listing
+    return _found_by_id(tree, base, listing, annotations) if listing.missing else listing
 
 
 def keeps_apart(tree: Tree, split: str) -> bool:
@@ -43,33 +45,29 @@ def _csv_names(split: str) -> Sequence[str]:
 
 
 def _is_official(list_file: AnyPath) -> bool:
-    with list_file.open(encoding="utf-8-sig") as file:
-        return "youtube_id" in file.readline().split(",")
+    _, header = next(read_lines(list_file), ("", ""))
+    return "youtube_id" in [column.strip(' "') for column in header.split(",")]
 
 
 def _list_official(tree: Tree, base: str, csv_file: AnyPath) -> SourceListing:
     """`label,youtube_id,time_start,time_end,split[,is_cc]`; the test set has no label column."""
-    rows = read_csv(csv_file, ["youtube_id", "time_start", "time_end"])
-    names = {row["label"] for row in rows if row.get("label")}
+    rows = list(read_csv(csv_file, ["youtube_id", "time_start", "time_end"]))
+    names = {row["label"] for _, row in rows if row.get("label")}
     fixed = find_classes([csv_file.parent, tree.root])
     classes = fixed or tuple(sorted(names))
     index = MediaIndex(tree, base)
-    items, missing = [], []
-    for row in rows:
+    collected = Collected(tree)
+    for where, row in rows:
         name, label = row["youtube_id"], row.get("label")
-        trimmed = f"{name}_{int(row['time_start']):06d}_{int(row['time_end']):06d}"
-        path = index.find([trimmed, name], folder=label)
-        if path is None:
-            path = str(PurePosixPath(base, label or "", f"{trimmed}.mp4"))
-            missing.append(path)
-        items.append(
-            SourceItem(source=path, kind="video", label=parse_label(label, classes, str(csv_file)) if label else None)
-        )
-    check_unique(items, str(csv_file))
-    return SourceListing(items, classes, missing, inferred=not fixed)
+        start_s, end_s = (whole_number(row[column], where, column) for column in ("time_start", "time_end"))
+        trimmed = f"{name}_{start_s:06d}_{end_s:06d}"
+        expected = str(PurePosixPath(base, label or "", f"{trimmed}.mp4"))
+        found = index.find([trimmed, name], folder=label)
+        collected.add(where, found, expected, "video", parse_label(label, classes, where) if label else None)
+    return collected.listing(classes, inferred=not fixed)
 
 
-def _found_by_id(tree: Tree, base: str, listing: SourceListing) -> SourceListing:
+def _found_by_id(tree: Tree, base: str, listing: SourceListing, list_file: AnyPath) -> SourceListing:
     """The listing with files that are there under the other name."""
     index = MediaIndex(tree, base)
     gone = set(listing.missing)
@@ -80,5 +78,5 @@ def _found_by_id(tree: Tree, base: str, listing: SourceListing) -> SourceListing
         if other is None:
             missing.append(item.source)
         items.append(item if other is None else item.model_copy(update={"source": other}))
-    check_unique(items, "the list")
+    check_unique(items, str(list_file))
     return replace(listing, items=items, missing=missing)

@@ -1,15 +1,13 @@
 """Something-Something-V2: `{id}.webm` or folders of frames, with the official JSON files."""
 
-import csv
-import json
-
+from bevt_core.foreign_files import read_json, read_json_rows, read_rows, shown, typed, whole_number
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.folders import base_folder
-from pipeline.sources.listing import SourceListing, check_unique, list_from_file
+from pipeline.sources.list_lines import list_from_file
+from pipeline.sources.listing import Collected, SourceListing
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
-from schemas.frames import SourceItem
 
 FRAME_FOLDERS = ("rawframes", "frames", "20bn-something-something-v2-frames")
 
@@ -24,25 +22,31 @@ def list_ssv2(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
     folders = [name for name in FRAME_FOLDERS if tree.is_folder(name)]
     if list_file is not None:
         return list_from_file(tree, list_file, ["", *folders, *([base] if base else [])], "video")
-    rows_file = _annotation(tree, split)
-    labels_file = _annotation(tree, "labels")
-    labels = {name: int(label) for name, label in json.loads((tree.root / labels_file).read_text()).items()}
-    classes = tuple(sorted(labels, key=lambda name: labels[name]))
-    if [labels[name] for name in classes] != list(range(len(classes))):
-        raise UserError(f"{tree.root / labels_file}: labels are not 0..{len(classes) - 1}")
+    rows_file = tree.root / _annotation(tree, split)
+    labels = _read_labels(tree.root / _annotation(tree, "labels"))
     answers = _test_answers(tree) if split == "test" else {}
     index = MediaIndex(tree, base, folders[0] if folders else None)
-    items, missing = [], []
-    for row in json.loads((tree.root / rows_file).read_text()):
-        name = str(row["id"])
-        path = index.find([name])
-        if path is None:
-            path = f"{base}/{name}.webm" if base else f"{name}.webm"
-            missing.append(path)
+    collected = Collected(tree)
+    for where, row in read_json_rows(rows_file, {}):
+        name = row.get("id")
+        name = str(name) if isinstance(name, int) else typed(name, str, where, "id")
+        expected = f"{base}/{name}.webm" if base else f"{name}.webm"
         template = row.get("template") or answers.get(name)
-        items.append(SourceItem(source=path, kind="video", label=_label(template, labels, rows_file)))
-    check_unique(items, rows_file)
-    return SourceListing(items, classes, missing)
+        label = None if template is None else _label(typed(template, str, where, "template"), labels, where)
+        collected.add(where, index.find([name]), expected, "video", label)
+    return collected.listing(tuple(labels))
+
+
+def _read_labels(path: AnyPath) -> dict[str, int]:
+    """Class name -> label, in the order of the labels."""
+    labels = {
+        name: whole_number(str(label), str(path), f"the label of {shown(name)}")
+        for name, label in read_json(path, dict).items()
+    }
+    labels = dict(sorted(labels.items(), key=lambda item: item[1]))
+    if list(labels.values()) != list(range(len(labels))):
+        raise UserError(f"{path}: labels are not 0..{len(labels) - 1}")
+    return labels
 
 
 def _annotation(tree: Tree, what: str) -> str:
@@ -58,19 +62,21 @@ def _annotation(tree: Tree, what: str) -> str:
     return found
 
 
-def _label(template: str | None, labels: dict[str, int], where: str) -> int | None:
-    if template is None:
-        return None
+def _label(template: str, labels: dict[str, int], where: str) -> int:
     name = template.replace("[", "").replace("]", "")
     if name not in labels:
-        raise UserError(f"{where}: the template {template!r} is no key of labels.json; the two are not of one version")
+        raise UserError(
+            f"{where}: the template {shown(template)} is no key of labels.json; the two are not of one version"
+        )
     return labels[name]
 
 
 def _test_answers(tree: Tree) -> dict[str, str]:
     """id -> class name, from lines `1420;Throwing something`."""
     found = annotation(tree, ["test-answers.csv"])
-    if found is None:
-        return {}
-    with (tree.root / found).open(newline="", encoding="utf-8-sig") as file:
-        return {row[0]: row[1] for row in csv.reader(file, delimiter=";") if len(row) == 2}
+    answers = {}
+    for where, row in read_rows(tree.root / found, delimiter=";") if found is not None else ():
+        if len(row) != 2:
+            raise UserError(f"{where}: {len(row)} fields, expected 2: an id and a class, as in 1420;Throwing something")
+        answers[row[0]] = row[1]
+    return answers

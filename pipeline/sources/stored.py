@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bevt_core.objects import AnyPath
+from pipeline.sources.class_names import class_index
 from pipeline.sources.kinetics import list_k400
-from pipeline.sources.listing import SourceListing, class_index, list_from_file, read_parquet_list
+from pipeline.sources.list_lines import list_from_file
+from pipeline.sources.listing import SourceListing, read_parquet_list
 from pipeline.sources.something import list_ssv2
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
@@ -26,6 +28,15 @@ class NamedSources(Tree):
         return (source for source in self._sources if not under or source.startswith(f"{under}/"))
 
     def folders(self, under: str = "") -> list[str]:
+        return []
+
+    def inside(self, path: str, where: str) -> str:
+        """As among files; an absolute path is the source that it ends in, since the root is not known here."""
+        names = path.split("/")
+        tails = ("/".join(names[first:]) for first in range(1, len(names))) if path.startswith("/") else ()
+        return next((tail for tail in tails if tail in self._sources), None) or super().inside(path, where)
+
+    def _roots(self) -> list[str]:
         return []
 
     def is_folder(self, path: str) -> bool:

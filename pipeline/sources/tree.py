@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from bevt_core.foreign_files import unreadable
+from bevt_core.media.kinds import is_hidden
 from bevt_core.objects import AnyPath, ObjectPath
 from schemas.errors import UserError
 
@@ -12,7 +14,10 @@ _OUTSIDE = "nothing outside it is read unless --allow-outside is given"
 
 
 class Tree:
-    """The files under `root`, by paths relative to it. Hidden files are left out. Each folder is read once."""
+    """The files under `root`, by paths relative to it, without hidden ones and the system's. Folders are read once.
+
+    Raises UserError for a folder that may not be read.
+    """
 
     root: AnyPath
     classes: tuple[str, ...] = ()  # by label, where no file says so
@@ -39,8 +44,15 @@ class Tree:
         return self._entry(path) is False
 
     def inside(self, path: str, where: str) -> str:
-        """`path` from a list, normalised. UserError, naming `where`, if it is absolute or leads out of the root."""
+        """`path` from a list, normalised and relative to the root. UserError, naming `where`, if it leads out of it."""
+        if "\0" in path or path != path.encode(errors="replace").decode():
+            raise UserError(f"{where}: {path!r} is no file name: it has characters that UTF-8 cannot write, or a zero")
+        for root in self._roots():
+            if path.startswith(f"{root}/"):
+                path = path.removeprefix(f"{root}/").lstrip("/")
         normal = os.path.normpath(path)
+        if normal == ".":
+            raise UserError(f"{where}: {path!r} names no file")
         if not self.allow_outside and (normal.startswith("/") or normal == ".." or normal.startswith("../")):
             raise UserError(f"{where}: {path!r} leads out of the root {self.root}; {_OUTSIDE}")
         if not self.allow_outside and any(name.startswith(".") for name in PurePosixPath(normal).parts):
@@ -49,21 +61,36 @@ class Tree:
             )
         return normal
 
-    def check_frames(self, folder: str) -> None:
-        """Raise UserError for a link out of the root in a folder of frames, whose files are no sources themselves."""
-        if self.allow_outside:
-            return
-        with os.scandir(self._disk / folder) as scan:
-            for entry in scan:
-                if entry.is_symlink():
-                    self._check_link(entry.path)
+    def frames(self, folder: str) -> list[str] | None:
+        """The names of the files in a folder of frames, which are no sources themselves; None where they are unknown.
+
+        Raises UserError for a link out of the root.
+        """
+        names = []
+        try:
+            with os.scandir(self._disk / folder) as scan:
+                for entry in scan:
+                    if entry.is_symlink() and not self.allow_outside:
+                        self._check_link(entry.path)
+                    if not entry.is_dir():
+                        names.append(entry.name)
+        except OSError as error:
+            raise unreadable(error, self._disk / folder) from None
+        return names
+
+    def _roots(self) -> list[str]:
+        """What an absolute path inside the root begins with."""
+        return list(dict.fromkeys([str(self._disk.absolute()), self._real_root]))
 
     def _entry(self, path: str) -> bool | None:
         parent, name = os.path.split(path)
         if not path or path == ".":
             return True
         if path.startswith(("../", "/")):  # `inside` has let it pass
-            return (self._disk / path).is_dir() if (self._disk / path).exists() else None
+            try:
+                return (self._disk / path).is_dir() if (self._disk / path).exists() else None
+            except OSError:  # no permission, or a name that no file can have
+                return None
         if parent and not self.is_folder(parent):
             return None
         return self._read(parent).get(name)
@@ -83,13 +110,16 @@ class Tree:
         """name -> is it a folder, by name."""
         if folder not in self._folders:
             entries = {}
-            with os.scandir(self._disk / folder) as scan:
-                for entry in scan:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_symlink():
-                        self._check_link(entry.path)
-                    entries[_readable(entry.name, self._disk / folder)] = entry.is_dir()
+            try:
+                with os.scandir(self._disk / folder) as scan:
+                    for entry in scan:
+                        if is_hidden(entry.name):
+                            continue
+                        if entry.is_symlink():
+                            self._check_link(entry.path)
+                        entries[_readable(entry.name, self._disk / folder)] = entry.is_dir()
+            except OSError as error:
+                raise unreadable(error, self._disk / folder) from None
             self._folders[folder] = dict(sorted(entries.items()))
         return self._folders[folder]
 
@@ -115,14 +145,18 @@ class ObjectTree(Tree):
             else:
                 yield path
 
-    def check_frames(self, folder: str) -> None:
-        """Nothing to check."""
+    def frames(self, folder: str) -> list[str] | None:
+        """None: a request for each of a hundred thousand folders takes hours."""
+        return None
+
+    def _roots(self) -> list[str]:
+        return [str(self.root)]
 
     def _read(self, folder: str) -> dict[str, bool]:
         if folder not in self._folders:
             assert isinstance(self.root, ObjectPath)
             there = (self.root / folder).entries()
-            self._folders[folder] = {name: is_dir for name, is_dir in there.items() if not name.startswith(".")}
+            self._folders[folder] = {name: is_dir for name, is_dir in there.items() if not is_hidden(name)}
             for name in self._folders[folder]:
                 if len(name.encode()) > NAME_BYTES:
                     raise UserError(f"{self.root / folder / name}: a name of more than {NAME_BYTES} bytes; rename it")

@@ -144,6 +144,22 @@ def test_fine_tuning_names_what_it_validates_on(place: Path, tmp_path: Path) -> 
         )
 
 
+def test_what_is_odd_about_a_root_or_a_list_is_said(place: Path, tmp_path: Path) -> None:
+    """Left-out files, labels that start at 1; a list of nothing that is there does no work."""
+    root = tmp_path / "root"
+    write_video(root / "val" / "no" / "a.mp4", moving_frames(6))
+    (root / "val" / "no" / "notes.txt").touch()
+    left_out = f"note: {root}: files not used: 1 .txt"
+    evaluate = ["evaluate", place / "run", "--clips", 1, "--crops", 1, "--dataset"]
+    assert left_out in bevt(*evaluate, "folder", "--root", root).stderr
+    assert "files not used: 1 .txt" in bevt("predict", place / "run", root).stderr
+    lines = tmp_path / "list.txt"
+    lines.write_text("no/a.mp4 1\n")
+    assert "none is 0, so class 0 has no clips" in error(*evaluate, "list", "--root", root / "val", "--list", lines)
+    lines.write_text("gone.mp4 0\n")
+    assert "none of the 1 files that it names" in error(*evaluate, "list", "--root", root, "--list", lines)
+
+
 def test_predict_names_places_without_files(place: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     nothing = [tmp_path / "empty", tmp_path / "*.avi"]

@@ -1,6 +1,7 @@
 """`bevt tokenize`: raw files in, a frame store and a token set out; nothing lost, nothing done twice."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ from bevt_core.views import apply_view, halve
 from pipeline import job, ray_session
 from pipeline.inspect_row import inspect_dataset
 from pipeline.job import tokenize
+from pipeline.job_report import report_job
 from pipeline.repair import repair
+from pipeline.scan import scan
 from pipeline.verify import verify
 from schemas.errors import UserError
 from tests.media import moving_frames, write_image, write_video
@@ -53,6 +56,55 @@ def dataset(videos: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPat
     assert 0 < summary["actor_busy_share"] <= 1
     assert 0 < summary["first_tokens_s"] < summary["seconds"]
     return out
+
+
+def test_scan_and_tokenize_agree_on_every_count(tmp_path: Path, tiny_tokenizer: Path) -> None:
+    """Rare suffixes are read; what is no source is counted by suffix, in both summaries and in the report."""
+    root = tmp_path / "root"
+    write_video(root / "a" / "1.mts", moving_frames(5), container_format="mpegts")
+    frames = [Image.fromarray(frame) for frame in moving_frames(5)]
+    frames[0].save(root / "a" / "2.gif", save_all=True, append_images=frames[1:], duration=40)
+    write_image(root / "a" / "cover.jpg", moving_frames(1)[0])
+    (root / "a" / "gone.mp4").symlink_to(root / "a" / "nowhere.mp4")
+    for name, data in [("1.m2ts", b""), ("2.asf", b"noise"), ("3.mp4.part", b""), ("notes.txt", b""), ("README", b"")]:
+        (root / "a" / name).write_bytes(data)
+    recipe = tiny_recipe(root, tmp_path / "out", tiny_tokenizer)
+    report = scan(recipe, threads=1)
+    summary = tokenize(recipe, frames_only=True, progress="off")
+    same = ("sources", "missing", "ignored", "warnings")
+    assert only(summary, *same) == only(report, *same)
+    assert report["ignored"] == {".jpg": 1, ".part": 1, ".txt": 1, "without a suffix": 1}
+    assert summary["rejected_by_reason"] == report["unreadable"] | {"missing": 1}
+    assert (summary["indexed"], summary["rejected"], report["usable"]) == (2, 3, 2)
+    report_job(summary, [(1.0, 5)])
+    assert ".jpg: 1, .part: 1" in (tmp_path / "out" / "report.html").read_text()
+    shutil.rmtree(root)
+    assert tokenize(recipe, frames_only=True, progress="off")["ignored"] == report["ignored"]
+
+
+def test_frame_folders_of_a_list(tmp_path: Path, tiny_tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The list's counts are compared with what is there, before hours of work; a list of nothing does no work."""
+    root, lines = tmp_path / "root", tmp_path / "x.txt"
+    for folder, count in {"v1": 5, "v2": 4, "v3": 0, "v4": 5}.items():
+        (root / folder).mkdir(parents=True)
+        for i, frame in enumerate(moving_frames(count)):
+            write_image(root / folder / f"img_{i:05}.jpg", frame)
+            write_image(root / folder / f"flow_x_{i:05}.jpg", 255 - frame)
+    cut = root / "v4" / "img_00003.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    lines.write_text("v1 5 0\nv2 5 1\nv3 5 1\nv4 5 1\n")
+    recipe = tiny_recipe(root, tmp_path / "out", tiny_tokenizer, "dataset=list", "pool.stride=2", "pool.phase=zero")
+    report = scan(recipe, list_file=lines, threads=1)
+    summary = tokenize(recipe, list_file=lines, frames_only=True, progress="off")
+    assert summary["warnings"] == report["warnings"] and "(v2: 5 in the list, 4 there)" in summary["warnings"][0]
+    assert summary["warnings"][0] in capsys.readouterr().err
+    assert summary["rejected_by_reason"] == report["unreadable"] == {"damaged": 1, "no-frames": 1}
+    assert summary["frames"] == 3 + 2
+    lines.write_text("w1 5 0\n")
+    for run in (scan, tokenize):
+        with pytest.raises(UserError, match="none of the 1 files that it names is there"):
+            run(recipe.model_copy(update={"out": str(tmp_path / "other")}), list_file=lines)
+    assert not (tmp_path / "other").exists()
 
 
 def test_every_source_ends_exactly_once(dataset: Path, videos: Path) -> None:

@@ -93,6 +93,37 @@ def test_a_list_means_in_a_store_what_it_means_among_files(tmp_path: Path) -> No
         choose_stored(tmp_path / "store", manifest, stored, tmp_path / "k400.csv")
 
 
+K400_HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["idAAAAAAA-1.mp4.mkv", "idAAAAAAA-1.f137.mp4", "idAAAAAAA-1_000010_000020.f137.mp4.webm", "idAAAAAAA-1.F248.webm"],
+)
+def test_k400_files_as_downloaders_leave_them(tmp_path: Path, name: str) -> None:
+    """And not the sound beside them."""
+    touch(tmp_path, f"abseiling/{name}", "abseiling/idAAAAAAA-1.f251.webm", "abseiling/idAAAAAAA-1.f140.m4a")
+    (tmp_path / "train.csv").write_text(f"{K400_HEADER}abseiling,idAAAAAAA-1,10.0,20.0,train,0\n")
+    listing = list_sources("k400", tmp_path, "train")
+    assert (labels(listing), listing.missing) == ({f"abseiling/{name}": "abseiling"}, [])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("abseiling,-idAAAAAAA1", r"train\.csv, line 2: 2 fields, expected 6 \('label,youtube_id,"),
+        ("abseiling,-idAAAAAAA1,ten,20,train,0", r"train\.csv, line 2: time_start is 'ten', expected a number from 0"),
+        ("a, b,-idAAAAAAA1,10,20,train,0", r"train\.csv, line 2: 7 fields, expected 6"),
+        ("abseiling,../../etc/x,10,20,train,0", r"train\.csv, line 2: .* leads out of the root"),
+        ("abseiling,x,10,20,train,0\nabseiling,x,10,20,train,0", r"line 3: .* more than once; first in .* line 2"),
+    ],
+)
+def test_k400_rows_that_cannot_be_read(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "train.csv").write_text(f"{K400_HEADER}{row}\n")
+    with pytest.raises(UserError, match=message):
+        list_sources("k400", tmp_path, "train")
+
+
 def test_k400_test_rows_have_no_labels(tmp_path: Path) -> None:
     touch(tmp_path, "test/--6bJUbfpnQ_000017_000027.mp4")
     (tmp_path / "test.csv").write_text("youtube_id,time_start,time_end,split\n--6bJUbfpnQ,17,27,test\n")
@@ -160,6 +191,37 @@ def test_ssv2_files_of_two_versions_are_refused(tmp_path: Path) -> None:
         list_sources("ssv2", touch(tmp_path, "78687.webm"), "train")
 
 
+def test_ssv2_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """Byte order marks are fine; what is cut, or of another type, is one error."""
+    for path in (ssv2(tmp_path) / "train.json", tmp_path / "labels.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(list_sources("ssv2", touch(tmp_path, "78687.webm"), "train").missing) == 1
+    rows = (tmp_path / "train.json").read_text(encoding="utf-8-sig")
+    (tmp_path / "test-answers.csv").write_text("1420;Holding something next to something\n7\n")
+    with pytest.raises(UserError, match=r"test-answers\.csv, line 2: 1 fields, expected 2"):
+        list_sources("ssv2", tmp_path, "test")
+    for text, message in [
+        (rows[:40], r"train\.json, line 1: JSON that ends early"),
+        (rows[:-1], r"train\.json, line 1: JSON that ends early"),
+        ('{"id": "1"}', r"train\.json: the content is .*, expected a list"),
+        ('[{"id": 1.5}]', r"train\.json, entry 1: id is 1\.5, expected text"),
+        ('[{"id": "../x"}]', r"train\.json, entry 1: .* leads out of the root"),
+        ('[{"id": "\\ud800"}]', r"train\.json, entry 1: .* is no file name"),
+        ('[{"id": "1", "template": ["x"]}]', r"train\.json, entry 1: template is \['x'\], expected text"),
+    ]:
+        (tmp_path / "train.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            list_sources("ssv2", tmp_path, "train")
+    for text, message in [
+        ('["a"]', "expected an object"),
+        ('{"a": "x"}', "the label of 'a' is 'x', expected a number"),
+        ('{"a": "1", "b": "2"}', r"labels are not 0\.\.1"),
+    ]:
+        (tmp_path / "labels.json").write_text(text)
+        with pytest.raises(UserError, match=rf"labels\.json: .*{message}"):
+            list_sources("ssv2", tmp_path, "train")
+
+
 def test_ssv2_frame_folders(shared_data: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("2 49 68\n862 48 68\n77005 44 107\n999999 10 1\n")
     listing = list_sources("ssv2", shared_data / "ssv2", "train", tmp_path / "list.txt")
@@ -208,6 +270,22 @@ def test_diving48_version_1_is_refused_by_name_and_by_content(tmp_path: Path) ->
         list_sources("diving48", tmp_path, "test")
 
 
+def test_diving48_labels_are_those_of_the_vocabulary(tmp_path: Path) -> None:
+    for row, message in [
+        ({"vid_name": "a", "label": 99}, "entry 1: label 99, expected 0 to 47"),
+        ({"vid_name": "a", "label": -1}, "entry 1: label -1, expected 0 to 47"),
+        ({"vid_name": "a", "label": "3"}, "entry 1: label is '3', expected a whole number"),
+        ({"label": 3}, "entry 1: no 'vid_name'"),
+    ]:
+        diving(tmp_path, [row])
+        with pytest.raises(UserError, match=rf"Diving48_V2_test\.json, {message}"):
+            list_sources("diving48", tmp_path, "test")
+    diving(tmp_path, [{"vid_name": "a", "label": 3}])
+    (tmp_path / "Diving48_vocab.json").write_text('[["Back", 15]]')
+    with pytest.raises(UserError, match=r"vocab\.json, entry 1: a word is 15, expected text"):
+        list_sources("diving48", tmp_path, "test")
+
+
 def test_the_real_diving48_files(shared_data: Path) -> None:
     listing = list_sources("diving48", shared_data / "annotations" / "diving48", "test")
     assert (len(listing.items), len(listing.classes), len(listing.missing)) == (1970, 48, 1970)
@@ -238,6 +316,22 @@ def test_flat_imagenet_validation(tmp_path: Path, form: str) -> None:
     assert [item.label for item in listing.items] == [0, 2, 1]
 
 
+def test_imagenet_labels_that_are_cut_or_of_another_kind(tmp_path: Path) -> None:
+    flat_validation(tmp_path)
+    path = tmp_path / "imagenet_2012_validation_synset_labels.txt"
+    for text, message in [
+        ("\n".join(WNIDS[:2]), "no label for val/ILSVRC2012_val_00000003.JPEG; is the file whole"),
+        ("\n".join([*WNIDS[:2], "n1"]), r"line 3: 'n1', expected a wnid"),
+        ("\n".join([*WNIDS[:2], "n00000001"]), "'n00000001', none of the 3 classes"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"{path}.*{message}"):
+            list_sources("imagenet", tmp_path, "val")
+    path.write_text("\n".join(WNIDS))
+    touch(tmp_path, "val/notes.txt", "val/extra.JPEG")
+    assert list_sources("imagenet", tmp_path, "val").ignored == {".jpeg": 1, ".txt": 1}
+
+
 def test_devkit_ids_are_not_the_sorted_index(tmp_path: Path) -> None:
     from scipy.io import savemat
 
@@ -250,6 +344,9 @@ def test_devkit_ids_are_not_the_sorted_index(tmp_path: Path) -> None:
     rows = [(i + 1, wnid, "a", "b", 0) for i, wnid in enumerate(order)] + [(4, "n00000004", "a", "b", 2)]
     savemat(tmp_path / "meta.mat", {"synsets": np.array(rows, dtype=fields)})
     assert list(labels(list_sources("imagenet", tmp_path, "val")).values()) == WNIDS
+    (tmp_path / "meta.mat").write_bytes((tmp_path / "meta.mat").read_bytes()[:300])
+    with pytest.raises(UserError, match=r"meta\.mat: not a MATLAB file with a variable 'synsets'"):
+        list_sources("imagenet", tmp_path, "val")
 
 
 # ---- the rest --------------------------------------------------------------------------------------------------------

@@ -124,3 +124,32 @@ def test_a_typo_inside_a_stream_is_found() -> None:
 def test_a_key_of_another_group_is_named_with_its_group(override: str, meant: str) -> None:
     with pytest.raises(UserError, match=f"did you mean {meant}"):
         load_recipe(STAGE_RECIPES["joint"], TRAINER_RECIPES, [override])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a: [1,\nb: 2\n", "line 3: not YAML: expected ',' or ']'"),
+        (b"title: caf\xe9\n", "line 1: byte 0xe9 is not UTF-8"),
+        (b"<!DOCTYPE html>", "line 1: a web page"),
+        (b"a: b: c\n", "line 1: not YAML: mapping values are not allowed here"),
+        (b"a: \x07\n", "not YAML"),
+        (b"day: 2001-99-99\n", "not YAML: month must be in"),
+        (b"a: " + b"9" * 5000, "not YAML"),
+        (b"[" * 5000, "not YAML"),
+        (b"pool: {1: 2}\n", "the key 1 is no text"),
+        (b"base: [plain]\n", r"base is \['plain'\], expected a recipe's name or path"),
+        (b"base: " + b"x" * 300, "no recipe 'x"),
+        (b"", "expected a mapping of keys to values, found NoneType"),
+    ],
+)
+def test_files_that_are_no_recipes_end_in_one_line(recipes: Path, data: bytes, message: str) -> None:
+    (recipes / "odd.yaml").write_bytes(data)
+    with pytest.raises(UserError, match=message) as error:
+        load_recipe(str(recipes / "odd.yaml"), recipes)
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_with_a_byte_order_mark(recipes: Path) -> None:
+    (recipes / "odd.yaml").write_bytes((recipes / "plain.yaml").read_text().encode("utf-16"))
+    assert load_recipe("odd", recipes) == load_recipe("plain", recipes)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.sources import SOURCES, SourceListing, list_sources
-from pipeline.sources.listing import label_by, split_line
+from pipeline.sources.list_lines import split_line
+from pipeline.sources.listing import label_by
 from schemas.errors import UserError
 
 

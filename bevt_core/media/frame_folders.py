@@ -1,0 +1,158 @@
+"""A folder with one picture per frame: which of its files are the frames, in which order.
+
+All frames have one name with a number in it. Optical flow, masks, a cover or a second format of the same frames may lie
+beside them; files whose names begin with a dot never count.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bevt_core.files import sizes_in
+from bevt_core.media.errors import MediaError
+from bevt_core.media.kinds import kind_of, suffix_of
+from bevt_core.media.stills import read_picture
+from bevt_core.objects import AnyPath
+from bevt_core.probing import one_line, raise_storage_trouble
+from schemas.errors import StorageError
+
+# Made from the frames: `flow_x_00001.jpg`, `x_0001.jpg`, `depth_1.png`.
+_DERIVED = re.compile(r"(^|_)(flow|depth|mask|seg|thumb|thumbnail|cover|preview)(_|\d|#|$)|^[xyuv][_-]?#$")
+# Of frames in two formats, the JPEGs: a PNG beside a JPEG of its name is more often a mask than a better copy.
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}  # of whole files
+SHOWN = 4  # patterns that a message names
+
+_NUMBER = re.compile(r"([0-9]+)")
+Numbers = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """The pictures of one name, such as `img_#.jpg`."""
+
+    text: str  # the name without its suffix, `#` for each number
+    suffix: str
+    files: dict[Numbers, str]
+    twins: list[str]  # of a number that a file before them has
+
+    @property
+    def name(self) -> str:
+        return self.text + self.suffix
+
+    @property
+    def order(self) -> tuple[bool, int, int, str]:
+        """Sorts what is most likely the video's frames first."""
+        known = _SUFFIXES.index(self.suffix) if self.suffix in _SUFFIXES else len(_SUFFIXES)
+        return bool(_DERIVED.search(self.text.lower())), -len(self.files), known, self.name
+
+
+def frames_among(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return (frames, notes): which of the files `names` of a folder are its frames, in order, and what is odd.
+
+    Raises MediaError where none is a numbered picture, or where it is not clear which ones are the frames.
+    """
+    pictures = [name for name in names if not name.startswith(".") and kind_of(name, gif="image") == "image"]
+    patterns = sorted(_patterns(pictures), key=lambda pattern: pattern.order)
+    if not patterns:
+        unnumbered = f"{len(pictures)} pictures, none with a number in its name" if pictures else "no pictures"
+        raise MediaError("open", "no-frames", f"{unnumbered} in the folder")
+    chosen, *others = patterns
+    for other in others:
+        same_text = other.text.lower() == chosen.text.lower()
+        if same_text and not other.files.keys() <= chosen.files.keys():
+            raise _mixed(f"some frames are {chosen.name} and others {other.name}")
+        if not same_text and other.order[0] == chosen.order[0] and 2 * len(other.files) > len(chosen.files):
+            counts = f"{len(chosen.files)} pictures {chosen.name} and {len(other.files)} {other.name}"
+            raise _mixed(f"{counts}, and no way to tell which are the frames")
+    if chosen.twins:
+        raise _mixed(f"another file has the number of {chosen.twins[0]}")
+    frames = [chosen.files[numbers] for numbers in sorted(chosen.files)]
+    left_out = sorted(set(pictures) - set(frames))
+    notes = []
+    if left_out:
+        kinds = list(dict.fromkeys(_NUMBER.sub("#", name) for name in left_out))
+        shown = ", ".join(kinds[:SHOWN]) + (", ..." if len(kinds) > SHOWN else "")
+        notes.append(f"pictures that are not frames: {len(left_out)} ({shown})")
+    gaps = _gaps(sorted(chosen.files))
+    if gaps:
+        notes.append(f"gaps in the frame numbers: {len(gaps)}, the first after {frames[gaps[0]]}")
+    return frames, notes
+
+
+def frames_in(folder: AnyPath) -> tuple[list[str], list[str]]:
+    """`frames_among` the files of a folder. Raises MediaError for an empty file among the frames as well."""
+    sizes = {name: size for name, size in sizes_in(folder).items() if "/" not in name}
+    frames, notes = frames_among(sizes)
+    empty = [name for name in frames if sizes[name] == 0]
+    if empty:
+        raise MediaError("open", "empty-file", f"{len(empty)} of {len(frames)} frames have 0 bytes, first {empty[0]}")
+    return frames, notes
+
+
+def check_frames(folder: AnyPath) -> list[str]:
+    """The frames in a folder, none of which may be cut: on a local disk the last bytes of each are read.
+
+    Raises MediaError, StorageError. A reader of a few frames needs only `frames_in`.
+    """
+    try:
+        frames, _ = frames_in(folder)
+        if isinstance(folder, Path):
+            for name in frames:
+                end = _ENDS.get(suffix_of(name))
+                if end is not None and _last_bytes(folder / name, len(end)) != end:
+                    read_frame(folder, name)  # which may be whole all the same: bytes may follow a picture's end
+    except StorageError:
+        raise
+    except OSError as error:
+        raise_storage_trouble(error, folder)
+        raise MediaError("open", "not-media", one_line(error, folder)) from None
+    return frames
+
+
+def read_frame(folder: Path, name: str) -> np.ndarray:
+    """`read_picture` of one of the frames. A MediaError names it."""
+    try:
+        return read_picture(folder / name)[0]
+    except MediaError as error:
+        raise MediaError(error.stage, error.reason, f"{name}: {error.message}") from None
+
+
+def _last_bytes(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - count))
+        return file.read()
+
+
+def _patterns(pictures: Iterable[str]) -> list[_Pattern]:
+    """The numbered pictures by their names."""
+    found: dict[tuple[str, str], _Pattern] = {}
+    for name in sorted(pictures):
+        suffix = suffix_of(name)
+        words = _NUMBER.split(name[: len(name) - len(suffix)])
+        if len(words) == 1:
+            continue
+        key = ("#".join(words[::2]), suffix)
+        pattern = found.setdefault(key, _Pattern(*key, files={}, twins=[]))
+        numbers = tuple(map(int, words[1::2]))
+        if pattern.files.setdefault(numbers, name) != name:
+            pattern.twins.append(name)
+    return list(found.values())
+
+
+def _gaps(frames: Sequence[Numbers]) -> list[int]:
+    """After which frames numbers are missing, where a single number counts them."""
+    varying = [position for position in zip(*frames, strict=True) if len(set(position)) > 1]
+    if len(varying) != 1:
+        return []
+    steps = [after - before for before, after in zip(varying[0], varying[0][1:], strict=False)]
+    return [i for i, step in enumerate(steps) if step > min(steps)]
+
+
+def _mixed(what: str) -> MediaError:
+    return MediaError("open", "mixed-names", f"{what}; keep the frames of one video in a folder, under one name")

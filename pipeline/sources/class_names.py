@@ -1,0 +1,86 @@
+"""Class names and labels: `classes.txt`, and the label that a list's line ends in."""
+
+import functools
+from collections import Counter
+from collections.abc import Iterable
+
+from bevt_core.foreign_files import read_lines, shown
+from bevt_core.objects import AnyPath
+from schemas.errors import UserError
+
+MOST_NUMBERED = 30_000  # classes that may have numbers for names, unless a list has more lines; ImageNet-21k has 21,841
+
+
+def read_classes(path: AnyPath) -> tuple[str, ...]:
+    """Class names by label: one per line, the label being the line's position, or `name<TAB>label` on every line."""
+    lines = [(where, line.strip()) for where, line in read_lines(path)]
+    pairs = [line.rpartition("\t") for _, line in lines]
+    if lines and all(name and is_number(label.strip()) for name, _, label in pairs):
+        return _by_number(
+            [(where, name.strip(), label.strip()) for (where, _), (name, _, label) in zip(lines, pairs, strict=True)]
+        )
+    names = tuple(line for _, line in lines)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        where = [where for where, line in lines if line == twice[0]][1]
+        raise UserError(f"{where}: the class {shown(twice[0])} occurs twice")
+    return names
+
+
+def _by_number(lines: list[tuple[str, str, str]]) -> tuple[str, ...]:
+    """The names of (where, name, label) in the order of their labels, which are 0 to one less than there are lines."""
+    names: dict[int, str] = {}
+    labels: dict[str, int] = {}
+    for where, name, text in lines:
+        label = int(text) if len(text) < 10 else -1
+        if not 0 <= label < len(lines) or label in names or name in labels:
+            raise UserError(
+                f"{where}: class {shown(name)} with label {shown(text)}, expected every name and every label from 0 to "
+                f"{len(lines) - 1} once"
+            )
+        names[label], labels[name] = name, label
+    return tuple(names[label] for label in range(len(lines)))
+
+
+def find_classes(folders: Iterable[AnyPath]) -> tuple[str, ...]:
+    """The `classes.txt` of the first folder that has one; empty where none has."""
+    found = [folder / "classes.txt" for folder in folders if (folder / "classes.txt").is_file()]
+    return read_classes(found[0]) if found else ()
+
+
+@functools.lru_cache(maxsize=4096)
+def class_index(name: str, classes: tuple[str, ...]) -> int | None:
+    """The label of a class name; blanks may be written as underscores."""
+    if name in classes:
+        return classes.index(name)
+    plain = [other.replace("_", " ") for other in classes]
+    return plain.index(name.replace("_", " ")) if name.replace("_", " ") in plain else None
+
+
+def parse_label(text: str, classes: tuple[str, ...], where: str, lines: int = 0) -> int | None:
+    """The label as a number; negative ones mean none (test sets). `lines`: how many the list has.
+
+    Raises UserError for names that are no class, and for numbers that are too large.
+    """
+    named = class_index(text, classes)
+    if named is not None:
+        return named
+    if not is_number(text):
+        raise UserError(f"{where}: unknown class {shown(text)}; put the class names into a classes.txt beside the list")
+    if text.startswith("-"):
+        return None
+    label = int(text) if len(text) < 10 else None
+    if classes and (label is None or label >= len(classes)):
+        raise UserError(f"{where}: label {text[:20]}, but there are only {len(classes)} classes")
+    most = max(lines, MOST_NUMBERED)
+    if label is None or label >= most:
+        raise UserError(
+            f"{where}: label {text[:20]}, expected one below {most}; for more classes, put their names into a "
+            "classes.txt beside the list"
+        )
+    return label
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number in plain digits."""
+    return text.removeprefix("-").isascii() and text.removeprefix("-").isdigit()

@@ -1,0 +1,144 @@
+"""The list files that people have: `path label` lines with any separator, split from the right."""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from bevt_core.foreign_files import read_lines, shown
+from bevt_core.media.errors import MediaError
+from bevt_core.media.frame_folders import frames_among
+from bevt_core.media.kinds import kind_of
+from bevt_core.objects import AnyPath
+from pipeline.sources.class_names import class_index, find_classes, is_number, parse_label
+from pipeline.sources.listing import Collected, SourceListing
+from pipeline.sources.tree import Tree
+from schemas.errors import UserError
+from schemas.frames import MediaKind
+
+MOST_COUNTS = 2  # numbers between a folder of frames and its label: how many there are, or the first and the last
+
+
+def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind: MediaKind) -> SourceListing:
+    """The items of a `path label` file.
+
+    A path is looked for under the root and under each of `prefixes`, as a file, as a folder of frames, and without the
+    frame counts that lists of frame folders carry (`path frames label`, `path first last label`). It may be absolute,
+    inside the root, and Windows' backslashes are read as slashes. Labels are numbers, or names of the `classes.txt`
+    beside the list or in the root, else of the tree's classes.
+
+    Raises UserError with the line. Warnings name counts that are not those of the folders, and labels that start at 1.
+    """
+    classes = find_classes([list_file.parent, tree.root]) or tree.classes
+    lines = list(read_lines(list_file))
+    collected = Collected(tree)
+    counted = _CountedFrames()
+    for where, line in lines:
+        text, label_text = split_line(line, classes, where)
+        label = parse_label(label_text, classes, where, len(lines))
+        if "\\" in text and find_media(tree, text, prefixes) is None:
+            text = text.replace("\\", "/")
+        path = tree.inside(text, where)
+        found = find_media(tree, path, prefixes)
+        form, counts = found or _forms(path)[0 if kind_of(path) else -1]
+        is_file = kind_of(form) is not None and not tree.is_folder(form)
+        if counts and (is_file or len(counts) > MOST_COUNTS or counts[0] > counts[-1]):
+            numbers = ", ".join(map(str, counts))
+            raise UserError(
+                f"{where}: {numbers} and the label {label_text} after {shown(form)}; expected one label on a line "
+                "(frame counts belong to folders of frames)"
+            )
+        source = form if found else str(PurePosixPath(prefixes[-1], form))
+        collected.add(where, source if found else None, source, kind_of(source, kind) or kind, label)
+        if found and tree.is_folder(source):
+            counted.add(source, tree.frames(source), counts)
+    labels = {item.label for item in collected.items if item.label is not None}
+    warnings = counted.warnings(list_file)
+    if not classes and labels and min(labels) == 1:
+        warnings.append(
+            f"{list_file}: its labels are 1 to {max(labels)} and none is 0, so class 0 has no clips; labels are "
+            "counted from 0: subtract 1, or put the class names into a classes.txt beside the list"
+        )
+    numbers_as_names = tuple(str(label) for label in range(max(labels, default=-1) + 1))
+    return collected.listing(classes or numbers_as_names, inferred=not classes, warnings=warnings)
+
+
+def find_media(tree: Tree, path: str, prefixes: Sequence[str]) -> tuple[str, list[int]] | None:
+    """Where a list's path is under a prefix, as it is or less the numbers behind it, which are returned too."""
+    for form, counts in _forms(path):
+        for prefix in prefixes:
+            candidate = str(PurePosixPath(prefix, form))
+            if tree.is_file(candidate) or tree.is_folder(candidate):
+                return candidate, counts
+    return None
+
+
+def _forms(path: str) -> list[tuple[str, list[int]]]:
+    """A path of a list, and the same less each of the numbers behind it, with those numbers."""
+    forms: list[tuple[str, list[int]]] = [(path, [])]
+    while True:
+        text, counts = forms[-1]
+        head = text.rstrip("0123456789")
+        digits = text[len(head) :]
+        shorter = head.rstrip(" \t,")
+        if not digits or len(digits) > 9 or not shorter or shorter == head:
+            return forms
+        forms.append((shorter, [int(digits), *counts]))
+
+
+def split_line(line: str, classes: tuple[str, ...], where: str) -> tuple[str, str]:
+    """(path, label) of one line: cut at the last tab, comma or blank that a label follows."""
+    text = line.rstrip()
+    for separator in ("\t", ",", " "):
+        path, found, label = text.rpartition(separator)
+        label = label.strip()
+        known = is_number(label) or class_index(label, classes) is not None
+        if found and path.strip() and label and (known or (separator == "\t" and not classes)):
+            return _unquoted(path.rstrip()), label
+    for name in classes:  # a class name with blanks, after a blank
+        if text.endswith(f" {name}"):
+            return _unquoted(text[: -len(name)].rstrip()), name
+    raise UserError(
+        f"{where}: {shown(line)} does not end in a label; expected `path label`, the label a number or a class"
+    )
+
+
+def _unquoted(path: str) -> str:
+    return path[1:-1].replace('""', '"') if len(path) > 1 and path[0] == path[-1] == '"' else path
+
+
+class _CountedFrames:
+    """Folders of frames, and those that do not hold as many as the list says."""
+
+    def __init__(self) -> None:
+        self.compared = 0
+        self.unknown = 0
+        self.differing: list[str] = []
+
+    def add(self, folder: str, names: Sequence[str] | None, counts: Sequence[int]) -> None:
+        """`names`: the folder's files, None if they are not known. `counts`: [], [frames], or [first, last]."""
+        if not counts:
+            return
+        if names is None:
+            self.unknown += 1
+            return
+        try:
+            there = len(frames_among(names)[0])
+        except MediaError:  # it will be rejected
+            return
+        self.compared += 1
+        span = counts[-1] - counts[0]
+        if there not in ([counts[0]] if len(counts) == 1 else [span, span + 1]):
+            said = counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[1]}"
+            self.differing.append(f"{folder}: {said} in the list, {there} there")
+
+    def warnings(self, list_file: AnyPath) -> list[str]:
+        found = []
+        if self.differing:
+            found.append(
+                f"{list_file}: {len(self.differing)} of {self.compared} folders do not hold as many frames as the list "
+                f"says ({self.differing[0]}); all frames that are there are used"
+            )
+        if self.unknown:
+            found.append(
+                f"{list_file}: the frame counts of {self.unknown} folders in an object store were not compared"
+            )
+        return found
