@@ -52,6 +52,8 @@ class Job:
     ) -> FitResult:
         """Train `task.model` on the streams; every rank calls this. A run that a signal stopped says how to go on.
 
+        After a Ctrl-C it raises KeyboardInterrupt, with the checkpoint written.
+
         `step_flops` are the operations of a step on all ranks together, which rank 0 needs to log a rate of them.
         """
         recipe, world = self.recipe, self.world
@@ -80,4 +82,6 @@ class Job:
         if world.is_main and not result.finished:
             go_on = resume_command(self.command)
             print(f"stopped at step {result.step}; go on with: {go_on}", file=sys.stderr, flush=True)
+        if not result.finished and any(world.gather(result.interrupted)):
+            raise KeyboardInterrupt
         return result
