@@ -28,6 +28,7 @@ from pipeline import commands as data
 from trainer import bench_commands as bench
 from trainer import commands as training
 from trainer import viz_commands as pictures
+from trainer.import_command import import_checkpoint
 
 # Loader processes and torch's threads share the CPUs: threads that spin while they wait slow everything down, six times
 # where two programs want the same two cores (docs/log.md). Read when torch is imported.
@@ -339,7 +340,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "extract": extract,
     "probe": probe,
     "report": training.report,
-    "import-checkpoint": core.import_checkpoint,
+    "import-checkpoint": import_checkpoint,
     "export": training.export,
     "demo-videos": data.demo_videos,
     "demo": training.demo,

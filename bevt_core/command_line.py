@@ -1,15 +1,21 @@
 """What the commands of `bevt` share: the app, common options, and how results and errors are printed."""
 
+import functools
 import json
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from schemas.errors import StorageError, UserError
+
+INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
+
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 class App(typer.Typer):
@@ -24,11 +30,33 @@ class App(typer.Typer):
             pretty_exceptions_enable=False,
         )
 
+    def command(self, name: str | None = None, **options: Any) -> Callable[[C], C]:
+        """Typer's, with a Ctrl-C that ends the command with INTERRUPTED in every version of Typer."""
+        register = super().command(name, **options)
+
+        def register_interruptible(function: C) -> C:
+            register(_interruptible(function))
+            return function
+
+        return register_interruptible
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().__call__(*args, **kwargs)
         except (UserError, StorageError) as error:
             _fail(str(error))
+
+
+def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+    return command
 
 
 Overrides = Annotated[

@@ -1,46 +1,12 @@
 """The commands about tokenizers, weights and models by themselves. Heavy imports are inside them."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from bevt_core.command_line import AsJson, emit
 from schemas.errors import UserError
-
-
-def import_checkpoint(
-    source: Annotated[Path, typer.Argument(help="A .pth or .safetensors file of another code.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write, for --init.")],
-    kind: Annotated[
-        str, typer.Option(help="official (BEVT), torchvision (swin3d_*) or image-swin (timm, original).")
-    ] = "official",
-    vocab_size: Annotated[int, typer.Option(help="image-swin: of the tokens to be predicted.")] = 8192,
-    json_: AsJson = False,
-) -> None:
-    """Read another code's checkpoint, strictly: every key is used or known to be dropped.
-
-    \b
-    Example:
-      bevt import-checkpoint swin_base_bevt.pth --out bevt-base.safetensors
-    """
-    from functools import partial
-
-    from bevt_core.model_info import num_parameters
-    from bevt_core.weights import import_image_swin, import_official, import_torchvision, save_weights
-
-    readers: dict[str, Callable[[Path], Any]] = {
-        "official": import_official,
-        "torchvision": import_torchvision,
-        "image-swin": partial(import_image_swin, vocab_size=vocab_size),
-    }
-    if kind not in readers:
-        raise UserError(f"--kind {kind!r}: expected one of {', '.join(readers)}")
-    imported = readers[kind](source)
-    save_weights(out, imported.model)
-    summary = {"weights": str(out), "parameters": num_parameters(imported.model)}
-    emit({**summary, "dropped": imported.dropped, "fresh": imported.fresh}, json_)
 
 
 def info(

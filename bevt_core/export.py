@@ -10,6 +10,7 @@ from torch import nn
 
 from bevt_core.classifier import Classifier
 from bevt_core.files import clean_staging, staged_folder, write_atomic
+from bevt_core.installation import install_command
 from bevt_core.weights import BUILDERS, Model
 from schemas.errors import UserError
 
@@ -75,7 +76,7 @@ def save_onnx(path: Path, classifier: Classifier, *, frames: int, size_px: int) 
         import onnxruntime  # noqa: F401 - what the file is checked with
         import onnxscript  # noqa: F401 - torch.onnx needs it
     except ImportError as error:
-        raise UserError(f"{error}; ONNX needs `pip install 'bevt[onnx]'`") from None
+        raise UserError(f"{error}; ONNX needs `{install_command('onnx')}`") from None
     exported = torch.onnx.export(
         classifier.eval(),
         (torch.zeros(2, 3, frames, size_px, size_px),),

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from bevt_core.installation import install_command
 from schemas.errors import StorageError, UserError
 
 R = TypeVar("R")
@@ -314,7 +315,7 @@ def _new_file_system(pid: int) -> Any:
     try:
         import s3fs
     except ImportError:
-        raise UserError("paths like s3://... need the package s3fs: pip install 'bevt[s3]'") from None
+        raise UserError(f"paths like s3://... need the package s3fs: `{install_command('s3')}`") from None
     store = s3fs.S3FileSystem(
         skip_instance_cache=True,
         use_listings_cache=False,

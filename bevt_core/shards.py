@@ -13,6 +13,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ from bevt_core.files import (
 )
 from bevt_core.jpeg_store import open_jpegs, write_jpegs
 from bevt_core.objects import AnyPath, ObjectPath, as_path
+from bevt_core.places import what_is
 from bevt_core.tables import (
     FrameSample,
     PartView,
@@ -57,6 +59,7 @@ from schemas.tokens import TokenPartCommit, TokenPlan, TokenSetManifest, token_s
 
 FRAMES_ZARR = "frames.zarr"
 COMMIT = "commit.json"
+M = TypeVar("M", FrameStoreManifest, TokenSetManifest)
 _TOKENS_COLUMN = "tokens.list.element.list.element"
 
 
@@ -177,10 +180,7 @@ class FrameStore:
 
     def __init__(self, path: str | AnyPath) -> None:
         self.path = as_path(path)
-        manifest = read_record(self.path / "dataset.json", FrameStoreManifest)
-        if manifest is None:
-            raise UserError(_unfinished(self.path, "frame store"))
-        self.manifest = manifest
+        self.manifest = _read_manifest(self.path, FrameStoreManifest, "frame store")
 
     @functools.cached_property
     def digest(self) -> str:
@@ -311,10 +311,7 @@ class TokenSet:
 
     def __init__(self, path: str | AnyPath) -> None:
         self.path = as_path(path)
-        manifest = read_record(self.path / "dataset.json", TokenSetManifest)
-        if manifest is None:
-            raise UserError(_unfinished(self.path, "token set"))
-        self.manifest = manifest
+        self.manifest = manifest = _read_manifest(self.path, TokenSetManifest, "token set")
         self.frames = FrameStore(self.path.parent.parent / "frames")
         if self.frames.digest != manifest.frames_digest:
             raise UserError(
@@ -361,14 +358,23 @@ def token_set_folders(dataset_dir: AnyPath, having: str) -> list[AnyPath]:
     return sorted(folders, key=str)
 
 
-def _unfinished(path: AnyPath, what: str) -> str:
-    if not path.is_dir():
+def _read_manifest(path: AnyPath, kind: type[M], what: str) -> M:
+    """Read the `dataset.json` of a frame store or token set. Raises UserError for another place, saying what it is."""
+    try:
+        manifest = read_record(path / "dataset.json", kind)
+    except (UserError, NotADirectoryError):
+        if what_is(path).startswith(f"a {what}"):
+            raise  # it is damaged, or of another version
+        manifest = None
+    if manifest is not None:
+        return manifest
+    if not path.exists():
         others = sorted(other.parent.name for other in path.parent.glob("*/dataset.json"))
         beside = f" (beside it: {', '.join(others)})" if others else ""
-        return f"{path}: no such {what}{beside}; make one with `bevt tokenize --out ...`"
-    if (path / "frames" / "dataset.json").exists():
-        return f"{path} is a dataset, not a {what}; expected {path / 'frames'}, or one of {path / 'tokens'}"
-    return f"{path}: no dataset.json, so this {what} is not finished; run the same `bevt tokenize` command again"
+        raise UserError(f"{path}: no such {what}{beside}; make one with `bevt tokenize --out ...`")
+    if (path / "plan.json").is_file() and not (path / "dataset.json").is_file():
+        raise UserError(f"{path}: no dataset.json, so this {what} is not finished; run the same `bevt tokenize` again")
+    raise UserError(f"{path}: {what_is(path)}; expected a {what}")
 
 
 def _digest_file(path: Path) -> FileDigest:

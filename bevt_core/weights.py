@@ -1,15 +1,13 @@
 """Models on disk: safetensors with the model's config inside, and checkpoints of other projects read as ours."""
 
 import json
-import pickle
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import safe_open
 from safetensors.torch import save as serialize
 
 from bevt_core.attention import Size3
@@ -17,8 +15,15 @@ from bevt_core.bevt import Bevt
 from bevt_core.build import build_bevt, build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import write_atomic
-from bevt_core.weights_import import bevt_from_image_swin, bevt_from_official, classifier_from_torchvision
-from bevt_core.weights_surgery import StateDict, initialise, swin_sizes
+from bevt_core.weights_files import UNREADABLE, first_line, head_of, is_safetensors, read_state_dict
+from bevt_core.weights_import import (
+    bevt_from_image_swin,
+    bevt_from_official,
+    classifier_from_torchvision,
+    classifier_from_video_swin,
+)
+from bevt_core.weights_kinds import OURS, advice, check_kind
+from bevt_core.weights_surgery import StateDict, Surgery, initialise, swin_sizes, tensor_of
 from schemas.errors import UserError
 
 Model = Bevt | Classifier
@@ -41,41 +46,74 @@ def save_state(path: Path, state: StateDict, config: Mapping[str, Any]) -> None:
 def load_weights(path: Path) -> Model:
     """Rebuild the model that `save_weights` wrote, bit for bit, or that of a Hugging Face folder's model.safetensors.
 
-    Raises UserError for a file of another kind.
+    Raises UserError for a file of another kind, saying which, and for one that is damaged.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from error
-    if CONFIG_KEY not in metadata:
+    state = read_state_dict(path)
+    if not is_safetensors(head_of(path)):
+        raise UserError(f"{path}: {advice(path, state)}")
+    with _errors_name(path):
+        metadata = _metadata(path)
+        if CONFIG_KEY in metadata:
+            return _rebuild(path, json.loads(metadata[CONFIG_KEY]), state)
         if (hub := path.with_name("config.json")).is_file() and "bevt" in (described := json.loads(hub.read_text())):
-            state = {key.removeprefix("model."): tensor for key, tensor in load_file(path).items()}
-            return _rebuild(described["bevt"], state)
-        raise UserError(f"{path}: no model config inside; run `bevt import-checkpoint` on other projects' weights")
-    return _rebuild(json.loads(metadata[CONFIG_KEY]), load_file(path))
+            state = {key.removeprefix("model."): tensor for key, tensor in state.items()}
+            return _rebuild(path, described["bevt"], state)
+        raise UserError(f"{path}: no model config inside: {advice(path, state)}")
 
 
-def _rebuild(config: dict[str, Any], state: Mapping[str, torch.Tensor]) -> Model:
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Turn whatever the content of `path` may cause in the block into a UserError that names the file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(f"{path}: ") else f"{path}: {error}") from None
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path}: its content does not fit together ({first_line(error)}); it is cut, damaged or of another version"
+        ) from None
+
+
+def _rebuild(path: Path, config: dict[str, Any], state: Mapping[str, torch.Tensor]) -> Model:
     sizes = {key: value for key, value in config.items() if key != "kind"}
-    model = BUILDERS[config["kind"]](**sizes)
-    model.load_state_dict(state)
+    return _filled(path, BUILDERS[config["kind"]], sizes, state)
+
+
+def _filled(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], state: Mapping[str, Any]) -> Model:
+    """Return the model of `sizes` with the weights of `state`, which are copied."""
+    model = _planned(path, build, sizes, state)
+    lacking = [key for key in model.state_dict() if key not in state]
+    if lacking:
+        raise UserError(f"{path}: {lacking[0]} is missing; the file is not whole")
+    model.load_state_dict({key: tensor.to(torch.float32, copy=True) for key, tensor in state.items()}, assign=True)
     return model
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """Read the tensors of any checkpoint: safetensors, or a `.pth` that keeps them under one of the usual names.
+def _planned(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], state: Mapping[str, Any]) -> Model:
+    """Return the model of `sizes` without memory. Raises UserError where a tensor of `state` does not fit it.
 
-    Raises UserError for a file that cannot be read, or needs code to be run in order to be read.
+    So a damaged file asks for no more memory than it has itself.
     """
-    try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not a checkpoint that holds only tensors ({error})") from error
-    for nesting in ("state_dict", "model", "module"):
-        if isinstance(state.get(nesting), Mapping):
-            state = state[nesting]
-    return {re.sub(r"^module\.", "", key): tensor for key, tensor in state.items()}
+    blocks = sizes.get("depth", 0) + sum(sizes.get("depths", ()))
+    if blocks > len(state):
+        raise UserError(f"{path}: its config is of {blocks} blocks, but there are only {len(state)} tensors")
+    with torch.device("meta"):
+        model = build(**sizes)
+    own = model.state_dict()
+    for key, tensor in state.items():
+        if key not in own:
+            raise UserError(f"{path}: {key} has no place in the model of its sizes")
+        if own[key].shape != tensor.shape or not tensor.is_floating_point():
+            raise UserError(
+                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, but other tensors of the file ask for "
+                f"{tuple(own[key].shape)}; it is damaged, or of another architecture"
+            )
+    return model
 
 
 def load_official(path: Path | str) -> Bevt:
@@ -95,28 +133,51 @@ class Imported(NamedTuple):
 
 def import_official(path: Path) -> Imported:
     """Read a pretraining checkpoint of the original code. UserError for one of another kind."""
-    source = read_state_dict(path)
-    if "cls_head.lm_head.weight" not in source or "backbone.fpn_t.0.weight" not in source:
-        raise UserError(f"{path}: has no two-stream decoders; it is no pretraining checkpoint of the original code")
-    state, dropped = bevt_from_official(source)
-    sizes = swin_sizes(state, stem="stems.video.", encoder="encoders.shared.")
-    vocab_size, decoder_dim = state["lm_head.weight"].shape
-    model = build_bevt(**sizes, vocab_size=vocab_size, decoder_dim=decoder_dim)
-    model.load_state_dict(state)
-    return Imported(model, dropped, fresh=[])
+    with _errors_name(path):
+        state, dropped = bevt_from_official(_read_foreign(path, "official"))
+        vocab_size, decoder_dim = tensor_of(state, "lm_head.weight", 2).shape
+        sizes = swin_sizes(state, stem="stems.video.", encoder="encoders.shared.")
+        sizes |= {"vocab_size": vocab_size, "decoder_dim": decoder_dim}
+        return Imported(_filled(path, build_bevt, sizes, state), dropped, fresh=[])
 
 
 def import_torchvision(path: Path) -> Imported:
     """Read the weights of torchvision's `swin3d_t`, `swin3d_s` or `swin3d_b` as a classifier."""
-    state, dropped = classifier_from_torchvision(read_state_dict(path))
-    model = build_classifier(**swin_sizes(state, stem="stem.", encoder="encoder."), num_classes=len(state["fc.bias"]))
-    model.load_state_dict(state)
-    return Imported(model, dropped, fresh=[])
+    with _errors_name(path):
+        return _classifier(path, classifier_from_torchvision(_read_foreign(path, "torchvision")))
+
+
+def import_video_swin(path: Path) -> Imported:
+    """Read a classifier of Video Swin's code or of mmaction2; for crops of 224 pixels and more it is theirs exactly.
+
+    For smaller ones, where the last stage's grid is smaller than a window, theirs reads the biases of other positions.
+    """
+    with _errors_name(path):
+        return _classifier(path, classifier_from_video_swin(_read_foreign(path, "video-swin")))
 
 
 def import_image_swin(path: Path, *, vocab_size: int, tubelet: int = 2, window: Size3 = (8, 7, 7)) -> Imported:
     """Read an image Swin (timm or original keys) as the start of the joint model; decoders and LM head are fresh."""
-    state, dropped = bevt_from_image_swin(read_state_dict(path), tubelet=tubelet, window=window)
-    sizes = {**swin_sizes(state, stem="stems.video.", encoder="encoders.shared."), "window": window}
-    model = build_bevt(**sizes, vocab_size=vocab_size)
-    return Imported(model, dropped, initialise(model, state))
+    with _errors_name(path):
+        source = _read_foreign(path, "image-swin")
+        state, dropped = bevt_from_image_swin(source, tubelet=tubelet, window=window)
+        sizes = swin_sizes(state, stem="stems.video.", encoder="encoders.shared.")
+        sizes |= {"window": window, "vocab_size": vocab_size}
+        _planned(path, build_bevt, sizes, state)
+        model = build_bevt(**sizes)
+        return Imported(model, dropped, initialise(model, state))
+
+
+def _classifier(path: Path, surgery: Surgery) -> Imported:
+    sizes = swin_sizes(surgery.state, stem="stem.", encoder="encoder.")
+    sizes["num_classes"] = len(tensor_of(surgery.state, "fc.weight", 2))
+    return Imported(_filled(path, build_classifier, sizes, surgery.state), surgery.dropped, fresh=[])
+
+
+def _read_foreign(path: Path, kind: str) -> StateDict:
+    """Return the tensors of another code's checkpoint of `kind`; weights of bevt are refused like other codes'."""
+    state = read_state_dict(path)
+    if is_safetensors(head_of(path)) and CONFIG_KEY in _metadata(path):
+        raise UserError(f"{path}: {OURS} already; give it to --init as it is")
+    check_kind(path, state, kind)
+    return state

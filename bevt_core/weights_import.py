@@ -12,6 +12,7 @@ from bevt_core.weights_surgery import (
     inflate_bias_table,
     inflate_stem,
     rename,
+    tensor_of,
     window_of_table,
 )
 
@@ -46,6 +47,16 @@ TORCHVISION_KEYS = {
     r"head\.": "fc.",
 }
 
+VIDEO_SWIN_KEYS = {  # of github.com/SwinTransformer/Video-Swin-Transformer; mmaction2 1.x calls the last norm norm3
+    r"backbone\.patch_embed\.": "stem.",
+    r"backbone\.layers\.(\d+)\.blocks\.": r"encoder.stages.\1.blocks.",
+    **{rf"backbone\.layers\.{i}\.downsample\.": f"encoder.stages.{i + 1}.merge." for i in range(3)},
+    r"backbone\.norm3?\.": "norm.",
+    r"cls_head\.fc_cls\.": "fc.",
+}
+# mmaction2's constants of normalisation, which are ours: ImageNet's
+VIDEO_SWIN_DROPPED = rf"^data_preprocessor\.(mean|std)$|{SHAPE_BUFFERS}"
+
 IMAGE_SWIN_KEYS = {
     r"patch_embed\.": "stems.image.",
     r"layers\.(\d+)\.blocks\.": r"encoders.shared.stages.\1.blocks.",
@@ -64,14 +75,20 @@ def bevt_from_official(state: Mapping[str, Tensor]) -> Surgery:
     """
     surgery = rename(state, OFFICIAL_KEYS, OFFICIAL_DROPPED, "the original pretraining model")
     new_state = surgery.state
-    new_state["mask_token"] = new_state["mask_token"].flatten()
-    new_state["decoders.image.up_space.weight"] = new_state["decoders.image.up_space.weight"].unsqueeze(2)
+    new_state["mask_token"] = tensor_of(new_state, "mask_token", 3).flatten()
+    kernel_2d = tensor_of(new_state, "decoders.image.up_space.weight", 4)
+    new_state["decoders.image.up_space.weight"] = kernel_2d.unsqueeze(2)
     return surgery
 
 
 def classifier_from_torchvision(state: Mapping[str, Tensor]) -> Surgery:
     """Rename torchvision's `swin3d_t`, `swin3d_s` or `swin3d_b`."""
     return rename(state, TORCHVISION_KEYS, SHAPE_BUFFERS, "torchvision's swin3d models")
+
+
+def classifier_from_video_swin(state: Mapping[str, Tensor]) -> Surgery:
+    """Rename a classifier of Video Swin's own code, or of mmaction2 0.x or 1.x."""
+    return rename(state, VIDEO_SWIN_KEYS, VIDEO_SWIN_DROPPED, "a Video Swin classifier")
 
 
 def bevt_from_image_swin(state: Mapping[str, Tensor], *, tubelet: int, window: Size3) -> Surgery:
@@ -83,8 +100,9 @@ def bevt_from_image_swin(state: Mapping[str, Tensor], *, tubelet: int, window: S
     merges = ORIGINAL_MERGES if "layers.0.downsample.norm.weight" in bare else TIMM_MERGES
     surgery = rename(bare, {**IMAGE_SWIN_KEYS, **merges}, IMAGE_SWIN_DROPPED, "an image Swin Transformer")
     new_state = surgery.state
+    tensor_of(new_state, "stems.image.proj.weight", 4)
     new_state.update(inflate_stem(new_state, "stems.image.", "stems.video.", tubelet))
     for key in bias_tables(new_state):
-        old_window = window_of_table(len(new_state[key]))
+        old_window = window_of_table(len(tensor_of(new_state, key, 2)))
         new_state[key] = inflate_bias_table(new_state[key], old_window, window)
     return surgery

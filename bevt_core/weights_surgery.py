@@ -29,16 +29,20 @@ class Surgery(NamedTuple):
 def rename(state: Mapping[str, Tensor], table: Mapping[str, str], dropped: str, source: str) -> Surgery:
     """Rename every key by the first pattern of `table` that its beginning matches; drop what matches `dropped`.
 
-    Raises UserError for a key that neither knows.
+    Raises UserError for a key that neither knows, and for two that get one name.
     """
-    new_state, dropped_keys = {}, []
+    new_state: StateDict = {}
+    dropped_keys = []
     for key, tensor in state.items():
         if re.search(dropped, key):
             dropped_keys.append(key)
             continue
         for pattern, replacement in table.items():
             if re.match(pattern, key):
-                new_state[re.sub(pattern, replacement, key, count=1)] = tensor
+                new_key = re.sub(pattern, replacement, key, count=1)
+                if new_key in new_state:
+                    raise UserError(f"{key}: the second key of {source} that means {new_key}")
+                new_state[new_key] = tensor
                 break
         else:
             raise UserError(f"{key}: not a key of {source}; is the checkpoint of another kind?")
@@ -146,13 +150,27 @@ def inflate_stem(state: Mapping[str, Tensor], image_stem: str, video_stem: str, 
     return {**stem, kernel_key: kernel_OCHW.unsqueeze(2).repeat(1, 1, tubelet, 1, 1) / tubelet}
 
 
+def tensor_of(state: Mapping[str, Tensor], key: str, ndim: int) -> Tensor:
+    """Return the tensor `key`. Raises UserError where there is none, or one of other than `ndim` dimensions."""
+    if key not in state:
+        raise UserError(f"{key} is missing; the checkpoint is not whole")
+    if state[key].ndim != ndim or not state[key].numel():
+        raise UserError(f"{key} has the shape {tuple(state[key].shape)}, expected {ndim} dimensions")
+    return state[key]
+
+
 def swin_sizes(state: Mapping[str, Tensor], stem: str, encoder: str) -> dict[str, Any]:
-    """Read a Swin's sizes off its tensors, as arguments of the builders. `stem` and `encoder` begin their keys."""
-    kernel = state[f"{stem}proj.weight"]
+    """Read a Swin's sizes off its tensors, as arguments of the builders. `stem` and `encoder` begin their keys.
+
+    Raises UserError where a tensor that says them is missing, or has another number of dimensions.
+    """
+    kernel = tensor_of(state, f"{stem}proj.weight", 5)
     block = re.compile(rf"{re.escape(encoder)}stages\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_bias_table")
-    tables = {(int(m[1]), int(m[2])): state[m[0]] for m in map(block.match, state) if m}
-    num_stages = 1 + max(stage for stage, _ in tables)
-    fc1 = state[f"{encoder}stages.0.blocks.0.mlp.fc1.weight"]
+    tables = {(int(m[1]), int(m[2])): tensor_of(state, m[0], 2) for m in map(block.match, state) if m}
+    num_stages = len({stage for stage, _ in tables})
+    if not {(stage, 0) for stage in range(max(num_stages, 1))} <= tables.keys():
+        raise UserError(f"{encoder}stages: the first block of some stage is missing; the checkpoint is not whole")
+    fc1 = tensor_of(state, f"{encoder}stages.0.blocks.0.mlp.fc1.weight", 2)
     return {
         "embed_dim": kernel.shape[0],
         "patch": tuple(kernel.shape[2:]),

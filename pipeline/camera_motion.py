@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from bevt_core.files import read_record, write_atomic, write_record
+from bevt_core.installation import install_command
 from bevt_core.rng import rng_for
 from schemas.base import Record
 from schemas.errors import UserError
@@ -309,7 +310,7 @@ def photograph(split: str, name: str, mirrored: bool) -> Image.Image:
     package, _, inside = folder.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise UserError(f"the package {package} with the photograph {file} is not installed; run pip install bevt")
+        raise UserError(f"the package {package} with the photograph {file} is not installed; run `{install_command()}`")
     photo = Image.open(Path(spec.origin).parent / inside / file).convert("RGB")
     photo.thumbnail((800, 800), Image.Resampling.LANCZOS)
     return photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else photo

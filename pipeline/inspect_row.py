@@ -10,6 +10,7 @@ from PIL import Image
 
 from bevt_core.objects import AnyPath
 from bevt_core.pictures import fitted
+from bevt_core.places import what_is
 from bevt_core.shards import FrameStore, TokenSet, token_set_folders
 from bevt_core.views import apply_view
 from schemas.errors import UserError
@@ -29,6 +30,10 @@ def inspect_dataset(
     The picture has a row per view of each token set: the stored frame, the view of it, and its tokens decoded, where a
     tokenizer with a decoder can be found. Raises UserError for an unknown sample.
     """
+    if not (dataset_dir / "frames").is_dir():
+        raise UserError(
+            f"{dataset_dir}: {what_is(dataset_dir)}, no frames/ in it; give the folder that `bevt tokenize --out` wrote"
+        )
     store = FrameStore(dataset_dir / "frames")
     sets = [TokenSet(folder) for folder in token_set_folders(dataset_dir, "dataset.json")]
     report: dict[str, Any] = {

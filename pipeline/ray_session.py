@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -65,10 +66,28 @@ def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None)
             )
     _held = Session(may_grow=address is not None)
     try:
-        yield _held
+        with sigterm_ends():
+            yield _held
     finally:
         _held = None
         ray.shutdown()
+
+
+@contextmanager
+def sigterm_ends() -> Iterator[None]:
+    """Let a SIGTERM in the block end it as a Ctrl-C does, with 143: Ray's own handler aborts the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def check_reachable(address: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bevt_core.objects import AnyPath
+from bevt_core.places import what_is
 from bevt_core.shards import COMMIT, read_plan, token_set_folders
 from pipeline.checks import committed, contradicted, read_or_note
 from pipeline.problems import REMOVE, Problem
@@ -46,7 +47,9 @@ def check_files(dataset_dir: AnyPath) -> tuple[dict[str, int], list[Problem]]:
     """
     frames_dir = dataset_dir / "frames"
     if not frames_dir.is_dir():
-        raise UserError(f"{dataset_dir}: no frames/ in it; give the folder that `bevt tokenize --out` wrote")
+        raise UserError(
+            f"{dataset_dir}: {what_is(dataset_dir)}, no frames/ in it; give the folder that `bevt tokenize --out` wrote"
+        )
     problems: list[Problem] = []
     counts = {"sources": 0, "indexed": 0, "rejected": 0, "samples": 0, "parts": 0}
     path = frames_dir / "plan.json"

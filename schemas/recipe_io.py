@@ -3,6 +3,7 @@
 A typo names the key and the nearest valid one.
 """
 
+import contextlib
 import difflib
 import types
 import typing
@@ -25,6 +26,12 @@ KINDS: dict[str, type[Recipe]] = {
     "finetune": FinetuneRecipe,
     "tokenizer": TokenizerRecipe,
 }
+COMMANDS = {  # that take recipes of a kind
+    "tokenize": "bevt tokenize",
+    "pretrain": "bevt train",
+    "finetune": "bevt finetune",
+    "tokenizer": "bevt tokenizer train",
+}
 
 
 def load_recipe(name: str, directory: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -32,25 +39,51 @@ def load_recipe(name: str, directory: Path, overrides: Sequence[str] = ()) -> Re
 
     Raises UserError for an unknown recipe, key or value, with the nearest valid name.
     """
-    data = _read(name, directory, seen=())
+    return _overridden(_read(name, directory, seen=()), name, overrides)
+
+
+def load_recipe_of(kind: type[R], name: str, directory: Path, overrides: Sequence[str] = ()) -> R:
+    """`load_recipe`, for a command that needs one kind; another kind is a UserError that names its command."""
+    wanted = next(key for key, model in KINDS.items() if model is kind)
+    try:
+        data = _read(name, directory, seen=())
+    except UserError:
+        _check_other_places(name, directory, wanted)
+        raise
+    _check_recipe_kind(name, data.get("kind"), wanted)
+    recipe = _overridden(data, name, overrides)
+    _check_recipe_kind(name, recipe.kind, wanted)
+    assert isinstance(recipe, kind)
+    return recipe
+
+
+def _overridden(data: dict[str, Any], name: str, overrides: Sequence[str]) -> Recipe:
     for override in overrides:
         _override(data, override, name)
     return parse_recipe(data, where=name)
 
 
-def load_recipe_of(kind: type[R], name: str, directory: Path, overrides: Sequence[str] = ()) -> R:
-    """`load_recipe`, for a command that needs one kind; another kind is a UserError."""
-    recipe = load_recipe(name, directory, overrides)
-    if not isinstance(recipe, kind):
-        wanted = next(key for key, model in KINDS.items() if model is kind)
-        raise UserError(f"recipe {name!r} is of kind {recipe.kind!r}, but this command needs kind {wanted!r}")
-    return recipe
+def _check_recipe_kind(name: str, found: Any, wanted: str) -> None:
+    """Raise UserError for a recipe of another known kind."""
+    if found != wanted and isinstance(found, str) and found in COMMANDS:
+        raise UserError(f"recipe {name!r} is for `{COMMANDS[found]}` (kind: {found}); give one of kind {wanted!r}")
+
+
+def _check_other_places(name: str, directory: Path, wanted: str) -> None:
+    """Raise UserError where a name that is no recipe of `directory` is one of another command, or a folder."""
+    with contextlib.suppress(OSError):
+        for others in directory.parent.parent.glob("*/recipes"):
+            if (others / f"{name}.yaml").is_file():
+                _check_recipe_kind(name, _read(name, others, seen=()).get("kind"), wanted)
+        if Path(name).is_dir():
+            here = Path(name) / "recipe.yaml"
+            raise UserError(f"recipe {name!r} is a folder; give {here if here.is_file() else 'a .yaml file'}")
 
 
 def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
     """Validate the complete recipe `data`; `where` is what error messages call it."""
     kind = data.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where}: kind is {kind!r}, expected one of {', '.join(KINDS)}")
     _check_keys(KINDS[kind], data, where, "", list(_paths(KINDS[kind], data, "")))
     try:
@@ -67,6 +100,12 @@ def describe(error: ValidationError) -> str:
         given = "" if problem["type"] == "missing" else f" (given {problem['input']!r})"
         lines.append(f"{key or 'recipe'}: {problem['msg']}{given}")
     return "; ".join(lines)
+
+
+def streams_in(name: str, directory: Path) -> list[str]:
+    """Return the names of the streams that the recipe `name` has before any override."""
+    streams = _read(name, directory, seen=()).get("streams")
+    return list(streams) if isinstance(streams, dict) else []
 
 
 def recipe_names(directory: Path) -> list[str]:

@@ -103,17 +103,24 @@ def train(
     from trainer.pretrain import dry_run as plan
     from trainer.pretrain import pretrain as run
     from trainer.run import read_run
+    from trainer.streams import check_stage, check_token_options
 
     given = {"streams.video.tokens": video_tokens, "streams.image.tokens": image_tokens, "init": init}
     overrides = [*(set_ or []), *overrides_of(given)]
     repeats = None
     if from_ is not None:
-        loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
         _, repeats = read_run(from_)
+        loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
     else:
         if stage not in STAGE_RECIPES:
             raise UserError(f"stage {stage!r}: expected one of {', '.join(STAGE_RECIPES)}, or --from RUN")
-        loaded = load_recipe_of(PretrainRecipe, recipe or STAGE_RECIPES[stage], TRAINER_RECIPES, overrides)
+        name = recipe or STAGE_RECIPES[stage]
+        try:
+            loaded = load_recipe_of(PretrainRecipe, name, TRAINER_RECIPES, overrides)
+        except UserError:
+            check_token_options(name, TRAINER_RECIPES, {"video": video_tokens, "image": image_tokens})
+            raise
+        check_stage(stage, name, list(loaded.streams))
     target = out or Path("runs") / (stage or f"{from_.name}-again" if from_ else "pretrain")
     memory = memory_of(memory_gb, set_)
     if dry_run:
@@ -322,13 +329,13 @@ def export(
     from schemas.classifier import ClassifierCard
     from trainer.evaluate import CARD
     from trainer.model_card import export_hub
-    from trainer.run import weights_of
+    from trainer.run import existing_weights
 
     if format_ == "hub":
         export_hub(checkpoint, out, evaluation or [])
         emit({"out": str(out), "format": format_}, json_)
         return
-    weights = weights_of(checkpoint)
+    weights = existing_weights(checkpoint)
     model = load_weights(weights)
     if format_ not in ("program", "onnx") or not isinstance(model, Classifier):
         raise UserError(

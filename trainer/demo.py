@@ -14,6 +14,7 @@ from trainer.demo_report import write_report
 
 NUM_CLASSES = 8  # directions of camera motion; chance is 12.5 %
 TEMPORAL = ("normal", "single-frame", "shuffle")
+INTERRUPT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,19 @@ def demo_steps(out: Path) -> list[Step]:
     return [Step(title, command, out / product) for title, command, product in rows]
 
 
+def _run(command: list[str]) -> int:
+    """Return the exit status of a command. A Ctrl-C reaches it as well: it gets INTERRUPT_S to end what it started."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            try:
+                process.wait(INTERRUPT_S)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+            raise
+
+
 def demo(out: Path) -> dict[str, Any]:
     """Run the steps that have not been done, then write `report.html`. Returns accuracies and seconds per step.
 
@@ -94,7 +108,7 @@ def demo(out: Path) -> dict[str, Any]:
             print("already done", flush=True)
             continue
         begun = time.monotonic()
-        code = subprocess.run([sys.executable, "-m", "cli", *shlex.split(step.command)], check=False).returncode
+        code = _run([sys.executable, "-m", "cli", *shlex.split(step.command)])
         if code != 0 or not step.product.is_file():
             raise UserError(
                 f"`bevt {step.command}` ended with exit code {code} and no {step.product}; mend it, start again"

@@ -20,6 +20,7 @@ from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import clean_staging, read_record, sha256_of, write_atomic, write_record
 from bevt_core.model_info import model_info
+from bevt_core.places import what_is
 from bevt_core.weights import load_weights
 from schemas.classifier import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
 from schemas.errors import UserError
@@ -33,7 +34,7 @@ from trainer.overlap import TRAINING, overlaps, show_overlap
 from trainer.parallel import share_of_rank
 from trainer.parts import PartFiles, changes
 from trainer.precision import resolve
-from trainer.run import weights_of
+from trainer.run import HUB_WEIGHTS, WEIGHTS, weights_of
 from trainer.views import Row, ViewPlan, map_parts
 
 CARD = "classifier.json"
@@ -193,14 +194,14 @@ def chosen_views(card: ClassifierCard, clips: int | None, crops: int | None) -> 
 
 def read_card(weights: Path) -> ClassifierCard:
     """Return the card beside the weights of a fine-tuned model. Raises UserError where there is none."""
-    if not weights.suffix and not weights.exists():  # a run's weights have one
-        raise UserError(f"{weights}: no such file or folder; give a fine-tuning run or its weights")
+    place = weights.parent if weights.name in (WEIGHTS, HUB_WEIGHTS) else weights
+    if not weights.is_file():
+        raise UserError(f"{place}: {what_is(place)}; expected a finished fine-tuning run, or its weights")
     card = read_record(weights.parent / CARD, ClassifierCard)
-    if card is None or not weights.is_file():
-        missing = CARD if card is None else weights.name
+    if card is None:
         raise UserError(
-            f"{weights.parent}: no {missing}, so this is not a finished fine-tuning run; "
-            "make one with `bevt finetune`, or go on with it by --resume"
+            f"{place}: {what_is(place)}, no {CARD} with it; expected a fine-tuning run: make one with `bevt finetune`, "
+            "or give `bevt import-checkpoint` the --classes of another code's classifier"
         )
     return card
 

@@ -13,7 +13,7 @@ from schemas.recipes import ClipSampling, EvalViews, FinetuneRecipe, OnlineToken
 from trainer.evaluate import CARD, chosen_views, read_card
 from trainer.finetune import card_of
 from trainer.initialise import classifier_state
-from trainer.run import RECORD, read_run, weights_of
+from trainer.run import RECORD, existing_weights, read_run
 from trainer.views import ViewPlan
 
 
@@ -25,7 +25,7 @@ def open_frozen(
     A classifier has its own; a pretrained encoder gets those of `recipe`, or else looks at the centre of one clip like
     those that it was pretrained on. Raises UserError where neither says what they were, or it cannot read them.
     """
-    path = weights_of(checkpoint)
+    path = existing_weights(checkpoint)
     if (path.parent / CARD).is_file():
         card = read_card(path)
     else:

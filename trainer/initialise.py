@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bevt_core.bevt import Bevt
 from bevt_core.classifier import Classifier
+from bevt_core.places import what_is
 from bevt_core.weights import load_weights
 from bevt_core.weights_surgery import (
     StateDict,
@@ -34,7 +35,7 @@ def start_from(model: Bevt, init: str) -> list[str]:
     path = weights_file(init)
     source = load_weights(path)
     if not isinstance(source, Bevt):
-        raise UserError(f"init {path}: weights of a classifier, expected those of a pretraining run")
+        raise UserError(f"init {init}: the weights of a classifier; expected a pretraining run, or its weights")
     keys = SIZES if "video" in model.route and "video" not in source.route else (*SIZES, "window", "grid", "patch")
     check_sizes(path, source.config, model.config, keys)
     return initialise(model, starting_state(source.state_dict(), source.config, model.config))
@@ -89,8 +90,8 @@ def weights_file(init: str) -> Path:
     path = weights_of(Path(init))
     if not path.is_file():
         raise UserError(
-            f"init {path}: no such file; give the directory of a finished run, or its {WEIGHTS}; "
-            "to start from scratch, --set init=null"
+            f"init {init}: {what_is(Path(init))}; expected a finished run of pretraining or fine-tuning, or its "
+            f"{WEIGHTS}; to start from scratch, --set init=null"
         )
     return path
 

@@ -55,7 +55,8 @@ class Job:
     ) -> FitResult:
         """Train `task.model` on the streams; every rank calls this. A run that a signal stopped says how to go on.
 
-        Rank 0 needs `step_flops` to log the rate of operations.
+        After a Ctrl-C it raises KeyboardInterrupt, with the checkpoint written. Rank 0 needs `step_flops` to log the
+        rate of operations.
         """
         recipe, world = self.recipe, self.world
         if world.is_main:
@@ -85,6 +86,8 @@ class Job:
         if world.is_main and not result.finished:
             go_on = resume_command(self.command)
             print(f"stopped at step {result.step}; go on with: {go_on}", file=sys.stderr, flush=True)
+        if not result.finished and any(world.gather(result.interrupted)):
+            raise KeyboardInterrupt
         return result
 
 

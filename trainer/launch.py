@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -43,8 +44,9 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
     """Call `function(*args, **kwargs)` in `nproc` processes and return rank 0's result.
 
     With one process, or under torchrun, it is called right here. `function` and its arguments must be picklable.
-    SIGTERM and SIGINT are handed on to the processes, which end in their own time. The first failure ends all of them:
-    a UserError, or a disk that is full, is raised again as a UserError, anything else as ProcessFailedError.
+    SIGTERM and SIGINT are handed on to the processes, which end in their own time; if they fail by that, this raises
+    SystemExit(143) or KeyboardInterrupt. The first failure ends all of them: a UserError, or a disk that is full, is
+    raised again as a UserError, anything else as ProcessFailedError.
     """
     if nproc < 1:
         raise UserError(f"--nproc {nproc}: expected at least 1")
@@ -60,6 +62,8 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
     port = str(_free_port())
     processes: list[BaseProcess] = []
     results: list[Connection] = []
+    resource_tracker.ensure_running()  # it unblocks SIGINT
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a process that is still starting keeps it for later
     for rank in range(nproc):
         receive, send = context.Pipe(duplex=False)
         env: dict[str, object] = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": nproc, "LOCAL_WORLD_SIZE": nproc}
@@ -72,12 +76,19 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
         send.close()
         processes.append(process)
         results.append(receive)
-    restore = _forward_signals(processes)
+    signals, restore = _forward_signals(processes)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     timeout_s = FAILED_TIMEOUT_S
     try:
         value = _collect(processes, results)
         timeout_s = END_TIMEOUT_S
         return value
+    except (UserError, ProcessFailedError):
+        if signal.SIGINT in signals:
+            raise KeyboardInterrupt from None
+        if signals:
+            raise SystemExit(128 + signals[0]) from None
+        raise
     finally:
         _end(processes, timeout_s)
         restore()
@@ -87,7 +98,11 @@ def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], 
     os.environ.update(env)
     end_with_parent()
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         outcome = _Outcome(time.monotonic(), value=function(*args, **kwargs))
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C comes twice: from the terminal and from the parent
+        outcome = _Outcome(time.monotonic(), user_error="interrupted")
     except (UserError, StorageError) as error:
         outcome = _Outcome(time.monotonic(), user_error=str(error))
     except BaseException:  # noqa: BLE001 - reported to the parent, which raises it again
@@ -145,12 +160,14 @@ def _received(receive: Connection, process: BaseProcess) -> _Outcome:
         return _Outcome(0.0, failure=f"ended without a word, exit code {process.exitcode}")
 
 
-def _forward_signals(processes: list[BaseProcess]) -> Callable[[], None]:
-    """Hand SIGTERM and SIGINT on to `processes`; return a function that restores the old handlers."""
+def _forward_signals(processes: list[BaseProcess]) -> tuple[list[int], Callable[[], None]]:
+    """Hand SIGTERM and SIGINT on to `processes`; return the list of those that came, and what restores the handlers."""
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        return lambda: None
+        return signals, lambda: None
 
     def forward(signum: int, frame: object) -> None:
+        signals.append(signum)
         for process in processes:
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signum)
@@ -161,7 +178,7 @@ def _forward_signals(processes: list[BaseProcess]) -> Callable[[], None]:
         for signum, handler in old.items():
             signal.signal(signum, handler)
 
-    return restore
+    return signals, restore
 
 
 def _end(processes: list[BaseProcess], timeout_s: float) -> None:

@@ -4,6 +4,7 @@ A loss is the sum over the targets of the whole step, divided by their number on
 So two processes compute what one computes, and accumulation is exact.
 """
 
+import math
 import signal
 import sys
 import threading
@@ -40,6 +41,7 @@ class FitResult:
     finished: bool  # False: a signal stopped it, and a checkpoint of `step` was written
     metrics: dict[str, float]  # the last step's line of the log
     checkpoint: Path | None
+    interrupted: bool = False  # it was a Ctrl-C that stopped it
 
 
 def fit(
@@ -80,7 +82,7 @@ def fit(
         if world.is_main and world.device.type == "cuda" and stepper.attention() is not None:
             print(f"window attention: {stepper.attention()}", flush=True)
         log = stack.enter_context(MetricsLog(run_dir, first, loop.wandb)) if world.is_main else None
-        stop_asked = stack.enter_context(_stop_signals())
+        signals = stack.enter_context(_stop_signals())
         writer = stack.enter_context(CheckpointWriter(checkpoints)) if world.is_main else None
         still_alive = stack.enter_context(watchdog(loop.hang_timeout_s))
         diary = _Diary(loop, stop, log, world, step_flops, bad_steps)
@@ -88,7 +90,9 @@ def fit(
         asked = time.perf_counter()
         for step, micros in zip(range(first, stop), source.batches(first, stop), strict=True):
             began = time.perf_counter()
-            report = stepper.step(step, micros, [list(source.samples_in(micro)) for micro in micros], stop_asked)
+            report = stepper.step(
+                step, micros, [list(source.samples_in(micro)) for micro in micros], lambda: bool(signals)
+            )
             report.asked_s, report.began_s = asked, began
             for hook in hooks:
                 report.values |= hook(step + 1)
@@ -108,7 +112,8 @@ def fit(
                 if log is not None and writer is not None:
                     log.sync()
                     writer.save(step + 1, weights, training, identity, diary.bad_steps)
-                result = FitResult(step + 1, step + 1 == stop, diary.values, checkpoints.path_of(step + 1))
+                path, interrupted = checkpoints.path_of(step + 1), signal.SIGINT in signals
+                result = FitResult(step + 1, step + 1 == stop, diary.values, path, interrupted)
             still_alive()
             if last:
                 break
@@ -193,22 +198,25 @@ def _warn_or_stop(
 
 
 @contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether SIGTERM or SIGINT has come. A second, later Ctrl-C interrupts at once."""
+def _stop_signals() -> Iterator[list[int]]:
+    """Give the list that each SIGTERM and SIGINT is added to. A second, later Ctrl-C interrupts at once."""
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield signals
         return
-    asked_at: list[float] = []
+    first_at = math.inf
 
     def ask(signum: int, frame: object) -> None:
+        nonlocal first_at
         now = time.monotonic()
-        if asked_at and signum == signal.SIGINT and now - asked_at[0] > SECOND_SIGNAL_S:
+        if signum == signal.SIGINT and now - first_at > SECOND_SIGNAL_S:
             raise KeyboardInterrupt
-        asked_at.append(now)
+        first_at = min(first_at, now)
+        signals.append(signum)
 
     old = {signum: signal.signal(signum, ask) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: bool(asked_at)
+        yield signals
     finally:
         for signum, handler in old.items():
             signal.signal(signum, handler)

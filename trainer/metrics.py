@@ -12,6 +12,7 @@ from typing import IO, Any
 import yaml
 
 from bevt_core.files import write_atomic
+from bevt_core.installation import install_command
 from schemas.errors import UserError
 
 METRICS_FILE = "metrics.jsonl"
@@ -62,7 +63,7 @@ def _wandb_run(project: str, run_dir: Path) -> Any:
         import wandb
     except ImportError:
         raise UserError(
-            f"loop.wandb is {project!r}, but Weights & Biases is not installed; `pip install 'bevt[wandb]'`, or "
+            f"loop.wandb is {project!r}, but Weights & Biases is not installed; `{install_command('wandb')}`, or "
             "loop.wandb=null"
         ) from None
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.runs import RunRecord
 from trainer.evaluate import CARD
-from trainer.run import RECORD, read_run, weights_of
+from trainer.run import RECORD, existing_weights, read_run
 from trainer.run_facts import encoder_name, epochs_of, facts_of, stages_of, tokenizer_of_stages
 
 HEADER = "---\nlibrary_name: bevt\ntags:\n- video-classification\n- bevt\n---\n"
@@ -53,7 +53,7 @@ def export_hub(checkpoint: Path, out: Path, evaluations: Sequence[Path] = ()) ->
 
     `evaluations` are folders of `bevt evaluate --out`; those of these weights are quoted. Raises UserError.
     """
-    weights = weights_of(checkpoint)
+    weights = existing_weights(checkpoint)
     model = load_weights(weights)
     files = {"README.md": model_card(weights, model, evaluations)}
     if (weights.parent / CARD).is_file():

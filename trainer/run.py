@@ -22,13 +22,14 @@ from typing import Any
 import yaml
 
 from bevt_core.files import read_record, write_atomic, write_record
+from bevt_core.places import RECIPE, RECORD, what_is
 from schemas.errors import UserError
 from schemas.recipe_io import Recipe, parse_recipe, to_yaml
 from schemas.recipes import ProbeConfig
 from schemas.runs import DatasetRef, RunRecord
 from trainer.checkpoint import Identity
 
-RECIPE, RECORD, RESUMES, WEIGHTS = "recipe.yaml", "run.json", "resumes.jsonl", "weights.safetensors"
+RESUMES, WEIGHTS = "resumes.jsonl", "weights.safetensors"
 HUB_WEIGHTS = "model.safetensors"  # of a folder in Hugging Face's layout
 PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr", "safetensors")
 
@@ -93,7 +94,7 @@ def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
     """Return what a run directory says was run. Raises UserError when it is none, or its recipe was edited since."""
     record = read_record(run_dir / RECORD, RunRecord)
     if record is None or not (run_dir / RECIPE).is_file():
-        raise UserError(f"{run_dir}: not a run directory, {RECORD} and {RECIPE} are expected in it")
+        raise UserError(f"{run_dir}: {what_is(run_dir)}; expected the directory of a run, with {RECORD} and {RECIPE}")
     recipe = parse_recipe(yaml.safe_load((run_dir / RECIPE).read_text()), where=str(run_dir / RECIPE))
     if recipe.digest() != record.recipe_digest:
         raise UserError(
@@ -137,6 +138,14 @@ def weights_of(place: Path) -> Path:
     if not place.is_dir():
         return place
     return place / (WEIGHTS if (place / WEIGHTS).is_file() or not (place / HUB_WEIGHTS).is_file() else HUB_WEIGHTS)
+
+
+def existing_weights(place: Path) -> Path:
+    """`weights_of`; UserError where there are none, saying what is there."""
+    weights = weights_of(place)
+    if not weights.is_file():
+        raise UserError(f"{place}: {what_is(place)}; expected a finished run, or its weights")
+    return weights
 
 
 def resume_command(command: str) -> str:

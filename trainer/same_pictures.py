@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from bevt_core.probing import MediaError
+from bevt_core.media.errors import MediaError
 from trainer.clips import ClipSource, StoreClips
 
 SHOWN = 8  # pairs that are compared, spread over all

@@ -1,8 +1,10 @@
 """The streams of a pretraining recipe: where their tokens come from, checked against the recipe, and their orders."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from bevt_core.shards import FrameStore, TokenSet
 from bevt_core.tokenizers import load_tokenizer, settle_default
 from schemas.errors import UserError
 from schemas.model import BevtConfig
+from schemas.recipe_io import streams_in
 from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.tokens import TokenizerIdentity
 from trainer.clips import thinned
@@ -22,6 +25,8 @@ from trainer.online import OnlineSource
 from trainer.order import StreamOrder
 
 MASKS = {"image": ("block",), "video": ("tube", "random_3d", "random_frame", "frame_diff")}  # kinds, by stream
+
+STAGES = {"image": {"image"}, "video": {"video"}, "joint": {"image", "video"}}
 
 Streams = dict[str, tuple[ClipDataset, StreamOrder]]
 
@@ -64,14 +69,49 @@ class StoredSource:
 Source = StoredSource | OnlineSource
 
 
+def check_stage(stage: str, recipe: str, streams: Sequence[str]) -> None:
+    """Raise UserError where the streams of the recipe called `recipe` are those of another stage."""
+    other = next((name for name, those in STAGES.items() if those == set(streams)), None)
+    if other is not None and other != stage:
+        raise UserError(f"stage {stage}: the recipe {recipe!r} is of the stage {other}; give `bevt train {other}`")
+
+
+def check_token_options(recipe: str, directory: Path, given: Mapping[str, str | None]) -> None:
+    """Raise UserError for an option --video-tokens or --image-tokens whose stream the recipe does not have.
+
+    Of a recipe that cannot be read nothing is known; its own error says why.
+    """
+    try:
+        streams = streams_in(recipe, directory)
+    except UserError:
+        return
+    for name, tokens in given.items():
+        if tokens is not None and name not in streams:
+            raise UserError(
+                f"--{name}-tokens {tokens}: the recipe {recipe!r} has no {name} stream, only {', '.join(streams)}; "
+                "drop the option, or give --recipe one that has it"
+            )
+
+
 def open_sources(recipe: PretrainRecipe, device: torch.device) -> dict[str, Source]:
     """Open what every stream reads; tokenizers go to `device`. Raises UserError where one does not fit the recipe."""
     sources: dict[str, Source] = {}
     for name, stream in recipe.streams.items():
-        sources[name] = _open(stream, device)
+        with _errors_name(name, stream):
+            sources[name] = _open(stream, device)
         check_fit(name, stream, recipe.model, sources[name])
     check_cache(recipe, sources)
     return sources
+
+
+@contextmanager
+def _errors_name(name: str, stream: StreamConfig) -> Iterator[None]:
+    """Put the stream, and the option that says what it reads, before an error about what it reads."""
+    option = f"--set streams.{name}.tokens..." if isinstance(stream.tokens, OnlineTokens) else f"--{name}-tokens"
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name} stream ({option}): {error}") from None
 
 
 def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:

@@ -16,6 +16,7 @@ from bevt_core.bevt import Bevt
 from bevt_core.files import write_atomic
 from bevt_core.media.errors import MediaError
 from bevt_core.pictures import film, heat, hide, mp4, png, sheet
+from bevt_core.places import what_is
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer, tokenizer_of
 from bevt_core.weights import load_weights
@@ -93,7 +94,7 @@ def viz_predict(
     """
     recipe, _ = read_run(run)
     if not isinstance(recipe, PretrainRecipe) or not (run / WEIGHTS).is_file():
-        raise UserError(f"{run}: not a finished pretraining run; give the directory that `bevt train` wrote")
+        raise UserError(f"{run}: {what_is(run)}; expected a finished pretraining run, as `bevt train` writes it")
     name = stream or ("video" if "video" in recipe.streams else "image")
     if name not in recipe.streams:
         raise UserError(f"{run}: it has no {name} stream, only {', '.join(recipe.streams)}")

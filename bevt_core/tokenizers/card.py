@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from bevt_core.files import read_record
+from bevt_core.places import what_is
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.tokens import CPU_PASS_FRAMES
@@ -123,9 +124,9 @@ def read_card(folder: Path) -> StoredTokenizer:
     """Raises UserError, with the mend, where `folder` holds no tokenizer."""
     stored = read_record(folder / CARD, StoredTokenizer)
     if stored is None:
-        what = "has no tokenizer.json" if folder.is_dir() else "does not exist"
         raise UserError(
-            f"tokenizer {folder} {what}; make one with `bevt tokenizer train dvae --preset nano ...`, "
-            "or from the published weights with `bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
+            f"tokenizer {folder}: {what_is(folder)}; expected a folder with {CARD}; make one with "
+            "`bevt tokenizer train dvae --preset nano ...`, or from the published weights with "
+            "`bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
         )
     return stored

@@ -14,12 +14,15 @@ from bevt_core.bevt import Bevt
 from bevt_core.classifier import Classifier
 from bevt_core.export import load_hub_folder
 from bevt_core.weights import load_weights
+from schemas.errors import UserError
+from tests.builders import make_token_set
+from tests.foreign_checkpoints import as_video_swin, small_swin3d
 
 
 def run(*arguments: object) -> dict[str, object]:
     result = CliRunner().invoke(cli.app, [*map(str, arguments), "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return json.loads(result.output.splitlines()[-1])
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def test_torchvision_in_and_hub_folder_out(tmp_path: Path) -> None:
@@ -74,3 +77,68 @@ def test_the_wrong_kind_is_refused(kind: str, oracle: Path, tmp_path: Path) -> N
     )
     assert result.exit_code != 0
     assert not (tmp_path / "w.st").exists()
+
+
+def error(*arguments: object) -> str:
+    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
+    assert isinstance(result.exception, UserError), result.output
+    return str(result.exception)
+
+
+@pytest.fixture
+def video_swin(tmp_path: Path) -> Path:
+    torch.save({"state_dict": as_video_swin(small_swin3d(num_classes=2).state_dict())}, tmp_path / "theirs.pth")
+    return tmp_path / "theirs.pth"
+
+
+def test_a_video_swin_is_evaluated_and_fine_tuned(video_swin: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('{"yes": "1", "no": "0"}')
+    clips = ["--recipe", "nano_finetune", "--set", "encoder.window=[8,7,7]"]
+    clips += ["--set", "augment.crop_px=56", "--set", "views.short_side_px=56"]
+    weights = tmp_path / "imported" / "weights.safetensors"
+    importing = ["import-checkpoint", video_swin, "--kind", "video-swin", "--out", weights]
+    report = run(*importing, "--classes", tmp_path / "labels.json", *clips)
+    assert report["classes"] == 2
+    assert report["dropped"] == [f"backbone.layers.{i}.blocks.{j}.attn.relative_position_index" for i, j in BLOCKS]
+    card = json.loads((tmp_path / "imported" / "classifier.json").read_text())
+    assert (card["classes"], card["crop_px"]) == (["no", "yes"], 56)
+
+    frames = make_token_set(tmp_path / "data", num_samples=8).frames.path
+    assert run("evaluate", weights, "--frames", frames)["num_videos"] == 8
+    tuning = ["finetune", "folder", "--frames", frames, "--init", weights, *clips, "--set", "loop.max_steps=1"]
+    tuning += ["--set", "encoder.patch=[2,4,4]", "--set", "encoder.embed_dim=16", "--set", "encoder.depths=[2,2]"]
+    tuning += ["--set", "encoder.num_heads=[2,4]", "--set", "global_batch=2", "--set", "loop.num_workers=0"]
+    assert run(*tuning, "--out", tmp_path / "run")["step"] == 1
+
+
+BLOCKS = [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_what_does_not_belong_to_the_checkpoint_is_refused(video_swin: Path, tmp_path: Path) -> None:
+    importing = ["import-checkpoint", video_swin, "--kind", "video-swin", "--out", tmp_path / "w" / "w.safetensors"]
+    names = tmp_path / "names.txt"
+    names.write_text("no\nyes\nperhaps\n")
+    recipe = ["--recipe", "nano_finetune"]
+    assert "--classes and --recipe belong together" in error(*importing, "--classes", names)
+    assert "3 names, but" in error(*importing, "--classes", names, *recipe)
+    names.write_text("no\nyes\n")
+    assert "encoder.window is (4, 4, 4), but" in error(*importing, "--classes", names, *recipe)
+    names.write_text("no\nno\n")
+    assert "'no' occurs twice" in error(*importing, "--classes", names, *recipe)
+    names.write_bytes("nö\nyes".encode("latin1"))
+    assert f"--classes {names}: " in error(*importing, "--classes", names, *recipe)
+    (tmp_path / "names.json").write_text('{"no": 0, "yes": 2}')
+    assert "an object of each name and its label" in error(*importing, "--classes", tmp_path / "names.json", *recipe)
+    assert "--kind 'vit': expected official" in error(*importing[:3], "vit", *importing[4:])
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("command", [["train", "image", "--recipe", "nano_image"], ["finetune", "folder"]])
+def test_init_of_a_foreign_checkpoint_names_the_import(command: list[str], video_swin: Path, tmp_path: Path) -> None:
+    tokens = make_token_set(tmp_path / "data", kind="image").path
+    data = {"train": ["--image-tokens", tokens], "finetune": ["--frames", tmp_path / "data" / "frames"]}[command[0]]
+    small = {"train": ["model.vocab_size=64", "streams.image.global_batch=4"], "finetune": ["global_batch=4"]}
+    options = [part for setting in [*small[command[0]], "loop.num_workers=0"] for part in ("--set", setting)]
+    said = error(*command, *data, *options, "--out", tmp_path / "run", "--init", video_swin)
+    assert f"{video_swin}: a Video Swin classifier; run `bevt import-checkpoint {video_swin} --kind video-swin" in said
+    assert not (tmp_path / "run").exists()

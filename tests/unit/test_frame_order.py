@@ -12,7 +12,7 @@ import pytest
 
 from bevt_core.decoding import decode_frames, decode_source
 from bevt_core.media.decoded import Decoded, Frame
-from bevt_core.probing import MediaError
+from bevt_core.media.errors import MediaError
 from schemas.frames import DamagePolicy
 from tests.coded_clips import (
     CODECS,

@@ -89,3 +89,9 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_training_imports_no_decoder() -> None:
+    """A GPU machine that trains from shards has none, and each would cost every loader process its start-up."""
+    program = "import sys, trainer.pretrain, trainer.finetune; print({'av', 'decord', 'ray'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "set()"

@@ -53,6 +53,11 @@ def wait_for_sigterm() -> str:
     return "stopped" if asked.is_set() else "timed out"
 
 
+def wait_for_the_end() -> None:
+    Path(os.environ["READY"], os.environ["RANK"]).write_text(str(os.getpid()))
+    time.sleep(60)
+
+
 def test_collectives_and_the_result_of_rank_0():
     assert launch(collectives, 2) == "3.0 [0, 1] 0"
 
@@ -93,6 +98,23 @@ def test_sigterm_is_handed_on_and_the_result_awaited(tmp_path, monkeypatch):
     thread.start()
     assert launch(wait_for_sigterm, 2) == "stopped"
     thread.join()
+
+
+@pytest.mark.parametrize(("signum", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_that_ends_the_processes_ends_the_parent(signum, error, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("READY", str(tmp_path))
+
+    def stop() -> None:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        os.kill(os.getpid(), signum)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(error) as raised:
+        launch(wait_for_the_end, 2)
+    thread.join()
+    assert signum == signal.SIGINT or raised.value.code == 143
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_killed_parent_leaves_no_process_behind(tmp_path):

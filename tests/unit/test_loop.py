@@ -156,6 +156,7 @@ def test_a_signal_writes_a_checkpoint_and_ends_the_run(tmp_path, straight, signu
 
     _, result = run(tmp_path, hooks=[interrupt])
     assert not result.finished and result.step == 5  # the step that was begun is finished
+    assert result.interrupted == (signum == signal.SIGINT)
     assert result.checkpoint == tmp_path / "checkpoints" / "step-00000005"
     run(tmp_path, resume=True)
     assert losses(tmp_path) == straight[1]

@@ -89,6 +89,6 @@ def test_known_gpus_are_told_by_their_names(monkeypatch):
 def test_without_wandb_it_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(
-        UserError, match=r"'bevt', but Weights & Biases is not installed; `pip install 'bevt\[wandb\]'`"
+        UserError, match=r"'bevt', but Weights & Biases is not installed; `pip install -e '.*\[wandb\]'`"
     ):
         run(tmp_path, wandb="bevt")

@@ -72,7 +72,7 @@ def test_a_run_is_shown_with_its_record(runs):
     shown = show_run(runs / "done")
     assert shown["command"] == "bevt train video" and shown["processes"] == 2 and shown["checkpoints"] == []
     assert shown["datasets"] == {"video": "somewhere"}
-    with pytest.raises(UserError, match="not a run directory"):
+    with pytest.raises(UserError, match="expected the directory of a run"):
         show_run(runs)
 
 

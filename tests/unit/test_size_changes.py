@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_size import one_size
 from bevt_core.media.keyframes import announces_another_size, size_headers
-from bevt_core.probing import MediaError
 from pipeline.frames_job import load_source
 from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes import ClipSampling, EvalViews

@@ -1,0 +1,103 @@
+"""What a folder or file of ours is, in words, for the message where another one was wanted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bevt_core.objects import AnyPath
+
+RECIPE, RECORD = "recipe.yaml", "run.json"  # of a run's directory
+RUNS = {
+    "pretrain": "a pretraining run",
+    "finetune": "a fine-tuning run",
+    "tokenizer": "a tokenizer's training run",
+}
+MARKS = (  # a file in a folder, and what the folder is by it
+    ("tokenizer.json", "a tokenizer"),
+    ("evaluation-plan.json", "an evaluation"),
+    ("checkpoint.json", "a checkpoint of a run"),
+    ("commit.json", "a part of a frame store"),
+    ("classifier.json", "a classifier's weights"),
+    ("config.json", "a folder in Hugging Face's layout"),
+)
+UNFINISHED = "not finished (go on with --resume)"
+SHOWN = 3  # names of a folder's content
+MAX_JSON_BYTES = 64 << 20
+
+
+def what_is(place: AnyPath) -> str:
+    """Return what `place` is, such as "a frame store" or "an empty folder"; a local run with where its tokenizer is."""
+    if place.is_file():
+        return "a file"
+    if not place.is_dir():
+        return "no such file or folder"
+    if (place / RECORD).is_file():
+        return _run(place)
+    manifest = _json(place / "dataset.json")
+    if "tokenizer" in manifest:
+        return f"a token set of the frame store {place.parent.parent / 'frames'}"
+    if "pool" in manifest:
+        return f"a frame store ({_token_sets(place.parent)})"
+    if (place / "frames").is_dir() and (place / "frames" / "plan.json").is_file():
+        return f"a dataset (frame store {place / 'frames'}, {_token_sets(place)})"
+    if (place / "plan.json").is_file():
+        return "a frame store or token set that is not finished"
+    for mark, what in MARKS:
+        if (place / mark).is_file():
+            return what
+    return _other(place)
+
+
+def kind_of_run(place: AnyPath) -> str | None:
+    """Return the kind of the recipe of a run's directory: pretrain, finetune or tokenizer; None where there is none."""
+    if not (place / RECORD).is_file() or not (place / RECIPE).is_file():
+        return None
+    try:
+        recipe = yaml.safe_load((place / RECIPE).read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    kind = recipe.get("kind") if isinstance(recipe, dict) else None
+    return kind if kind in RUNS else None
+
+
+def _run(place: AnyPath) -> str:
+    kind = kind_of_run(place)
+    if kind is None:
+        return "a run whose recipe cannot be read"
+    if kind == "tokenizer":
+        finished = (place / "tokenizer" / "tokenizer.json").is_file()
+        return f"{RUNS[kind]} (its tokenizer: {place / 'tokenizer'})" if finished else f"{RUNS[kind]}, {UNFINISHED}"
+    return RUNS[kind] if (place / "weights.safetensors").is_file() else f"{RUNS[kind]}, {UNFINISHED}"
+
+
+def _token_sets(dataset: AnyPath) -> str:
+    """The finished token sets of a dataset, for a message."""
+    found = sorted(str(path.parent) for path in (dataset / "tokens").glob("*/dataset.json"))
+    if not found:
+        return "no token sets"
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"token set{'s' if len(found) > 1 else ''} {', '.join(found[:SHOWN])}{more}"
+
+
+def _other(place: AnyPath) -> str:
+    if not isinstance(place, Path):
+        return "a folder of other things"
+    try:
+        names = sorted(entry.name for entry in place.iterdir())
+    except OSError as error:
+        return f"a folder that cannot be read ({error.strerror})"
+    if not names:
+        return "an empty folder"
+    return f"a folder of other things ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+
+
+def _json(path: AnyPath) -> dict[str, Any]:
+    """The JSON object in a file; empty where it holds something else."""
+    try:
+        data = path.read_bytes()[:MAX_JSON_BYTES]
+        found = json.loads(data)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
