@@ -248,6 +248,8 @@ def _tokenize_recipe(
 
     given = {"root": root, "out": out, "split": split, "tokenizer": tokenizer, "dataset": dataset}
     overrides = [*(set_ or []), *overrides_of(given)]
+    if any(override.startswith("sources_per_part=") for override in overrides):
+        overrides.insert(0, "min_parts=1")
     return load_recipe_of(TokenizeRecipe, recipe or dataset, PIPELINE_RECIPES, overrides)
 
 

@@ -19,11 +19,18 @@ from typing import TYPE_CHECKING, Any
 from bevt_core.command_line import warn
 from bevt_core.files import clean_staging, each
 from bevt_core.objects import AnyPath, as_path
-from bevt_core.shards import read_frame_commit, read_token_commit, write_frame_manifest, write_token_manifest
+from bevt_core.shards import (
+    read_frame_commit,
+    read_token_commit,
+    read_token_plan,
+    write_frame_manifest,
+    write_token_manifest,
+)
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.card import check_device
 from pipeline.busy import bottleneck
 from pipeline.frames_job import make_frame_part
+from pipeline.part_size import check_grid
 from pipeline.plans import (
     check_root,
     check_whole,
@@ -119,6 +126,8 @@ def tokenize(
     check_root(as_path(recipe.root).absolute(), plan, frames_done)
     if listing is not None and len(frames_done) < plan.num_parts:
         check_found(listing, as_path(recipe.root), list_file)
+    if tokens_dir is not None and read_token_plan(tokens_dir) is None:
+        check_grid(recipe)
     settle_plan(frames_dir, plan, items, overwrite)
     if listing is not None:
         note_left_out(frames_dir, listing)

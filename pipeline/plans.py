@@ -25,6 +25,7 @@ from bevt_core.shards import (
 from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.card import read_card
 from pipeline.frames_job import root_trouble
+from pipeline.part_size import as_it_began, sources_per_part
 from pipeline.sources import SourceListing, list_sources
 from schemas.base import Record
 from schemas.errors import StorageError, UserError
@@ -61,16 +62,17 @@ def list_or_recall(recipe: TokenizeRecipe, list_file: str | AnyPath | None, allo
 
 def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
     """The plan of a job on the sources of `listing`, in their order."""
-    return Plan(
+    plan = Plan(
         dataset=recipe.dataset,
         split=recipe.split,
         classes=listing.classes,
         pool=recipe.pool,
         seed=recipe.seed,
-        sources_per_part=recipe.sources_per_part,
+        sources_per_part=sources_per_part(len(listing.items), recipe.sources_per_part, recipe.min_parts),
         num_sources=len(listing.items),
         sources_digest=sources_digest(listing.items),
     )
+    return as_it_began(as_path(recipe.out) / "frames", plan, recipe.sources_per_part)
 
 
 def note_left_out(frames_dir: AnyPath, listing: SourceListing) -> None:

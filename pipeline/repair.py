@@ -112,6 +112,7 @@ def read_jobs(
             "pool": plan.pool,
             "seed": plan.seed,
             "sources_per_part": plan.sources_per_part,
+            "min_parts": 1,
         }
     )
     items = _stored_items(out / "frames", plan) or _listed_items(recipe, plan, list_file, allow_outside)

@@ -43,7 +43,8 @@ class TokenizeRecipe(Record):
     pool: PoolSpec
     views: ViewSpec
     seed: int
-    sources_per_part: int = Field(ge=1)
+    sources_per_part: int = Field(ge=1)  # at most
+    min_parts: int = Field(default=8, ge=1)  # where there are so many sources: parts of a small set have fewer
     batch_frames: int = Field(ge=1)  # frames per tokenizer call, rounded up to whole passes; changes no token
     decode_timeout_s: float = Field(gt=0)  # per source; what takes longer is rejected
     attempts: int = Field(ge=1)  # tries per source before it is rejected for a time-out or a crash

@@ -23,7 +23,7 @@ def save_tiny_tokenizer(folder: Path, seed: int = 0) -> Path:
 
 def tiny_recipe(root: Path, out: Path, tokenizer: Path, *overrides: str) -> TokenizeRecipe:
     """`nano_video` on a folder with two views, four sources per part."""
-    small = ["sources_per_part=4", "views.num_views=2", "pool.max_frames=6", "decode_timeout_s=10"]
+    small = ["sources_per_part=4", "min_parts=1", "views.num_views=2", "pool.max_frames=6", "decode_timeout_s=10"]
     places = [f"root={root}", f"out={out}", f"tokenizer={tokenizer}"]
     recipe = load_recipe("nano_video", recipes_dir(), [*places, *small, *overrides])
     assert isinstance(recipe, TokenizeRecipe)

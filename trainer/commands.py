@@ -90,6 +90,8 @@ def train(
 ) -> None:
     """Pretrain from token sets: masked image modelling, masked video modelling, or both jointly.
 
+    Vocabulary, patch size and clip length follow from the token sets, if no --set says otherwise.
+
     \b
     Examples:
       bevt train joint --video-tokens datasets/k400/tokens/dalle-v8 --image-tokens datasets/imagenet/tokens/dalle-v20
@@ -99,6 +101,7 @@ def train(
     """
     from schemas.recipe_io import load_recipe_of
     from schemas.recipes import PretrainRecipe
+    from trainer.follow_tokens import follow_tokens
     from trainer.launch import launch
     from trainer.pretrain import dry_run as plan
     from trainer.pretrain import pretrain as run
@@ -121,6 +124,9 @@ def train(
             check_token_options(name, TRAINER_RECIPES, {"video": video_tokens, "image": image_tokens})
             raise
         check_stage(stage, name, list(loaded.streams))
+        loaded, followed = follow_tokens(loaded, overrides)
+        for line in followed:
+            note(line)
     target = out or Path("runs") / (stage or f"{from_.name}-again" if from_ else "pretrain")
     memory = memory_of(memory_gb, set_)
     if dry_run:

@@ -39,9 +39,14 @@ def checkpoint_encoder(encoder: nn.Module) -> None:
     known.checkpoint_activations(range(len(known.stage_dims)))
 
 
+def halvings(encoder: EncoderConfig) -> int:
+    """Return how often the patch grid is halved on the way to the token grid."""
+    return HALVINGS[encoder.kind](encoder)
+
+
 def tokens_per_side(encoder: EncoderConfig, crop_px: int) -> tuple[float, float]:
     """Return the rows and columns of tokens that the decoders predict for a crop."""
-    rows, columns = (crop_px / (side * 2 ** HALVINGS[encoder.kind](encoder)) for side in encoder.patch[1:])
+    rows, columns = (crop_px / (side * 2 ** halvings(encoder)) for side in encoder.patch[1:])
     return rows, columns
 
 
