@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
@@ -41,6 +42,7 @@ class App(typer.Typer):
         return register_interruptible
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        skip_working_folder()
         try:
             return super().__call__(*args, **kwargs)
         except (UserError, StorageError) as error:
@@ -57,6 +59,15 @@ def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(INTERRUPTED) from None
 
     return command
+
+
+def skip_working_folder() -> None:
+    """Let the Python processes that this one starts not import from the working folder: a `trainer.py` may lie there.
+
+    In a checkout's own folder nothing changes, since an uninstalled package is found there.
+    """
+    if Path.cwd() != Path(__file__).resolve().parents[1]:
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 Overrides = Annotated[

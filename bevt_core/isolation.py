@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
@@ -89,8 +90,8 @@ class IsolatedFunction:
 
     def _start(self) -> None:
         self.close()
-        command = [sys.executable, "-c", _CHILD, self.target, str(os.getpid())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        command = [sys.executable, "-P", "-c", _CHILD, self.target, str(os.getpid())]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
         child_reads, self._questions = os.pipe()
         self._answers, child_writes = os.pipe()
         fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

@@ -1,5 +1,6 @@
 """The Ray that a job runs on: the one of this process, a cluster's, or one started for it."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 
 from schemas.errors import UserError
 
+PACKAGES = Path(__file__).resolve().parents[1]  # the folder that holds pipeline, bevt_core, schemas
 CONNECT_S = 5.0  # that a cluster's head may take to accept a connection
 SILENCE_S = 15.0  # after which the user is told that a cluster does not answer: Ray itself goes on for minutes
 GPU_S = 300.0  # that a GPU may take to be free, with a worker's start
@@ -48,7 +50,9 @@ def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None)
     if address is not None:
         check_reachable(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with _no_stderr() as stderr:  # the C++ side announces its log level
+    # Ray puts the working folder first on its workers' path, and a `pipeline.py` may lie there; the C++ side announces
+    # its log level on stderr.
+    with contextlib.chdir(PACKAGES), _no_stderr() as stderr:
         if address is not None:
             try:
                 with _told_of_silence(address, stderr):
