@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from PIL import Image
 
 import bevt_core.timm_models  # noqa: F401 - registers
 from bevt_core.build import SWIN_SIZES, build_bevt, build_classifier
@@ -104,3 +105,84 @@ def test_pretraining_weights_go_under_a_fresh_head(stage: str, tmp_path: Path) -
 def test_there_are_no_published_weights() -> None:
     with pytest.raises(UserError, match="give checkpoint_path"):
         timm.create_model("bevt_swin_nano_video", pretrained=True)
+
+
+def test_the_trained_input_is_in_the_cfg() -> None:
+    model = timm.create_model("bevt_swin_nano_image", num_classes=5)
+    assert model.pretrained_cfg is model.default_cfg and model.default_cfg["input_size"] == (3, 64, 64)
+    assert timm.get_pretrained_cfg("bevt_swin_base_video").input_size == (3, 224, 224)
+    config = timm.data.resolve_data_config(model=model)
+    assert config["input_size"] == (3, 64, 64) and config["mean"] == timm.data.IMAGENET_DEFAULT_MEAN
+    assert timm.data.create_transform(**config)(Image.new("RGB", (90, 80))).shape == (3, 64, 64)
+    larger = timm.create_model("bevt_swin_nano_image", pretrained_cfg_overlay={"input_size": (3, 96, 96)})
+    assert larger.pretrained_cfg["input_size"] == (3, 96, 96)
+    names = dict(model.named_modules())
+    assert model.default_cfg["classifier"] in names and model.default_cfg["first_conv"] in names
+
+
+@pytest.mark.parametrize("name", NANO)
+@torch.no_grad()
+def test_features_only(name: str) -> None:
+    torch.manual_seed(0)
+    whole, x = timm.create_model(name).eval(), input_of(name)
+    for indices in (None, (0, 2), (-2,)):
+        net = timm.create_model(
+            name, features_only=True, **({} if indices is None else {"out_indices": indices})
+        ).eval()
+        net.model.load_state_dict(
+            {key: value for key, value in whole.state_dict().items() if key in net.model.state_dict()}
+        )
+        features = net(x)
+        wanted = whole.forward_intermediates(x, indices, intermediates_only=True)
+        for feature, same, channels, reduction in zip(
+            features, wanted, net.feature_info.channels(), net.feature_info.reduction(), strict=True
+        ):
+            torch.testing.assert_close(feature, same)
+            assert feature.shape[1] == channels and feature.shape[-1] == x.shape[-1] // reduction
+            assert feature.ndim == x.ndim
+        assert net.pretrained_cfg["input_size"] == (3, 64, 64)
+    assert len(net.model.encoder.stages) == 2 and not list(net.model.fc.parameters())  # (-2,): the last is pruned
+
+
+@pytest.mark.parametrize("name", NANO)
+@torch.no_grad()
+def test_intermediates(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = timm.create_model(name).eval(), input_of(name)
+    torch.nn.init.normal_(model.norm.weight)
+    final, stages = model.forward_intermediates(x)
+    torch.testing.assert_close(final, model.forward_features(x))
+    assert [stage.shape[1] for stage in stages] == [info["num_chs"] for info in model.feature_info] == [48, 96, 192]
+    last = model.forward_intermediates(x, 1, norm=True, output_fmt="NHWC", intermediates_only=True)[0]
+    torch.testing.assert_close(last.reshape(final.shape), final)
+    early, (first,) = model.forward_intermediates(x, [0], stop_early=True, output_fmt="NHWC")
+    torch.testing.assert_close(early.reshape(first.shape), first)
+    with pytest.raises(ValueError, match="output_fmt 'NLC': expected NCHW or NHWC"):
+        model.forward_intermediates(x, output_fmt="NLC")
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_gradient_checkpointing(name: str) -> None:
+    torch.manual_seed(0)
+    model, x = timm.create_model(name), input_of(name)
+    gradients, runs = [], []
+    model.encoder.stages[0].blocks[0].register_forward_pre_hook(lambda *_: runs.append(1))
+    for enable in (True, False):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        model(x).sum().backward()
+        gradients.append(model.stem.proj.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+    assert len(runs) == 3  # again in the backward pass, once
+
+
+@torch.no_grad()
+def test_pooling_and_channels() -> None:
+    model, x = timm.create_model("bevt_swin_nano_video", num_classes=0, global_pool="").eval(), input_of("nano_video")
+    torch.testing.assert_close(model(x), model.forward_features(x))
+    model.double().reset_classifier(3, "avg")
+    assert model(x.double()).shape == (2, 3) and model.get_classifier().weight.dtype == torch.float64
+    with pytest.raises(ValueError, match="global_pool 'max': expected avg"):
+        model.reset_classifier(3, "max")
+    with pytest.raises(ValueError, match="in_chans 1: expected 3"):
+        timm.create_model("bevt_swin_nano_image", in_chans=1)
