@@ -27,6 +27,7 @@ from bevt_core.command_line import (
 from pipeline import commands as data
 from trainer import bench_commands as bench
 from trainer import commands as training
+from trainer import plan_commands as planning
 from trainer import viz_commands as pictures
 from trainer.import_command import import_checkpoint
 
@@ -100,6 +101,8 @@ def finetune(
     dry_run: training.DryRun = False,
     tflops: training.Tflops = 100.0,
     memory_gb: training.MemoryGb = None,
+    assume: planning.Assume = None,
+    price_per_gpu_hour: planning.Price = None,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -111,10 +114,13 @@ def finetune(
       bevt finetune folder --root videos --init runs/joint --out runs/mine
       bevt finetune list --root videos --list train.txt --val-list val.txt --init runs/joint --out runs/mine
       bevt finetune k400 --root /data/k400 --dry-run --nproc 8 --memory-gb 80
+      bevt finetune k400 --dry-run --assume k400 --nproc 8 --price-per-gpu-hour 2.5
     """
+    from bevt_core.known_sets import known_set
     from pipeline import sources
     from schemas.recipe_io import load_recipe_of
     from schemas.recipes import FinetuneRecipe
+    from trainer.assumed import Machine, dataset_facts, plan_finetuning, with_price
     from trainer.clip_places import Place, Reading, train_and_val
     from trainer.finetune import dry_run as plan
     from trainer.finetune import finetune as run
@@ -124,6 +130,15 @@ def finetune(
     loaded = load_recipe_of(
         FinetuneRecipe, recipe or FINETUNE_RECIPES.get(dataset, dataset), training.TRAINER_RECIPES, overrides
     )
+    memory = training.memory_of(memory_gb, set_)
+    processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
+    if not dry_run:
+        planning.check_only_planned(assume, price_per_gpu_hour)
+    elif assume is not None:
+        known = known_set(assume)
+        numbers = plan_finetuning(loaded, known, Machine(processes, tflops, memory)) | dataset_facts([known])
+        emit(with_price(numbers, price_per_gpu_hour), json_)
+        return
     train_clips, val_clips = train_and_val(
         sources,
         dataset,
@@ -133,10 +148,9 @@ def finetune(
         loaded.loop.seed,
         Reading(allow_outside, loaded.decode_timeout_s),
     )
-    memory = training.memory_of(memory_gb, set_)
     if dry_run:
-        processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
-        emit(plan(loaded, train_clips, val_clips, processes=processes, tflops=tflops, memory=memory), json_)
+        numbers = plan(loaded, train_clips, val_clips, processes=processes, tflops=tflops, memory=memory)
+        emit(with_price(numbers, price_per_gpu_hour), json_)
         return
     target = out or Path("runs") / f"finetune-{dataset}"
     options = {"resume": resume, "command": command_typed(), "tflops": tflops, "memory": memory}
@@ -333,6 +347,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "repair": data.repair,
     "inspect": data.inspect,
     "verify": data.verify,
+    "plan": planning.plan,
     "train": training.train,
     "finetune": finetune,
     "evaluate": evaluate,

@@ -23,6 +23,7 @@ from bevt_core.command_line import (
     overrides_of,
 )
 from schemas.errors import UserError
+from trainer.plan_commands import Assume, Price, check_only_planned
 
 if TYPE_CHECKING:
     from schemas.recipes import FinetuneRecipe
@@ -85,6 +86,8 @@ def train(
     dry_run: DryRun = False,
     tflops: Tflops = 100.0,
     memory_gb: MemoryGb = None,
+    assume: Assume = None,
+    price_per_gpu_hour: Price = None,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -97,10 +100,13 @@ def train(
       bevt train joint --video-tokens datasets/k400/tokens/dalle-v8 --image-tokens datasets/imagenet/tokens/dalle-v20
       bevt train image --recipe nano_image --image-tokens demo/images/tokens/dvae-v8 --out runs/image
       bevt train joint --dry-run --nproc 8 --tflops 150 --memory-gb 80
+      bevt train joint --dry-run --assume k400,in1k --nproc 32 --price-per-gpu-hour 2.5
       bevt train --from runs/joint --out runs/joint-again
     """
+    from bevt_core.known_sets import known_sets
     from schemas.recipe_io import load_recipe_of
     from schemas.recipes import PretrainRecipe
+    from trainer.assumed import Machine, dataset_facts, plan_pretraining, with_price
     from trainer.follow_tokens import follow_tokens
     from trainer.launch import launch
     from trainer.pretrain import dry_run as plan
@@ -124,15 +130,23 @@ def train(
             check_token_options(name, TRAINER_RECIPES, {"video": video_tokens, "image": image_tokens})
             raise
         check_stage(stage, name, list(loaded.streams))
-        loaded, followed = follow_tokens(loaded, overrides)
-        for line in followed:
-            note(line)
+        if assume is None:
+            loaded, followed = follow_tokens(loaded, overrides)
+            for line in followed:
+                note(line)
     target = out or Path("runs") / (stage or f"{from_.name}-again" if from_ else "pretrain")
     memory = memory_of(memory_gb, set_)
     if dry_run:
         processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
-        emit(plan(loaded, processes=processes, tflops=tflops, memory=memory), json_)
+        if assume is not None:
+            words, numbers = plan_pretraining(loaded, known_sets(assume), Machine(processes, tflops, memory))
+            print(words, flush=True)
+            numbers |= dataset_facts(known_sets(assume))
+        else:
+            numbers = plan(loaded, processes=processes, tflops=tflops, memory=memory)
+        emit(with_price(numbers, price_per_gpu_hour), json_)
         return
+    check_only_planned(assume, price_per_gpu_hour)
     options = {"resume": resume, "repeats": repeats, "command": command_typed(), "tflops": tflops, "memory": memory}
     emit(launch(run, nproc, loaded, target, **options), json_)
 

@@ -43,7 +43,11 @@ class PretrainPlan:
 
 def counted_cost(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> CountedCost:
     """Return what counts the samples of `recipe`, each time once."""
-    crop_px = {name: source.crop_px for name, source in sources.items()}
+    return counted_at(recipe, {name: source.crop_px for name, source in sources.items()})
+
+
+def counted_at(recipe: PretrainRecipe, crop_px: Mapping[str, int]) -> CountedCost:
+    """Return the same for crops of `crop_px`, by stream."""
     return functools.cache(functools.partial(pretrain_cost, recipe, crop_px))
 
 
