@@ -169,5 +169,5 @@ def test_verify_finds_what_is_wrong_with_objects(server: S3Server) -> None:
         "s3://data/verify/tokens/test-v2/part-00001.json",
     ]
     assert isinstance(broken[0], ObjectPath)
-    with pytest.raises(UserError, match=r"s3://data/nothing: no frames/ in it"):
+    with pytest.raises(UserError, match=r"s3://data/nothing: .*no frames/ in it"):
         verify(as_path("s3://data/nothing"))
