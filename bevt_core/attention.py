@@ -29,7 +29,7 @@ class Windows(NamedTuple):
 
 
 def shape_constant(make: Callable[..., Made]) -> Callable[..., Made]:
-    """Make a tensor once for each set of shapes and device; a compiler traces `make` and folds it in.
+    """Make a tensor once for each set of shapes and device; a compiler traces `make` into its graph.
 
     A first call in inference mode makes an ordinary tensor too, which training may use later.
     """
@@ -103,9 +103,11 @@ def window_order(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor
     (T, H, W), (t, h, w), shift = windows
     position_THW = torch.arange(T * H * W, device=device).view(T, H, W)
     position_THW = torch.roll(position_THW, [-by for by in shift], dims=(0, 1, 2))
-    cut = position_THW.view(T // t, t, H // h, h, W // w, w).permute(0, 2, 4, 1, 3, 5)
-    positions_P = cut.flatten()
-    return positions_P, torch.argsort(positions_P)
+    positions_P = position_THW.view(T // t, t, H // h, h, W // w, w).permute(0, 2, 4, 1, 3, 5).flatten()
+    # the inverse without a sort, which compiled code would repeat in every pass
+    place_THW = torch.arange(T * H * W, device=device).view(T // t, H // h, W // w, t, h, w)
+    place_THW = place_THW.permute(0, 3, 1, 4, 2, 5).reshape(T, H, W)
+    return positions_P, torch.roll(place_THW, shift, dims=(0, 1, 2)).flatten()
 
 
 @shape_constant
@@ -217,6 +219,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     nothing; here are none. So the file is sooner written, and makes fewer passes over the logits.
     """
     if not torch.onnx.is_in_onnx_export():
+        if q.ndim > 4 and bias is None and q.device.type != "cpu":  # GPUs have fused kernels of four axes alone
+            y = F.scaled_dot_product_attention(q.flatten(0, -4), k.flatten(0, -4), v.flatten(0, -4))
+            return y.unflatten(0, q.shape[:-3])
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
     return (logits if bias is None else logits + bias).softmax(dim=-1) @ v

@@ -7,7 +7,7 @@ Legend: B batch, T H W grid, C channels, K windows, N positions in a window.
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +29,23 @@ from bevt_core.autocast import under_autocast
 from bevt_core.window_attention import chosen, windowed_attention
 
 
-def drop_path(x: Tensor, rate: float) -> Tensor:
-    """Zero a whole sample's residual with probability `rate`, and scale the others up (https://arxiv.org/abs/1603.09382)."""
-    kept_B = torch.rand(x.shape[0], device=x.device) >= rate
-    return x * (kept_B / (1 - rate)).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+def draw_drop_path(rate: float, draws: int, x_BC: Tensor) -> Tensor | None:
+    """Draw the factors of `draws` residuals of each sample, (draws, B): 0 with probability `rate`, else 1 / (1 - rate).
+
+    None where nothing is dropped. https://arxiv.org/abs/1603.09382. Drawn outside of a block, so that blocks of other
+    rates are the same to a compiler.
+    """
+    if not rate:
+        return None
+    kept = [torch.rand(len(x_BC), device=x_BC.device) >= rate for _ in range(draws)]
+    return torch.stack(kept) / (1 - rate)
+
+
+def scaled(residual_BC: Tensor, factor_B: Tensor | None) -> Tensor:
+    """Multiply each sample of a residual by its factor from `draw_drop_path`."""
+    if factor_B is None:
+        return residual_BC
+    return residual_BC * factor_B.to(residual_BC.dtype).view(-1, *[1] * (residual_BC.ndim - 1))
 
 
 def drop_path_rates(last: float, num_blocks: int) -> list[float]:
@@ -94,10 +107,11 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x_BTHWC: Tensor) -> Tensor:
-        drop = partial(drop_path, rate=self.drop_path) if self.training and self.drop_path else nn.Identity()
-        x_BTHWC = x_BTHWC + drop(self.attn(self.norm1(x_BTHWC), self.shift))
-        return x_BTHWC + drop(self.mlp(self.norm2(x_BTHWC)))
+    def forward(self, x_BTHWC: Tensor, drop_2B: Tensor | None = None) -> Tensor:
+        """(B, T, H, W, C) -> the same. `drop_2B` are factors from `draw_drop_path`, for attention and MLP."""
+        drop_attention, drop_mlp = (None, None) if drop_2B is None else drop_2B.unbind()
+        x_BTHWC = x_BTHWC + scaled(self.attn(self.norm1(x_BTHWC), self.shift), drop_attention)
+        return x_BTHWC + scaled(self.mlp(self.norm2(x_BTHWC)), drop_mlp)
 
 
 class PatchMerging(nn.Module):
@@ -125,11 +139,12 @@ class Stage(nn.Module):
 
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         x_BTHWC = self.merge(x_BTHWC)
-        for block in self.blocks:
+        for block in cast(list[SwinBlock], self.blocks):
+            drop_2B = draw_drop_path(block.drop_path, 2, x_BTHWC) if self.training else None
             if self.checkpointed and torch.is_grad_enabled():
-                x_BTHWC = checkpoint(block, x_BTHWC, use_reentrant=False)
+                x_BTHWC = checkpoint(block, x_BTHWC, drop_2B, use_reentrant=False)
             else:
-                x_BTHWC = block(x_BTHWC)
+                x_BTHWC = block(x_BTHWC, drop_2B)
         return x_BTHWC
 
 

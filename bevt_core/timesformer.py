@@ -7,7 +7,7 @@ Legend: B batch, T H W grid, C channels, N = 1 + H*W positions of a frame with t
 """
 
 from collections.abc import Collection
-from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bevt_core.attention import Size3, attend, grid_of
-from bevt_core.swin import Mlp, drop_path, drop_path_rates, init_weights
+from bevt_core.swin import Mlp, draw_drop_path, drop_path_rates, init_weights, scaled
 
 NORM_EPS = 1e-6  # of the original code
 
@@ -50,21 +50,23 @@ class DividedBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x_BTHWC: Tensor, cls_B1C: Tensor) -> tuple[Tensor, Tensor]:
-        drop = partial(drop_path, rate=self.drop_path) if self.training and self.drop_path else nn.Identity()
+    def forward(self, x_BTHWC: Tensor, cls_B1C: Tensor, drop_3B: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`drop_3B` are factors from `draw_drop_path`, for attention along time, within frames, and the MLP."""
+        drop_time, drop_space, drop_mlp = (None, None, None) if drop_3B is None else drop_3B.unbind()
         T, H, W = grid_of(x_BTHWC)
 
         x_BHWTC = x_BTHWC.permute(0, 2, 3, 1, 4)
-        x_BHWTC = x_BHWTC + self.fc_time(drop(self.attn_time(self.norm_time(x_BHWTC))))
+        x_BHWTC = x_BHWTC + self.fc_time(scaled(self.attn_time(self.norm_time(x_BHWTC)), drop_time))
 
         patches_BTNC = x_BHWTC.permute(0, 3, 1, 2, 4).flatten(2, 3)
         cls_BT1C = cls_B1C[:, None].expand(-1, T, -1, -1)
-        frames_BTNC = drop(self.attn(self.norm1(torch.cat([cls_BT1C, patches_BTNC], dim=2))))
+        frames_BTNC = self.attn(self.norm1(torch.cat([cls_BT1C, patches_BTNC], dim=2)))
+        frames_BTNC = scaled(frames_BTNC, drop_space)
         cls_B1C = cls_B1C + frames_BTNC[:, :, :1].mean(dim=1)  # the class token visited every frame
         patches_BTNC = patches_BTNC + frames_BTNC[:, :, 1:]
 
         tokens_BNC = torch.cat([cls_B1C, patches_BTNC.flatten(1, 2)], dim=1)
-        tokens_BNC = tokens_BNC + drop(self.mlp(self.norm2(tokens_BNC)))
+        tokens_BNC = tokens_BNC + scaled(self.mlp(self.norm2(tokens_BNC)), drop_mlp)
         return tokens_BNC[:, 1:].unflatten(1, (T, H, W)), tokens_BNC[:, :1]
 
 
@@ -102,9 +104,10 @@ class TimeSformer(nn.Module):
         time_TC = F.interpolate(self.time_embedding[None], T)[0].T
         x_BTHWC = x_BTHWC + space_HWC + time_TC[:, None, None]
         cls_B1C = self.cls_token.expand(x_BTHWC.shape[0], 1, -1)  # len() would fix the batch size in an export
-        for block in self.blocks:
+        for block in cast(list[DividedBlock], self.blocks):
+            drop_3B = draw_drop_path(block.drop_path, 3, x_BTHWC) if self.training else None
             if self.checkpointed and torch.is_grad_enabled():
-                x_BTHWC, cls_B1C = checkpoint(block, x_BTHWC, cls_B1C, use_reentrant=False)
+                x_BTHWC, cls_B1C = checkpoint(block, x_BTHWC, cls_B1C, drop_3B, use_reentrant=False)
             else:
-                x_BTHWC, cls_B1C = block(x_BTHWC, cls_B1C)
+                x_BTHWC, cls_B1C = block(x_BTHWC, cls_B1C, drop_3B)
         return [x_BTHWC]

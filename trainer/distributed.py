@@ -83,6 +83,7 @@ def _device(local_rank: int) -> torch.device:
             f"{local_rank + 1} processes or more for {torch.cuda.device_count()} GPUs; start one per GPU, "
             'or set CUDA_VISIBLE_DEVICES="" to train on the CPU'
         )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for `same_bits`: read at a process's first product
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
@@ -97,8 +98,9 @@ def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
     if not wanted or device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product of a process
+    fill: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    filled, fill.fill_uninitialized_memory = fill.fill_uninitialized_memory, False  # a pass over all new memory
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:
@@ -106,6 +108,7 @@ def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
+        fill.fill_uninitialized_memory = filled
 
 
 def from_host(numbers: Sequence[float], device: torch.device) -> Tensor:

@@ -105,7 +105,6 @@ def fit(
             if last or (step + 1) % loop.checkpoint_every == 0 or not runs_ahead(world.device):
                 last |= diary.close(report)
             else:
-                report.ended_s = time.perf_counter()
                 queued = report
             if last or (step + 1) % loop.checkpoint_every == 0:
                 weights, training = stepper.snapshot()
@@ -114,7 +113,8 @@ def fit(
                     writer.save(step + 1, weights, training, identity, diary.bad_steps)
                 path, interrupted = checkpoints.path_of(step + 1), signal.SIGINT in signals
                 result = FitResult(step + 1, step + 1 == stop, diary.values, path, interrupted)
-            still_alive()
+            if diary.values:  # the first step is over, which may take long
+                still_alive()
             if last:
                 break
             asked = time.perf_counter()
@@ -142,6 +142,7 @@ class _Diary:
         self.loop, self.stop, self.log, self.world, self.step_flops = loop, stop, log, world, step_flops
         self.bad_steps = bad_steps
         self.values: dict[str, float] = {}  # of the last step
+        self.closed_s = 0.0  # perf_counter when it was read
         self.peak = peak_tflops(world.device, loop.peak_tflops)
 
     def close(self, report: StepReport) -> bool:
@@ -152,8 +153,9 @@ class _Diary:
         step, values = report.step, report.read()
         stopping = bool(values.pop("stop"))
         self.bad_steps = self.bad_steps + 1 if report.offenders else 0
-        ended = report.ended_s or time.perf_counter()
-        step_s = ended - report.asked_s
+        now = time.perf_counter()
+        step_s = now - max(report.asked_s, self.closed_s)  # a queued step begins when the one before it is done
+        self.closed_s = now
         values |= timing(values.pop("samples"), report.began_s - report.asked_s, step_s)
         values |= rates(self.step_flops, step_s, self.world, self.peak) | {"memory_gb": memory_gb(self.world.device)}
         self.values = values

@@ -122,6 +122,6 @@ def timing(samples: float, data_wait_s: float, step_s: float) -> dict[str, float
     return {
         "data_wait_s": data_wait_s,
         "step_s": step_s,  # the wait included
-        "data_wait_share": data_wait_s / step_s,
+        "data_wait_share": min(1.0, data_wait_s / step_s),
         "samples_per_s": samples / step_s,
     }

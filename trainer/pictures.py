@@ -14,8 +14,10 @@ from bevt_core.bevt import Bevt, Stream
 from bevt_core.pictures import hide, sheet
 from bevt_core.tokenizers.base import Tokenizer
 from schemas.errors import UserError
+from schemas.recipes import Precision
 from trainer.data import normalise
 from trainer.online import tokens_in_step
+from trainer.precision import autocast
 from trainer.streams import Source, Streams
 
 Row = list[np.ndarray]
@@ -45,10 +47,18 @@ def prediction_rows(
 class PictureHook:
     """Every `every` steps: the same sample of each stream in TensorBoard, with what the model now predicts for it."""
 
-    def __init__(self, model: Bevt, tokenizer: Tokenizer, streams: Streams, every: int, run_dir: Path) -> None:
+    def __init__(
+        self,
+        model: Bevt,
+        tokenizer: Tokenizer,
+        streams: Streams,
+        every: int,
+        run_dir: Path,
+        precision: Precision = "fp32",
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
-        self.model, self.tokenizer, self.every = model, tokenizer, every
+        self.model, self.tokenizer, self.every, self.precision = model, tokenizer, every, precision
         self.samples = {name: dataset[0, 0] for name, (dataset, _) in streams.items()}
         for sample in self.samples.values():
             if "frames" in sample:
@@ -60,14 +70,15 @@ class PictureHook:
             return {}
         self.model.eval()  # the loop puts it back
         for name, sample in self.samples.items():
-            rows, labels = prediction_rows(
-                self.model,
-                self.tokenizer,
-                sample["clip"],
-                sample["tokens"],
-                sample["mask"],
-                name,  # type: ignore[arg-type]
-            )
+            with autocast(self.model.mask_token.device, self.precision):
+                rows, labels = prediction_rows(
+                    self.model,
+                    self.tokenizer,
+                    sample["clip"],
+                    sample["tokens"],
+                    sample["mask"],
+                    name,  # type: ignore[arg-type]
+                )
             self.writer.add_image(f"prediction/{name}", sheet(rows, labels), steps_done, dataformats="HWC")
         self.writer.flush()
         return {}

@@ -137,7 +137,8 @@ def pretrain(
             hooks.append(averaged.update)
         stored = model if averaged is None else cast(Bevt, averaged.average)
         if tokenizer is not None and world.is_main:
-            hooks.append(PictureHook(stored, tokenizer, streams, recipe.loop.picture_every, out))
+            every, precision = recipe.loop.picture_every, recipe.loop.precision
+            hooks.append(PictureHook(stored, tokenizer, streams, every, out, precision))
         if recipe.probe is not None:
             hooks.append(ProbeHook(stored, recipe, world))
         weights: dict[str, float] = {name: stream.loss_weight for name, stream in recipe.streams.items()}

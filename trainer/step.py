@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bevt_core.rng import rng_for
 from bevt_core.swin import attention_in_use, use_attention
+from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.checkpoint import state_of
 from trainer.distributed import World, from_host, to_host
@@ -41,7 +42,6 @@ class StepReport:
     world: World
     began_s: float = 0.0  # perf_counter of the loop when it had the batch, and when it asked for it
     asked_s: float = 0.0
-    ended_s: float = 0.0
     offenders: list[str] = field(default_factory=list)  # samples to blame where the step was skipped
 
     def read(self) -> dict[str, float]:
@@ -86,7 +86,7 @@ class Stepper:
         """Move the model to the device, compile it, and spread it over the processes."""
         self.model = self.task.model.to(self.world.device).train()
         if self.world.device.type == "cuda":  # a CPU has one way that is fast
-            use_attention(self.task.model, self.loop.attention)
+            self._choose_attention()
         if self.loop.compile == "blocks":
             compile_blocks(self.task.model)
         if self.loop.parallel == "fsdp" and self.world.size > 1:
@@ -100,6 +100,14 @@ class Stepper:
     def attention(self) -> str | None:
         """Return which implementation of window attention is in use, if any."""
         return attention_in_use(self.task.model, self.world.device, AUTOCAST[self.loop.precision] or torch.float32)
+
+    def _choose_attention(self) -> None:
+        if self.loop.attention == "triton" and self.attention() not in (None, "triton"):
+            raise UserError(
+                f"loop.attention is triton with loop.precision {self.loop.precision}; it needs bf16 or fp16, an NVIDIA "
+                "GPU of compute capability 8.0 or later and heads of at most 128 channels. Set loop.attention=auto"
+            )
+        use_attention(self.task.model, self.loop.attention)
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copy the weights and the rest of the training state to the CPU; every process calls this."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bevt_core.bevt import hidden_positions
@@ -112,6 +113,22 @@ def test_a_fine_tuning_step_never_waits_for_the_device(encoder: str, mix: MixCon
         return {TERM: {"clip": clips, "label": torch.zeros(4, dtype=torch.int64), "error": [None] * 4}}
 
     assert faults_of_a_step(task, lambda: [micro()]) == []
+
+
+@pytest.mark.parametrize("encoder", BACKBONES)
+def test_attention_has_the_four_axes_that_fused_kernels_take(encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes: set[int] = set()
+    plain = F.scaled_dot_product_attention
+
+    def noted(q: Tensor, *others: Any, **options: Any) -> Tensor:
+        axes.add(q.ndim)
+        return plain(q, *others, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
+    with fake_cuda():
+        model = on_cuda(lambda: build_bevt(encoder=encoder, **BACKBONES[encoder], vocab_size=VOCAB))
+        model.features(torch.zeros(1, 3, 8, 64, 64, device=CUDA), None, "video")  # type: ignore[operator]
+    assert axes == {4}
 
 
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "checkpointed"])

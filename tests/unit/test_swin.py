@@ -20,7 +20,7 @@ from bevt_core.attention import (
     window_kinds,
     windows_of,
 )
-from bevt_core.swin import SwinBlock, VideoSwin, drop_path
+from bevt_core.swin import SwinBlock, VideoSwin, draw_drop_path, scaled
 
 CPU = torch.device("cpu")
 
@@ -147,7 +147,10 @@ def test_stages_halve_space_and_keep_time(depths, grid) -> None:
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
-    y = drop_path(torch.ones(4000, 3), rate=0.25)
+    x = torch.ones(4000, 3)
+    factor_1B = draw_drop_path(0.25, 1, x)
+    assert factor_1B is not None and draw_drop_path(0.0, 1, x) is None
+    y = scaled(x, factor_1B[0])
     assert y.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert torch.equal(y[:, 0], y[:, 2])
     assert y.mean().item() == pytest.approx(1, abs=0.03)
