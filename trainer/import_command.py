@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bevt_core.command_line import AsJson, Overrides, emit
-from bevt_core.files import read_record, write_record
-from schemas.classifier import ClassifierCard
 from schemas.errors import UserError
 from trainer.commands import TRAINER_RECIPES
 
@@ -91,6 +89,8 @@ def _write_card(
     weights: Path, source: Path, config: dict[str, Any], classes: Path, recipe: str, overrides: list[str]
 ) -> Path:
     """Write the card of the classifier of `config` beside its weights. Raises UserError where they do not fit."""
+    from bevt_core.files import read_record, write_record
+    from schemas.classifier import ClassifierCard
     from schemas.recipe_io import load_recipe_of
     from schemas.recipes import FinetuneRecipe
     from trainer.evaluate import CARD
