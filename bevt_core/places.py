@@ -1,5 +1,6 @@
 """What a folder or file of ours is, in words, for the message where another one was wanted."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ def what_is(place: AnyPath) -> str:
         if (place / mark).is_file():
             return what
     return _other(place)
+
+
+def is_made_here(place: AnyPath) -> bool:
+    """Whether a folder is one that a command of bevt wrote, which holds no videos or pictures to read."""
+    known = [RUNS.values(), (what for _, what in MARKS), ("a token set", "a frame store", "a dataset", "a run")]
+    return what_is(place).startswith(tuple(itertools.chain(*known)))
 
 
 def kind_of_run(place: AnyPath) -> str | None:

@@ -11,6 +11,7 @@ Legend: B batch, T H W frames and pixels before the stem, grid after, C channels
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -25,6 +26,7 @@ from bevt_core.build import SWIN_SIZES, SwinBackbone
 from bevt_core.classifier import Classifier
 from bevt_core.stems import Stem2d
 from bevt_core.swin import init_weights
+from bevt_core.weights_kinds import OURS, advice, family_of
 from bevt_core.weights_surgery import (
     StateDict,
     bias_tables,
@@ -100,9 +102,13 @@ class TimmClassifier(Classifier):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights of this model, or those of a pretraining run under the head that is there.
 
-        Raises UserError for a pretraining run that had no images, where this is a model of pictures.
+        Raises UserError for a pretraining run that had no images, where this is a model of pictures, and for another
+        code's weights, saying whose they are.
         """
         state = {key.removeprefix("model."): tensor for key, tensor in state_dict.items()}  # of `bevt export`'s folder
+        family = family_of(state)
+        if family is not None and family.name != OURS:
+            raise UserError(f"checkpoint_path: {advice(Path('FILE'), state)}")
         if any(key.startswith("encoders.") for key in state):
             head = {key: tensor for key, tensor in self.state_dict().items() if key.startswith("fc.")}
             state = head | encoder_of_stream(state, self.stream, self.backbone)

@@ -32,7 +32,7 @@ def inspect_dataset(
     """
     if not (dataset_dir / "frames").is_dir():
         raise UserError(
-            f"{dataset_dir}: {what_is(dataset_dir)}, no frames/ in it; give the folder that `bevt tokenize --out` wrote"
+            f"{dataset_dir}: no frames/ in it ({what_is(dataset_dir)}); give the folder that `bevt tokenize` wrote"
         )
     store = FrameStore(dataset_dir / "frames")
     sets = [TokenSet(folder) for folder in token_set_folders(dataset_dir, "dataset.json")]

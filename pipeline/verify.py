@@ -48,7 +48,7 @@ def check_files(dataset_dir: AnyPath) -> tuple[dict[str, int], list[Problem]]:
     frames_dir = dataset_dir / "frames"
     if not frames_dir.is_dir():
         raise UserError(
-            f"{dataset_dir}: {what_is(dataset_dir)}, no frames/ in it; give the folder that `bevt tokenize --out` wrote"
+            f"{dataset_dir}: no frames/ in it ({what_is(dataset_dir)}); give the folder that `bevt tokenize` wrote"
         )
     problems: list[Problem] = []
     counts = {"sources": 0, "indexed": 0, "rejected": 0, "samples": 0, "parts": 0}

@@ -1,6 +1,5 @@
 """The command that reads other codes' checkpoints, with what `bevt evaluate` must know of a classifier among them."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +30,7 @@ def import_checkpoint(
         Path | None,
         typer.Option(
             help="Class names of a classifier, for `bevt evaluate` and `predict`: a name per line in the order of the "
-            "labels, or JSON as SSv2's labels.json. Needs --recipe."
+            "labels, or a JSON object as SSv2's labels.json. Needs --recipe."
         ),
     ] = None,
     recipe: Annotated[
@@ -117,24 +116,20 @@ def _write_card(
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Return class names in the order of their labels: a line each, or JSON, a list or an object of name and label.
+    """Return class names in the order of their labels: one per line, or a JSON object of names and labels.
 
     Raises UserError, naming the file, for anything else.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        found = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"--classes {path}: {error}; expected a name per line, or JSON of names and labels") from None
-    if isinstance(found, dict):
-        labels = {str(label): name for name, label in found.items()}
-        found = [labels.get(str(label)) for label in range(len(found))]
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise UserError(
-            f"--classes {path}: expected a list of names, or an object of each name and its label, 0 to N-1"
-        )
-    names = tuple(name for name in found if name)
+    from bevt_core.foreign_files import read_json, read_lines
+
+    if path.suffix == ".json":
+        labels = {str(label): name for name, label in read_json(path, dict).items()}
+        names = [labels.get(str(label), "") for label in range(len(labels))]
+        if not all(names):
+            raise UserError(f"{path}: the labels are not 0 to {len(labels) - 1}, each once")
+    else:
+        names = [line.strip() for _, line in read_lines(path)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or not names:
-        raise UserError(f"--classes {path}: {f'{twice[0]!r} occurs twice' if twice else 'no names'} in it")
-    return names
+        raise UserError(f"{path}: {f'the class {twice[0]!r} occurs twice' if twice else 'no class names in it'}")
+    return tuple(names)

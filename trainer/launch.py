@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -62,22 +63,20 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
     port = str(_free_port())
     processes: list[BaseProcess] = []
     results: list[Connection] = []
-    resource_tracker.ensure_running()  # it unblocks SIGINT
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a process that is still starting keeps it for later
-    for rank in range(nproc):
-        receive, send = context.Pipe(duplex=False)
-        env: dict[str, object] = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": nproc, "LOCAL_WORLD_SIZE": nproc}
-        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        env |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // nproc))}
-        process = context.Process(
-            target=_child, args=(send, {k: str(v) for k, v in env.items()}, function, args, kwargs)
-        )
-        process.start()
-        send.close()
-        processes.append(process)
-        results.append(receive)
-    signals, restore = _forward_signals(processes)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    with _sigint_held():
+        for rank in range(nproc):
+            receive, send = context.Pipe(duplex=False)
+            env: dict[str, object] = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": nproc, "LOCAL_WORLD_SIZE": nproc}
+            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            env |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // nproc))}
+            process = context.Process(
+                target=_child, args=(send, {k: str(v) for k, v in env.items()}, function, args, kwargs)
+            )
+            process.start()
+            send.close()
+            processes.append(process)
+            results.append(receive)
+        signals, restore = _forward_signals(processes)
     timeout_s = FAILED_TIMEOUT_S
     try:
         value = _collect(processes, results)
@@ -92,6 +91,17 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
     finally:
         _end(processes, timeout_s)
         restore()
+
+
+@contextmanager
+def _sigint_held() -> Iterator[None]:
+    """Deliver a Ctrl-C of the block after it. A process started in it gets one when it is ready, not in an import."""
+    resource_tracker.ensure_running()  # now, as it ends the hold
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], args: tuple, kwargs: dict) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bevt_core.foreign_files import unreadable
 from bevt_core.objects import AnyPath, as_path
+from bevt_core.places import is_made_here, what_is
 from pipeline.sources.diving import list_diving48
 from pipeline.sources.folders import has_folder, list_folder
 from pipeline.sources.howto import list_howto100m
@@ -71,6 +72,8 @@ def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, 
         listing = SOURCES[dataset](tree, split, list_file)
     if not listing.items and list_file is not None:
         raise UserError(f"--list {list_file}: names no files; expected `path label` lines, or the data set's own list")
+    if not listing.items and is_made_here(root):
+        raise UserError(f"--root {root}: {what_is(root)}; expected the folder that holds the files of {dataset}")
     if not listing.items:
         hint = f"; {listing.ignored_note}" if listing.ignored else ""
         raise UserError(f"--root {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")

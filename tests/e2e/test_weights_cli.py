@@ -126,9 +126,9 @@ def test_what_does_not_belong_to_the_checkpoint_is_refused(video_swin: Path, tmp
     names.write_text("no\nno\n")
     assert "'no' occurs twice" in error(*importing, "--classes", names, *recipe)
     names.write_bytes("nö\nyes".encode("latin1"))
-    assert f"--classes {names}: " in error(*importing, "--classes", names, *recipe)
+    assert f"{names}, line 1: byte 0xf6 is not UTF-8" in error(*importing, "--classes", names, *recipe)
     (tmp_path / "names.json").write_text('{"no": 0, "yes": 2}')
-    assert "an object of each name and its label" in error(*importing, "--classes", tmp_path / "names.json", *recipe)
+    assert "the labels are not 0 to 1, each once" in error(*importing, "--classes", tmp_path / "names.json", *recipe)
     assert "--kind 'vit': expected official" in error(*importing[:3], "vit", *importing[4:])
     assert not (tmp_path / "w").exists()
 

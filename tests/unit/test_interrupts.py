@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
+import trainer.demo
 from pipeline.ray_session import sigterm_ends
 from tests.builders import make_token_set
 from tests.media import moving_frames, write_video
@@ -66,6 +67,15 @@ def test_ctrl_c_in_training_writes_a_checkpoint(tmp_path: Path) -> None:
     assert result.exit_code == 130
     assert "go on with: " in result.stderr
     assert list((out / "checkpoints").glob("step-*/checkpoint.json"))
+
+
+def test_ctrl_c_in_the_demo_leaves_its_command_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer.demo, "INTERRUPT_S", 0.1)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.demo._run([sys.executable, "-c", "import time; time.sleep(60)"])
+    assert 0.4 < time.monotonic() - begun < 30
 
 
 def test_sigterm_leaves_a_block_on_ray_by_its_exits() -> None:

@@ -97,8 +97,8 @@ WANTED = {  # what reads a place, what it wants, and the places that are right
     ),
     "a run": (read_run, "expected the directory of a run", {"pretrained", "tuned", "half", "dvae"}),
     "a tokenizer": (read_card, r"expected a folder with tokenizer\.json", {"tokenizer"}),
-    "a dataset to check": (verify, "give the folder that `bevt tokenize --out` wrote", {"data"}),
-    "a dataset to look at": (inspect_dataset, "give the folder that `bevt tokenize --out` wrote", {"data"}),
+    "a dataset to check": (verify, "give the folder that `bevt tokenize` wrote", {"data"}),
+    "a dataset to look at": (inspect_dataset, "give the folder that `bevt tokenize` wrote", {"data"}),
 }
 
 
@@ -114,7 +114,7 @@ def test_another_place_is_named_with_what_was_wanted(wanted: str, places: Path) 
         with pytest.raises(UserError, match=expected) as raised:
             read(places / name)
         if name != "pretrained" or wanted != "an encoder":  # whose data is not where it was
-            assert re.search(f": {IS[name]}", str(raised.value))
+            assert re.search(rf"[:(] ?{IS[name]}", str(raised.value))
     for name in ("nowhere", "videos/a.mp4"):
         if name == "nowhere" or wanted in ("a token set", "a frame store"):
             with pytest.raises(UserError, match=r"no such|a file"):
@@ -170,6 +170,9 @@ def test_a_run_is_no_recipe(places: Path) -> None:
         ("train video --recipe nano_video --image-tokens x", "--image-tokens x: the recipe 'nano_video' has no image"),
         ("train --from {places}/tuned", "is for `bevt finetune`"),
         ("train --from {places}/data", "a dataset .*expected the directory of a run"),
+        ("finetune folder --root {places}/data", "--root .*data: a dataset .*expected the folder that holds the files"),
+        ("finetune folder --root {places}/pretrained", "--root .*pretrained: a pretraining run; expected the folder"),
+        ("finetune folder --root {places}/empty", "--root .*empty: no videos or pictures"),
         ("export {places}/dvae", "a tokenizer's training run .*expected a finished run"),
     ],
 )

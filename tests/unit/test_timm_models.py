@@ -186,3 +186,12 @@ def test_pooling_and_channels() -> None:
         model.reset_classifier(3, "max")
     with pytest.raises(ValueError, match="in_chans 1: expected 3"):
         timm.create_model("bevt_swin_nano_image", in_chans=1)
+
+
+def test_other_codes_weights_are_named(tmp_path: Path) -> None:
+    theirs = timm.create_model(
+        "swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1), embed_dim=12, num_heads=(1, 2, 4, 8)
+    )
+    torch.save({"model": theirs.state_dict()}, tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match=r"a 2-D Swin; run `bevt import-checkpoint FILE --kind image-swin"):
+        timm.create_model("bevt_swin_nano_image", checkpoint_path=str(tmp_path / "theirs.pth"))

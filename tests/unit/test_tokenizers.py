@@ -122,7 +122,7 @@ def test_an_unknown_tokenizer_says_how_to_make_one() -> None:
 
 
 def test_a_folder_without_a_card_and_damaged_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"expected a folder with tokenizer\.json"):
+    with pytest.raises(UserError, match=r"an empty folder; expected a folder with tokenizer\.json"):
         load_tokenizer(tmp_path)
     damaged = tmp_path / "damaged"
     damaged.mkdir()
