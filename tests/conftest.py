@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest-xdist has a process per core already
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,14 @@ def oracle() -> Path:
     if not path.is_dir():
         pytest.skip(f"no golden numbers at {path}; set BEVT_ORACLE to their folder")
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_safe_path_left_behind() -> Iterator[None]:
+    """A command that a test calls in this process sets PYTHONSAFEPATH, and later tests' children would lack `tests`."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    yield
+    if before is None:
+        os.environ.pop("PYTHONSAFEPATH", None)
+    else:
+        os.environ["PYTHONSAFEPATH"] = before
