@@ -13,6 +13,7 @@ import numpy as np
 
 from bevt_core.files import fetched, size_of, sizes_in
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.known_sets import TOKEN_MAP_BYTES
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
 from bevt_core.objects import AnyPath, as_path, retry_s
@@ -28,7 +29,6 @@ from schemas.recipes import TokenizeRecipe
 STUB_BYTES = 9 * 1024  # what a failed download leaves: the usual K400 mirror has hundreds of files of 0-9 KB
 GFLOP_PER_FRAME = 52.1  # of the DALL-E encoder at 112 px (research: measured with torch's flop counter)
 GPU_TFLOPS = 30.0  # that a data-centre GPU is taken to reach on its convolutions in float32
-TOKEN_BYTES = 330  # per 14x14 frame and view, compressed
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _estimate(
         "frames": frames,
         "frame_bytes": round(num_bytes / decoded),
         "frames_gb": frames * num_bytes / decoded / 1e9,
-        "tokens_gb": frames * views * TOKEN_BYTES / 1e9,
+        "tokens_gb": frames * views * TOKEN_MAP_BYTES / 1e9,
         "decode_cpu_hours": frames * spent_s / decoded / 3600,
         "tokenizer_gpu_hours": frames * views * GFLOP_PER_FRAME / (GPU_TFLOPS * 1e3) / 3600,
         "assumed_gpu_tflops": GPU_TFLOPS,
