@@ -7,7 +7,6 @@ Legend: N videos, B views, T frames, H W pixels, C channels, V classes.
 
 import functools
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from trainer.distributed import World, join_world
 from trainer.evaluation_tables import write_tables
 from trainer.overlap import TRAINING, overlaps, show_overlap
 from trainer.parallel import share_of_rank
-from trainer.parts import PartFiles, changes
+from trainer.parts import PartFiles, changes, note_stored, stored_since
 from trainer.precision import resolve
 from trainer.run import HUB_WEIGHTS, WEIGHTS, weights_of
 from trainer.views import Row, ViewPlan, map_parts
@@ -59,10 +58,11 @@ def evaluate(
 
     `checkpoint` is a fine-tuning run or its weights; views that are not given are those of its recipe. `precision` is
     auto, fp32, bf16 or fp16 (see `trainer.precision`), the same on all processes. With `out`, the scores go to
-    `scores.parquet` and the result to `evaluation.json`; a repeated call goes on, or returns what is there. Returns
-    top1, top5, mean_class (shares), num_videos, num_failed, failed (by video), views, precision, seconds,
-    videos_per_second (of what this call scored), multiply_adds_per_view and per_video (as the paper's tables count
-    them), and the overlaps of `data` with what the model was trained on (`trainer.overlap`), which are also printed.
+    `scores.parquet` and the result to `evaluation.json`; a repeated call goes on, or says that the result is there and
+    returns it with `stored_since`. Returns top1, top5, mean_class (shares), num_videos, num_failed, failed (by video),
+    views, precision, seconds, videos_per_second (of what this call scored), multiply_adds_per_view and per_video (as
+    the paper's tables count them), and the overlaps of `data` with what the model was trained on (`trainer.overlap`),
+    which are also printed.
     Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
     """
     begun = time.monotonic()
@@ -77,7 +77,7 @@ def evaluate(
             stored = json.loads((out / RESULT).read_text())
             if world.is_main and TRAINING in stored:  # older versions wrote none
                 show_overlap(stored)
-            return stored
+            return stored | stored_since(out / RESULT)
         model = load_weights(path)
         assert isinstance(model, Classifier)  # the card lies beside nothing else
         model.to(world.device)
@@ -222,13 +222,6 @@ def ranked(row: Row) -> Row:
     return {**row, "prediction": int(best_first_V[0]), "rank": int(at[0]) if len(at) else None}
 
 
-def tried_once(num_failed: int) -> str:
-    """What to say of a finished result that lacks `num_failed` videos."""
-    if not num_failed:
-        return ""
-    return f"; {num_failed} of its videos could not be read then: to try them again, remove it or give another --out"
-
-
 def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, precision: Precision) -> bool:
     """Claim `out` for this evaluation; return whether it is finished already. UserError for another one's folder."""
     plan.check(data)  # before a folder is claimed that other options would be refused in
@@ -253,6 +246,6 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, precisi
     clean_staging(out)
     if (out / RESULT).is_file():
         PartFiles(out / SCORES, SCORES_SCHEMA).clear()
-        print(f"{out}: done already{tried_once(json.loads((out / RESULT).read_text())['num_failed'])}", file=sys.stderr)
+        note_stored(out, out / RESULT, json.loads((out / RESULT).read_text())["num_failed"])
         return True
     return False

@@ -4,7 +4,6 @@ Legend: N videos, B views, T H W grid, C channels, D width of a stage.
 """
 
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from schemas.recipes import FinetuneRecipe, Precision
 from trainer.clips import ClipSource
 from trainer.data import normalise
 from trainer.distributed import World, join_world
-from trainer.evaluate import check_some_read, tried_once
+from trainer.evaluate import check_some_read
 from trainer.frozen import open_frozen
-from trainer.parts import PartFiles, changes
+from trainer.parts import PartFiles, changes, note_stored, stored_since
 from trainer.precision import resolve
 from trainer.run import weights_of
 from trainer.views import Row, ViewPlan, map_parts
@@ -74,8 +73,8 @@ def extract(
 
     `checkpoint` is a run or its weights, fine-tuned or pretrained; `recipe` says which clips a pretrained one looks at,
     where they shall not be like those of its pretraining. `precision` is as in `evaluate`. The same call goes on where
-    a killed one stopped. Returns num_videos, num_failed, failed, precision, out. Raises UserError for `out` of another
-    extraction, or weights without a run.
+    a killed one stopped, or says that the file is there. Returns num_videos, num_failed, failed, precision, out, and
+    `stored_since` of a file that was there. Raises UserError for `out` of another extraction, or weights without a run.
     """
     with join_world() as world:
         model, plan = open_frozen(checkpoint, recipe, clips, crops)
@@ -87,7 +86,8 @@ def extract(
                 "ask for 1 clip and 1 crop"
             )
         chosen, weights = world.from_main(resolve(precision, world.device)), weights_of(checkpoint)
-        if not world.from_main(_prepare(out, weights, data, plan, level, chosen) if world.is_main else None):
+        done = world.from_main(_prepare(out, weights, data, plan, level, chosen) if world.is_main else None)
+        if not done:
             _extract(model.to(world.device).eval(), data, plan, level, chosen, world, out, num_workers)
         world.barrier()
         columns = pq.read_table(out, columns=["video", "error"]).to_pylist()
@@ -98,6 +98,7 @@ def extract(
             "failed": failed,
             "precision": chosen,
             "out": str(out),
+            **(stored_since(out) if done else {}),
         }
 
 
@@ -166,5 +167,5 @@ def _prepare(
         return False
     PartFiles(out, FEATURES_SCHEMA).clear()
     errors = pq.read_table(out, columns=["error"])["error"]
-    print(f"{out}: done already{tried_once(len(errors) - errors.null_count)}", file=sys.stderr)
+    note_stored(out, out, len(errors) - errors.null_count)
     return True

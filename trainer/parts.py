@@ -1,12 +1,14 @@
 """A Parquet file that many processes write in parts: each part appears whole, and the file when all are there."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bevt_core.command_line import note
 from bevt_core.files import remove, write_atomic
 from schemas.base import Record
 
@@ -15,6 +17,18 @@ def changes(then: Record, now: Record) -> str:
     """Name the fields in which two records of one kind differ, with both values."""
     pairs = {key: (getattr(then, key), getattr(now, key)) for key in type(then).model_fields}
     return "; ".join(f"{key}: {old} there, {new} now" for key, (old, new) in pairs.items() if old != new)
+
+
+def stored_since(result: Path) -> dict[str, str]:
+    """`stored_since`, the time of a file that an earlier call wrote, for the result of a call that returns it."""
+    return {"stored_since": datetime.fromtimestamp(result.stat().st_mtime, UTC).isoformat(timespec="seconds")}
+
+
+def note_stored(out: Path, result: Path, num_failed: int) -> None:
+    """Print to stderr that `out` was finished by an earlier call, which wrote `result`, and how to do it anew."""
+    when = stored_since(result)["stored_since"]
+    failed = f", {num_failed} of its videos could not be read then" if num_failed else ""
+    note(f"{out}: stored result of {when}, nothing was computed now{failed}; remove it or change --out to compute anew")
 
 
 class PartFiles:

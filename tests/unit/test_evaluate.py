@@ -1,6 +1,7 @@
 """Testing: every video once whatever the number of processes, the right frames, and honest accuracies."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from bevt_core.build import SWIN_SIZES, build_classifier
-from bevt_core.files import write_record
+from bevt_core.files import remove, write_record
 from bevt_core.rng import rng_for
 from bevt_core.weights import save_weights
 from schemas.classifier import FEATURES_SCHEMA, ClassifierCard, Temporal
@@ -58,7 +59,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def figures(result: dict) -> dict:
-    return {key: value for key, value in result.items() if key not in ("seconds", "videos_per_second")}
+    timing = ("seconds", "videos_per_second", "stored_since")
+    return {key: value for key, value in result.items() if key not in timing}
 
 
 def test_seven_videos_on_four_processes_count_once(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
@@ -196,11 +198,30 @@ def test_unreadable_videos_are_named_and_left_out(
     assert pq.read_table(tmp_path / "out" / "scores.parquet")["scores"].to_pylist()[1] is None
     capsys.readouterr()
     data = FileClips(tmp_path, items, ("no", "yes"))
-    assert evaluate(checkpoint, data, out=tmp_path / "out") == result
-    assert "done already; 1 of its videos could not be read then: to try them again" in capsys.readouterr().err
+    again = evaluate(checkpoint, data, out=tmp_path / "out")
+    assert again == result | {"stored_since": again["stored_since"]}
+    assert "nothing was computed now, 1 of its videos could not be read then; remove it" in capsys.readouterr().err
     assert extract(checkpoint, data, tmp_path / "features.parquet")["num_failed"] == 1
     assert extract(checkpoint, data, tmp_path / "features.parquet")["num_failed"] == 1
-    assert "done already; 1 of its videos could not be read then" in capsys.readouterr().err
+    assert "nothing was computed now, 1 of its videos could not be read then; remove it" in capsys.readouterr().err
+
+
+def test_a_stored_result_says_so_and_from_when(
+    store: StoreClips, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The note's advice works: without the file or folder, the same call computes again."""
+    commands = {
+        "evaluation": (lambda out: evaluate(checkpoint, store, out=out, clips=1, crops=1), "evaluation.json"),
+        "features.parquet": (lambda out: extract(checkpoint, store, out, clips=1, crops=1), ""),
+    }
+    for name, (command, written) in commands.items():
+        out = tmp_path / name
+        assert "stored_since" not in command(out) and "stored result" not in capsys.readouterr().err
+        os.utime(out / written, (1e9, 1e9))
+        assert command(out)["stored_since"] == "2001-09-09T01:46:40+00:00"
+        assert f"note: {out}: stored result of 2001-09-09T01:46:40+00:00, nothing" in capsys.readouterr().err
+        remove(out)
+        assert "stored_since" not in command(out) and "stored result" not in capsys.readouterr().err
 
 
 def test_class_names_are_plain_text() -> None:
