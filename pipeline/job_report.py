@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bevt_core.charts import curves_png, histograms_png
 from bevt_core.files import each, read_record
 from bevt_core.objects import AnyPath, as_path
-from bevt_core.pictures import curves_png, fitted, histograms_png, png, sheet
+from bevt_core.pictures import fitted, png, sheet
 from bevt_core.report import Page
 from bevt_core.shards import FrameStore, TokenSet, part_name
 from bevt_core.tables import read_table

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from bevt_core.bevt import Bevt
+from bevt_core.charts import curves_png
 from bevt_core.masking import tube
-from bevt_core.pictures import curves_png, png, sheet
+from bevt_core.pictures import png, sheet
 from bevt_core.report import Page
 from bevt_core.rng import rng_for
 from bevt_core.shards import TokenSet

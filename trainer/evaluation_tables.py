@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bevt_core.charts import chart_png, legend_below, shortened
 from bevt_core.files import write_atomic
 
 BINS = 15  # of confidence; Guo et al. 2017, https://arxiv.org/abs/1706.04599
 PER_CLASS = "per_class.csv"
 NAMED_CLASSES, NUMBERED_CLASSES = 60, 25  # in the picture of the confusion matrix, at most
+NAME_INCHES = 0.07  # of a character of a class's name there
 
 
 def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
@@ -66,22 +68,22 @@ def reliability_picture(bins: NDArray[np.float64]) -> bytes:
     videos_K, confidence_K, right_K = bins
     used_K, width = videos_K > 0, 1 / len(videos_K)
     middle_K = (np.arange(len(videos_K)) + 0.5) * width
-    figure = Figure(figsize=(4.5, 5), layout="constrained")
+    figure = Figure(figsize=(4.5, 5.4), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     above.bar(middle_K[used_K], (right_K / np.maximum(videos_K, 1))[used_K], width * 0.95, label="recognised")
-    above.plot((confidence_K / np.maximum(videos_K, 1))[used_K], (right_K / np.maximum(videos_K, 1))[used_K], "k.")
+    means = (confidence_K / np.maximum(videos_K, 1))[used_K], (right_K / np.maximum(videos_K, 1))[used_K]
+    above.plot(*means, "k.", label="mean confidence", clip_on=False)
     above.plot([0, 1], [0, 1], "--", color="grey", label="perfectly calibrated")
     above.set_xlim(0, 1)
     above.set_ylim(0, 1)
     above.set_ylabel("share recognised")
     above.set_title(f"expected calibration error {calibration_error(bins):.3f}", fontsize=10)
-    above.legend(loc="upper left", fontsize=8)
     below.bar(middle_K, videos_K, width * 0.95, color="grey")
     below.set_ylabel("videos")
+    below.yaxis.get_major_locator().set_params(integer=True)
     below.set_xlabel("confidence: score of the predicted class")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    legend_below(figure, columns=3)
+    return chart_png(figure)
 
 
 def confusion_picture(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -> bytes:
@@ -93,23 +95,23 @@ def confusion_picture(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -
 
     shares_VV = confusion_VV / np.maximum(confusion_VV.sum(axis=1, keepdims=True), 1)
     side = min(14.0, 3.5 + 0.25 * len(classes))  # inches
+    names = [shortened(name) for name in classes] if len(classes) <= NAMED_CLASSES else []
+    side += NAME_INCHES * max(map(len, names), default=0)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares_VV, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, label="share of the true class")
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    if len(classes) <= NAMED_CLASSES:
-        axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8, parse_math=False)
-        axes.set_yticks(range(len(classes)), classes, fontsize=8, parse_math=False)
+    if names:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     if len(classes) <= NUMBERED_CLASSES:
         for (row, column), videos in np.ndenumerate(confusion_VV):
             if videos:
                 color = "white" if shares_VV[row, column] > 0.5 else "black"
                 axes.text(column, row, str(videos), ha="center", va="center", fontsize=8, color=color)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return chart_png(figure)
 
 
 def _reliability(bins: NDArray[np.float64]) -> list[list[object]]:

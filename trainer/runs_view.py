@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bevt_core.charts import curves_png
 from bevt_core.files import write_atomic
-from bevt_core.pictures import curves_png
 from schemas.errors import UserError
 from schemas.recipe_io import Recipe, nearest
 from schemas.recipes import TokenizeRecipe

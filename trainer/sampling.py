@@ -47,6 +47,15 @@ def uniform_test(num_frames: int, frames: int, interval: int, clips: int) -> Pos
     return ((first + last) // 2)[None]
 
 
+def repeats(positions_T: Positions) -> NDArray[np.bool_]:
+    """Which frames of a clip that was sampled in order show the video again: bool (T,).
+
+    These are all frames from where the clip goes back to the video's start, and those equal to the one before.
+    """
+    steps = np.diff(positions_T, prepend=-1)
+    return (np.cumsum(steps < 0) > 0) | (steps == 0)
+
+
 OTHER_SAMPLING = (
     "name another sampling (fine-tuning: `--set sampling.kind=uniform`, or another --recipe; a pretrained encoder: "
     "`--recipe` with a fine-tuning recipe; a fine-tuned model keeps the one that it was trained with)"

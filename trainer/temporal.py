@@ -4,12 +4,12 @@ Frames as they are, one frame of each clip repeated, frames shuffled; what is ra
 """
 
 import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from bevt_core.charts import chart_png, legend_below, shortened
 from bevt_core.files import write_atomic
 from schemas.classifier import Temporal
 from schemas.errors import UserError
@@ -117,7 +117,9 @@ def draw(rows: Sequence[Row], classes: Sequence[ClassRow]) -> bytes:
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     shown = list(classes[:SHOWN_CLASSES])[::-1]
-    figure = Figure(figsize=(8, 1.9 + 0.3 * len(shown)), layout="constrained")
+    names = [f"{shortened(row.name)} ({row.videos})" for row in shown]
+    width = 7 + 0.085 * max(map(len, names), default=0)  # inches
+    figure = Figure(figsize=(width, 2.3 + 0.3 * len(shown)), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(1.1, 0.6 + 0.3 * len(shown)))
     above.axis("off")
     cells = [
@@ -126,7 +128,7 @@ def draw(rows: Sequence[Row], classes: Sequence[ClassRow]) -> bytes:
             f"{row.top1:.1%}" + ("" if row.top1_deviation is None else f" ± {row.top1_deviation:.1%}"),
             f"{row.top5:.1%}",
             f"{row.mean_class:.1%}",
-            f"{-row.drop:+.1%}" if row.frames != "normal" else "",
+            f"{0 - row.drop:+.1%}" if row.frames != "normal" else "",
         )
         for row in rows
     ]
@@ -141,13 +143,11 @@ def draw(rows: Sequence[Row], classes: Sequence[ClassRow]) -> bytes:
     ):
         places = [line + 0.25 * (1 - at) for line in range(len(shown))]
         below.barh(places, values, height=0.25, label=name)
-    below.set_yticks(range(len(shown)), [f"{row.name} ({row.videos})" for row in shown], parse_math=False)
+    below.set_yticks(range(len(shown)), names, parse_math=False)
     below.set_xlabel("share of the class recognised; classes that lose most by shuffling")
     below.set_xlim(0, 1)
-    below.legend(loc="lower right", fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    legend_below(figure, columns=3)
+    return chart_png(figure)
 
 
 def _class_lines(classes: Sequence[ClassRow]) -> list[Sequence[object]]:

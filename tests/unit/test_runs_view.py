@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cli
-from bevt_core.pictures import curves_png
+from bevt_core.charts import curves_png
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
 from schemas.runs import DatasetRef

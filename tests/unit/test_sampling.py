@@ -9,7 +9,15 @@ import pytest
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 from schemas.recipes import ClipSampling
-from trainer.sampling import SAMPLERS, dense_test, dense_train, interval_in_pool, uniform_test, uniform_train
+from trainer.sampling import (
+    SAMPLERS,
+    dense_test,
+    dense_train,
+    interval_in_pool,
+    repeats,
+    uniform_test,
+    uniform_train,
+)
 
 # computed by the original's SampleFrames: (frames, interval, clips, length) -> first and last index of every clip
 DENSE = {
@@ -78,3 +86,17 @@ def test_the_interval_must_fit_the_pool() -> None:
     assert interval_in_pool(ClipSampling(kind="uniform", frames=8, interval=1), 8) == 1
     with pytest.raises(UserError, match=r"interval 2 .* stride 8"):
         interval_in_pool(ClipSampling(kind="dense", frames=8, interval=2), 8)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 8, 9, 60, 61, 64, 127, 128, 129, 300])
+def test_frames_after_a_videos_end_are_repeats(num_frames: int) -> None:
+    """With any length, also where the second time through shows frames that the first one left out."""
+    positions = dense_test(num_frames, 16, 8, 1)[0]
+    unbroken = positions[0] + 8 * np.arange(16)
+    assert repeats(positions).tolist() == (unbroken >= num_frames).tolist()
+
+
+def test_a_frame_that_is_taken_twice_is_a_repeat() -> None:
+    assert repeats(np.array([0, 0, 1, 2, 2, 3])).tolist() == [False, True, False, False, True, False]
+    assert repeats(np.array([5])).tolist() == [False]
+    assert repeats(dense_test(7, 16, 8, 1)[0]).tolist() == [False] * 7 + [True] * 9  # 0 1 2 ... 6 0 1: in order
