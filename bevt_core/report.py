@@ -1,8 +1,10 @@
 """One self-contained HTML page out of headings, paragraphs, tables and pictures."""
 
 import base64
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
+from urllib.parse import quote
 
 from bevt_core.files import write_atomic
 from bevt_core.objects import AnyPath
@@ -30,6 +32,10 @@ class Page:
     def text(self, text: str) -> None:
         self.parts.append(f"<p>{escape(text)}</p>")
 
+    def links(self, about: str, targets: Mapping[str, str]) -> None:
+        """The page's links, name -> address: one such block a page, which `relinked` can replace."""
+        self.parts.append(_links(about, targets))
+
     def code(self, text: str) -> None:
         self.parts.append(f"<pre>{escape(text)}</pre>")
 
@@ -50,10 +56,20 @@ class Page:
         write_atomic(path, f"{head}<h1>{escape(self.title)}</h1>{''.join(self.parts)}".encode())
 
 
+def relinked(html: str, about: str, targets: Mapping[str, str]) -> str:
+    """A saved page with other links in the place of those that it has."""
+    return re.sub("<nav>.*?</nav>", lambda _: _links(about, targets), html, count=1, flags=re.DOTALL)
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table as Markdown; a bar inside a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_cell(value).replace("|", r"\|") for value in line) + " |" for line in lines)
+
+
+def _links(about: str, targets: Mapping[str, str]) -> str:
+    named = ", ".join(f'<a href="{escape(quote(to))}">{escape(name)}</a>' for name, to in targets.items())
+    return f"<nav>{escape(about)} {named or 'none'}</nav>"
 
 
 def _cell(value: object) -> str:

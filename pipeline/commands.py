@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bevt_core.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, emit, overrides_of, warn
+from bevt_core.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, emit, note, overrides_of, warn
 from bevt_core.objects import as_path
 from schemas.errors import UserError
 
@@ -73,6 +73,9 @@ def tokenize(
     )
     summary |= report_job(summary, meter.timeline)
     emit(summary, json_)
+    if summary["parts_done_before"] == summary["parts"]:
+        place = summary["tokens_dir"] or summary["frames_dir"]
+        note(f"{place}: finished before, nothing was made now; the report is of the run that made it")
     if summary["report_error"]:
         warn(f"the dataset is finished, but its report could not be drawn: {summary['report_error']}")
     if summary["rejected"]:

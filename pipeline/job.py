@@ -189,6 +189,7 @@ def tokenize(
         "warnings": list(left_out.warnings),
         "parts": plan.num_parts,
         "parts_done_before": plan.num_parts - len(todo),
+        "frame_parts_done_before": len(frames_done),
         "frames": manifest.num_frames,
         "seconds": round(meter.seconds, 3),
         "videos_per_s": round(meter.sources / meter.seconds, 3) if todo else 0.0,

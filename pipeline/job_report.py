@@ -6,77 +6,100 @@ the dataset: no digest has it, and its throughput differs from run to run.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from bevt_core.charts import curves_png, histograms_png
-from bevt_core.files import each, read_record
+from bevt_core.files import each, read_record, write_atomic
 from bevt_core.objects import AnyPath, as_path
-from bevt_core.pictures import fitted, png, sheet
-from bevt_core.report import Page
+from bevt_core.pictures import png
+from bevt_core.report import Page, relinked
 from bevt_core.shards import FrameStore, TokenSet, part_name
 from bevt_core.tables import read_table
-from bevt_core.views import apply_view
 from pipeline.bench_store import stored_bytes
+from pipeline.contact_sheet import chosen_samples, draw, spread
 from pipeline.inspect_row import decoder_of
 from schemas.frames import FramePartCommit
 
 REPORT = "report.html"
+PAGES = f"tokens/*/{REPORT}"  # of the token sets
+TOKEN_SETS = "Token sets of these frames:"
 INDEX_PARTS = 1000  # whose indices are read for the histograms
 PARTS_AT_ONCE = 64  # that are looked at for examples of the rejected, before it is asked whether they are enough
 CODEBOOK_PARTS = 64  # whose tokens are counted: 25 million of each view of K400
 EXAMPLES = 3  # of sources rejected for a reason
-SAMPLES, SHEET_VIEWS, CELL_PX = 6, 3, 160  # of the contact sheet
 SHAPES = 8  # frame sizes that are listed
 TIME_BINS, PARTS_PER_BIN = 60, 4  # of the throughput: at most, and about as many as that
 
 
 def report_job(summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]) -> dict[str, str | None]:
-    """Write the page beside a job's frame store; where there is one and the job made nothing new, it stays.
+    """Write the pages of what a job made: the frame store's beside it, and the token set's in its folder.
 
-    `summary` is the job's; `timeline` has (seconds since the run began, sources) of each part that this run made.
-    Returns `report`, its path, and `report_error`: a finished job does not fail for its pictures.
+    A page that is there stays where the job made nothing new of what it shows; only the links to the token sets'
+    pages are renewed. `summary` is the job's; `timeline` has (seconds since the run began, sources) of each part that
+    this run made. Returns `report`, the path of the token set's page, or of the frames' where the job made no tokens,
+    and `report_error`: a finished job does not fail for its pictures.
     """
     frames_dir, tokens_dir = as_path(summary["frames_dir"]), summary["tokens_dir"]
-    path = frames_dir.parent / REPORT
-    error = None
-    if timeline or not path.exists():
-        try:
-            write_report(path, frames_dir, None if tokens_dir is None else as_path(tokens_dir), summary, timeline)
-        except Exception as reason:  # noqa: BLE001 - whatever it is, the dataset is whole
-            error = f"{type(reason).__name__}: {reason}"
-    return {"report": None if error else str(path), "report_error": error}
+    frames_page = frames_dir.parent / REPORT
+    page, error = frames_page, None
+    try:
+        if summary["frame_parts_done_before"] < summary["parts"] or not frames_page.exists():
+            write_frames_report(frames_page, frames_dir, summary, timeline)
+        if tokens_dir is not None:
+            page = as_path(tokens_dir) / REPORT
+            if timeline or not page.exists():
+                write_tokens_report(page, as_path(tokens_dir), summary, timeline)
+                html = frames_page.read_text()
+                write_atomic(frames_page, relinked(html, TOKEN_SETS, _token_pages(frames_dir.parent)).encode())
+    except Exception as reason:  # noqa: BLE001 - whatever it is, the dataset is whole
+        error = f"{type(reason).__name__}: {reason}"
+    return {"report": None if error else str(page), "report_error": error}
 
 
-def write_report(
-    path: AnyPath,
-    frames_dir: AnyPath,
-    tokens_dir: AnyPath | None,
-    summary: Mapping[str, Any],
-    timeline: Sequence[tuple[float, int]],
+def write_frames_report(
+    path: AnyPath, frames_dir: AnyPath, summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]
 ) -> None:
-    """Write the page of a finished frame store and token set; the rest as in `report_job`."""
+    """Write the page of a finished frame store; the rest as in `report_job`."""
     store = FrameStore(frames_dir)
-    token_set = None if tokens_dir is None else TokenSet(tokens_dir)
-    page = Page(f"bevt tokenize: {store.manifest.dataset} {store.manifest.split}")
-    page.heading("The job")
-    page.table(["", ""], [(key.replace("_", " "), _words(value)) for key, value in summary.items()])
-    _throughput(page, timeline, summary)
+    page = Page(f"bevt tokenize: {store.manifest.dataset} {store.manifest.split}, frames")
+    page.links(TOKEN_SETS, _token_pages(frames_dir.parent))
+    _job(page, summary, timeline)
     _rejected(page, store)
     _sizes(page, store)
-    if token_set is not None:
-        _codebook(page, token_set)
+    _contact_sheet(page, store, None)
+    page.save(path)
+
+
+def write_tokens_report(
+    path: AnyPath, tokens_dir: AnyPath, summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]
+) -> None:
+    """Write the page of a finished token set; the rest as in `report_job`."""
+    token_set = TokenSet(tokens_dir)
+    store = token_set.frames
+    page = Page(f"bevt tokenize: {store.manifest.dataset} {store.manifest.split}, token set {tokens_dir.name}")
+    page.links("Rejected sources, durations and sizes:", {"the frames' report": f"../../{REPORT}"})
+    _job(page, summary, timeline)
+    _codebook(page, token_set)
     _contact_sheet(page, store, token_set)
     page.save(path)
+
+
+def _token_pages(dataset_dir: AnyPath) -> dict[str, str]:
+    """The pages of the token sets of a dataset, by the set's name, relative to the frames' page."""
+    pages: list[AnyPath] = list(dataset_dir.glob(PAGES))
+    names = sorted(page.parent.name for page in pages)
+    return {name: f"tokens/{name}/{REPORT}" for name in names}
 
 
 # ---- its sections ----------------------------------------------------------------------------------------------------
 
 
-def _throughput(page: Page, timeline: Sequence[tuple[float, int]], summary: Mapping[str, Any]) -> None:
+def _job(page: Page, summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]) -> None:
+    page.heading("The job")
+    page.table(["", ""], [(key.replace("_", " "), _words(value)) for key, value in summary.items()])
     page.heading("Throughput")
     made, before = len(timeline), summary["parts_done_before"]
     page.text(f"This run made {made} of {summary['parts']} parts; {before} were there before it.")
@@ -192,60 +215,17 @@ def _codebook(page: Page, token_set: TokenSet) -> None:
 
 def _contact_sheet(page: Page, store: FrameStore, token_set: TokenSet | None) -> None:
     page.heading("Contact sheet")
-    samples = [
-        shown for part in spread(store.manifest.num_parts, SAMPLES) if (shown := _sample(store, token_set, part))
-    ]
-    if not samples:
+    shown = chosen_samples(store, token_set)
+    if not shown:
         page.text("There is no sample to show.")
         return
     decoder = None if token_set is None else decoder_of(token_set, None)
-    caption = "stored frame"
+    caption = f"{len(shown)} of {store.manifest.num_samples} samples, spread over the set: a stored frame"
     if token_set is not None:
-        caption += " | for each view: the view of it" + (", its tokens decoded" if decoder is not None else "")
+        caption += " | one of its views" + (" | the tokens of the view, decoded" if decoder is not None else "")
         if decoder is None:
             page.text("Tokens are not decoded: the tokenizer is not here, or has no decoder.")
-    if decoder is not None:
-        import torch
-
-        ids_Nhw = torch.from_numpy(np.stack([tokens_hw for shown in samples for tokens_hw in shown.tokens]))
-        decoded = iter(decoder.decode(ids_Nhw).cpu().numpy())
-    rows = []
-    for shown in samples:
-        cells = [shown.frame]
-        for view_HWC in shown.views:
-            cells += [view_HWC] if decoder is None else [view_HWC, next(decoded)]
-        rows.append([fitted(cell, CELL_PX) for cell in cells])
-    page.picture(png(sheet(rows, [shown.sample_id for shown in samples], CELL_PX)), caption)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """The middle frame of a sample, under a few of its views, with their tokens."""
-
-    sample_id: str
-    frame: np.ndarray
-    views: list[np.ndarray]
-    tokens: list[np.ndarray]  # int64 (h, w) of each view
-
-
-def _sample(store: FrameStore, token_set: TokenSet | None, part: int) -> _Shown | None:
-    """The sample in the middle of a part; None where everything in it was rejected."""
-    index = store.read_index(part)
-    if not len(index):
-        return None
-    row = len(index) // 2
-    sample = index.slice(row, 1).to_pylist()[0]
-    middle = sample["num_frames"] // 2
-    frame = store.read_frames(part, sample["frame_start"] + middle, 1)[0]
-    if token_set is None:
-        return _Shown(sample["sample_id"], frame, [], [])
-    stored = [token_set.read_view(part, view) for view in spread(token_set.manifest.views.num_views, SHEET_VIEWS)]
-    return _Shown(
-        sample["sample_id"],
-        frame,
-        [apply_view(frame, part_view.views[row]) for part_view in stored],
-        [part_view.tokens[row][middle].astype(np.int64) for part_view in stored],
-    )
+    page.picture(png(draw(shown, decoder)), caption)
 
 
 # ---- what they count -------------------------------------------------------------------------------------------------
@@ -260,11 +240,6 @@ def count_tokens(token_set: TokenSet, parts: Sequence[int]) -> np.ndarray:
             for tokens_Fhw in token_set.read_view(part, view).tokens:
                 ids_V += np.bincount(tokens_Fhw.reshape(-1), minlength=len(ids_V))
     return counts
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0..count-1, evenly spread, increasing."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)).tolist()
 
 
 def _words(value: Any) -> str:

@@ -9,9 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline.job_report
+from bevt_core.pictures import GAP_PX
 from bevt_core.shards import Rejected, TokenSet, part_name, write_frame_manifest, write_frame_part
+from bevt_core.views import apply_view
 from pipeline.bench_store import bench_store
-from pipeline.job_report import REPORT, count_tokens, report_job, spread
+from pipeline.contact_sheet import chosen_samples, draw, few_parts, spread, spread_places
+from pipeline.job_report import REPORT, count_tokens, report_job
 from schemas.errors import UserError
 from schemas.frames import Plan, PoolSpec
 from tests.builders import make_token_set
@@ -26,29 +29,84 @@ def token_set(tmp_path_factory: pytest.TempPathFactory) -> TokenSet:
 
 def summary_of(frames_dir: Path, tokens_dir: Path | None, **more: Any) -> dict[str, Any]:
     places = {"frames_dir": str(frames_dir), "tokens_dir": None if tokens_dir is None else str(tokens_dir)}
-    return {"parts": 12, "parts_done_before": 0, "actor_busy_share": 0.931, **places, **more}
+    done = {"parts": 12, "parts_done_before": 0, "frame_parts_done_before": 0}
+    return {**done, "actor_busy_share": 0.931, **places, **more}
 
 
-def test_the_page_has_every_section(token_set: TokenSet) -> None:
+def headings(page: Path) -> list[str]:
+    return re.findall("<h2>(.*?)</h2>", page.read_text())
+
+
+def test_the_pages_have_every_section(token_set: TokenSet) -> None:
     written = report_job(summary_of(token_set.frames.path, token_set.path), TIMELINE)
-    assert written["report_error"] is None
-    html = (token_set.path.parent.parent / REPORT).read_text()
-    headings = re.findall("<h2>(.*?)</h2>", html)
-    assert headings == ["The job", "Throughput", "Rejected", "Durations and sizes", "Codebook", "Contact sheet"]
-    assert html.count("data:image/png;base64,") == 4
-    assert "0.931" in html
-    assert not re.search(r'(src|href)="(?!data:)', html), "self-contained"
-    assert "Tokens are not decoded" in html  # nobody has the tokenizer of this set
+    frames_page, tokens_page = token_set.path.parent.parent / REPORT, token_set.path / REPORT
+    assert written == {"report": str(tokens_page), "report_error": None}
+    assert headings(frames_page) == ["The job", "Throughput", "Rejected", "Durations and sizes", "Contact sheet"]
+    assert headings(tokens_page) == ["The job", "Throughput", "Codebook", "Contact sheet"]
+    for page in (frames_page, tokens_page):
+        html = page.read_text()
+        assert html.count("data:image/png;base64,") == 3 and "0.931" in html
+        (link,) = re.findall('(?:src|href)="(?!data:)([^"]*)"', html)  # else self-contained
+        assert (page.parent / link).resolve() == (tokens_page if page == frames_page else frames_page)
+    assert "Tokens are not decoded" in tokens_page.read_text()  # nobody has the tokenizer of this set
 
 
 def test_a_finished_job_draws_nothing_again(token_set: TokenSet) -> None:
-    report = token_set.path.parent.parent / REPORT
+    report = token_set.path / REPORT
     report.write_text("there")
-    assert report_job(summary_of(token_set.frames.path, token_set.path), [])["report"] == str(report)
+    done = summary_of(token_set.frames.path, token_set.path, parts_done_before=12, frame_parts_done_before=12)
+    assert report_job(done, [])["report"] == str(report)
     assert report.read_text() == "there"
     report.unlink()
-    report_job(summary_of(token_set.frames.path, token_set.path), [])
+    report_job(done, [])
     assert "Contact sheet" in report.read_text()
+
+
+def test_a_second_token_set_leaves_the_reports_that_are_there(tmp_path: Path) -> None:
+    """Each set has a page, and the frames' page, which stays as its job wrote it, links to all of them."""
+    pages, frames_page = {}, tmp_path / REPORT
+    for number, views in enumerate((2, 3)):
+        made = make_token_set(tmp_path, num_samples=6, num_views=views)
+        frames_done = 12 * number  # the second job decodes nothing
+        summary = summary_of(made.frames.path, made.path, frame_parts_done_before=frames_done, number=number)
+        pages[views] = Path(str(report_job(summary, TIMELINE)["report"]))
+        if number == 0:
+            first = {page: page.read_text() for page in (pages[2], frames_page)}
+    assert pages[2].read_text() == first[pages[2]] != pages[3].read_text()
+    html = frames_page.read_text()
+    assert re.findall('href="(.*?)"', html) == ["tokens/test-v2/report.html", "tokens/test-v3/report.html"]
+    assert re.sub("<nav>.*?</nav>", "", html) == re.sub("<nav>.*?</nav>", "", first[frames_page])
+
+
+@pytest.mark.parametrize(("samples", "in_a_part", "shown"), [(1, 8, 1), (7, 8, 7), (15, 1, 15), (40, 20, 24)])
+def test_a_small_set_shows_many_samples(tmp_path: Path, samples: int, in_a_part: int, shown: int) -> None:
+    """As many different ones as there are up to 24, whatever the number of parts, the same ones each time."""
+    made = make_token_set(tmp_path, num_samples=samples, sources_per_part=in_a_part, frames=2, crop_px=32)
+    drawn = chosen_samples(made.frames, made)
+    assert len({sample.label.split(",")[0] for sample in drawn}) == len(drawn) == shown
+    assert {sample.label[-6:] for sample in drawn} == {f"view {view}" for view in range(min(2, shown))}
+    again = chosen_samples(made.frames, made)
+    assert [sample.label for sample in again] == [sample.label for sample in drawn]
+    assert draw(drawn, None).shape[1] == min(3, shown) * (2 * (168 + GAP_PX) + GAP_PX)
+    for sample in drawn:
+        name, view = re.fullmatch(r"(.*), view (\d)", sample.label).groups()  # type: ignore[union-attr]
+        row = made.frames.index["sample_id"].to_pylist().index(name)
+        part, at = divmod(row, in_a_part)
+        stored = made.read_view(part, int(view))
+        np.testing.assert_array_equal(sample.tokens_hw, stored.tokens[at][1])
+        np.testing.assert_array_equal(sample.view_HWC, apply_view(sample.frame_HWC, stored.views[at]))
+
+
+def test_samples_of_a_large_set_are_spread_over_a_few_parts() -> None:
+    counts = {part: 1 if part == 30 else 128 for part in range(0, 3000, 3)}
+    few = few_parts(counts, 24)
+    assert len(few) == 12 and min(few) == 0 and max(few) >= 2900
+    places = spread_places(few, 24)
+    assert len(set(places)) == 24 and {part for part, _ in places} == set(few)
+    assert all(0 <= row < counts[part] for part, row in places)
+    assert few_parts(dict.fromkeys(range(30), 1), 24).keys() == {*spread(30, 24)}
+    assert few_parts({3: 2}, 24) == {3: 2} and spread_places({3: 2}, 24) == [(3, 0), (3, 1)]
+    assert spread_places({}, 24) == []
 
 
 def test_rejected_sources_are_examples_in_it(tmp_path: Path) -> None:
