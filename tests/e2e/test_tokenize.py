@@ -1,5 +1,6 @@
 """`bevt tokenize`: raw files in, a frame store and a token set out; nothing lost, nothing done twice."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+import cli
 from bevt_core.files import StorageError
 from bevt_core.shards import FrameStore, TokenSet, part_name
 from bevt_core.tokenizers import load_tokenizer
@@ -23,6 +26,7 @@ from pipeline.repair import repair
 from pipeline.scan import scan
 from pipeline.verify import verify
 from schemas.errors import UserError
+from schemas.recipe_io import to_yaml
 from tests.media import moving_frames, write_image, write_video
 from tests.tiny_jobs import digests, only, save_tiny_tokenizer, tiny_recipe
 
@@ -165,6 +169,20 @@ def test_a_second_run_does_nothing(
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_a_repeated_command_says_that_it_made_nothing(
+    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
+    """It draws the reports where they are gone, and `verify` takes them for no damage."""
+    out, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
+    shutil.copytree(dataset, out)
+    recipe.write_text(to_yaml(tiny_recipe(videos, out, tiny_tokenizer)))
+    ran = CliRunner().invoke(cli.app, ["tokenize", "--dataset", "folder", "--recipe", str(recipe), "--json"])
+    place = out / "tokens" / "dvae-v2"
+    assert f"note: {place}: finished before, nothing was made now" in ran.stderr
+    assert json.loads(ran.stdout.splitlines()[-1])["report"] == str(place / "report.html")
+    assert (out / "report.html").is_file() and verify(out)["ok"]
+
+
 def test_with_nothing_to_do_neither_ray_nor_torch_is_loaded(dataset: Path, videos: Path, tiny_tokenizer: Path) -> None:
     """And files that come from the future are as good as others: no decision asks the clock."""
     for path in dataset.rglob("*"):
@@ -192,6 +210,7 @@ def test_more_views_and_another_tokenizer_decode_nothing(
         moved.rename(videos)
     assert capsys.readouterr().err.count("warning: no GPU in the cluster") == 1
     assert Path(summary["tokens_dir"]).name == "three"
+    assert (summary["parts_done_before"], summary["frame_parts_done_before"]) == (0, 3)
     assert digests(dataset / "frames") == before
     two, three = (TokenSet(dataset / "tokens" / name) for name in ("dvae-v2", "three"))
     for part in range(3):
