@@ -69,7 +69,7 @@ def test_nothing_is_covered_or_cut(name: str, monkeypatch: pytest.MonkeyPatch) -
         box = artist.get_tightbbox()
         assert box.x0 > -1 and box.y0 > -1 and box.x1 < figure.bbox.x1 + 1 and box.y1 < figure.bbox.y1 + 1
     largest = max(axes.get_window_extent().width for axes in figure.axes)
-    assert largest > 200, "pixels for the data at 100 dpi"
+    assert largest > (300 if "long names" in name else 200), "pixels for the data at 100 dpi; 12 classes in a confusion"
 
 
 def test_counts_are_whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
