@@ -1,5 +1,6 @@
 """Roots and datasets on an object store: the same listings, parts, verdicts and repairs as on a disk."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bevt_core.probing import glance
 from bevt_core.shards import sources_digest
 from pipeline.frames_job import make_frame_part
 from pipeline.inspect_row import inspect_dataset
+from pipeline.job_report import report_job
 from pipeline.plans import make_plan
 from pipeline.problems import to_remove
 from pipeline.scan import scan
@@ -171,3 +173,18 @@ def test_verify_finds_what_is_wrong_with_objects(server: S3Server) -> None:
     assert isinstance(broken[0], ObjectPath)
     with pytest.raises(UserError, match=r"s3://data/nothing: .*no frames/ in it"):
         verify(as_path("s3://data/nothing"))
+
+
+def test_a_dataset_on_objects_has_its_reports(server: S3Server) -> None:
+    """The frames' page and the token sets' ones, with links; `verify` takes them for no damage."""
+    out = as_path("s3://data/reported")
+    done = {"parts": 1, "parts_done_before": 0}
+    for views, frames_done in ((2, 0), (3, 1)):
+        made = make_token_set(out, num_samples=3, frames=2, num_views=views)
+        places = {"frames_dir": str(made.frames.path), "tokens_dir": str(made.path)}
+        written = report_job({**done, **places, "frame_parts_done_before": frames_done}, [(1.0, 3)])
+        assert written == {"report": f"{made.path}/report.html", "report_error": None}
+    links = [f"tokens/test-v{views}/report.html" for views in (2, 3)]
+    assert re.findall('href="(.*?)"', (out / "report.html").read_text()) == links
+    assert all("3 of 3 samples" in (out / link).read_text() for link in links)
+    assert check_files(out)[1] == []
