@@ -21,7 +21,7 @@ def main() -> None:
             path = Path(folder) / "frames.zarr"
             write_jpegs(path, [rng.bytes(frame_bytes) for _ in range(FRAMES)])
             firsts = rng.integers(0, FRAMES - count, READS).tolist()
-            store, array = JpegStore(path), zarr.open_group(path, mode="r")["jpeg"]
+            store, array = JpegStore(path), zarr.open_group(path, mode="r", zarr_format=3)["jpeg"]
             offsets = store.offsets
             readers: dict[str, Callable[[int], object]] = {
                 "zarr": lambda first: array[offsets[first] : offsets[first + count]],  # noqa: B023

@@ -25,7 +25,7 @@ def main() -> None:
                 "jpeg", shape=data.shape, dtype="uint8", chunks=(chunk,), shards=(shard,), compressors=[Crc32cCodec()]
             )[:] = data
             wrote = time.perf_counter() - begun
-            array = zarr.open_group(Path(folder) / "frames.zarr", mode="r")["jpeg"]
+            array = zarr.open_group(Path(folder) / "frames.zarr", mode="r", zarr_format=3)["jpeg"]
             milliseconds = {}
             for name, size in (("clip", CLIP_BYTES), ("image", IMAGE_BYTES)):
                 begun = time.perf_counter()

@@ -123,7 +123,7 @@ def _fetch(entry: Entry) -> None:
             write_record(staging / FILES, files)  # from here on it counts
         left: Mapping[str, FileDigest] = files.files
         for _ in range(TRIES):
-            download(entry.source, left, staging)
+            download(entry.source, {name: digest.num_bytes for name, digest in left.items()}, staging)
             left = {name: digest for name, digest in left.items() if not _is_committed(staging / name, digest)}
             if not left:
                 return

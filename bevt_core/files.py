@@ -12,7 +12,7 @@ import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bevt_core.objects import CONNECTIONS, AnyPath, ObjectPath
+from bevt_core.contained import contained
+from bevt_core.objects import CONNECTIONS, AnyPath, ObjectPath, TooLong
 from schemas.errors import StorageError, UserError
 
 R = TypeVar("R", bound=BaseModel)
@@ -176,19 +177,22 @@ def fetched(root: AnyPath, name: str) -> Iterator[Path]:
         yield root
         return
     with scratch_folder("fetched") as folder:
-        download(root, [name], folder)
+        download(root, {name: None}, folder)
         if not (folder / name).exists():
-            download(root, [f"{name}/{below}" for below in (root / name).sizes()], folder)
+            download(root, {f"{name}/{below}": size for below, size in (root / name).sizes().items()}, folder)
         yield folder
 
 
-def download(root: ObjectPath, names: Iterable[str], folder: Path) -> None:
-    """Copy the objects `names` below `root` into `folder`, under the same names; those that are missing are not."""
-    for name in names:
-        target = folder / name
+def download(root: ObjectPath, sizes: Mapping[str, int | None], folder: Path) -> None:
+    """Copy objects below `root` into `folder`, under the same names: `sizes` are their bytes, None for any number.
+
+    Those that are missing, or longer, are not copied. Raises UserError for a name that leads out of the folder.
+    """
+    for name, size in sizes.items():
+        target = contained(folder, name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            (root / name).download(target)
+        with contextlib.suppress(FileNotFoundError, TooLong):
+            (root / name).download(target, size)
 
 
 def clean_staging(folder: AnyPath) -> None:

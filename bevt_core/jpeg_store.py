@@ -3,38 +3,39 @@
     frames.zarr/jpeg     uint8; shards of 64 MiB cut into chunks of 128 KiB, each with a crc32c
     frames.zarr/offsets  int64; frame i is jpeg[offsets[i] : offsets[i + 1]]
 
-zarr writes them and reads whole parts. Ranges of a few frames, a loader's diet, are read here: one read per range,
+zarr writes them. They are read here, after their metadata has been compared with what zarr writes for us
+(bevt_core/jpeg_layout.py): zarr itself would open whatever codecs a foreign store names. A range of frames is one read,
 where zarr goes through an event loop, at the price of decoding a small clip (benchmarks/frame_ranges.py).
 """
 
 import functools
 import itertools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec
 
-CHUNK_BYTES = 128 << 10  # the unit of a crc32c; 64 KiB and 256 KiB read slower by zarr (benchmarks/zarr_chunks.py)
-SHARD_BYTES = 64 << 20  # the unit of a file
-CRC_BYTES = 4  # behind every chunk, and behind a shard's index
+from bevt_core.jpeg_layout import CRC_BYTES, JPEG, OFFSETS, REPAIR, Layout, read_layout, regular_file
+from schemas.errors import UserError
+
 ABSENT = 2**64 - 1  # the offset, in a shard's index, of a chunk that was never written
 
 
 def write_jpegs(path: Path, jpegs: Sequence[bytes]) -> None:
     """Write `frames.zarr` at `path`."""
+    import zarr  # readers do without it
+    from zarr.codecs import Crc32cCodec
+
     offsets = np.zeros(len(jpegs) + 1, dtype=np.int64)
     np.cumsum([len(jpeg) for jpeg in jpegs], out=offsets[1:])
     stream = np.frombuffer(b"".join(jpegs), dtype=np.uint8)
-    shard_bytes = min(SHARD_BYTES, max(1, -(-len(stream) // CHUNK_BYTES)) * CHUNK_BYTES)
+    layout = Layout.of(len(stream), len(offsets))
     group = zarr.create_group(path, zarr_format=3)
     for name, values, chunk, shard in (
-        ("jpeg", stream, CHUNK_BYTES, shard_bytes),
-        ("offsets", offsets, len(offsets), None),
+        (JPEG, stream, layout.chunk_bytes, layout.shard_bytes),
+        (OFFSETS, offsets, len(offsets), None),
     ):
         array = group.create_array(
             name,
@@ -47,51 +48,50 @@ def write_jpegs(path: Path, jpegs: Sequence[bytes]) -> None:
             fill_value=0,
         )
         array[:] = values
+    read_layout(path)  # another zarr may write other metadata: better here than when all is made
 
 
 def read_all_jpegs(path: Path) -> list[np.ndarray]:
     """Every frame of the `frames.zarr` at `path`, in order: uint8 arrays of JPEG bytes."""
-    group = zarr.open_group(path, mode="r")
-    data, offsets = group["jpeg"][:], group["offsets"][:]
-    return [data[start:end] for start, end in itertools.pairwise(offsets)]
+    store = JpegStore(path)
+    return store.read(0, len(store.offsets) - 1)
 
 
 class JpegStore:
     """Reads frames of one `frames.zarr` by their positions, each range at once."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError where the array is not stored as `write_jpegs` does."""
-        self.path = path / "jpeg"
-        meta = json.loads((self.path / "zarr.json").read_text())
-        codec = meta["codecs"][0]
-        inner = [c["name"] for c in codec.get("configuration", {}).get("codecs", [])]
-        if codec["name"] != "sharding_indexed" or inner != ["bytes", "crc32c"]:
-            raise ValueError(f"{self.path}: stored as {meta['codecs']}, expected shards of crc32c chunks")
-        (self.shard_bytes,) = meta["chunk_grid"]["configuration"]["chunk_shape"]
-        (self.chunk_bytes,) = codec["configuration"]["chunk_shape"]
-        self.offsets = zarr.open_group(path, mode="r")["offsets"][:]
+        """Raises UserError where it is not stored as `write_jpegs` does."""
+        self.layout = read_layout(path)
+        self.path = path / JPEG
+        self.offsets = _read_offsets(path / OFFSETS / "c" / "0", self.layout)
         self._indices: dict[int, np.ndarray] = {}
 
     def read(self, first: int, count: int) -> list[np.ndarray]:
-        """The bytes of `count` frames from `first` on. IndexError past the end; ValueError for a damaged chunk."""
+        """The bytes of `count` frames from `first` on. IndexError past the end; UserError for a damaged chunk."""
         bounds = self.offsets[first : first + count + 1]
-        if len(bounds) != count + 1:
+        if min(first, count) < 0 or len(bounds) != count + 1:
             raise IndexError(f"{self.path}: frames {first}..{first + count} of {len(self.offsets) - 1}")
         start, stop = int(bounds[0]), int(bounds[-1])
-        shards = range(start // self.shard_bytes, -(-stop // self.shard_bytes))
+        shard_bytes = self.layout.shard_bytes
+        shards = range(start // shard_bytes, -(-stop // shard_bytes))
         data = np.concatenate([np.empty(0, np.uint8), *(self._read_shard(shard, start, stop) for shard in shards)])
         return [data[a - start : b - start] for a, b in itertools.pairwise(bounds)]
 
     def _read_shard(self, shard: int, start: int, stop: int) -> np.ndarray:
         """The bytes of [start, stop) that lie in `shard`."""
-        start, stop = (min(max(at - shard * self.shard_bytes, 0), self.shard_bytes) for at in (start, stop))
-        first, last = start // self.chunk_bytes, -(-stop // self.chunk_bytes)
-        with (self.path / "c" / str(shard)).open("rb") as file:
+        chunk_bytes, shard_bytes = self.layout.chunk_bytes, self.layout.shard_bytes
+        start, stop = (min(max(at - shard * shard_bytes, 0), shard_bytes) for at in (start, stop))
+        first, last = start // chunk_bytes, -(-stop // chunk_bytes)
+        path = self.path / "c" / str(shard)
+        if shard not in self._indices and path.exists() and not regular_file(path):
+            raise UserError(f"{path}: not a regular file; {REPAIR}")
+        with path.open("rb") as file:
             if shard not in self._indices:
                 self._indices[shard] = self._read_index(file.seek(0, 2), file.fileno(), shard)
             places = self._indices[shard][first:last]
             if (places == ABSENT).any():
-                raise ValueError(f"{self.path}: shard {shard} lacks chunks; run bevt verify, then bevt repair")
+                raise UserError(f"{self.path}: shard {shard} lacks chunks; {REPAIR}")
             begin, end = int(places[:, 0].min()), int(places.sum(axis=1).max())
             file.seek(begin)
             data = file.read(end - begin)
@@ -99,19 +99,48 @@ class JpegStore:
         for chunk, (offset, size) in enumerate(places.tolist(), start=first):
             payload = self._checked(data[offset - begin : offset - begin + size], f"chunk {chunk} of shard {shard}")
             chunks.append(np.frombuffer(payload, np.uint8))
-        return np.concatenate(chunks)[start - first * self.chunk_bytes : stop - first * self.chunk_bytes]
+        return np.concatenate(chunks)[start - first * chunk_bytes : stop - first * chunk_bytes]
 
     def _read_index(self, shard_end: int, fileno: int, shard: int) -> np.ndarray:
         """(offset, bytes) of every chunk of a shard, from its end."""
-        size = 16 * (self.shard_bytes // self.chunk_bytes) + CRC_BYTES
+        if shard_end > self.layout.most_shard_file_bytes:
+            most = self.layout.most_shard_file_bytes
+            raise UserError(f"{self.path}: shard {shard} has {shard_end} bytes, expected at most {most}; {REPAIR}")
+        size = 16 * self.layout.shard_chunks + CRC_BYTES
         raw = os.pread(fileno, size, max(shard_end - size, 0))
-        return np.frombuffer(self._checked(raw, f"the index of shard {shard}"), "<u8").reshape(-1, 2)
+        places = np.frombuffer(self._checked(raw, f"the index of shard {shard}"), "<u8").reshape(-1, 2)
+        stored = places[~(places == ABSENT).any(axis=1)]
+        chunk_bytes = self.layout.chunk_bytes + CRC_BYTES
+        if (stored[:, 1] != chunk_bytes).any() or (stored[:, 0] > max(shard_end - size - chunk_bytes, 0)).any():
+            raise UserError(f"{self.path}: the index of shard {shard} leads out of its file; {REPAIR}")
+        return places
 
     def _checked(self, raw: bytes, what: str) -> bytes:
-        payload, crc = raw[:-CRC_BYTES], int.from_bytes(raw[-CRC_BYTES:], "little")
-        if google_crc32c.value(payload) != crc:
-            raise ValueError(f"{self.path}: the checksum of {what} does not fit; run bevt verify, then bevt repair")
-        return payload
+        return without_checksum(raw, self.path, what)
+
+
+def _read_offsets(path: Path, layout: Layout) -> np.ndarray:
+    """Where each frame begins, and where the last one ends: int64, from 0, never decreasing, up to `num_bytes`."""
+    size = 8 * layout.num_offsets + CRC_BYTES
+    if not path.exists() and layout.num_offsets == 1:
+        offsets = np.zeros(1, np.int64)  # zarr leaves out what is all zeros
+    elif not regular_file(path) or path.stat().st_size != size:
+        found = f"{path.stat().st_size} bytes" if regular_file(path) else "no such file"
+        raise UserError(f"{path}: {found}, expected {layout.num_offsets} offsets in {size} bytes; {REPAIR}")
+    else:
+        offsets = np.frombuffer(without_checksum(path.read_bytes(), path, "the offsets"), "<i8").astype(np.int64)
+    falls = (offsets[1:] < offsets[:-1]).any()
+    if not len(offsets) or offsets[0] != 0 or falls or offsets[-1] != layout.num_bytes:
+        raise UserError(f"{path}: expected rising offsets from 0 to {layout.num_bytes}; {REPAIR}")
+    return offsets
+
+
+def without_checksum(raw: bytes, path: Path, what: str) -> bytes:
+    """`raw` without the crc32c at its end. Raises UserError where that does not fit."""
+    payload, crc = raw[:-CRC_BYTES], int.from_bytes(raw[-CRC_BYTES:], "little")
+    if google_crc32c.value(payload) != crc:
+        raise UserError(f"{path}: the checksum of {what} does not fit; {REPAIR}")
+    return payload
 
 
 @functools.lru_cache(maxsize=64)

@@ -21,6 +21,7 @@ from typing import IO, Any, TypeVar
 
 from bevt_core.installation import install_command
 from schemas.errors import StorageError, UserError
+from schemas.names import leads_out
 
 R = TypeVar("R")
 
@@ -50,6 +51,8 @@ class ObjectPath:
 
     def __truediv__(self, below: str) -> "ObjectPath":
         names = [name for name in below.split("/") if name not in ("", ".")]
+        if ".." in names or "\0" in below:
+            raise UserError(f"{self.url}/{below!r}: expected a key below the prefix, without `..` and zero characters")
         return ObjectPath("/".join([self.url, *names]))
 
     @property
@@ -87,20 +90,31 @@ class ObjectPath:
             return {}
         names = {entry["name"].rstrip("/"): entry["type"] == "directory" for entry in found}
         names.pop(self._key, None)  # the marker that some tools put up as a folder
-        return {name.rpartition("/")[2]: is_folder for name, is_folder in sorted(names.items())}
+        by_name = {name.rpartition("/")[2]: is_folder for name, is_folder in sorted(names.items())}
+        return {self._checked(name): is_folder for name, is_folder in by_name.items()}
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every object below, in any depth, by its path from here."""
+        """Bytes of every object below, in any depth, by its path from here.
+
+        Raises UserError for a key that is no path of a file, such as `a//b` or `a/../b`.
+        """
         try:
             found = self._request("list", lambda store: store.find(self._key, detail=True))
         except FileNotFoundError:
             return {}
         below = f"{self._key}/"
         return {
-            name.removeprefix(below): int(entry["size"])
+            self._checked(name.removeprefix(below)): int(entry["size"])
             for name, entry in sorted(found.items())
             if name.startswith(below) and not name.endswith("/")
         }
+
+    def _checked(self, name: str) -> str:
+        """The name of a listed object, which may become one of a local file."""
+        why = leads_out(name)
+        if why is not None:
+            raise UserError(f"{self.url}: the object {name!r} below it cannot be a file: {why}; rename or remove it")
+        return name
 
     def glob(self, pattern: str) -> Iterator["ObjectPath"]:
         """What fits a pattern like `*/plan.json`, by name; a pattern without `*` is looked up."""
@@ -146,10 +160,13 @@ class ObjectPath:
     def read_range(self, start: int, stop: int) -> bytes:
         return bytes(self._request("read", lambda store: store.cat_file(self._key, start=start, end=stop)))
 
-    def download(self, target: Path) -> None:
-        """Copy the object to `target`, whose folder is there. Raises FileNotFoundError, and leaves nothing then."""
+    def download(self, target: Path, most_bytes: int | None = None) -> None:
+        """Copy the object to `target`, whose folder is there.
+
+        Raises FileNotFoundError, and TooLong once it turns out to have more than `most_bytes`; leaves nothing then.
+        """
         try:
-            self._request("read", lambda store: store.get_file(self._key, str(target)))
+            self._request("read", lambda store: store.get_file(self._key, str(target), callback=_bounded(most_bytes)))
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -240,6 +257,29 @@ class ObjectPath:
                 raise StorageError(errno.EINVAL, f"{self.url}: cannot {what} it: {_said(error)}") from error
             time.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+class TooLong(Exception):
+    """An object has more bytes than were expected."""
+
+
+def _bounded(most_bytes: int | None) -> Any:
+    """What fsspec reports the progress of a download to, and which ends one of more than `most_bytes`."""
+    from fsspec.callbacks import Callback
+
+    class Bounded(Callback):
+        def set_size(self, size: int | None) -> None:
+            self._check(size or 0)
+
+        def relative_update(self, inc: int = 1) -> None:
+            self.value += inc
+            self._check(self.value)
+
+        def _check(self, num_bytes: int) -> None:
+            if most_bytes is not None and num_bytes > most_bytes:
+                raise TooLong
+
+    return Bounded()
 
 
 class _Ranges(io.RawIOBase):

@@ -11,7 +11,8 @@ Parquet and commits, never from Zarr, where a missing chunk reads as zeros.
 import functools
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,8 +24,10 @@ from bevt_core.cache import Entry, Place, hold
 from bevt_core.files import (
     committed_folder,
     create_record,
+    download,
     each,
     read_record,
+    scratch_folder,
     sha256_of,
     size_of,
     sizes_in,
@@ -132,6 +135,18 @@ def read_frame_commit(frames_dir: AnyPath, part: int, plan_digest: str) -> Frame
     there = sizes_in(folder)
     whole = all(there.get(name) == digest.num_bytes for name, digest in commit.files.items())
     return commit if whole else None
+
+
+@contextmanager
+def local_part(frames_dir: AnyPath, commit: FramePartCommit) -> Iterator[Path]:
+    """A local folder with the files of a committed part: its own, or a copy for the block of what the commit names."""
+    folder = frames_dir / part_name(commit.part)
+    if isinstance(folder, Path):
+        yield folder
+        return
+    with scratch_folder("fetched") as copy:
+        download(folder, {name: digest.num_bytes for name, digest in commit.files.items()}, copy)
+        yield copy
 
 
 def _is_committed(frames_dir: AnyPath, part: int, plan_digest: str) -> bool:

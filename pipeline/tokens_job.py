@@ -17,10 +17,9 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from bevt_core.files import fetched
 from bevt_core.jpeg_store import read_all_jpegs
 from bevt_core.objects import AnyPath
-from bevt_core.shards import FRAMES_ZARR, PartView, part_name, write_token_part
+from bevt_core.shards import FRAMES_ZARR, PartView, local_part, write_token_part
 from bevt_core.tables import read_table
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.feed import encode_batches
@@ -44,10 +43,9 @@ class FramePart:
     jpegs: list[np.ndarray]
 
 
-def read_frame_part(frames_dir: AnyPath, part: int) -> FramePart:
+def read_frame_part(frames_dir: AnyPath, commit: FramePartCommit) -> FramePart:
     """Read a whole part, whose store need not be finished. The caller has checked its commit."""
-    with fetched(frames_dir, part_name(part)) as local_dir:
-        folder = local_dir / part_name(part)
+    with local_part(frames_dir, commit) as folder:
         jpegs = read_all_jpegs(folder / FRAMES_ZARR)
         return FramePart(read_table(folder / "index.parquet"), jpegs)
 
@@ -78,7 +76,7 @@ class PartTokenizer:
     ) -> tuple[TokenPartCommit, TokenizeTimes]:
         """Tokenize a committed frame part and write it."""
         started = time.monotonic()
-        part = read_frame_part(frames_dir, frames.part)
+        part = read_frame_part(frames_dir, frames)
         drawn = draw_views(plan.views, part.index)
         tokens_VFhw, first, busy_s = self.tokens(part, drawn)
         ended = time.monotonic()

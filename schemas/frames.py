@@ -1,11 +1,19 @@
 """The frame store: which frames of which sources were kept, and what could not be used."""
 
+import re
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.base import FORMAT_VERSION, Record
+
+JPEG_SHARD_BYTES = 64 << 20  # of JPEG in a file of a part
+MOST_JPEG_SHARDS = 100_000  # of a part: 6.7 TB
+MOST_FRAMES = 1 << 25  # of a part
+MOST_SHARD_FILE_BYTES = JPEG_SHARD_BYTES + (1 << 20)  # a shard with its checksums and its index, some 10 kB
+MOST_METADATA_BYTES = 64 << 10  # of a zarr.json
+MOST_TABLE_BYTES = 1 << 30  # of a part's Parquet file
 
 MediaKind = Literal["video", "image"]
 DamagePolicy = Literal["unchecked", "keep", "reject"]  # decord cannot see damage: the last two read with PyAV
@@ -62,19 +70,50 @@ class LeftOut(Record):
 
 class FileDigest(Record):
     sha256: str
-    num_bytes: int
+    num_bytes: int = Field(ge=0)
+
+
+_JPEG_SHARD = re.compile(r"frames\.zarr/jpeg/c/(0|[1-9][0-9]{0,4})")
+_OFFSETS = "frames.zarr/offsets/c/0"
+_ALWAYS = {
+    "frames.zarr/zarr.json": MOST_METADATA_BYTES,
+    "frames.zarr/jpeg/zarr.json": MOST_METADATA_BYTES,
+    "frames.zarr/offsets/zarr.json": MOST_METADATA_BYTES,
+    "index.parquet": MOST_TABLE_BYTES,
+    "rejected.parquet": MOST_TABLE_BYTES,
+}  # files of every part, and how many bytes each may have
+SHOWN_CHARACTERS = 60  # of a name in a message
 
 
 class FramePartCommit(Record):
-    """`frames/part-00000/commit.json`: present and matching means the part is done."""
+    """`frames/part-00000/commit.json`: present and matching means the part is done.
 
-    part: int
-    num_sources: int
-    num_samples: int
-    num_frames: int
-    num_rejected: int
+    Its files are those that the writer makes, all of them and no others, of sizes that fit: what reads or copies a part
+    goes by these names and sizes.
+    """
+
+    part: int = Field(ge=0)
+    num_sources: int = Field(ge=0)
+    num_samples: int = Field(ge=0)
+    num_frames: int = Field(ge=0, le=MOST_FRAMES)
+    num_rejected: int = Field(ge=0)
     plan_digest: str
     files: dict[str, FileDigest]  # by path relative to the part
+
+    @model_validator(mode="after")
+    def _check_files(self) -> "FramePartCommit":
+        shards = {f"frames.zarr/jpeg/c/{i}" for i in range(sum(map(bool, map(_JPEG_SHARD.fullmatch, self.files))))}
+        expected = _ALWAYS | dict.fromkeys(shards, MOST_SHARD_FILE_BYTES)
+        if self.num_frames:
+            expected[_OFFSETS] = 8 * (self.num_frames + 1) + 4  # int64 and a crc32c
+        if self.files.keys() != expected.keys():
+            odd = min(self.files.keys() ^ expected.keys())
+            fault = "no file that bevt writes" if odd in self.files else "missing"
+            raise ValueError(f"{odd[:SHOWN_CHARACTERS]!r} is {fault} in a part of {self.num_frames} frames")
+        for name, digest in self.files.items():
+            if digest.num_bytes > expected[name]:
+                raise ValueError(f"{name} has {digest.num_bytes} bytes, expected at most {expected[name]}")
+        return self
 
 
 class Plan(Record):

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from schemas.base import Record
 from schemas.frames import PoolSpec
 from schemas.model import BevtConfig, EncoderConfig, MaskConfig
+from schemas.names import PlainName
 from schemas.views import ViewDistribution, ViewSpec
 
 Stream = Literal["video", "image"]
@@ -37,9 +38,7 @@ class TokenizeRecipe(Record):
     tokenizer_pass_frames: int | None = Field(
         default=None, ge=1
     )  # frames per pass through its network, in the identity too; null: 16 on CPUs, what fills the card on GPUs
-    token_set: str | None = Field(
-        default=None, pattern=r"^\w[\w.-]*$"
-    )  # below tokens/; null: the tokenizer's kind and views
+    token_set: PlainName | None = None  # below tokens/; null: the tokenizer's kind and views
     pool: PoolSpec
     views: ViewSpec
     seed: int

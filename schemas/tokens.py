@@ -6,6 +6,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from schemas.base import FORMAT_VERSION, Record, canonical_json
+from schemas.names import PlainName
 from schemas.views import ViewSpec
 
 CPU_PASS_FRAMES = 16  # the default of a stored key, so it may never change
@@ -14,7 +15,7 @@ CPU_PASS_FRAMES = 16  # the default of a stored key, so it may never change
 class TokenizerIdentity(Record):
     """What must be equal for two token maps to be comparable."""
 
-    name: str
+    name: PlainName
     weights_sha256: str
     vocab_size: int = Field(ge=2, le=65536)
     grid: tuple[int, int]  # tokens per frame: rows, columns
@@ -44,7 +45,7 @@ class TokenPlan(Record):
     """`tokens/<name>/plan.json`, written first: what the set is, so that another one under its name is refused."""
 
     format_version: Literal[1] = FORMAT_VERSION
-    name: str
+    name: PlainName
     tokenizer: TokenizerIdentity
     views: ViewSpec
     frames_plan: str  # Plan.digest() of the frame store
@@ -58,7 +59,7 @@ class TokenSetManifest(Record):
     """`tokens/<name>/dataset.json`, written last: present means complete."""
 
     format_version: Literal[1] = FORMAT_VERSION
-    name: str
+    name: PlainName
     tokenizer: TokenizerIdentity
     views: ViewSpec
     frames_digest: str  # FrameStoreManifest.digest() of the store that was tokenized
@@ -71,11 +72,11 @@ class TokenSetManifest(Record):
 class TokenPartCommit(Record):
     """`tokens/<name>/part-00000.json`: present and matching means the part is done."""
 
-    part: int
-    num_samples: int
-    num_rows: int
+    part: int = Field(ge=0)
+    num_samples: int = Field(ge=0)
+    num_rows: int = Field(ge=0)
     sha256: str  # of the part's Parquet file
-    num_bytes: int
+    num_bytes: int = Field(ge=0)
     frames_commit: str  # digest of the frame part's commit
     token_plan: str  # TokenPlan.digest()
     gpu_model: str | None = Field(default=None, exclude_if=lambda model: model is None)  # None: made on a CPU

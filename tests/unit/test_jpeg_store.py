@@ -8,17 +8,18 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bevt_core import jpeg_store
+from bevt_core import jpeg_layout
 from bevt_core.jpeg_store import JpegStore, read_all_jpegs, write_jpegs
 from bevt_core.rng import rng_for
+from schemas.errors import UserError
 
 CHUNK, SHARD = 64, 256  # small enough for frames to cross both
 
 
 @pytest.fixture
 def jpegs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[bytes]:
-    monkeypatch.setattr(jpeg_store, "CHUNK_BYTES", CHUNK)
-    monkeypatch.setattr(jpeg_store, "SHARD_BYTES", SHARD)
+    monkeypatch.setattr(jpeg_layout, "CHUNK_BYTES", CHUNK)
+    monkeypatch.setattr(jpeg_layout, "SHARD_BYTES", SHARD)
     rng = rng_for("jpegs")
     jpegs = [rng.bytes(int(rng.integers(1, 200))) for _ in range(20)]
     write_jpegs(tmp_path / "frames.zarr", jpegs)
@@ -33,7 +34,7 @@ def test_a_range_is_what_zarr_reads(first: int, count: int, jpegs: list[bytes], 
         with pytest.raises(IndexError):
             store.read(first, count)
         return
-    array = zarr.open_group(tmp_path / "frames.zarr", mode="r")["jpeg"]
+    array = zarr.open_group(tmp_path / "frames.zarr", mode="r", zarr_format=3)["jpeg"]
     bounds = store.offsets[first : first + count + 1]
     assert [frame.tobytes() for frame in store.read(first, count)] == jpegs[first : first + count]
     assert np.concatenate([np.empty(0, np.uint8), *store.read(first, count)]).tobytes() == (
@@ -67,6 +68,8 @@ def test_a_missing_file_is_an_error_and_not_zeros(jpegs: list[bytes], tmp_path: 
 
 
 def test_an_array_of_another_layout_is_refused(tmp_path: Path) -> None:
-    zarr.create_group(tmp_path).create_array("jpeg", shape=(8,), dtype="uint8", chunks=(8,))
-    with pytest.raises(ValueError, match="expected shards"):
+    group = zarr.create_group(tmp_path, zarr_format=3)
+    for name in ("jpeg", "offsets"):
+        group.create_array(name, shape=(8,), dtype="uint8", chunks=(8,))
+    with pytest.raises(UserError, match=r"jpeg/zarr.json: chunk_grid.configuration.chunk_shape\[0\] is 8, expected"):
         JpegStore(tmp_path)

@@ -50,7 +50,7 @@ def test_plain_libraries_read_it(tmp_path: Path) -> None:
     token_set = make_token_set(tmp_path)
     table = pq.read_table(token_set.path / "part-00000.parquet")
     assert len(table["tokens"][0][0]) == 16
-    part = zarr.open_group(token_set.frames.path / "part-00000" / "frames.zarr", mode="r")
+    part = zarr.open_group(token_set.frames.path / "part-00000" / "frames.zarr", mode="r", zarr_format=3)
     first = part["jpeg"][part["offsets"][0] : part["offsets"][1]]
     assert decode_jpeg(first).shape == (72, 96, 3)
 
