@@ -261,7 +261,7 @@ def remove(path: AnyPath) -> None:
     if isinstance(path, ObjectPath):
         for name in path.sizes():
             (path / name).unlink(missing_ok=True)
-    elif path.is_dir():
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
         return
     path.unlink(missing_ok=True)

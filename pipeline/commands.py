@@ -163,6 +163,7 @@ def verify(
     deep: Deep = False,
     sample: Sample = 32,
     tokenizer: TokenizerNow = None,
+    allow_outside: AllowOutside = False,
     json_: AsJson = False,
 ) -> None:
     """Check a dataset: digests, counts, nothing lost, and that the stored tokens are those of the stored frames.
@@ -173,7 +174,7 @@ def verify(
     """
     from pipeline.verify import verify as run
 
-    report = run(as_path(directory), deep=deep, sample=sample, tokenizer=tokenizer)
+    report = run(as_path(directory), deep=deep, sample=sample, tokenizer=tokenizer, allow_outside=allow_outside)
     emit(report, json_)
     if not report["ok"]:
         raise typer.Exit(1)

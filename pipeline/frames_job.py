@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bevt_core.contained import readable_source
 from bevt_core.decoding import decode_source, pool_indices
 from bevt_core.files import fetched
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
@@ -32,15 +33,17 @@ def make_frame_part(
     plan: Plan,
     limit_s: float,
     attempts: int,
+    allow_outside: bool = False,
 ) -> FramePartCommit:
     """Decode the part's sources and write it.
 
     Raises StorageError, and writes nothing, where sources cannot be read for reasons that are not theirs: the disk, the
-    network, a root that is gone.
+    network, a root that is gone. Raises UserError for a source that leads out of the root, unless `allow_outside`.
     """
     samples: list[FrameSample] = []
     rejected: list[Rejected] = []
     for item in items:
+        readable_source(root, item.source, allow_outside)
         with fetched(root, item.source) as local_root:
             outcome = read_source(local_root, item, plan.pool, plan.seed, limit_s, attempts)
         if isinstance(outcome, Rejected):

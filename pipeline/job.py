@@ -85,6 +85,7 @@ class Workplace:
     batch_frames: int
     decode_timeout_s: float
     attempts: int
+    allow_outside: bool  # sources may lead out of the root
 
 
 def tokenize(
@@ -105,7 +106,7 @@ def tokenize(
     """Make the frame store and the token set of `recipe`; parts that are committed are kept. Returns a summary.
 
     `planned` is what `make_plan` gives, where it is known without listing the root; otherwise warnings say what is odd
-    about the list.
+    about the list. With `allow_outside` links and lists may lead out of the root.
     `meter`, a fresh one, has afterwards what came of each part that was made.
     `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS name a cluster instead.
     `max_rejected`: the share of sources that may be rejected, those that are missing not counted, before the job stops.
@@ -166,6 +167,7 @@ def tokenize(
                 batch_frames=recipe.batch_frames,
                 decode_timeout_s=recipe.decode_timeout_s,
                 attempts=recipe.attempts,
+                allow_outside=allow_outside,
             )
             pool = None if frames_only else ActorPool.sized(len(todo), gpus, session.may_grow)
             with ProgressView(progress, len(todo)) as view:
@@ -233,7 +235,14 @@ def decode_part(row: dict[str, Any], place: Workplace) -> dict[str, Any]:
         if commit is None:
             items = [SourceItem(**item) for item in json.loads(row["items"])]
             commit = make_frame_part(
-                place.frames_dir, place.root, part, items, place.plan, place.decode_timeout_s, place.attempts
+                place.frames_dir,
+                place.root,
+                part,
+                items,
+                place.plan,
+                place.decode_timeout_s,
+                place.attempts,
+                place.allow_outside,
             )
         missing = count_missing(place.frames_dir, commit)
     except (UserError, StorageError) as error:

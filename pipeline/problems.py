@@ -10,6 +10,7 @@ RERUN = "run the same `bevt tokenize` command again"
 REPAIR = "run `bevt repair`, or remove it and run the same `bevt tokenize` command again"
 REMOVE = "remove it and run the same `bevt tokenize` command again"
 RESTORE = "run `bevt repair`, with --list if the dataset was made with one"
+OUTSIDE = "give --allow-outside if the dataset was made with it; else do not use it: its list was changed"
 REPAIRABLE = {RERUN, REPAIR, RESTORE}
 
 _PART = re.compile(r"part-(\d{5,})(\.parquet|\.json)?")

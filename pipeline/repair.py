@@ -1,52 +1,32 @@
 """`bevt repair`: make again just what `bevt verify` finds broken."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from bevt_core.contained import readable_source
 from bevt_core.files import each, read_record, remove, write_record
 from bevt_core.objects import AnyPath
 from bevt_core.shards import (
     part_name,
-    read_plan,
-    read_sources,
-    read_token_plan,
-    sources_digest,
     write_plan,
     write_token_plan,
 )
 from bevt_core.tables import read_table
-from bevt_core.tokenizers import tokenizer_of
 from pipeline.checks import readable
 from pipeline.job import tokenize
-from pipeline.plans import make_plan, make_token_plan, note_tokenizer
+from pipeline.plans import note_tokenizer
 from pipeline.problems import REPAIRABLE, Problem, below, parts_in, to_remove
 from pipeline.ray_session import cluster_has, ray_session
-from pipeline.verify import check_files, check_tokens, token_sets_in
-from pipeline.verify_token_files import derived_token_plan
+from pipeline.repair_jobs import Jobs, check_links, read_jobs, stored_items
+from pipeline.verify import check_files, check_tokens
 from schemas.errors import UserError
-from schemas.frames import FrameStoreManifest, Plan, SourceItem
-from schemas.recipe_io import load_recipe_of
-from schemas.recipes import TokenizeRecipe
+from schemas.frames import FrameStoreManifest
 from schemas.tokens import TOKENIZER_PLACE, TokenizerPlace, TokenPlan
-
-RECIPES = Path(__file__).resolve().parent / "recipes"
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """The jobs that made a dataset, as its plans have them."""
-
-    out: AnyPath
-    root: AnyPath
-    plan: Plan
-    items: list[SourceItem]
-    frames: TokenizeRecipe
-    token_sets: dict[AnyPath, tuple[TokenPlan, TokenizeRecipe]]  # by folder
 
 
 def repair(
@@ -63,16 +43,21 @@ def repair(
     """Remove what `verify` finds broken in the dataset `out`, and run its jobs, which make what is missing.
 
     The jobs are read from the dataset's plans and its list of sources, so the mended dataset is the old one to the
-    byte. `root` is where the raw files are; `list_file` and `allow_outside` are for a list that is damaged itself, and
-    must be those that it was made with; `tokenizer` says where the tokenizer is now, if it has moved; `deep` and
-    `sample` are those of `verify`; `job` goes to `tokenize`. Returns `removed`, the paths that were broken,
-    `token_sets`, and the counts. Raises UserError for no dataset, and before anything is removed where it could not be
-    made again: for another root, tokenizer or kind of device. Where the files in `root` have changed, that is seen only
-    when they have been read: the broken parts are then left out, and what was whole is as it was.
+    byte. `root` is where the raw files are; `list_file` is the list that the dataset was made with, needed where its
+    own is damaged. With `allow_outside` sources may lead out of `root`, and `frames`, `tokens` and token sets may be
+    links out of `out`. `tokenizer` says where the tokenizer is now, if it has moved; `deep` and `sample` are those of
+    `verify`; `job` goes to `tokenize`.
+
+    Returns `removed`, the paths that were broken, `token_sets`, and the counts. Raises UserError for no dataset, and
+    before anything is removed where it could not be made again: for another root, tokenizer or kind of device. Where
+    the files in `root` have changed, that is seen only when they have been read: the broken parts are then left out,
+    and what was whole is as it was.
     """
     if not (out / "frames" / "plan.json").is_file():
         raise UserError(f"{out}: no frames/plan.json in it; give the folder that holds frames/ and tokens/")
-    _, problems = check_files(out)
+    if not allow_outside:
+        check_links(out)
+    _, problems = check_files(out, allow_outside)
     for problem in problems:
         if problem.mend not in REPAIRABLE:
             raise UserError(f"{problem.path}: {problem.problem}; nothing was changed: {problem.mend}")
@@ -93,86 +78,6 @@ def repair(
         "parts": manifest.num_parts,
         "frames": manifest.num_frames,
     }
-
-
-def read_jobs(
-    out: AnyPath, root: AnyPath, tokenizer: str | None, list_file: str | AnyPath | None, allow_outside: bool
-) -> Jobs:
-    """The jobs that made the dataset `out`, on the raw files in `root`. Writes nothing.
-
-    Raises UserError where the list of sources or a tokenizer is not to be had any more.
-    """
-    plan = read_plan(out / "frames")
-    assert plan is not None
-    recipe = load_recipe_of(TokenizeRecipe, plan.dataset, RECIPES, []).model_copy(
-        update={
-            "root": str(root),
-            "out": str(out),
-            "split": plan.split,
-            "pool": plan.pool,
-            "seed": plan.seed,
-            "sources_per_part": plan.sources_per_part,
-            "min_parts": 1,
-        }
-    )
-    items = _stored_items(out / "frames", plan) or _listed_items(recipe, plan, list_file, allow_outside)
-    token_sets = {}
-    for folder in token_sets_in(out):
-        token_plan = derived_token_plan(folder, plan) or read_token_plan(folder)
-        if token_plan is None:
-            raise UserError(
-                f"{folder}: its plan.json is lost; remove it and run the same `bevt tokenize` command again"
-            )
-        token_sets[folder] = (token_plan, _token_recipe(recipe, plan, folder, token_plan, tokenizer))
-    return Jobs(out, root, plan, items, recipe, token_sets)
-
-
-def _token_recipe(
-    recipe: TokenizeRecipe, plan: Plan, folder: AnyPath, token_plan: TokenPlan, tokenizer: str | None
-) -> TokenizeRecipe:
-    identity = token_plan.tokenizer
-    made_with = recipe.model_copy(
-        update={
-            "views": token_plan.views,
-            "tokenizer": str(tokenizer_of(folder, identity, tokenizer)),
-            "tokenizer_dtype": identity.dtype,
-            "tokenizer_compiled": identity.compiled,
-            "tokenizer_pass_frames": identity.frames_per_pass,
-            "token_set": token_plan.name,
-        }
-    )
-    if make_token_plan(made_with, plan, identity.by_kind().device_kind) != token_plan.by_kind():
-        raise UserError(f"{made_with.tokenizer} is not the tokenizer of {folder}; give its folder with --tokenizer")
-    return made_with
-
-
-# ---- the list of sources ---------------------------------------------------------------------------------------------
-
-
-def _stored_items(frames_dir: AnyPath, plan: Plan) -> list[SourceItem] | None:
-    """The items in the order of their parts, or None where the list of them cannot be trusted."""
-    with contextlib.suppress(OSError, ValueError, pa.ArrowException):
-        items = read_sources(frames_dir)
-        if sources_digest(items) == plan.sources_digest:
-            return items
-    return None
-
-
-def _listed_items(
-    recipe: TokenizeRecipe, plan: Plan, list_file: str | AnyPath | None, allow_outside: bool
-) -> list[SourceItem]:
-    """The same from the root and the list file, if they are as they were."""
-    what = f"{recipe.out}/frames/sources.parquet is damaged, and nothing was changed, since it cannot be restored"
-    try:
-        listed, items = make_plan(recipe, list_file, allow_outside)
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from None
-    if listed.sources_digest != plan.sources_digest:
-        raise UserError(
-            f"{what}: of {recipe.root} come {len(items)} sources with their classes, which are not the "
-            f"{plan.num_sources} of the dataset; give the --root and the --list that it was made with"
-        )
-    return items
 
 
 # ---- removing and making again ---------------------------------------------------------------------------------------
@@ -196,11 +101,11 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: dict[str, Any]) ->
         _restore(jobs)
         # The frames first: a set whose own parts are whole then has nothing to do, wherever it was made.
         planned = (jobs.plan, jobs.items)
-        tokenize(jobs.frames, planned=planned, frames_only=True, **job)
+        tokenize(jobs.frames, planned=planned, allow_outside=jobs.allow_outside, frames_only=True, **job)
         if before is not None and parts:
             _check_same_frames(jobs, parts, before)
         for _, recipe in jobs.token_sets.values():
-            tokenize(recipe, planned=planned, **job)
+            tokenize(recipe, planned=planned, allow_outside=jobs.allow_outside, **job)
     return removed
 
 
@@ -223,7 +128,7 @@ def _check_same_frames(jobs: Jobs, parts: Iterable[int], before: FrameStoreManif
 def _restore(jobs: Jobs) -> None:
     """Write again what says what the jobs are, where it is damaged."""
     frames_dir = jobs.out / "frames"
-    if _stored_items(frames_dir, jobs.plan) is None:
+    if stored_items(frames_dir, jobs.plan) is None:
         remove(frames_dir / "sources.parquet")
         write_plan(frames_dir, jobs.plan, jobs.items)
     for folder, (token_plan, recipe) in jobs.token_sets.items():
@@ -240,7 +145,7 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     wanted = [item.source for part in parts for item in jobs.items[part * size : (part + 1) * size]]
     if wanted and not jobs.root.is_dir():
         raise UserError(f"--root {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
-    there = each(lambda source: (jobs.root / source).exists(), wanted, jobs.root)
+    there = each(lambda source: _is_there(jobs, source), wanted, jobs.root)
     absent = [source for source, is_there in zip(wanted, there, strict=True) if not is_there]
     if not absent:
         return
@@ -254,6 +159,12 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
             f"--root {jobs.root}: {len(unknown)} of the {len(wanted)} sources to be read again are not in it, such as "
             f"{unknown[0]!r}; nothing was changed: give the folder that the dataset was made from"
         )
+
+
+def _is_there(jobs: Jobs, source: str) -> bool:
+    """Raises UserError for a source that leads out of the root, unless that is allowed."""
+    path = readable_source(jobs.root, source, jobs.allow_outside)
+    return os.path.exists(path) if isinstance(path, Path) else path.exists()  # noqa: PTH110 - a name may be too long
 
 
 def _missing_then(jobs: Jobs) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bevt_core.contained import readable_source
 from bevt_core.files import fetched, size_of, sizes_in
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.known_sets import TOKEN_MAP_BYTES
@@ -58,6 +59,8 @@ def scan(
     root = as_path(recipe.root)
     listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
     check_found(listing, root, list_file)
+    for item in listing.items:
+        readable_source(root, item.source, allow_outside)
     seen = _look_at_all(root, listing.items, recipe.decode_timeout_s, threads)
     usable = [item for item, what in zip(listing.items, seen, strict=True) if what.reason is None]
     glances = [what.glance for what in seen if what.glance is not None and what.reason is None]

@@ -16,16 +16,22 @@ from schemas.frames import FramePartCommit
 
 
 def verify(
-    dataset_dir: AnyPath, *, deep: bool = False, sample: int = 32, tokenizer: str | None = None
+    dataset_dir: AnyPath,
+    *,
+    deep: bool = False,
+    sample: int = 32,
+    tokenizer: str | None = None,
+    allow_outside: bool = False,
 ) -> dict[str, Any]:
     """Check a dataset folder (the one with `frames/` and `tokens/`). Returns `ok`, counts, `problems`, agreement.
 
     Every file of a part is hashed again, every source must be in one of index and rejected. Of `sources.parquet` the
     rows are what a digest covers, so a flipped bit that leaves them equal is none. `sample` samples of each token set
     are tokenized again, or with `deep` all of them; `token_agreement` is the share of equal tokens, None where no
-    token set is there. `tokenizer` says where the tokenizer is, if its name alone does not lead to it.
+    token set is there. `tokenizer` says where the tokenizer is, if its name alone does not lead to it. Sources that
+    lead out of the root are a problem unless `allow_outside`.
     """
-    counts, problems = check_files(dataset_dir)
+    counts, problems = check_files(dataset_dir, allow_outside)
     token_sets = token_sets_in(dataset_dir)
     equal = compared = 0
     if not problems:
@@ -40,7 +46,7 @@ def verify(
     }
 
 
-def check_files(dataset_dir: AnyPath) -> tuple[dict[str, int], list[Problem]]:
+def check_files(dataset_dir: AnyPath, allow_outside: bool = False) -> tuple[dict[str, int], list[Problem]]:
     """Counts, and what is wrong with the files; whether the tokens are right is another question.
 
     Raises UserError for a folder that holds no dataset.
@@ -57,7 +63,7 @@ def check_files(dataset_dir: AnyPath) -> tuple[dict[str, int], list[Problem]]:
     if plan is not None and contradicted(plan, committed(frames_dir, f"*/{COMMIT}", FramePartCommit, "plan_digest")):
         problems.append(Problem(str(path), "none of the parts is of this plan", REMOVE))
     elif plan is not None:
-        commits = verify_frames(frames_dir, plan, counts, problems)
+        commits = verify_frames(frames_dir, plan, counts, problems, allow_outside)
         for tokens_dir in token_sets_in(dataset_dir):
             verify_token_files(frames_dir, plan, tokens_dir, commits, problems)
     return counts, problems

@@ -1,24 +1,30 @@
 """Is a frame store what its plan and its commits say, file by file?"""
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 from bevt_core.files import read_record, sha256_of, sizes_in
+from bevt_core.jpeg_layout import read_layout
 from bevt_core.objects import AnyPath
-from bevt_core.shards import COMMIT, part_name, read_frame_commit, read_sources, sources_digest
+from bevt_core.shards import COMMIT, FRAMES_ZARR, part_name, read_frame_commit, read_sources, sources_digest
 from bevt_core.tables import read_table
 from pipeline.checks import differences, in_threads, parts_digest, read_or_note, strays
-from pipeline.problems import REPAIR, RERUN, RESTORE, Problem, below
+from pipeline.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, below
 from schemas.errors import UserError
 from schemas.frames import INDEX_SCHEMA, REJECTED_SCHEMA, FramePartCommit, FrameStoreManifest, Plan
+from schemas.names import leads_out
 
 
 def verify_frames(
-    frames_dir: AnyPath, plan: Plan, counts: dict[str, int], problems: list[Problem]
+    frames_dir: AnyPath, plan: Plan, counts: dict[str, int], problems: list[Problem], allow_outside: bool
 ) -> list[FramePartCommit]:
     """The commits of the parts that have one; what they hold is added to `counts`."""
     counts["sources"] = plan.num_sources
     commits: list[FramePartCommit] = []
     planned = _planned_sources(frames_dir, plan, problems)
+    if not allow_outside:
+        problems += _outside(frames_dir / "sources.parquet", planned or [])
 
     def look(part: int) -> tuple[FramePartCommit | None, list[Problem]]:
         span = slice(part * plan.sources_per_part, (part + 1) * plan.sources_per_part)
@@ -68,6 +74,14 @@ def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -
     return [item.source for item in items]
 
 
+def _outside(path: AnyPath, sources: Iterable[str]) -> list[Problem]:
+    """A problem where sources of the table `path` lead out of the root."""
+    outside = [source for source in sources if leads_out(source) is not None]
+    if not outside:
+        return []
+    return [Problem(str(path), f"{len(outside)} sources lead out of the root, the first is {outside[0]!r}", OUTSIDE)]
+
+
 def _verify_frame_part(
     frames_dir: AnyPath, part: int, plan: Plan, planned: list[str] | None, problems: list[Problem]
 ) -> FramePartCommit | None:
@@ -98,6 +112,13 @@ def _verify_frame_part(
         wrong(folder / name, "its bytes are not those that were committed")
     if damaged:
         return commit
+    try:
+        layout = read_layout(folder / FRAMES_ZARR)
+    except UserError as error:
+        wrong(folder / FRAMES_ZARR, str(error))
+        return commit
+    if layout.num_offsets != commit.num_frames + 1:
+        wrong(folder / FRAMES_ZARR, f"{layout.num_offsets} offsets, expected {commit.num_frames + 1}")
     index = read_table(folder / "index.parquet")
     rejected = read_table(folder / "rejected.parquet")
     if not index.schema.equals(INDEX_SCHEMA) or not rejected.schema.equals(REJECTED_SCHEMA):

@@ -8,6 +8,7 @@ from pathlib import Path
 import decord
 import numpy as np
 
+from bevt_core.contained import contained
 from bevt_core.resample import PAYS_AFTER
 from bevt_core.shards import TokenSet
 from bevt_core.views import apply_view, decode_jpeg
@@ -90,7 +91,7 @@ def cpu_seconds(
 
 def file_of(root: Path, split: str, source: str) -> Path:
     """The file that a frame store's sample was made from. Raises UserError where it is not below `root`."""
-    for path in (root / source, root / split / source):
+    for path in (contained(root, source), contained(root, f"{split}/{source}")):
         if path.is_file():
             return path
     raise UserError(f"{root}: {source} of the dataset is not below it; give --root as `bevt tokenize` got it")

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bevt_core.bevt import Bevt
+from bevt_core.contained import readable_source
 from bevt_core.files import write_atomic
 from bevt_core.objects import as_path
 from bevt_core.shards import FrameStore
@@ -136,11 +137,17 @@ def lists_before(init: str | None) -> ClipLists:
 
 
 def held_out(
-    run: Path, root: Path | None, frames: str | None, classes: tuple[str, ...], decode_timeout_s: float | None
+    run: Path,
+    root: Path | None,
+    frames: str | None,
+    classes: tuple[str, ...],
+    decode_timeout_s: float | None,
+    allow_outside: bool = False,
 ) -> ClipSource:
     """Return exactly the clips that the fine-tuning run `run` held out, read where it read them, or at `root`/`frames`.
 
-    Raises UserError for a run without lists, and for clips that are missing or have changed since it began.
+    Raises UserError for a run without lists, for clips that are missing or have changed since it began, and for such
+    that lead out of the root, unless `allow_outside`.
     """
     lists, others = read_lists(run), "name the clips to test: --root, --frames or --list"
     if lists is None:
@@ -162,6 +169,8 @@ def held_out(
         items = tuple(
             SourceItem(source=os.fsdecode(row["source"]), kind=row["kind"], label=row["label"]) for row in rows
         )
+        for item in items:
+            readable_source(Path(place), item.source, allow_outside)
         data = FileClips(Path(place), items, classes, decode_timeout_s or DECODE_TIMEOUT_S)
     now = dict(
         zip((os.fsencode(item.source) for item in data.items), _digests(data, range(len(data.items))), strict=True)

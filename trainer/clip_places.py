@@ -86,7 +86,7 @@ def clips_to_test(
     """
     check_dataset(dataset, place)
     if run is not None and _is_held_out(sources, dataset or FOLDER, place, reading):
-        return held_out(run, place.root, place.frames, classes, reading.decode_timeout_s)
+        return held_out(run, place.root, place.frames, classes, reading.decode_timeout_s, reading.allow_outside)
     if place.frames is not None and place.split is not None:
         raise UserError(
             f"--split {place.split} chooses among files, and --frames names a frame store; drop one of them"

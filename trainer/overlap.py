@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bevt_core.command_line import note, warn
+from bevt_core.contained import readable_source
 from bevt_core.objects import as_path
 from schemas.errors import UserError
 from schemas.frames import SourceItem
@@ -110,6 +111,8 @@ def _same(
         if place == "frames":
             other: ClipSource = StoreClips(as_path(path), frozenset(names))
         else:
+            for name in names:
+                readable_source(Path(path), name, allow_outside=False)
             other = FileClips(Path(path), tuple(SourceItem(source=name, kind=kind) for name, kind in names.items()), ())
         pairs = [(left[os.fsencode(item.source)][0], at) for at, item in enumerate(other.items)]
         return show_the_same(pairs, data, other)

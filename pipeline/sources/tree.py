@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from bevt_core.contained import is_below
 from bevt_core.foreign_files import unreadable
 from bevt_core.media.kinds import is_hidden
 from bevt_core.objects import AnyPath, ObjectPath
 from schemas.errors import UserError
+from schemas.names import leads_out
 
 NAME_BYTES = 255  # the longest name that a local file may have
 _OUTSIDE = "nothing outside it is read unless --allow-outside is given"
@@ -53,7 +55,7 @@ class Tree:
         normal = os.path.normpath(path)
         if normal == ".":
             raise UserError(f"{where}: {path!r} names no file")
-        if not self.allow_outside and (normal.startswith("/") or normal == ".." or normal.startswith("../")):
+        if not self.allow_outside and leads_out(normal) is not None:
             raise UserError(f"{where}: {path!r} leads out of the root {self.root}; {_OUTSIDE}")
         if not self.allow_outside and any(name.startswith(".") for name in PurePosixPath(normal).parts):
             raise UserError(
@@ -125,7 +127,7 @@ class Tree:
 
     def _check_link(self, path: str) -> None:
         target = os.path.realpath(path)
-        if not self.allow_outside and os.path.commonpath([target, self._real_root]) != self._real_root:
+        if not self.allow_outside and not is_below(target, self._real_root):
             raise UserError(f"{path}: a link to {target}, out of the root {self.root}; {_OUTSIDE}")
 
 

@@ -21,7 +21,8 @@ from bevt_core.shards import (
 )
 from bevt_core.tokenizers import load_tokenizer
 from pipeline.job import tokenize
-from pipeline.repair import read_jobs, repair
+from pipeline.repair import repair
+from pipeline.repair_jobs import read_jobs
 from pipeline.verify import verify
 from schemas.errors import UserError
 from schemas.tokens import TOKENIZER_PLACE, TokenPlan
