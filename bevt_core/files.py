@@ -103,8 +103,8 @@ def read_record(path: AnyPath, kind: type[R]) -> R | None:
         return kind.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: not a {kind.__name__} of this version of bevt: {where}: {first['msg']}") from None
+        fault = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")]))
+        raise UserError(f"{path}: not a {kind.__name__} of this version of bevt: {fault}") from None
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Roots and datasets on an object store: the same listings, parts, verdicts and repairs as on a disk."""
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bevt_core.files import sha256_of, sizes_in
+from bevt_core.files import read_record, sha256_of, sizes_in
 from bevt_core.objects import READ_BYTES, ObjectPath, as_path
 from bevt_core.probing import glance
-from bevt_core.shards import sources_digest
+from bevt_core.shards import FrameStore, local_part, read_frame_commit, sources_digest
 from pipeline.frames_job import make_frame_part
 from pipeline.inspect_row import inspect_dataset
 from pipeline.job_report import report_job
@@ -20,7 +22,7 @@ from pipeline.scan import scan
 from pipeline.sources import list_sources
 from pipeline.verify import check_files, verify
 from schemas.errors import StorageError, UserError
-from schemas.frames import Plan, PoolSpec
+from schemas.frames import FramePartCommit, Plan, PoolSpec
 from tests.builders import make_token_set
 from tests.media import moving_frames, write_image, write_video
 from tests.s3_server import DENIED, S3Server, s3_server
@@ -188,3 +190,84 @@ def test_a_dataset_on_objects_has_its_reports(server: S3Server) -> None:
     assert re.findall('href="(.*?)"', (out / "report.html").read_text()) == links
     assert all("3 of 3 samples" in (out / link).read_text() for link in links)
     assert check_files(out)[1] == []
+
+
+# ---- a store that somebody else made ---------------------------------------------------------------------------------
+
+
+def hostile_set(name: str) -> ObjectPath:
+    """A dataset on the store, whose digests the test may break."""
+    root = as_path(f"s3://data/{name}")
+    assert isinstance(root, ObjectPath)
+    make_token_set(root, num_samples=2, sources_per_part=2, frames=1)
+    return root
+
+
+OTHER_FILES = {
+    "frames.zarr/../../../X": 1,
+    "frames.zarr/jpeg/c/1/../../../../X": 1,
+    "frames.zarr//etc/X": 1,
+    "/etc/X": 1,
+    "frames.zarr/.zgroup": 1,
+    "frames.zarr/jpeg/c/7": 1,  # the first one is 0, and there is no second
+    "frames.zarr/jpeg/c/0": 10**15,
+    "frames.zarr/offsets/c/0": 10**9,
+    "index.parquet": -1,
+}
+
+
+def test_a_commit_that_names_other_files_is_one_error(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = hostile_set("hostile")
+    monkeypatch.setenv("BEVT_CACHE", str(tmp_path / "a" / "b" / "cache"))
+    path, store = root / "frames" / "part-00000" / "commit.json", FrameStore(root / "frames")
+    commit = json.loads(path.read_bytes())
+    for name, num_bytes in OTHER_FILES.items():
+        files = {**commit["files"], name: {"sha256": "0" * 64, "num_bytes": num_bytes}}
+        path.write_bytes(json.dumps({**commit, "files": files}).encode())
+        server.requests.clear()
+        with pytest.raises(UserError, match="not a FramePartCommit"):
+            store.read_jpegs(0, 0, 1)
+        with pytest.raises(UserError, match="not a FramePartCommit"):
+            read_frame_commit(root / "frames", 0, store.manifest.plan_digest)
+        assert len(server.requests) == 2
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and file.parent.name != "locks"]
+
+
+def test_no_more_is_fetched_than_a_commit_says(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = hostile_set("longer")
+    monkeypatch.setenv("BEVT_CACHE", str(tmp_path / "cache"))
+    shard = root / "frames" / "part-00000" / "frames.zarr" / "jpeg" / "c" / "0"
+    shard.write_bytes(shard.read_bytes() + bytes(32 << 20))
+    store = FrameStore(root / "frames")
+    commit = read_record(root / "frames" / "part-00000" / "commit.json", FramePartCommit)
+    assert commit is not None
+    with pytest.raises(StorageError, match="jpeg/c/0: its bytes are not those that were committed"):
+        store.read_jpegs(0, 0, 1)
+    with pytest.raises(UserError, match="jpeg/c/0"), local_part(root / "frames", commit) as folder:
+        assert (folder / "index.parquet").is_file() and not (folder / "frames.zarr" / "jpeg" / "c" / "0").exists()
+        raise UserError("jpeg/c/0")
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 1 << 20
+
+
+def test_a_store_of_zarr_2_is_never_fetched(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are none that a commit may name, so a copy lacks them, and what is left is no store."""
+    root = hostile_set("pickled")
+    monkeypatch.setenv("BEVT_CACHE", str(tmp_path / "cache"))
+    folder = root / "frames" / "part-00000"
+    (folder / "frames.zarr" / ".zgroup").write_bytes(b'{"zarr_format": 2}')
+    (folder / "frames.zarr" / "zarr.json").write_bytes(b'{"zarr_format": 2}')
+    path = folder / "commit.json"
+    commit = json.loads(path.read_bytes())
+    commit["files"]["frames.zarr/zarr.json"] = {
+        "sha256": hashlib.sha256(b'{"zarr_format": 2}').hexdigest(),
+        "num_bytes": 18,
+    }
+    path.write_bytes(json.dumps(commit).encode())
+    with pytest.raises(UserError, match=r"zarr.json: zarr_format is 2, expected 3"):
+        FrameStore(root / "frames").read_jpegs(0, 0, 1)
+    (problem, *_) = verify(root, sample=0)["problems"]
+    assert "not in the commit" in problem["problem"]
