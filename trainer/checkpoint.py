@@ -107,6 +107,8 @@ def fault_of(path: Path) -> str | None:
         return str(error)
     if record is None:
         return f"no {RECORD}"
+    if record.files.keys() != {WEIGHTS, TRAINING}:
+        return f"{RECORD} has digests of other files than {WEIGHTS} and {TRAINING}"
     for name, sha256 in record.files.items():
         if not (path / name).is_file():
             return f"no {name}"

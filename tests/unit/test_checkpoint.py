@@ -1,5 +1,6 @@
 """Checkpoints appear whole, say what they belong to, and are distrusted until their digests match."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,16 @@ import torch
 from torch import nn
 
 from schemas.errors import UserError
-from trainer.checkpoint import TRAINING, WEIGHTS, Checkpoints, check_identity, fault_of, read_checkpoint, state_of
+from trainer.checkpoint import (
+    RECORD,
+    TRAINING,
+    WEIGHTS,
+    Checkpoints,
+    check_identity,
+    fault_of,
+    read_checkpoint,
+    state_of,
+)
 
 
 def saved(folder, steps, keep=5, keep_every=None):
@@ -97,3 +107,11 @@ def test_another_runs_checkpoint_is_refused_naming_both_values(tmp_path):
     with pytest.raises(UserError, match=r"data\.video: 'abc' then, 'def' now") as error:
         check_identity(tmp_path, then, {**then, "data.video": "def", "streams.video.global_batch": 128})
     assert "streams.video.global_batch: 256 then, 128 now" in str(error.value)
+
+
+@pytest.mark.parametrize("files", [{}, {"../other": "0" * 64}, {WEIGHTS: "0" * 64}])
+def test_a_record_of_other_files_is_distrusted(tmp_path, files):
+    path = saved(tmp_path, [1]).path_of(1)
+    record = json.loads((path / RECORD).read_text())
+    (path / RECORD).write_text(json.dumps({**record, "files": files}))
+    assert "digests of other files" in (fault_of(path) or "")

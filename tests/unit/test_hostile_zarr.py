@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import tomllib
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numcodecs.pickles
 import numpy as np
 import pytest
 import zarr
+from packaging.requirements import Requirement
 
 from bevt_core.jpeg_layout import METADATA_BYTES
 from bevt_core.jpeg_store import JpegStore, open_jpegs, read_all_jpegs, write_jpegs
@@ -25,6 +27,7 @@ from pipeline.verify import verify
 from pipeline.verify_tokens import compare_tokens
 from schemas.errors import UserError
 from tests.builders import make_token_set
+from tests.conftest import REPO
 from tests.hostile import edit_metadata, make_pickled_zarr, recommit, write_offsets
 from tests.tiny_jobs import save_tiny_tokenizer
 from trainer.clips import StoreClips
@@ -86,6 +89,16 @@ def test_no_reader_runs_the_pickle_of_a_store(
     with pytest.raises(UserError):
         READERS[reader](dataset)
     assert not touched.exists()
+
+
+def test_what_is_installed_and_what_is_required_refuse_pickles() -> None:
+    """The reader above needs no such care; whoever opens a store with zarr itself does."""
+    needs = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["dependencies"]
+    (specifier,) = (Requirement(need).specifier for need in needs if Requirement(need).name == "numcodecs")
+    versions = ["0.15.1", "0.16.1", "0.16.5", "0.16.6", "0.17.0", "0.17.1"]
+    assert [version for version in versions if version in specifier] == ["0.16.6", "0.17.1"]
+    with pytest.raises(RuntimeError, match=r"(?i)pickle"):
+        numcodecs.pickles.Pickle().decode(b"\x80\x04N.")
 
 
 def test_the_pickle_runs_where_zarr_chooses_the_version(
