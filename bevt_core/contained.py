@@ -12,25 +12,31 @@ blobs. They are only read, as what the commits and the layout say they are, and 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import overload
 
-from bevt_core.objects import AnyPath
+from bevt_core.objects import AnyPath, ObjectPath
 from schemas.errors import UserError
 from schemas.names import leads_out
 
 ALLOW = "nothing outside it is read unless --allow-outside is given"
 
 
+@overload
+def contained(root: Path, name: str) -> Path: ...
+@overload
+def contained(root: ObjectPath, name: str) -> ObjectPath: ...
+@overload
+def contained(root: AnyPath, name: str) -> AnyPath: ...
 def contained(root: AnyPath, name: str) -> AnyPath:
     """`root / name`, which is below `root`. Raises UserError for a name that leads out of it, by itself or by links."""
     why = leads_out(name)
     if why is not None:
         raise UserError(f"{name!r} leads out of {root}: {why}; {ALLOW}")
-    path = root / name
-    if isinstance(path, Path):
-        target, real_root = os.path.realpath(path), os.path.realpath(root)
-        if not is_below(target, real_root):
-            raise UserError(f"{path}: a link to {target}, out of {root}; {ALLOW}")
-    return path
+    if isinstance(root, Path):
+        target = os.path.realpath(root / name)
+        if not is_below(target, os.path.realpath(root)):
+            raise UserError(f"{root / name}: a link to {target}, out of {root}; {ALLOW}")
+    return root / name
 
 
 def readable_source(root: AnyPath, source: str, allow_outside: bool) -> AnyPath:

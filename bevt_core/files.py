@@ -21,7 +21,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bevt_core.contained import contained
-from bevt_core.objects import CONNECTIONS, AnyPath, ObjectPath, TooLong
+from bevt_core.download_limit import TooLong
+from bevt_core.objects import CONNECTIONS, AnyPath, ObjectPath
 from schemas.errors import StorageError, UserError
 
 R = TypeVar("R", bound=BaseModel)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from bevt_core.download_limit import at_most
 from bevt_core.installation import install_command
 from schemas.errors import StorageError, UserError
 from schemas.names import leads_out
@@ -166,7 +167,7 @@ class ObjectPath:
         Raises FileNotFoundError, and TooLong once it turns out to have more than `most_bytes`; leaves nothing then.
         """
         try:
-            self._request("read", lambda store: store.get_file(self._key, str(target), callback=_bounded(most_bytes)))
+            self._request("read", lambda store: store.get_file(self._key, str(target), callback=at_most(most_bytes)))
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -257,29 +258,6 @@ class ObjectPath:
                 raise StorageError(errno.EINVAL, f"{self.url}: cannot {what} it: {_said(error)}") from error
             time.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-
-
-class TooLong(Exception):
-    """An object has more bytes than were expected."""
-
-
-def _bounded(most_bytes: int | None) -> Any:
-    """What fsspec reports the progress of a download to, and which ends one of more than `most_bytes`."""
-    from fsspec.callbacks import Callback
-
-    class Bounded(Callback):
-        def set_size(self, size: int | None) -> None:
-            self._check(size or 0)
-
-        def relative_update(self, inc: int = 1) -> None:
-            self.value += inc
-            self._check(self.value)
-
-        def _check(self, num_bytes: int) -> None:
-            if most_bytes is not None and num_bytes > most_bytes:
-                raise TooLong
-
-    return Bounded()
 
 
 class _Ranges(io.RawIOBase):

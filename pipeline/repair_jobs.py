@@ -86,7 +86,7 @@ def check_links(out: AnyPath) -> None:
         return
     real_out = os.path.realpath(out)
     for folder in (out / "frames", out / "tokens", *token_sets_in(out)):
-        target = os.path.realpath(folder)
+        target = os.path.realpath(str(folder))
         if not is_below(target, real_out):
             raise UserError(
                 f"{folder}: a link to {target}, out of the dataset; nothing was changed: give --allow-outside if it "

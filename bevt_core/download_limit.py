@@ -1,0 +1,26 @@
+"""A bound on the bytes of a download, by what fsspec calls while it downloads."""
+
+from typing import Any
+
+
+class TooLong(Exception):
+    """An object has more bytes than were expected."""
+
+
+def at_most(most_bytes: int | None) -> Any:
+    """A callback for `get_file` that raises TooLong as soon as there are more than `most_bytes`; None: any number."""
+    from fsspec.callbacks import Callback
+
+    class Bounded(Callback):
+        def set_size(self, size: int | None) -> None:
+            self._check(size or 0)
+
+        def relative_update(self, inc: int = 1) -> None:
+            self.value += inc
+            self._check(self.value)
+
+        def _check(self, num_bytes: int) -> None:
+            if most_bytes is not None and num_bytes > most_bytes:
+                raise TooLong
+
+    return Bounded()
