@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 FORMAT_VERSION: Final = 1
+PlainName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$", max_length=200)]  # of one folder: a token set
 
 
 class Record(BaseModel):

@@ -1,12 +1,6 @@
-"""Names of files and folders that somebody else wrote: one component, or a path that stays below its folder."""
+"""Paths that somebody else wrote: do they stay below their folder? Without pydantic, for the command table."""
 
 import re
-from typing import Annotated
-
-from pydantic import StringConstraints
-
-# One component of a path: a token set, a tokenizer.
-PlainName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$", max_length=200)]
 
 _DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
 

@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.base import Record
+from schemas.base import PlainName, Record
 from schemas.frames import PoolSpec
 from schemas.model import BevtConfig, EncoderConfig, MaskConfig
-from schemas.names import PlainName
 from schemas.views import ViewDistribution, ViewSpec
 
 Stream = Literal["video", "image"]

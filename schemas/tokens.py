@@ -5,8 +5,7 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.base import FORMAT_VERSION, Record, canonical_json
-from schemas.names import PlainName
+from schemas.base import FORMAT_VERSION, PlainName, Record, canonical_json
 from schemas.views import ViewSpec
 
 CPU_PASS_FRAMES = 16  # the default of a stored key, so it may never change
