@@ -75,39 +75,49 @@ class JpegStore:
         start, stop = int(bounds[0]), int(bounds[-1])
         shard_bytes = self.layout.shard_bytes
         shards = range(start // shard_bytes, -(-stop // shard_bytes))
-        data = np.concatenate([np.empty(0, np.uint8), *(self._read_shard(shard, start, stop) for shard in shards)])
+        for shard in shards:  # before memory is reserved for what they should hold
+            if shard not in self._indices:
+                self._indices[shard] = self._read_index(shard)
+        data = np.empty(stop - start, np.uint8)
+        for shard in shards:
+            begin = max(start, shard * shard_bytes)
+            end = min(stop, (shard + 1) * shard_bytes)
+            self._read_shard(shard, begin - shard * shard_bytes, data[begin - start : end - start])
         return [data[a - start : b - start] for a, b in itertools.pairwise(bounds)]
 
-    def _read_shard(self, shard: int, start: int, stop: int) -> np.ndarray:
-        """The bytes of [start, stop) that lie in `shard`."""
-        chunk_bytes, shard_bytes = self.layout.chunk_bytes, self.layout.shard_bytes
-        start, stop = (min(max(at - shard * shard_bytes, 0), shard_bytes) for at in (start, stop))
-        first, last = start // chunk_bytes, -(-stop // chunk_bytes)
-        path = self.path / "c" / str(shard)
-        if shard not in self._indices and path.exists() and not regular_file(path):
-            raise UserError(f"{path}: not a regular file; {REPAIR}")
-        with path.open("rb") as file:
-            if shard not in self._indices:
-                self._indices[shard] = self._read_index(file.seek(0, 2), file.fileno(), shard)
-            places = self._indices[shard][first:last]
-            if (places == ABSENT).any():
-                raise UserError(f"{self.path}: shard {shard} lacks chunks; {REPAIR}")
-            begin, end = int(places[:, 0].min()), int(places.sum(axis=1).max())
+    def _read_shard(self, shard: int, start: int, out: np.ndarray) -> None:
+        """Fill `out` with the bytes from position `start` of `shard` on."""
+        chunk_bytes = self.layout.chunk_bytes
+        first, last = start // chunk_bytes, -(-(start + len(out)) // chunk_bytes)
+        places = self._indices[shard][first:last]
+        if (places == ABSENT).any():
+            raise UserError(f"{self.path}: shard {shard} lacks chunks; {REPAIR}")
+        begin, end = int(places[:, 0].min()), int(places.sum(axis=1).max())
+        with self._path_of(shard).open("rb") as file:
             file.seek(begin)
             data = file.read(end - begin)
-        chunks = []
         for chunk, (offset, size) in enumerate(places.tolist(), start=first):
             payload = self._checked(data[offset - begin : offset - begin + size], f"chunk {chunk} of shard {shard}")
-            chunks.append(np.frombuffer(payload, np.uint8))
-        return np.concatenate(chunks)[start - first * chunk_bytes : stop - first * chunk_bytes]
+            at = chunk * chunk_bytes - start  # in `out`, of the chunk's first byte
+            piece = out[max(at, 0) : at + chunk_bytes]
+            piece[:] = np.frombuffer(payload, np.uint8)[max(-at, 0) :][: len(piece)]
 
-    def _read_index(self, shard_end: int, fileno: int, shard: int) -> np.ndarray:
+    def _path_of(self, shard: int) -> Path:
+        return self.path / "c" / str(shard)
+
+    def _read_index(self, shard: int) -> np.ndarray:
         """(offset, bytes) of every chunk of a shard, from its end."""
+        path = self._path_of(shard)
+        if path.exists() and not regular_file(path):
+            raise UserError(f"{path}: not a regular file; {REPAIR}")
+        size = 16 * self.layout.shard_chunks + CRC_BYTES
+        with path.open("rb") as file:
+            shard_end = file.seek(0, os.SEEK_END)
+            file.seek(max(shard_end - size, 0))
+            raw = file.read(size)
         if shard_end > self.layout.most_shard_file_bytes:
             most = self.layout.most_shard_file_bytes
             raise UserError(f"{self.path}: shard {shard} has {shard_end} bytes, expected at most {most}; {REPAIR}")
-        size = 16 * self.layout.shard_chunks + CRC_BYTES
-        raw = os.pread(fileno, size, max(shard_end - size, 0))
         places = np.frombuffer(self._checked(raw, f"the index of shard {shard}"), "<u8").reshape(-1, 2)
         stored = places[~(places == ABSENT).any(axis=1)]
         chunk_bytes = self.layout.chunk_bytes + CRC_BYTES

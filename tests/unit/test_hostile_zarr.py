@@ -225,6 +225,16 @@ def test_a_shard_longer_than_its_chunks_is_refused(tmp_path: Path) -> None:
         JpegStore(tmp_path / "frames.zarr").read(0, 1)
 
 
+def test_no_memory_is_reserved_for_shards_that_are_not_there(tmp_path: Path) -> None:
+    path, claimed = tmp_path / "frames.zarr", 1 << 42
+    write_jpegs(path, [b"abc"])
+    edit_metadata(path / "jpeg" / "zarr.json", ("shape",), [claimed])
+    edit_metadata(path / "jpeg" / "zarr.json", ("chunk_grid", "configuration", "chunk_shape"), [64 << 20])
+    write_offsets(path, [0, claimed])
+    with pytest.raises((UserError, FileNotFoundError)):
+        JpegStore(path).read(0, 1)
+
+
 def test_a_null_of_an_older_zarr_is_no_difference(tmp_path: Path) -> None:
     write_jpegs(tmp_path / "frames.zarr", [b"abc"])
     edit_metadata(tmp_path / "frames.zarr" / "zarr.json", ("consolidated_metadata",), None)
