@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from schemas.errors import StorageError, UserError
+from schemas.errors import JobError, StorageError, UserError
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
 
@@ -20,7 +20,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 class App(typer.Typer):
-    """Typer, with the errors that are meant for the user printed alone: one message, exit code 2."""
+    """Typer, with the errors that are meant for the user printed alone: one message, exit code 2 or 1."""
 
     def __init__(self, help: str) -> None:
         super().__init__(
@@ -46,7 +46,9 @@ class App(typer.Typer):
         try:
             return super().__call__(*args, **kwargs)
         except (UserError, StorageError) as error:
-            _fail(str(error))
+            _fail(str(error), status=2)
+        except JobError as error:
+            _fail(str(error), status=1)
 
 
 def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,6 +148,6 @@ def command_typed() -> str:
     return shlex.join(["bevt", *sys.argv[1:]])
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, status: int) -> None:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

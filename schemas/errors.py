@@ -10,3 +10,7 @@ class StorageError(OSError):
 
     def __str__(self) -> str:
         return str(self.args[-1])
+
+
+class JobError(RuntimeError):
+    """The machine or the cluster failed a job. The message names the cause and the fix; the CLI exits with 1."""
