@@ -24,6 +24,9 @@ Deep = Annotated[bool, typer.Option("--deep", help="Hash every file and tokenize
 Sample = Annotated[
     int, typer.Option(help="Without --deep: how many samples to tokenize again, each under all its views.")
 ]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show Ray's own messages, and keep its log files after a failure.")
+]
 TokenizerNow = Annotated[str | None, typer.Option(help="Where the tokenizer is now, if it has moved.")]
 
 
@@ -45,6 +48,7 @@ def tokenize(
     ray_address: Annotated[
         str | None, typer.Option(help="A Ray cluster. Default: RAY_ADDRESS, else this machine.")
     ] = None,
+    verbose: Verbose = False,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -69,6 +73,7 @@ def tokenize(
         max_rejected=None if max_rejected is None else share(max_rejected),
         overwrite=overwrite,
         ray_address=ray_address,
+        ray_log="shown" if verbose else "hidden",
         meter=meter,
     )
     summary |= report_job(summary, meter.timeline)
@@ -124,6 +129,7 @@ def repair(
     deep: Deep = False,
     sample: Sample = 32,
     tokenizer: TokenizerNow = None,
+    verbose: Verbose = False,
     json_: AsJson = False,
 ) -> None:
     """Make again just those parts that `bevt verify` finds damaged. What to make is read from the dataset.
@@ -137,6 +143,7 @@ def repair(
     from pipeline.repair import repair as run
 
     options: dict[str, Any] = {"list_file": list_file, "allow_outside": allow_outside, "deep": deep, "sample": sample}
+    options["ray_log"] = "shown" if verbose else "hidden"
     emit(run(as_path(directory), as_path(root), tokenizer=tokenizer, **options), json_)
 
 

@@ -28,6 +28,7 @@ from bevt_core.shards import (
 )
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.card import check_device
+from pipeline.actor_pool import ActorPool
 from pipeline.busy import bottleneck
 from pipeline.frames_job import make_frame_part
 from pipeline.part_size import check_grid
@@ -52,7 +53,8 @@ from pipeline.plans import (
     with_settled_tokenizer,
 )
 from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
-from pipeline.ray_session import await_gpu, cluster_has, cpus_per_gpu, ray_session, smallest_node_has, threads_ended
+from pipeline.ray_output import RayLog
+from pipeline.ray_session import await_gpu, cluster_has, ray_session, smallest_node_has, threads_ended
 from pipeline.sources import check_found
 from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
@@ -62,8 +64,6 @@ from schemas.tokens import TokenPartCommit, TokenPlan
 if TYPE_CHECKING:
     from pipeline.tokens_job import PartTokenizer
 
-CPU_ACTORS = 8  # where there is no GPU: at most so many tokenizers of some 0.5 GB, and one per CPU
-CPU_ACTOR_SHARE = 0.5  # of a CPU that Ray sets aside for one, so that decoding goes on beside them
 DECODE_BYTES = 768 << 20  # that Ray sets aside for a part being decoded: 560 MiB for 4K, child included (docs/log.md)
 ON_CPUS = (
     "no GPU in the cluster, so CPUs make all tokens of this set; for GPUs, bring a node with one up before the job "
@@ -100,6 +100,7 @@ def tokenize(
     ray_address: str | None = None,
     num_cpus: int | None = None,
     num_gpus: int | None = None,
+    ray_log: RayLog = "hidden",
     progress: ProgressMode = "auto",
     meter: Meter | None = None,
 ) -> dict[str, Any]:
@@ -110,7 +111,9 @@ def tokenize(
     `meter`, a fresh one, has afterwards what came of each part that was made.
     `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS name a cluster instead.
     `max_rejected`: the share of sources that may be rejected, those that are missing not counted, before the job stops.
-    Raises UserError for bad input and for another job's output in the same place, StorageError where the disk says no.
+    `ray_log` says whether the user sees Ray's own messages.
+    Raises UserError for bad input and for another job's output in the same place, StorageError where the disk says no,
+    JobError where Ray fails.
     """
     frames_dir = as_path(recipe.out).absolute() / "frames"
     listing = None
@@ -146,7 +149,7 @@ def tokenize(
             limit.add(commit.num_sources, commit.num_rejected - missing)
     if todo:
         drop_broken_parts(frames_dir, plan, frames_done)
-        with ray_session(ray_address, num_cpus, num_gpus) as session:
+        with ray_session(ray_address, num_cpus, num_gpus, ray_log) as session:
             gpus = 0 if tokens_dir is None else cluster_has("GPU")
             if tokens_dir is not None:
                 if gpus:
@@ -304,40 +307,6 @@ class TokenizePart:
             _, times = self.parts.make_token_part(place.frames_dir, place.tokens_dir, frames, place.token_plan)
             batch = {**batch, **{key: [value] for key, value in vars(times).items()}}
         return batch
-
-
-@dataclass(frozen=True)
-class ActorPool:
-    """How many tokenizers there are: as many as the cluster has devices for, and more when it grows.
-
-    On a cluster of CPUs a decoder takes as much of one as a tokenizer does. When a node is lost, its tokenizers start
-    on the others and may leave half a CPU on each: a decoder that asked for a whole one would wait for ever.
-    """
-
-    min_size: int
-    max_size: int
-    gpus: int  # of the cluster, one for each; 0: on CPUs
-    threads: int  # of each
-    cpu_share: float  # CPUs that Ray sets aside for each
-    decode_cpus: float  # that Ray sets aside for a part being decoded
-
-    @classmethod
-    def sized(cls, parts: int, gpus: int, may_grow: bool) -> "ActorPool":
-        """For `parts` parts on the cluster as it is now."""
-        cpus = max(1, cluster_has("CPU"))
-        now = min(parts, gpus or min(CPU_ACTORS, cpus))
-        share = 1 if gpus else CPU_ACTOR_SHARE
-        # A part is decoded on a whole CPU: where the tokenizers could leave none on any node, they get none.
-        room = smallest_node_has("CPU") > 1 and now * share <= cpus / 2
-        most = parts if gpus else min(parts, CPU_ACTORS) if room else now
-        return cls(
-            min_size=now,
-            max_size=max(now, most) if may_grow else now,
-            gpus=gpus,
-            threads=cpus_per_gpu() if gpus else max(1, cpus // now),
-            cpu_share=share if room else 0,
-            decode_cpus=CPU_ACTOR_SHARE if room and may_grow and not gpus else 1,
-        )
 
 
 def _run(place: Workplace, todo: list[dict[str, Any]], pool: ActorPool | None) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,8 @@
 import contextlib
 import logging
 import os
-import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.ray_failures import may_start_again, ray_failures, ray_start_failures
+from pipeline.ray_output import RayLog, rays_output
+from pipeline.ray_place import (
+    KEPT_LOGS,
+    RAYS,
+    STORE_BYTES,
+    check_addresses,
+    end_processes_in,
+    environment_in,
+    folders_to_try,
+    private_folder,
+    shared_memory_suffices,
+    undisturbed,
+)
+from pipeline.ray_watch import ray_lives, sigterm_ends
 from schemas.errors import UserError
 
 PACKAGES = Path(__file__).resolve().parents[1]  # the folder that holds pipeline, bevt_core, schemas
@@ -20,6 +35,15 @@ CONNECT_S = 5.0  # that a cluster's head may take to accept a connection
 SILENCE_S = 15.0  # after which the user is told that a cluster does not answer: Ray itself goes on for minutes
 GPU_S = 300.0  # that a GPU may take to be free, with a worker's start
 THREADS_END_S = 30.0
+START_ATTEMPTS = 2  # of Ray's 30 s and more each
+LOOPBACK = "127.0.0.1"
+VERBOSE = "run it with --verbose for Ray's own log"
+RAY_LOGS = "`ray logs` shows Ray's own log"
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray announces as its next default
+    "RAY_task_oom_retries": "5",  # of a task that is killed for memory, over half a minute; Ray goes on for ever
+}
 IDLE_THREAD = "Prefetcher"  # of Ray Data: left early, it waits without end for work that does not come
 
 
@@ -32,66 +56,121 @@ _held: Session | None = None  # of the outer block, for those inside it
 
 
 @contextmanager
-def ray_session(address: str | None, num_cpus: int | None, num_gpus: int | None) -> Iterator[Session]:
+def ray_session(
+    address: str | None, num_cpus: int | None, num_gpus: int | None, log: RayLog = "hidden"
+) -> Iterator[Session]:
     """Ray for the length of a block: the one that runs in this process, a cluster's, or one started here.
 
-    Raises UserError for a cluster that does not answer.
+    One that is started here listens on the loopback interface alone, keeps its files in a private folder, and leaves
+    no process and no file behind, except its logs where they were asked for and it failed.
+    Raises UserError for a cluster that does not answer and for folders that Ray cannot use, JobError for its failures.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray announces as its next default
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # keeps the C++ side's notes out of the user's terminal
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal" if log == "hidden" else "warning")
     import ray
 
     global _held
     if ray.is_initialized():
-        yield _held or Session(may_grow=True)
+        with contextlib.nullcontext() if _held else ray_failures("Ray", RAY_LOGS):
+            yield _held or Session(may_grow=True)
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
+    if address == "local":  # Ray's word for a new one
+        address = None
     if address is not None:
         check_reachable(address)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    # Ray puts the working folder first on its workers' path, and a `pipeline.py` may lie there; the C++ side announces
-    # its log level on stderr.
-    with contextlib.chdir(PACKAGES), _no_stderr() as stderr:
-        if address is not None:
-            try:
-                with _told_of_silence(address, stderr):
-                    ray.init(address=address, **quiet)
-            except (ConnectionError, ValueError) as error:  # the second for what is no address
-                raise UserError(_no_cluster(address, str(error))) from error
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sigterm_ends())
+        if address is None:
+            check_addresses()
+            folder = stack.enter_context(private_folder(folders_to_try(), log))
+            stack.enter_context(environment_in(folder))
+            where, logs = "this machine", VERBOSE if log == "hidden" else f"Ray's logs are in {folder / KEPT_LOGS}"
         else:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                include_dashboard=False,
-                object_store_memory=128 << 20,  # rows are a few kB
-                **quiet,
-            )
-    _held = Session(may_grow=address is not None)
-    try:
-        with sigterm_ends():
-            yield _held
-    finally:
-        _held = None
-        ray.shutdown()
+            where, logs = f"the Ray cluster at {address}", RAY_LOGS
+        stack.enter_context(rays_output(log))
+        stack.callback(shut_down)
+        if address is None:
+            with ray_start_failures(where, logs):
+                _start_patiently(folder, num_cpus, num_gpus, log)
+        else:
+            _join(address, log)
+        _held = Session(may_grow=address is not None)
+        try:
+            # A handler again: Ray has put its own there.
+            with ray_failures(where, logs), ray_lives() if address is None else sigterm_ends():
+                yield _held
+        finally:
+            _held = None
+
+
+def _start_patiently(folder: Path, num_cpus: int | None, num_gpus: int | None, log: RayLog) -> None:
+    """Start it, again where a busy machine was too slow for it."""
+    for _ in range(START_ATTEMPTS - 1):
+        try:
+            return _start(folder, num_cpus, num_gpus, log)
+        except Exception as error:
+            if not may_start_again(error):
+                raise
+            shut_down()
+            end_processes_in(folder, wait_s=0.0)
+    _start(folder, num_cpus, num_gpus, log)
+
+
+def _start(folder: Path, num_cpus: int | None, num_gpus: int | None, log: RayLog) -> None:
+    """Start a Ray for this process alone, with its files in `folder`."""
+    import ray
+
+    with contextlib.chdir(PACKAGES), ray_lives(), _loopback_alone():
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            include_dashboard=False,
+            object_store_memory=STORE_BYTES,
+            _plasma_directory=None if shared_memory_suffices() else str(folder),
+            _temp_dir=str(folder / RAYS),
+            _node_ip_address=LOOPBACK,
+            **_log_options(log),
+        )
 
 
 @contextmanager
-def sigterm_ends() -> Iterator[None]:
-    """Let a SIGTERM in the block end it as a Ctrl-C does, with 143: Ray's own handler aborts the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _loopback_alone() -> Iterator[None]:
+    """Keep Ray from replacing 127.0.0.1 by an address of the network, as it does where a cluster may be wanted."""
+    import ray
 
-    def end(signum: int, frame: object) -> None:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, end)
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def _join(address: str, log: RayLog) -> None:
+    """Connect to a cluster."""
+    import ray
+
+    try:
+        with contextlib.chdir(PACKAGES), _told_of_silence(address):
+            ray.init(address=address, **_log_options(log))
+    except (ConnectionError, ValueError) as error:  # the second for what is no address
+        raise UserError(_no_cluster(address, str(error))) from error
+
+
+def _log_options(log: RayLog) -> dict[str, Any]:
+    return {"log_to_driver": log == "shown", "logging_level": logging.ERROR if log == "hidden" else logging.INFO}
+
+
+def shut_down() -> None:
+    """End Ray, or leave a cluster."""
+    import ray
+
+    with undisturbed():
+        ray.shutdown()
 
 
 def check_reachable(address: str) -> None:
@@ -120,7 +199,7 @@ def threads_ended() -> Iterator[None]:
     """Wait, after the block, for the threads that it started: at most THREADS_END_S seconds, also after an error.
 
     Those of Ray Data outlive an iteration that is left early. One that still speaks to Ray when it is shut down makes
-    Ray end the whole process, with exit status 1 and before the error that left the iteration is told.
+    Ray end the whole process, with exit status 1 and before the error that left the iteration is reported.
     """
     before = set(threading.enumerate())
     try:
@@ -128,37 +207,25 @@ def threads_ended() -> Iterator[None]:
     finally:
         deadline = time.monotonic() + THREADS_END_S
         for thread in set(threading.enumerate()) - before:
-            if thread.name != IDLE_THREAD:
+            # A dummy is a thread of native code that has once called Python: nobody can join it.
+            if thread.name != IDLE_THREAD and not isinstance(thread, threading._DummyThread):
                 thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager
-def _told_of_silence(address: str, stderr: int) -> Iterator[None]:
+def _told_of_silence(address: str) -> Iterator[None]:
     """Tell the user, once, when the block has taken SILENCE_S: what listens there may be something else than Ray."""
     told = (
         f"warning: no Ray cluster has answered at {address} for {SILENCE_S:.0f} s, though the address can be reached; "
-        "still trying. Is it the one that `ray start --head` printed, and not its dashboard's?\n"
+        "still trying. Is it the one that `ray start --head` printed, and not its dashboard's?"
     )
-    timer = threading.Timer(SILENCE_S, os.write, (stderr, told.encode()))
+    timer = threading.Timer(SILENCE_S, print, [told], {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-
-
-@contextmanager
-def _no_stderr() -> Iterator[int]:
-    """Drop what native code writes to file descriptor 2; the descriptor of the stderr that was there is given."""
-    saved = os.dup(2)
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield saved
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def cluster_has(resource: str) -> int:

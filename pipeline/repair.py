@@ -91,7 +91,8 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: dict[str, Any]) ->
     _check_root(jobs, parts)
     with contextlib.ExitStack() as stack:
         if parts or broken_sets:
-            stack.enter_context(ray_session(job.get("ray_address"), job.get("num_cpus"), job.get("num_gpus")))
+            on_ray = job.get("ray_address"), job.get("num_cpus"), job.get("num_gpus"), job.get("ray_log", "hidden")
+            stack.enter_context(ray_session(*on_ray))
         if broken_sets:
             _check_device(jobs, broken_sets)
         before = readable(frames_dir / "dataset.json", FrameStoreManifest)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import cli
 import trainer.demo
-from pipeline.ray_session import sigterm_ends
+from pipeline.ray_watch import sigterm_ends
 from tests.builders import make_token_set
 from tests.media import moving_frames, write_video
 from tests.tiny_jobs import save_tiny_tokenizer

@@ -1,25 +1,29 @@
 """What a job does around Ray: clusters that do not answer, how many tokenizers, and no thread outlives an iteration."""
 
+import _thread
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pipeline import job
+from pipeline import actor_pool
 from pipeline import ray_session as ray_session_module
-from pipeline.job import ActorPool
+from pipeline.actor_pool import ActorPool
 from pipeline.ray_session import IDLE_THREAD, check_reachable, cpus_per_gpu, ray_session, threads_ended
-from schemas.errors import UserError
+from schemas.errors import JobError, UserError
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     def of(nodes: int, cpus_each: int) -> None:
-        monkeypatch.setattr(job, "cluster_has", lambda resource: nodes * cpus_each)
-        monkeypatch.setattr(job, "smallest_node_has", lambda resource: cpus_each)
-        monkeypatch.setattr(job, "cpus_per_gpu", lambda: 3)
+        monkeypatch.setattr(actor_pool, "cluster_has", lambda resource: nodes * cpus_each)
+        monkeypatch.setattr(actor_pool, "smallest_node_has", lambda resource: cpus_each)
+        monkeypatch.setattr(actor_pool, "cpus_per_gpu", lambda: 3)
 
     return of
 
@@ -59,6 +63,90 @@ def test_threads_are_waited_for_after_an_error_too() -> None:
         raise KeyError
     assert done == ["ended"]
     assert idle.is_alive()
+
+
+def test_threads_of_native_code_cannot_be_joined_and_are_left() -> None:
+    """They are known once they have called Python; joining one failed, with an error that hid the first."""
+    seen = threading.Event()
+
+    def native() -> None:
+        threading.current_thread()
+        seen.set()
+        time.sleep(1)
+
+    with pytest.raises(KeyError), threads_ended():
+        _thread.start_new_thread(native, ())
+        assert seen.wait(10)
+        raise KeyError
+
+
+def test_a_start_that_is_too_slow_is_tried_again(
+    private_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_session_module, "_start", flaky := Flaky(ray_session_module._start, failures=1))
+    with ray_session(None, 1, 0):
+        pass
+    assert (flaky.calls, len(private_ray)) == (2, 1)
+    monkeypatch.setattr(ray_session_module, "_start", Flaky(ray_session_module._start, failures=9))
+    with pytest.raises(JobError, match=r"this machine: Ray did not start in time .*--verbose"), ray_session(None, 1, 0):
+        pass
+
+
+class Flaky:
+    """Fails as Ray does on a busy machine, so many times."""
+
+    def __init__(self, start: Callable[..., None], failures: int) -> None:
+        self.start, self.failures, self.calls = start, failures, 0
+
+    def __call__(self, *args: Any) -> None:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise Exception("The current node timed out during startup. This could happen because")
+        self.start(*args)
+
+
+@pytest.fixture
+def private_ray(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The options of each Ray that is started, while none is."""
+    seen: list[dict[str, Any]] = []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **options: seen.append(options | {"token": token_mode()}))
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    return seen
+
+
+def token_mode() -> str | None:
+    return os.environ.get("RAY_AUTH_TOKEN_PATH")
+
+
+def test_a_local_ray_is_private(private_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the loopback interface, in a folder that is gone afterwards, in which its store is where /dev/shm is small."""
+    for suffices in (True, False):
+        monkeypatch.setattr(ray_session_module, "shared_memory_suffices", lambda suffices=suffices: suffices)
+        with ray_session(None, 1, 0):
+            options = private_ray[-1]
+            folder = Path(options["_temp_dir"]).parent  # Ray lets everybody into the one that it is given
+            assert folder.is_dir()
+        assert not folder.exists()
+        assert options["token"] == str(folder / "auth_token")
+        assert (options["address"], options["_node_ip_address"]) == ("local", "127.0.0.1")
+        assert options["_plasma_directory"] == (None if suffices else str(folder))
+        assert options["log_to_driver"] is False
+
+
+def test_an_address_that_means_a_new_ray(private_ray: list[dict[str, Any]]) -> None:
+    with ray_session("local", 1, 0) as session:
+        assert not session.may_grow
+    assert private_ray[0]["_node_ip_address"] == "127.0.0.1"
+
+
+def test_a_cluster_is_joined_as_it_is(private_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with ray_session(None, 1, 0) as session:
+        assert session.may_grow
+    (options,) = private_ray
+    assert options == {"address": "auto", "log_to_driver": False, "logging_level": 40, "token": None}
 
 
 def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
