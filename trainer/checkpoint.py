@@ -10,6 +10,7 @@ optimizer, step) continue a run to the bit. The number of processes is free to c
 
 import io
 import itertools
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from schemas.base import Record
 from schemas.errors import UserError
 
 Identity = dict[str, str | int | float | bool | None]
+LogLine = dict[str, float | None]  # a step's values for the log; NaN and infinity are None
 
 CHECKPOINTS = "checkpoints"  # below the run directory
 WEIGHTS, TRAINING, RECORD = "weights.safetensors", "training.pt", "checkpoint.json"
@@ -38,6 +40,7 @@ class CheckpointRecord(Record):
     step: int = Field(ge=0)  # optimizer steps done; the next batch is that of this step, counted from 0
     bad_steps: int = Field(ge=0)  # in a row, up to here
     identity: Identity  # everything that decides the numbers: dotted recipe keys, dataset digests
+    line: LogLine | None = None  # of the last step, where evaluations were to follow: the log has it after them
     files: dict[str, str]  # sha256 by name
 
 
@@ -57,10 +60,11 @@ class Checkpoints:
         training: Mapping[str, Any],
         identity: Identity,
         bad_steps: int = 0,
+        line: Mapping[str, float] | None = None,
     ) -> Path:
         """Write the checkpoint of `step`, all at once, then remove those that need not be kept.
 
-        `weights` are `state_of` a model.
+        `weights` are `state_of` a model. `line` is the log's of the last step, if it is to be evaluated yet.
         """
         target = self.path_of(step)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +78,7 @@ class Checkpoints:
             files = {name: sha256_of(staging / name) for name in (WEIGHTS, TRAINING)}
             write_record(
                 staging / RECORD,
-                CheckpointRecord(step=step, bad_steps=bad_steps, identity=identity, files=files),
+                CheckpointRecord(step=step, bad_steps=bad_steps, identity=identity, files=files, line=_finite(line)),
             )
         for old in self.paths()[: -self.keep]:
             if self.keep_every is None or int(old.name.removeprefix("step-")) % self.keep_every:
@@ -132,6 +136,12 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
     """The model's state, a tensor that goes by several names under its first one, as `load_model` expects."""
     firsts = {name for name, _ in itertools.chain(model.named_parameters(), model.named_buffers())}
     return {key: tensor for key, tensor in model.state_dict().items() if key in firsts}
+
+
+def _finite(line: Mapping[str, float] | None) -> LogLine | None:
+    if line is None:
+        return None
+    return {name: value if math.isfinite(value) else None for name, value in line.items()}
 
 
 def _pickled(training: Mapping[str, Any]) -> bytes:

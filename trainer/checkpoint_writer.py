@@ -29,10 +29,13 @@ class CheckpointWriter:
         training: Mapping[str, Any],
         identity: Identity,
         bad_steps: int,
+        line: Mapping[str, float] | None = None,
     ) -> None:
         """Begin to write what the caller will not touch again, once the checkpoint before is whole."""
         self.wait()
-        self._writing = self._threads.submit(self.checkpoints.save, step, weights, training, identity, bad_steps)
+        self._writing = self._threads.submit(
+            self.checkpoints.save, step, weights, training, identity, bad_steps, None if line is None else dict(line)
+        )
 
     def check(self) -> None:
         """Raise what went wrong, without waiting."""

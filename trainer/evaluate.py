@@ -29,6 +29,7 @@ from trainer.clips import ClipSource, check_classes, check_labels
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluation_tables import write_tables
+from trainer.evaluations import StopAsked, StopTogether, asked_together, never, videos_seen
 from trainer.overlap import TRAINING, overlaps, show_overlap
 from trainer.parallel import share_of_rank
 from trainer.parts import PartFiles, changes, note_stored, stored_since
@@ -109,10 +110,13 @@ def run_views(
     precision: Precision,
     num_workers: int = 0,
     out: Path | None = None,
+    name: str = "evaluate",
+    stop_asked: StopAsked = never,
 ) -> dict[str, Any]:
     """Test `model`, which is on the world's device, on every video of `data` once; all ranks get the same result.
 
     With `out`, parts that lie there without an error are not computed again. The model is left in evaluation mode.
+    Progress is shown under `name`. Raises EvaluationStopped on all ranks once `stop_asked` says so on one of them.
     """
     begun = time.monotonic()
     files = None if out is None else PartFiles(out / SCORES, SCORES_SCHEMA)
@@ -122,13 +126,15 @@ def run_views(
     mine = share_of_rank(todo, model, world)
     work = functools.partial(score, model.eval())
     scored_here: dict[int, list[Row]] = {}
-    scored_parts = map_parts(work, data, plan, mine, device=world.device, precision=precision, num_workers=num_workers)
-    for part, scored in scored_parts:
-        part_rows = [ranked(row) for row in scored]
-        if files is not None:
-            files.write(part, part_rows)
-        scored_here[part] = [{key: row[key] for key in COUNTED} for row in part_rows]
-    by_part = {part: rows for share in world.gather(scored_here) for part, rows in share.items()}
+    how: dict[str, Any] = {"device": world.device, "precision": precision, "num_workers": num_workers}
+    asked = asked_together(stop_asked, model, world)
+    with StopTogether(world) as ranks, videos_seen(name, data, plan, mine, len(todo), asked) as seen:
+        for part, scored in map_parts(work, data, plan, mine, seen=seen, **how):
+            part_rows = [ranked(row) for row in scored]
+            if files is not None:
+                files.write(part, part_rows)
+            scored_here[part] = [{key: row[key] for key in COUNTED} for row in part_rows]
+    by_part = {part: rows for share in ranks.gather(scored_here) for part, rows in share.items()}
     everyone = [row for rows in by_part.values() for row in rows]
     videos_per_second = len(everyone) / (time.monotonic() - begun)
     if files is not None:

@@ -20,6 +20,7 @@ from trainer.clips import ClipSource
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluate import check_some_read
+from trainer.evaluations import videos_seen
 from trainer.frozen import open_frozen
 from trainer.parts import PartFiles, changes, note_stored, stored_since
 from trainer.precision import resolve
@@ -117,9 +118,10 @@ def _extract(
     world.barrier()  # every rank has looked before any writes
     mine = todo[world.rank :: world.size]
     work = functools.partial(features, model, level)
-    extracted = map_parts(work, data, plan, mine, device=world.device, precision=precision, num_workers=num_workers)
-    for part, rows in extracted:
-        files.write(part, [{"features": None, **row} for row in rows])
+    how: dict[str, Any] = {"device": world.device, "precision": precision, "num_workers": num_workers}
+    with videos_seen(f"extract {out.stem}", data, plan, mine, len(todo)) as seen:
+        for part, rows in map_parts(work, data, plan, mine, seen=seen, **how):
+            files.write(part, [{"features": None, **row} for row in rows])
     world.barrier()
     failed = world.from_main(_failed(files) if world.is_main else None)
     check_some_read(data, len(data.items) - len(failed), failed)

@@ -27,6 +27,7 @@ from trainer.clips import ClipSource, check_classes, check_labels, interval_of
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluate import CARD, run_views
+from trainer.evaluations import Evaluation, StopAsked, every
 from trainer.finetune_clips import check_listed, clips_of_run
 from trainer.finetune_plan import (
     TERM,
@@ -171,7 +172,7 @@ def finetune(
             write_lists(out, lists)
         averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
         tested = model if averaged is None else cast(Classifier, averaged.average)
-        validation = _Validation(tested, val, recipe, order.steps_per_epoch, steps, world)
+        validate_every = every(max(1, round(recipe.validate_every_epochs * order.steps_per_epoch)), last=steps)
         trained = model if averaged is None else averaged
         task = ClassifyTask(trained, len(train.classes), recipe.label_smoothing, recipe.mix, recipe.loop.seed)
         result = job.fit(
@@ -180,7 +181,8 @@ def finetune(
             plan.schedule,
             step_flops=None if cost is None else cost.step_flops,
             lr_share=lr_share(recipe),
-            hooks=[validation] if averaged is None else [averaged.update, validation],
+            hooks=[] if averaged is None else [averaged.update],
+            evaluations=[Evaluation(validate_every, _Validation(tested, val, recipe, world))],
         )
         unreadable = sorted({name for names in world.gather(list(task.unreadable)) for name in names})
         if unreadable and not sum(world.gather(task.num_read)):
@@ -238,28 +240,18 @@ def _check(recipe: FinetuneRecipe, train: ClipSource, val: ClipSource) -> None:
 
 
 class _Validation:
-    """Every few epochs and after the last step: one clip and its centre crop of every held-out video."""
+    """One clip and its centre crop of every held-out video."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        val: ClipSource,
-        recipe: FinetuneRecipe,
-        steps_per_epoch: int,
-        steps: int,
-        world: World,
-    ) -> None:
-        self.model, self.val, self.world, self.steps = model, val, world, steps
+    def __init__(self, model: nn.Module, val: ClipSource, recipe: FinetuneRecipe, world: World) -> None:
+        self.model, self.val, self.world = model, val, world
         self.precision = recipe.loop.precision
         self.num_workers = loader_workers(recipe.loop.num_workers)
-        self.every = max(1, round(recipe.validate_every_epochs * steps_per_epoch))
         views = EvalViews(clips=1, crops=1, short_side_px=recipe.views.short_side_px)
         self.plan = ViewPlan(recipe.sampling, recipe.augment.crop_px, views, "normal", seed=0)
 
-    def __call__(self, steps_done: int) -> Mapping[str, float]:
-        if steps_done % self.every and steps_done != self.steps:
-            return {}
+    def __call__(self, steps_done: int, stop_asked: StopAsked) -> Mapping[str, float]:
         how: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}
+        how |= {"name": "  validate", "stop_asked": stop_asked}
         tested = run_views(self.model, self.val, self.plan, self.world, **how)
         values = {f"val_{name}": tested[name] for name in ("top1", "top5", "mean_class")}
         return values | {"val_videos": tested["num_videos"]}

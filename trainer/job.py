@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bevt_core.objects import ObjectPath
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
-from trainer.data import Samples, StreamBatches
+from trainer.clips import FileClips
+from trainer.data import ClipDataset, Samples, StreamBatches
+from trainer.data_wait import DataWait, ReadFrom
 from trainer.distributed import World, micro_batches_of
+from trainer.evaluations import Evaluation
 from trainer.loop import FitResult, Hook, fit
 from trainer.monitor import StepFlops
 from trainer.optim import LrShare, build_optimizer
@@ -18,7 +22,7 @@ from trainer.order import StreamOrder
 from trainer.run import identity_of, open_run, resume_command
 from trainer.schedule import CosineSchedule
 from trainer.tasks import Task
-from trainer.workers import describe_workers, loader_workers
+from trainer.workers import describe_workers, loader_workers, local_processes, usable_cpus
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Job:
         *,
         lr_share: LrShare = lambda name: 1.0,
         hooks: Sequence[Hook] = (),
+        evaluations: Sequence[Evaluation] = (),
         step_flops: StepFlops | None = None,
     ) -> FitResult:
         """Train `task.model` on the streams; every rank calls this. A run that a signal stopped says how to go on.
@@ -61,11 +66,12 @@ class Job:
         recipe, world = self.recipe, self.world
         if world.is_main:
             print(f"  loading: {describe_workers(recipe.loop.num_workers)}", flush=True)
+        workers = loader_workers(recipe.loop.num_workers)
         batches = StreamBatches(
             streams,
             rank=world.rank,
             world_size=world.size,
-            num_workers=loader_workers(recipe.loop.num_workers),
+            num_workers=workers,
             pin_memory=world.device.type == "cuda",
             micro_batches=micro_batches_of(recipe.loop, world.size),
         )
@@ -81,7 +87,9 @@ class Job:
             identity=identity_of(recipe, self.datasets),
             resume=self.resume,
             hooks=hooks,
+            evaluations=evaluations,
             step_flops=step_flops,
+            data_wait=DataWait(workers, usable_cpus() // local_processes(), read_from(streams)),
         )
         if world.is_main and not result.finished:
             go_on = resume_command(self.command)
@@ -91,9 +99,18 @@ class Job:
         return result
 
 
+def read_from(streams: Mapping[str, tuple[Samples, StreamOrder]]) -> ReadFrom:
+    """Return where samples come from, the slowest kind of place among the streams'."""
+    datasets = [dataset for dataset, _ in streams.values()]
+    if any(isinstance(getattr(dataset, "source", None), FileClips) for dataset in datasets):
+        return "files"
+    stores = [store for dataset in datasets if isinstance(dataset, ClipDataset) for store in dataset.stores]
+    return "objects" if any(isinstance(store.path, ObjectPath) for store in stores) else "frames"
+
+
 def ending(result: FitResult, schedule: CosineSchedule) -> dict[str, Any]:
     """Return how a run ended: `step`, `finished` (the whole schedule), and `state`, the same in words."""
-    is_whole = result.step >= schedule.total_steps
+    is_whole = result.finished and result.step >= schedule.total_steps
     cause = "loop.max_steps" if result.finished else "a signal"
     state = "finished" if is_whole else f"stopped by {cause} at {result.step} of {schedule.total_steps} steps"
     return {"step": result.step, "finished": is_whole, "state": state}

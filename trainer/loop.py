@@ -1,47 +1,56 @@
-"""The training loop: fetch, forward, backward, clip, step, log, checkpoint. It knows a task and no datasets.
+"""The training loop: fetch, forward, backward, clip, step, log, checkpoint, evaluate. It knows a task and no datasets.
 
 A loss is the sum over the targets of the whole step, divided by their number on all ranks and micro-batches together.
 So two processes compute what one computes, and accumulation is exact.
 """
 
-import math
 import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from bevt_core.progress import ProgressLine, say
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
-from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, check_identity, read_checkpoint
+from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, LogLine, check_identity, read_checkpoint
 from trainer.checkpoint_writer import CheckpointWriter
+from trainer.data_wait import DataWait
+from trainer.diary import Diary
 from trainer.distributed import World, same_bits
-from trainer.metrics import MetricsLog, progress_line, timing
-from trainer.monitor import StepFlops, memory_gb, peak_tflops, rates
+from trainer.evaluations import Evaluation, run_all
+from trainer.metrics import MetricsLog, last_step
+from trainer.monitor import StepFlops
 from trainer.schedule import CosineSchedule
 from trainer.step import Stepper, StepReport
+from trainer.stop_signals import stop_signals
 from trainer.tasks import BatchSource, Task
 from trainer.watchdog import watchdog
 
-SECOND_SIGNAL_S = 2.0  # a Ctrl-C so much later than the first ends the process at once
-
-Hook = Callable[[int], Mapping[str, float]]  # steps done -> values for the log; called on every rank after every step
+Hook = Callable[[int], Mapping[str, float]]  # steps done -> values for the log; a part of every step, on every rank
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """Where a run stands when `fit` returns."""
+    """The state of a run when `fit` returns."""
 
     step: int  # optimizer steps done since the run began
-    finished: bool  # False: a signal stopped it, and a checkpoint of `step` was written
+    finished: bool  # False: a signal stopped it, and there is a checkpoint of `step`
     metrics: dict[str, float]  # the last step's line of the log
     checkpoint: Path | None
     interrupted: bool = False  # it was a Ctrl-C that stopped it
+
+
+class _Start(NamedTuple):
+    """Where a run begins."""
+
+    step: int
+    bad_steps: int = 0  # in a row, before it
+    line: LogLine | None = None  # of the last step, whose evaluations a signal or a crash ended
 
 
 def fit(
@@ -57,7 +66,9 @@ def fit(
     identity: Identity,
     resume: bool,
     hooks: Sequence[Hook] = (),
+    evaluations: Sequence[Evaluation] = (),
     step_flops: StepFlops | None = None,
+    data_wait: DataWait | None = None,
 ) -> FitResult:
     """Train `task.model` up to `schedule.total_steps` or `loop.max_steps`, and leave a checkpoint of the last step.
 
@@ -65,27 +76,60 @@ def fit(
     numbers; a checkpoint of another identity is a UserError. SIGTERM and SIGINT end the current step, write a
     checkpoint and return. Raises UserError after more than `loop.max_bad_steps` steps in a row without a finite
     loss and gradient. With `loop.hang_timeout_s` a process in which nothing moves for so long ends, with its
-    stacks. `step_flops` make rank 0 log the rate of operations.
+    stacks. `step_flops` make rank 0 log the rate of operations, and it adds the waits of each step to `data_wait`.
+
+    `hooks` belong to a step and may change what a checkpoint has. `evaluations` come after it, and after the step's
+    checkpoint; their time is `hook_s` in the log. A signal ends them as well, and a resumed run repeats them.
     """
     stop = min(schedule.total_steps, loop.max_steps or schedule.total_steps)
     checkpoints = Checkpoints(run_dir / CHECKPOINTS, loop.keep_checkpoints, loop.keep_every)
     stepper = Stepper(task, optimizer, schedule, optim, loop, world)
-    first, bad_steps = _restore(checkpoints, stepper, identity, world) if resume else (0, 0)
+    start = _restore(checkpoints, stepper, identity, world, run_dir) if resume else _Start(0)
+    first = start.step
     if not first:
         stepper.wrap()
     result = FitResult(first, first >= stop, {}, checkpoints.path_of(first) if first else None)
-    if first >= stop:
+    if first >= stop and start.line is None:
         return result
 
     with ExitStack() as stack:
         stack.enter_context(same_bits(loop.deterministic, world.device))
         if world.is_main and world.device.type == "cuda" and stepper.attention() is not None:
             print(f"window attention: {stepper.attention()}", flush=True)
-        log = stack.enter_context(MetricsLog(run_dir, first, loop.wandb)) if world.is_main else None
-        signals = stack.enter_context(_stop_signals())
+        log = None
+        if world.is_main:
+            log = stack.enter_context(MetricsLog(run_dir, first if start.line is None else first - 1, loop.wandb))
+        signals = stack.enter_context(stop_signals())
         writer = stack.enter_context(CheckpointWriter(checkpoints)) if world.is_main else None
         still_alive = stack.enter_context(watchdog(loop.hang_timeout_s))
-        diary = _Diary(loop, stop, log, world, step_flops, bad_steps)
+        progress = stack.enter_context(ProgressLine("step", stop, first=first))
+        if data_wait is not None and world.is_main:
+            stack.callback(data_wait.finish)
+        diary = Diary(loop, first, stop, log, world, step_flops, start.bad_steps, progress, data_wait)
+
+        def save(step: int, line: Mapping[str, float] | None) -> None:
+            weights, training = stepper.snapshot()
+            if log is not None and writer is not None:
+                log.sync()
+                writer.save(step, weights, training, identity, diary.bad_steps, line)
+
+        def evaluate(steps_done: int, due: Sequence[Evaluation]) -> bool:
+            """Run what is due and log the step; False, and no line, where a signal ended it."""
+            began = time.perf_counter()
+            found = run_all(due, steps_done, lambda: bool(signals), task.model)
+            if found is not None:
+                diary.write({**found, "hook_s": time.perf_counter() - began})
+            return found is not None
+
+        if start.line is not None:
+            diary.reopen(start.line)
+            complete = evaluate(first, _due(evaluations, first))
+            result = FitResult(
+                first, complete and first >= stop, diary.values, result.checkpoint, signal.SIGINT in signals
+            )
+            if result.finished or not complete:
+                return result
+
         queued: StepReport | None = None  # a step that the device may still be at
         asked = time.perf_counter()
         for step, micros in zip(range(first, stop), source.batches(first, stop), strict=True):
@@ -100,22 +144,28 @@ def fit(
             if writer is not None:
                 writer.check()
             stopping = diary.close(queued) if queued is not None else False
-            last = stopping or step + 1 == stop
             queued = None
-            if last or (step + 1) % loop.checkpoint_every == 0 or not runs_ahead(world.device):
-                last |= diary.close(report)
-            else:
+            due = _due(evaluations, step + 1)
+            saving = stopping or step + 1 == stop or (step + 1) % loop.checkpoint_every == 0
+            if runs_ahead(world.device) and not saving and not due:
                 queued = report
-            if last or (step + 1) % loop.checkpoint_every == 0:
-                weights, training = stepper.snapshot()
-                if log is not None and writer is not None:
-                    log.sync()
-                    writer.save(step + 1, weights, training, identity, diary.bad_steps)
-                path, interrupted = checkpoints.path_of(step + 1), signal.SIGINT in signals
-                result = FitResult(step + 1, step + 1 == stop, diary.values, path, interrupted)
+            else:
+                stopping |= diary.read(report)
+                saving |= stopping
+                if not due:
+                    diary.write({})
+                if saving:
+                    save(step + 1, diary.values if due else None)
+                complete = not due or (not stopping and evaluate(step + 1, due))
+                if not complete and not saving:
+                    save(step + 1, diary.values)
+                stopping |= not complete
+                if saving or stopping:
+                    path, interrupted = checkpoints.path_of(step + 1), signal.SIGINT in signals
+                    result = FitResult(step + 1, complete and step + 1 == stop, diary.values, path, interrupted)
             if diary.values:  # the first step is over, which may take long
                 still_alive()
-            if last:
+            if stopping:
                 break
             asked = time.perf_counter()
     world.barrier()  # nobody leaves before the last checkpoint is whole
@@ -127,102 +177,27 @@ def runs_ahead(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-class _Diary:
-    """Steps that are over: their lines in the log and on the terminal, and the bad ones in a row."""
-
-    def __init__(
-        self,
-        loop: LoopConfig,
-        stop: int,
-        log: MetricsLog | None,
-        world: World,
-        step_flops: StepFlops | None,
-        bad_steps: int,
-    ) -> None:
-        self.loop, self.stop, self.log, self.world, self.step_flops = loop, stop, log, world, step_flops
-        self.bad_steps = bad_steps
-        self.values: dict[str, float] = {}  # of the last step
-        self.closed_s = 0.0  # perf_counter when it was read
-        self.peak = peak_tflops(world.device, loop.peak_tflops)
-
-    def close(self, report: StepReport) -> bool:
-        """Read a step's values and log them; return whether some rank was asked to stop while it ran.
-
-        Raises UserError after too many bad steps in a row.
-        """
-        step, values = report.step, report.read()
-        stopping = bool(values.pop("stop"))
-        self.bad_steps = self.bad_steps + 1 if report.offenders else 0
-        now = time.perf_counter()
-        step_s = now - max(report.asked_s, self.closed_s)  # a queued step begins when the one before it is done
-        self.closed_s = now
-        values |= timing(values.pop("samples"), report.began_s - report.asked_s, step_s)
-        values |= rates(self.step_flops, step_s, self.world, self.peak) | {"memory_gb": memory_gb(self.world.device)}
-        self.values = values
-        if self.log is not None:
-            self.log.write(step, values)
-            if (step + 1) % self.loop.log_every == 0 or step + 1 == self.stop or stopping:
-                print(progress_line(step + 1, self.stop, values), flush=True)
-        if report.offenders:
-            _warn_or_stop(step, values, report.offenders, self.bad_steps, self.loop.max_bad_steps, self.world)
-        return stopping
+def _due(evaluations: Sequence[Evaluation], steps_done: int) -> list[Evaluation]:
+    return [evaluation for evaluation in evaluations if evaluation.due(steps_done)]
 
 
-def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, world: World) -> tuple[int, int]:
-    """Load the newest complete checkpoint; return the step to go on from and the bad steps in a row before it."""
+def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, world: World, run_dir: Path) -> _Start:
+    """Load the newest complete checkpoint; return where to go on."""
     path = world.from_main(checkpoints.newest(_warn) if world.is_main else None)
     if path is None and checkpoints.paths():
         raise UserError(f"{checkpoints.folder}: none of the checkpoints is complete; start a new run in another --out")
     if path is None:
         if world.is_main:
             _warn(f"{checkpoints.folder}: no checkpoint to resume from yet; starting at step 0")
-        return 0, 0
+        return _Start(0)
     record, training = read_checkpoint(path, stepper.task.model, lambda saved: check_identity(path, saved, identity))
     stepper.wrap()
     stepper.load_state(training)
     if world.is_main:
         print(f"resuming from {path}", flush=True)
-    return record.step, record.bad_steps
-
-
-def _warn_or_stop(
-    step: int, values: Mapping[str, float], offenders: list[str], bad_steps: int, allowed: int, world: World
-) -> None:
-    named = ", ".join(offenders[:20]) + (f" and {len(offenders) - 20} more" if len(offenders) > 20 else "")
-    message = f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}; skipped. Samples: {named}"
-    if bad_steps > allowed:
-        raise UserError(
-            f"{message}. That is {bad_steps} such steps in a row, loop.max_bad_steps is {allowed}; "
-            "look at these samples, or lower optim.lr and resume from the last checkpoint"
-        )
-    if world.is_main:
-        _warn(message)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Give the list that each SIGTERM and SIGINT is added to. A second, later Ctrl-C interrupts at once."""
-    signals: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-    first_at = math.inf
-
-    def ask(signum: int, frame: object) -> None:
-        nonlocal first_at
-        now = time.monotonic()
-        if signum == signal.SIGINT and now - first_at > SECOND_SIGNAL_S:
-            raise KeyboardInterrupt
-        first_at = min(first_at, now)
-        signals.append(signum)
-
-    old = {signum: signal.signal(signum, ask) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield signals
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
+    logged = world.from_main(last_step(run_dir) if world.is_main else None)
+    return _Start(record.step, record.bad_steps, record.line if logged < record.step - 1 else None)
 
 
 def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    say(f"warning: {message}")

@@ -91,30 +91,15 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def last_step(run_dir: Path) -> int:
+    """Return the last step that a run has logged, -1 before the first."""
+    return max((line["step"] for line in read_metrics(run_dir)), default=-1)
+
+
 def _reopened(path: Path, first_step: int) -> IO[str]:
     kept = [line for line in read_metrics(path.parent) if line["step"] < first_step]
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return path.open("a")
-
-
-def progress_line(done: int, stop: int, values: Mapping[str, float]) -> str:
-    """One line for a person: losses and shares of the step, rate, speed, and how much of the time went into waiting."""
-    hidden: tuple[str, ...] = (
-        "lr",
-        "grad_norm",
-        "step_s",
-        "data_wait_s",
-        "data_wait_share",
-        "samples_per_s",
-        "skipped",
-    )
-    hidden += ("forward_backward_s", "optimizer_s", "tflops_per_s", "memory_gb")
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name not in hidden)
-    skipped = "  SKIPPED" if "skipped" in values else ""
-    return (
-        f"step {done}/{stop}  {shown}  lr {values['lr']:.3g}  |g| {values['grad_norm']:.3g}  "
-        f"{values['samples_per_s']:.1f} samples/s  data wait {values['data_wait_share']:.0%}{skipped}"
-    )
 
 
 def timing(samples: float, data_wait_s: float, step_s: float) -> dict[str, float]:

@@ -74,8 +74,12 @@ def reduce_gradients(model: nn.Module, *, now: bool) -> None:
 
 def share_of_rank(parts: Sequence[int], model: nn.Module, world: World) -> Sequence[int]:
     """Return the parts that this rank does: all where `model` is sharded, since its forward pass takes all ranks."""
-    sharded = any(is_shard(parameter) for parameter in model.parameters())
-    return parts if sharded else parts[world.rank :: world.size]
+    return parts if is_sharded(model) else parts[world.rank :: world.size]
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Do the processes hold shards of the model, so that each forward pass takes all of them?"""
+    return any(is_shard(parameter) for parameter in model.parameters())
 
 
 def is_shard(tensor: Tensor) -> bool:

@@ -45,20 +45,19 @@ def prediction_rows(
 
 
 class PictureHook:
-    """Every `every` steps: the same sample of each stream in TensorBoard, with what the model now predicts for it."""
+    """The same sample of each stream in TensorBoard, with what the model now predicts for it."""
 
     def __init__(
         self,
         model: Bevt,
         tokenizer: Tokenizer,
         streams: Streams,
-        every: int,
         run_dir: Path,
         precision: Precision = "fp32",
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
-        self.model, self.tokenizer, self.every, self.precision = model, tokenizer, every, precision
+        self.model, self.tokenizer, self.precision = model, tokenizer, precision
         self.samples = {name: dataset[0, 0] for name, (dataset, _) in streams.items()}
         for sample in self.samples.values():
             if "frames" in sample:
@@ -66,8 +65,6 @@ class PictureHook:
         self.writer = SummaryWriter(str(run_dir / "tensorboard"))
 
     def __call__(self, steps_done: int) -> dict[str, float]:
-        if steps_done % self.every:
-            return {}
         self.model.eval()  # the loop puts it back
         for name, sample in self.samples.items():
             with autocast(self.model.mask_token.device, self.precision):

@@ -17,9 +17,9 @@ from trainer.average import WithAverage
 from trainer.clip_lists import CLIPS, listed_store, make_lists, write_lists
 from trainer.data import normalise
 from trainer.distributed import join_world
+from trainer.evaluations import Evaluation, every, on_main
 from trainer.initialise import start_from
 from trainer.job import Job, ending
-from trainer.loop import Hook
 from trainer.memory import Memory, memory_gb_of
 from trainer.model import build_model, checkpoint_activations
 from trainer.online import OnlineSource, tokens_in_step
@@ -131,21 +131,24 @@ def pretrain(
         job.open(plan.schedule)
         if world.is_main and not (out / CLIPS).is_file():
             write_lists(out, make_lists([listed_store(source.frames) for source in sources.values()], recipe.init))
-        hooks: list[Hook] = []
         averaged = None if recipe.ema_decay is None else WithAverage(model, recipe.ema_decay)
-        if averaged is not None:
-            hooks.append(averaged.update)
         stored = model if averaged is None else cast(Bevt, averaged.average)
-        if tokenizer is not None and world.is_main:
-            every, precision = recipe.loop.picture_every, recipe.loop.precision
-            hooks.append(PictureHook(stored, tokenizer, streams, every, out, precision))
+        evaluations: list[Evaluation] = []
+        if tokenizer is not None:
+            draw = PictureHook(stored, tokenizer, streams, out, recipe.loop.precision) if world.is_main else None
+            evaluations.append(Evaluation(every(recipe.loop.picture_every), on_main(draw)))
         if recipe.probe is not None:
-            hooks.append(ProbeHook(stored, recipe, world))
+            evaluations.append(Evaluation(every(recipe.probe.every), ProbeHook(stored, recipe, world)))
         weights: dict[str, float] = {name: stream.loss_weight for name, stream in recipe.streams.items()}
         tokenizers = {name: source.tokenizer for name, source in sources.items() if isinstance(source, OnlineSource)}
         task = PretrainTask(averaged or model, weights, recipe.model.vocab_size, tokenizers)
         result = job.fit(
-            task, streams, plan.schedule, hooks=hooks, step_flops=None if cost is None else cost.step_flops
+            task,
+            streams,
+            plan.schedule,
+            hooks=[] if averaged is None else [averaged.update],
+            evaluations=evaluations,
+            step_flops=None if cost is None else cost.step_flops,
         )
         final = whole(stored.state_dict())
         if world.is_main and result.finished:

@@ -17,6 +17,7 @@ from schemas.recipes import ClipSampling, EvalViews, PretrainRecipe, ProbeConfig
 from trainer.clips import ClipSource, StoreClips, check_labels, split_items
 from trainer.data import normalise
 from trainer.distributed import World
+from trainer.evaluations import StopAsked, StopTogether, asked_together, never, videos_seen
 from trainer.knn import knn_predict
 from trainer.linear_probe import held_out, linear_predict
 from trainer.parallel import share_of_rank
@@ -38,7 +39,7 @@ KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, int, ProbeConfig], Tensor]] =
 
 
 class ProbeHook:
-    """Every `probe.every` steps: the features of one clip and its centre crop of every video, and what they tell."""
+    """The features of one clip and its centre crop of every video, and how well classifiers do on them."""
 
     def __init__(self, model: Bevt, recipe: PretrainRecipe, world: World) -> None:
         """Raises UserError for a store without labels, or with too few videos of a class."""
@@ -64,12 +65,10 @@ class ProbeHook:
             seed=0,
         )
 
-    def __call__(self, steps_done: int) -> Mapping[str, float]:
+    def __call__(self, steps_done: int, stop_asked: StopAsked = never) -> Mapping[str, float]:
         """Return, on rank 0, `KIND_top1` of every kind: the share of held-out videos whose class it tells right."""
-        if steps_done % self.config.every:
-            return {}
         self.model.eval()  # the loop puts it back
-        (train_NC, train_N), (test_NC, test_N) = map(self._features, self.splits)
+        (train_NC, train_N), (test_NC, test_N) = (self._features(split, stop_asked) for split in self.splits)
         if not self.world.is_main:
             return {}
         train_NC, train_N, test_NC, test_N = (x.to(self.world.device) for x in (train_NC, train_N, test_NC, test_N))
@@ -79,15 +78,21 @@ class ProbeHook:
         }
         return {name: float(right_N.double().mean()) for name, right_N in told.items()}
 
-    def _features(self, videos: ClipSource) -> tuple[Tensor, Tensor]:
+    def _features(self, videos: ClipSource, stop_asked: StopAsked = never) -> tuple[Tensor, Tensor]:
         """Features (N, C) and labels (N), the same on all ranks, which share the work."""
         parts = range(self.plan.num_parts(videos))
         mine = share_of_rank(parts, self.model, self.world)
         work = functools.partial(_pooled, self.model, self.stream)
         how: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}
-        found = map_parts(work, videos, self.plan, mine, device=self.world.device, **how)
-        good = {part: [row for row in rows if row["error"] is None] for part, rows in found}
-        everyone = {part: rows for shares in self.world.gather(good) for part, rows in shares.items()}
+        good: dict[int, list[Row]] = {}
+        asked = asked_together(stop_asked, self.model, self.world)
+        with (
+            StopTogether(self.world) as ranks,
+            videos_seen("  probe", videos, self.plan, mine, len(parts), asked) as seen,
+        ):
+            for part, rows in map_parts(work, videos, self.plan, mine, device=self.world.device, seen=seen, **how):
+                good[part] = [row for row in rows if row["error"] is None]
+        everyone = {part: rows for shares in ranks.gather(good) for part, rows in shares.items()}
         rows = [row for part in parts for row in everyone[part]]
         return torch.stack([row["features"] for row in rows]), torch.tensor([row["label"] for row in rows])
 

@@ -19,20 +19,16 @@ class Reconstructs(Protocol):
 
 
 class Reconstructions:
-    """A hook of `fit`, for rank 0: every `every` steps the crops, and below them what came back."""
+    """An evaluation, for rank 0: the crops in TensorBoard, and below them what came back."""
 
-    def __init__(
-        self, model: Reconstructs, frames_NHWC: Tensor, every: int, run_dir: Path, device: torch.device
-    ) -> None:
+    def __init__(self, model: Reconstructs, frames_NHWC: Tensor, run_dir: Path, device: torch.device) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
-        self.model, self.frames_NHWC, self.every, self.device = model, frames_NHWC, every, device
+        self.model, self.frames_NHWC, self.device = model, frames_NHWC, device
         self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), filename_suffix=".pictures")
 
     def __call__(self, done: int) -> Mapping[str, float]:
-        """Return `held_out_psnr_db` and `held_out_ssim`, means over the crops, in the steps that have a picture."""
-        if done % self.every:
-            return {}
+        """Return `held_out_psnr_db` and `held_out_ssim`, means over the crops."""
         pairs = list(zip(self.frames_NHWC.numpy(), self._reconstructed(), strict=True))
         self._tensorboard.add_image("held_out", sheet(list(zip(*pairs, strict=True))), done, dataformats="HWC")
         self._tensorboard.flush()

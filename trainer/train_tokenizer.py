@@ -26,9 +26,9 @@ from schemas.recipe_io import nearest
 from schemas.recipes import PecoTraining, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.distributed import join_world, micro_batches_of
+from trainer.evaluations import Evaluation, every, on_main
 from trainer.frame_crops import FrameCrops
 from trainer.job import Job, ending
-from trainer.loop import Hook
 from trainer.order import StreamOrder
 from trainer.plan import check_batches
 from trainer.reconstructions import Reconstructions
@@ -72,11 +72,13 @@ def train_tokenizer(
         if not job.resumes:
             _warm_start(tokenizer, sizes, crops, recipe)
         held_out = FrameCrops(folders, recipe.input_px, key, held_out=True)
-        hooks: list[Hook] = [*task.hooks]
-        if world.is_main and recipe.loop.picture_every:
-            shown = held_out.first(SHOWN_CROPS, 0)
-            hooks.append(Reconstructions(tokenizer, shown, recipe.loop.picture_every, out, world.device))
-        result = job.fit(task, {FRAMES: (crops, order)}, schedule, lr_share=architecture.lr_share, hooks=hooks)
+        evaluations: list[Evaluation] = []
+        if recipe.loop.picture_every:
+            shown = held_out.first(SHOWN_CROPS, 0) if world.is_main else None
+            draw = None if shown is None else Reconstructions(tokenizer, shown, out, world.device)
+            evaluations.append(Evaluation(every(recipe.loop.picture_every), on_main(draw)))
+        how: dict[str, Any] = {"lr_share": architecture.lr_share, "hooks": task.hooks, "evaluations": evaluations}
+        result = job.fit(task, {FRAMES: (crops, order)}, schedule, **how)
         summary: dict[str, Any] = {
             "run": str(out),
             **ending(result, schedule),

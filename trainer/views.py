@@ -30,6 +30,7 @@ CHUNK_BYTES = 64 << 20  # of uint8 views that go through the model at once
 
 Row = dict[str, Any]  # what is known of a video, by column
 Work = Callable[[Tensor, int], list[Row]]  # views uint8 (N * K * S, T, H, W, C), N -> new columns of the N videos
+Seen = Callable[[int], None]  # how many videos have been looked at since the last call
 
 
 # ---- temporal dependency (paper, Table 2) ---------------------------------------------------------
@@ -152,10 +153,12 @@ def map_parts(
     device: torch.device,
     precision: Precision,
     num_workers: int,
+    seen: Seen = lambda num_videos: None,
 ) -> Iterator[tuple[int, list[Row]]]:
     """Yield (part, rows) of each part, in order: `video`, `label`, `error`, and what `work` adds where it is None.
 
     `work` runs on `device` under autocast to `precision`, in inference mode: a tensor that it returns has no gradient.
+    `seen` is called between two batches; an exception that it raises ends the work.
     """
     step, videos = plan.videos_per_chunk, plan.parts(data)
     chunks = [
@@ -175,4 +178,5 @@ def map_parts(
                 for row, more in zip(good, columns, strict=True):
                     row.update(more)
             rows += batch["rows"]
+            seen(len(batch["rows"]))
         yield part, rows

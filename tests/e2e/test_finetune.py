@@ -1,7 +1,10 @@
 """Fine-tuning and tokenizer training as a user runs them: from a pretrained run, in processes, killed and resumed."""
 
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import trainer.evaluate
 from bevt_core.build import build_bevt
 from bevt_core.model_info import flops
 from bevt_core.shards import TokenSet
@@ -82,6 +86,35 @@ def test_a_dry_run_prints_the_plan(halves: tuple[StoreClips, StoreClips], capsys
     counted = flops(lambda: model(clip_BCTHW).sum().backward())
     assert plan["flops"] == pytest.approx(recipe.global_batch * counted, rel=0.05)  # torch's CPU attention counts less
     assert plan["state_bytes"] == 16 * sum(p.numel() for p in model.parameters())
+
+
+def test_sigterm_in_a_validation_ends_it_and_resume_repeats_it(
+    halves: tuple[StoreClips, StoreClips], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the average of the weights, which a checkpoint written before the validation has too."""
+    train, val = halves
+    recipe = recipe_of("ema_decay=0.9", "validate_every_epochs=0.7", "loop.max_steps=4")
+    finetune(recipe, train, val, tmp_path / "whole")
+    scored, real = [], trainer.evaluate.score
+
+    def signalled(model: Any, views_BTHWC: torch.Tensor, num_videos: int) -> Any:
+        scored.append(num_videos)
+        if len(scored) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(model, views_BTHWC, num_videos)
+
+    monkeypatch.setattr(trainer.evaluate, "score", signalled)
+    summary = finetune(recipe, train, val, tmp_path / "cut")
+    assert (summary["step"], summary["finished"], summary["weights"]) == (3, False, None)
+    assert scored == [1, 1], "batches of a video each: it ends after the one in which the signal came"
+    finetune(recipe, train, val, tmp_path / "cut", resume=True)
+    told = ("step", "loss", "grad_norm", "val_top1", "val_mean_class", "val_videos")
+    whole, cut = (
+        [{key: line.get(key) for key in told} for line in read_metrics(tmp_path / name)] for name in ("whole", "cut")
+    )
+    assert cut == whole and [line["step"] for line in whole if line["val_videos"]] == [2, 3]
+    weights = [load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("whole", "cut")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 @pytest.mark.slow

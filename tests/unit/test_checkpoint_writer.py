@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import trainer.checkpoint as checkpoint_module
-from tests.unit.test_loop import losses, run
+from tests.toy_run import losses, run
 from trainer.checkpoint import Checkpoints, fault_of
 from trainer.checkpoint_writer import CheckpointWriter
 from trainer.metrics import read_metrics

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from schemas.errors import UserError
-from tests.unit.test_loop import CPU, LOOP, OPTIM, STEPS, ToySource, ToyTask, run
+from tests.toy_run import CPU, LOOP, OPTIM, STEPS, ToySource, ToyTask, run
 from trainer.loop import fit
 from trainer.metrics import read_metrics
 from trainer.monitor import PEAK_TFLOPS, StepFlops, peak_tflops, rates

@@ -181,5 +181,5 @@ def test_validation_has_the_recipes(store: StoreClips, checkpoint: Path, used: l
     recipe = load_recipe("nano_finetune", RECIPES, [*small, "loop.num_workers=0"])
     assert isinstance(recipe, FinetuneRecipe)
     model: Any = load_weights(checkpoint / "weights.safetensors")
-    validation = _Validation(model, store, recipe, 1, 1, World(rank=0, size=1, device=CPU))
+    validation = _Validation(model, store, recipe, World(rank=0, size=1, device=CPU))
     assert validation(1)["val_videos"] == 8 and set(used) == {"bf16"}

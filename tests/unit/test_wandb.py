@@ -6,7 +6,7 @@ import time
 import pytest
 
 from schemas.errors import UserError
-from tests.unit.test_loop import run
+from tests.toy_run import run
 from trainer.metrics import read_metrics
 
 wandb = pytest.importorskip("wandb", reason="pip install 'bevt[wandb]'")
