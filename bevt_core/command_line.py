@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from bevt_core.progress import say
+from bevt_core.readable import summary_lines
 from schemas.errors import JobError, StorageError, UserError
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
@@ -110,37 +112,24 @@ def overrides_of(given: Mapping[str, object]) -> list[str]:
 
 
 def emit(summary: dict[str, Any], as_json: bool) -> None:
-    """The result: one JSON object as the last line, or a `key: value` line each, indented where they nest.
+    """Print the result: one JSON object as the last line, or a table of rounded values with their units.
 
     Under torchrun rank 0 prints.
     """
     if os.environ.get("RANK", "0") != "0":
         return
-    if as_json:
-        print(json.dumps(summary), flush=True)
-        return
-    _print_lines(summary, "")
-
-
-def _print_lines(values: Mapping[str, Any], indent: str) -> None:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            print(f"{indent}{key}:", flush=True)
-            _print_lines(value, indent + "  ")
-        else:
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            print(f"{indent}{key}: {shown}", flush=True)
+    print(json.dumps(summary) if as_json else "\n".join(summary_lines(summary)), flush=True)
 
 
 def warn(message: str) -> None:
     """Print a warning to stderr."""
-    print(f"warning: {message}", file=sys.stderr)
+    say(f"warning: {message}")
 
 
 def note(message: str) -> None:
     """Print what was decided by itself to stderr; under torchrun rank 0 does."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"note: {message}", file=sys.stderr)
+        say(f"note: {message}")
 
 
 def command_typed() -> str:

@@ -85,10 +85,8 @@ def tokenize(
         warn(f"the dataset is finished, but its report could not be drawn: {summary['report_error']}")
     if summary["rejected"]:
         place = f"{summary['frames_dir']}/part-*/rejected.parquet"
-        warn(
-            f"{summary['rejected']} of {summary['sources']} sources were rejected "
-            f"({summary['rejected_by_reason']}); see {place}"
-        )
+        reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_by_reason"].items())
+        warn(f"{summary['rejected']} of {summary['sources']} sources were rejected ({reasons}); see {place}")
         if strict:
             raise typer.Exit(1)
 

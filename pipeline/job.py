@@ -9,7 +9,6 @@ import errno
 import json
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ from pipeline.plans import (
     token_set_name,
     with_settled_tokenizer,
 )
-from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit
+from pipeline.progress import Meter, ProgressMode, ProgressView, RejectionLimit, unit_of
 from pipeline.ray_output import RayLog
 from pipeline.ray_session import await_gpu, cluster_has, ray_session, smallest_node_has, threads_ended
 from pipeline.sources import check_found
@@ -159,7 +158,7 @@ def tokenize(
                 token_plan = settle_token_plan(tokens_dir, make_token_plan(recipe, plan, device_kind))
                 note_tokenizer(tokens_dir, _tokenizer_folder(recipe.tokenizer))
                 if session.may_grow and not gpus:
-                    print(f"warning: {ON_CPUS}", file=sys.stderr, flush=True)
+                    warn(ON_CPUS)
             place = Workplace(
                 frames_dir=frames_dir,
                 tokens_dir=tokens_dir,
@@ -173,7 +172,9 @@ def tokenize(
                 allow_outside=allow_outside,
             )
             pool = None if frames_only else ActorPool.sized(len(todo), gpus, session.may_grow)
-            with ProgressView(progress, len(todo)) as view:
+            waiting = [item for part in todo for item in _items_of(items, plan, part)]
+            name = "store frames" if frames_only else "tokenize"
+            with ProgressView(progress, name, len(waiting), unit_of(waiting)) as view:
                 rows = [{"part": part, "items": _items_text(items, plan, part)} for part in todo]
                 for row in _run(place, rows, pool):
                     meter.add(row)
@@ -359,10 +360,14 @@ def _tokenizer_folder(name: str) -> Path:
     return find_tokenizer(name).absolute()
 
 
+def _items_of(items: Sequence[SourceItem], plan: Plan, part: int) -> Sequence[SourceItem]:
+    start = part * plan.sources_per_part
+    return items[start : start + plan.sources_per_part]
+
+
 def _items_text(items: Sequence[SourceItem], plan: Plan, part: int) -> str:
     """The part's sources as JSON: a few kB, so that no worker has to read the list of all."""
-    start = part * plan.sources_per_part
-    return json.dumps([item.model_dump() for item in items[start : start + plan.sources_per_part]])
+    return json.dumps([item.model_dump() for item in _items_of(items, plan, part)])
 
 
 def _finish(

@@ -1,16 +1,16 @@
 """The driver's view of a running job: counts, rates, and how busy the tokenizers are."""
 
 import math
-import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from bevt_core.progress import ProgressLine
 from pipeline.busy import BusyShare, TokenizeTimes, busy_share
 from schemas.errors import UserError
+from schemas.frames import SourceItem
 
 ProgressMode = Literal["auto", "off"]
 
@@ -87,35 +87,35 @@ class RejectionLimit:
 
 
 class ProgressView:
-    """A progress bar where there is a terminal; nothing elsewhere."""
+    """How many sources of the job are done, how fast, and when it ends: on stderr, or nowhere if the mode is off."""
 
-    def __init__(self, mode: ProgressMode, total: int) -> None:
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("parts  {task.fields[rates]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=mode == "off" or not sys.stderr.isatty(),
-            transient=True,
-        )
-        self._task = self._bar.add_task("tokenize", total=total, rates="")
+    def __init__(self, mode: ProgressMode, name: str, total: int, unit: str) -> None:
+        """`total` sources are to be done, in `unit`: videos, images or sources."""
+        self._line = ProgressLine(name, total, unit=unit) if mode == "auto" else None
 
     def __enter__(self) -> "ProgressView":
-        self._bar.start()
+        if self._line is not None:
+            self._line.__enter__()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._bar.stop()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._line is not None:
+            self._line.__exit__(kind, error, trace)
 
     def update(self, meter: Meter) -> None:
+        """Show what `meter` has counted."""
+        if self._line is None:
+            return
         share = meter.busy_share()
-        rates = [
-            f"{meter.sources / meter.seconds:.1f} sources/s",
-            f"{meter.frames / meter.seconds:.0f} frames/s",
-            f"{meter.rejected} rejected",
-        ]
+        more = f"{meter.frames / meter.seconds:,.0f} frames/s  {meter.rejected} rejected"
         if share is not None:
-            rates.append(f"tokenizer busy {share.busy:.0%}")
-        self._bar.update(self._task, completed=meter.parts, rates=", ".join(rates))
+            more += f"  tokenizer busy {share.busy:.0%}"
+        self._line.update(meter.sources, more=more)
+
+
+def unit_of(items: Iterable[SourceItem]) -> str:
+    """Return what sources are called: videos, images, or sources where there are both."""
+    kinds = {item.kind for item in items}
+    return f"{kinds.pop()}s" if len(kinds) == 1 else "sources"

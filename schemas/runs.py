@@ -40,4 +40,5 @@ class RunRecord(Record):
     datasets: dict[str, DatasetRef]  # by stream, or "train" and "val"
     world_size: int
     started: str  # ISO 8601, UTC
+    device: str | None = None  # rank 0's: a GPU's name, or CPU. None: an older version
     total_steps: int | None = None  # of the schedule; loop.max_steps may end it before. None: an older version

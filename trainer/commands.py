@@ -193,28 +193,20 @@ def list_runs(
     directory: Annotated[Path, typer.Argument(help="Runs are looked for below it.")] = Path("runs"),
     json_: AsJson = False,
 ) -> None:
-    """List the runs below a folder, the newest first: kind, step, finished or not, loss.
+    """List the runs below a folder, the newest first: steps, loss, time left, and alive, finished, stopped or dead.
 
     \b
     Example:
       bevt runs list runs
     """
-    from trainer.runs_view import UNFINISHED
+    from trainer.runs_table import list_table
     from trainer.runs_view import list_runs as run
 
     rows = run(directory)
     if json_:
         emit({"runs": rows}, json_)
         return
-    for row in rows:
-        if "error" in row:
-            print(f"{row['run']}: {row['error']}")
-            continue
-        state = row["state"] if row["state"] != UNFINISHED else f"last step logged {row['logged'] or 'never'}"
-        loss = "".join(
-            f", {key} {row['metrics'][key]:.4g}" for key in ("loss", "val_top1") if row["metrics"].get(key) is not None
-        )
-        print(f"{row['run']}: {row['kind']}, {row['title']}; step {row['step']}{loss}; {state}")
+    print("\n".join(list_table(rows)), flush=True)
 
 
 def show_run(run: Annotated[Path, typer.Argument(help="A run's directory.")], json_: AsJson = False) -> None:
@@ -232,18 +224,26 @@ def show_run(run: Annotated[Path, typer.Argument(help="A run's directory.")], js
 def compare_runs(
     runs: Annotated[list[Path], typer.Argument(help="Directories of runs.")],
     out: Annotated[Path, typer.Option(help="The PNG of the curves.")] = Path("curves.png"),
-    key: Annotated[list[str] | None, typer.Option(help="A value of the log (repeatable). Default: loss.")] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="A value of the log (repeatable). Default: loss; in text accuracies too."),
+    ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Draw curves of several runs into one picture, and name the settings in which the runs differ.
+    """Compare runs in one table: settings, data and machines that differ, results, and curves; these also as a picture.
 
     \b
     Example:
       bevt runs compare runs/joint runs/joint-lr3 --key mvm_loss --out curves.png
     """
+    from trainer.runs_table import compare_table
     from trainer.runs_view import compare_runs as compare
 
-    emit(compare(runs, key or ["loss"], out), json_)
+    compared = compare(runs, key, out)
+    if json_:
+        emit(compared, json_)
+        return
+    print("\n".join(compare_table(compared)), flush=True)
 
 
 def predict(

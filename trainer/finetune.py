@@ -1,6 +1,5 @@
 """Fine-tuning: the pretrained encoder and video stem under a new head, on labelled clips (paper, section 4)."""
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +13,7 @@ from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import write_record
 from bevt_core.media.errors import MediaError
+from bevt_core.progress import say
 from bevt_core.rng import rng_for
 from bevt_core.weights import save_state
 from schemas.classifier import ClassifierCard
@@ -75,7 +75,7 @@ class ClassifyTask:
         for name, error in zip(clips["sample_id"], clips["error"], strict=True):
             if error is not None and name not in self.unreadable:
                 self.unreadable[name] = error
-                print(f"warning: {name} left out of training: {error}", file=sys.stderr, flush=True)
+                say(f"warning: {name} left out of training: {error}")
         readable = int((clips["label"] != UNREADABLE).sum())
         self.num_read += readable
         return {TERM: readable}

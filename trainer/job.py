@@ -1,12 +1,12 @@
 """One run of the loop: what pretraining, fine-tuning and the training of tokenizers have in common around it."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bevt_core.objects import ObjectPath
+from bevt_core.progress import say
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
@@ -16,7 +16,7 @@ from trainer.data_wait import DataWait, ReadFrom
 from trainer.distributed import World, micro_batches_of
 from trainer.evaluations import Evaluation
 from trainer.loop import FitResult, Hook, fit
-from trainer.monitor import StepFlops
+from trainer.monitor import StepFlops, device_name
 from trainer.optim import LrShare, build_optimizer
 from trainer.order import StreamOrder
 from trainer.run import identity_of, open_run, resume_command
@@ -45,7 +45,8 @@ class Job:
         """Make the run directory, on rank 0. Raises UserError where another run is in it."""
         if self.world.is_main:
             options: dict[str, Any] = {"resume": self.resume, "command": self.command, "world_size": self.world.size}
-            open_run(self.out, self.recipe, self.datasets, total_steps=schedule.total_steps, **options)
+            options |= {"total_steps": schedule.total_steps, "device": device_name(self.world.device)}
+            open_run(self.out, self.recipe, self.datasets, **options)
 
     def fit(
         self,
@@ -93,7 +94,7 @@ class Job:
         )
         if world.is_main and not result.finished:
             go_on = resume_command(self.command)
-            print(f"stopped at step {result.step}; go on with: {go_on}", file=sys.stderr, flush=True)
+            say(f"stopped at step {result.step}; go on with: {go_on}")
         if not result.finished and any(world.gather(result.interrupted)):
             raise KeyboardInterrupt
         return result

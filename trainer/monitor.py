@@ -82,6 +82,11 @@ def peak_tflops(device: torch.device, given: float | None) -> float | None:
     return peak_of(torch.cuda.get_device_name(device))
 
 
+def device_name(device: torch.device) -> str:
+    """Return a GPU's name, or CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def peak_of(name: str) -> float | None:
     """Return the peak of the GPU that calls itself `name`: that of the entry with the most of its words."""
     words = set(re.findall(r"\w+", name))

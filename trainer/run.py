@@ -60,6 +60,7 @@ def open_run(
     command: str,
     world_size: int,
     total_steps: int | None = None,
+    device: str | None = None,
 ) -> None:
     """Make the run directory and its record (rank 0 only), or note the resume in the one that exists.
 
@@ -86,6 +87,7 @@ def open_run(
         world_size=world_size,
         started=now,
         total_steps=total_steps,
+        device=device,
     )
     write_record(run_dir / RECORD, record)
 

@@ -1,6 +1,6 @@
 """Look at run directories: what was run, how far it came, how the losses went. Reads only; a run may be going on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from schemas.recipes import TokenizeRecipe
 from schemas.runs import RunRecord
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.metrics import METRICS_FILE, read_metrics
-from trainer.run import RECORD, WEIGHTS, flat, read_run
+from trainer.run import RECORD, flat, read_run
+from trainer.run_status import RESULTS, progress_of
+from trainer.runs_table import sparklines
 
-RESULTS = (WEIGHTS, "tokenizer")  # what a run leaves when it is finished: weights, or a tokenizer's folder
 UNFINISHED = "not finished"
 POINTS = 400  # of a curve: steps are averaged down to so many
 
@@ -41,20 +42,26 @@ def _row_of(run: Path) -> dict[str, Any]:
 
 
 def summary_of(run: Path) -> dict[str, Any]:
-    """Return what a run is, the steps it has done, when it last logged one, and that step's values.
+    """Return what a run is, how far it is (`trainer.run_status`), when it last logged a step, and that step's values.
 
-    Raises UserError for a directory that holds no run.
+    `left_s` are the seconds to its end while it is alive, `silent_s` those since its last step. Raises UserError for a
+    directory that holds no run.
     """
     recipe, record = read_run(run)
     lines = read_metrics(run)
     logged = datetime.fromtimestamp((run / METRICS_FILE).stat().st_mtime, UTC) if lines else None
-    step = lines[-1]["step"] + 1 if lines else 0
-    state = _state(run, recipe, record, step)
+    max_steps = None if isinstance(recipe, TokenizeRecipe) else recipe.loop.max_steps
+    progress = progress_of(run, record, max_steps, lines)
+    state = _state(run, recipe, record, progress.step)
     return {
         "run": str(run),
         "kind": recipe.kind,
         "title": recipe.title,
-        "step": step,
+        "step": progress.step,
+        "total_steps": progress.total,
+        "status": progress.status,
+        "left_s": progress.left_s,
+        "silent_s": progress.silent_s,
         "state": state,
         "finished": state == "finished",
         "started": record.started,
@@ -81,6 +88,7 @@ def show_run(run: Path) -> dict[str, Any]:
         **summary_of(run),
         "command": record.command,
         "processes": record.world_size,
+        "device": record.device,
         "git_revision": record.git_revision,
         "datasets": {name: ref.path for name, ref in record.datasets.items()},
         "checkpoints": [path.name for path in Checkpoints(run / CHECKPOINTS, 1).paths()],
@@ -88,34 +96,74 @@ def show_run(run: Path) -> dict[str, Any]:
     }
 
 
-def compare_runs(runs: Sequence[Path], keys: Sequence[str], out: Path) -> dict[str, Any]:
+def compare_runs(runs: Sequence[Path], keys: Sequence[str] | None, out: Path) -> dict[str, Any]:
     """Draw the curves `keys` of the metrics of all `runs` into the PNG `out`; return what differs between the runs.
 
-    Raises UserError for a key that no run has, with the nearest that there is.
+    Without `keys` the picture has the loss, and the curves in text also have accuracies. Raises UserError for a key
+    that no run has, with the nearest that there is.
     """
-    curves, known, recipes = {}, set(), {}
-    for run in runs:
-        recipe, _ = read_run(run)
-        recipes[str(run)] = flat(recipe.model_dump(mode="json"))
-        lines = read_metrics(run)
-        known |= {key for line in lines for key in line}
-        for key in keys:
-            points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
-            if points:
-                curves[f"{run} {key}" if len(keys) > 1 else str(run)] = averaged(points)
-    for key in keys:
+    drawn = list(keys) if keys else ["loss"]
+    logs = {str(run): read_metrics(run) for run in runs}
+    known = {key for lines in logs.values() for line in lines for key in line}
+    for key in drawn:
         if key not in known:
             raise UserError(
                 f"no run has {key!r} in its log; {nearest(key, sorted(known))}known: {', '.join(sorted(known))}"
             )
-    write_atomic(out, curves_png(curves, "step", ", ".join(keys)))
-    settings = sorted({key for recipe in recipes.values() for key in recipe})
-    different = [key for key in settings if len({str(recipe.get(key)) for recipe in recipes.values()}) > 1]
+    curves = {
+        f"{run} {key}" if len(drawn) > 1 else run: averaged(points)
+        for run, lines in logs.items()
+        for key in drawn
+        if (points := points_of(lines, key))
+    }
+    write_atomic(out, curves_png(curves, "step", ", ".join(drawn)))
+    compared = list(dict.fromkeys([*drawn, *([] if keys else sorted(filter(is_accuracy, known)))]))
+    facts = {str(run): _facts(run) for run in runs}
     return {
         "picture": str(out),
-        "different": {key: {run: recipe.get(key) for run, recipe in recipes.items()} for key in different},
+        "different": _differing({run: sections["settings"] for run, sections in facts.items()}),
+        "data": _differing({run: sections["data"] for run, sections in facts.items()}),
+        "machine": _differing({run: sections["machine"] for run, sections in facts.items()}),
+        "results": {run: _results(Path(run), lines, compared) for run, lines in logs.items()},
+        "curves": {key: sparklines({run: points_of(lines, key) for run, lines in logs.items()}) for key in compared},
         "last": {name: y[-1] for name, (_, y) in curves.items()},
     }
+
+
+def points_of(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return (step, value) of every line that has a number under `key`."""
+    return [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+
+
+def is_accuracy(key: str) -> bool:
+    return key.endswith(("_acc", "_top1")) or key == "top1"
+
+
+def _facts(run: Path) -> dict[str, dict[str, Any]]:
+    recipe, record = read_run(run)
+    revision = record.git_revision and record.git_revision[:12] + ("-dirty" if "-dirty" in record.git_revision else "")
+    machine = {"device": record.device, "processes": record.world_size, "git_revision": revision}
+    return {
+        "settings": flat(recipe.model_dump(mode="json")),
+        "data": {name: f"{ref.path} ({ref.digest[:12]})" for name, ref in record.datasets.items()},
+        "machine": machine | record.versions,
+    }
+
+
+def _differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By key, the values of all runs, where they differ."""
+    keys = sorted({key for of_run in values.values() for key in of_run})
+    different = [key for key in keys if len({str(of_run.get(key)) for of_run in values.values()}) > 1]
+    return {key: {run: of_run.get(key) for run, of_run in values.items()} for key in different}
+
+
+def _results(run: Path, lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
+    """The state of a run, the last value of each of `keys`, and its median rate."""
+    summary = summary_of(run)
+    found = {key: summary[key] for key in ("status", "step", "total_steps")}
+    found |= {key: points[-1][1] if (points := points_of(lines, key)) else None for key in keys}
+    rates = [rate for _, rate in points_of(lines, "samples_per_s")]
+    return found | {"samples_per_s": float(np.median(rates)) if rates else None}
 
 
 def averaged(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -108,9 +108,9 @@ def test_sigterm_in_a_validation_ends_it_and_resume_repeats_it(
     assert (summary["step"], summary["finished"], summary["weights"]) == (3, False, None)
     assert scored == [1, 1], "batches of a video each: it ends after the one in which the signal came"
     finetune(recipe, train, val, tmp_path / "cut", resume=True)
-    told = ("step", "loss", "grad_norm", "val_top1", "val_mean_class", "val_videos")
+    logged = ("step", "loss", "grad_norm", "val_top1", "val_mean_class", "val_videos")
     whole, cut = (
-        [{key: line.get(key) for key in told} for line in read_metrics(tmp_path / name)] for name in ("whole", "cut")
+        [{key: line.get(key) for key in logged} for line in read_metrics(tmp_path / name)] for name in ("whole", "cut")
     )
     assert cut == whole and [line["step"] for line in whole if line["val_videos"]] == [2, 3]
     weights = [load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("whole", "cut")]

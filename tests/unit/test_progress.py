@@ -2,8 +2,9 @@
 
 import pytest
 
-from pipeline.progress import RejectionLimit
+from pipeline.progress import Meter, ProgressView, RejectionLimit, unit_of
 from schemas.errors import UserError
+from schemas.frames import SourceItem
 
 
 def test_no_limit() -> None:
@@ -28,3 +29,24 @@ def test_chance_alone_does_not_stop_it() -> None:
     limit = RejectionLimit(0.05, 240_000)
     for _ in range(100):
         limit.add(64, 3)
+
+
+ROW = {"worker": "", "sources": 8, "frames": 80, "rejected": 1}
+
+
+def test_it_counts_sources_and_not_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    videos = [SourceItem(source=f"{i}.mp4", kind="video") for i in range(16)]
+    meter = Meter()
+    with ProgressView("auto", "tokenize", len(videos), unit_of(videos)) as view:
+        for _ in range(2):
+            meter.add(ROW)
+            view.update(meter)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("tokenize 0/16 videos  0.0 %")
+    assert "tokenize 16/16 videos  100.0 %" in shown.err and "2 rejected" in shown.err.splitlines()[-1]
+    with ProgressView("off", "tokenize", 8, "videos") as view:
+        view.update(meter)
+    assert capsys.readouterr().err == ""
+    assert unit_of([*videos, SourceItem(source="a.jpg", kind="image")]) == "sources"
+    assert unit_of([SourceItem(source="a.jpg", kind="image")]) == "images"

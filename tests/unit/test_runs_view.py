@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import time
+from datetime import UTC, datetime
 
 import pytest
 from PIL import Image
@@ -19,9 +22,10 @@ from trainer.runs_view import POINTS, averaged, compare_runs, list_runs, show_ru
 DATA = {"video": DatasetRef(path="somewhere", digest="abc")}
 
 
-def make_run(folder, losses, *settings, total_steps=None):
+def make_run(folder, losses, *settings, total_steps=None, device=None):
     recipe = load_recipe("nano_video", TRAINER_RECIPES, settings)
-    open_run(folder, recipe, DATA, resume=False, command="bevt train video", world_size=2, total_steps=total_steps)
+    facts = {"command": "bevt train video", "world_size": 2, "total_steps": total_steps, "device": device}
+    open_run(folder, recipe, DATA, resume=False, **facts)
     lines = [json.dumps({"step": step, "loss": loss, "lr": 0.1}) for step, loss in enumerate(losses)]
     (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in lines) + '{"step": 99')
     return folder
@@ -59,7 +63,7 @@ def test_a_run_that_max_steps_cut_short_is_not_finished(tmp_path):
         "old": (False, "stopped by loop.max_steps at 2 steps"),
     }
     shown = CliRunner().invoke(cli.app, ["runs", "list", str(tmp_path)]).output
-    assert "; stopped by loop.max_steps at 2 of 40 steps" in shown and shown.count("finished") == 1
+    assert "  stopped by loop.max_steps at 2 of 40 steps" in shown and shown.count("finished") == 1
 
 
 def test_a_run_whose_recipe_was_edited_does_not_hide_the_others(runs):
@@ -84,6 +88,76 @@ def test_runs_are_compared_by_curve_and_by_setting(runs):
     assert Image.open(io.BytesIO((runs / "curves.png").read_bytes())).format == "PNG"
     with pytest.raises(UserError, match=r"no run has 'los'.*did you mean 'loss'"):
         compare_runs(pair, ["los"], runs / "curves.png")
+
+
+def test_a_comparison_is_one_table_with_curves(tmp_path):
+    losses = [4.0 - step / 16 for step in range(48)]
+    long = make_run(tmp_path / "long" / "run", losses, "optim.lr=1e-4", total_steps=48, device="NVIDIA H100")
+    short = make_run(tmp_path / "short" / "run", losses[:24], total_steps=24)
+    command = ["runs", "compare", str(long), str(short), "--out", str(tmp_path / "c.png")]
+    shown = CliRunner().invoke(cli.app, command).stdout
+    lines = {line.split("  ")[0]: line for line in shown.splitlines()}
+    assert lines[""].split() == ["long/run", "short/run"]
+    assert lines["optim.lr"].split()[1:] == ["0.0001", "0.001"] and lines["device"].split()[1:3] == ["NVIDIA", "H100"]
+    assert lines["step"].split()[1:] == ["48", "24"] and lines["loss"].split()[1:] == ["1.062", "2.562"]
+    assert "streams.video.mask.ratio" not in shown and "{" not in shown
+    curves = compare_runs([long, short], None, tmp_path / "c.png")["curves"]["loss"]
+    assert [curves[str(run)].rstrip() for run in (long, short)] == [FALLING, FALLING[:12]]
+    found = json.loads(CliRunner().invoke(cli.app, [*command, "--json"]).stdout)
+    assert {"picture", "different", "last"} <= found.keys() and found["last"][str(long)] == losses[-1]
+
+
+FALLING = "".join(map(chr, [0x2588] * 2 + [0x2587] * 3 + [0x2586] * 4 + [0x2585] * 3 + [0x2584] * 3 + [0x2583] * 4))
+FALLING += "".join(map(chr, [0x2582] * 3 + [0x2581] * 2))
+STEP_S = 2.0
+
+
+def silent_run(folder, silent_s, *, steps=10, saved=None, opened_s=10_000.0):
+    """A run of 40 steps that was started so long ago, and whose last step was later; with a checkpoint of `saved`."""
+    run = make_run(folder, [], total_steps=40)
+    now = time.time()
+    record = json.loads((run / "run.json").read_text())
+    record["started"] = datetime.fromtimestamp(now - opened_s, UTC).isoformat(timespec="seconds")
+    (run / "run.json").write_text(json.dumps(record))
+    lines = [json.dumps({"step": step, "loss": 3.0, "step_s": STEP_S}) for step in range(steps)]
+    (run / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+    os.utime(run / "metrics.jsonl", (now - silent_s, now - silent_s))
+    if saved is not None:
+        (run / "checkpoints" / f"step-{saved:08d}").mkdir(parents=True)
+    return run
+
+
+def test_a_run_is_alive_stopped_or_dead_by_its_last_sign_of_life(tmp_path):
+    silent_run(tmp_path / "alive", 5)
+    silent_run(tmp_path / "dead", 3600, saved=8)
+    silent_run(tmp_path / "stopped", 3600, saved=10)
+    silent_run(tmp_path / "stopped-in-validation", 3600, saved=11)
+    silent_run(tmp_path / "resumed", 8000, saved=10, opened_s=60)
+    silent_run(tmp_path / "starting", 0, steps=0, opened_s=60)
+    silent_run(tmp_path / "never-began", 0, steps=0, opened_s=7200)
+    rows = {row["run"].rpartition("/")[2]: row for row in list_runs(tmp_path)}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "alive": "alive",
+        "dead": "dead",
+        "stopped": "stopped",
+        "stopped-in-validation": "stopped",
+        "resumed": "alive",
+        "starting": "alive",
+        "never-began": "dead",
+    }
+    assert rows["alive"]["total_steps"] == 40 and rows["alive"]["left_s"] == pytest.approx(30 * STEP_S)
+    assert rows["dead"]["left_s"] is None and 3600 <= rows["dead"]["silent_s"] < 3700
+    shown = CliRunner().invoke(cli.app, ["runs", "list", str(tmp_path)]).stdout
+    assert "10/40  25.0 %  3.000" in shown and "0:01:00  alive" in shown and "dead, last step 1:00:0" in shown
+
+
+def test_a_long_validation_is_no_death(tmp_path):
+    run = silent_run(tmp_path / "run", 900)
+    log = run / "metrics.jsonl"
+    written_s = log.stat().st_mtime
+    log.write_text(log.read_text().replace('"step_s": 2.0', '"step_s": 2.0, "hook_s": 400.0', 1))
+    os.utime(log, (written_s, written_s))
+    assert show_run(run)["status"] == "alive"
 
 
 def test_a_name_with_dollar_signs_is_no_formula():
