@@ -69,8 +69,8 @@ KINDS: tuple[tuple[str, Callable[[float], str]], ...] = (
 _KINDS = tuple((re.compile(rf"(^|.*_)({pattern})$"), show) for pattern, show in KINDS)
 
 
-def shown(key: str, value: Any) -> str:
-    """Return a scalar as a person reads it: what `key` ends with decides its unit."""
+def shown(key: str, value: Any, outer: str = "") -> str:
+    """Return a scalar as a person reads it: the end of `key` decides its unit, or that of the key `outer` around it."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -79,9 +79,10 @@ def shown(key: str, value: Any) -> str:
         return printable(str(value))
     if not math.isfinite(value):
         return str(value)
-    for pattern, show in _KINDS:
-        if pattern.match(key):
-            return show(value)
+    for name in (key, outer):
+        for pattern, show in _KINDS:
+            if pattern.match(name):
+                return show(value)
     return f"{value:,}" if isinstance(value, int) else _plain(value)
 
 
@@ -111,12 +112,14 @@ def _is_number(cell: str) -> bool:
     return cell in ("", "-") or re.match(r"-?[\d,.:]+( \D+)?$", cell) is not None
 
 
-def summary_lines(summary: Mapping[str, Any], indent: str = "") -> list[str]:
+def summary_lines(summary: Mapping[str, Any], indent: str = "", outer: str = "") -> list[str]:
     """Return the lines of a summary: keys and values in two columns, what is nested indented below its key.
+
+    `outer` is the key of the summary in a larger one.
 
     Mappings, or lists of mappings, with equal keys and plain values are tables of their own.
     """
-    flat = {key: _one_line(key, value) for key, value in summary.items()}
+    flat = {key: _one_line(key, value, outer) for key, value in summary.items()}
     width = max((len(printable(key)) for key, line in flat.items() if line is not None), default=0)
     lines = []
     for key, value in summary.items():
@@ -129,7 +132,7 @@ def summary_lines(summary: Mapping[str, Any], indent: str = "") -> list[str]:
     return lines
 
 
-def _one_line(key: str, value: Any) -> str | None:
+def _one_line(key: str, value: Any, outer: str = "") -> str | None:
     """Return a value that fits behind its key, else None."""
     if isinstance(value, Mapping):
         return None if value else "none"
@@ -138,19 +141,19 @@ def _one_line(key: str, value: Any) -> str | None:
             return None
         joined = ", ".join(shown(key, item) for item in value)
         return None if len(joined) > LINE_CHARS else joined or "none"
-    return shown(key, value)
+    return shown(key, value, outer)
 
 
 def _nested(key: str, value: Any, indent: str) -> list[str]:
     items = list(value.items()) if isinstance(value, Mapping) else [("", item) for item in value]
     columns = _columns([item for _, item in items])
     if columns:
-        rows = [[printable(name), *(shown(column, item[column]) for column in columns)] for name, item in items]
+        rows = [[printable(name), *(shown(column, item[column], key) for column in columns)] for name, item in items]
         if not isinstance(value, Mapping):
             return _cut(table([row[1:] for row in rows], columns, indent), indent, header=1)
         return _cut(table(rows, ["", *columns], indent), indent, header=1)
     if isinstance(value, Mapping):
-        return _cut(summary_lines(value, indent), indent)
+        return _cut(summary_lines(value, indent, key), indent)
     texts = [_inline(item) if isinstance(item, Mapping) else shown(key, item) for item in value]
     return _cut([f"{indent}{text}" for text in texts], indent)
 

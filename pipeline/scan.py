@@ -19,9 +19,11 @@ from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
 from bevt_core.objects import AnyPath, as_path, retry_s
 from bevt_core.probing import Glance, MediaError, glance
+from bevt_core.progress import ProgressLine
 from bevt_core.rng import rng_for
 from bevt_core.shards import Rejected
 from pipeline.frames_job import read_source
+from pipeline.progress import unit_of
 from pipeline.sources import SourceListing, check_found, list_sources
 from pipeline.sources.listing import write_parquet_list
 from schemas.frames import PoolSpec, SourceItem
@@ -147,9 +149,13 @@ def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thr
         except ChildCrash:
             return Seen(num_bytes, None, "crash")
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool, ProgressLine("scan", len(items), unit=unit_of(items)) as progress:
         try:
-            return list(pool.map(one, items))
+            seen = []
+            for what in pool.map(one, items):
+                seen.append(what)
+                progress.add(1)
+            return seen
         finally:
             for child in children:
                 child.close()

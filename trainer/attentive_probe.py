@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bevt_core.progress import ProgressLine
 from bevt_core.rng import rng_for
 from bevt_core.swin import Mlp, init_weights
 from schemas.errors import UserError
@@ -66,13 +67,15 @@ def fit_attentive(train: Features, num_classes: int, seed: int, device: torch.de
     optimizer = torch.optim.AdamW(probe.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     epochs = max(EPOCHS, math.ceil(MIN_STEPS * BATCH / num_videos))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for epoch in range(epochs):
-        for features_NPC, label_N in _batches(train, seed, epoch):
-            loss = F.cross_entropy(probe(features_NPC.to(device)), label_N.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
+    with ProgressLine("attentive probe", epochs, unit="epochs") as progress:
+        for epoch in range(epochs):
+            for features_NPC, label_N in _batches(train, seed, epoch):
+                loss = F.cross_entropy(probe(features_NPC.to(device)), label_N.to(device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            schedule.step()
+            progress.add(1)
     probe.eval()
 
     @torch.no_grad()

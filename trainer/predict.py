@@ -18,9 +18,10 @@ from schemas.recipes import DECODE_TIMEOUT_S
 from trainer.clips import FileClips
 from trainer.distributed import join_world
 from trainer.evaluate import chosen_views, read_card, score
+from trainer.evaluations import videos_seen
 from trainer.precision import resolve
 from trainer.run import weights_of
-from trainer.views import ViewPlan, map_parts
+from trainer.views import Row, ViewPlan, map_parts
 
 NOTHING = "no videos or pictures"
 
@@ -59,18 +60,19 @@ def predict(
         parts = range(plan.num_parts(data))
         work = functools.partial(score, model)
         chosen = resolve(precision, world.device)
-        scored = map_parts(work, data, plan, parts, device=world.device, precision=chosen, num_workers=num_workers)
-        for _, rows in scored:
-            for row in rows:
-                if row["error"] is not None:
-                    predictions.append({"video": row["video"], "error": row["error"]})
-                    continue
-                best = row["scores"].argsort()[::-1][:top]
-                named = [
-                    {"name": card.classes[label], "score": round(float(row["scores"][label]), 4)} for label in best
-                ]
-                predictions.append({"video": row["video"], "classes": named})
+        how: dict[str, Any] = {"device": world.device, "precision": chosen, "num_workers": num_workers}
+        with videos_seen("predict", data, plan, parts, len(parts)) as seen:
+            for _, rows in map_parts(work, data, plan, parts, seen=seen, **how):
+                predictions += [_best(row, card.classes, top) for row in rows]
     return predictions + [{"video": place, "error": f"{NOTHING} there"} for place, files in found.items() if not files]
+
+
+def _best(row: Row, classes: Sequence[str], top: int) -> dict[str, Any]:
+    if row["error"] is not None:
+        return {"video": row["video"], "error": row["error"]}
+    best = row["scores"].argsort()[::-1][:top]
+    named = [{"name": classes[label], "score": round(float(row["scores"][label]), 4)} for label in best]
+    return {"video": row["video"], "classes": named}
 
 
 def find_media(place: str) -> list[Path]:

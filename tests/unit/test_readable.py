@@ -79,6 +79,12 @@ def test_a_summary_is_a_table_and_has_no_raw_dictionary():
     ]
 
 
+def test_what_is_nested_has_the_unit_of_the_key_around_it():
+    summary = {"seconds": {"min": 0.5, "max": 3723.4}, "totals_ms": {"math": 1.25, "sdpa": 10}}
+    assert summary_lines(summary)[1:3] == ["  min  500 ms", "  max  1:02:03"]
+    assert summary_lines(summary)[4:] == ["  math  1.2 ms", "  sdpa  10.0 ms"]
+
+
 def test_a_long_list_is_cut_and_says_so():
     lines = summary_lines({"failed": {f"{i}.mp4": "cut off" for i in range(50)}})
     assert len(lines) == 12 and lines[-1] == "  and 40 more (all with --json)"
