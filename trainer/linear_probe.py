@@ -17,22 +17,29 @@ LBFGS_STEPS = 200
 
 
 def linear_predict(
-    train_NC: Tensor, train_labels_N: Tensor, test_NC: Tensor, num_classes: int, seed: int = 0
+    train_NC: Tensor,
+    train_labels_N: Tensor,
+    test_NC: Tensor,
+    num_classes: int,
+    seed: int = 0,
+    before_fit: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Return a class (int64) for every test feature, from a layer fitted to the standardised training features.
 
     The weight decay is chosen on a part of the training features that follows `seed`. All tensors are on one device.
-    Raises UserError where no class has two training features.
+    `before_fit` is called before each of the fits. Raises UserError where no class has two training features.
     """
     deviation_C, mean_C = torch.std_mean(train_NC, dim=0, correction=0)
     train_NC, test_NC = ((x_NC - mean_C) / deviation_C.clamp(min=1e-6) for x_NC in (train_NC, test_NC))
     held_N = held_out(train_labels_N.cpu(), seed).to(train_NC.device)
 
     def accuracy(weight_decay: float) -> float:
+        before_fit()
         classify = fit_linear(train_NC[~held_N], train_labels_N[~held_N], num_classes, weight_decay)
         return float((classify(train_NC[held_N]).argmax(dim=1) == train_labels_N[held_N]).double().mean())
 
     best = max(WEIGHT_DECAYS, key=lambda decay: (accuracy(decay), decay))  # of equals the stronger one
+    before_fit()
     return fit_linear(train_NC, train_labels_N, num_classes, best)(test_NC).argmax(dim=1)
 
 

@@ -17,7 +17,7 @@ from schemas.recipes import ClipSampling, EvalViews, PretrainRecipe, ProbeConfig
 from trainer.clips import ClipSource, StoreClips, check_labels, split_items
 from trainer.data import normalise
 from trainer.distributed import World
-from trainer.evaluations import StopAsked, StopTogether, asked_together, never, videos_seen
+from trainer.evaluations import StopAsked, StopTogether, asked_together, never, stop_if, videos_seen
 from trainer.knn import knn_predict
 from trainer.linear_probe import held_out, linear_predict
 from trainer.parallel import share_of_rank
@@ -26,16 +26,34 @@ from trainer.views import Row, ViewPlan, map_parts
 from trainer.workers import loader_workers
 
 
-def _knn(train_NC: Tensor, train_N: Tensor, test_NC: Tensor, num_classes: int, config: ProbeConfig) -> Tensor:
+def _knn(
+    train_NC: Tensor,
+    train_N: Tensor,
+    test_NC: Tensor,
+    num_classes: int,
+    config: ProbeConfig,
+    before_fit: Callable[[], None],
+) -> Tensor:
+    before_fit()
     return knn_predict(train_NC, train_N, test_NC, num_classes, config.neighbours, config.temperature)
 
 
-def _linear(train_NC: Tensor, train_N: Tensor, test_NC: Tensor, num_classes: int, config: ProbeConfig) -> Tensor:
-    return linear_predict(train_NC, train_N, test_NC, num_classes)
+def _linear(
+    train_NC: Tensor,
+    train_N: Tensor,
+    test_NC: Tensor,
+    num_classes: int,
+    config: ProbeConfig,
+    before_fit: Callable[[], None],
+) -> Tensor:
+    return linear_predict(train_NC, train_N, test_NC, num_classes, before_fit=before_fit)
 
 
-# features (N, C), labels (N), test features (N, C), V, settings -> classes told (N)
-KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, int, ProbeConfig], Tensor]] = {"knn": _knn, "linear": _linear}
+# features (N, C), labels (N), test features (N, C), V, settings, what to call before each fit -> predicted classes (N)
+KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, int, ProbeConfig, Callable[[], None]], Tensor]] = {
+    "knn": _knn,
+    "linear": _linear,
+}
 
 
 class ProbeHook:
@@ -69,14 +87,16 @@ class ProbeHook:
         """Return, on rank 0, `KIND_top1` of every kind: the share of held-out videos whose class it tells right."""
         self.model.eval()  # the loop puts it back
         (train_NC, train_N), (test_NC, test_N) = (self._features(split, stop_asked) for split in self.splits)
-        if not self.world.is_main:
-            return {}
-        train_NC, train_N, test_NC, test_N = (x.to(self.world.device) for x in (train_NC, train_N, test_NC, test_N))
-        told = {
-            f"{kind}_top1": KINDS[kind](train_NC, train_N, test_NC, self.num_classes, self.config) == test_N
-            for kind in self.config.kinds
-        }
-        return {name: float(right_N.double().mean()) for name, right_N in told.items()}
+        tensors = [x.to(self.world.device) for x in (train_NC, train_N, test_NC)]
+        accuracies: dict[str, float] = {}
+        with StopTogether(self.world) as ranks:
+            for kind in self.config.kinds if self.world.is_main else ():
+                predicted_N = KINDS[kind](*tensors, self.num_classes, self.config, lambda: stop_if(stop_asked())).to(
+                    test_N.device
+                )
+                accuracies[f"{kind}_top1"] = float((predicted_N == test_N).double().mean())
+        ranks.gather(None)  # rank 0 may be asked to stop while it fits
+        return accuracies
 
     def _features(self, videos: ClipSource, stop_asked: StopAsked = never) -> tuple[Tensor, Tensor]:
         """Features (N, C) and labels (N), the same on all ranks, which share the work."""

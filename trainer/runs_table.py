@@ -54,10 +54,9 @@ def compare_table(compared: Mapping[str, Any]) -> list[str]:
     results: Mapping[str, Mapping[str, Any]] = compared["results"]
     runs = list(results)
     names = short_names(runs)
-    rows = [[key, *(shown(key, values[run]) for run in runs)] for key, values in compared["different"].items()]
-    rows += [
-        [key, *(shown(key, values[run]) for run in runs)]
-        for section in ("data", "machine")
+    rows = [
+        [key, *("-" if values[run] is None else printable(str(values[run])) for run in runs)]
+        for section in ("different", "data", "machine")
         for key, values in compared[section].items()
     ]
     rows += [[key, *(shown(key, results[run][key]) for run in runs)] for key in results[runs[0]]]

@@ -10,8 +10,9 @@ from schemas.recipes import ProbeConfig
 from tests.builders import make_token_set
 from tests.e2e.test_pretrain import recipe_of
 from trainer.distributed import World
+from trainer.evaluations import EvaluationStopped
 from trainer.knn import knn_predict
-from trainer.linear_probe import linear_predict
+from trainer.linear_probe import WEIGHT_DECAYS, linear_predict
 from trainer.metrics import read_metrics
 from trainer.model import build_model
 from trainer.pretrain import pretrain
@@ -69,6 +70,29 @@ def test_ranks_share_the_videos_and_count_each_once(data, monkeypatch):
     told = [knn_predict(features_NC, labels_N, test_NC, 2, 3, 0.07), linear_predict(features_NC, labels_N, test_NC, 2)]
     right = [float((told_N == test_N).double().mean()) for told_N in told]
     assert hook(1) == dict(zip(("knn_top1", "linear_top1"), right, strict=True))
+
+
+def test_a_signal_ends_it_between_batches_and_between_fits(data):
+    recipe = recipe_of(data, probe_settings(data["video"], 1), stage="video", streams=("video",))
+    hook = ProbeHook(build_model(recipe.model, ("video",)).eval(), recipe, CPU)
+    asked = 0
+
+    def stop_at(question):
+        def stop_asked():
+            nonlocal asked
+            asked += 1
+            return asked == question
+
+        return stop_asked
+
+    hook(1, stop_at(0))
+    batches, fits = 16, len(hook.config.kinds) + len(WEIGHT_DECAYS)
+    assert asked == batches + fits
+    for question in (2, batches + 2, batches + fits):
+        asked = 0
+        with pytest.raises(EvaluationStopped):
+            hook(1, stop_at(question))
+        assert asked == question
 
 
 def test_features_are_computed_in_the_recipes_precision(data):
