@@ -87,7 +87,7 @@ class LoopConfig(Record):
     checkpoint_every: int = Field(ge=1)  # steps
     keep_checkpoints: int = Field(default=2, ge=1)  # the newest ones
     keep_every: int | None = Field(default=None, ge=1)  # steps: checkpoints of its multiples are never removed
-    log_every: int = Field(default=1, ge=1)  # steps per printed line; the JSON log has every step
+    log_every: int = Field(default=1, ge=1)  # steps: lines printed to a file are of its multiples; the JSON log has all
     peak_tflops: float | None = Field(default=None, gt=0.0)  # of a device, for the log's mfu; null: that of a known GPU
     wandb: str | None = None  # project of Weights & Biases that the log goes to as well
     picture_every: int = Field(default=0, ge=0)  # steps per picture of predictions or reconstructions; 0: none

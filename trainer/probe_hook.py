@@ -87,12 +87,12 @@ class ProbeHook:
         """Return, on rank 0, `KIND_top1` of every kind: the share of held-out videos whose class it tells right."""
         self.model.eval()  # the loop puts it back
         (train_NC, train_N), (test_NC, test_N) = (self._features(split, stop_asked) for split in self.splits)
-        tensors = [x.to(self.world.device) for x in (train_NC, train_N, test_NC)]
+        train_NC, train_N, test_NC, test_N = (x.to(self.world.device) for x in (train_NC, train_N, test_NC, test_N))
         accuracies: dict[str, float] = {}
         with StopTogether(self.world) as ranks:
             for kind in self.config.kinds if self.world.is_main else ():
-                predicted_N = KINDS[kind](*tensors, self.num_classes, self.config, lambda: stop_if(stop_asked())).to(
-                    test_N.device
+                predicted_N = KINDS[kind](
+                    train_NC, train_N, test_NC, self.num_classes, self.config, lambda: stop_if(stop_asked())
                 )
                 accuracies[f"{kind}_top1"] = float((predicted_N == test_N).double().mean())
         ranks.gather(None)  # rank 0 may be asked to stop while it fits

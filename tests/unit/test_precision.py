@@ -25,6 +25,7 @@ from trainer import views
 from trainer.clips import StoreClips
 from trainer.distributed import World
 from trainer.evaluate import evaluate, score
+from trainer.evaluations import never
 from trainer.extract import extract
 from trainer.finetune import _Validation
 from trainer.precision import AUTO, AUTOCAST, autocast, resolve
@@ -182,4 +183,4 @@ def test_validation_has_the_recipes(store: StoreClips, checkpoint: Path, used: l
     assert isinstance(recipe, FinetuneRecipe)
     model: Any = load_weights(checkpoint / "weights.safetensors")
     validation = _Validation(model, store, recipe, World(rank=0, size=1, device=CPU))
-    assert validation(1)["val_videos"] == 8 and set(used) == {"bf16"}
+    assert validation(1, never)["val_videos"] == 8 and set(used) == {"bf16"}
