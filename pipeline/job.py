@@ -280,11 +280,10 @@ class TokenizePart:
         tokenizer = load_tokenizer(place.tokenizer, device, wanted.dtype, wanted.frames_per_pass)
         if wanted.compiled:
             tokenizer.compile()
-        if tokenizer.identity() != wanted.by_kind():
-            raise UserError(
-                f"the tokenizer here is {tokenizer.identity()}, the token set's is {wanted}; "
-                "use one kind of device for a token set"
-            )
+        here, there = tokenizer.identity().model_dump(), wanted.by_kind().model_dump()
+        differing = [f"{key} {here[key]} here, {there[key]} in the set" for key in here if here[key] != there[key]]
+        if differing:
+            raise UserError(f"another tokenizer: {'; '.join(differing)}; use one kind of device for a token set")
         return PartTokenizer(tokenizer, place.batch_frames, threads)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class RejectionLimit:
         if too_many or (self.sources >= self.MIN_SOURCES and found > self.share + error):
             raise UserError(
                 f"{self.rejected} of {self.sources} sources were rejected ({found:.1%}), --max-rejected is "
-                f"{self.share:.1%}; see frames/part-*/rejected.parquet. What is done is kept: mend the files, or allow "
+                f"{self.share:.1%}; see frames/part-*/rejected.parquet. What is done is kept: fix the files, or allow "
                 "more, and run the same command again"
             )
 

@@ -45,7 +45,7 @@ def summary_of(run: Path) -> dict[str, Any]:
     """Return what a run is, how far it is (`trainer.run_status`), when it last logged a step, and that step's values.
 
     `left_s` are the seconds to its end while it is alive, `silent_s` those since its last step. Raises UserError for a
-    directory that holds no run.
+    directory without a run.
     """
     recipe, record = read_run(run)
     lines = read_metrics(run)

@@ -2,9 +2,16 @@
 
 import pytest
 
+from bevt_core.objects import ObjectPath
+from schemas.recipe_io import load_recipe
+from tests.builders import make_token_set
 from tests.toy_run import ToySource, run
 from trainer import data_wait as data_wait_module
+from trainer.clips import FileClips
+from trainer.commands import TRAINER_RECIPES
+from trainer.data import TokenDataset
 from trainer.data_wait import PERSISTS_S, DataWait, advice
+from trainer.job import read_from
 
 
 @pytest.mark.parametrize(
@@ -21,6 +28,22 @@ from trainer.data_wait import PERSISTS_S, DataWait, advice
 )
 def test_the_option_that_helps(workers, cpus, busy, read_from, expected):
     assert expected in advice(workers, cpus, busy, read_from)
+
+
+class Dataset:
+    def __init__(self, source=None):
+        self.source = source
+
+
+def test_where_a_run_reads_from(tmp_path):
+    files, store = FileClips(tmp_path, (), ()), make_token_set(tmp_path / "data", num_samples=2)
+    assert read_from({"class": (Dataset(files), None)}) == "files"
+    assert read_from({"video": (Dataset(store), None)}) == "frames"
+    mask = load_recipe("nano_video", TRAINER_RECIPES).streams["video"].mask
+    clips = TokenDataset(store, name="video", seed=0, clip_frames=4, tubelet=2, mask=mask, cached_parts=1)
+    assert read_from({"video": (clips, None)}) == "frames"
+    clips.frames.path = ObjectPath("s3://bucket/frames")
+    assert read_from({"image": (Dataset(), None), "video": (clips, None)}) == "objects"
 
 
 def counted(steps, wait_s, step_s):
