@@ -1,5 +1,6 @@
 """How far a job has come: one line, rewritten on a terminal, printed now and then elsewhere. Always on stderr."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -105,12 +106,18 @@ class ProgressLine:
         if self._silent:
             return
         if self.on_terminal:
-            columns = shutil.get_terminal_size().columns
-            self._stream.write(f"\r{self.text()[: columns - 1]}\x1b[K")
+            self._stream.write(f"\r{self.text()[: _columns(self._stream) - 1]}\x1b[K")
             _drawn = self
         else:
             self._stream.write(self.text() + "\n")
         self._stream.flush()
+
+
+def _columns(stream: TextIO) -> int:
+    """Return the width of the terminal that `stream` writes to; stdout may go elsewhere."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or shutil.get_terminal_size().columns
+    return shutil.get_terminal_size().columns
 
 
 def _rate(per_s: float, unit: str) -> str:

@@ -1,7 +1,11 @@
 """What a person sees of a result: units, rounding, aligned tables, nothing raw."""
 
+import fcntl
 import io
 import json
+import os
+import struct
+import termios
 
 import pytest
 
@@ -156,3 +160,13 @@ def test_the_rate_is_that_of_the_last_minute():
             at[0] += 1.0
             line.update(step)
         assert "  1 it/s  " in line.text() and "left 3:19" in line.text()
+
+
+def test_the_width_is_that_of_the_terminal_behind_stderr(monkeypatch):
+    """Where stdout goes to a file, or nowhere while Ray works."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 33, 0, 0))
+    with open(theirs, "w") as stream:  # noqa: PTH123 - a descriptor
+        assert progress_module._columns(stream) == 33
+    os.close(ours)
