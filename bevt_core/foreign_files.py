@@ -8,7 +8,6 @@ import csv
 import io
 import json
 import math
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,14 +19,11 @@ from bevt_core.objects import AnyPath
 from bevt_core.probing import raise_storage_trouble
 from bevt_core.tables import read_table
 from schemas.errors import StorageError, UserError
-from schemas.plain_text import lines_of, text_of
+from schemas.plain_text import SHOWN_CHARACTERS, lines_of, shown, text_of
 
 MAX_BYTES = 1 << 30  # of a text that is read whole; the largest official list has 80 MB
 MAT_LIMIT_S = 30.0  # of reading a MATLAB file; ImageNet's has 1 MB
-SHOWN_CHARACTERS = 60  # of a value in a message
 LARGEST_NUMBER = 10**9  # of labels, seconds and frames
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = SHOWN_CHARACTERS
 KINDS: dict[type, str] = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 
 
@@ -179,11 +175,6 @@ def whole_number(text: str, where: str, name: str) -> int:
     if not 0 <= value <= LARGEST_NUMBER:
         raise UserError(f"{where}: {name} is {shown(text)}, expected a number from 0")
     return int(value)
-
-
-def shown(value: Any) -> str:
-    """A value in a message, on one line and not too long."""
-    return _short.repr(value)
 
 
 def _no_number(name: str) -> Any:

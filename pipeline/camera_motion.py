@@ -25,6 +25,7 @@ from bevt_core.installation import install_command
 from bevt_core.rng import rng_for
 from schemas.base import Record
 from schemas.errors import UserError
+from schemas.ranges import Count, Frames, Pixels, Seed
 
 CLASSES = (
     "pan_left",  # the camera moves to the left of its own picture, so what is seen moves to the right
@@ -86,14 +87,14 @@ PHOTOGRAPHS = {
 class CameraMotionSet(Record):
     """`camera-motion.json`, written last: what the folder holds, and every number that it is a function of."""
 
-    train_clips_per_class: int
-    test_clips_per_class: int
-    images: int
-    frames: int
-    size_px: int
-    image_px: int
-    fps: int
-    seed: int
+    train_clips_per_class: Count
+    test_clips_per_class: Count
+    images: Count
+    frames: Frames
+    size_px: Pixels
+    image_px: Pixels
+    fps: Frames
+    seed: Seed
 
 
 @dataclass(frozen=True)

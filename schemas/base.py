@@ -11,9 +11,9 @@ PlainName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$", max_length=
 
 
 class Record(BaseModel):
-    """A frozen fact. Unknown keys are errors; `digest()` is stable across processes and machines."""
+    """A frozen fact. Unknown keys, NaN and infinity are errors; `digest()` is stable across processes and machines."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def canonical_json(self) -> str:
         """Sorted keys, no spaces, defaults left out: the bytes that are hashed.
@@ -28,4 +28,4 @@ class Record(BaseModel):
 
 
 def canonical_json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

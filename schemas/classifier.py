@@ -6,6 +6,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from schemas.base import FORMAT_VERSION, Record
+from schemas.frames import ClassNames
+from schemas.ranges import CropPixels, Seed
 from schemas.recipes import ClipSampling, EvalViews, Precision
 
 Temporal = Literal["normal", "single-frame", "shuffle"]  # what the model gets to see of the order (paper, Table 2)
@@ -19,9 +21,9 @@ class ClassifierCard(Record):
 
     format_version: Literal[1] = FORMAT_VERSION
     title: str
-    classes: tuple[str, ...]  # names by label
+    classes: ClassNames  # names by label
     sampling: ClipSampling
-    crop_px: int
+    crop_px: CropPixels
     views: EvalViews
 
 
@@ -32,10 +34,10 @@ class EvaluationPlan(Record):
     weights_sha256: str
     data_digest: str
     sampling: ClipSampling
-    crop_px: int
+    crop_px: CropPixels
     views: EvalViews
     temporal: Temporal
-    seed: int
+    seed: Seed
     # left out where it is fp32, as records made before have no such key
     precision: Precision = Field(default="fp32", exclude_if=lambda precision: precision == "fp32")
 
@@ -47,7 +49,7 @@ class ExtractionPlan(Record):
     weights_sha256: str
     data_digest: str
     sampling: ClipSampling
-    crop_px: int
+    crop_px: CropPixels
     views: EvalViews
     level: FeatureLevel
     precision: Precision = Field(default="fp32", exclude_if=lambda precision: precision == "fp32")  # as above

@@ -1,12 +1,13 @@
 """The frame store: which frames of which sources were kept, and what could not be used."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
 from schemas.base import FORMAT_VERSION, Record
+from schemas.ranges import Batch, Count, Frames, Seed
 
 JPEG_SHARD_BYTES = 64 << 20  # of JPEG in a file of a part
 MOST_JPEG_SHARDS = 100_000  # of a part: 6.7 TB
@@ -17,6 +18,7 @@ MOST_TABLE_BYTES = 1 << 30  # of a part's Parquet file
 
 MediaKind = Literal["video", "image"]
 DamagePolicy = Literal["unchecked", "keep", "reject"]  # decord cannot see damage: the last two read with PyAV
+ClassNames = Annotated[tuple[str, ...], Field(max_length=1_000_000)]
 Stage = Literal["open", "decode", "encode", "time-out", "crash"]
 
 
@@ -25,17 +27,19 @@ class SourceItem(Record):
 
     source: str
     kind: MediaKind
-    label: int | None = None  # index into the class map that travels with the store
+    label: int | None = Field(default=None, ge=0, le=2**31 - 1)  # index into the class map that travels with the store
 
 
 class PoolSpec(Record):
     """Which frames of a video are kept: every `stride`-th from a random phase, at most `max_frames` of them."""
 
-    stride: int = Field(default=8, ge=1)  # the original samples 16 frames at interval 8
+    stride: Frames = 8  # the original samples 16 frames at interval 8
     phase: Literal["random", "zero"] = "random"
-    max_frames: int = Field(default=256, ge=1)  # of a sample
+    max_frames: Frames = 256  # of a sample
     long: Literal["thin", "cut"] = "thin"  # a longer pool is thinned evenly, or cut into several samples
-    short_side_px: int = Field(default=256, ge=16)  # larger frames are scaled down to it, smaller ones are kept
+    short_side_px: int = Field(
+        default=256, ge=16, le=16_384
+    )  # larger frames are scaled down to it, smaller ones are kept
     jpeg_quality: int = Field(default=90, ge=1, le=100)
     damaged: DamagePolicy = "unchecked"  # what becomes of a source with damaged frames in its pool
 
@@ -46,15 +50,15 @@ class FrameStoreManifest(Record):
     format_version: Literal[1] = FORMAT_VERSION
     dataset: str
     split: str
-    classes: tuple[str, ...]  # class names by label; empty where the set has no labels
+    classes: ClassNames  # class names by label; empty where the set has no labels
     pool: PoolSpec
-    seed: int
+    seed: Seed
     plan_digest: str
-    num_parts: int
-    num_sources: int
-    num_samples: int
-    num_frames: int
-    rejected: dict[str, int]  # how many sources, by reason
+    num_parts: Count
+    num_sources: Count
+    num_samples: Count
+    num_frames: Count
+    rejected: dict[str, Count]  # how many sources, by reason
     parts_digest: str  # sha256 over the digests of the part commits, in order
 
 
@@ -64,13 +68,13 @@ LEFT_OUT = "left-out.json"
 class LeftOut(Record):
     """`frames/left-out.json`: what the latest listing of the root found beside the sources. Excluded from digests."""
 
-    by_suffix: dict[str, int] = Field(default_factory=dict)  # files that are no sources
+    by_suffix: dict[str, Count] = Field(default_factory=dict)  # files that are no sources
     warnings: tuple[str, ...] = ()  # what is odd about the list
 
 
 class FileDigest(Record):
     sha256: str
-    num_bytes: int = Field(ge=0)
+    num_bytes: Count
 
 
 _JPEG_SHARD = re.compile(r"frames\.zarr/jpeg/c/(0|[1-9][0-9]{0,4})")
@@ -92,11 +96,11 @@ class FramePartCommit(Record):
     goes by these names and sizes.
     """
 
-    part: int = Field(ge=0)
-    num_sources: int = Field(ge=0)
-    num_samples: int = Field(ge=0)
+    part: Count
+    num_sources: Count
+    num_samples: Count
     num_frames: int = Field(ge=0, le=MOST_FRAMES)
-    num_rejected: int = Field(ge=0)
+    num_rejected: Count
     plan_digest: str
     files: dict[str, FileDigest]  # by path relative to the part
 
@@ -122,11 +126,11 @@ class Plan(Record):
     format_version: Literal[1] = FORMAT_VERSION
     dataset: str
     split: str
-    classes: tuple[str, ...]
+    classes: ClassNames
     pool: PoolSpec
-    seed: int
-    sources_per_part: int = Field(ge=1)
-    num_sources: int
+    seed: Seed
+    sources_per_part: Batch
+    num_sources: Count
     sources_digest: str  # sha256 of the (source, kind, label) list in the order of its parts
 
     @property

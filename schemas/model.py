@@ -5,23 +5,26 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from schemas.base import Record
+from schemas.ranges import Depth, Heads, Share, Size3, Vocabulary, Width, check_parameters
 
 
 class SwinConfig(Record):
     """Video Swin; an image is a clip with T = 1."""
 
     kind: Literal["swin"]
-    patch: tuple[int, int, int]  # frames, rows, columns
-    embed_dim: int
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-    window: tuple[int, int, int]
+    patch: Size3  # frames, rows, columns
+    embed_dim: Width
+    depths: tuple[Depth, ...] = Field(min_length=1, max_length=8)
+    num_heads: tuple[Heads, ...]
+    window: Size3
     drop_path: float = Field(ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _one_head_count_per_stage(self) -> "SwinConfig":
         if len(self.depths) != len(self.num_heads):
             raise ValueError(f"depths {self.depths} and num_heads {self.num_heads} must have the same length")
+        for stage, depth in enumerate(self.depths):
+            check_parameters(depth, self.embed_dim * 2**stage)
         return self
 
 
@@ -29,12 +32,17 @@ class TimeSformerConfig(Record):
     """TimeSformer with divided attention (paper, Table 8)."""
 
     kind: Literal["timesformer"]
-    patch: tuple[int, int, int]  # frames, rows, columns
-    embed_dim: int
-    depth: int
-    num_heads: int
-    grid: tuple[int, int, int]  # that the position embeddings are made for: tubelets, rows, columns
+    patch: Size3  # frames, rows, columns
+    embed_dim: Width
+    depth: Depth
+    num_heads: Heads
+    grid: Size3  # that the position embeddings are made for: tubelets, rows, columns
     drop_path: float = Field(ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _some_size(self) -> "TimeSformerConfig":
+        check_parameters(self.depth, self.embed_dim)
+        return self
 
 
 EncoderConfig = Annotated[SwinConfig | TimeSformerConfig, Field(discriminator="kind")]
@@ -44,8 +52,11 @@ class BevtConfig(Record):
     """The two-stream model."""
 
     encoder: EncoderConfig
-    vocab_size: int
+    vocab_size: Vocabulary
     share_encoder: Literal["shared", "separate"]  # paper section 3.3: one encoder for both streams
+
+
+Positions = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class TubeMask(Record):
@@ -53,8 +64,14 @@ class TubeMask(Record):
 
     kind: Literal["tube"]
     ratio: float = Field(gt=0.0, lt=1.0)  # of the positions of a masked tubelet
-    min_block: int = 16  # positions
-    length_share: tuple[float, float] = (0.5, 1.0)  # of the clip's tubelets
+    min_block: Positions = 16  # positions
+    length_share: tuple[Share, Share] = (0.5, 1.0)  # of the clip's tubelets
+
+    @model_validator(mode="after")
+    def _shares_ascend(self) -> "TubeMask":
+        if self.length_share[0] > self.length_share[1]:
+            raise ValueError(f"length_share {self.length_share} must ascend")
+        return self
 
 
 class BlockMask(Record):
@@ -62,7 +79,7 @@ class BlockMask(Record):
 
     kind: Literal["block"]
     ratio: float = Field(gt=0.0, lt=1.0)
-    min_block: int = 16
+    min_block: Positions = 16
 
 
 class Random3dMask(Record):

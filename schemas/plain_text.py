@@ -1,6 +1,8 @@
 """Text that somebody else wrote: bytes to `str`, or an error that names the line and how to fix the file."""
 
 import codecs
+import reprlib
+from typing import Any
 
 from schemas.errors import UserError
 
@@ -11,6 +13,9 @@ _MARKS = {  # the longer ones first: UTF-32 begins as UTF-16 does
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+SHOWN_CHARACTERS = 60  # of a value in a message
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = SHOWN_CHARACTERS
 _PAGE = ("<!doctype", "<html", "<?xml", "<head", "<body")
 _POINTER = "version https://git-lfs.github.com/spec/"
 
@@ -48,3 +53,11 @@ def lines_of(text: str) -> list[str]:
 
 def _fix(encoding: str) -> str:
     return f"save the file as UTF-8, e.g. with `iconv -f {encoding} -t utf-8 FILE > NEW`"
+
+
+def shown(value: Any) -> str:
+    """A value in a message, on one line and not too long."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"

@@ -7,16 +7,18 @@ import contextlib
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from schemas.errors import UserError
-from schemas.plain_text import text_of
-from schemas.recipes import AnyRecipe, FinetuneRecipe, PretrainRecipe, TokenizeRecipe, TokenizerRecipe
+from schemas.plain_text import shown
+from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe, TokenizerRecipe
+from schemas.validation import describe, numbers_of
+from schemas.yaml_text import MAX_BYTES, read_yaml, yaml_value
 
 Recipe = TokenizeRecipe | PretrainRecipe | FinetuneRecipe | TokenizerRecipe
 R = TypeVar("R", TokenizeRecipe, PretrainRecipe, FinetuneRecipe, TokenizerRecipe)
@@ -26,6 +28,8 @@ KINDS: dict[str, type[Recipe]] = {
     "finetune": FinetuneRecipe,
     "tokenizer": TokenizerRecipe,
 }
+MAX_BASES = 10  # on top of each other
+MOST_NAMES, MOST_CHARACTERS = 100, 300  # in a message
 COMMANDS = {  # that take recipes of a kind
     "tokenize": "bevt tokenize",
     "pretrain": "bevt train",
@@ -84,22 +88,12 @@ def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
     """Validate the complete recipe `data`; `where` is what error messages call it."""
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise UserError(f"{where}: kind is {kind!r}, expected one of {', '.join(KINDS)}")
+        raise UserError(f"{where}: kind is {shown(kind)}, expected one of {', '.join(KINDS)}")
     _check_keys(KINDS[kind], data, where, "", list(_paths(KINDS[kind], data, "")))
     try:
-        return TypeAdapter(AnyRecipe).validate_python(data)
+        return KINDS[kind].model_validate(data)
     except ValidationError as error:
-        raise UserError(f"{where}: {describe(error)}") from None
-
-
-def describe(error: ValidationError) -> str:
-    """One line per problem of a pydantic error: the key, what was given, what is wrong."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if part not in KINDS)
-        given = "" if problem["type"] == "missing" else f" (given {problem['input']!r})"
-        lines.append(f"{key or 'recipe'}: {problem['msg']}{given}")
-    return "; ".join(lines)
+        raise UserError(f"{where}: {describe(error, KINDS[kind])}") from None
 
 
 def streams_in(name: str, directory: Path) -> list[str]:
@@ -109,8 +103,9 @@ def streams_in(name: str, directory: Path) -> list[str]:
 
 
 def recipe_names(directory: Path) -> list[str]:
-    """Return the names of all recipes below `directory`, such as `nano_joint` and `ablations/table9_random_3d`."""
-    return sorted(path.relative_to(directory).with_suffix("").as_posix() for path in directory.rglob("*.yaml"))
+    """Return the names of the recipes in `directory` and its folders, such as `ablations/table9_random_3d`."""
+    found = (path for pattern in ("*.yaml", "*/*.yaml") for path in directory.glob(pattern))
+    return sorted(path.relative_to(directory).with_suffix("").as_posix() for path in found)
 
 
 def to_yaml(recipe: BaseModel) -> str:
@@ -121,15 +116,21 @@ def to_yaml(recipe: BaseModel) -> str:
 def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else directory / f"{name}.yaml"
     if not _is_file(path):
-        known = recipe_names(directory)
+        if _is_file(path, Path.exists):
+            raise UserError(f"recipe {path}: a folder, device or pipe, expected a .yaml file")
+        known = recipe_names(directory)[:MOST_NAMES]
         raise UserError(
-            f"no recipe {name!r}; {nearest(name, known)}known: {', '.join(known)}, or the path of a .yaml file"
+            f"no recipe {name[:MOST_CHARACTERS]!r}; {nearest(name, known)}known: {', '.join(known)}, or the path of a "
+            ".yaml file"
         )
     path = path.resolve()
     if path in seen:
         raise UserError(f"{path}: `base` leads back to itself")
+    if len(seen) > MAX_BASES:
+        raise UserError(f"{path}: more than {MAX_BASES} recipes on top of each other by `base`")
     try:
-        data = read_yaml(path.read_bytes(), path)
+        with path.open("rb") as file:
+            data = read_yaml(file.read(MAX_BYTES + 1), path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if not isinstance(data, dict):
@@ -138,41 +139,15 @@ def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if base is None:
         return data
     if not isinstance(base, str):
-        raise UserError(f"{path}: base is {base!r}, expected a recipe's name or path")
+        raise UserError(f"{path}: base is {shown(base)}, expected a recipe's name or path")
     return _merge(_read(base, path.parent, (*seen, path)), data)
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: Path, check: Callable[[Path], bool] = Path.is_file) -> bool:
     try:
-        return path.is_file()
+        return check(path)
     except OSError:  # no permission to its folder, or a name that no file can have
         return False
-
-
-def read_yaml(data: bytes, where: object) -> Any:
-    """What a YAML file holds. Raises UserError, with the line, for what is no YAML, and for keys that are no text."""
-    try:
-        value = yaml.safe_load(text_of(data, where))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = "" if mark is None else f", line {mark.line + 1}"
-        raise UserError(f"{where}{line}: not YAML: {error.problem or error.context}") from None
-    except UserError:
-        raise
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # characters, dates, numbers, nesting
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
-    _check_names(value, where)
-    return value
-
-
-def _check_names(value: Any, where: object) -> None:
-    """Raise UserError for a key that is a number or a date, in whatever depth."""
-    if not isinstance(value, dict):
-        return
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise UserError(f"{where}: the key {key!r} is no text; expected the names of a recipe's keys")
-        _check_names(item, where)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -197,24 +172,10 @@ def _override(data: dict[str, Any], override: str, where: str) -> None:
         target = target.setdefault(key, {})
         if not isinstance(target, dict):
             raise UserError(f"--set {override}: {key!r} in {where} is a value, not a group of keys")
-    try:
-        target[last] = _value(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: not YAML: {error}") from None
+    target[last] = yaml_value(text, f"--set {override}")
     glued = [key for key in target[last] if ":" in str(key)] if isinstance(target[last], dict) else []
     if glued:
         raise UserError(f"--set {override}: {glued[0]!r} is one word; YAML wants a space after a colon: {{a: b}}")
-
-
-def _value(text: str) -> Any:
-    """YAML, and `3e-4` as the number that it is (YAML 1.1 reads it as a string)."""
-    value = yaml.safe_load(text)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _check_keys(model: type[BaseModel], data: dict[str, Any], where: str, prefix: str, paths: Sequence[str]) -> None:
@@ -224,10 +185,16 @@ def _check_keys(model: type[BaseModel], data: dict[str, Any], where: str, prefix
         if field is None:
             known = list(model.model_fields)
             hint = _elsewhere(key, value, paths) or nearest(key, known)
-            raise UserError(f"{where}: unknown key {prefix + key!r}; {hint}known here: {', '.join(known)}")
+            raise UserError(f"{where}: unknown key {shown(prefix + key)}; {hint}known here: {', '.join(known)}")
+        if (numbers := numbers_of(field)) and any(isinstance(item, bool) for item in _items(value)):
+            raise UserError(f"{where}: {prefix}{key}: expected {numbers} (given {shown(value)})")
         if isinstance(value, dict):
             for inner, item, inner_prefix in _models_in(field.annotation, value, f"{prefix}{key}."):
                 _check_keys(inner, item, where, inner_prefix, paths)
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _paths(model: type[BaseModel], data: dict[str, Any], prefix: str) -> Iterator[str]:

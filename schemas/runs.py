@@ -6,6 +6,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from schemas.base import Record
+from schemas.ranges import Count, Processes
 
 Use = Literal["train", "val", "pretrain"]  # with its class, to validate on, without its class
 Place = Literal["files", "frames"]  # where clips are: in files, or in a frame store
@@ -38,7 +39,7 @@ class RunRecord(Record):
     git_revision: str | None  # of the code, where it is a checkout; "-dirty" behind it when it was changed
     versions: dict[str, str]  # packages and Python
     datasets: dict[str, DatasetRef]  # by stream, or "train" and "val"
-    world_size: int
+    world_size: Processes
     started: str  # ISO 8601, UTC
     device: str | None = None  # rank 0's: a GPU's name, or CPU. None: an older version
-    total_steps: int | None = None  # of the schedule; loop.max_steps may end it before. None: an older version
+    total_steps: Count | None = None  # of the schedule; loop.max_steps may end it before. None: an older version

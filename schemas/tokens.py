@@ -6,6 +6,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from schemas.base import FORMAT_VERSION, PlainName, Record, canonical_json
+from schemas.ranges import Batch, Count, Pixels, Side, Vocabulary
 from schemas.views import ViewSpec
 
 CPU_PASS_FRAMES = 16  # the default of a stored key, so it may never change
@@ -16,15 +17,15 @@ class TokenizerIdentity(Record):
 
     name: PlainName
     weights_sha256: str
-    vocab_size: int = Field(ge=2, le=65536)
-    grid: tuple[int, int]  # tokens per frame: rows, columns
-    input_px: int  # side of the square frame that the tokenizer reads
+    vocab_size: Vocabulary
+    grid: tuple[Side, Side]  # tokens per frame: rows, columns
+    input_px: Pixels  # side of the square frame that the tokenizer reads
     dtype: str
     device_kind: str  # "cpu" or "cuda"; older sets name the GPU's model, see `by_kind`
     # by torch.compile, whose kernels round otherwise; written only where it is so, as sets made before have no such key
     compiled: bool = Field(default=False, exclude_if=lambda compiled: not compiled)
     # of a pass through the network, whose kernels round by batch size; written only where it is not a CPU's, as above
-    frames_per_pass: int = Field(default=CPU_PASS_FRAMES, ge=1, exclude_if=lambda frames: frames == CPU_PASS_FRAMES)
+    frames_per_pass: Batch = Field(default=CPU_PASS_FRAMES, exclude_if=lambda frames: frames == CPU_PASS_FRAMES)
 
     def by_kind(self) -> "TokenizerIdentity":
         """The same with "cuda" in place of a GPU's model, so that identities of different boards are comparable."""
@@ -62,20 +63,20 @@ class TokenSetManifest(Record):
     tokenizer: TokenizerIdentity
     views: ViewSpec
     frames_digest: str  # FrameStoreManifest.digest() of the store that was tokenized
-    num_parts: int
-    num_samples: int
-    num_frames: int  # pool frames, each counted once, whatever the number of views
+    num_parts: Count
+    num_samples: Count
+    num_frames: Count  # pool frames, each counted once, whatever the number of views
     parts_digest: str  # sha256 over the digests of the part commits, in order
 
 
 class TokenPartCommit(Record):
     """`tokens/<name>/part-00000.json`: present and matching means the part is done."""
 
-    part: int = Field(ge=0)
-    num_samples: int = Field(ge=0)
-    num_rows: int = Field(ge=0)
+    part: Count
+    num_samples: Count
+    num_rows: Count
     sha256: str  # of the part's Parquet file
-    num_bytes: int = Field(ge=0)
+    num_bytes: Count
     frames_commit: str  # digest of the frame part's commit
     token_plan: str  # TokenPlan.digest()
     gpu_model: str | None = Field(default=None, exclude_if=lambda model: model is None)  # None: made on a CPU

@@ -4,13 +4,16 @@ Original: RandomRescale(short side 256..320), RandomCrop 224, Flip 0.5; images a
 (xyzforever/BEVT, configs/recognition/swin/swin_base_patch244_window877_bevt_in1k_k400.py).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from schemas.base import Record
+from schemas.ranges import CropPixels, Pixels, Seed, Share
 
 JitterOp = Literal["brightness", "contrast", "saturation"]
+Factor = Annotated[float, Field(ge=0.0, le=2.0)]
+Offset = Annotated[int, Field(ge=0, le=10**6)]  # pixels
 
 
 class NumViews(Record):
@@ -22,10 +25,10 @@ class NumViews(Record):
 class ViewDistribution(Record):
     """What a random view is drawn from."""
 
-    crop_px: int = Field(ge=16)
-    short_side_min_px: int  # the short side to which a frame is scaled before the crop
-    short_side_max_px: int
-    flip_share: float = Field(ge=0.0, le=1.0)
+    crop_px: CropPixels
+    short_side_min_px: Pixels  # the short side to which a frame is scaled before the crop
+    short_side_max_px: Pixels
+    flip_share: Share
     jitter: float = Field(ge=0.0, lt=1.0)  # strength of brightness, contrast and saturation; 0 = none. Images only
 
     @model_validator(mode="after")
@@ -41,15 +44,15 @@ class ViewDistribution(Record):
 class ViewSpec(ViewDistribution, NumViews):  # in this order of bases num_views is written first
     """The views of a token set. View 0 is always the plain centre crop, the others are random."""
 
-    seed: int = 0
+    seed: Seed = 0
 
 
 class View(Record):
     """One drawn view: scale the frame so that its short side is `short_side_px`, jitter, crop, flip."""
 
-    short_side_px: int
-    top_px: int  # of the crop box, in the scaled frame
-    left_px: int
-    crop_px: int
+    short_side_px: Pixels
+    top_px: Offset  # of the crop box, in the scaled frame
+    left_px: Offset
+    crop_px: Pixels
     flip: bool
-    jitter: tuple[tuple[JitterOp, float], ...] = ()  # (operation, factor) in the order they are applied
+    jitter: tuple[tuple[JitterOp, Factor], ...] = ()  # (operation, factor) in the order they are applied

@@ -37,8 +37,8 @@ class CheckpointRecord(Record):
     """What the files of a checkpoint belong to. Present and matching means complete."""
 
     format_version: Literal[1] = 1
-    step: int = Field(ge=0)  # optimizer steps done; the next batch is that of this step, counted from 0
-    bad_steps: int = Field(ge=0)  # in a row, up to here
+    step: int = Field(ge=0, le=10**12)  # optimizer steps done; the next batch is that of this step, counted from 0
+    bad_steps: int = Field(ge=0, le=10**6)  # in a row, up to here
     identity: Identity  # everything that decides the numbers: dotted recipe keys, dataset digests
     line: LogLine | None = None  # of the last step, where evaluations were to follow: the log has it after them
     files: dict[str, str]  # sha256 by name

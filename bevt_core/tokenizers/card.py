@@ -1,7 +1,7 @@
 """`tokenizer.json`, what a stored tokenizer says of itself. Read without torch: a job may have nothing to do."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,7 @@ from bevt_core.files import read_record
 from bevt_core.places import what_is
 from schemas.base import Record
 from schemas.errors import UserError
+from schemas.ranges import Pixels, Vocabulary, Width
 from schemas.tokens import CPU_PASS_FRAMES
 
 CARD = "tokenizer.json"
@@ -29,15 +30,17 @@ GPU_PASS_BYTES = 8e9
 PEAK_TENSORS = 4
 
 Kind = Literal["dalle", "dvae", "peco"]
+Blocks = Annotated[int, Field(ge=1, le=64)]
+Multiplier = Annotated[int, Field(ge=1, le=64)]
 
 
 class DvaeSizes(Record):
     """What fixes the shape of both networks; the defaults are the published model's (Ramesh et al. 2021, `dall_e`)."""
 
-    n_hid: int = 256  # channels of the first group; the last group of the encoder has 8 times as many
-    n_blk_per_group: int = 2
-    n_init: int = 128  # channels of a decoded token
-    vocab_size: int = 8192
+    n_hid: Width = 256  # channels of the first group; the last group of the encoder has 8 times as many
+    n_blk_per_group: Blocks = 2
+    n_init: Width = 128  # channels of a decoded token
+    vocab_size: Vocabulary = 8192
 
     @property
     def stride(self) -> int:
@@ -53,11 +56,13 @@ class DvaeSizes(Record):
 class PecoSizes(Record):
     """What fixes the shape of both networks and of the codebook; the defaults are the paper's where it names them."""
 
-    width: int = 128  # channels at full resolution
-    multipliers: tuple[int, ...] = Field(default=(1, 1, 2, 2, 4), min_length=1)  # of `width`, one per resolution
-    blocks: int = 2  # residual blocks per resolution; paper
-    code_dim: int = 256
-    vocab_size: int = 8192  # paper
+    width: Width = 128  # channels at full resolution
+    multipliers: tuple[Multiplier, ...] = Field(
+        default=(1, 1, 2, 2, 4), min_length=1, max_length=8
+    )  # of `width`, one per resolution
+    blocks: Blocks = 2  # residual blocks per resolution; paper
+    code_dim: Width = 256
+    vocab_size: Vocabulary = 8192  # paper
 
     @property
     def stride(self) -> int:
@@ -79,7 +84,7 @@ class StoredTokenizer(Record):
     format_version: Literal[1] = 1
     kind: Kind
     sizes: DvaeSizes | PecoSizes
-    input_px: int
+    input_px: Pixels
     encoder_sha256: str  # everything that decides the ids
     decoder_sha256: str | None
     origin: dict[str, str | int | float]  # where the weights come from: source digests, or recipe and metrics

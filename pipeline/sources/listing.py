@@ -125,12 +125,12 @@ def read_parquet_list(tree: Tree, path: AnyPath) -> SourceListing:
     collected = Collected(tree)
     for number, row in enumerate(table.to_pylist()):
         where = f"{path}, row {number}"
+        if row["label"] is not None and not 0 <= row["label"] < most:
+            raise UserError(f"{where}: label {row['label']}, expected 0 to {most - 1}, or none")
         try:
             item = SourceItem(**row)
         except ValidationError:
             raise UserError(f"{where}: {shown(row)}, expected a path and a kind, video or image") from None
-        if item.label is not None and not 0 <= item.label < most:
-            raise UserError(f"{where}: label {item.label}, expected 0 to {most - 1}, or none")
         source = tree.inside(item.source, where)
         there = tree.is_file(source) or tree.is_folder(source)
         collected.add(where, source if there else None, source, item.kind, item.label)
