@@ -8,7 +8,6 @@ are CPU time of the process where there is no GPU, since machines are shared.
 """
 
 import argparse
-import json
 import statistics
 import threading
 import time
@@ -31,6 +30,7 @@ from bevt_core.tokenizers.feed import encode_batches
 from bevt_core.tokenizers.inspection import DTYPES_LEFT_OUT
 from bevt_core.tokenizers.networks import build_encoder, to_package_state
 from bevt_core.tokenizers.precision import DTYPES
+from schemas.json_text import json_text
 
 INPUT_PX = 112
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         share = f"{row['ids_equal']:.4%} of ids equal"
         print(f"{name}: {row['frames_per_s']:.2f} frames/s ({row['slowest']:.2f} to {row['fastest']:.2f}), {share}")
     if options.out:
-        options.out.write_text(json.dumps(results, indent=1))
+        options.out.write_text(json_text(results, indent=1))
 
 
 def measure(load: Callable[[str], Tokenizer], dtypes: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What the commands of `bevt` share: the app, common options, and how results and errors are printed."""
 
 import functools
-import json
 import os
 import shlex
 import signal
@@ -15,6 +14,7 @@ import typer
 from bevt_core.progress import say
 from bevt_core.readable import summary_lines
 from schemas.errors import JobError, StorageError, UserError
+from schemas.json_text import json_text
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
 
@@ -108,7 +108,7 @@ DecodeTimeout = Annotated[
 
 def overrides_of(given: Mapping[str, object]) -> list[str]:
     """`key=value` for what was given; quoted, so that a folder named 2024 stays a name."""
-    return [f"{key}={json.dumps(str(value))}" for key, value in given.items() if value is not None]
+    return [f"{key}={json_text(str(value))}" for key, value in given.items() if value is not None]
 
 
 def emit(summary: dict[str, Any], as_json: bool) -> None:
@@ -118,7 +118,7 @@ def emit(summary: dict[str, Any], as_json: bool) -> None:
     """
     if os.environ.get("RANK", "0") != "0":
         return
-    print(json.dumps(summary) if as_json else "\n".join(summary_lines(summary)), flush=True)
+    print(json_text(summary) if as_json else "\n".join(summary_lines(summary)), flush=True)
 
 
 def warn(message: str) -> None:

@@ -24,12 +24,14 @@ from bevt_core.contained import contained
 from bevt_core.download_limit import TooLong
 from bevt_core.objects import CONNECTIONS, AnyPath, ObjectPath
 from schemas.errors import StorageError, UserError
+from schemas.validation import describe
 
 R = TypeVar("R", bound=BaseModel)
 A = TypeVar("A")
 B = TypeVar("B")
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # what file systems without hard links say
+MAX_RECORD_BYTES = 16 << 20  # of a record; the names of ImageNet-21k's classes have 1 MB
 STAGING = ".staging"  # the folder of half-written things, on the same file system as what they become
 
 
@@ -97,15 +99,23 @@ def _record_bytes(record: BaseModel) -> bytes:
 def read_record(path: AnyPath, kind: type[R]) -> R | None:
     """The record in `path`, or None where there is no such file. UserError for one that cannot be read as `kind`."""
     try:
-        data = path.read_bytes()
+        data = read_bounded(path, MAX_RECORD_BYTES)
     except FileNotFoundError:
         return None
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        fault = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")]))
-        raise UserError(f"{path}: not a {kind.__name__} of this version of bevt: {fault}") from None
+        raise UserError(f"{path}: not a {kind.__name__} of this version of bevt: {describe(error, kind)}") from None
+
+
+def read_bounded(path: AnyPath, most: int) -> bytes:
+    """The content of a file of at most `most` bytes. Raises UserError for a larger one and for a pipe or device."""
+    if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: a device or pipe, expected a file")
+    size = size_of(path)
+    if size > most:
+        raise UserError(f"{path}: {size / 1e6:.1f} MB, expected a file of at most {most / 1e6:.1f} MB")
+    return path.read_bytes()
 
 
 @contextmanager

@@ -5,41 +5,45 @@ Trouble of the disk or the network is a StorageError.
 """
 
 import csv
-import io
-import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from bevt_core.files import size_of
+from bevt_core.files import read_bounded
 from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.objects import AnyPath
 from bevt_core.probing import raise_storage_trouble
 from bevt_core.tables import read_table
 from schemas.errors import StorageError, UserError
-from schemas.plain_text import SHOWN_CHARACTERS, lines_of, shown, text_of
+from schemas.json_text import parse_json, typed
+from schemas.plain_text import SHOWN_CHARACTERS, shown, text_of
 
-MAX_BYTES = 1 << 30  # of a text that is read whole; the largest official list has 80 MB
-MAT_LIMIT_S = 30.0  # of reading a MATLAB file; ImageNet's has 1 MB
+MAX_BYTES = 90 << 20  # of a text that is read whole; the largest official list has 80 MB
+MAX_LINES = 3_000_000  # of one; that list has 1.2 million
+MAX_LINE_CHARACTERS = 1 << 20  # of a row of a CSV file
+NOT_BLANK = re.compile(r"^[^\S\n]*\S[^\n]*", re.MULTILINE)
+CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+MAX_MAT_BYTES = 64 << 20  # ImageNet's MATLAB file has 1 MB
+MAT_LIMIT_S = 30.0  # of reading one
 LARGEST_NUMBER = 10**9  # of labels, seconds and frames
-KINDS: dict[type, str] = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 def read_text(path: AnyPath) -> str:
     """The text of a file; see `text_of` for what is text. Raises UserError, StorageError."""
+    return text_of(read_bytes(path, MAX_BYTES), path)
+
+
+def read_bytes(path: AnyPath, most: int) -> bytes:
+    """The content of a file of at most `most` bytes. Raises UserError, also for a pipe or device, and StorageError."""
     try:
-        if size_of(path) > MAX_BYTES:
-            raise UserError(
-                f"{path}: {size_of(path) / 1e9:.1f} GB, expected a text of at most {MAX_BYTES / 1e9:.1f} GB"
-            )
-        data = path.read_bytes()
+        return read_bounded(path, most)
     except StorageError:
         raise
     except OSError as error:
         raise unreadable(error, path) from None
-    return text_of(data, path)
 
 
 def unreadable(error: OSError, path: AnyPath) -> UserError:
@@ -50,11 +54,31 @@ def unreadable(error: OSError, path: AnyPath) -> UserError:
     return UserError(f"{path}: cannot be read: {error.strerror or error}")
 
 
-def read_lines(path: AnyPath) -> Iterator[tuple[str, str]]:
-    """(`FILE, line N`, the line) of every line that is not blank."""
-    for number, line in enumerate(lines_of(read_text(path)), start=1):
-        if line.strip():
-            yield f"{path}, line {number}", line
+class Lines:
+    """The lines of a text file that are not blank, as (`FILE, line N`, the line)."""
+
+    def __init__(self, path: AnyPath) -> None:
+        """Raises UserError, StorageError."""
+        self.path = path
+        self.text = read_text(path)
+        if "\r" in self.text:
+            self.text = self.text.replace("\r\n", "\n").replace("\r", "\n")
+        if len(self) > MAX_LINES:
+            raise UserError(
+                f"{path}: {len(self)} lines, expected at most {MAX_LINES}; write longer lists as Parquet, with "
+                "`bevt scan --write`"
+            )
+
+    def __len__(self) -> int:
+        """How many lines there are, the blank ones too."""
+        return self.text.count("\n") + 1
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        number, before = 1, 0
+        for found in NOT_BLANK.finditer(self.text):
+            number += self.text.count("\n", before, found.start())
+            before = found.start()
+            yield f"{self.path}, line {number}", found[0]
 
 
 def read_csv(path: AnyPath, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -75,9 +99,11 @@ def read_csv(path: AnyPath, columns: Sequence[str]) -> Iterator[tuple[str, dict[
 
 def read_rows(path: AnyPath, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
     """(`FILE, line N`, the fields) of every row of a CSV file; blank lines are left out."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    lines = _CsvLines(path)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         first = reader.line_num + 1
+        lines.characters = 0
         try:
             row = next(reader, None)
         except csv.Error as error:
@@ -88,20 +114,28 @@ def read_rows(path: AnyPath, delimiter: str = ",") -> Iterator[tuple[str, list[s
             yield f"{path}, line {first}", row
 
 
+class _CsvLines:
+    """The lines of a CSV file with their ends, for `csv.reader`, which itself has no limit for a row's length."""
+
+    def __init__(self, path: AnyPath) -> None:
+        self.path = path
+        self.lines = CSV_LINE.finditer(read_text(path))
+        self.characters = 0  # of the row that is being read
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)[0]
+        self.characters += len(line)
+        if self.characters >= MAX_LINE_CHARACTERS:
+            raise csv.Error(f"a row of more than {MAX_LINE_CHARACTERS} characters")
+        return line
+
+
 def read_json(path: AnyPath, kind: type) -> Any:
     """What a JSON file holds, which is a `kind`: list or dict."""
-    text = read_text(path)
-    try:
-        value = json.loads(text, parse_constant=_no_number)
-    except json.JSONDecodeError as error:
-        if not text[error.pos :].strip() or error.msg.startswith("Unterminated string"):
-            raise UserError(f"{path}, line {error.lineno}: JSON that ends early; get the whole file") from None
-        raise UserError(f"{path}, line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from None
-    except RecursionError:
-        raise UserError(f"{path}: JSON that nests too deeply, expected {KINDS[kind]}") from None
-    except ValueError as error:  # a number of thousands of digits, NaN
-        raise UserError(f"{path}: not JSON: {shown(str(error))}") from None
-    return typed(value, kind, str(path))
+    return parse_json(read_text(path), kind, path)
 
 
 def read_json_rows(path: AnyPath, fields: Mapping[str, type]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -145,7 +179,7 @@ def read_mat(path: AnyPath, variable: str) -> Any:
     """A variable of a MATLAB file, read by scipy in a child process: a damaged file can kill its reader."""
     child = IsolatedFunction("bevt_core.mat_file:load_mat")
     try:
-        return child(path.read_bytes(), variable, limit_s=MAT_LIMIT_S)
+        return child(read_bytes(path, MAX_MAT_BYTES), variable, limit_s=MAT_LIMIT_S)
     except StorageError:
         raise
     except OSError as error:
@@ -154,13 +188,6 @@ def read_mat(path: AnyPath, variable: str) -> Any:
         raise UserError(f"{path}: not a MATLAB file with a variable {variable!r} ({shown(str(error))})") from None
     finally:
         child.close()
-
-
-def typed(value: Any, kind: type, where: str, name: str = "the content") -> Any:
-    """Return `value` if it is a `kind`, as JSON has them; otherwise UserError."""
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    raise UserError(f"{where}: {name} is {shown(value)}, expected {KINDS[kind]}")
 
 
 def whole_number(text: str, where: str, name: str) -> int:
@@ -175,7 +202,3 @@ def whole_number(text: str, where: str, name: str) -> int:
     if not 0 <= value <= LARGEST_NUMBER:
         raise UserError(f"{where}: {name} is {shown(text)}, expected a number from 0")
     return int(value)
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number")

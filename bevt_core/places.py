@@ -1,13 +1,13 @@
 """What a folder or file of ours is, in words, for the message where another one was wanted."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from bevt_core.files import read_bounded
 from bevt_core.objects import AnyPath
+from schemas.json_text import parse_json
+from schemas.yaml_text import read_yaml
 
 RECIPE, RECORD = "recipe.yaml", "run.json"  # of a run's directory
 RUNS = {
@@ -25,7 +25,7 @@ MARKS = (  # a file in a folder, and what the folder is by it
 )
 UNFINISHED = "not finished (go on with --resume)"
 SHOWN = 3  # names of a folder's content
-MAX_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 16 << 20
 
 
 def what_is(place: AnyPath) -> str:
@@ -62,8 +62,8 @@ def kind_of_run(place: AnyPath) -> str | None:
     if not (place / RECORD).is_file() or not (place / RECIPE).is_file():
         return None
     try:
-        recipe = yaml.safe_load((place / RECIPE).read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        recipe = read_yaml(read_bounded(place / RECIPE, MAX_JSON_BYTES), place / RECIPE)
+    except (OSError, ValueError):
         return None
     kind = recipe.get("kind") if isinstance(recipe, dict) else None
     return kind if kind in RUNS else None
@@ -103,8 +103,6 @@ def _other(place: AnyPath) -> str:
 def _json(path: AnyPath) -> dict[str, Any]:
     """The JSON object in a file; empty where it holds something else."""
     try:
-        data = path.read_bytes()[:MAX_JSON_BYTES]
-        found = json.loads(data)
-    except (OSError, ValueError, RecursionError):
+        return parse_json(read_bounded(path, MAX_JSON_BYTES).decode(), dict, path)
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}

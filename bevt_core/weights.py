@@ -1,6 +1,5 @@
 """Models on disk: safetensors with the model's config inside, and checkpoints of other projects read as ours."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from bevt_core.bevt import Bevt
 from bevt_core.build import build_bevt, build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import write_atomic
+from bevt_core.foreign_files import read_json
 from bevt_core.weights_files import UNREADABLE, first_line, head_of, is_safetensors, read_state_dict
 from bevt_core.weights_import import (
     bevt_from_image_swin,
@@ -25,6 +25,7 @@ from bevt_core.weights_import import (
 from bevt_core.weights_kinds import OURS, advice, check_kind
 from bevt_core.weights_surgery import StateDict, Surgery, initialise, swin_sizes, tensor_of
 from schemas.errors import UserError
+from schemas.json_text import json_text, parse_json
 
 Model = Bevt | Classifier
 
@@ -40,7 +41,7 @@ def save_weights(path: Path, model: Model) -> None:
 
 def save_state(path: Path, state: StateDict, config: Mapping[str, Any]) -> None:
     """`save_weights` of a model that is not at hand, or not in one piece. Tensors are contiguous, on the CPU."""
-    write_atomic(path, serialize(state, metadata={CONFIG_KEY: json.dumps(config)}))
+    write_atomic(path, serialize(state, metadata={CONFIG_KEY: json_text(config)}))
 
 
 def load_weights(path: Path) -> Model:
@@ -54,8 +55,8 @@ def load_weights(path: Path) -> Model:
     with _errors_name(path):
         metadata = _metadata(path)
         if CONFIG_KEY in metadata:
-            return _rebuild(path, json.loads(metadata[CONFIG_KEY]), state)
-        if (hub := path.with_name("config.json")).is_file() and "bevt" in (described := json.loads(hub.read_text())):
+            return _rebuild(path, parse_json(metadata[CONFIG_KEY], dict, path), state)
+        if (hub := path.with_name("config.json")).is_file() and "bevt" in (described := read_json(hub, dict)):
             state = {key.removeprefix("model."): tensor for key, tensor in state.items()}
             return _rebuild(path, described["bevt"], state)
         raise UserError(f"{path}: no model config inside: {advice(path, state)}")

@@ -16,11 +16,12 @@ from pipeline.plans import make_plan, make_token_plan, with_settled_tokenizer
 from schemas.recipes import TokenizeRecipe
 
 _JOB = """
-import json, sys
+import sys
 from pipeline.job import tokenize
+from schemas.json_text import json_text
 from schemas.recipes import TokenizeRecipe
 recipe = TokenizeRecipe.model_validate_json(sys.argv[1])
-print(json.dumps(tokenize(recipe, num_cpus=int(sys.argv[2]), progress="off")))
+print(json_text(tokenize(recipe, num_cpus=int(sys.argv[2]), progress="off")))
 """
 _LOOP = """
 import sys

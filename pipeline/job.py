@@ -57,6 +57,7 @@ from pipeline.ray_session import await_gpu, cluster_has, ray_session, smallest_n
 from pipeline.sources import check_found
 from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
+from schemas.json_text import json_text
 from schemas.recipes import TokenizeRecipe
 from schemas.tokens import TokenPartCommit, TokenPlan
 
@@ -366,7 +367,7 @@ def _items_of(items: Sequence[SourceItem], plan: Plan, part: int) -> Sequence[So
 
 def _items_text(items: Sequence[SourceItem], plan: Plan, part: int) -> str:
     """The part's sources as JSON: a few kB, so that no worker has to read the list of all."""
-    return json.dumps([item.model_dump() for item in _items_of(items, plan, part)])
+    return json_text([item.model_dump() for item in _items_of(items, plan, part)])
 
 
 def _finish(

@@ -18,7 +18,7 @@ from schemas.errors import UserError
 from schemas.plain_text import shown
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe, TokenizerRecipe
 from schemas.validation import describe, numbers_of
-from schemas.yaml_text import MAX_BYTES, read_yaml, yaml_value
+from schemas.yaml_text import read_yaml_file, yaml_value
 
 Recipe = TokenizeRecipe | PretrainRecipe | FinetuneRecipe | TokenizerRecipe
 R = TypeVar("R", TokenizeRecipe, PretrainRecipe, FinetuneRecipe, TokenizerRecipe)
@@ -84,8 +84,10 @@ def _check_other_places(name: str, directory: Path, wanted: str) -> None:
             raise UserError(f"recipe {name!r} is a folder; give {here if here.is_file() else 'a .yaml file'}")
 
 
-def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
+def parse_recipe(data: Any, where: str) -> Recipe:
     """Validate the complete recipe `data`; `where` is what error messages call it."""
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected a mapping of keys to values, found {type(data).__name__}")
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where}: kind is {shown(kind)}, expected one of {', '.join(KINDS)}")
@@ -129,8 +131,7 @@ def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if len(seen) > MAX_BASES:
         raise UserError(f"{path}: more than {MAX_BASES} recipes on top of each other by `base`")
     try:
-        with path.open("rb") as file:
-            data = read_yaml(file.read(MAX_BYTES + 1), path)
+        data = read_yaml_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if not isinstance(data, dict):

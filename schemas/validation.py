@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from schemas.plain_text import shown
+from schemas.plain_text import SHOWN_CHARACTERS, shown
 
 MOST_PROBLEMS = 3  # in a message
 NUMERIC = ("greater_than", "less_than", "finite", "int_", "float_", "multiple_of")  # how pydantic's kinds begin
@@ -31,7 +31,7 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"].startswith(NUMERIC):
         message = f"expected {expected_number(annotation, metadata)}"
     given = "" if problem["type"] == "missing" else f" (given {shown(problem['input'])})"
-    return f"{key or 'recipe'}: {message}{given}"
+    return f"{key}: {message}{given}" if key else message
 
 
 def numbers_of(field: FieldInfo) -> str:
@@ -69,19 +69,19 @@ def _find(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, A
         fields = [kind.model_fields for kind in _models(annotation)]
         field = next((known[part] for known in fields if part in known), None)
         if field is not None:
-            keys.append(str(part))
+            keys.append(str(part)[:SHOWN_CHARACTERS])
             annotation, metadata = field.annotation, list(field.metadata)
             continue
         inner = _element(annotation, part)
         if inner is not None:
-            keys.append(str(part))
+            keys.append(str(part)[:SHOWN_CHARACTERS])
             annotation, metadata = inner, []
         elif not fields and isinstance(part, str):
             continue  # the tag of a union
         elif tagged := [kind for kind in _models(annotation) if part in (kind.__name__, _tag(kind))]:
             annotation, metadata = tagged[0], []
         else:
-            keys.append(str(part))
+            keys.append(str(part)[:SHOWN_CHARACTERS])
     annotation, metadata = _plain(annotation, metadata)
     return ".".join(keys), annotation, metadata
 

@@ -1,5 +1,6 @@
 """YAML that somebody else wrote: plain values of bounded size, however its aliases unfold."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,6 +21,12 @@ def read_yaml(data: bytes, where: object) -> Any:
     value = _loaded(text_of(data, where), where)
     _check_names(value, where)
     return value
+
+
+def read_yaml_file(path: Path) -> Any:
+    """`read_yaml` of a file, however large it is. Raises OSError too."""
+    with path.open("rb") as file:
+        return read_yaml(file.read(MAX_BYTES + 1), path)
 
 
 def yaml_value(text: str, where: str) -> Any:

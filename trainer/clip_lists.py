@@ -4,7 +4,6 @@ It is written before the first step and never again, and has the rows of the run
 that a test finds what a model has seen after those are gone.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from bevt_core.shards import FrameStore
 from bevt_core.weights import load_weights
 from schemas.errors import UserError
 from schemas.frames import SourceItem
+from schemas.json_text import json_text, parse_json
 from schemas.recipes import DECODE_TIMEOUT_S, FinetuneRecipe, PretrainRecipe
 from schemas.runs import CLIPS_SCHEMA, Use
 from trainer.clips import ClipSource, FileClips, StoreClips
@@ -95,7 +95,7 @@ def write_lists(run: Path, lists: ClipLists) -> None:
     """Write `clips.parquet`, atomically."""
     facts = {"unlisted": lists.unlisted, "val_trained_on": lists.val_trained_on}
     sink = pa.BufferOutputStream()
-    table = lists.table.replace_schema_metadata({FACTS: json.dumps(facts).encode()})
+    table = lists.table.replace_schema_metadata({FACTS: json_text(facts).encode()})
     pq.write_table(table, sink, compression="zstd")
     write_atomic(run / CLIPS, sink.getvalue().to_pybytes())
 
@@ -107,7 +107,7 @@ def read_lists(run: Path) -> ClipLists | None:
         return None
     try:
         table = pq.read_table(path)
-        facts = json.loads((table.schema.metadata or {})[FACTS])
+        facts = parse_json((table.schema.metadata or {})[FACTS].decode(), dict, path)
         return ClipLists(table.replace_schema_metadata(None).cast(CLIPS_SCHEMA), **facts)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(

@@ -1,6 +1,5 @@
 """The commands that train and look at runs: parse, load a recipe, call one function. Heavy imports are inside them."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from bevt_core.command_line import (
     overrides_of,
 )
 from schemas.errors import UserError
+from schemas.json_text import json_text
 from trainer.plan_commands import Assume, Price, check_only_planned
 
 if TYPE_CHECKING:
@@ -178,9 +178,9 @@ def train_tokenizer(
 
     overrides = [*(set_ or [])]
     if preset is not None:
-        overrides.append(f"architecture.preset={json.dumps(preset)}")
+        overrides.append(f"architecture.preset={json_text(preset)}")
     if frames:
-        overrides.append(f"frames={json.dumps(frames)}")
+        overrides.append(f"frames={json_text(frames)}")
     if name not in TOKENIZER_RECIPES:
         raise UserError(f"tokenizer {name!r}: expected one of {', '.join(TOKENIZER_RECIPES)}")
     loaded = load_recipe_of(TokenizerRecipe, recipe or TOKENIZER_RECIPES[name], TRAINER_RECIPES, overrides)

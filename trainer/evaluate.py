@@ -6,7 +6,6 @@ Legend: N videos, B views, T frames, H W pixels, C channels, V classes.
 """
 
 import functools
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,13 @@ from torch import Tensor, nn
 from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import clean_staging, read_record, sha256_of, write_atomic, write_record
+from bevt_core.foreign_files import read_json
 from bevt_core.model_info import model_info
 from bevt_core.places import what_is
 from bevt_core.weights import load_weights
 from schemas.classifier import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
 from schemas.errors import UserError
+from schemas.json_text import json_text
 from schemas.recipes import EvalViews, Precision
 from trainer.clip_lists import digests_of
 from trainer.clips import ClipSource, check_classes, check_labels
@@ -75,7 +76,7 @@ def evaluate(
     with join_world() as world:
         chosen = world.from_main(resolve(precision, world.device))
         if out is not None and world.from_main(_prepare(out, path, data, plan, chosen) if world.is_main else None):
-            stored = json.loads((out / RESULT).read_text())
+            stored = read_json(out / RESULT, dict)
             if world.is_main and TRAINING in stored:  # older versions wrote none
                 show_overlap(stored)
             return stored | stored_since(out / RESULT)
@@ -95,7 +96,7 @@ def evaluate(
             files = PartFiles(out / SCORES, SCORES_SCHEMA)
             files.merge()
             result["calibration_error"] = write_tables(out / SCORES, data.classes, out)
-            write_atomic(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+            write_atomic(out / RESULT, (json_text(result, indent=1) + "\n").encode())
             files.clear()  # not before: an interrupted evaluation scores nothing again
         world.barrier()
         return result
@@ -252,6 +253,6 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, precisi
     clean_staging(out)
     if (out / RESULT).is_file():
         PartFiles(out / SCORES, SCORES_SCHEMA).clear()
-        note_stored(out, out / RESULT, json.loads((out / RESULT).read_text())["num_failed"])
+        note_stored(out, out / RESULT, read_json(out / RESULT, dict)["num_failed"])
         return True
     return False

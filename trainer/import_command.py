@@ -120,7 +120,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
     Raises UserError, naming the file, for anything else.
     """
-    from bevt_core.foreign_files import read_json, read_lines
+    from bevt_core.foreign_files import Lines, read_json
 
     if path.suffix == ".json":
         labels = {str(label): name for name, label in read_json(path, dict).items()}
@@ -128,7 +128,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         if not all(names):
             raise UserError(f"{path}: the labels are not 0 to {len(labels) - 1}, each once")
     else:
-        names = [line.strip() for _, line in read_lines(path)]
+        names = [line.strip() for _, line in Lines(path)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or not names:
         raise UserError(f"{path}: {f'the class {twice[0]!r} occurs twice' if twice else 'no class names in it'}")

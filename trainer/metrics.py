@@ -1,19 +1,17 @@
 """The log of a run: one JSON line per step, TensorBoard, and Weights & Biases where it is asked for."""
 
 import hashlib
-import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import yaml
-
 from bevt_core.files import write_atomic
 from bevt_core.installation import install_command
 from schemas.errors import UserError
+from schemas.json_text import json_text, parse_json
+from schemas.yaml_text import read_yaml_file
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -31,8 +29,7 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Write a line `{"step": step, ...}`, NaN and infinity as null; numbers also go to TensorBoard."""
-        line = {name: value if _is_json(value) else None for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **line}, allow_nan=False) + "\n")
+        self._file.write(json_text({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
             if isinstance(value, int | float):
@@ -68,7 +65,7 @@ def _wandb_run(project: str, run_dir: Path) -> Any:
         ) from None
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
     recipe = run_dir / "recipe.yaml"
-    config = yaml.safe_load(recipe.read_text()) if recipe.is_file() else {}
+    config = read_yaml_file(recipe) if recipe.is_file() else {}
     try:
         return wandb.init(project=project, dir=str(run_dir), name=run_dir.name, id=name, resume="allow", config=config)
     except wandb.Error as error:  # no key, no network, no such entity
@@ -78,17 +75,13 @@ def _wandb_run(project: str, run_dir: Path) -> Any:
         ) from error
 
 
-def _is_json(value: Any) -> bool:
-    return not isinstance(value, float) or math.isfinite(value)
-
-
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's log, in order; a last line that a crash cut short is left out."""
     path = run_dir / METRICS_FILE
     if not path.is_file():
         return []
     lines = path.read_text().split("\n")[:-1]  # what follows the last newline is not a whole line
-    return [json.loads(line) for line in lines]
+    return [parse_json(line, dict, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def last_step(run_dir: Path) -> int:
@@ -98,7 +91,7 @@ def last_step(run_dir: Path) -> int:
 
 def _reopened(path: Path, first_step: int) -> IO[str]:
     kept = [line for line in read_metrics(path.parent) if line["step"] < first_step]
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    write_atomic(path, "".join(json_text(line) + "\n" for line in kept).encode())
     return path.open("a")
 
 

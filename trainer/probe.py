@@ -3,7 +3,6 @@
 Legend: N videos, P positions of a clip, C channels, V classes.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor
 from bevt_core.files import write_atomic
 from schemas.classifier import FeatureLevel
 from schemas.errors import UserError
+from schemas.json_text import json_text
 from schemas.recipe_io import nearest
 from schemas.recipes import FinetuneRecipe
 from trainer.attentive_probe import fit_attentive
@@ -145,7 +145,7 @@ def probe(
             fit_on, test_on = (FeatureFile(_features(out, name, PROBES[kind].level)) for name in ("train", "test"))
             told_N, label_N = PROBES[kind].predict(fit_on, test_on, len(train.classes), seed, world.device)
             result[kind] = _figures(told_N, label_N, failed, len(train.classes)) | seen
-        write_atomic(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+        write_atomic(out / RESULT, (json_text(result, indent=1) + "\n").encode())
         return result
 
 

@@ -10,7 +10,6 @@ checkpoints/
 weights.safetensors  at the end: what bevt_core.weights.load_weights reads
 """
 
-import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -19,14 +18,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bevt_core.files import read_record, write_atomic, write_record
 from bevt_core.places import RECIPE, RECORD, what_is
 from schemas.errors import UserError
+from schemas.json_text import json_text
 from schemas.recipe_io import Recipe, parse_recipe, to_yaml
 from schemas.recipes import ProbeConfig
 from schemas.runs import DatasetRef, RunRecord
+from schemas.yaml_text import read_yaml_file
 from trainer.checkpoint import Identity
 
 RESUMES, WEIGHTS = "resumes.jsonl", "weights.safetensors"
@@ -74,7 +73,7 @@ def open_run(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if exists:
         with (run_dir / RESUMES).open("a") as file:
-            file.write(json.dumps({"time": now, "command": command, "world_size": world_size}) + "\n")
+            file.write(json_text({"time": now, "command": command, "world_size": world_size}) + "\n")
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(run_dir / RECIPE, to_yaml(recipe).encode())
@@ -97,7 +96,7 @@ def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
     record = read_record(run_dir / RECORD, RunRecord)
     if record is None or not (run_dir / RECIPE).is_file():
         raise UserError(f"{run_dir}: {what_is(run_dir)}; expected the directory of a run, with {RECORD} and {RECIPE}")
-    recipe = parse_recipe(yaml.safe_load((run_dir / RECIPE).read_text()), where=str(run_dir / RECIPE))
+    recipe = parse_recipe(read_yaml_file(run_dir / RECIPE), where=str(run_dir / RECIPE))
     if recipe.digest() != record.recipe_digest:
         raise UserError(
             f"{run_dir / RECIPE}: digest {recipe.digest()[:12]}, but {RECORD} says {record.recipe_digest[:12]}; it was "
@@ -121,7 +120,7 @@ def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, Dataset
 def identity_of(recipe: Recipe, datasets: Mapping[str, DatasetRef]) -> Identity:
     """Return all that decides a run's numbers, by dotted key: the recipe less FREE_KEYS, the data by content."""
     facts: Identity = {
-        key: json.dumps(value) if isinstance(value, list) else value
+        key: json_text(value) if isinstance(value, list) else value
         for key, value in flat(recipe.model_dump(mode="json")).items()
         if key not in FREE_KEYS
     }

@@ -1,16 +1,14 @@
 """What decides a fine-tuning run's accuracy, from its directory and those of the runs that it started from."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bevt_core.build import SWIN_SIZES
 from bevt_core.command_line import note
 from bevt_core.files import read_record, sha256_of
+from bevt_core.foreign_files import read_json
 from bevt_core.objects import as_path
 from schemas.classifier import EvaluationPlan
 from schemas.errors import UserError
@@ -18,6 +16,7 @@ from schemas.model import SwinConfig, TimeSformerConfig
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from schemas.runs import RunRecord
 from schemas.tokens import TokenSetManifest
+from schemas.yaml_text import read_yaml_file
 from trainer.clip_lists import read_lists
 from trainer.evaluate import PLAN, RESULT
 from trainer.metrics import read_metrics
@@ -90,7 +89,7 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
 
 def _overlap(evaluation: Path, key: str) -> dict[str, Any]:
     """An evaluation's overlap with training; of an older one, which has none, `count` is None."""
-    return json.loads((evaluation / RESULT).read_text()).get(key, {"count": None})
+    return read_json(evaluation / RESULT, dict).get(key, {"count": None})
 
 
 def _was_trained_on(evaluation: Path) -> bool:
@@ -113,12 +112,12 @@ def _seen(evaluation: Path) -> str:
 def _kind(run: Path) -> str | None:
     """The kind of a run's recipe, without reading the rest: other runs may be of other versions."""
     recipe = run / RECIPE
-    return yaml.safe_load(recipe.read_text()).get("kind") if recipe.is_file() else None
+    return read_yaml_file(recipe).get("kind") if recipe.is_file() else None
 
 
 def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Path | None) -> RunFacts:
     if evaluation is not None:
-        result = json.loads((evaluation / RESULT).read_text())
+        result = read_json(evaluation / RESULT, dict)
         data, tested, tested_views = result.get("data", UNKNOWN), str(evaluation), result["views"]
         top1, mean_class, num_videos = result["top1"], result["mean_class"], result["num_videos"]
         multiply_adds = result.get("multiply_adds_per_view")

@@ -1,7 +1,6 @@
 """What the steps of a measurement share: options, a result file that is written at every row, recipes, the machine."""
 
 import argparse
-import json
 import math
 import os
 import platform
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from bevt_core.device_timing import device_name
+from schemas.json_text import json_text
 from schemas.recipe_io import load_recipe
 
 REPO = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ class Result:
 
     def _write(self) -> None:
         beside = self.path.with_suffix(".part")
-        beside.write_text(json.dumps(self.content, indent=1))
+        beside.write_text(json_text(self.content, indent=1))
         beside.replace(self.path)
 
 

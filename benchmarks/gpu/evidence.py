@@ -22,6 +22,7 @@ from table import markdown
 from bevt_core.rng import rng_for
 from pipeline.camera_motion import CLASSES
 from schemas.frames import SourceItem
+from schemas.json_text import json_text
 from schemas.recipe_io import load_recipe
 from trainer.clips import StoreClips
 from trainer.finetune import finetune
@@ -106,7 +107,7 @@ def summarise(options: Options, study: Study) -> None:
     for path in sorted((options.out / "steps").glob("evidence_*.json")):
         rows += json.loads(path.read_text())["rows"]
     content = {"machine": machine(options.device), "study": vars(study), "runs": rows, "summary": summary_of(rows)}
-    (options.out / "evidence.json").write_text(json.dumps(content, indent=1) + "\n")
+    (options.out / "evidence.json").write_text(json_text(content, indent=1) + "\n")
     print(evidence_table(content["summary"]))
     if not rows:
         sys.exit("no fine-tuning run has finished")

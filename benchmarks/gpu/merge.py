@@ -7,6 +7,8 @@ from typing import Any
 
 from table import render
 
+from schemas.json_text import json_text
+
 LOG_TAIL = 2000  # characters, of a step that did not end well
 
 
@@ -32,7 +34,7 @@ def main() -> None:
     out = Path(arguments[0])
     measurement = merged(out, arguments[1:])
     beside = out / "gpu.json.part"
-    beside.write_text(json.dumps(measurement, indent=1) + "\n")
+    beside.write_text(json_text(measurement, indent=1) + "\n")
     beside.replace(out / "gpu.json")
     if "--print" in sys.argv and measurement["machine"]:
         print(render(measurement))

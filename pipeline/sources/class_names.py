@@ -4,16 +4,20 @@ import functools
 from collections import Counter
 from collections.abc import Iterable
 
-from bevt_core.foreign_files import read_lines, shown
+from bevt_core.foreign_files import Lines, shown
 from bevt_core.objects import AnyPath
 from schemas.errors import UserError
 
+MOST_CLASSES = 1_000_000
 MOST_NUMBERED = 30_000  # classes that may have numbers for names, unless a list has more lines; ImageNet-21k has 21,841
 
 
 def read_classes(path: AnyPath) -> tuple[str, ...]:
     """Class names by label: one per line, the label being the line's position, or `name<TAB>label` on every line."""
-    lines = [(where, line.strip()) for where, line in read_lines(path)]
+    listed = Lines(path)
+    if len(listed) > MOST_CLASSES:
+        raise UserError(f"{path}: {len(listed)} lines, expected at most {MOST_CLASSES} class names, one a line")
+    lines = [(where, line.strip()) for where, line in listed]
     pairs = [line.rpartition("\t") for _, line in lines]
     if lines and all(name and is_number(label.strip()) for name, _, label in pairs):
         return _by_number(

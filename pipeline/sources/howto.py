@@ -16,7 +16,9 @@ def list_howto100m(tree: Tree, split: str, list_file: AnyPath | None) -> SourceL
         return SourceListing([SourceItem(source=path, kind="video") for path, _ in found], (), [], ignored)
     index = MediaIndex(tree, "")
     collected = Collected(tree)
-    lines = {row["video_id"]: where for where, row in reversed(list(read_csv(list_file, ["video_id"])))}
-    for name, where in reversed(lines.items()):
+    first: dict[str, str] = {}  # line of each id, in the order of the ids' last lines
+    for where, row in read_csv(list_file, ["video_id"]):
+        first[row["video_id"]] = first.pop(row["video_id"], where)
+    for name, where in first.items():
         collected.add(where, index.find([name]), f"{name}.mp4", "video", None)
     return collected.listing(())

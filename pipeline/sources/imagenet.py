@@ -6,7 +6,7 @@ A label is the position of the wnid in sorted order. The devkit's ids (1..1000) 
 import re
 from pathlib import PurePosixPath
 
-from bevt_core.foreign_files import read_csv, read_lines, read_mat, shown, whole_number
+from bevt_core.foreign_files import Lines, read_csv, read_mat, shown, whole_number
 from bevt_core.media.kinds import count_suffixes
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import annotation
@@ -66,12 +66,12 @@ def _wnids_of_validation(tree: Tree) -> tuple[AnyPath, dict[str, str]]:
     by_line = annotation(tree, [WNID_LABELS])
     if by_line is not None:
         path = tree.root / by_line
-        return path, _numbered([_wnid(where, line) for where, line in read_lines(path)])
+        return path, _numbered([_wnid(where, line) for where, line in Lines(path)])
     devkit = annotation(tree, [DEVKIT_LABELS, f"ILSVRC2012_devkit_t12/data/{DEVKIT_LABELS}"])
     if devkit is not None:
         path = tree.root / devkit
         wnids = _devkit_wnids(path.parent / "meta.mat")
-        numbers = [(where, whole_number(line.strip(), where, "the id")) for where, line in read_lines(path)]
+        numbers = [(where, whole_number(line.strip(), where, "the id")) for where, line in Lines(path)]
         unknown = [(where, number) for where, number in numbers if number not in wnids]
         if unknown:
             where, number = unknown[0]
@@ -105,7 +105,7 @@ def _all_wnids(tree: Tree) -> tuple[str, ...]:
     """Every class, from a synset list or the training folders; empty where there is neither."""
     found = annotation(tree, SYNSETS)
     if found is not None:
-        return tuple(sorted({_wnid(where, line) for where, line in read_lines(tree.root / found)}))
+        return tuple(sorted({_wnid(where, line) for where, line in Lines(tree.root / found)}))
     folders = tree.folders("train") if tree.is_folder("train") else []
     return tuple(sorted(name for name in folders if _WNID.fullmatch(name)))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from bevt_core.foreign_files import read_csv, read_lines, whole_number
+from bevt_core.foreign_files import Lines, read_csv, whole_number
 from bevt_core.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.class_names import find_classes, parse_label
@@ -45,7 +45,7 @@ def _csv_names(split: str) -> Sequence[str]:
 
 
 def _is_official(list_file: AnyPath) -> bool:
-    _, header = next(read_lines(list_file), ("", ""))
+    _, header = next(iter(Lines(list_file)), ("", ""))
     return "youtube_id" in [column.strip(' "') for column in header.split(",")]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from bevt_core.foreign_files import read_lines, shown
+from bevt_core.foreign_files import Lines, shown
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import frames_among
 from bevt_core.media.kinds import kind_of
@@ -28,7 +28,7 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
     Raises UserError with the line. Warnings name counts that are not those of the folders, and labels that start at 1.
     """
     classes = find_classes([list_file.parent, tree.root]) or tree.classes
-    lines = list(read_lines(list_file))
+    lines = Lines(list_file)
     collected = Collected(tree)
     counted = _CountedFrames()
     for where, line in lines:

@@ -1,6 +1,5 @@
 """A listing of sources: what a data set's files are, and which class each one has."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from pipeline.sources.class_names import MOST_NUMBERED, class_index
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
+from schemas.json_text import json_text, parse_json
 
 SHOWN_NAMES = 5  # of the classes that are not known
 
@@ -113,7 +113,7 @@ def write_parquet_list(path: AnyPath, listing: SourceListing) -> None:
     """A listing with its class map, as `--list` takes it."""
     written = pa.BufferOutputStream()
     table = pa.Table.from_pylist([item.model_dump() for item in listing.items], schema=SOURCES_SCHEMA)
-    pq.write_table(table.replace_schema_metadata({"classes": json.dumps(listing.classes)}), written)
+    pq.write_table(table.replace_schema_metadata({"classes": json_text(listing.classes)}), written)
     write_atomic(path, written.getvalue().to_pybytes())
 
 
@@ -139,8 +139,8 @@ def read_parquet_list(tree: Tree, path: AnyPath) -> SourceListing:
 
 def _classes_in(path: AnyPath, metadata: dict[bytes, bytes]) -> tuple[str, ...]:
     try:
-        classes = json.loads(metadata.get(b"classes", b"[]"))
-    except (ValueError, RecursionError):
+        classes = parse_json(metadata.get(b"classes", b"[]").decode(), list, path)
+    except ValueError:
         classes = None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{path}: its metadata `classes` is no JSON list of names; bevt scan --write writes it")

@@ -9,10 +9,10 @@ import pytest
 
 from bevt_core import foreign_files
 from bevt_core.foreign_files import (
+    Lines,
     read_csv,
     read_json,
     read_json_rows,
-    read_lines,
     read_parquet,
     read_text,
     whole_number,
@@ -30,7 +30,7 @@ def written(path: Path, data: bytes) -> Path:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
     path = written(tmp_path / "x.txt", f"café/1.mp4 0{end}{end}b\u2028\x0c\x85.mp4 1".encode(encoding))
-    assert list(read_lines(path)) == [(f"{path}, line 1", "café/1.mp4 0"), (f"{path}, line 3", "b\u2028\x0c\x85.mp4 1")]
+    assert list(Lines(path)) == [(f"{path}, line 1", "café/1.mp4 0"), (f"{path}, line 3", "b\u2028\x0c\x85.mp4 1")]
 
 
 @pytest.mark.parametrize(
@@ -143,5 +143,5 @@ def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(StorageError, match="cannot be read"):
         read_text(path)
     monkeypatch.setattr(foreign_files, "MAX_BYTES", 3)
-    with pytest.raises(UserError, match="expected a text of at most"):
+    with pytest.raises(UserError, match="expected a file of at most"):
         read_text(path)
