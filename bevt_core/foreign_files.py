@@ -156,12 +156,10 @@ def read_parquet(path: AnyPath, schema: pa.Schema, made_by: str) -> pa.Table:
         table = read_table(path)
     except StorageError:
         raise
-    except OSError as error:  # also what pyarrow raises for broken files
-        if error.errno is None:
-            raise UserError(f"{path}: not a Parquet file, or cut ({shown(str(error))}); {made_by} writes it") from None
+    except OSError as error:
         raise unreadable(error, path) from None
-    except (pa.ArrowException, ValueError, MemoryError) as error:
-        raise UserError(f"{path}: not a Parquet file, or cut ({shown(str(error))}); {made_by} writes it") from None
+    except UserError as error:
+        raise UserError(f"{error}; {made_by} writes it") from None
     lacking = [name for name in schema.names if name not in table.column_names]
     if lacking:
         raise UserError(f"{path}: no column {lacking[0]!r} in {shown(table.column_names)}; {made_by} writes it")

@@ -36,6 +36,7 @@ from bevt_core.files import (
 )
 from bevt_core.jpeg_store import open_jpegs, write_jpegs
 from bevt_core.objects import AnyPath, ObjectPath, as_path
+from bevt_core.parquet_file import ParquetFile
 from bevt_core.places import what_is
 from bevt_core.tables import (
     FrameSample,
@@ -340,7 +341,7 @@ class TokenSet:
 
     def read_view(self, part: int, view: int) -> PartView:
         """View `view` of all samples of the part: reads one row group."""
-        with hold(self.place(part)) as folder, pq.ParquetFile(folder / f"{part_name(part)}.parquet") as file:
+        with hold(self.place(part)) as folder, ParquetFile(folder / f"{part_name(part)}.parquet") as file:
             table = file.read_row_group(view)
         column = table["tokens"].combine_chunks()
         rows, columns = self.manifest.tokenizer.grid

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bevt_core.objects import AnyPath
+from bevt_core.parquet_file import ParquetFile
 from schemas.frames import INDEX_SCHEMA, REJECTED_SCHEMA, SOURCES_SCHEMA, SourceItem
 from schemas.views import View
 
@@ -122,11 +121,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def read_table(path: AnyPath, **options: Any) -> pa.Table:
-    """`pyarrow.parquet.read_table`."""
-    return pq.read_table(for_arrow(path), **options)
-
-
-def for_arrow(path: AnyPath) -> Path | pa.BufferReader:
-    """What pyarrow opens for `path`; an object is read whole."""
-    return path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file. Raises OSError, and UserError for one that is cut or unpacks to too much."""
+    with ParquetFile(path) as file:
+        return file.read(columns)

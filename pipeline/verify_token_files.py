@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-import pyarrow.parquet as pq
-
 from bevt_core.files import read_record, sha256_of
 from bevt_core.objects import AnyPath
+from bevt_core.parquet_file import ParquetFile
 from bevt_core.shards import part_name, read_token_commit, read_token_plan
-from bevt_core.tables import for_arrow
 from pipeline.checks import (
     committed,
     contradicted,
@@ -94,7 +92,7 @@ def _verify_token_part(
     if commit.part != frames.part or sha256_of(path) != commit.sha256:
         problems.append(Problem(str(path), "its bytes are not those that were committed", REPAIR))
         return None
-    with pq.ParquetFile(for_arrow(path)) as file:
+    with ParquetFile(path) as file:
         if not file.schema_arrow.equals(token_schema(plan.tokenizer.grid)):
             problems.append(Problem(str(path), "the columns are not those of this format version", REPAIR))
         if file.metadata.num_rows != frames.num_samples * plan.views.num_views:

@@ -19,6 +19,7 @@ from bevt_core.contained import readable_source
 from bevt_core.files import write_atomic
 from bevt_core.objects import as_path
 from bevt_core.shards import FrameStore
+from bevt_core.tables import read_table
 from bevt_core.weights import load_weights
 from schemas.errors import UserError
 from schemas.frames import SourceItem
@@ -106,7 +107,7 @@ def read_lists(run: Path) -> ClipLists | None:
     if not path.is_file():
         return None
     try:
-        table = pq.read_table(path)
+        table = read_table(path)
         facts = parse_json((table.schema.metadata or {})[FACTS].decode(), dict, path)
         return ClipLists(table.replace_schema_metadata(None).cast(CLIPS_SCHEMA), **facts)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bevt_core.charts import chart_png, legend_below, shortened
 from bevt_core.files import write_atomic
+from bevt_core.parquet_file import ParquetFile
 
 BINS = 15  # of confidence; Guo et al. 2017, https://arxiv.org/abs/1706.04599
 PER_CLASS = "per_class.csv"
@@ -30,7 +30,7 @@ def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
     """
     confusion_VV = np.zeros((len(classes), len(classes)), np.int64)
     bins = np.zeros((3, BINS))  # videos, sum of confidence, recognised
-    with pq.ParquetFile(scores) as file:
+    with ParquetFile(scores) as file:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=["label", "prediction", "scores"]).drop_null()
             if not len(table):

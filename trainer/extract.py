@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from torch import Tensor
 
 from bevt_core.classifier import Classifier
 from bevt_core.files import clean_staging, read_record, sha256_of, write_record
+from bevt_core.tables import read_table
 from schemas.classifier import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, Precision
@@ -91,7 +91,7 @@ def extract(
         if not done:
             _extract(model.to(world.device).eval(), data, plan, level, chosen, world, out, num_workers)
         world.barrier()
-        columns = pq.read_table(out, columns=["video", "error"]).to_pylist()
+        columns = read_table(out, columns=["video", "error"]).to_pylist()
         failed = {row["video"]: row["error"] for row in columns if row["error"] is not None}
         return {
             "num_videos": len(columns) - len(failed),
@@ -168,6 +168,6 @@ def _prepare(
     if not out.exists():
         return False
     PartFiles(out, FEATURES_SCHEMA).clear()
-    errors = pq.read_table(out, columns=["error"])["error"]
+    errors = read_table(out, columns=["error"])["error"]
     note_stored(out, out, len(errors) - errors.null_count)
     return True

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from bevt_core.command_line import note
 from bevt_core.files import remove, write_atomic
+from bevt_core.tables import read_table
 from schemas.base import Record
 
 
@@ -53,14 +54,14 @@ class PartFiles:
         write_atomic(self._path(part), sink.getvalue().to_pybytes())
 
     def read(self, part: int, columns: Sequence[str]) -> list[dict[str, Any]]:
-        return pq.read_table(self._path(part), columns=list(columns)).to_pylist()
+        return read_table(self._path(part), columns=list(columns)).to_pylist()
 
     def merge(self) -> None:
         """Put all parts together as `target`, in order, a row group each. Memory: one part."""
         staged = self.target.with_name(f".{self.target.name}.merging")
         with pq.ParquetWriter(staged, self.schema, compression="zstd") as writer:
             for part in self.there():
-                writer.write_table(pq.read_table(self._path(part)))
+                writer.write_table(read_table(self._path(part)))
         staged.replace(self.target)
 
     def clear(self) -> None:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from bevt_core.files import write_atomic
+from bevt_core.parquet_file import ParquetFile
 from schemas.classifier import FeatureLevel
 from schemas.errors import UserError
 from schemas.json_text import json_text
@@ -37,7 +37,7 @@ class FeatureFile:
     """What `extract` wrote, a row group at a time; videos that could not be read are left out."""
 
     def __init__(self, path: Path) -> None:
-        self.file = pq.ParquetFile(path)
+        self.file = ParquetFile(path)
 
     def __len__(self) -> int:
         return self.file.num_row_groups
