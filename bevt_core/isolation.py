@@ -10,6 +10,7 @@ import fcntl
 import importlib
 import os
 import pickle
+import resource
 import select
 import signal
 import struct
@@ -24,7 +25,8 @@ _PR_SET_PDEATHSIG = 1
 _LENGTH = struct.Struct("<Q")
 _PIPE_BYTES = 1 << 20  # frames come back in megabytes; Linux's default is 64 kB
 _ASKED, _RETURNED, _RAISED = "asked", "returned", "raised"
-_CHILD = "import sys; from bevt_core.isolation import serve; serve(sys.argv[1], int(sys.argv[2]))"
+_CHILD = "import sys; from bevt_core.isolation import serve; serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
+DECODER_BYTES = 4 << 30  # of address space, for a decoder; an 8K video of 4 reference frames takes 2.3 GB
 _child_answers = -1  # in the child: the pipe to the parent
 
 
@@ -42,8 +44,9 @@ class IsolatedFunction:
     Arguments and results are pickled. An exception that the function raises is raised here. While it runs it may `ask`.
     """
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def __init__(self, target: str, most_bytes: int = 0) -> None:
+        """`most_bytes`: of address space beyond that of the module's imports; more is a MemoryError. 0: no limit."""
+        self.target, self.most_bytes = target, most_bytes
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -90,7 +93,7 @@ class IsolatedFunction:
 
     def _start(self) -> None:
         self.close()
-        command = [sys.executable, "-P", "-c", _CHILD, self.target, str(os.getpid())]
+        command = [sys.executable, "-P", "-c", _CHILD, self.target, str(os.getpid()), str(self.most_bytes)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
         child_reads, self._questions = os.pipe()
         self._answers, child_writes = os.pipe()
@@ -123,7 +126,7 @@ def ask(question: Any) -> Any:
     return _read(0, deadline=None)
 
 
-def serve(target: str, parent: int) -> None:
+def serve(target: str, parent: int, most_bytes: int) -> None:
     """The child's loop. File descriptor 1 is the answers' only; what libraries print goes to stderr."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
@@ -134,6 +137,11 @@ def serve(target: str, parent: int) -> None:
     os.dup2(2, 1)
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
+    if most_bytes:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        wanted = used + most_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
     _write(_child_answers, "hello")
     while True:
         try:
@@ -164,9 +172,11 @@ def _read_exactly(descriptor: int, length: int, deadline: float | None) -> bytea
     """Raises EOFError at the end of the pipe, TimeoutError after the deadline (monotonic seconds)."""
     data = bytearray(length)
     view = memoryview(data)
+    ready = select.poll()  # select() knows no descriptor above 1023
+    ready.register(descriptor, select.POLLIN)
     while view:
-        wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([descriptor], [], [], wait_s)[0]:
+        wait_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        if not ready.poll(wait_ms):
             raise TimeoutError
         count = os.readv(descriptor, [view])
         if not count:

@@ -82,7 +82,7 @@ class ParquetFile:
             meta = self.metadata.row_group(group)
             if not 0 <= meta.num_rows <= limit:
                 raise pa.ArrowInvalid(f"row group {group} of {meta.num_rows} rows")
-            for at in range(meta.num_columns):
+            for at in range(meta.num_columns if meta.num_rows else 0):  # of no rows pyarrow reads no pages
                 chunk = meta.column(at)
                 if names is None or chunk.path_in_schema.split(".")[0] in names:
                     total += self._measured(chunk, limit, repeated)

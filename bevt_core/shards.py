@@ -10,7 +10,6 @@ Parquet and commits, never from Zarr, where a missing chunk reads as zeros.
 
 import functools
 import hashlib
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,11 +47,12 @@ from bevt_core.tables import (
     rejected_table,
     sources_table,
     token_table,
-    views_of,
 )
+from bevt_core.token_rows import check_index, part_view
 from bevt_core.views import decode_jpeg
 from schemas.errors import UserError
 from schemas.frames import (
+    INDEX_SCHEMA,
     FileDigest,
     FramePartCommit,
     FrameStoreManifest,
@@ -214,7 +214,8 @@ class FrameStore:
 
     def read_index(self, part: int) -> pa.Table:
         """The samples of one part: the columns of INDEX_SCHEMA."""
-        return read_table(self.path / part_name(part) / "index.parquet")
+        path = self.path / part_name(part) / "index.parquet"
+        return check_index(read_table(path), path, INDEX_SCHEMA, len(self.manifest.classes))
 
     def read_jpegs(self, part: int, first: int, count: int) -> list[np.ndarray]:
         """The bytes of `count` frames from position `first` of the part: one contiguous range."""
@@ -340,15 +341,13 @@ class TokenSet:
         return self.manifest.digest()
 
     def read_view(self, part: int, view: int) -> PartView:
-        """View `view` of all samples of the part: reads one row group."""
+        """View `view` of all samples of the part: reads one row group. Raises BadRow for tokens that are none."""
         with hold(self.place(part)) as folder, ParquetFile(folder / f"{part_name(part)}.parquet") as file:
             table = file.read_row_group(view)
-        column = table["tokens"].combine_chunks()
-        rows, columns = self.manifest.tokenizer.grid
-        flat = column.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, rows, columns)
-        bounds = column.offsets.to_numpy() - column.offsets[0].as_py()
-        tokens = [flat[a:b] for a, b in itertools.pairwise(bounds)]
-        return PartView(views=views_of(table), tokens=tokens)
+        return part_view(table, self.path_of(part), view, self.manifest.tokenizer)
+
+    def path_of(self, part: int) -> AnyPath:
+        return self.path / f"{part_name(part)}.parquet"
 
     def place(self, part: int) -> Place:
         """Where the part's views are read: in the set's folder, or from a copy."""

@@ -11,7 +11,7 @@ import numpy as np
 from bevt_core.contained import readable_source
 from bevt_core.decoding import decode_source, pool_indices
 from bevt_core.files import fetched
-from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.frame_size import one_size
 from bevt_core.objects import AnyPath
@@ -137,5 +137,5 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list
 def _isolated_loader() -> IsolatedFunction:
     global _isolated
     if _isolated is None:
-        _isolated = IsolatedFunction("pipeline.frames_job:load_source")
+        _isolated = IsolatedFunction("pipeline.frames_job:load_source", DECODER_BYTES)
     return _isolated

@@ -13,7 +13,7 @@ import numpy as np
 
 from bevt_core.contained import readable_source
 from bevt_core.files import fetched, size_of, sizes_in
-from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.known_sets import TOKEN_MAP_BYTES
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
@@ -127,7 +127,7 @@ def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thr
 
     def one(item: SourceItem) -> Seen:
         if not hasattr(local, "look"):
-            local.look = IsolatedFunction("pipeline.scan:look")
+            local.look = IsolatedFunction("pipeline.scan:look", DECODER_BYTES)
             children.append(local.look)
         path = root / item.source
         try:

@@ -20,6 +20,7 @@ from bevt_core.masking import MASKERS, blockwise
 from bevt_core.objects import ObjectPath
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore, PartView, TokenSet, part_name
+from bevt_core.token_rows import BadRow, check_rows
 from bevt_core.views import apply_view, decode_jpeg
 from schemas.errors import StorageError
 from schemas.model import BlockMask, MaskConfig
@@ -89,6 +90,8 @@ class ClipDataset(Dataset, ABC):
             return self._sample(epoch, position)
         except Exception as error:
             where = f"sample {self.sample_id(position)!r} in {part_name(int(self.part[position]))}"
+            if isinstance(error, BadRow):
+                raise SampleError(str(error)) from error
             if isinstance(error, StorageError):
                 raise SampleError(f"{where}: {error}") from error
             raise SampleError(
@@ -170,6 +173,8 @@ class TokenDataset(ClipDataset):
         self.tokens = TokenSet(tokens.path)  # a copy that stays small when it is pickled
         self.path = tokens.path
         self.grid = tokens.manifest.tokenizer.grid
+        columns = (tokens.frames.index[name].to_numpy() for name in ("num_frames", "height", "width"))
+        self.sizes_N3 = np.stack(list(columns), axis=1).astype(np.int32)
         self.cached_parts = cached_parts
         self._views: OrderedDict[tuple[int, int], PartView] = OrderedDict()
 
@@ -194,10 +199,18 @@ class TokenDataset(ClipDataset):
         """Return the row group of the epoch's view, from the few that were read last."""
         view = view_of_epoch(self.tokens.manifest.views.num_views, part, epoch, *self.key)
         cached = self._views.pop((part, view), None)
-        self._views[part, view] = cached or self.tokens.read_view(part, view)
+        self._views[part, view] = cached or self._read_view(part, view)
         if len(self._views) > self.cached_parts:
             self._views.popitem(last=False)
         return self._views[part, view]
+
+    def _read_view(self, part: int, view: int) -> PartView:
+        """Read a row group; raise BadRow where it does not fit the part's frames."""
+        stored, first = self.tokens.read_view(part, view), int(self.part_first[part])
+        rows = slice(first, first + int(self.part_sizes[part]))
+        crop_px, ids = self.tokens.manifest.views.crop_px, self.sample_ids[rows].to_pylist()
+        check_rows(stored, self.tokens.path_of(part), view, crop_px, ids, self.sizes_N3[rows].tolist())
+        return stored
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_views": OrderedDict()}

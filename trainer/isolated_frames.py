@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bevt_core.isolation import ChildCrash, ChildTimeout, IsolatedFunction, ask
+from bevt_core.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction, ask
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_size import one_size
 from bevt_core.views import shrink_short_side
 from schemas.frames import MediaKind
 
-_isolated = IsolatedFunction("trainer.isolated_frames:decode")  # its child starts at the first call
+_isolated = IsolatedFunction("trainer.isolated_frames:decode", DECODER_BYTES)  # its child starts at the first call
 
 
 def read_frames(

@@ -36,6 +36,7 @@ BROKEN = (
     struct.error,
     zlib.error,
 )
+MAX_SIDE = 65_535  # what JPEG can have; Pillow keeps 8 bytes for every row
 ORIENTATION = 0x112  # the only EXIF tag that is read
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -81,8 +82,9 @@ def _opened(path: AnyPath) -> Iterator[Image.Image]:
         raise_storage_trouble(error, path)
         raise MediaError("open", "not-media", one_line(error, path)) from None
     with file, image:
-        if image.width * image.height > MAX_PIXELS:
-            raise MediaError("open", "too-large", f"{image.width}x{image.height}, the limit is {MAX_PIXELS} pixels")
+        if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+            limits = f"the limits are {MAX_PIXELS} pixels and {MAX_SIDE} on a side"
+            raise MediaError("open", "too-large", f"{image.width}x{image.height}, {limits}")
         trouble = _pixel_trouble(image)
         if trouble is not None:
             raise MediaError("open", "pixel-type", f"{trouble} have no defined range; convert it to 8 or 16 bits")

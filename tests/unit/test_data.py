@@ -5,12 +5,16 @@ import re
 from typing import get_args
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import TypeAdapter
 
 from bevt_core.masking import MASKERS
+from bevt_core.shards import FrameStore, read_frame_commit, read_token_plan, write_token_part
 from bevt_core.views import apply_view
+from schemas.errors import UserError
 from schemas.model import BlockMask, MaskConfig, TubeMask
 from tests.builders import make_token_set
 from trainer.data import StreamBatches, TokenDataset, draw_mask, normalise
@@ -124,6 +128,59 @@ def test_an_unreadable_sample_is_named_with_its_part_and_file(tmp_path):
         next(iter(batches.batches(0, 1)))
     assert re.sub("000[23]", "", str(loaded.value)) == re.sub("000[23]", "", str(direct.value))
     assert "in a loader's process" in str(loaded.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda view, ids: with_token(view, 64), r"'0001.mp4' has the token 64 in view .*'test' has tokens 0 to 63"),
+        (lambda view, ids: with_token(view, 65535), r"part-00000.parquet: sample '0001.mp4' has the token 65535 in"),
+        (lambda view, ids: shorten(view), "sample '0000.mp4' has tokens of 9 frames, but 10 frames"),
+        (lambda view, ids: move(view, left_px=90), r"'0001.mp4' has its crop at \(\d, 90\) .*outside of its frame of"),
+        (lambda view, ids: move(view, crop_px=96), "'0001.mp4' has a crop of 96 px in view"),
+        (lambda view, ids: move(view, top_px=-1), "top_px: expected a whole number from 0 to"),
+        (lambda view, ids: (view.views.pop(), view.tokens.pop(), ids.pop()), "1 rows in view ., but the part has 2"),
+    ],
+)
+def test_a_row_that_cannot_be_is_named(tmp_path, change, message):
+    tokens = make_token_set(tmp_path, num_samples=4, sources_per_part=2)
+    views, ids = [tokens.read_view(0, view) for view in range(2)], ["0000.mp4", "0001.mp4"]
+    change(views[0], ids)
+    change(views[1], list("ab"))
+    commit = read_frame_commit(tokens.frames.path, 0, tokens.frames.manifest.plan_digest)
+    write_token_part(tokens.path, commit, ids, views, read_token_plan(tokens.path))
+    with pytest.raises(SampleError, match=message) as error:
+        dataset_of(tokens)[0, 0]
+    assert "bevt verify`, then `bevt repair" in str(error.value) and "\n" not in str(error.value)
+    assert dataset_of(tokens)[0, 2]["tokens"].shape == (8, 4, 4)  # of the other part
+
+
+def with_token(view, token):
+    """Put `token` among those of the second sample."""
+    view.tokens[1] = view.tokens[1].copy()
+    view.tokens[1][3, 2, 1] = token
+
+
+def shorten(view):
+    """Drop the last frame of each sample."""
+    view.tokens[:] = [tokens[:-1] for tokens in view.tokens]
+
+
+def move(view, **changes):
+    """Change the box of the second sample."""
+    view.views[1] = view.views[1].model_copy(update=changes)
+
+
+@pytest.mark.parametrize(("column", "value"), [("label", 2), ("label", -1), ("num_frames", -1), ("frame_start", -7)])
+def test_an_index_that_cannot_be_is_named(tmp_path, column, value):
+    frames = make_token_set(tmp_path, num_samples=4, sources_per_part=2).frames
+    path = frames.path / "part-00001" / "index.parquet"
+    table = frames.read_index(1)
+    rows = table.to_pylist()
+    rows[1][column] = value
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    with pytest.raises(UserError, match=rf"index.parquet: sample '0003.mp4' has {column} {value}, expected 0 to"):
+        _ = FrameStore(frames.path).index
 
 
 def test_masks_hide_at_most_their_share():
