@@ -11,7 +11,7 @@ from torch import nn
 from bevt_core.classifier import Classifier
 from bevt_core.files import clean_staging, staged_folder, write_atomic
 from bevt_core.installation import install_command
-from bevt_core.weights import BUILDERS, Model
+from bevt_core.weights import BUILDERS, Model, load_weights
 from schemas.errors import UserError
 
 ONNX_TOLERANCE = 1e-4  # of logits; measured 5e-8 for a nano classifier
@@ -51,7 +51,7 @@ def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> Non
 
 def load_hub_folder(folder: Path) -> Model:
     """Read what `save_hub_folder` wrote, bit for bit."""
-    return HubModel.from_pretrained(folder).model
+    return load_weights(folder / "model.safetensors")
 
 
 def save_program(path: Path, classifier: Classifier, *, frames: int, size_px: int) -> None:

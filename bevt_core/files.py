@@ -24,6 +24,8 @@ from bevt_core.contained import contained
 from bevt_core.download_limit import TooLong
 from bevt_core.objects import CONNECTIONS, AnyPath, ObjectPath
 from schemas.errors import StorageError, UserError
+from schemas.json_text import parse_json
+from schemas.plain_text import text_of
 from schemas.validation import describe
 
 R = TypeVar("R", bound=BaseModel)
@@ -31,7 +33,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # what file systems without hard links say
-MAX_RECORD_BYTES = 16 << 20  # of a record; the names of ImageNet-21k's classes have 1 MB
+MAX_RECORD_BYTES = 4 << 20  # of a record; the names of ImageNet-21k's classes have 1 MB
 STAGING = ".staging"  # the folder of half-written things, on the same file system as what they become
 
 
@@ -103,9 +105,12 @@ def read_record(path: AnyPath, kind: type[R]) -> R | None:
     except FileNotFoundError:
         return None
     try:
-        return kind.model_validate_json(data)
+        return kind.model_validate(parse_json(text_of(data, "its content"), dict, "its content"))
     except ValidationError as error:
-        raise UserError(f"{path}: not a {kind.__name__} of this version of bevt: {describe(error, kind)}") from None
+        reason = describe(error, kind)
+    except UserError as error:
+        reason = str(error)
+    raise UserError(f"{path}: not a {kind.__name__} of this version of bevt: {reason}")
 
 
 def read_bounded(path: AnyPath, most: int) -> bytes:

@@ -27,6 +27,7 @@ MAX_LINE_CHARACTERS = 1 << 20  # of a row of a CSV file
 NOT_BLANK = re.compile(r"^[^\S\n]*\S[^\n]*", re.MULTILINE)
 CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 MAX_MAT_BYTES = 64 << 20  # ImageNet's MATLAB file has 1 MB
+MAT_BYTES = 400 << 20  # that its reader may take
 MAT_LIMIT_S = 30.0  # of reading one
 LARGEST_NUMBER = 10**9  # of labels, seconds and frames
 
@@ -54,6 +55,14 @@ def unreadable(error: OSError, path: AnyPath) -> UserError:
     return UserError(f"{path}: cannot be read: {error.strerror or error}")
 
 
+def _check_lines(path: AnyPath, count: int) -> None:
+    if count > MAX_LINES:
+        raise UserError(
+            f"{path}: {count} lines, expected at most {MAX_LINES}; write longer lists as Parquet, with "
+            "`bevt scan --write`"
+        )
+
+
 class Lines:
     """The lines of a text file that are not blank, as (`FILE, line N`, the line)."""
 
@@ -63,11 +72,7 @@ class Lines:
         self.text = read_text(path)
         if "\r" in self.text:
             self.text = self.text.replace("\r\n", "\n").replace("\r", "\n")
-        if len(self) > MAX_LINES:
-            raise UserError(
-                f"{path}: {len(self)} lines, expected at most {MAX_LINES}; write longer lists as Parquet, with "
-                "`bevt scan --write`"
-            )
+        _check_lines(path, len(self))
 
     def __len__(self) -> int:
         """How many lines there are, the blank ones too."""
@@ -119,7 +124,9 @@ class _CsvLines:
 
     def __init__(self, path: AnyPath) -> None:
         self.path = path
-        self.lines = CSV_LINE.finditer(read_text(path))
+        text = read_text(path)
+        _check_lines(path, text.count("\n") + 1)
+        self.lines = CSV_LINE.finditer(text)
         self.characters = 0  # of the row that is being read
 
     def __iter__(self) -> Iterator[str]:
@@ -175,7 +182,7 @@ def read_parquet(path: AnyPath, schema: pa.Schema, made_by: str) -> pa.Table:
 
 def read_mat(path: AnyPath, variable: str) -> Any:
     """A variable of a MATLAB file, read by scipy in a child process: a damaged file can kill its reader."""
-    child = IsolatedFunction("bevt_core.mat_file:load_mat")
+    child = IsolatedFunction("bevt_core.mat_file:load_mat", MAT_BYTES)
     try:
         return child(read_bytes(path, MAX_MAT_BYTES), variable, limit_s=MAT_LIMIT_S)
     except StorageError:

@@ -29,6 +29,7 @@ from schemas.json_text import json_text, parse_json
 
 Model = Bevt | Classifier
 
+MOST_BLOCKS, MOST_STAGES = 1000, 8  # of an encoder
 CONFIG_KEY = "bevt_config"  # safetensors metadata: what to build, as JSON
 BUILDERS: dict[str, Callable[..., Model]] = {"bevt": build_bevt, "classifier": build_classifier}
 
@@ -100,9 +101,14 @@ def _planned(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], 
 
     So a damaged file asks for no more memory than it has itself.
     """
-    blocks = sizes.get("depth", 0) + sum(sizes.get("depths", ()))
-    if blocks > len(state):
-        raise UserError(f"{path}: its config is of {blocks} blocks, but there are only {len(state)} tensors")
+    depths = [sizes.get("depth", 0), *sizes.get("depths", ())]
+    if sum(depths) > len(state):
+        raise UserError(f"{path}: its config is of {sum(depths)} blocks, but there are only {len(state)} tensors")
+    if sum(depths) > MOST_BLOCKS or len(depths) > MOST_STAGES + 1:
+        raise UserError(
+            f"{path}: its config is of {len(depths) - 1} stages and {sum(depths)} blocks, expected at most "
+            f"{MOST_STAGES} and {MOST_BLOCKS}"
+        )
     with torch.device("meta"):
         model = build(**sizes)
     own = model.state_dict()

@@ -29,6 +29,7 @@ NESTINGS = ("state_dict", "model", "module", "model_state", "model_state_dict")
 MAX_NESTED = 4
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 HEAD_BYTES = 512
+MAX_HEADER_BYTES = 8 << 20  # of safetensors; a model of 10,000 tensors has 1 MB
 # what readers of damaged files raise
 UNREADABLE = (
     OSError,
@@ -99,7 +100,7 @@ def read_state_dict(path: Path) -> StateDict:
     """
     head = head_of(path)
     if is_safetensors(head):
-        content: Any = _read_safetensors(path)
+        content: Any = load_safetensors(path)
     elif head.startswith((ZIP, PICKLE)):
         content = _read_pickle(path, is_zip=head.startswith(ZIP))
     else:
@@ -133,8 +134,13 @@ def _looks_like(head: bytes) -> str:
     return next((what for begins, what in OTHER_FILES if re.match(begins, head)), "not a checkpoint that can be read")
 
 
-def _read_safetensors(path: Path) -> Any:
+def load_safetensors(path: Path) -> StateDict:
+    """The tensors of a safetensors file. Raises UserError for one that is cut or damaged, or has an absurd header."""
     try:
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if header_bytes > MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {header_bytes} bytes, expected at most {MAX_HEADER_BYTES}")
         return load_file(path)
     except UNREADABLE as error:
         raise UserError(f"{path}: a safetensors file that is cut or damaged ({first_line(error)}); {WANTED}") from None

@@ -312,7 +312,7 @@ def photograph(split: str, name: str, mirrored: bool) -> Image.Image:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise UserError(f"the package {package} with the photograph {file} is not installed; run `{install_command()}`")
-    photo = Image.open(Path(spec.origin).parent / inside / file).convert("RGB")
+    photo = Image.open(Path(spec.origin).parent / inside / file, formats=["JPEG", "PNG"]).convert("RGB")
     photo.thumbnail((800, 800), Image.Resampling.LANCZOS)
     return photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else photo
 

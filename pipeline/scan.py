@@ -148,6 +148,8 @@ def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thr
             return Seen(num_bytes, None, "time-out")
         except ChildCrash:
             return Seen(num_bytes, None, "crash")
+        except MemoryError:
+            return Seen(num_bytes, None, "out-of-memory")
 
     with ThreadPoolExecutor(threads) as pool, ProgressLine("scan", len(items), unit=unit_of(items)) as progress:
         try:

@@ -21,6 +21,8 @@ def misbehave(how: str) -> str:
     if how == "print":
         print("noise on stdout")
         os.write(1, b"more noise\n")
+    if how == "memory":
+        return str(len(bytearray(1 << 30)))
     if how == "ask":
         return f"well: {ask(1) + ask(2)}"
     return "x" * 3_000_000 if how == "much" else f"well: {how}"

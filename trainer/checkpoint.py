@@ -23,6 +23,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from bevt_core.files import clean_staging, read_record, sha256_of, staged_folder, write_record
+from bevt_core.weights_files import UNREADABLE, first_line
 from schemas.base import Record
 from schemas.errors import UserError
 
@@ -129,7 +130,10 @@ def read_checkpoint(
     assert record is not None, path
     check(record.identity)
     load_model(model, str(path / WEIGHTS))
-    return record, torch.load(path / TRAINING, map_location="cpu", weights_only=True)
+    try:
+        return record, torch.load(path / TRAINING, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise UserError(f"{path / TRAINING}: not a run's training state ({first_line(error)})") from None
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

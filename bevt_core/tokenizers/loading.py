@@ -1,10 +1,12 @@
 """Stored weights -> a tokenizer, by the kind that the card names."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from bevt_core.tokenizers import networks, peco_networks
 from bevt_core.tokenizers.base import Tokenizer
@@ -14,6 +16,8 @@ from bevt_core.tokenizers.peco import CODES, PecoTokenizer
 from bevt_core.tokenizers.precision import parse_dtype
 from bevt_core.tokenizers.storage import read_state
 from schemas.errors import UserError
+
+S = TypeVar("S")
 
 
 def load_stored(folder: Path, device: str | torch.device, dtype: str, pass_frames: int | None) -> Tokenizer:
@@ -31,11 +35,12 @@ def _load_dvae(
     folder: Path, stored: StoredTokenizer, device: torch.device, dtype: str, pass_frames: int
 ) -> DvaeTokenizer:
     assert isinstance(stored.sizes, networks.DvaeSizes)
-    encoder, decoder = networks.build_encoder(stored.sizes), None
+    decoder = None
     with _weights_of_the_card(folder):
+        encoder = _without_memory(networks.build_encoder, stored.sizes)
         networks.load_package_state(encoder, read_state(folder, ENCODER, stored.encoder_sha256))
         if stored.decoder_sha256 is not None:
-            decoder = networks.build_decoder(stored.sizes)
+            decoder = _without_memory(networks.build_decoder, stored.sizes)
             networks.load_package_state(decoder, read_state(folder, DECODER, stored.decoder_sha256))
     return DvaeTokenizer(
         encoder,
@@ -53,14 +58,15 @@ def _load_peco(
     folder: Path, stored: StoredTokenizer, device: torch.device, dtype: str, pass_frames: int
 ) -> PecoTokenizer:
     assert isinstance(stored.sizes, peco_networks.PecoSizes)
-    encoder, decoder = peco_networks.build_encoder(stored.sizes), None
+    decoder = None
     with _weights_of_the_card(folder):
+        encoder = _without_memory(peco_networks.build_encoder, stored.sizes)
         state = read_state(folder, ENCODER, stored.encoder_sha256)
         codes_VD = state.pop(CODES).reshape(stored.sizes.vocab_size, stored.sizes.code_dim)
-        encoder.load_state_dict(state)
+        encoder.load_state_dict(state, assign=True)
         if stored.decoder_sha256 is not None:
-            decoder = peco_networks.build_decoder(stored.sizes)
-            decoder.load_state_dict(read_state(folder, DECODER, stored.decoder_sha256))
+            decoder = _without_memory(peco_networks.build_decoder, stored.sizes)
+            decoder.load_state_dict(read_state(folder, DECODER, stored.decoder_sha256), assign=True)
     return PecoTokenizer(
         encoder,
         codes_VD,
@@ -72,6 +78,12 @@ def _load_peco(
         dtype=dtype,
         pass_frames=pass_frames,
     )
+
+
+def _without_memory(build: Callable[[S], nn.Sequential], sizes: S) -> nn.Sequential:
+    """A network on the meta device, so that sizes which are not those of its weights take no memory."""
+    with torch.device("meta"):
+        return build(sizes)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ into `dall_e.Encoder` as it is.
 from collections.abc import Mapping
 
 import attr
+import torch
 from dall_e.decoder import Decoder
 from dall_e.encoder import Encoder
 from dall_e.utils import Conv2d
@@ -22,7 +23,12 @@ def build_encoder(sizes: DvaeSizes) -> nn.Sequential:
     Weights are drawn from torch's global generator, as the package does.
     """
     with attr.validators.disabled():  # the package refuses n_hid < 64, though every layer works
-        encoder = Encoder(n_hid=sizes.n_hid, n_blk_per_group=sizes.n_blk_per_group, vocab_size=sizes.vocab_size)
+        encoder = Encoder(
+            n_hid=sizes.n_hid,
+            n_blk_per_group=sizes.n_blk_per_group,
+            vocab_size=sizes.vocab_size,
+            device=torch.get_default_device(),
+        )
     return _native(encoder.blocks)
 
 
@@ -34,6 +40,7 @@ def build_decoder(sizes: DvaeSizes) -> nn.Sequential:
             n_hid=sizes.n_hid,
             n_blk_per_group=sizes.n_blk_per_group,
             vocab_size=sizes.vocab_size,
+            device=torch.get_default_device(),
         )
     return _native(decoder.blocks)
 
@@ -60,13 +67,16 @@ def to_package_state(network: nn.Sequential) -> dict[str, Tensor]:
 
 
 def load_package_state(network: nn.Sequential, state: Mapping[str, Tensor]) -> None:
-    """Strict: every weight once, none left over. Raises RuntimeError, as `load_state_dict` does."""
+    """Strict: every weight once, none left over. Raises RuntimeError, as `load_state_dict` does.
+
+    A network on the meta device takes the tensors themselves, others copy them.
+    """
     names = {"w": "weight", "b": "bias"}
     renamed = {}
     for key, value in state.items():
         stem, leaf = key.removeprefix("blocks.").rsplit(".", 1)
         renamed[f"{stem}.{names.get(leaf, leaf)}"] = value.float()
-    network.load_state_dict(renamed, strict=True)
+    network.load_state_dict(renamed, strict=True, assign=network[0].weight.is_meta)
 
 
 def _native(blocks: nn.Sequential) -> nn.Sequential:

@@ -3,18 +3,16 @@
 Shapes: N pictures, H W pixels, C channels. Pictures are floats in [0, 1].
 """
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bevt_core.weights_files import read_state_dict
 from schemas.errors import UserError
 from schemas.recipe_io import nearest
 
@@ -32,7 +30,7 @@ class Perceptual(nn.Module):
         fit.
         """
         super().__init__()
-        if not timm.is_model(name):
+        if not timm.is_model(name) or ":" in name:  # with a colon it is an address, whose config names the model
             known = timm.list_models(pretrained=False)
             raise UserError(
                 f"perceptual.name {name!r}: no such model in timm; {nearest(name, known)}see timm.list_models()"
@@ -90,9 +88,9 @@ def _load(network: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"perceptual.weights {path}: no such file; download it from the model's page on timm's hub")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"perceptual.weights {path}: not a file of weights ({str(error).splitlines()[0]})") from None
+        state = read_state_dict(path)
+    except UserError as error:
+        raise UserError(f"perceptual.weights {error}") from None
     body = {key: value for key, value in state.items() if key.split(".")[0] not in HEADS}
     try:
         network.load_state_dict(body)

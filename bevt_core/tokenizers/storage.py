@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from bevt_core.files import clean_staging, sha256_of, staged_folder, write_record
 from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, DvaeSizes, Kind, PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.precision import DTYPES
+from bevt_core.weights_files import load_safetensors
 from schemas.errors import UserError
 
 
@@ -58,10 +58,7 @@ def read_state(folder: Path, file_name: str, expected_sha256: str) -> dict[str, 
             f"{path}: sha256 {found}, {CARD} says {expected_sha256}; "
             "the file is damaged or was exchanged: copy it again"
         )
-    try:
-        return {key: value.float() for key, value in load_file(path).items()}
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file ({error}); copy it again") from None
+    return {key: value.float() for key, value in load_safetensors(path).items()}
 
 
 def _save_state(path: Path, state: Mapping[str, Tensor], storage: str) -> None:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from bevt_core.build import SWIN_SIZES, build_bevt, build_classifier
-from bevt_core.export import load_hub_folder, onnx_difference, save_hub_folder, save_onnx, save_program
-from bevt_core.weights import load_weights
+from bevt_core.export import HubModel, load_hub_folder, onnx_difference, save_hub_folder, save_onnx, save_program
 
 SHIFTED = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "patch": (2, 8, 8)}
 
@@ -20,7 +19,7 @@ def test_a_hub_folder_round_trips(tmp_path: Path) -> None:
     }.items():
         save_hub_folder(tmp_path / name, model, {"README.md": "# A card"})
         assert {"config.json", "model.safetensors"} <= {path.name for path in (tmp_path / name).iterdir()}
-        for again in (load_hub_folder(tmp_path / name), load_weights(tmp_path / name / "model.safetensors")):
+        for again in (HubModel.from_pretrained(tmp_path / name).model, load_hub_folder(tmp_path / name)):
             assert type(again) is type(model)
             assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in model.state_dict().items())
         assert (tmp_path / name / "README.md").read_text() == "# A card"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from bevt_core.isolation import IsolatedFunction
 from bevt_core.probing import open_video
@@ -139,3 +140,21 @@ def test_too_many_open_files_are_not_the_videos_fault(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.errno == errno.EMFILE
+
+
+def test_a_picture_that_needs_too_much_memory_is_rejected_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames_job, "_isolated", None)
+    monkeypatch.setattr(frames_job, "DECODER_BYTES", 200 << 20)
+    for name, size in (("large.png", (7900, 7900)), ("small.png", (90, 90))):
+        Image.new("RGB", size).save(tmp_path / name, compress_level=1)
+    try:
+        large, small = (
+            frames_job.read_source(tmp_path, SourceItem(source=name, kind="image"), POOL, 0, limit_s=30, attempts=1)
+            for name in ("large.png", "small.png")
+        )
+    finally:
+        frames_job._isolated_loader().close()
+    assert isinstance(large, Rejected) and large.reason == "out-of-memory"
+    assert not isinstance(small, Rejected) and len(small[0].jpegs) == 1

@@ -1,6 +1,7 @@
 """A child process that hangs, dies or raises costs one call."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -59,6 +60,32 @@ def test_a_child_killed_between_calls_is_replaced(isolated: IsolatedFunction) ->
     os.kill(isolated.pid, signal.SIGKILL)
     time.sleep(0.1)
     assert isolated("d", limit_s=10) == "well: d"
+
+
+def test_a_call_that_needs_too_much_memory_is_an_error() -> None:
+    small = IsolatedFunction("tests.misbehaviour:misbehave", most_bytes=500 << 20)
+    try:
+        with pytest.raises(MemoryError):
+            small("memory", limit_s=10)
+        pid = small.pid
+        assert small("a", limit_s=10) == "well: a" and small.pid == pid
+    finally:
+        small.close()
+
+
+def test_descriptors_above_1023_are_waited_for() -> None:
+    """A process with many files open, where select() fails."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
+    function = IsolatedFunction("tests.misbehaviour:misbehave")
+    try:
+        assert function("a", limit_s=10) == "well: a" and function._answers > 1023
+    finally:
+        function.close()
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_no_orphan_survives_its_parent() -> None:

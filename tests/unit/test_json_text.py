@@ -62,11 +62,11 @@ def test_bombs(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"[" * 1_000_000, "Invalid JSON: recursion limit exceeded"),
-        (b'{"num_parts": ' + b"9" * 5000 + b"}", "Invalid JSON: number out of range"),
+        (b"[" * 1_000_000, "nests too deeply"),
+        (b'{"num_parts": ' + b"9" * 5000 + b"}", "not JSON: 'Exceeds the limit"),
         (b'{"dataset": [' + b"1," * 100_000 + b"1]}", r"dataset: Input should be a valid string \(given \[1, 1, "),
         (b'{"x' + b"x" * 100_000 + b'": 1}', "and 10 more problems"),
-        (b" " * (MAX_RECORD_BYTES + 1), r"16.8 MB, expected a file of at most 16.8 MB"),
+        (b" " * (MAX_RECORD_BYTES + 1), r"4.2 MB, expected a file of at most 4.2 MB"),
     ],
 )
 def test_a_record_that_is_none_ends_in_a_short_line(tmp_path: Path, data: bytes, message: str) -> None:

@@ -1,12 +1,15 @@
 """A still picture gives its own pixels upright, or is rejected with a reason; never a wrong picture."""
 
+import ast
 import io
+import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from bevt_core.media.errors import MediaError
 from bevt_core.media.stills import opened_picture, read_picture
@@ -233,3 +236,44 @@ def test_damaged_pictures_end_in_a_frame_or_a_reason(tmp_path: Path, mutations: 
             except MediaError:
                 continue
             assert frame_HWC.dtype == np.uint8 and frame_HWC.shape[2:] == (3,), (suffix, seed)
+
+
+def test_no_picture_reaches_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands EPS to the program `gs`, whatever the file's name."""
+    ran = tmp_path / "ran"
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {ran}\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    for name in ("x.jpg", "x.eps", "x.png"):
+        path = tmp_path / name
+        path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
+        with pytest.raises(MediaError, match=r"not-media|cannot identify"):
+            read_picture(path)
+    assert not ran.exists()
+    with pytest.raises(OSError), Image.open(tmp_path / "x.jpg") as image:  # what others do
+        image.load()
+    assert ran.exists()
+
+
+def test_every_picture_is_opened_as_one_of_a_few_formats() -> None:
+    repo = Path(__file__).resolve().parents[2]
+    calls = [
+        (path.name, {keyword.arg for keyword in node.keywords})
+        for folder in ("schemas", "bevt_core", "pipeline", "trainer")
+        for path in (repo / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open")
+    ]
+    assert {name for name, _ in calls} == {"stills.py", "camera_motion.py"}
+    assert all("formats" in keywords for _, keywords in calls)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 60_000_000), (60_000_000, 1), (9000, 9000), (2**31 - 1, 2**31 - 1)])
+def test_absurd_sizes_are_refused_by_the_header(tmp_path: Path, width: int, height: int) -> None:
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "x.png").write_bytes(header + b"\0\0\0\4IDAT" + b"\0" * 8)
+    with pytest.raises(MediaError) as error:
+        read_picture(tmp_path / "x.png")
+    assert error.value.reason == "too-large"
