@@ -107,9 +107,7 @@ def pages_of(file: io.BufferedIOBase, start: int, stop: int) -> Iterator[Page]:
     """The pages of a column chunk, in the bytes [start, stop) of the file. Raises ValueError where there are none."""
     while start < stop:
         header, length = _page_header(file, start)
-        kind, packed = header.get(1), header.get(3)
-        if not isinstance(packed, int) or packed < 0:
-            raise ValueError("a page of negative size")
+        kind, packed = _natural(header.get(1)), _natural(header.get(3))
         content = header.get({0: 5, 2: 7, 3: 8}.get(kind, 0), {})  # data, dictionary, data of version 2
         encoding = content.get(4 if kind == 3 else 2, 0)
         yield Page(kind == 2, _natural(header.get(2)), _natural(content.get(1, 0)), _natural(encoding))

@@ -14,7 +14,7 @@ from bevt_core.bevt import Bevt
 from bevt_core.build import build_bevt, build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import write_atomic
-from bevt_core.foreign_files import read_json
+from bevt_core.json_file import read_json_file
 from bevt_core.weights_files import UNREADABLE, first_line, head_of, is_safetensors, read_state_dict
 from bevt_core.weights_import import (
     bevt_from_image_swin,
@@ -57,7 +57,7 @@ def load_weights(path: Path) -> Model:
         metadata = _metadata(path)
         if CONFIG_KEY in metadata:
             return _rebuild(path, parse_json(metadata[CONFIG_KEY], dict, path), state)
-        if (hub := path.with_name("config.json")).is_file() and "bevt" in (described := read_json(hub, dict)):
+        if (hub := path.with_name("config.json")).is_file() and "bevt" in (described := read_json_file(hub, dict)):
             state = {key.removeprefix("model."): tensor for key, tensor in state.items()}
             return _rebuild(path, described["bevt"], state)
         raise UserError(f"{path}: no model config inside: {advice(path, state)}")

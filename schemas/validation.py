@@ -63,7 +63,8 @@ def expected_number(annotation: Any, metadata: Sequence[Any]) -> str:
 def _find(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, Any, list[Any]]:
     """The dotted key of a pydantic location, and the annotation and metadata there; tags of unions are left out."""
     keys: list[str] = []
-    annotation, metadata = model, []
+    annotation: Any = model
+    metadata: list[Any] = []
     for part in location:
         annotation, metadata = _plain(annotation, metadata)
         fields = [kind.model_fields for kind in _models(annotation)]

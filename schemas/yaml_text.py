@@ -58,7 +58,7 @@ def _loaded(text: str, where: object) -> Any:
 
 def _check_sizes(text: str, where: object) -> None:
     """Raise UserError for more values, or deeper ones, than any recipe has; aliases count as what they stand for."""
-    known: dict[str, tuple[int, int]] = {}  # anchor -> values and depth below it
+    known: dict[str | None, tuple[int, int]] = {}  # anchor -> values and depth below it
     stack: list[list[Any]] = [[None, 0, 0]]  # anchor, values and depth of what is open
     for event in yaml.parse(text, Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -73,8 +73,7 @@ def _check_sizes(text: str, where: object) -> None:
             known[event.anchor] = (values, depth)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in known:
-                line = event.start_mark.line + 1
-                raise UserError(f"{where}, line {line}: the alias {shown(event.anchor)} stands for nothing before it")
+                raise UserError(f"{where}: the alias {shown(event.anchor)} stands for nothing that ends before it")
             values, depth = known[event.anchor]
         else:
             continue

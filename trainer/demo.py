@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bevt_core.foreign_files import read_json
+from bevt_core.json_file import read_json_file
 from schemas.errors import UserError
 from trainer.demo_report import write_report
 
@@ -115,7 +115,8 @@ def demo(out: Path) -> dict[str, Any]:
             )
         seconds[step.title] = round(time.monotonic() - begun, 1)
     results = {
-        temporal: read_json(out / "runs" / f"evaluate-{temporal}" / "evaluation.json", dict) for temporal in TEMPORAL
+        temporal: read_json_file(out / "runs" / f"evaluate-{temporal}" / "evaluation.json", dict)
+        for temporal in TEMPORAL
     }
     steps_done = [(f"bevt {step.command}", seconds.get(step.title)) for step in steps]
     report = write_report(out, steps_done, results)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import clean_staging, read_record, sha256_of, write_atomic, write_record
-from bevt_core.foreign_files import read_json
+from bevt_core.json_file import read_json_file
 from bevt_core.model_info import model_info
 from bevt_core.places import what_is
 from bevt_core.weights import load_weights
@@ -76,7 +76,7 @@ def evaluate(
     with join_world() as world:
         chosen = world.from_main(resolve(precision, world.device))
         if out is not None and world.from_main(_prepare(out, path, data, plan, chosen) if world.is_main else None):
-            stored = read_json(out / RESULT, dict)
+            stored = read_json_file(out / RESULT, dict)
             if world.is_main and TRAINING in stored:  # older versions wrote none
                 show_overlap(stored)
             return stored | stored_since(out / RESULT)
@@ -253,6 +253,6 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, precisi
     clean_staging(out)
     if (out / RESULT).is_file():
         PartFiles(out / SCORES, SCORES_SCHEMA).clear()
-        note_stored(out, out / RESULT, read_json(out / RESULT, dict)["num_failed"])
+        note_stored(out, out / RESULT, read_json_file(out / RESULT, dict)["num_failed"])
         return True
     return False

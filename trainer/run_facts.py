@@ -8,7 +8,7 @@ from typing import Any
 from bevt_core.build import SWIN_SIZES
 from bevt_core.command_line import note
 from bevt_core.files import read_record, sha256_of
-from bevt_core.foreign_files import read_json
+from bevt_core.json_file import read_json_file
 from bevt_core.objects import as_path
 from schemas.classifier import EvaluationPlan
 from schemas.errors import UserError
@@ -89,7 +89,7 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
 
 def _overlap(evaluation: Path, key: str) -> dict[str, Any]:
     """An evaluation's overlap with training; of an older one, which has none, `count` is None."""
-    return read_json(evaluation / RESULT, dict).get(key, {"count": None})
+    return read_json_file(evaluation / RESULT, dict).get(key, {"count": None})
 
 
 def _was_trained_on(evaluation: Path) -> bool:
@@ -117,7 +117,7 @@ def _kind(run: Path) -> str | None:
 
 def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Path | None) -> RunFacts:
     if evaluation is not None:
-        result = read_json(evaluation / RESULT, dict)
+        result = read_json_file(evaluation / RESULT, dict)
         data, tested, tested_views = result.get("data", UNKNOWN), str(evaluation), result["views"]
         top1, mean_class, num_videos = result["top1"], result["mean_class"], result["num_videos"]
         multiply_adds = result.get("multiply_adds_per_view")

@@ -202,7 +202,7 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
         ({**build_classifier(**NANO, num_classes=5).config, "depths": [2, 2, 10**9]}, "blocks, but there are only"),
         ({**build_classifier(**NANO, num_classes=5).config, "embed_dim": 96}, "of another architecture"),
         ({**build_classifier(**NANO, num_classes=5).config, "embed_dim": 10**9}, "does not fit together"),
-        ([], "does not fit together"),
+        ([], r"the content is \[\], expected an object"),
     ],
 )
 def test_a_config_that_does_not_fit_its_weights(config: Any, expected: str, tmp_path: Path) -> None:
