@@ -76,7 +76,7 @@ def load_package_state(network: nn.Sequential, state: Mapping[str, Tensor]) -> N
     for key, value in state.items():
         stem, leaf = key.removeprefix("blocks.").rsplit(".", 1)
         renamed[f"{stem}.{names.get(leaf, leaf)}"] = value.float()
-    network.load_state_dict(renamed, strict=True, assign=network[0].weight.is_meta)
+    network.load_state_dict(renamed, strict=True, assign=next(network.parameters()).is_meta)
 
 
 def _native(blocks: nn.Sequential) -> nn.Sequential:
