@@ -132,7 +132,7 @@ def _errors_name(path: AnyPath) -> Iterator[None]:
     except (OSError, pa.ArrowException, MemoryError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise UserError(f"{path}: not a Parquet file, cut, or a bomb ({shown(str(error))})") from None
+        raise UserError(f"{path}: not a Parquet file, or cut, or a bomb ({shown(str(error))})") from None
 
 
 def _size(file: Any) -> int:
