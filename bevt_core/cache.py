@@ -12,7 +12,6 @@ first. The locks are flock's, which the kernel drops with their process: keep th
 import errno
 import fcntl
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +19,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bevt_core.files import STAGING, clean_staging, download, owner, read_record, sha256_of, staged_folder, write_record
+from bevt_core.files import download, read_record, sha256_of, write_record
 from bevt_core.objects import ObjectPath
+from bevt_core.staging import STAGING, clean_staging, discard, staged_folder
 from schemas.base import Record
 from schemas.errors import StorageError, UserError
 from schemas.frames import FileDigest
@@ -115,7 +115,7 @@ def _fetch(entry: Entry) -> None:
     if _is_whole(folder):
         return
     if folder.exists():
-        _drop(folder)
+        discard(folder)
     files = _Files(files=entry.files())
     with staged_folder(folder) as staging:
         with _lock("room", fcntl.LOCK_EX):
@@ -145,7 +145,7 @@ def _make_room(num_bytes: int, entry: Entry) -> None:
             if excess <= 0:
                 return
             with suppress(BlockingIOError), _lock(folder.name, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                _drop(folder)
+                discard(folder)
                 excess -= used[folder]
         if excess <= 0:
             return
@@ -168,14 +168,6 @@ def _last_use(folder: Path) -> float:
         return folder.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _drop(folder: Path) -> None:
-    """Remove an entry: out of sight at once, by a rename."""
-    trash = folder.parent / STAGING / f"{folder.name}{owner()}"
-    trash.parent.mkdir(exist_ok=True)
-    folder.rename(trash)
-    shutil.rmtree(trash)
 
 
 def _is_committed(path: Path, digest: FileDigest) -> bool:
@@ -207,10 +199,10 @@ def _lock(name: str, operation: int) -> Iterator[None]:
     """flock's on `locks/<name>`. Raises BlockingIOError with LOCK_NB where another holds it."""
     path = cache_folder() / LOCKS / name
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, operation)
         yield

@@ -9,8 +9,9 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
 from bevt_core.classifier import Classifier
-from bevt_core.files import clean_staging, staged_folder, write_atomic
+from bevt_core.files import write_atomic
 from bevt_core.installation import install_command
+from bevt_core.staging import clean_staging, staged_folder
 from bevt_core.weights import BUILDERS, Model, load_weights
 from schemas.errors import UserError
 

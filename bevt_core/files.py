@@ -8,10 +8,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
-import socket
-import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from bevt_core.contained import contained
 from bevt_core.download_limit import TooLong
 from bevt_core.objects import CONNECTIONS, AnyPath, ObjectPath
+from bevt_core.staging import clean_staging, discard, scratch_folder, staged_file, staged_folder
 from schemas.errors import StorageError, UserError
 from schemas.json_text import parse_json
 from schemas.plain_text import text_of
@@ -34,33 +31,15 @@ B = TypeVar("B")
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # what file systems without hard links say
 MAX_RECORD_BYTES = 4 << 20  # of a record; the names of ImageNet-21k's classes have 1 MB
-STAGING = ".staging"  # the folder of half-written things, on the same file system as what they become
 
 
 def write_atomic(path: AnyPath, data: bytes) -> None:
     """Put `data` under `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
     if isinstance(path, ObjectPath):
         path.write_bytes(data)
-    else:
-        _publish(path, data, os.replace)
-
-
-def _publish(path: Path, data: bytes, how: Callable[[Path, Path], None]) -> None:
-    """Write `data` beside `path`, and put it there by `how(staged, path)`."""
-    staged = path.with_name(f".{path.name}{owner()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with staged.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        how(staged, path)
-        _fsync_dir(path.parent)
-    except OSError as error:
-        raise explained(error, path) from error
-    finally:
-        with contextlib.suppress(OSError):  # a read-only file system refuses even to remove what is not there
-            staged.unlink()
+        return
+    with staged_file(path) as file:
+        file.write(data)
 
 
 def create_record(path: AnyPath, record: R) -> R:
@@ -77,7 +56,8 @@ def create_record(path: AnyPath, record: R) -> R:
 def _create(path: Path, data: bytes) -> bool:
     """False where there is a file already. On a file system without hard links it may be replaced, by a rare chance."""
     try:
-        _publish(path, data, os.link)
+        with staged_file(path, os.link) as file:
+            file.write(data)
     except FileExistsError:
         return False
     except OSError as error:
@@ -147,43 +127,6 @@ def committed_folder(target: AnyPath, commit: str, is_done: Callable[[], bool]) 
 
 
 @contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder that becomes `target` when the block ends well, in one rename.
-
-    If `target` exists by then, another writer of the same content won: the fresh folder is dropped. After an exception
-    nothing is left.
-    """
-    staging = target.parent / STAGING / f"{target.name}{owner()}"
-    try:
-        _make_fresh(staging)
-        yield staging
-        _fsync_tree(staging)
-        try:
-            staging.rename(target)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        _fsync_dir(target.parent)
-    except OSError as error:
-        raise explained(error, target) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextmanager
-def scratch_folder(name: str) -> Iterator[Path]:
-    """A fresh folder on a local disk, in $TMPDIR, that is gone when the block ends."""
-    folder = _scratch() / STAGING / f"{name}{owner()}"
-    try:
-        _make_fresh(folder)
-        yield folder
-    except OSError as error:
-        raise explained(error, folder) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
 def fetched(root: AnyPath, name: str) -> Iterator[Path]:
     """A local folder that has the file or folder `name` as `root` has it: `root` itself, or a copy for the block.
 
@@ -211,43 +154,6 @@ def download(root: ObjectPath, sizes: Mapping[str, int | None], folder: Path) ->
             (root / name).download(target, size)
 
 
-def clean_staging(folder: AnyPath) -> None:
-    """Remove what writers of this host that are no longer alive left half-written in `folder`.
-
-    For an object store that is what they left on the local disk. Other processes may do the same at the same time.
-    """
-    folder = folder if isinstance(folder, Path) else _scratch()
-    staging = folder / STAGING
-    for entry in [*_listed(staging), *(path for path in _listed(folder) if path.name.startswith("."))]:
-        marks = entry.name.rsplit("@", 3)
-        if len(marks) == 4 and marks[1] == socket.gethostname() and marks[2].isdigit() and not _alive(int(marks[2])):
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # somebody writes, or removed it
-        staging.rmdir()
-
-
-def _listed(folder: Path) -> list[Path]:
-    """What is in a folder, if it is one."""
-    try:
-        return list(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _make_fresh(folder: Path) -> None:
-    """Make `folder` in one that another process's `clean_staging` may remove in between."""
-    for _ in range(100):
-        with contextlib.suppress(
-            FileNotFoundError, FileExistsError
-        ):  # pathlib says the second of a parent just removed
-            folder.mkdir(parents=True)
-            return
-    folder.mkdir(parents=True)
-
-
 def sha256_of(path: AnyPath) -> str:
     if isinstance(path, ObjectPath):
         digest = hashlib.sha256()
@@ -273,12 +179,12 @@ def sizes_in(folder: AnyPath) -> dict[str, int]:
 
 
 def remove(path: AnyPath) -> None:
-    """Remove a file, or a folder with all that is in it. What is not there stays so."""
+    """Remove a file, or a folder with all that is in it, at once. What is not there stays so."""
     if isinstance(path, ObjectPath):
         for name in path.sizes():
             (path / name).unlink(missing_ok=True)
     elif path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        discard(path)
         return
     path.unlink(missing_ok=True)
 
@@ -290,51 +196,3 @@ def each(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iter
         return
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="objects") as pool:
         yield from pool.map(function, items)
-
-
-def _scratch() -> Path:
-    return Path(tempfile.gettempdir()) / f"bevt-{os.getuid()}"
-
-
-def owner() -> str:
-    """What marks a half-written thing: host, process and a random word; `clean_staging` reads it."""
-    return f"@{socket.gethostname()}@{os.getpid()}@{uuid.uuid4().hex[:8]}"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _fsync_tree(folder: Path) -> None:
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with (Path(root) / name).open("rb") as file:
-                os.fsync(file.fileno())
-        _fsync_dir(Path(root))
-
-
-def _fsync_dir(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def explained(error: OSError, path: Path) -> OSError:
-    """Disk trouble in the user's words; other errors as they are."""
-    mends = {
-        errno.ENOSPC: "the disk is full; free some space and continue with the same command, what is finished is kept",
-        errno.EDQUOT: "the disk quota is used up; free some space and continue with the same command",
-        errno.EROFS: "the file system is read-only; give a writable place",
-        errno.EACCES: "no permission to write here; give a writable place",
-    }
-    if error.errno not in mends or isinstance(error, StorageError):
-        return error
-    return StorageError(error.errno, f"{path}: {mends[error.errno]}")

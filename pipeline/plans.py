@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bevt_core.files import clean_staging, each, read_record, remove, write_record
+from bevt_core.files import each, read_record, remove, write_record
 from bevt_core.objects import AnyPath, as_path
 from bevt_core.rng import rng_for
 from bevt_core.shards import (
@@ -22,6 +22,7 @@ from bevt_core.shards import (
     write_plan,
     write_token_plan,
 )
+from bevt_core.staging import clean_staging
 from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.card import read_card
 from pipeline.frames_job import root_trouble

@@ -22,7 +22,8 @@ from safetensors.torch import load_model
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from bevt_core.files import clean_staging, read_record, sha256_of, staged_folder, write_record
+from bevt_core.files import read_record, sha256_of, write_record
+from bevt_core.staging import clean_staging, staged_folder
 from bevt_core.weights_files import UNREADABLE, first_line
 from schemas.base import Record
 from schemas.errors import UserError

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
-from bevt_core.files import clean_staging, read_record, sha256_of, write_atomic, write_record
+from bevt_core.files import read_record, sha256_of, write_atomic, write_record
 from bevt_core.json_file import read_json_file
 from bevt_core.model_info import model_info
 from bevt_core.places import what_is
+from bevt_core.staging import clean_staging
 from bevt_core.weights import load_weights
 from schemas.classifier import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
 from schemas.errors import UserError

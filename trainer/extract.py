@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from bevt_core.classifier import Classifier
-from bevt_core.files import clean_staging, read_record, sha256_of, write_record
+from bevt_core.files import read_record, sha256_of, write_record
+from bevt_core.staging import clean_staging
 from bevt_core.tables import read_table
 from schemas.classifier import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
 from schemas.errors import UserError

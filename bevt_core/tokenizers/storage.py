@@ -6,7 +6,8 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from bevt_core.files import clean_staging, sha256_of, staged_folder, write_record
+from bevt_core.files import sha256_of, write_record
+from bevt_core.staging import clean_staging, staged_folder
 from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, DvaeSizes, Kind, PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.precision import DTYPES
 from bevt_core.weights_files import load_safetensors

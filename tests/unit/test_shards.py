@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.files import STAGING, staged_folder
 from bevt_core.jpeg_store import open_jpegs
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore, TokenSet, read_frame_commit, read_plan, read_sources, sources_digest
+from bevt_core.staging import STAGING, staged_folder
 from bevt_core.views import decode_jpeg
 from schemas.errors import UserError
 from tests.builders import make_token_set, smooth_frame

@@ -1,0 +1,39 @@
+"""Disk trouble in the user's words."""
+
+import errno
+import shutil
+from pathlib import Path
+
+from schemas.errors import StorageError
+
+_FIXES = {
+    errno.ENOSPC: "the disk is full{space}; free some space and continue with the same command, what is finished is "
+    "kept",
+    errno.EDQUOT: "the disk quota is used up{space}; free some space and continue with the same command",
+    errno.EFBIG: "larger than this process may write (`ulimit -f`); raise the limit and continue with the same command",
+    errno.EROFS: "the file system is read-only; give a writable place",
+    errno.EACCES: "no permission to write here; give a writable place",
+    errno.EPERM: "no permission to write here; give a writable place",
+}
+
+
+def explained(error: OSError, path: Path) -> OSError:
+    """Disk trouble as a StorageError that names `path` and the space there is; other errors as they are."""
+    if error.errno not in _FIXES or isinstance(error, StorageError):
+        return error
+    return StorageError(error.errno, f"{path}: {_FIXES[error.errno].format(space=_space(path))}")
+
+
+def _space(path: Path) -> str:
+    """How much of the disk that holds `path` is free, where that can be asked."""
+    for folder in (path, *path.parents):
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError:
+            continue
+        return f" ({_size(usage.free)} of {_size(usage.total)} free)"
+    return ""
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -1,0 +1,201 @@
+"""Locks on files that end with the process that took them, whatever kills it. They work between hosts over NFS.
+
+They are the kernel's open-file-description locks, or POSIX ones where it has no such. The first belong to what `open`
+returned: a process that was forked would keep its parent's, so it lets go of them at once. The second end when a
+process closes the file by any descriptor, so a file that is locked here is never opened here again. A lock is advice:
+it keeps only those out who ask.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+EXCLUSIVE, SHARED = fcntl.F_WRLCK, fcntl.F_RDLCK
+TRIES = 100  # of a file that others remove while it is opened
+_NO_LOCKS = (
+    errno.ENOLCK,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EINVAL,
+)  # of file systems without locks, and of lost lock servers
+_TAKEN = (errno.EACCES, errno.EAGAIN)
+_FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, process
+
+
+class NoLocksError(OSError):
+    """The file system has no locks."""
+
+
+class FileId(NamedTuple):
+    device: int
+    inode: int
+
+
+_mutex = threading.Lock()
+_mine: dict[int, FileId] = {}  # descriptor -> file, of the locks of this process
+
+
+def take(path: Path, kind: int) -> int | None:
+    """Open `path`, made where it is absent, and lock it; return the descriptor, or None where another has the lock.
+
+    `kind` is EXCLUSIVE or SHARED. Raises NoLocksError, with the file made, where the file system has none, and OSError.
+    """
+    for _ in range(TRIES):
+        if is_mine(path):
+            return None
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except PermissionError:
+            if not _removed(path):
+                return None
+            continue
+        state = _lock_at(descriptor, path, kind)
+        if state == "locked":
+            return descriptor
+        os.close(descriptor)
+        if state == "taken":
+            return None
+    raise OSError(errno.EBUSY, f"{path}: others make and remove it all the time", str(path))
+
+
+def take_new(path: Path) -> int | None:
+    """Make `path`, which must not exist, and lock it; None where one who cleans up was faster and removed it.
+
+    Where the file system has no locks the descriptor is of the file without one. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        state = _lock_at(descriptor, path, EXCLUSIVE)
+    except NoLocksError:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    if state == "locked":
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def let_go(descriptor: int) -> None:
+    """Close what `take` gave."""
+    with _mutex:
+        _mine.pop(descriptor, None)
+        os.close(descriptor)
+
+
+def remove_and_let_go(path: Path, descriptor: int) -> None:
+    """Remove the locked file, unless others share the lock or a fork has taken it away; then close it."""
+    try:
+        if descriptor in _mine and _locked(descriptor, EXCLUSIVE) and _is_at(descriptor, path):
+            path.unlink()
+    except OSError:  # the disk is gone or read-only by now: the file stays, and means nothing without its lock
+        pass
+    finally:
+        let_go(descriptor)
+
+
+def is_mine(path: Path) -> bool:
+    """Whether this process holds a lock on the file."""
+    return mine(path) is not None
+
+
+def mine(path: Path) -> int | None:
+    """The descriptor by which this process holds a lock on the file, if it does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    with _mutex:
+        return next((held for held, file in _mine.items() if file == (found.st_dev, found.st_ino)), None)
+
+
+def is_taken(descriptor: int) -> bool:
+    """Whether an exclusive lock would have to wait. The descriptor may be read-only. Raises NoLocksError, OSError."""
+    try:
+        return _ask(descriptor, "F_OFD_GETLK", fcntl.F_GETLK, EXCLUSIVE)[0] != fcntl.F_UNLCK
+    except OSError as error:
+        raise NoLocksError(error.errno, os.strerror(error.errno)) if error.errno in _NO_LOCKS else error from None
+
+
+def _lock_at(descriptor: int, path: Path, kind: int) -> str:
+    """Lock an open file that should be the one at `path`: "locked", "taken", or "gone" where `path` is another now."""
+    try:
+        if not _locked(descriptor, kind):
+            return "taken"
+        if not _is_at(descriptor, path):
+            return "gone"
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # NFS: removed on another host
+            return "gone"
+        os.close(descriptor)
+        raise NoLocksError(error.errno, os.strerror(error.errno)) if error.errno in _NO_LOCKS else error from None
+    found = os.fstat(descriptor)
+    with _mutex:
+        _mine[descriptor] = FileId(found.st_dev, found.st_ino)
+    return "locked"
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        _ask(descriptor, "F_OFD_SETLK", fcntl.F_SETLK, kind)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True
+
+
+def _ask(descriptor: int, open_file: str, posix: int, kind: int) -> tuple[int, ...]:
+    """One request about the whole file."""
+    wanted = _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
+    if hasattr(fcntl, open_file):
+        try:
+            return _FLOCK.unpack(fcntl.fcntl(descriptor, getattr(fcntl, open_file), wanted))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a kernel without them
+                raise
+    return _FLOCK.unpack(fcntl.fcntl(descriptor, posix, wanted))
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        there = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    found = os.fstat(descriptor)
+    return found.st_nlink > 0 and (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _removed(path: Path) -> bool:
+    """Remove another user's file that nobody has locked; False where somebody has. Raises PermissionError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
+    try:
+        if not _locked(descriptor, SHARED):
+            return False
+        if _is_at(descriptor, path):
+            path.unlink()
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _leave_to_the_parent() -> None:
+    """In a process that was forked: turn the descriptors of its parent's locks into ones of nothing.
+
+    Closing them would let their numbers be used again, under those who still know them.
+    """
+    if _mine:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for descriptor in _mine:
+            os.dup2(nothing, descriptor, inheritable=False)
+        os.close(nothing)
+        _mine.clear()
+
+
+os.register_at_fork(before=_mutex.acquire, after_in_parent=_mutex.release, after_in_child=_mutex.release)
+os.register_at_fork(after_in_child=_leave_to_the_parent)

@@ -1,0 +1,220 @@
+"""One writer for what a command writes, and none who removes what others read.
+
+    <directory>/.writer        locked by who writes the directory
+    <folder>/.<name>.writer    locked by who writes the file, or the folder that appears whole, `name`
+    <store>/.readers           shared by those who read a frame store or a token set, or locked by who removes parts
+
+The locks are those of `file_locks`: they end with their process, so none is ever stale. What the files say is for
+messages only. They are removed at the end; one that a killed process left means nothing.
+"""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bevt_core.command_line import warn
+from bevt_core.disk_errors import explained
+from bevt_core.file_locks import (
+    EXCLUSIVE,
+    SHARED,
+    TRIES,
+    NoLocksError,
+    is_mine,
+    is_taken,
+    mine,
+    remove_and_let_go,
+    take,
+)
+from bevt_core.objects import AnyPath
+from schemas.base import Record
+from schemas.errors import UserError
+
+WRITER, READERS = ".writer", ".readers"
+MOST_BYTES = 64 << 10  # of a lock file that are read
+SHOWN = 160  # characters of a command in a message
+NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # for the owner of a lock to say who it is
+
+
+class Owner(Record):
+    """Who has a lock: what the lock file says."""
+
+    host: str
+    pid: int
+    command: str
+    since: str  # ISO 8601, UTC
+
+    def __str__(self) -> str:
+        """Without what a terminal would act on, and not too long: the file may come from anywhere."""
+        command = self.command if len(self.command) <= SHOWN else f"{self.command[: SHOWN - 3]}..."
+        text = f"`{command}` (process {self.pid} on {self.host}, since {self.since})"
+        return "".join(character if character.isprintable() else "?" for character in text)
+
+
+@contextmanager
+def hold(directory: AnyPath, command: str) -> Iterator[None]:
+    """Be the only writer of `directory`, which is made where it is absent, for the block.
+
+    Raises UserError, naming the other process, where it has a writer; StorageError where it cannot be written.
+    An object store has no locks, and some file systems have none: a warning, and the block runs.
+    """
+    if not isinstance(directory, Path):
+        _warn_of_no_locks(directory)
+        yield
+        return
+    with _held(directory / WRITER, directory, command):
+        yield
+
+
+@contextmanager
+def hold_file(target: Path, command: str) -> Iterator[None]:
+    """`hold` for a file, or for a folder that appears whole by a rename."""
+    with _held(_beside(target), target, command):
+        yield
+
+
+def owner(directory: AnyPath) -> Owner | None:
+    """Return who writes `directory` now; None where nobody does, and where that cannot be known."""
+    return _owner(directory / WRITER) if isinstance(directory, Path) else None
+
+
+@contextmanager
+def reading(stores: Iterable[AnyPath], command: str) -> Iterator[None]:
+    """Keep `removing` from these frame stores and token sets for the block.
+
+    Where they cannot be locked, as on a read-only disk, the block runs as well. Raises UserError where parts are being
+    removed from one.
+    """
+    with contextlib.ExitStack() as stack:
+        for store in dict.fromkeys(store for store in stores if isinstance(store, Path)):
+            stack.enter_context(_read(store, command))
+        yield
+
+
+@contextmanager
+def removing(stores: Iterable[AnyPath], command: str) -> Iterator[None]:
+    """Be sure that nobody reads these frame stores and token sets, and that nobody begins to, for the block.
+
+    Raises UserError where one is being read. Stores that are not there, and those on object stores, are nobody's.
+    """
+    with contextlib.ExitStack() as stack:
+        for store in dict.fromkeys(store for store in stores if isinstance(store, Path) and store.is_dir()):
+            what = "reads", "wait until it ends, or stop it"
+            stack.enter_context(_locked(store / READERS, store, command, *what))
+        yield
+
+
+@contextmanager
+def _held(lock: Path, subject: Path, command: str) -> Iterator[None]:
+    made = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
+    try:
+        with _locked(lock, subject, command, "writes", "wait until it ends or stop it, or give another --out"):
+            yield
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):  # something was written, or it is gone
+                folder.rmdir()
+
+
+@contextmanager
+def _locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> Iterator[None]:
+    """Hold the file `lock` alone. UserError where another does what `does` says with `subject`."""
+    try:
+        descriptor = _taken(lock)
+    except NoLocksError:
+        lock.unlink(missing_ok=True)
+        _warn_of_no_locks(subject)
+        yield
+        return
+    except OSError as error:
+        raise explained(error, subject) from error
+    if descriptor is None:
+        raise UserError(f"{subject}: {_owner(lock) or 'another process'} {does} it; {advice}")
+    try:
+        try:
+            os.truncate(descriptor, 0)
+            _note(descriptor, command)
+        except OSError as error:
+            raise explained(error, subject) from error
+        yield
+    finally:
+        remove_and_let_go(lock, descriptor)
+
+
+@contextmanager
+def _read(store: Path, command: str) -> Iterator[None]:
+    lock, descriptor = store / READERS, None
+    if not is_mine(lock):
+        with contextlib.suppress(OSError):  # another user's store, or a disk without locks: it is only not guarded
+            descriptor = take(lock, SHARED)
+            if descriptor is None:
+                raise UserError(f"{store}: {_owner(lock) or 'another process'} removes parts of it; wait until it ends")
+            _note(descriptor, command)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            remove_and_let_go(lock, descriptor)
+
+
+def _taken(lock: Path) -> int | None:
+    """`take` alone, in a folder that another process may remove in between."""
+    for _ in range(TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            return take(lock, EXCLUSIVE)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    return take(lock, EXCLUSIVE)
+
+
+def _note(descriptor: int, command: str) -> None:
+    """Add a line that says who we are."""
+    since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = command.encode(errors="replace").decode()  # an argument may be no UTF-8
+    line = Owner(host=socket.gethostname(), pid=os.getpid(), command=text, since=since).model_dump_json()
+    os.lseek(descriptor, 0, os.SEEK_END)
+    os.write(descriptor, f"{line}\n".encode())
+    os.fsync(descriptor)  # for readers on other hosts
+
+
+def _owner(lock: Path) -> Owner | None:
+    """Who noted itself last in a lock file, if the lock is held."""
+    with contextlib.suppress(OSError):  # it is gone, or may not be read
+        held = mine(lock)
+        if held is not None:
+            return _last_noted(held)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            return _last_noted(descriptor) if is_taken(descriptor) else None
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def _last_noted(descriptor: int) -> Owner:
+    for _ in range(NOTE_TRIES):
+        size = os.fstat(descriptor).st_size
+        lines = os.pread(descriptor, MOST_BYTES, max(0, size - MOST_BYTES)).splitlines()
+        with contextlib.suppress(IndexError, ValidationError):
+            return Owner.model_validate_json(lines[-1])
+        time.sleep(NOTE_WAIT_S)  # it has its lock, and will say in a moment who it is
+    return Owner(host="an unknown host", pid=0, command="unknown", since="unknown")
+
+
+def _beside(target: Path) -> Path:
+    return target.absolute().parent / f".{target.absolute().name}{WRITER}"
+
+
+_warned: set[str] = set()
+
+
+def _warn_of_no_locks(subject: AnyPath) -> None:
+    if str(subject) not in _warned:
+        _warned.add(str(subject))
+        warn(f"{subject}: no locks there, so a second command that writes it is not noticed; start only one at a time")
