@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from bevt_core.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.progress import say
 from bevt_core.readable import summary_lines
 from schemas.errors import JobError, StorageError, UserError
@@ -51,6 +52,10 @@ class App(typer.Typer):
             _fail(str(error), status=2)
         except JobError as error:
             _fail(str(error), status=1)
+        except OSError as error:
+            if error.errno not in FULL_OR_READ_ONLY:
+                raise
+            _fail(str(explained(error, Path(error.filename or "output"))), status=2)
 
 
 def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:

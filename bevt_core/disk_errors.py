@@ -2,6 +2,8 @@
 
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import StorageError
@@ -17,11 +19,23 @@ _FIXES = {
 }
 
 
+FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # never what is wrong with an input
+
+
 def explained(error: OSError, path: Path) -> OSError:
     """Disk trouble as a StorageError that names `path` and the space there is; other errors as they are."""
     if error.errno not in _FIXES or isinstance(error, StorageError):
         return error
     return StorageError(error.errno, f"{path}: {_FIXES[error.errno].format(space=_space(path))}")
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Raise disk trouble in the block as `explained`."""
+    try:
+        yield
+    except OSError as error:
+        raise explained(error, path) from error
 
 
 def _space(path: Path) -> str:

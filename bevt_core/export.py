@@ -1,17 +1,20 @@
 """Models for other programs: a folder in the Hugging Face Hub's layout, and a program that needs none of our code."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import save as serialize
 from torch import nn
 
 from bevt_core.classifier import Classifier
 from bevt_core.files import write_atomic
 from bevt_core.installation import install_command
-from bevt_core.staging import clean_staging, staged_folder
+from bevt_core.one_writer import hold_file
+from bevt_core.staging import staged_folder
 from bevt_core.weights import BUILDERS, Model, load_weights
 from schemas.errors import UserError
 
@@ -32,6 +35,11 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
     def forward(self, *args: Any) -> Any:
         return self.model(*args)
 
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """The library's own writes with mode 0600, and reports a full disk as an error of safetensors."""
+        state = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
+        (save_directory / "model.safetensors").write_bytes(serialize(state))
+
 
 def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> None:
     """Write `model` so that HubModel.from_pretrained reads it back, from the folder or from the Hub.
@@ -39,15 +47,15 @@ def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> Non
     `files`, name -> text, lie beside it: `README.md`, the model card, is one of them. Raises UserError for a folder
     that exists; it appears whole or not at all.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists; give another --out")
     wrapped = HubModel(bevt=model.config)
     wrapped.model.load_state_dict(model.state_dict())
-    with staged_folder(folder) as staging:
-        for name, text in files.items():
-            (staging / name).write_text(text)
-        wrapped.save_pretrained(staging)
-    clean_staging(folder.parent)
+    with hold_file(folder, "bevt export"):
+        if folder.exists():
+            raise UserError(f"{folder} exists; give another --out")
+        with staged_folder(folder) as staging:
+            for name, text in files.items():
+                (staging / name).write_text(text)
+            wrapped.save_pretrained(staging)
 
 
 def load_hub_folder(folder: Path) -> Model:
@@ -63,7 +71,10 @@ def save_program(path: Path, classifier: Classifier, *, frames: int, size_px: in
     clip_BCTHW = torch.zeros(2, 3, frames, size_px, size_px)
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(classifier.eval(), (clip_BCTHW,), dynamic_shapes=({0: batch},))
-    torch.export.save(program, path)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)  # to a file it reports a full disk as an internal error
+    with hold_file(path, "bevt export"):
+        write_atomic(path, buffer.getvalue())
 
 
 @torch.no_grad()
@@ -92,7 +103,8 @@ def save_onnx(path: Path, classifier: Classifier, *, frames: int, size_px: int) 
     worst = onnx_difference(data, classifier, frames=frames, size_px=size_px)
     if not worst <= ONNX_TOLERANCE:
         raise RuntimeError(f"{path}: not written, onnxruntime is {worst:g} off torch, more than {ONNX_TOLERANCE:g}")
-    write_atomic(path, data)
+    with hold_file(path, "bevt export"):
+        write_atomic(path, data)
     return worst
 
 

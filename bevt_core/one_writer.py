@@ -9,18 +9,21 @@ messages only. They are removed at the end; one that a killed process left means
 """
 
 import contextlib
+import functools
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
 from bevt_core.command_line import warn
-from bevt_core.disk_errors import explained
+from bevt_core.disk_errors import explained, explaining
 from bevt_core.file_locks import (
     EXCLUSIVE,
     SHARED,
@@ -33,13 +36,19 @@ from bevt_core.file_locks import (
     take,
 )
 from bevt_core.objects import AnyPath
+from bevt_core.staging import READERS, WRITER, clean_staging
 from schemas.base import Record
 from schemas.errors import UserError
 
-WRITER, READERS = ".writer", ".readers"
+P = ParamSpec("P")
+R = TypeVar("R")
+
 MOST_BYTES = 64 << 10  # of a lock file that are read
 SHOWN = 160  # characters of a command in a message
 NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # for the owner of a lock to say who it is
+
+
+_held_here: ContextVar[frozenset[Path]] = ContextVar("_held_here", default=frozenset())  # by this thread
 
 
 class Owner(Record):
@@ -59,13 +68,13 @@ class Owner(Record):
 
 @contextmanager
 def hold(directory: AnyPath, command: str) -> Iterator[None]:
-    """Be the only writer of `directory`, which is made where it is absent, for the block.
+    """Be the only writer of `directory`, which is made where it is absent, for the block; clean up after killed ones.
 
-    Raises UserError, naming the other process, where it has a writer; StorageError where it cannot be written.
-    An object store has no locks, and some file systems have none: a warning, and the block runs.
+    Inside of such a block the same thread may hold it again. Raises UserError, naming the other process, where it has a
+    writer; StorageError where it cannot be written. Some file systems have no locks: a warning, and the block runs. So
+    it does on an object store, where two writers of a dataset put the same bytes.
     """
     if not isinstance(directory, Path):
-        _warn_of_no_locks(directory)
         yield
         return
     with _held(directory / WRITER, directory, command):
@@ -77,6 +86,20 @@ def hold_file(target: Path, command: str) -> Iterator[None]:
     """`hold` for a file, or for a folder that appears whole by a rename."""
     with _held(_beside(target), target, command):
         yield
+
+
+def writes(place: Callable[..., AnyPath], command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function to `hold` the directory that `place` finds in its arguments, for as long as it runs."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def held(*args: P.args, **kwargs: P.kwargs) -> R:
+            with hold(place(*args, **kwargs), command):
+                return function(*args, **kwargs)
+
+        return held
+
+    return decorate
 
 
 def owner(directory: AnyPath) -> Owner | None:
@@ -101,22 +124,36 @@ def reading(stores: Iterable[AnyPath], command: str) -> Iterator[None]:
 def removing(stores: Iterable[AnyPath], command: str) -> Iterator[None]:
     """Be sure that nobody reads these frame stores and token sets, and that nobody begins to, for the block.
 
-    Raises UserError where one is being read. Stores that are not there, and those on object stores, are nobody's.
+    Raises UserError where one is being read. Of object stores, which have no locks, that is not known: a warning.
     """
     with contextlib.ExitStack() as stack:
-        for store in dict.fromkeys(store for store in stores if isinstance(store, Path) and store.is_dir()):
-            what = "reads", "wait until it ends, or stop it"
-            stack.enter_context(_locked(store / READERS, store, command, *what))
+        for store in dict.fromkeys(stores):
+            if not isinstance(store, Path):
+                _warn_of_no_locks(store)
+            elif store.is_dir():
+                what = "reads", "wait until it ends, or stop it"
+                stack.enter_context(_locked(store / READERS, store, command, *what))
         yield
+
+
+def content_of(directory: Path) -> list[str]:
+    """Return the names of what is in `directory`, sorted, but for locks."""
+    return sorted(entry.name for entry in directory.iterdir() if entry.name not in (WRITER, READERS))
 
 
 @contextmanager
 def _held(lock: Path, subject: Path, command: str) -> Iterator[None]:
+    if lock.absolute() in _held_here.get():
+        yield
+        return
     made = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
+    before = _held_here.set(_held_here.get() | {lock.absolute()})
     try:
         with _locked(lock, subject, command, "writes", "wait until it ends or stop it, or give another --out"):
+            clean_staging(lock.parent)
             yield
     finally:
+        _held_here.reset(before)
         for folder in made:
             with contextlib.suppress(OSError):  # something was written, or it is gone
                 folder.rmdir()
@@ -137,11 +174,9 @@ def _locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> 
     if descriptor is None:
         raise UserError(f"{subject}: {_owner(lock) or 'another process'} {does} it; {advice}")
     try:
-        try:
+        with explaining(subject):
             os.truncate(descriptor, 0)
             _note(descriptor, command)
-        except OSError as error:
-            raise explained(error, subject) from error
         yield
     finally:
         remove_and_let_go(lock, descriptor)
@@ -217,4 +252,4 @@ _warned: set[str] = set()
 def _warn_of_no_locks(subject: AnyPath) -> None:
     if str(subject) not in _warned:
         _warned.add(str(subject))
-        warn(f"{subject}: no locks there, so a second command that writes it is not noticed; start only one at a time")
+        warn(f"{subject}: no locks there, so other commands that use it are not noticed; start only one at a time")

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bevt_core.files import write_atomic
+
 GAP_PX = 4
 FONT_PX, LINE_PX = 12, 16
 PAPER, INK = (255, 255, 255), (0, 0, 0)
@@ -173,5 +175,5 @@ def mp4(frames_HWC: Sequence[np.ndarray], fps: int) -> bytes:
 
 
 def save_png(path: Path, image_HWC: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(image_HWC))
+    """Write the image as a PNG file, atomically."""
+    write_atomic(path, png(image_HWC))

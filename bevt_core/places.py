@@ -6,6 +6,7 @@ from typing import Any
 
 from bevt_core.files import read_bounded
 from bevt_core.objects import AnyPath
+from bevt_core.one_writer import content_of
 from schemas.json_text import parse_json
 from schemas.yaml_text import read_yaml
 
@@ -92,7 +93,7 @@ def _other(place: AnyPath) -> str:
     if not isinstance(place, Path):
         return "a folder of other things"
     try:
-        names = sorted(entry.name for entry in place.iterdir())
+        names = content_of(place)
     except OSError as error:
         return f"a folder that cannot be read ({error.strerror})"
     if not names:

@@ -9,6 +9,7 @@ The lock ends with its process, on any host and in any container. So what is not
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import shutil
@@ -26,7 +27,8 @@ from schemas.errors import StorageError
 
 STAGING = ".staging"  # the folder of half-written folders, on the same file system as what they become
 _WORD = r"@[0-9a-f]{16}"
-_FILE, _FOLDER = re.compile(rf"\..+{_WORD}"), re.compile(rf".+{_WORD}")
+WRITER, READERS = ".writer", ".readers"  # the lock files of `one_writer`, or how their names end
+_FILE, _FOLDER = re.compile(rf"\..+{_WORD}|\..*\{WRITER}|\{WRITER}|\{READERS}"), re.compile(rf".+{_WORD}")
 
 
 @contextmanager
@@ -117,7 +119,7 @@ def discard(folder: Path) -> None:
 
 
 def clean_staging(folder: AnyPath) -> None:
-    """Remove what writers that are no longer alive left half-written in `folder`.
+    """Remove what writers that are no longer alive left half-written in `folder`, and their lock files.
 
     For an object store that is what they left on the local disk. Other processes may do the same at the same time.
     Where the file system has no locks everything stays, as nobody can know who is alive.
@@ -130,7 +132,7 @@ def clean_staging(folder: AnyPath) -> None:
     for entry in {path.with_name(path.name.removesuffix(".lock")) for path in entries}:
         lock = entry.with_name(f"{entry.name}.lock")
         if lock.exists():
-            _remove_if_dead(lock, lambda entry=entry: shutil.rmtree(entry, ignore_errors=True))
+            _remove_if_dead(lock, functools.partial(shutil.rmtree, entry, ignore_errors=True))
         else:  # it was made before the folder, and is removed after it: this one is in nobody's use
             shutil.rmtree(entry, ignore_errors=True)
     with contextlib.suppress(OSError):  # somebody writes, or removed it
@@ -184,6 +186,8 @@ def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             lock.unlink()
         let_go(descriptor)
+        with contextlib.suppress(OSError):  # somebody else writes
+            staging.rmdir()
 
 
 def _remove_if_dead(file: Path, clear: Callable[[], None]) -> None:

@@ -22,6 +22,7 @@ from PIL import Image, ImageFilter
 
 from bevt_core.files import read_record, write_atomic, write_record
 from bevt_core.installation import install_command
+from bevt_core.one_writer import writes
 from bevt_core.rng import rng_for
 from schemas.base import Record
 from schemas.errors import UserError
@@ -107,6 +108,7 @@ class Pose:
     angle: float
 
 
+@writes(lambda out, **_: out, "bevt demo-videos")
 def make_camera_motion_set(
     out: Path,
     *,

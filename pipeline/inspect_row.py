@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bevt_core.objects import AnyPath
-from bevt_core.pictures import fitted
+from bevt_core.pictures import fitted, save_png
 from bevt_core.places import what_is
 from bevt_core.shards import FrameStore, TokenSet, token_set_folders
 from bevt_core.views import apply_view
@@ -55,7 +54,7 @@ def inspect_dataset(
     label = place["label"]
     report["sample"] = {**place, "class": None if label is None else store.manifest.classes[label]}
     if picture is not None:
-        Image.fromarray(contact_sheet(store, sets, place, tokenizer)).save(picture)
+        save_png(picture, contact_sheet(store, sets, place, tokenizer))
         report["picture"] = str(picture)
     return report
 

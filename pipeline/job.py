@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bevt_core.command_line import warn
 from bevt_core.files import each
 from bevt_core.objects import AnyPath, as_path
+from bevt_core.one_writer import writes
 from bevt_core.shards import (
     read_frame_commit,
     read_token_commit,
@@ -89,6 +90,7 @@ class Workplace:
     allow_outside: bool  # sources may lead out of the root
 
 
+@writes(lambda recipe, **_: as_path(recipe.out).absolute(), "bevt tokenize")
 def tokenize(
     recipe: TokenizeRecipe,
     *,
@@ -113,8 +115,8 @@ def tokenize(
     `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS name a cluster instead.
     `max_rejected`: the share of sources that may be rejected, those that are missing not counted, before the job stops.
     `ray_log` says whether the user sees Ray's own messages.
-    Raises UserError for bad input and for another job's output in the same place, StorageError where the disk says no,
-    JobError where Ray fails.
+    Raises UserError for bad input, for another job's output in the same place, and while another process writes it;
+    StorageError where the disk says no, JobError where Ray fails.
     """
     frames_dir = as_path(recipe.out).absolute() / "frames"
     listing = None

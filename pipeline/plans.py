@@ -9,6 +9,7 @@ from typing import Any
 
 from bevt_core.files import each, read_record, remove, write_record
 from bevt_core.objects import AnyPath, as_path
+from bevt_core.one_writer import removing
 from bevt_core.rng import rng_for
 from bevt_core.shards import (
     part_name,
@@ -33,6 +34,8 @@ from schemas.errors import StorageError, UserError
 from schemas.frames import LEFT_OUT, FramePartCommit, FrameStoreManifest, LeftOut, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, TokenPartCommit, TokenPlan
+
+OVERWRITE = "bevt tokenize --overwrite"
 
 
 def make_plan(
@@ -103,11 +106,14 @@ def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], ov
     if there is not None and there.digest() != plan.digest():
         if not overwrite:
             raise UserError(_refusal(frames_dir / "plan.json", there, plan, "give another --out"))
-        remove(frames_dir)
-        remove(frames_dir.parent / "tokens")  # made from those frames
+        tokens = frames_dir.parent / "tokens"  # made from those frames
+        with removing([frames_dir, *(path.parent for path in tokens.glob("*/plan.json"))], OVERWRITE):
+            remove(tokens)  # first: as long as the old plan is there, a rerun goes on here
+            remove(frames_dir)
     there = write_plan(frames_dir, plan, items)
     if there.digest() != plan.digest():  # another job was faster by a moment
         raise UserError(_refusal(frames_dir / "plan.json", there, plan, "give another --out"))
+    clean_staging(frames_dir.parent)
     clean_staging(frames_dir)
 
 
@@ -154,7 +160,8 @@ def find_token_plan(tokens_dir: AnyPath, recipe: TokenizeRecipe, plan: Plan, ove
     if not overwrite:
         name = "name this token set (`--set token_set=NAME`), so that it lies beside that one and shares its frames"
         raise UserError(_refusal(tokens_dir / "plan.json", there.by_kind(), wanted, name))
-    remove(tokens_dir)
+    with removing([tokens_dir], OVERWRITE):
+        remove(tokens_dir)
     return None
 
 

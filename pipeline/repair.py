@@ -11,6 +11,7 @@ import pyarrow as pa
 from bevt_core.contained import readable_source
 from bevt_core.files import each, read_record, remove, write_record
 from bevt_core.objects import AnyPath
+from bevt_core.one_writer import removing, writes
 from bevt_core.shards import (
     part_name,
     write_plan,
@@ -28,7 +29,10 @@ from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
 from schemas.tokens import TOKENIZER_PLACE, TokenizerPlace, TokenPlan
 
+COMMAND = "bevt repair"
 
+
+@writes(lambda out, *_, **__: out, COMMAND)
 def repair(
     out: AnyPath,
     root: AnyPath,
@@ -49,9 +53,9 @@ def repair(
     `verify`; `job` goes to `tokenize`.
 
     Returns `removed`, the paths that were broken, `token_sets`, and the counts. Raises UserError for no dataset, and
-    before anything is removed where it could not be made again: for another root, tokenizer or kind of device. Where
-    the files in `root` have changed, that is seen only when they have been read: the broken parts are then left out,
-    and what was whole is as it was.
+    before anything is removed where it could not be made again: for another root, tokenizer or kind of device, and
+    while others write or read the dataset. Where the files in `root` have changed, that is seen only when they have
+    been read: the broken parts are then left out, and what was whole is as it was.
     """
     if not (out / "frames" / "plan.json").is_file():
         raise UserError(f"{out}: no frames/plan.json in it; give the folder that holds frames/ and tokens/")
@@ -95,6 +99,8 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: dict[str, Any]) ->
             stack.enter_context(ray_session(*on_ray))
         if broken_sets:
             _check_device(jobs, broken_sets)
+        if problems:  # nobody reads a part while it is made again
+            stack.enter_context(removing([frames_dir, *jobs.token_sets], COMMAND))
         before = readable(frames_dir / "dataset.json", FrameStoreManifest)
         removed = to_remove(problems)
         for path in removed:

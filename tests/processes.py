@@ -1,11 +1,13 @@
-"""Processes that hold locks, as tests tell them to; light to import, for they are started often."""
+"""Other writers: processes that hold locks, as tests tell them to. Light to import, for they are started often."""
 
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import Context
 from pathlib import Path
 from types import TracebackType
 
@@ -48,6 +50,26 @@ class Holder:
         self.end()
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+@contextmanager
+def elsewhere(block: AbstractContextManager[None]) -> Iterator[None]:
+    """Be in a block such as `hold(place, command)` as another process would be, for what this thread does."""
+    there = Context()
+    there.run(block.__enter__)
+    try:
+        yield
+    finally:
+        there.run(block.__exit__, None, None, None)
+
+
+def refusal(block: AbstractContextManager[None]) -> str:
+    """What another process is answered that would enter the block; empty where it may."""
+    try:
+        with elsewhere(block):
+            return ""
+    except UserError as error:
+        return str(error)
 
 
 def play(role: str, place: str, command: str) -> None:
@@ -109,9 +131,9 @@ def _try_to_read(place: Path, command: str) -> None:
 
 
 def _race(place: Path, inside: str) -> None:
-    """Take and leave the lock for a second; the folder `inside` is there only while somebody has it."""
+    """Take and leave the lock for half a second; the folder `inside` is there only while somebody has it."""
     _say("ready")
-    deadline, held = time.monotonic() + 1.0, 0
+    deadline, held = time.monotonic() + 0.5, 0
     while time.monotonic() < deadline:
         try:
             with hold(place, "race"):

@@ -11,7 +11,6 @@ optimizer, step) continue a run to the bit. The number of processes is free to c
 import io
 import itertools
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from safetensors.torch import load_model
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from bevt_core.files import read_record, sha256_of, write_record
+from bevt_core.files import read_record, remove, sha256_of, write_record
 from bevt_core.staging import clean_staging, staged_folder
 from bevt_core.weights_files import UNREADABLE, first_line
 from schemas.base import Record
@@ -70,21 +69,18 @@ class Checkpoints:
         """
         target = self.path_of(step)
         self.folder.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            if fault_of(target) is None:
-                return target
-            shutil.rmtree(target)
-        with staged_folder(target) as staging:
-            (staging / WEIGHTS).write_bytes(serialize(dict(weights)))
-            (staging / TRAINING).write_bytes(_pickled(training))
-            files = {name: sha256_of(staging / name) for name in (WEIGHTS, TRAINING)}
-            write_record(
-                staging / RECORD,
-                CheckpointRecord(step=step, bad_steps=bad_steps, identity=identity, files=files, line=_finite(line)),
-            )
+        if target.exists() and fault_of(target) is not None:
+            remove(target)
+        if not target.exists():
+            with staged_folder(target) as staging:
+                (staging / WEIGHTS).write_bytes(serialize(dict(weights)))
+                (staging / TRAINING).write_bytes(_pickled(training))
+                files = {name: sha256_of(staging / name) for name in (WEIGHTS, TRAINING)}
+                facts: dict[str, Any] = {"step": step, "bad_steps": bad_steps, "identity": identity, "files": files}
+                write_record(staging / RECORD, CheckpointRecord(**facts, line=_finite(line)))
         for old in self.paths()[: -self.keep]:
             if self.keep_every is None or int(old.name.removeprefix("step-")) % self.keep_every:
-                shutil.rmtree(old)
+                remove(old)
         return target
 
     def newest(self, warn: Callable[[str], None]) -> Path | None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bevt_core.objects import AnyPath
+from bevt_core.objects import AnyPath, as_path
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore, sources_digest
 from bevt_core.views import decode_jpeg
@@ -242,6 +242,11 @@ def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tup
         [item for item in items if item.source not in held_out],
         [item for item in items if item.source in held_out],
     )
+
+
+def stores_of(*sources: ClipSource) -> list[AnyPath]:
+    """Return the frame stores among what clips are read from."""
+    return [as_path(source.path) for source in sources if source.place == "frames"]
 
 
 def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, expected_from: str) -> None:

@@ -366,7 +366,6 @@ def export(
         "frames": frames or (card.sampling.frames if card else 32),
         "size_px": size_px or (card.crop_px if card else 224),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
     checked = {}
     if format_ == "program":
         save_program(out, model, **clip)

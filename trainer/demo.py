@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.json_file import read_json_file
+from bevt_core.one_writer import writes
 from schemas.errors import UserError
 from trainer.demo_report import write_report
 
@@ -95,6 +96,7 @@ def _run(command: list[str]) -> int:
             raise
 
 
+@writes(lambda out: out, "bevt demo")
 def demo(out: Path) -> dict[str, Any]:
     """Run the steps that have not been done, then write `report.html`. Returns accuracies and seconds per step.
 

@@ -8,6 +8,7 @@ Legend: N videos, B views, T frames, H W pixels, C channels, V classes.
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bevt_core.classifier import Classifier
 from bevt_core.files import read_record, sha256_of, write_atomic, write_record
 from bevt_core.json_file import read_json_file
 from bevt_core.model_info import model_info
+from bevt_core.one_writer import content_of, hold, reading
 from bevt_core.places import what_is
 from bevt_core.staging import clean_staging
 from bevt_core.weights import load_weights
@@ -27,7 +29,7 @@ from schemas.errors import UserError
 from schemas.json_text import json_text
 from schemas.recipes import EvalViews, Precision
 from trainer.clip_lists import digests_of
-from trainer.clips import ClipSource, check_classes, check_labels
+from trainer.clips import ClipSource, check_classes, check_labels, stores_of
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluation_tables import write_tables
@@ -39,7 +41,7 @@ from trainer.precision import resolve
 from trainer.run import HUB_WEIGHTS, WEIGHTS, weights_of
 from trainer.views import Row, ViewPlan, map_parts
 
-CARD = "classifier.json"
+CARD, COMMAND = "classifier.json", "bevt evaluate"
 PLAN, RESULT, SCORES = "evaluation-plan.json", "evaluation.json", "scores.parquet"
 COUNTED = ("video", "label", "prediction", "rank", "error")  # what the accuracies need of a row
 TOP = 5
@@ -74,9 +76,12 @@ def evaluate(
     check_labels(data)
     check_classes(data.classes, card.classes, data.path, str(checkpoint))
     plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), temporal, seed)
-    with join_world() as world:
+    with join_world() as world, ExitStack() as locks:
         chosen = world.from_main(resolve(precision, world.device))
-        if out is not None and world.from_main(_prepare(out, path, data, plan, chosen) if world.is_main else None):
+        if world.is_main:
+            locks.enter_context(reading(stores_of(data), COMMAND))
+        is_done = out is not None and world.is_main and _prepare(out, locks, _plan_of(path, data, plan, chosen))
+        if out is not None and world.from_main(is_done):
             stored = read_json_file(out / RESULT, dict)
             if world.is_main and TRAINING in stored:  # older versions wrote none
                 show_overlap(stored)
@@ -95,7 +100,7 @@ def evaluate(
         result["seconds"] = round(time.monotonic() - begun, 2)
         if out is not None and world.is_main:
             files = PartFiles(out / SCORES, SCORES_SCHEMA)
-            files.merge()
+            files.merge(plan.part_sizes(data))
             result["calibration_error"] = write_tables(out / SCORES, data.classes, out)
             write_atomic(out / RESULT, (json_text(result, indent=1) + "\n").encode())
             files.clear()  # not before: an interrupted evaluation scores nothing again
@@ -122,8 +127,9 @@ def run_views(
     """
     begun = time.monotonic()
     files = None if out is None else PartFiles(out / SCORES, SCORES_SCHEMA)
-    parts = range(plan.num_parts(data))
-    todo = list(parts) if files is None else files.todo(len(parts))
+    sizes = plan.part_sizes(data)
+    parts = range(len(sizes))
+    todo = list(parts) if files is None else files.todo(sizes)
     world.barrier()  # every rank has looked before any writes
     mine = share_of_rank(todo, model, world)
     work = functools.partial(score, model.eval())
@@ -230,10 +236,10 @@ def ranked(row: Row) -> Row:
     return {**row, "prediction": int(best_first_V[0]), "rank": int(at[0]) if len(at) else None}
 
 
-def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, precision: Precision) -> bool:
-    """Claim `out` for this evaluation; return whether it is finished already. UserError for another one's folder."""
+def _plan_of(weights: Path, data: ClipSource, plan: ViewPlan, precision: Precision) -> EvaluationPlan:
+    """What an evaluation is. Raises UserError for views that `data` does not have."""
     plan.check(data)  # before a folder is claimed that other options would be refused in
-    now = EvaluationPlan(
+    return EvaluationPlan(
         weights_sha256=sha256_of(weights),
         data_digest=data.digest,
         sampling=plan.sampling,
@@ -243,17 +249,27 @@ def _prepare(out: Path, weights: Path, data: ClipSource, plan: ViewPlan, precisi
         seed=plan.seed,
         precision=precision,
     )
+
+
+def _prepare(out: Path, locks: ExitStack, now: EvaluationPlan) -> bool:
+    """Claim `out` for this evaluation; return whether it is finished already.
+
+    Raises UserError for another one's folder, and for one that another process writes.
+    """
+    parts = PartFiles(out / SCORES, SCORES_SCHEMA)
+    if not (out / RESULT).is_file() or parts.folder.exists():  # a finished one may be on a read-only disk
+        locks.enter_context(hold(out, COMMAND))
     then = read_record(out / PLAN, EvaluationPlan)
     if then is None:
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and content_of(out):
             raise UserError(f"{out} is not empty and holds no evaluation; give another --out")
         write_record(out / PLAN, now)
         return False
     if then != now:
         raise UserError(f"{out} holds another evaluation ({changes(then, now)}); give another --out")
-    clean_staging(out)
     if (out / RESULT).is_file():
-        PartFiles(out / SCORES, SCORES_SCHEMA).clear()
+        parts.clear()
+        clean_staging(out)
         note_stored(out, out / RESULT, read_json_file(out / RESULT, dict)["num_failed"])
         return True
     return False

@@ -5,6 +5,7 @@ Legend: N videos, B views, T H W grid, C channels, D width of a stage.
 
 import functools
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from torch import Tensor
 
 from bevt_core.classifier import Classifier
 from bevt_core.files import read_record, sha256_of, write_record
+from bevt_core.one_writer import hold_file, reading
 from bevt_core.staging import clean_staging
 from bevt_core.tables import read_table
 from schemas.classifier import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, Precision
-from trainer.clips import ClipSource
+from trainer.clips import ClipSource, stores_of
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluate import check_some_read
@@ -27,6 +29,8 @@ from trainer.parts import PartFiles, changes, note_stored, stored_since
 from trainer.precision import resolve
 from trainer.run import weights_of
 from trainer.views import Row, ViewPlan, map_parts
+
+COMMAND = "bevt extract"
 
 
 def _pooled(model: Classifier, clip_BCTHW: Tensor) -> list[Tensor]:
@@ -78,7 +82,7 @@ def extract(
     a killed one stopped, or says that the file is there. Returns num_videos, num_failed, failed, precision, out, and
     `stored_since` of a file that was there. Raises UserError for `out` of another extraction, or weights without a run.
     """
-    with join_world() as world:
+    with join_world() as world, ExitStack() as locks:
         model, plan = open_frozen(checkpoint, recipe, clips, crops)
         if level == "frames" and plan.views.clips != 1:
             raise UserError(f"{plan.views.clips} clips: features by frame belong to one clip; ask for 1")
@@ -88,7 +92,11 @@ def extract(
                 "ask for 1 clip and 1 crop"
             )
         chosen, weights = world.from_main(resolve(precision, world.device)), weights_of(checkpoint)
-        done = world.from_main(_prepare(out, weights, data, plan, level, chosen) if world.is_main else None)
+        done = False
+        if world.is_main:
+            locks.enter_context(reading(stores_of(data), COMMAND))
+            done = _prepare(out, locks, _plan_of(weights, data, plan, level, chosen))
+        done = world.from_main(done)
         if not done:
             _extract(model.to(world.device).eval(), data, plan, level, chosen, world, out, num_workers)
         world.barrier()
@@ -115,7 +123,8 @@ def _extract(
     num_workers: int,
 ) -> None:
     files = PartFiles(out, FEATURES_SCHEMA)
-    todo = files.todo(plan.num_parts(data))
+    sizes = plan.part_sizes(data)
+    todo = files.todo(sizes)
     world.barrier()  # every rank has looked before any writes
     mine = todo[world.rank :: world.size]
     work = functools.partial(features, model, level)
@@ -127,7 +136,7 @@ def _extract(
     failed = world.from_main(_failed(files) if world.is_main else None)
     check_some_read(data, len(data.items) - len(failed), failed)
     if world.is_main:
-        files.merge()
+        files.merge(sizes)
         files.clear()
 
 
@@ -143,12 +152,12 @@ def features(model: Classifier, level: FeatureLevel, views_BTHWC: Tensor, num_vi
     return [{"features": [mean_ND[video] for mean_ND in means]} for video in range(num_videos)]
 
 
-def _prepare(
-    out: Path, weights: Path, data: ClipSource, plan: ViewPlan, level: FeatureLevel, precision: Precision
-) -> bool:
-    """Claim `out` for this extraction; return whether it is there already. UserError for another one's file."""
+def _plan_of(
+    weights: Path, data: ClipSource, plan: ViewPlan, level: FeatureLevel, precision: Precision
+) -> ExtractionPlan:
+    """What an extraction is. Raises UserError for views that `data` does not have."""
     plan.check(data)  # before a folder is claimed that other options would be refused in
-    now = ExtractionPlan(
+    return ExtractionPlan(
         weights_sha256=sha256_of(weights),
         data_digest=data.digest,
         sampling=plan.sampling,
@@ -157,6 +166,16 @@ def _prepare(
         level=level,
         precision=precision,
     )
+
+
+def _prepare(out: Path, locks: ExitStack, now: ExtractionPlan) -> bool:
+    """Claim `out` for this extraction; return whether it is there already.
+
+    Raises UserError for another one's file, and for one that another process writes.
+    """
+    parts = PartFiles(out, FEATURES_SCHEMA)
+    if not out.exists() or parts.folder.exists():  # a finished one may be on a read-only disk
+        locks.enter_context(hold_file(out, COMMAND))
     record = out.with_name(f"{out.name}.json")
     then = read_record(record, ExtractionPlan)
     if then is None:
@@ -165,10 +184,10 @@ def _prepare(
         write_record(record, now)
     elif then != now:
         raise UserError(f"{out} holds other features ({changes(then, now)}); give another --out")
-    clean_staging(out.parent)
     if not out.exists():
         return False
-    PartFiles(out, FEATURES_SCHEMA).clear()
+    parts.clear()
+    clean_staging(out.parent)
     errors = read_table(out, columns=["error"])["error"]
     note_stored(out, out, len(errors) - errors.null_count)
     return True

@@ -1,6 +1,7 @@
 """Fine-tuning: the pretrained encoder and video stem under a new head, on labelled clips (paper, section 4)."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import write_record
 from bevt_core.media.errors import MediaError
+from bevt_core.one_writer import hold, reading
 from bevt_core.progress import say
 from bevt_core.rng import rng_for
 from bevt_core.weights import save_state
@@ -23,7 +25,7 @@ from schemas.runs import DatasetRef
 from trainer.augment import augment_clip
 from trainer.average import WithAverage
 from trainer.clip_lists import CLIPS, write_lists
-from trainer.clips import ClipSource, check_classes, check_labels, interval_of
+from trainer.clips import ClipSource, check_classes, check_labels, interval_of, stores_of
 from trainer.data import normalise
 from trainer.distributed import World, join_world
 from trainer.evaluate import CARD, run_views
@@ -136,7 +138,10 @@ def finetune(
     Raises UserError for data, checkpoints or a directory that do not fit.
     """
     _check(recipe, train, val)
-    with join_world() as world:
+    with join_world() as world, ExitStack() as locks:
+        if world.is_main:
+            locks.enter_context(hold(out, command))
+            locks.enter_context(reading(stores_of(train, val), command))
         clips = TrainingClips(train, recipe)
         counted, why = counted_finetune_cost(recipe, lambda: build_from_recipe(recipe, len(train.classes))), None
         memory_gb = memory_gb_of(memory)

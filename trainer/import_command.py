@@ -52,6 +52,7 @@ def import_checkpoint(
     from functools import partial
 
     from bevt_core.model_info import num_parameters
+    from bevt_core.one_writer import hold_file
     from bevt_core.weights import (
         import_image_swin,
         import_official,
@@ -78,9 +79,10 @@ def import_checkpoint(
     summary: dict[str, Any] = {"weights": str(out), "parameters": num_parameters(imported.model)}
     if "num_classes" in imported.model.config:
         summary["classes"] = imported.model.config["num_classes"]
-    if classes is not None and recipe is not None:
-        summary["card"] = str(_write_card(out, source, imported.model.config, classes, recipe, set_ or []))
-    save_weights(out, imported.model)
+    with hold_file(out, "bevt import-checkpoint"):
+        if classes is not None and recipe is not None:
+            summary["card"] = str(_write_card(out, source, imported.model.config, classes, recipe, set_ or []))
+        save_weights(out, imported.model)
     emit({**summary, "dropped": imported.dropped, "fresh": imported.fresh}, json_)
 
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
+from bevt_core.disk_errors import FULL_OR_READ_ONLY, explained
 from schemas.errors import StorageError, UserError
 
 END_TIMEOUT_S = 30.0  # for a process to end after it has sent its result
@@ -115,6 +117,11 @@ def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], 
         outcome = _Outcome(time.monotonic(), user_error="interrupted")
     except (UserError, StorageError) as error:
         outcome = _Outcome(time.monotonic(), user_error=str(error))
+    except OSError as error:
+        known = explained(error, Path(error.filename or "output")) if error.errno in FULL_OR_READ_ONLY else None
+        outcome = _Outcome(
+            time.monotonic(), user_error=None if known is None else str(known), failure=traceback.format_exc()
+        )
     except BaseException:  # noqa: BLE001 - reported to the parent, which raises it again
         outcome = _Outcome(time.monotonic(), failure=traceback.format_exc())
     send.send(outcome)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from bevt_core.disk_errors import explaining
 from bevt_core.files import write_atomic
 from bevt_core.installation import install_command
 from schemas.errors import UserError
@@ -24,22 +25,26 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
         self._wandb = None if wandb_project is None else _wandb_run(wandb_project, run_dir)
-        self._file: IO[str] = _reopened(run_dir / METRICS_FILE, first_step)
-        self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step or None)
+        self._path = run_dir / METRICS_FILE
+        self._file: IO[str] = _reopened(self._path, first_step)
+        with explaining(run_dir / "tensorboard"):
+            self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step or None)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Write a line `{"step": step, ...}`, NaN and infinity as null; numbers also go to TensorBoard."""
-        self._file.write(json_text({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._tensorboard.add_scalar(name, value, step)
+        with explaining(self._path):
+            self._file.write(json_text({"step": step, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._tensorboard.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(dict(values), step=step)
 
     def sync(self) -> None:
         """Make the lines so far survive a crash of the machine: called before a checkpoint relies on them."""
-        os.fsync(self._file.fileno())
+        with explaining(self._path):
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -48,8 +53,9 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.sync()
-        self._file.close()
-        self._tensorboard.close()
+        with explaining(self._path):
+            self._file.close()
+            self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if error is None else 1)
 

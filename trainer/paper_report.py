@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.files import write_atomic
+from bevt_core.one_writer import hold
 from bevt_core.report import Page, markdown_table
 from trainer.evaluation_tables import csv_bytes
 from trainer.paper_tables import DATA, TABLES, UNSTATED, PaperRow, PaperTable
@@ -50,9 +51,10 @@ def write_report(directories: Sequence[Path], out: Path) -> dict[str, Any]:
         page.table(OTHERS_HEADER, described)
         text += [f"## {OTHERS}", markdown_table(OTHERS_HEADER, described)]
         lines += [(OTHERS, "", "", *row, "", "") for row in described]
-    page.save(out / "report.html")
-    write_atomic(out / "report.md", "\n\n".join([*text, ""]).encode())
-    write_atomic(out / "report.csv", csv_bytes(lines))
+    with hold(out, "bevt report"):
+        page.save(out / "report.html")
+        write_atomic(out / "report.md", "\n\n".join([*text, ""]).encode())
+        write_atomic(out / "report.csv", csv_bytes(lines))
     return {"runs": len(runs), **{kind: str(out / f"report.{kind}") for kind in ("html", "md", "csv")}}
 
 

@@ -1,5 +1,6 @@
 """A Parquet file that many processes write in parts: each part appears whole, and the file when all are there."""
 
+import errno
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +11,10 @@ import pyarrow.parquet as pq
 
 from bevt_core.command_line import note
 from bevt_core.files import remove, write_atomic
+from bevt_core.staging import staged_file
 from bevt_core.tables import read_table
 from schemas.base import Record
+from schemas.errors import StorageError
 
 
 def changes(then: Record, now: Record) -> str:
@@ -39,11 +42,14 @@ class PartFiles:
         self.target, self.schema = target, schema
         self.folder = target.with_name(f"{target.name}.parts")
 
-    def todo(self, num_parts: int) -> list[int]:
-        """The parts that are not there, then those with a row that has an `error`: it may have been a passing one."""
-        there = self.there()
+    def todo(self, sizes: Sequence[int]) -> list[int]:
+        """The parts that are not there, then those with a row that has an `error`: it may have been a passing one.
+
+        `sizes` are the rows of every part; one of another size counts as not there.
+        """
+        there = [part for part in self.there() if self._num_rows(part) == sizes[part]]
         failed = [part for part in there if any(row["error"] is not None for row in self.read(part, ["error"]))]
-        return sorted(set(range(num_parts)) - set(there)) + failed
+        return sorted(set(range(len(sizes))) - set(there)) + failed
 
     def there(self) -> list[int]:
         return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.parquet"))
@@ -56,17 +62,35 @@ class PartFiles:
     def read(self, part: int, columns: Sequence[str]) -> list[dict[str, Any]]:
         return read_table(self._path(part), columns=list(columns)).to_pylist()
 
-    def merge(self) -> None:
-        """Put all parts together as `target`, in order, a row group each. Memory: one part."""
-        staged = self.target.with_name(f".{self.target.name}.merging")
-        with pq.ParquetWriter(staged, self.schema, compression="zstd") as writer:
-            for part in self.there():
+    def merge(self, sizes: Sequence[int]) -> None:
+        """Put all parts together as `target`, in order, a row group each. Memory: one part.
+
+        `sizes` are the rows of every part. Raises StorageError, and makes no `target`, where one lacks or has others.
+        """
+        with (
+            staged_file(self.target) as file,
+            pq.ParquetWriter(file, self.schema, compression="zstd") as writer,
+        ):
+            for part, size in enumerate(sizes):
+                num_rows = self._num_rows(part)
+                if num_rows != size:
+                    raise StorageError(
+                        errno.ENOENT,
+                        f"{self._path(part)}: {num_rows} of {size} rows; another program changes this folder. Keep it "
+                        "to this command, and run it again",
+                    )
                 writer.write_table(read_table(self._path(part)))
-        staged.replace(self.target)
 
     def clear(self) -> None:
         """Remove the parts, once all that is made of them is there, with what a killed writer left among them."""
         remove(self.folder)
+
+    def _num_rows(self, part: int) -> int:
+        """0 of a part that is not there."""
+        try:
+            return len(read_table(self._path(part), columns=["video"]))
+        except FileNotFoundError:
+            return 0
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{part:06d}.parquet"

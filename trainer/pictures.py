@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bevt_core.bevt import Bevt, Stream
+from bevt_core.disk_errors import explaining
 from bevt_core.pictures import hide, sheet
 from bevt_core.tokenizers.base import Tokenizer
 from schemas.errors import UserError
@@ -62,7 +63,8 @@ class PictureHook:
         for sample in self.samples.values():
             if "frames" in sample:
                 sample["tokens"] = tokens_in_step(tokenizer, sample["frames"][None])[0].cpu()
-        self.writer = SummaryWriter(str(run_dir / "tensorboard"))
+        self.folder = run_dir / "tensorboard"
+        self.writer = SummaryWriter(str(self.folder))
 
     def __call__(self, steps_done: int) -> dict[str, float]:
         self.model.eval()  # the loop puts it back
@@ -76,8 +78,10 @@ class PictureHook:
                     sample["mask"],
                     name,  # type: ignore[arg-type]
                 )
-            self.writer.add_image(f"prediction/{name}", sheet(rows, labels), steps_done, dataformats="HWC")
-        self.writer.flush()
+            with explaining(self.folder):
+                self.writer.add_image(f"prediction/{name}", sheet(rows, labels), steps_done, dataformats="HWC")
+        with explaining(self.folder):
+            self.writer.flush()
         return {}
 
 

@@ -57,7 +57,7 @@ def predict(
         model = load_weights(path)
         assert isinstance(model, Classifier)
         model.to(world.device).eval()
-        parts = range(plan.num_parts(data))
+        parts = range(len(plan.parts(data)))
         work = functools.partial(score, model)
         chosen = resolve(precision, world.device)
         how: dict[str, Any] = {"device": world.device, "precision": chosen, "num_workers": num_workers}

@@ -1,6 +1,7 @@
 """Masked token prediction: BEVT-I (images), BEVT-V (videos), or both streams jointly."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from bevt_core.bevt import Bevt, StreamBatch
+from bevt_core.one_writer import hold, reading
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.weights import save_state
@@ -96,8 +98,13 @@ def pretrain(
     micro-batches are those that fit `memory`. Returns a summary.
     Raises UserError for data, checkpoints or a directory that do not fit.
     """
-    with join_world() as world:
+    with join_world() as world, ExitStack() as locks:
+        if world.is_main:
+            locks.enter_context(hold(out, command))
         sources = open_sources(recipe, world.device)
+        if world.is_main:
+            stores = [store.path for source in sources.values() for store in source.stores]
+            locks.enter_context(reading(stores, command))
         datasets: dict[str, DatasetRef] = {
             name: DatasetRef(path=str(source.path), digest=source.digest) for name, source in sources.items()
         }

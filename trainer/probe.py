@@ -4,6 +4,7 @@ Legend: N videos, P positions of a clip, C channels, V classes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bevt_core.files import write_atomic
+from bevt_core.one_writer import hold
 from bevt_core.parquet_file import ParquetFile
 from schemas.classifier import FeatureLevel
 from schemas.errors import UserError
@@ -125,7 +127,7 @@ def probe(
         check_labels(source)
     check_classes(test.classes, train.classes, test.path, train.path)
     failed: dict[str, str] = {}
-    with join_world() as world:
+    with join_world() as world, hold(out, "bevt probe") if world.is_main else nullcontext():
         # positions come first: what they cannot have is refused before any work
         for level in sorted({PROBES[kind].level for kind in kinds}, key=lambda level: level != "positions"):
             alone = 1 if level == "positions" else None  # of clips and of crops, where nothing else is asked for

@@ -100,7 +100,7 @@ class ProbeHook:
 
     def _features(self, videos: ClipSource, stop_asked: StopAsked = never) -> tuple[Tensor, Tensor]:
         """Features (N, C) and labels (N), the same on all ranks, which share the work."""
-        parts = range(self.plan.num_parts(videos))
+        parts = range(len(self.plan.parts(videos)))
         mine = share_of_rank(parts, self.model, self.world)
         work = functools.partial(_pooled, self.model, self.stream)
         how: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}

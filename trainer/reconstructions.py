@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bevt_core.disk_errors import explaining
 from bevt_core.pictures import sheet
 from bevt_core.tokenizers.quality import mean_squared_error, psnr_db, ssim
 
@@ -25,13 +26,16 @@ class Reconstructions:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
         self.model, self.frames_NHWC, self.device = model, frames_NHWC, device
-        self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), filename_suffix=".pictures")
+        self._folder = run_dir / "tensorboard"
+        self._tensorboard = SummaryWriter(str(self._folder), filename_suffix=".pictures")
 
     def __call__(self, done: int) -> Mapping[str, float]:
         """Return `held_out_psnr_db` and `held_out_ssim`, means over the crops."""
         pairs = list(zip(self.frames_NHWC.numpy(), self._reconstructed(), strict=True))
-        self._tensorboard.add_image("held_out", sheet(list(zip(*pairs, strict=True))), done, dataformats="HWC")
-        self._tensorboard.flush()
+        picture_HWC = sheet(list(zip(*pairs, strict=True)))
+        with explaining(self._folder):
+            self._tensorboard.add_image("held_out", picture_HWC, done, dataformats="HWC")
+            self._tensorboard.flush()
         return {
             "held_out_psnr_db": float(np.mean([psnr_db(mean_squared_error(a, b)) for a, b in pairs])),
             "held_out_ssim": float(np.mean([ssim(a, b) for a, b in pairs])),

@@ -18,7 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bevt_core.disk_errors import explaining
 from bevt_core.files import read_record, write_atomic, write_record
+from bevt_core.one_writer import content_of
 from bevt_core.places import RECIPE, RECORD, what_is
 from schemas.errors import UserError
 from schemas.json_text import json_text
@@ -68,11 +70,11 @@ def open_run(
     exists = (run_dir / RECORD).is_file()
     if exists and not resume:
         raise UserError(f"{run_dir} holds a run already; give --resume to go on with it, or another --out")
-    if not exists and run_dir.is_dir() and any(run_dir.iterdir()):
+    if not exists and run_dir.is_dir() and content_of(run_dir) not in ([], [RECIPE]):  # a start may have been killed
         raise UserError(f"{run_dir} is not empty and holds no run; give another --out")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if exists:
-        with (run_dir / RESUMES).open("a") as file:
+        with explaining(run_dir / RESUMES), (run_dir / RESUMES).open("a") as file:
             file.write(json_text({"time": now, "command": command, "world_size": world_size}) + "\n")
         return
     run_dir.mkdir(parents=True, exist_ok=True)

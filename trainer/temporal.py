@@ -5,12 +5,14 @@ Frames as they are, one frame of each clip repeated, frames shuffled; what is ra
 
 import csv
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from bevt_core.charts import chart_png, legend_below, shortened
 from bevt_core.files import write_atomic
+from bevt_core.one_writer import hold
 from schemas.classifier import Temporal
 from schemas.errors import UserError
 from trainer.clips import ClipSource
@@ -66,7 +68,7 @@ def analyse_temporal(
     if seeds < 1:
         raise UserError(f"{seeds} seeds: expected at least 1")
     results: dict[Temporal, list[dict[str, Any]]] = {}
-    with join_world() as world:
+    with join_world() as world, hold(out, "bevt analyse temporal") if world.is_main else nullcontext():
         for temporal in TEMPORAL:
             for seed in range(1 if temporal == "normal" else seeds):
                 options: dict[str, Any] = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed}

@@ -3,7 +3,7 @@
 Legend: N frames, H W pixels, C channels (RGB), h w token grid.
 """
 
-import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from bevt_core.files import sha256_of
+from bevt_core.files import remove, sha256_of
 from bevt_core.objects import as_path
+from bevt_core.one_writer import hold, reading
 from bevt_core.pictures import save_png, sheet
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore
@@ -49,8 +50,11 @@ def train_tokenizer(
     """
     architecture = ARCHITECTURES[recipe.architecture.kind]
     sizes = sizes_of(recipe)
-    with join_world() as world:
+    with join_world() as world, ExitStack() as locks:
         folders = tuple(as_path(folder) for folder in recipe.frames)
+        if world.is_main:
+            locks.enter_context(hold(out, command))
+            locks.enter_context(reading(folders, command))
         key = (recipe.loop.seed,)
         crops = FrameCrops(folders, recipe.input_px, key, held_out=False)
         if not len(crops):
@@ -143,7 +147,7 @@ def _warm_start(tokenizer: TokenizerModule, sizes: Sizes, crops: FrameCrops, rec
 def _store(tokenizer: TokenizerModule, folder: Path, recipe: TokenizerRecipe, step: int) -> None:
     """Write the tokenizer; one that an earlier end of this run left there, at another step, makes room for it."""
     if folder.exists() and read_card(folder).origin["step"] != step:
-        shutil.rmtree(folder)
+        remove(folder)
     if not folder.exists():
         origin: dict[str, str | int | float] = {"recipe": recipe.digest(), "title": recipe.title, "step": step}
         tokenizer.save(folder, input_px=recipe.input_px, origin=origin)

@@ -91,8 +91,9 @@ class ViewPlan:
         size = max(1, min(PART_VIDEOS, -(-total // PARTS)))
         return [range(first, min(first + size, total)) for first in range(0, total, size)]
 
-    def num_parts(self, data: ClipSource) -> int:
-        return len(self.parts(data))
+    def part_sizes(self, data: ClipSource) -> list[int]:
+        """Return the number of videos of each part."""
+        return [len(part) for part in self.parts(data)]
 
 
 @dataclass(frozen=True)

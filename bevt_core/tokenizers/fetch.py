@@ -8,7 +8,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from bevt_core.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.files import sha256_of
+from bevt_core.one_writer import hold_file
 from bevt_core.tokenizers.card import StoredTokenizer
 from bevt_core.tokenizers.convert import convert_pickles
 from schemas.errors import UserError
@@ -36,23 +38,24 @@ def fetch_dalle(
     """
     if out.exists():
         raise UserError(f"{out} exists; give another place, or remove it first")
-    folder = out.with_name(out.name + ".download")
-    paths = []
-    for name, expected in (("encoder.pkl", expected_sha256), ("decoder.pkl", None)):
-        url = f"{base_url.rstrip('/')}/{name}"
-        paths.append(folder / name)
-        try:
-            fetch_file(url, folder / name, expected_sha256=expected, progress=progress, first_wait_s=first_wait_s)
-        except UserError as error:
-            raise UserError(
-                f"{error}\nWithout network: download {DALLE_URL}/encoder.pkl and {DALLE_URL}/decoder.pkl "
-                f"elsewhere, then bevt tokenizer convert encoder.pkl decoder.pkl --out {out}"
-            ) from None
-    stored = convert_pickles(paths[0], paths[1], out, expected_sha256)
-    for path in paths:
-        path.unlink()
-    folder.rmdir()
-    return stored
+    with hold_file(out, "bevt tokenizer fetch"):
+        folder = out.with_name(out.name + ".download")
+        paths = []
+        for name, expected in (("encoder.pkl", expected_sha256), ("decoder.pkl", None)):
+            url = f"{base_url.rstrip('/')}/{name}"
+            paths.append(folder / name)
+            try:
+                fetch_file(url, folder / name, expected_sha256=expected, progress=progress, first_wait_s=first_wait_s)
+            except UserError as error:
+                raise UserError(
+                    f"{error}\nWithout network: download {DALLE_URL}/encoder.pkl and {DALLE_URL}/decoder.pkl "
+                    f"elsewhere, then bevt tokenizer convert encoder.pkl decoder.pkl --out {out}"
+                ) from None
+        stored = convert_pickles(paths[0], paths[1], out, expected_sha256)
+        for path in paths:
+            path.unlink()
+        folder.rmdir()
+        return stored
 
 
 def fetch_file(
@@ -87,6 +90,8 @@ def fetch_file(
             elif error.code < 500 and error.code not in (408, 429):
                 raise UserError(f"{url}: {reason}; check the address, or give another mirror") from None
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:  # another try finds the same disk
+                raise explained(error, partial) from error
             reason = str(getattr(error, "reason", error)) or type(error).__name__
         if attempt + 1 < ATTEMPTS:
             time.sleep(first_wait_s * 2**attempt)

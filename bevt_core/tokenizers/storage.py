@@ -7,7 +7,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bevt_core.files import sha256_of, write_record
-from bevt_core.staging import clean_staging, staged_folder
+from bevt_core.one_writer import hold_file
+from bevt_core.staging import staged_folder
 from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, DvaeSizes, Kind, PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.precision import DTYPES
 from bevt_core.weights_files import load_safetensors
@@ -29,22 +30,22 @@ def save_tokenizer(
 
     Raises UserError if `folder` exists.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists; give another place, or remove it first")
-    with staged_folder(folder) as staging:
-        _save_state(staging / ENCODER, encoder, storage)
-        if decoder is not None:
-            _save_state(staging / DECODER, decoder, storage)
-        stored = StoredTokenizer(
-            kind=kind,
-            sizes=sizes,
-            input_px=input_px,
-            encoder_sha256=sha256_of(staging / ENCODER),
-            decoder_sha256=None if decoder is None else sha256_of(staging / DECODER),
-            origin=origin,
-        )
-        write_record(staging / CARD, stored)
-    clean_staging(folder.parent)
+    with hold_file(folder, "bevt tokenizer"):
+        if folder.exists():
+            raise UserError(f"{folder} exists; give another place, or remove it first")
+        with staged_folder(folder) as staging:
+            _save_state(staging / ENCODER, encoder, storage)
+            if decoder is not None:
+                _save_state(staging / DECODER, decoder, storage)
+            stored = StoredTokenizer(
+                kind=kind,
+                sizes=sizes,
+                input_px=input_px,
+                encoder_sha256=sha256_of(staging / ENCODER),
+                decoder_sha256=None if decoder is None else sha256_of(staging / DECODER),
+                origin=origin,
+            )
+            write_record(staging / CARD, stored)
     return stored
 
 

@@ -12,14 +12,16 @@ from PIL import Image
 
 from bevt_core.build import SWIN_SIZES, build_classifier
 from bevt_core.files import remove, write_record
+from bevt_core.one_writer import hold, hold_file
 from bevt_core.rng import rng_for
 from bevt_core.weights import save_weights
 from schemas.classifier import FEATURES_SCHEMA, ClassifierCard, Temporal
-from schemas.errors import UserError
+from schemas.errors import StorageError, UserError
 from schemas.frames import SourceItem
 from schemas.recipes import ClipSampling, EvalViews
 from tests.builders import make_token_set
 from tests.media import moving_frames, write_image, write_video
+from tests.processes import elsewhere
 from trainer import evaluate as module
 from trainer import views
 from trainer.clips import ClipSource, FileClips, StoreClips
@@ -165,7 +167,48 @@ def test_parts_not_there_come_before_those_that_failed(tmp_path: Path) -> None:
     files = PartFiles(tmp_path / "features.parquet", FEATURES_SCHEMA)
     for part, error in ((0, "gone"), (1, None)):
         files.write(part, [{"video": "v", "label": None, "features": None, "error": error}])
-    assert files.todo(4) == [2, 3, 0]
+    assert files.todo([1, 1, 1, 1]) == [2, 3, 0] and files.todo([1, 2, 1, 1]) == [1, 2, 3, 0]
+
+
+def test_two_commands_never_share_a_place(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
+    """Neither a second evaluation nor a second extraction begins; a finished one is shown beside anything."""
+    out, file = tmp_path / "out", tmp_path / "features.parquet"
+    with elsewhere(hold(out, "bevt evaluate")), pytest.raises(UserError, match=r"out: `bevt evaluate` .* writes it"):
+        evaluate(checkpoint, store, out=out, clips=1, crops=1)
+    with elsewhere(hold_file(file, "bevt extract")), pytest.raises(UserError, match=r"`bevt extract` .* writes it"):
+        extract(checkpoint, store, file, clips=1, crops=1)
+    assert list(tmp_path.iterdir()) == []
+    result = evaluate(checkpoint, store, out=out, clips=1, crops=1)
+    extract(checkpoint, store, file, clips=1, crops=1)
+    assert not list(tmp_path.rglob(".*"))
+    with elsewhere(hold(out, "bevt viz")), elsewhere(hold_file(file, "bevt viz")):
+        assert evaluate(checkpoint, store, out=out, clips=1, crops=1).items() >= result.items()
+        assert extract(checkpoint, store, file, clips=1, crops=1)["num_videos"] == 7
+
+
+@pytest.mark.parametrize("lost", ["a part", "a row"])
+def test_what_is_not_whole_is_no_result(
+    lost: str, store: StoreClips, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program removed a part, or put another one there, while the command ran."""
+    write = PartFiles.write
+
+    def lose(files: PartFiles, part: int, rows: list[dict]) -> None:
+        write(files, part, rows if part != 3 else rows[:-1])
+        if part == 4 and lost == "a part":
+            (files.folder / "000003.parquet").unlink()
+
+    out, file = tmp_path / "out", tmp_path / "features.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFiles, "write", lose)
+        with pytest.raises(StorageError, match=r"000003\.parquet: 0 of 1 rows; another program changes this folder"):
+            evaluate(checkpoint, store, out=out, clips=1, crops=1)
+        with pytest.raises(StorageError, match=r"000003\.parquet: 0 of 1 rows"):
+            extract(checkpoint, store, file, clips=1, crops=1)
+    assert not (out / "scores.parquet").exists() and not (out / "evaluation.json").exists() and not file.exists()
+    assert evaluate(checkpoint, store, out=out, clips=1, crops=1)["num_videos"] == 7
+    assert extract(checkpoint, store, file, clips=1, crops=1)["num_videos"] == 7
+    assert pq.read_table(out / "scores.parquet").num_rows == pq.read_table(file).num_rows == 7
 
 
 def test_another_evaluation_needs_another_place(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
