@@ -141,10 +141,15 @@ def test_kill_anything_at_any_time(
 
 @pytest.mark.slow
 def test_two_drivers_at_once(videos: Path, uninterrupted: dict[str, str], tiny_tokenizer: Path, tmp_path: Path) -> None:
-    """One wins each part, none corrupts."""
-    jobs = [Job(videos, tmp_path, tiny_tokenizer) for _ in range(2)]
-    for job in jobs:
-        job.finish()
+    """The second one is refused, and the first one makes what it would have made alone."""
+    first = Job(videos, tmp_path, tiny_tokenizer)
+    first.wait_for_parts(1)
+    first.process.send_signal(signal.SIGSTOP)  # or it may have ended before the second one begins
+    second = Job(videos, tmp_path, tiny_tokenizer)
+    _, stderr = second.process.communicate(timeout=300)
+    first.process.send_signal(signal.SIGCONT)
+    assert second.process.returncode and f"{tmp_path}: `bevt tokenize` (process {first.process.pid} on" in stderr
+    first.finish()
     assert digests(tmp_path) == uninterrupted
 
 
