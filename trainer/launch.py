@@ -19,10 +19,13 @@ from typing import Any
 
 from bevt_core.disk_errors import FULL_OR_READ_ONLY, explained
 from schemas.errors import StorageError, UserError
+from trainer.processes import die_with_parent, ending_of, is_stopped
 
 END_TIMEOUT_S = 30.0  # for a process to end after it has sent its result
 FAILED_TIMEOUT_S = 1.0  # for a process to end after a peer has failed
 CAUSE_TIMEOUT_S = 3.0  # for the process that caused a failure to report it, after one that suffered from it
+STOPPED_S = 60.0  # a process that is stopped (SIGSTOP) for so long, while the job runs, fails it
+POLL_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ def _sigint_held() -> Iterator[None]:
 
 def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], args: tuple, kwargs: dict) -> None:
     os.environ.update(env)
-    end_with_parent()
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+    die_with_parent(parent.pid)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         outcome = _Outcome(time.monotonic(), value=function(*args, **kwargs))
@@ -132,30 +137,22 @@ def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], 
         os._exit(1)  # destructors of a half-built process group may wait for peers
 
 
-def end_with_parent() -> None:
-    """Watch the parent from a thread, so that one that is killed leaves no processes behind."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _collect(processes: list[BaseProcess], results: list[Connection]) -> Any:
     """Wait for all processes and return rank 0's result, or raise what failed first."""
     outcomes: dict[int, _Outcome] = {}
     pending = {receive: rank for rank, receive in enumerate(results)}
     deadline: float | None = None
+    stopped_s = dict.fromkeys(pending.values(), 0.0)
     while pending and (deadline is None or time.monotonic() < deadline):
-        for ready in wait(list(pending), timeout=None if deadline is None else deadline - time.monotonic()):
+        all_ready = wait(list(pending), timeout=POLL_S if deadline is None else deadline - time.monotonic())
+        for ready in all_ready:
             assert isinstance(ready, Connection)
             rank = pending.pop(ready)
-            outcomes[rank] = _received(ready, processes[rank])
+            outcomes[rank] = _received(ready, rank, processes)
             if outcomes[rank].failed and deadline is None:
                 deadline = time.monotonic() + CAUSE_TIMEOUT_S
+        if not all_ready and deadline is None:
+            _check_running({rank: processes[rank] for rank in pending.values()}, stopped_s)
     failed = [(outcome.ended, rank) for rank, outcome in outcomes.items() if outcome.failed]
     if not failed:
         return outcomes[0].value
@@ -165,16 +162,33 @@ def _collect(processes: list[BaseProcess], results: list[Connection]) -> Any:
     raise ProcessFailedError(f"process {rank} of {len(processes)} failed:\n{outcomes[rank].failure}")
 
 
-def _received(receive: Connection, process: BaseProcess) -> _Outcome:
+def _check_running(processes: dict[int, BaseProcess], stopped_s: dict[int, float]) -> None:
+    """Count how long each rank has been stopped; raise UserError where that is too long: the others wait for it."""
+    for rank, process in processes.items():
+        stopped_s[rank] = stopped_s[rank] + POLL_S if is_stopped(process.pid or 0) else 0.0
+        if stopped_s[rank] >= STOPPED_S:
+            raise UserError(
+                f"process {rank} (process id {process.pid}) has been stopped (SIGSTOP) for {STOPPED_S:g} s, so all "
+                "were ended; start the command again, with --resume where it trains"
+            )
+
+
+def _received(receive: Connection, rank: int, processes: list[BaseProcess]) -> _Outcome:
     try:
         outcome = receive.recv()
         assert isinstance(outcome, _Outcome)
         return outcome
     except EOFError:  # it was killed, so it did not fail because of a peer
+        process = processes[rank]
         process.join(END_TIMEOUT_S)
         if process.exitcode in (-signal.SIGTERM, -signal.SIGINT):
             return _Outcome(0.0, user_error="stopped by a signal before the first step; nothing was trained")
-        return _Outcome(0.0, failure=f"ended without a word, exit code {process.exitcode}")
+        why = "if memory ran out, give the job more" if process.exitcode == -signal.SIGKILL else "see its output above"
+        return _Outcome(
+            0.0,
+            user_error=f"process {rank} of {len(processes)} {ending_of(process.exitcode)}, so all were ended; {why}, "
+            "and start the command again, with --resume where it trains",
+        )
 
 
 def _forward_signals(processes: list[BaseProcess]) -> tuple[list[int], Callable[[], None]]:
@@ -188,6 +202,7 @@ def _forward_signals(processes: list[BaseProcess]) -> tuple[list[int], Callable[
         for process in processes:
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signum)
+                os.kill(process.pid, signal.SIGCONT)  # one that is stopped would not see it
 
     old = {signum: signal.signal(signum, forward) for signum in (signal.SIGTERM, signal.SIGINT)}
 

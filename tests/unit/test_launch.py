@@ -67,7 +67,7 @@ def test_collectives_and_the_result_of_rank_0():
     [
         ("user-error", UserError, "^rank 1 says no$"),
         ("bug", ProcessFailedError, "(?s)process 1 of 2 failed.*KeyError: 'lost'"),
-        ("killed", ProcessFailedError, "(?s)process 1 of 2 failed.*exit code -9"),
+        ("killed", UserError, "^process 1 of 2 was killed by SIGKILL.*memory.*--resume"),
     ],
 )
 def test_a_failure_ends_all_processes(how, error, message, monkeypatch):

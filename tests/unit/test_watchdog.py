@@ -1,5 +1,6 @@
 """A process that hangs reports where and ends; one that moves is left alone."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +23,10 @@ from trainer.watchdog import watchdog
 def waits_for_ever():
     threading.Event().wait()
 
+def bystander():
+    threading.Event().wait()
+
+threading.Thread(target=bystander, daemon=True).start()
 with watchdog(0.5) as alive:
     alive()
     waits_for_ever()
@@ -53,21 +58,65 @@ with trainer.watchdog.watchdog(0.01):
     compiles_for_ever()
 """
 
+HOLDING_THE_LOCK = """
+import ctypes
+import trainer.watchdog
+
+trainer.watchdog.BACKSTOP_S = 0.5
+with trainer.watchdog.watchdog(0.5) as alive:
+    alive()
+    ctypes.PyDLL(None).sleep(60)  # keeps the interpreter's lock
+"""
+
+BLOCKED = """
+import ctypes, signal, threading
+import trainer.watchdog
+
+trainer.watchdog.STOP_S = 0.5
+signal.signal(signal.SIGTERM, lambda signum, frame: None)
+mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+with trainer.watchdog.watchdog(None) as alive:
+    alive()
+    print("ready", flush=True)
+    %s
+"""
+IN_PYTHON = "threading.Event().wait()"
+IN_NATIVE_CODE = "libc.pthread_mutex_lock(mutex); libc.pthread_mutex_lock(mutex)"  # no signal ends that
+
 
 def test_a_hanging_process_shows_its_stacks_and_ends():
     begun = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", HANGING], cwd=REPO, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1 and time.monotonic() - begun < 30
-    warning, _, stacks = ended.stderr.partition("Timeout (0:00:00.500000)!")
+    warning, _, stack = ended.stderr.partition("process 0: no step has ended for 0.5 s (loop.hang_timeout_s).")
     assert warning.startswith("process 0: no step has ended for 0.25 s.") and "loop.hang_timeout_s" in warning
-    assert warning.count("\n") == 1 and "in waits_for_ever" in stacks
+    assert warning.count("\n") == 1 and "in waits_for_ever" in stack and "in bystander" not in stack
 
 
 def test_a_first_step_that_hangs_ends_as_well():
     ended = subprocess.run([sys.executable, "-c", HANGING_FIRST], cwd=REPO, capture_output=True, text=True, timeout=60)
-    warning, _, stacks = ended.stderr.partition("Timeout (0:00:00.500000)!")
+    warning, _, stack = ended.stderr.partition("process 0: no step has ended for 0.5 s (loop.hang_timeout_s).")
     assert ended.returncode == 1 and warning.startswith("process 0: no step has ended for 0.25 s.")
-    assert "in compiles_for_ever" in stacks
+    assert "in compiles_for_ever" in stack
+
+
+def test_a_thread_that_keeps_the_interpreters_lock_is_ended_without_it():
+    command = [sys.executable, "-c", HOLDING_THE_LOCK]
+    ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 1 and "Timeout (0:00:01)!" in ended.stderr
+
+
+@pytest.mark.parametrize("blocked_in", [IN_PYTHON, IN_NATIVE_CODE], ids=["Python", "native code"])
+def test_sigterm_ends_a_step_that_does_not_end(blocked_in):
+    """A handler runs in the main thread, which a collective or a loader may block."""
+    command = [sys.executable, "-c", BLOCKED % blocked_in]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+        message = process.stderr.read()
+    assert message.count("\n") == 1 and "SIGTERM: no step has ended for" in message and "--resume" in message
 
 
 def test_a_first_step_has_half_an_hour_or_ten_steps_time():

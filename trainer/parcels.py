@@ -1,0 +1,97 @@
+"""A batch on its way between two processes: its tensors in anonymous memory, which /dev/shm neither names nor limits.
+
+A parcel is a file descriptor of such memory (memfd_create) with the tensors first and the pickled rest behind them. The
+memory is freed with the last tensor that was made of it, or with the processes.
+"""
+
+import io
+import mmap
+import os
+import pickle
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 64  # bytes
+_PLACE = struct.Struct("<QQ")  # where the pickle begins, and its length
+
+
+class _Stored(NamedTuple):
+    """A tensor's place in a parcel."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int  # in bytes
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves tensors out, and lists them with their places."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5)
+        self.tensors: list[tuple[int, Tensor]] = []
+        self.end = 0
+
+    def persistent_id(self, value: Any) -> _Stored | None:
+        if not isinstance(value, Tensor):
+            return None
+        offset = -(-self.end // ALIGNMENT) * ALIGNMENT
+        self.tensors.append((offset, value))
+        self.end = offset + value.nbytes
+        return _Stored(value.dtype, tuple(value.shape), offset)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes tensors of the memory that they lie in, each handed to `place`."""
+
+    def __init__(self, pickled: bytes, memory: mmap.mmap, place: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(io.BytesIO(pickled))
+        self.memory, self.place = memory, place
+
+    def persistent_load(self, stored: _Stored) -> Tensor:
+        dtype, shape, offset = stored
+        numel = torch.Size(shape).numel()
+        if not numel:
+            return torch.empty(shape, dtype=dtype)
+        return self.place(torch.frombuffer(self.memory, dtype=dtype, count=numel, offset=offset).view(shape))
+
+
+def send(to: socket.socket, value: Any) -> None:
+    """Send a picklable value, whose tensors are on the CPU. Raises OSError where the other side is gone."""
+    rest = io.BytesIO()
+    pickler = _Pickler(rest)
+    pickler.dump(value)
+    memory = os.memfd_create("bevt-batch", os.MFD_CLOEXEC)
+    try:
+        for offset, tensor in pickler.tensors:
+            _write(memory, tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, offset)
+        _write(memory, rest.getbuffer(), pickler.end)
+        socket.send_fds(to, [_PLACE.pack(pickler.end, len(rest.getbuffer()))], [memory])
+    finally:
+        os.close(memory)
+
+
+def receive(source: socket.socket, place: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
+    """Return what `send` sent, each tensor as `place` returns it. Raises EOFError where the other side is gone."""
+    try:
+        message, descriptors, _, _ = socket.recv_fds(source, _PLACE.size, 1)
+    except ConnectionError:
+        raise EOFError from None
+    if not message or not descriptors:
+        raise EOFError
+    start, length = _PLACE.unpack(message)
+    try:
+        memory = mmap.mmap(descriptors[0], start + length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    finally:
+        os.close(descriptors[0])
+    return _Unpickler(memory[start:], memory, place).load()
+
+
+def _write(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
