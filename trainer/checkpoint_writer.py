@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from trainer.checkpoint import Checkpoints, Identity
+from trainer.watchdog import unhurried
 
 
 class CheckpointWriter:
@@ -46,7 +47,8 @@ class CheckpointWriter:
         """Return when the last checkpoint is on the disk."""
         writing, self._writing = self._writing, None
         if writing is not None:
-            writing.result()
+            with unhurried():
+                writing.result()
 
     def __enter__(self) -> "CheckpointWriter":
         return self

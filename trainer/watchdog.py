@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 STDERR = 2  # the file descriptor: sys.stderr may have been replaced
@@ -28,8 +28,11 @@ STOP_S = 20.0
 STOP_STEPS = 3
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
+_unhurried = False
+
 _LOOK, _END = b"\xfe", b"\xff"  # no signals: the limit is another one, the block is left
 
+LOOK_S = 1.0  # after a signal
 BACKSTOP_S = 15.0  # after the limit: for a thread that holds the interpreter's lock
 
 
@@ -44,7 +47,7 @@ def watchdog(timeout_s: float | None) -> Iterator[Callable[[], None]]:
 
     After SIGTERM or SIGINT, for which the main thread has handlers, the step that runs has `STOP_S` seconds or
     `STOP_STEPS` usual steps to end; then the process ends with 128 + the signal. A handler alone would wait for a
-    blocked step.
+    blocked step. What is `unhurried` does not count.
     """
     watch = _Watch(timeout_s)
     in_main = threading.current_thread() is threading.main_thread()
@@ -57,6 +60,17 @@ def watchdog(timeout_s: float | None) -> Iterator[Callable[[], None]]:
         if in_main:
             signal.set_wakeup_fd(before)
         watch.end()
+
+
+@contextmanager
+def unhurried() -> Iterator[None]:
+    """Let the block take its time after SIGTERM or SIGINT: the main thread waits for a checkpoint to be written."""
+    global _unhurried
+    _unhurried = True
+    try:
+        yield
+    finally:
+        _unhurried = False
 
 
 def first_step_limit(timeout_s: float) -> float:
@@ -121,7 +135,9 @@ class _Watch:
             (began, limit_s), now = self.step, time.monotonic()
             stop_at = math.inf if asked is None else max(began, asked.at) + asked.grace_s
             warn_at = math.inf if warned_of == began else began + limit_s / 2
-            if asked is not None and now >= stop_at:
+            if asked is not None and _unhurried:
+                asked, stop_at = replace(asked, at=now), now + asked.grace_s
+            elif asked is not None and now >= stop_at:
                 self._stop(asked)
             if now >= began + limit_s:
                 self._hang(limit_s)
@@ -129,7 +145,7 @@ class _Watch:
                 _warn(limit_s)
                 warned_of = began
                 continue
-            until = min(stop_at, warn_at, began + limit_s)
+            until = min(stop_at, warn_at, began + limit_s, now + (LOOK_S if asked else math.inf))
             if not poll.poll(None if until == math.inf else 1000 * (until - now) + 1):
                 continue
             events = os.read(self.events, 64)

@@ -15,7 +15,7 @@ from bevt_core.weights import load_weights
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
 from tests.builders import make_token_set
-from tests.unit.test_launch import is_running, wait_until
+from tests.children import descendants, is_running, wait_until
 from trainer.clip_lists import read_lists
 from trainer.launch import launch
 from trainer.memory import OUTSIDE_GB, USABLE_SHARE
@@ -48,12 +48,6 @@ def settings(data, *extra, streams=("video", "image")):
 
 def recipe_of(data, *extra, stage="joint", streams=("video", "image")):
     return load_recipe(f"nano_{stage}", REPO / "trainer" / "recipes", settings(data, *extra, streams=streams))
-
-
-def descendants(pid):
-    """The processes below `pid`, by Linux's list of children."""
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return children + [below for child in children for below in descendants(child)]
 
 
 def losses(run):
@@ -125,7 +119,7 @@ def test_kill_9_and_resume_give_the_uninterrupted_run_to_the_bit(data, tmp_path)
         killed.kill()
         killed.wait()
     wait_until(lambda: not any(is_running(pid) for pid in helpers))
-    assert len(helpers) >= 2  # the fork server and a loader's worker
+    assert len(helpers) >= 2  # the loader's server and its worker
     assert len(read_metrics(tmp_path / "killed")) < 60
     pretrain(recipe_of(data, steps, "loop.epochs=20"), tmp_path / "killed", resume=True)
     assert losses(tmp_path / "killed") == losses(tmp_path / "straight")

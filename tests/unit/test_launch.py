@@ -6,13 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from multiprocessing import Pipe, current_process
 from pathlib import Path
 
 import pytest
 
 from schemas.errors import UserError
+from tests.children import is_running, wait_until
 from trainer.launch import ProcessFailedError, _collect, _Outcome, launch
 
 REPO = Path(__file__).parents[2]
@@ -143,17 +143,3 @@ def test_one_process_is_called_in_place(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE")
     with pytest.raises(UserError, match="--nproc 0"):
         launch(os.getpid, 0)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 50.0) -> None:
-    give_up = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up, "timed out"
-        time.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from schemas.errors import StorageError
+from tests.children import is_running, wait_until
 from tests.loader_datasets import Failing, Fatal, Numbers, Slow, Unloadable
-from tests.unit.test_launch import is_running, wait_until
 from trainer import loader as loader_module
 from trainer.loader import LoaderError, SampleError, make_loader
 
 REPO = Path(__file__).resolve().parents[2]
 KILLED = """
 import sys
+from tests.children import is_running, wait_until
 from tests.loader_datasets import Slow
 from trainer.loader import _Workers
 

@@ -119,6 +119,26 @@ def test_sigterm_ends_a_step_that_does_not_end(blocked_in):
     assert message.count("\n") == 1 and "SIGTERM: no step has ended for" in message and "--resume" in message
 
 
+UNHURRIED = """
+import os, signal, time
+import trainer.watchdog
+
+trainer.watchdog.STOP_S, trainer.watchdog.LOOK_S = 0.3, 0.05
+signal.signal(signal.SIGTERM, lambda signum, frame: None)
+with trainer.watchdog.watchdog(None) as alive:
+    alive()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with trainer.watchdog.unhurried():
+        time.sleep(1)
+print("written")
+"""
+
+
+def test_a_checkpoint_that_is_written_slowly_is_not_cut_short_by_sigterm():
+    ended = subprocess.run([sys.executable, "-c", UNHURRIED], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "written\n", "")
+
+
 def test_a_first_step_has_half_an_hour_or_ten_steps_time():
     assert [first_step_limit(timeout_s) for timeout_s in (1, 180, 480)] == [1800, 1800, 4800]
 
