@@ -1,6 +1,7 @@
 """What the commands of `bevt` share: the app, common options, and how results and errors are printed."""
 
 import functools
+import json
 import os
 import shlex
 import signal
@@ -113,7 +114,12 @@ DecodeTimeout = Annotated[
 
 def overrides_of(given: Mapping[str, object]) -> list[str]:
     """`key=value` for what was given; quoted, so that a folder named 2024 stays a name."""
-    return [f"{key}={json_text(str(value))}" for key, value in given.items() if value is not None]
+    return [f"{key}={yaml_string(str(value))}" for key, value in given.items() if value is not None]
+
+
+def yaml_string(text: str) -> str:
+    """Quote `text` for YAML. JSON would do, but for characters above U+FFFF, which it escapes in a way of its own."""
+    return '"' + "".join(f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else json.dumps(c)[1:-1] for c in text) + '"'
 
 
 def emit(summary: dict[str, Any], as_json: bool) -> None:

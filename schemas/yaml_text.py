@@ -30,9 +30,9 @@ def read_yaml_file(path: Path) -> Any:
 
 
 def yaml_value(text: str, where: str) -> Any:
-    """A value as it is written on the command line. `3e-4` is a number, which YAML 1.1 reads as text."""
+    """A value as it is written on the command line. `3e-4` without quotes is a number, which YAML 1.1 reads as text."""
     value = _loaded(text, where)
-    if isinstance(value, str):
+    if isinstance(value, str) and not text.lstrip().startswith(('"', "'")):
         try:
             number = float(value)
         except ValueError:

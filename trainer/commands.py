@@ -20,6 +20,7 @@ from bevt_core.command_line import (
     emit,
     note,
     overrides_of,
+    yaml_string,
 )
 from schemas.errors import UserError
 from schemas.json_text import json_text
@@ -178,9 +179,9 @@ def train_tokenizer(
 
     overrides = [*(set_ or [])]
     if preset is not None:
-        overrides.append(f"architecture.preset={json_text(preset)}")
+        overrides.append(f"architecture.preset={yaml_string(preset)}")
     if frames:
-        overrides.append(f"frames={json_text(frames)}")
+        overrides.append(f"frames=[{', '.join(map(yaml_string, frames))}]")
     if name not in TOKENIZER_RECIPES:
         raise UserError(f"tokenizer {name!r}: expected one of {', '.join(TOKENIZER_RECIPES)}")
     loaded = load_recipe_of(TokenizerRecipe, recipe or TOKENIZER_RECIPES[name], TRAINER_RECIPES, overrides)
