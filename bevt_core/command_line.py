@@ -20,6 +20,8 @@ from schemas.json_text import json_text
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
 
+NO_ROOM = "failed to map segment"  # the dynamic linker's words, where a library does not fit into the address space
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -57,6 +59,10 @@ class App(typer.Typer):
             if error.errno not in FULL_OR_READ_ONLY:
                 raise
             _fail(str(explained(error, Path(error.filename or "output"))), status=2)
+        except (ImportError, MemoryError) as error:
+            if isinstance(error, ImportError) and NO_ROOM not in str(error):
+                raise
+            _fail(f"no memory left ({error or 'MemoryError'}); raise the job's limit (`ulimit -v`) or memory", status=1)
 
 
 def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,7 +23,6 @@ from bevt_core.command_line import (
     yaml_string,
 )
 from schemas.errors import UserError
-from schemas.json_text import json_text
 from trainer.plan_commands import Assume, Price, check_only_planned
 
 if TYPE_CHECKING:
