@@ -81,13 +81,6 @@ def test_half_precision_on_a_cpu_resumes_to_the_bit(
     assert all(torch.equal(then[key], now[key]) for key in then)
 
 
-@pytest.mark.slow
-def test_compiled_blocks_on_a_cpu_are_close_to_the_plain_ones(seven: Path, straight: Path, tmp_path: Path) -> None:
-    pretrain(recipe(seven, "loop.compile=blocks", "loop.max_steps=2"), tmp_path / "run")
-    pretrain(recipe(seven), tmp_path / "run", resume=True)  # what was compiled may go on as it is
-    assert losses(tmp_path / "run") == pytest.approx(losses(straight), rel=1e-5)
-
-
 def test_one_sample_is_an_epoch(tmp_path: Path) -> None:
     one = make_token_set(tmp_path / "one", kind="image", num_samples=1).path
     alone = recipe(one, "streams.image.global_batch=1", "loop.max_steps=3", "loop.num_workers=2")
