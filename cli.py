@@ -21,9 +21,9 @@ from bevt_core.command_line import (
     RecipeName,
     Resume,
     command_typed,
-    emit,
     overrides_of,
 )
+from bevt_core.terminal import emit
 from pipeline import commands as data
 from trainer import bench_commands as bench
 from trainer import commands as training

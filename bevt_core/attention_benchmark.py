@@ -5,7 +5,6 @@ Legend: B samples, K windows of a sample, N positions in a window, A heads, D ch
 
 import functools
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from bevt_core.attention import Windows, fit_window, shift_labels, shift_masks, window_kinds, windows_of
 from bevt_core.build import SWIN_SIZES, SwinBackbone
 from bevt_core.device_timing import available_device, device_name, peak_bytes_above, timed_ms
+from bevt_core.progress import say
 from bevt_core.window_attention import IMPLEMENTATIONS, triton_op
 from bevt_core.window_attention.dispatch import Implementation
 from schemas.errors import UserError
@@ -40,7 +40,7 @@ def bench_attention(
     rows = []
     for row in attention_rows(attention_cases(size, SIDES_PX[size]), batch, device=where, dtype=dtype, repeats=repeats):
         rows.append(row)
-        print(row_line(row), file=sys.stderr, flush=True)
+        say(row_line(row))
     return {"device": device_name(where), "dtype": dtype, "rows": rows, "totals_ms": totals_ms(rows)}
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bevt_core.inert import one_line
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
@@ -27,8 +29,9 @@ def curves_png(series: Mapping[str, tuple[Values, Values]], xlabel: str, ylabel:
     if len(series) > CURVE_COLOURS:
         axes.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.95, len(series))))
     for name, (x, y) in series.items():
-        axes.plot(x, y, label=shortened(name), linewidth=1)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.plot(x, y, label=" " * name.startswith("_") + shortened(name), linewidth=1)  # `_x`: not in a legend
+    axes.set(xlabel=xlabel)
+    axes.set_ylabel(one_line(ylabel), parse_math=False)
     axes.set(**{f"{axis}scale": "log" for axis in log})
     axes.grid(alpha=0.3)
     legend_below(figure, columns)
@@ -64,7 +67,8 @@ def legend_columns(names: Collection[str], characters: int = 80) -> int:
 
 
 def shortened(name: str, most: int = NAME_CHARACTERS) -> str:
-    """The name, or its two ends where it has more than `most` characters."""
+    """The name on one line, or its two ends where it has more than `most` characters."""
+    name = one_line(name)
     return name if len(name) <= most else f"{name[: most // 2]}...{name[-(most // 2 - 3) :]}"
 
 

@@ -1,23 +1,25 @@
 """What the commands of `bevt` share: the app, common options, and how results and errors are printed."""
 
 import functools
+import io
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 
 from bevt_core.disk_errors import FULL_OR_READ_ONLY, explained
+from bevt_core.inert import one_line
 from bevt_core.progress import say
-from bevt_core.readable import summary_lines
+from bevt_core.terminal import plain_messages, print_lines
+from schemas.credentials import masked_command
 from schemas.errors import JobError, StorageError, UserError
-from schemas.json_text import json_text
 
+USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
 
 NO_ROOM = "failed to map segment"  # the dynamic linker's words, where a library does not fit into the address space
@@ -49,20 +51,30 @@ class App(typer.Typer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         skip_working_folder()
+        plain_messages()
         try:
-            return super().__call__(*args, **kwargs)
+            status = super().__call__(*args, **{"standalone_mode": False} | kwargs)
         except (UserError, StorageError) as error:
-            _fail(str(error), status=2)
+            _fail(error, status=2)
         except JobError as error:
-            _fail(str(error), status=1)
-        except OSError as error:
-            if error.errno not in FULL_OR_READ_ONLY:
+            _fail(error, status=1)
+        except typer.Abort:
+            say("Aborted!")
+            sys.exit(1)
+        except Exception as error:
+            plain_messages()  # Typer has put its own hook there
+            if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:
+                _fail(explained(error, Path(error.filename or "output")), status=2)
+            if isinstance(error, MemoryError) or (isinstance(error, ImportError) and NO_ROOM in str(error)):
+                why = error if str(error) else "MemoryError"
+                _fail(f"no memory left ({why}); raise the job's limit (`ulimit -v`) or memory", status=1)
+            if not isinstance(error, USAGE_ERROR):
                 raise
-            _fail(str(explained(error, Path(error.filename or "output"))), status=2)
-        except (ImportError, MemoryError) as error:
-            if isinstance(error, ImportError) and NO_ROOM not in str(error):
-                raise
-            _fail(f"no memory left ({error or 'MemoryError'}); raise the job's limit (`ulimit -v`) or memory", status=1)
+            usage, message = io.StringIO(), error.format_message()
+            error.show(usage)
+            print_lines(usage.getvalue().replace(f"Error: {message}", f"Error: {one_line(message)}"), sys.stderr)
+            sys.exit(error.exit_code)
+        sys.exit(status)
 
 
 def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +83,7 @@ def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
     return command
@@ -128,32 +140,11 @@ def yaml_string(text: str) -> str:
     return '"' + "".join(f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else json.dumps(c)[1:-1] for c in text) + '"'
 
 
-def emit(summary: dict[str, Any], as_json: bool) -> None:
-    """Print the result: one JSON object as the last line, or a table of rounded values with their units.
-
-    Under torchrun rank 0 prints.
-    """
-    if os.environ.get("RANK", "0") != "0":
-        return
-    print(json_text(summary) if as_json else "\n".join(summary_lines(summary)), flush=True)
-
-
-def warn(message: str) -> None:
-    """Print a warning to stderr."""
-    say(f"warning: {message}")
-
-
-def note(message: str) -> None:
-    """Print what was decided by itself to stderr; under torchrun rank 0 does."""
-    if os.environ.get("RANK", "0") == "0":
-        say(f"note: {message}")
-
-
 def command_typed() -> str:
-    """What the user typed, for the run record."""
-    return shlex.join(["bevt", *sys.argv[1:]])
+    """What the user typed, for the run record: without credentials."""
+    return masked_command(["bevt", *sys.argv[1:]])
 
 
-def _fail(message: str, status: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def _fail(error: object, status: int) -> NoReturn:
+    say(f"error: {error}")
     sys.exit(status)

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bevt_core.command_line import AsJson, emit
+from bevt_core.command_line import AsJson
+from bevt_core.terminal import emit
 from schemas.errors import UserError
 
 

@@ -21,10 +21,13 @@ from typing import IO, Any, TypeVar
 
 from bevt_core.download_limit import at_most
 from bevt_core.installation import install_command
+from schemas.credentials import holds_credentials, masked
 from schemas.errors import StorageError, UserError
 from schemas.names import leads_out
 
 R = TypeVar("R")
+
+SET_CREDENTIALS = "leave credentials out of it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 SCHEME = "s3://"
 RETRY_S = 120.0  # of failures in a row, unless $BEVT_RETRY_S says otherwise
@@ -308,6 +311,8 @@ def as_path(text: str | AnyPath) -> AnyPath:
     """`s3://...` is an ObjectPath, everything else a Path. Raises UserError for another scheme."""
     if isinstance(text, Path | ObjectPath):
         return text
+    if "://" in text and holds_credentials(text):
+        raise UserError(f"{masked(text)}: a place is recorded with what is made of it; {SET_CREDENTIALS}")
     if text.startswith(SCHEME):
         bucket, _, key = text.removeprefix(SCHEME).partition("/")
         return ObjectPath(SCHEME + bucket) / key

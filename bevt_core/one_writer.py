@@ -22,7 +22,6 @@ from typing import ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
-from bevt_core.command_line import warn
 from bevt_core.disk_errors import explained, explaining
 from bevt_core.file_locks import (
     EXCLUSIVE,
@@ -37,6 +36,7 @@ from bevt_core.file_locks import (
 )
 from bevt_core.objects import AnyPath
 from bevt_core.staging import READERS, WRITER, clean_staging
+from bevt_core.terminal import warn
 from schemas.base import Record
 from schemas.errors import UserError
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bevt_core.files import write_atomic
+from bevt_core.inert import lines as lines_of
 
 GAP_PX = 4
 FONT_PX, LINE_PX = 12, 16
@@ -52,7 +53,7 @@ def broken(labels: Sequence[str], width_px: int) -> list[str]:
 def _lines(label: str, width_px: int) -> list[str]:
     """Lines that end at a space or behind a slash where one is near, else anywhere."""
     lines = []
-    for rest in label.split("\n"):
+    for rest in lines_of(label).split("\n"):
         while _font().getlength(rest) > width_px:
             lengths = range(1, len(rest))
             most = max(1, bisect.bisect(lengths, width_px, key=lambda n: math.ceil(_font().getlength(rest[:n]))))

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
 
+from bevt_core.inert import one_line
 from bevt_core.readable import clock, percent
+from schemas.credentials import masked
 
 WINDOW_S = 60.0  # that the rate is taken from
 SAMPLE_S = 0.5  # between two points of the window
@@ -127,9 +129,9 @@ def _rate(per_s: float, unit: str) -> str:
 
 
 def say(message: str) -> None:
-    """Print a line to stderr, above the progress that a terminal shows."""
+    """Print one line to stderr, above the progress that a terminal shows; it is made plain text."""
     global _drawn
     if _drawn is not None:
         _drawn._stream.write("\r\x1b[K")
         _drawn = None
-    print(message, file=sys.stderr, flush=True)
+    print(one_line(masked(message)), file=sys.stderr, flush=True)

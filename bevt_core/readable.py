@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bevt_core.inert import one_line
+
 MOST_ROWS = 10  # of a list, or of a mapping from names, that are shown
 LINE_CHARS = 100  # of a list in one line
 
@@ -76,7 +78,7 @@ def shown(key: str, value: Any, outer: str = "") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, int | float):
-        return printable(str(value))
+        return one_line(str(value))
     if not math.isfinite(value):
         return str(value)
     for name in (key, outer):
@@ -84,11 +86,6 @@ def shown(key: str, value: Any, outer: str = "") -> str:
             if pattern.match(name):
                 return show(value)
     return f"{value:,}" if isinstance(value, int) else _plain(value)
-
-
-def printable(text: str) -> str:
-    """Return `text` with what a terminal would act on, line ends among it, as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = (), indent: str = "") -> list[str]:
@@ -120,14 +117,14 @@ def summary_lines(summary: Mapping[str, Any], indent: str = "", outer: str = "")
     Mappings, or lists of mappings, with equal keys and plain values are tables of their own.
     """
     flat = {key: _one_line(key, value, outer) for key, value in summary.items()}
-    width = max((len(printable(key)) for key, line in flat.items() if line is not None), default=0)
+    width = max((len(one_line(key)) for key, line in flat.items() if line is not None), default=0)
     lines = []
     for key, value in summary.items():
         line = flat[key]
         if line is not None:
-            lines.append(f"{indent}{printable(key):<{width}}  {line}".rstrip())
+            lines.append(f"{indent}{one_line(key):<{width}}  {line}".rstrip())
             continue
-        lines.append(f"{indent}{printable(key)}")
+        lines.append(f"{indent}{one_line(key)}")
         lines += _nested(key, value, indent + "  ")
     return lines
 
@@ -148,7 +145,7 @@ def _nested(key: str, value: Any, indent: str) -> list[str]:
     items = list(value.items()) if isinstance(value, Mapping) else [("", item) for item in value]
     columns = _columns([item for _, item in items])
     if columns:
-        rows = [[printable(name), *(shown(column, item[column], key) for column in columns)] for name, item in items]
+        rows = [[one_line(name), *(shown(column, item[column], key) for column in columns)] for name, item in items]
         if not isinstance(value, Mapping):
             return _cut(table([row[1:] for row in rows], columns, indent), indent, header=1)
         return _cut(table(rows, ["", *columns], indent), indent, header=1)
@@ -159,7 +156,7 @@ def _nested(key: str, value: Any, indent: str) -> list[str]:
 
 
 def _inline(item: Mapping[str, Any]) -> str:
-    return ", ".join(f"{printable(key)} {_one_line(key, value) or '...'}" for key, value in item.items())
+    return ", ".join(f"{one_line(key)} {_one_line(key, value) or '...'}" for key, value in item.items())
 
 
 def _columns(items: Sequence[Any]) -> list[str]:

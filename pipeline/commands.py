@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bevt_core.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, emit, note, overrides_of, warn
+from bevt_core.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, overrides_of
 from bevt_core.objects import as_path
+from bevt_core.terminal import emit, note, warn
 from schemas.errors import UserError
 
 if TYPE_CHECKING:

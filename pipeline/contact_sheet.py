@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bevt_core.files import each, read_record
+from bevt_core.inert import one_line
 from bevt_core.pictures import GAP_PX, broken, fitted, sheet, tiled
 from bevt_core.shards import COMMIT, FrameStore, TokenSet, part_name
 from bevt_core.views import apply_view
@@ -45,14 +46,14 @@ def chosen_samples(store: FrameStore, token_set: TokenSet | None, most: int = SA
         index = store.read_index(part)
         for number, (_, row) in of_part:
             sample = index.slice(row, 1).to_pylist()[0]
-            middle = sample["num_frames"] // 2
+            name, middle = one_line(sample["sample_id"]), sample["num_frames"] // 2
             frame_HWC = store.read_frames(part, sample["frame_start"] + middle, 1)[0]
             if token_set is None:
-                shown.append(Shown(sample["sample_id"], frame_HWC, None, None))
+                shown.append(Shown(name, frame_HWC, None, None))
                 continue
             view = number % num_views
             stored = token_set.read_view(part, view)
-            label = f"{sample['sample_id']}, view {view}"
+            label = f"{name}, view {view}"
             tokens_hw = stored.tokens[row][middle].astype(np.int64)
             shown.append(Shown(label, frame_HWC, apply_view(frame_HWC, stored.views[row]), tokens_hw))
     return shown

@@ -19,6 +19,7 @@ from bevt_core.probing import MediaError, read_through
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameSample, Rejected, write_frame_part
 from bevt_core.views import encode_jpeg, shrink_short_side
+from schemas.credentials import masked
 from schemas.errors import StorageError
 from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
 
@@ -73,7 +74,7 @@ def read_source(
         try:
             return decode(root, item, pool, seed, limit_s=limit_s)
         except MediaError as error:
-            rejected = Rejected(item.source, item.label, error.stage, error.reason, error.message, 1)
+            rejected = Rejected(item.source, item.label, error.stage, error.reason, masked(error.message), 1)
             break
         except ChildTimeout as error:
             rejected = Rejected(item.source, item.label, "time-out", "time-out", str(error), attempts)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bevt_core.command_line import warn
 from bevt_core.files import each
 from bevt_core.objects import AnyPath, as_path
 from bevt_core.one_writer import writes
@@ -27,6 +26,7 @@ from bevt_core.shards import (
     write_token_manifest,
 )
 from bevt_core.staging import clean_staging
+from bevt_core.terminal import warn
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.card import check_device
 from pipeline.actor_pool import ActorPool

@@ -1,7 +1,6 @@
 """What a job is, written before its first part, so that another job into the same place is refused."""
 
 import errno
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from bevt_core.shards import (
     write_token_plan,
 )
 from bevt_core.staging import clean_staging
+from bevt_core.terminal import warn
 from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.card import read_card
 from pipeline.frames_job import root_trouble
@@ -119,9 +119,7 @@ def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], ov
 
 def with_settled_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
     """The recipe with the tokenizer that `default` stands for here; a warning on stderr for the embedded one."""
-    settled = settle_default(
-        recipe.tokenizer, lambda message: print(f"warning: {message}", file=sys.stderr, flush=True)
-    )
+    settled = settle_default(recipe.tokenizer, warn)
     return recipe.model_copy(update={"tokenizer": settled})
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from bevt_core.terminal import print_lines
+
 RayLog = Literal["hidden", "shown"]
 LOGGERS = ("ray", "ray.data")  # those of Ray that have a console
 LOW_MEMORY = "running low on memory"  # in what Ray prints when it kills a worker
@@ -46,7 +48,7 @@ class _Prints:
     def write(self, text: str) -> int:
         if LOW_MEMORY in text and not self._warned:
             self._warned = True
-            print(f"warning: {TRIED_AGAIN}", file=self._terminal, flush=True)
+            print_lines(f"warning: {TRIED_AGAIN}", self._terminal)
         return len(text)
 
     def flush(self) -> None:

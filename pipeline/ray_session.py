@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bevt_core.progress import say
 from pipeline.ray_failures import may_start_again, ray_failures, ray_start_failures
 from pipeline.ray_output import RayLog, rays_output
 from pipeline.ray_place import (
@@ -219,7 +219,7 @@ def _told_of_silence(address: str) -> Iterator[None]:
         f"warning: no Ray cluster has answered at {address} for {SILENCE_S:.0f} s, though the address can be reached; "
         "still trying. Is it the one that `ray start --head` printed, and not its dashboard's?"
     )
-    timer = threading.Timer(SILENCE_S, print, [told], {"file": sys.stderr, "flush": True})
+    timer = threading.Timer(SILENCE_S, say, [told])
     timer.daemon = True
     timer.start()
     try:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from schemas.credentials import holds_credentials, masked
 from schemas.errors import UserError
 from schemas.plain_text import shown
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe, TokenizerRecipe
@@ -85,9 +86,13 @@ def _check_other_places(name: str, directory: Path, wanted: str) -> None:
 
 
 def parse_recipe(data: Any, where: str) -> Recipe:
-    """Validate the complete recipe `data`; `where` is what error messages call it."""
+    """Validate the complete recipe `data`; `where` is what error messages call it.
+
+    A recipe is recorded with what is made by it, so one that holds credentials is a UserError.
+    """
     if not isinstance(data, dict):
         raise UserError(f"{where}: expected a mapping of keys to values, found {type(data).__name__}")
+    _check_credentials(data, where, "")
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{where}: kind is {shown(kind)}, expected one of {', '.join(KINDS)}")
@@ -96,6 +101,17 @@ def parse_recipe(data: Any, where: str) -> Recipe:
         return KINDS[kind].model_validate(data)
     except ValidationError as error:
         raise UserError(f"{where}: {describe(error, KINDS[kind])}") from None
+
+
+def _check_credentials(value: Any, where: str, key: str) -> None:
+    if isinstance(value, str) and holds_credentials(value):
+        raise UserError(
+            f"{where}: {key} is {masked(value)!r}, with credentials that would be recorded; leave them out, and set "
+            "environment variables such as AWS_ACCESS_KEY_ID, AWS_PROFILE or WANDB_API_KEY"
+        )
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        _check_credentials(item, where, f"{key}.{name}".removeprefix("."))
 
 
 def streams_in(name: str, directory: Path) -> list[str]:

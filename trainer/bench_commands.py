@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from bevt_core.command_line import AsJson, emit
+from bevt_core.command_line import AsJson
+from bevt_core.terminal import emit
 from schemas.errors import UserError
 
 

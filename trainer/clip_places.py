@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from bevt_core.command_line import note, warn
 from bevt_core.objects import AnyPath, as_path
+from bevt_core.terminal import note, warn
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S

@@ -17,11 +17,10 @@ from bevt_core.command_line import (
     RecipeName,
     Resume,
     command_typed,
-    emit,
-    note,
     overrides_of,
     yaml_string,
 )
+from bevt_core.terminal import emit, note, show
 from schemas.errors import UserError
 from trainer.plan_commands import Assume, Price, check_only_planned
 
@@ -140,7 +139,7 @@ def train(
         processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
         if assume is not None:
             words, numbers = plan_pretraining(loaded, known_sets(assume), Machine(processes, tflops, memory))
-            print(words, flush=True)
+            show(words)
             numbers |= dataset_facts(known_sets(assume))
         else:
             numbers = plan(loaded, processes=processes, tflops=tflops, memory=memory)
@@ -206,7 +205,7 @@ def list_runs(
     if json_:
         emit({"runs": rows}, json_)
         return
-    print("\n".join(list_table(rows)), flush=True)
+    show("\n".join(list_table(rows)))
 
 
 def show_run(run: Annotated[Path, typer.Argument(help="A run's directory.")], json_: AsJson = False) -> None:
@@ -243,7 +242,7 @@ def compare_runs(
     if json_:
         emit(compared, json_)
         return
-    print("\n".join(compare_table(compared)), flush=True)
+    show("\n".join(compare_table(compared)))
 
 
 def predict(

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bevt_core.inert import one_line
 from bevt_core.json_file import read_json_file
 from bevt_core.one_writer import writes
+from bevt_core.terminal import show
 from schemas.errors import UserError
 from trainer.demo_report import write_report
 
@@ -105,9 +107,9 @@ def demo(out: Path) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     steps = demo_steps(out)
     for number, step in enumerate(steps, start=1):
-        print(f"\n[{number}/{len(steps)}] {step.title}\n$ bevt {step.command}", flush=True)
+        show(f"\n[{number}/{len(steps)}] {step.title}\n$ bevt {one_line(step.command)}")
         if step.product.is_file():
-            print("already done", flush=True)
+            show("already done")
             continue
         begun = time.monotonic()
         code = _run([sys.executable, "-m", "cli", *shlex.split(step.command)])
@@ -122,9 +124,9 @@ def demo(out: Path) -> dict[str, Any]:
     }
     steps_done = [(f"bevt {step.command}", seconds.get(step.title)) for step in steps]
     report = write_report(out, steps_done, results)
-    print(f"\n{'frames given to the classifier':<32}{'top-1':>8}   (chance {1 / NUM_CLASSES:.1%})")
+    show(f"\n{'frames given to the classifier':<32}{'top-1':>8}   (chance {1 / NUM_CLASSES:.1%})")
     for temporal in TEMPORAL:
-        print(f"{temporal:<32}{results[temporal]['top1']:>8.1%}")
+        show(f"{temporal:<32}{results[temporal]['top1']:>8.1%}")
     return {
         **{f"top1_{temporal.replace('-', '_')}": results[temporal]["top1"] for temporal in TEMPORAL},
         "chance": 1 / NUM_CLASSES,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bevt_core.charts import chart_png, legend_below, shortened
 from bevt_core.files import write_atomic
+from bevt_core.inert import csv_text
 from bevt_core.parquet_file import ParquetFile
 
 BINS = 15  # of confidence; Guo et al. 2017, https://arxiv.org/abs/1706.04599
@@ -40,7 +41,7 @@ def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
             scores_NV = np.array(table["scores"].to_pylist())
             add_to_bins(bins, scores_NV.max(axis=1), label == prediction)
     write_atomic(out / PER_CLASS, csv_bytes(_per_class(confusion_VV, classes)))
-    rows = [["true \\ predicted", *classes], *([name, *row] for name, row in zip(classes, confusion_VV, strict=True))]
+    rows = [["true / predicted", *classes], *([name, *row] for name, row in zip(classes, confusion_VV, strict=True))]
     write_atomic(out / "confusion.csv", csv_bytes(rows))
     write_atomic(out / "confusion.png", confusion_picture(confusion_VV, classes))
     write_atomic(out / "reliability.csv", csv_bytes(_reliability(bins)))
@@ -138,7 +139,7 @@ def _per_class(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -> list[
 
 
 def csv_bytes(rows: Sequence[Sequence[object]]) -> bytes:
-    """Rows as a CSV file, UTF-8."""
+    """Rows as a CSV file, UTF-8; cells are `csv_text`."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(map(csv_text, row) for row in rows)
     return text.getvalue().encode()

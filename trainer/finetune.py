@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from bevt_core.build import build_classifier
 from bevt_core.classifier import Classifier
 from bevt_core.files import write_record
+from bevt_core.inert import one_line
 from bevt_core.media.errors import MediaError
 from bevt_core.one_writer import hold, reading
 from bevt_core.progress import say
 from bevt_core.rng import rng_for
+from bevt_core.terminal import show
 from bevt_core.weights import save_state
 from schemas.classifier import ClassifierCard
 from schemas.errors import UserError
@@ -162,12 +164,12 @@ def finetune(
         if recipe.init is not None and not job.resumes:
             fresh = start_classifier(model, recipe.init)
             if world.is_main:
-                print(f"starting from {recipe.init}; fresh: {', '.join(fresh)}", flush=True)
+                show(one_line(f"starting from {recipe.init}; fresh: {', '.join(fresh)}"))
         if recipe.loop.activation_checkpointing:
             checkpoint_encoder(model.encoder)
         cost = plan.cost(counted) if world.is_main else None
         if cost is not None:
-            print(describe_finetune(plan, train, val, cost, tflops, world.device.type), flush=True)
+            show(describe_finetune(plan, train, val, cost, tflops, world.device.type))
         is_listed = world.from_main((out / CLIPS).is_file())
         lists = None if is_listed else clips_of_run(train, val, recipe.init, out, world)
         if is_listed and resume and not job.resumes:  # a checkpoint has the digests of its data
@@ -232,7 +234,7 @@ def dry_run(
         recipe, why = fit_finetune_recipe(recipe, counted, memory_gb, processes)
     plan = make_finetune_plan(recipe, len(train.items), processes, why)
     cost = plan.cost(counted)
-    print(describe_finetune(plan, train, val, cost, tflops, "any device"), flush=True)
+    show(describe_finetune(plan, train, val, cost, tflops, "any device"))
     return {"dry_run": True, **finetune_facts(plan, cost, tflops)}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from bevt_core.command_line import warn
+from bevt_core.terminal import warn
 from schemas.errors import UserError
 from trainer.clip_lists import CLIPS, ClipLists, Digests, digests_of, listed, make_lists, read_lists
 from trainer.clips import ClipSource

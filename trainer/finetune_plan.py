@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from bevt_core.inert import one_line
 from schemas.recipes import FinetuneRecipe
 from trainer.clips import ClipSource
 from trainer.cost import StepCost, finetune_cost
@@ -85,7 +86,7 @@ def describe_finetune(
     """Return what a person should check before the GPUs start."""
     recipe, order, sampling, optim = plan.recipe, plan.order, plan.recipe.sampling, plan.recipe.optim
     lines = [
-        recipe.title,
+        one_line(recipe.title),
         f"  {plan.world_size} process(es) on {device}, {recipe.loop.precision}",
         f"  {len(train.items)} videos of {len(train.classes)} classes to train on, {len(val.items)} to validate on",
         f"  {plan.steps} steps of {plan.schedule.total_steps} ({recipe.loop.epochs:g} epochs of "

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bevt_core.command_line import AsJson, Overrides, emit
+from bevt_core.command_line import AsJson, Overrides
+from bevt_core.terminal import emit
 from schemas.errors import UserError
 from trainer.commands import TRAINER_RECIPES
 

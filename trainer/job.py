@@ -7,6 +7,7 @@ from typing import Any
 
 from bevt_core.objects import ObjectPath
 from bevt_core.progress import say
+from bevt_core.terminal import show
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
@@ -66,7 +67,7 @@ class Job:
         """
         recipe, world = self.recipe, self.world
         if world.is_main:
-            print(f"  loading: {describe_workers(recipe.loop.num_workers)}", flush=True)
+            show(f"  loading: {describe_workers(recipe.loop.num_workers)}")
         workers = loader_workers(recipe.loop.num_workers)
         batches = StreamBatches(
             streams,

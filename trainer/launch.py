@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.disk_errors import FULL_OR_READ_ONLY, explained
+from bevt_core.terminal import plain_messages
 from schemas.errors import StorageError, UserError
 from trainer.processes import die_with_parent, ending_of, is_stopped
 
@@ -114,6 +115,7 @@ def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], 
     parent = multiprocessing.parent_process()
     assert parent is not None and parent.pid is not None
     die_with_parent(parent.pid)
+    plain_messages()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         outcome = _Outcome(time.monotonic(), value=function(*args, **kwargs))

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import torch
 
+from bevt_core.inert import one_line
 from bevt_core.progress import ProgressLine, say
+from bevt_core.terminal import show
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.checkpoint import CHECKPOINTS, Checkpoints, Identity, LogLine, check_identity, read_checkpoint
@@ -95,7 +97,7 @@ def fit(
     with ExitStack() as stack:
         stack.enter_context(same_bits(loop.deterministic, world.device))
         if world.is_main and world.device.type == "cuda" and stepper.attention() is not None:
-            print(f"window attention: {stepper.attention()}", flush=True)
+            show(f"window attention: {stepper.attention()}")
         log = None
         if world.is_main:
             log = stack.enter_context(MetricsLog(run_dir, first if start.line is None else first - 1, loop.wandb))
@@ -194,7 +196,7 @@ def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, wor
     stepper.wrap()
     stepper.load_state(training)
     if world.is_main:
-        print(f"resuming from {path}", flush=True)
+        show(one_line(f"resuming from {path}"))
     logged = world.from_main(last_step(run_dir) if world.is_main else None)
     return _Start(record.step, record.bad_steps, record.line if logged < record.step - 1 else None)
 

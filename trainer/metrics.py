@@ -72,8 +72,11 @@ def _wandb_run(project: str, run_dir: Path) -> Any:
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
     recipe = run_dir / "recipe.yaml"
     config = read_yaml_file(recipe) if recipe.is_file() else {}
+    # of itself it uploads the command line and the address of the checkout's git remote, either of which may have a key
+    settings = wandb.Settings(x_disable_meta=True, disable_git=True)
+    options = {"project": project, "dir": str(run_dir), "name": run_dir.name, "config": config, "settings": settings}
     try:
-        return wandb.init(project=project, dir=str(run_dir), name=run_dir.name, id=name, resume="allow", config=config)
+        return wandb.init(id=name, resume="allow", **options)
     except wandb.Error as error:  # no key, no network, no such entity
         raise UserError(
             f"loop.wandb is {project!r}: {error}; `wandb login`, WANDB_MODE=offline for a log that `wandb sync` sends "

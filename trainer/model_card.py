@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bevt_core.export import save_hub_folder
 from bevt_core.files import sha256_of
+from bevt_core.inert import Markup, markdown_code, markdown_text
 from bevt_core.model_info import num_parameters
 from bevt_core.report import markdown_table
 from bevt_core.weights import Model, load_weights
@@ -79,7 +80,7 @@ def model_card(weights: Path, model: Model, evaluations: Sequence[Path] = ()) ->
     return "\n\n".join(
         [
             HEADER,
-            f"# {title}",
+            f"# {markdown_text(title)}",
             "BEVT: BERT Pretraining of Video Transformers, https://arxiv.org/abs/2112.01529.",
             markdown_table(("", ""), [(key, value) for key, value in (facts | sizes).items()]),
             *sections,
@@ -133,7 +134,7 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
             ("videos", UNTOLD if facts.num_videos is None else f"{facts.num_videos:g}"),
             ("of", without_folders(facts.data)),
             ("views (clips x crops)", facts.setting.views),
-            ("measured by", "`bevt evaluate`" if facts.evaluated else facts.tested),
+            ("measured by", Markup("`bevt evaluate`") if facts.evaluated else facts.tested),
             *([("of the videos", facts.seen)] if facts.seen else []),
         ]
         tables.append(markdown_table(("", ""), rows))
@@ -142,7 +143,7 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
 
 def _record(record: RunRecord) -> str:
     rows = [
-        ("command", f"`{shlex.join(map(without_folders, shlex.split(record.command)))}`"),
+        ("command", markdown_code(_shared(record.command))),
         ("recipe's digest", record.recipe_digest),
         ("code", record.git_revision or "no checkout"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
@@ -154,6 +155,14 @@ def _record(record: RunRecord) -> str:
         ("started", record.started),
     ]
     return f"## How it was made\n\n{SHORTENED}\n\n" + markdown_table(("", ""), rows)
+
+
+def _shared(command: str) -> str:
+    """A command as a card shows it: no folders of its author."""
+    try:
+        return shlex.join(map(without_folders, shlex.split(command)))
+    except ValueError:  # it was edited: a quotation mark without its twin
+        return without_folders(command)
 
 
 def without_folders(text: str) -> str:

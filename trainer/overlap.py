@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bevt_core.command_line import note, warn
 from bevt_core.contained import readable_source
 from bevt_core.objects import as_path
+from bevt_core.terminal import note, warn
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.runs import Use

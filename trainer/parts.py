@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bevt_core.command_line import note
 from bevt_core.files import remove, write_atomic
 from bevt_core.staging import staged_file
 from bevt_core.tables import read_table
+from bevt_core.terminal import note
 from schemas.base import Record
 from schemas.errors import StorageError
 

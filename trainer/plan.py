@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bevt_core.inert import one_line
 from schemas.errors import UserError
 from schemas.recipes import PretrainRecipe
 from trainer.cost import StepCost, TrainingCost, pretrain_cost
@@ -120,7 +121,7 @@ def describe(plan: PretrainPlan, recipe: PretrainRecipe, cost: StepCost, tflops:
     """Return what a person should check before the GPUs start."""
     loop, optim, schedule = recipe.loop, recipe.optim, plan.schedule
     lines = [
-        recipe.title,
+        one_line(recipe.title),
         f"  {plan.world_size} process(es) on {device}, {loop.precision}",
         f"  {plan.steps} steps of {schedule.total_steps} ({loop.epochs:g} epochs)",
         f"  learning rate: {optim.lr * optim.warmup_start:g} to {optim.lr:g} in {schedule.warmup_steps} steps, on a "

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bevt_core.command_line import AsJson, emit
+from bevt_core.command_line import AsJson
 from bevt_core.known_sets import FRAME_BYTES, TOKEN_MAP_BYTES, TOKENIZER_GFLOP, KnownSet, known_set, known_sets
+from bevt_core.terminal import emit, show
 from schemas.errors import UserError
 
 Assume = Annotated[
@@ -70,7 +71,7 @@ def plan(
     if json_:
         emit(summary, json_)
         return
-    print("\n".join(_table(summary)), flush=True)
+    show("\n".join(_table(summary)))
 
 
 def _tokenized(known: KnownSet) -> list[KnownSet]:

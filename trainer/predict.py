@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.classifier import Classifier
-from bevt_core.command_line import note
 from bevt_core.foreign_files import unreadable
 from bevt_core.media.kinds import count_suffixes, is_hidden, kind_of
+from bevt_core.terminal import note
 from bevt_core.weights import load_weights
 from schemas.errors import UserError
 from schemas.frames import SourceItem

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from bevt_core.bevt import Bevt, StreamBatch
+from bevt_core.inert import one_line
 from bevt_core.one_writer import hold, reading
+from bevt_core.terminal import show
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.weights import save_state
@@ -129,12 +131,12 @@ def pretrain(
         if recipe.init is not None and not job.resumes:
             fresh = start_from(model, recipe.init)
             if world.is_main:
-                print(f"starting from {recipe.init}; fresh: {', '.join(fresh) or 'nothing'}", flush=True)
+                show(one_line(f"starting from {recipe.init}; fresh: {', '.join(fresh) or 'nothing'}"))
         if recipe.loop.activation_checkpointing:
             checkpoint_activations(model)
         cost = cost_of(plan, recipe, counted) if world.is_main else None
         if cost is not None:
-            print(describe(plan, recipe, cost, tflops, world.device.type), flush=True)
+            show(describe(plan, recipe, cost, tflops, world.device.type))
         job.open(plan.schedule)
         if world.is_main and not (out / CLIPS).is_file():
             write_lists(out, make_lists([listed_store(source.frames) for source in sources.values()], recipe.init))
@@ -185,5 +187,5 @@ def dry_run(
         recipe, why = fit_recipe(recipe, counted, orders, memory_gb, processes)
     plan = make_plan(recipe, orders, processes, why)
     cost = cost_of(plan, recipe, counted)
-    print(describe(plan, recipe, cost, tflops, "any device"), flush=True)
+    show(describe(plan, recipe, cost, tflops, "any device"))
     return {"dry_run": True, **facts(plan, cost, tflops)}

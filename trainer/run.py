@@ -22,6 +22,7 @@ from bevt_core.disk_errors import explaining
 from bevt_core.files import read_record, write_atomic, write_record
 from bevt_core.one_writer import content_of
 from bevt_core.places import RECIPE, RECORD, what_is
+from schemas.credentials import masked
 from schemas.errors import UserError
 from schemas.json_text import json_text
 from schemas.recipe_io import Recipe, parse_recipe, to_yaml
@@ -75,12 +76,12 @@ def open_run(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if exists:
         with explaining(run_dir / RESUMES), (run_dir / RESUMES).open("a") as file:
-            file.write(json_text({"time": now, "command": command, "world_size": world_size}) + "\n")
+            file.write(json_text({"time": now, "command": masked(command), "world_size": world_size}) + "\n")
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(run_dir / RECIPE, to_yaml(recipe).encode())
     record = RunRecord(
-        command=command,
+        command=masked(command),
         recipe_digest=recipe.digest(),
         git_revision=git_revision(),
         versions={"python": platform.python_version()} | {name: metadata.version(name) for name in _installed()},

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.build import SWIN_SIZES
-from bevt_core.command_line import note
 from bevt_core.files import read_record, sha256_of
 from bevt_core.json_file import read_json_file
 from bevt_core.objects import as_path
+from bevt_core.terminal import note
 from schemas.classifier import EvaluationPlan
 from schemas.errors import UserError
 from schemas.model import SwinConfig, TimeSformerConfig

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bevt_core.readable import duration, percent, printable, shown, table
+from bevt_core.inert import one_line
+from bevt_core.readable import duration, percent, shown, table
 
 BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"  # an eighth of a line high, two, ...
 WIDTH = 24  # of a curve, in characters
@@ -17,14 +18,14 @@ def list_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the lines of a table of run summaries, a run that cannot be read with its error."""
     header = ["run", "kind", "step", "done", "loss", "val_top1", "left", "state"]
     cells = [_cells(row) for row in rows if "error" not in row]
-    errors = [f"{printable(row['run'])}: {printable(row['error'])}" for row in rows if "error" in row]
+    errors = [f"{one_line(row['run'])}: {one_line(row['error'])}" for row in rows if "error" in row]
     return [*(table(cells, header) if cells else []), *errors]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     total, metrics = row["total_steps"], row["metrics"]
     return [
-        printable(row["run"]),
+        one_line(row["run"]),
         row["kind"],
         f"{row['step']}/{'?' if total is None else total}",
         percent(row["step"] / total) if total else "-",
@@ -55,7 +56,7 @@ def compare_table(compared: Mapping[str, Any]) -> list[str]:
     runs = list(results)
     names = short_names(runs)
     rows = [
-        [key, *("-" if values[run] is None else printable(str(values[run])) for run in runs)]
+        [key, *("-" if values[run] is None else one_line(str(values[run])) for run in runs)]
         for section in ("different", "data", "machine")
         for key, values in compared[section].items()
     ]
@@ -70,7 +71,7 @@ def short_names(runs: Sequence[str]) -> list[str]:
         names = ["/".join(Path(run).parts[-count:]) for run in runs]
         if len(set(names)) == len(set(runs)):
             break
-    return [printable(name) for name in names]
+    return [one_line(name) for name in names]
 
 
 def sparklines(curves: Mapping[str, Points]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The streams of a pretraining recipe: where their tokens come from, checked against the recipe, and their orders."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 from bevt_core.cache import Entry, cache_bytes
 from bevt_core.objects import AnyPath
 from bevt_core.shards import FrameStore, TokenSet
+from bevt_core.terminal import warn
 from bevt_core.tokenizers import load_tokenizer, settle_default
 from schemas.errors import UserError
 from schemas.model import BevtConfig
@@ -133,17 +133,13 @@ def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
 def _open(stream: StreamConfig, device: torch.device) -> Source:
     match stream.tokens:
         case OnlineTokens() as tokens:
-            folder = settle_default(tokens.tokenizer, _warn)
+            folder = settle_default(tokens.tokenizer, warn)
             tokenizer = load_tokenizer(folder, device, tokens.tokenizer_dtype, tokens.tokenizer_pass_frames)
             if tokens.tokenizer_compiled:
                 tokenizer.compile()
             return OnlineSource(FrameStore(tokens.frames), tokenizer, tokens.views)
         case path:
             return StoredSource(TokenSet(path), cached_parts=2 * stream.window_parts)
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_multiple: int = 1) -> Streams:
@@ -179,12 +175,12 @@ def warn_of_odd(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
         where, store = f"{name} stream, {sources[name].path}", sources[name].frames
         stored, pool = store.manifest, store.manifest.pool
         if name == "image" and stored.num_frames > stored.num_samples:
-            _warn(
+            warn(
                 f"{where}: a set of videos, {stored.num_frames} frames of {stored.num_samples} samples; one frame of "
                 "each is taken as an image in every epoch. If that is not wanted, give --image-tokens a set of images"
             )
         if stream.clip_frames > 1 and (found := thinned(store)):
-            _warn(
+            warn(
                 f"{where}: the frames of {len(found)} of {stored.num_samples} samples, e.g. {found[0]}, were thinned "
                 f"to pool.max_frames={pool.max_frames}, so those of their clips are more than "
                 f"pool.stride={pool.stride} apart; to keep them as several samples instead, tokenize with `--set "

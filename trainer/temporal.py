@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from bevt_core.charts import chart_png, legend_below, shortened
 from bevt_core.files import write_atomic
+from bevt_core.inert import text_of_csv
 from bevt_core.one_writer import hold
 from schemas.classifier import Temporal
 from schemas.errors import UserError
@@ -161,7 +162,9 @@ def _recognised(folder: Path) -> dict[str, tuple[int, float]]:
     """Class -> videos, share of them recognised."""
     with (folder / PER_CLASS).open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["videos"])]
-    return {row["class"]: (int(row["videos"]), int(row["recognised"]) / int(row["videos"])) for row in rows}
+    return {
+        text_of_csv(row["class"]): (int(row["videos"]), int(row["recognised"]) / int(row["videos"])) for row in rows
+    }
 
 
 def _folder(out: Path, temporal: Temporal, seed: int) -> Path:

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from bevt_core.files import remove, sha256_of
+from bevt_core.inert import one_line
 from bevt_core.objects import as_path
 from bevt_core.one_writer import hold, reading
 from bevt_core.pictures import save_png, sheet
 from bevt_core.rng import rng_for
 from bevt_core.shards import FrameStore
+from bevt_core.terminal import show
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.adversary import smallest_frame_px
 from bevt_core.tokenizers.card import read_card
@@ -70,7 +72,7 @@ def train_tokenizer(
         task = architecture.task(model, recipe.architecture, schedule.total_steps, world, recipe.loop.seed)
         datasets = _datasets(recipe)
         if world.is_main:
-            print(_describe(recipe, model, sizes, len(crops), schedule), flush=True)
+            show(_describe(recipe, model, sizes, len(crops), schedule))
         job = Job(recipe, datasets, out, world, resume, command)
         job.open(schedule)
         if not job.resumes:
@@ -92,7 +94,7 @@ def train_tokenizer(
         if world.is_main and result.finished:
             _store(tokenizer, out / "tokenizer", recipe, result.step)
             summary |= _tested(out, held_out, world.device)
-            print("  ".join(f"{name} {summary[name]:.4g}" for name in METRICS), flush=True)
+            show("  ".join(f"{name} {summary[name]:.4g}" for name in METRICS))
         world.barrier()
         return summary
 
@@ -168,6 +170,6 @@ def _describe(recipe: TokenizerRecipe, model: nn.Module, sizes: Sizes, num_pools
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     crops = schedule.total_steps * recipe.global_batch
     return (
-        f"{recipe.title}\n  {millions:.1f} M parameters, {sizes.vocab_size} tokens; "
+        f"{one_line(recipe.title)}\n  {millions:.1f} M parameters, {sizes.vocab_size} tokens; "
         f"{schedule.total_steps} steps, {crops} crops of {recipe.input_px} px from the frames of {num_pools} sources"
     )

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from bevt_core.attention_maps import attention_maps
 from bevt_core.bevt import Bevt
-from bevt_core.command_line import note
 from bevt_core.files import write_atomic
+from bevt_core.inert import one_line
 from bevt_core.media.errors import MediaError
 from bevt_core.pictures import film, heat, heat_scale, hide, marked, mp4, png, sheet
 from bevt_core.places import what_is
 from bevt_core.rng import rng_for
+from bevt_core.terminal import note
 from bevt_core.tokenizers import load_tokenizer, tokenizer_of
 from bevt_core.weights import load_weights
 from schemas.errors import UserError
@@ -71,7 +72,7 @@ def viz_masks(
     sampling = ClipSampling(kind="dense", frames=stream.clip_frames, interval=interval)
     frames_THWC, loop = _middle_clip(FileClips(Path(), (item_of(sample),), ()), sampling, interval)
     clip_THWC = crop_views(frames_THWC, crop_px, crop_px, 1)[0].numpy()
-    drawn, labels, hidden = [loop.mark(clip_THWC)], [loop.caption(sample.name)], {}
+    drawn, labels, hidden = [loop.mark(clip_THWC)], [loop.caption(one_line(sample.name))], {}
     for kind, strategy in STRATEGIES.items():
         config = strategy(stream.mask.ratio, getattr(stream.mask, "min_block", 16))
         mask_THW = draw_mask(config, rng_for("viz", seed, kind), grid_THW, clip_THWC)
@@ -143,7 +144,7 @@ def viz_attention(
     frames_THWC, loop = _middle_clip(data, plan.sampling, interval_of(data, plan.sampling))
     views_BTHWC = crop_views(frames_THWC, plan.views.short_side_px, plan.crop_px, 1)
     clip_THWC = views_BTHWC[0].numpy()
-    rows, labels = [loop.mark(clip_THWC)], [loop.caption(Path(sample).name)]
+    rows, labels = [loop.mark(clip_THWC)], [loop.caption(one_line(Path(sample).name))]
     for name, map_BTHW in attention_maps(model.eval(), normalise(views_BTHWC)).items():
         repeat = len(clip_THWC) // map_BTHW.shape[1]
         map_THW = map_BTHW[0].repeat_interleave(repeat, dim=0)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from bevt_core.command_line import AsJson, Overrides, emit
+from bevt_core.command_line import AsJson, Overrides
+from bevt_core.terminal import emit
 from trainer.commands import TRAINER_RECIPES, ClipsRecipe, clips_recipe
 
 Out = Annotated[Path, typer.Option(help="Where the pictures go, without a suffix: .png and .mp4 are added.")]

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
+from bevt_core.progress import say
+
 STDERR = 2  # the file descriptor: sys.stderr may have been replaced
 
 # A process's first step may compile the model, tune kernels, capture graphs and load libraries. Its limit is the larger
@@ -185,9 +187,7 @@ def _rank() -> str:
 
 def _warn(limit_s: float) -> None:
     """Warn once in each silence when half of its limit has passed."""
-    print(
+    say(
         f"process {_rank()}: no step has ended for {limit_s / 2:g} s. The process prints its stack and exits after "
-        f"{limit_s:g} s; raise loop.hang_timeout_s if steps take longer",
-        file=sys.stderr,
-        flush=True,
+        f"{limit_s:g} s; raise loop.hang_timeout_s if steps take longer"
     )

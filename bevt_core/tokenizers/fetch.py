@@ -48,7 +48,7 @@ def fetch_dalle(
                 fetch_file(url, folder / name, expected_sha256=expected, progress=progress, first_wait_s=first_wait_s)
             except UserError as error:
                 raise UserError(
-                    f"{error}\nWithout network: download {DALLE_URL}/encoder.pkl and {DALLE_URL}/decoder.pkl "
+                    f"{error}. Without network: download {DALLE_URL}/encoder.pkl and {DALLE_URL}/decoder.pkl "
                     f"elsewhere, then bevt tokenizer convert encoder.pkl decoder.pkl --out {out}"
                 ) from None
         stored = convert_pickles(paths[0], paths[1], out, expected_sha256)

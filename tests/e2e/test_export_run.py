@@ -69,7 +69,7 @@ def test_a_hub_folder_tells_where_it_comes_from(
         "model.safetensors",
     }
     card, (recipe, record) = (hub / "README.md").read_text(), read_run(run)
-    assert card.startswith("---\nlibrary_name: bevt\n") and "\n# Mine | yours\n" in card
+    assert card.startswith("---\nlibrary_name: bevt\n") and r"# Mine \| yours" in card
     assert "`bevt evaluate`" in card and "| views (clips x crops) | 1x1 |" in card
     assert str(place) not in card and f"| data: train | .../{Path(record.datasets['train'].path).name}, digest" in card
     for value in (record.recipe_digest, record.datasets["train"].digest, f"torch {record.versions['torch']}"):

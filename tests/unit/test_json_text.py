@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bevt_core.command_line import emit
 from bevt_core.files import MAX_RECORD_BYTES, read_record
+from bevt_core.terminal import emit
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
 from schemas.json_text import MAX_BYTES, MAX_VALUES, json_text, parse_json

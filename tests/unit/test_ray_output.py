@@ -9,7 +9,7 @@ import threading
 import pytest
 import ray.data  # noqa: F401 - makes the loggers' consoles
 
-from bevt_core.command_line import warn
+from bevt_core.terminal import warn
 from pipeline.ray_output import LOGGERS, LOW_MEMORY, TRIED_AGAIN, rays_output
 
 

@@ -10,9 +10,9 @@ import termios
 import pytest
 
 from bevt_core import progress as progress_module
-from bevt_core.command_line import emit
 from bevt_core.progress import LINE_S, ProgressLine, say
 from bevt_core.readable import clock, duration, shown, size, summary_lines, table
+from bevt_core.terminal import emit
 
 CASES = {
     "top1": (0.45678, "45.7 %"),
@@ -36,7 +36,7 @@ CASES = {
     "finished": (True, "yes"),
     "weights": (None, "-"),
     "grad_norm": (float("nan"), "nan"),
-    "video": ("a\n\x1b[31m.mp4", r"a\n\x1b[31m.mp4"),
+    "video": ("a\n\x1b[31m.mp4", r"a\x0a\x1b[31m.mp4"),
 }
 
 

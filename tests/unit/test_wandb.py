@@ -1,6 +1,7 @@
 """The log in Weights & Biases, by the real package without a network, read back from the file that it keeps."""
 
 import json
+import sys
 import time
 
 import pytest
@@ -44,6 +45,7 @@ def records(path):
 def test_a_run_and_its_resume_are_one_with_the_losses_of_the_log(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setattr(sys, "argv", ["bevt", "--api-key", "planted-in-option"])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("optim: {lr: 0.5}\n")
     run(tmp_path / "run", max_steps=1)
@@ -60,6 +62,7 @@ def test_a_run_and_its_resume_are_one_with_the_losses_of_the_log(tmp_path, monke
     assert (begun.project, begun.display_name) == ("bevt", "run")
     assert [json.loads(u.value_json) for u in begun.config.update if u.key == "optim"] == [{"lr": 0.5}]
     logged = [(r.history.step.num, loss_of(r.history)) for r in first + second if r.HasField("history")]
+    assert not any(b"planted" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert logged == [(line["step"], line["loss"]) for line in read_metrics(tmp_path / "run")[1:]]
 
 

@@ -1,0 +1,136 @@
+"""Credentials in text: keys, tokens, passwords and signed URLs, and the text without them.
+
+Four things are taken for one: text of a known shape (`AKIA...`, `hf_...`, a private key), the user and the query of a
+URL that has a password or a signature, the value beside a name such as `api_key` or `HF_TOKEN`, and the value of such
+an environment variable wherever it turns up.
+"""
+
+import itertools
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from urllib.parse import quote
+
+MASK = "***"
+MIN_SECRET = 8  # characters of an environment variable's value that is looked for in text
+
+# Quantifiers have upper bounds: text is foreign, and matching must take time proportional to its length.
+_SHAPES = re.compile(
+    r"""\b(?:AKIA|ASIA)[A-Z0-9]{16}\b           # AWS
+    | \bhf_[A-Za-z0-9]{30,100}                  # Hugging Face
+    | \bgh[pousr]_[A-Za-z0-9]{30,255} | \bgithub_pat_\w{30,255} | \bglpat-[\w-]{20,100}
+    | \bwandb_v1_\w{20,200}                     # Weights & Biases; older keys have no shape of their own
+    | \bxox[abeprs]-[\w-]{10,200} | \bAIza[\w-]{35}\b | \bsk-(?=[\w-]{0,40}\d)[\w-]{20,200}
+    | \beyJ[\w-]{8,500}\.[\w-]{8,2000}\.[\w-]{8,500}  # JSON web token
+    | -----BEGIN[ ][A-Z ]{0,30}PRIVATE[ ]KEY-----(?:[^-]|-(?!----)){0,8000}(?:-----END[ ][A-Z ]{0,30}KEY-----)?
+    | (?i:\bbearer\s{1,4})[\w.~+/=-]{12,4000}
+    | (?i:\bauthorization["']?\s{0,4}[:=]\s{0,4})(?:\w{1,20}\s{1,4})?[^\s,;'"]{8,4000}
+    """,
+    re.VERBOSE,
+)
+# `scheme://user:password@`, in a path `scheme:/...`; a colon before a number that ends the host is a port's
+_USER = re.compile(r"""(?:(?<=://)|(?<=\w:/)(?!/))[^\s/?#'"@:]{0,256}:(?!\d{1,5}(?:[/?#\s'"]|$))[^\s'"]{1,512}@""")
+_QUERY = re.compile(r"""(?<=\?)[^\s"'<>]+""")
+_SIGNING = re.compile(
+    r"(?:^|[&;#])(?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid|googleaccessid"
+    r"|key-pair-id|[\w-]{0,40}token|api[_-]?key|password|secret|auth)=",
+    re.IGNORECASE,
+)
+_PARAMETER = re.compile(r"(?i)(\b(?:x-(?:amz|goog)-(?:signature|credential|security-token))=)[^\s&;\"'<>]+")
+
+_NAME = re.compile(r"""(?<![\w.-])([A-Za-z_-][\w.-]{1,79})(["']?\s{0,4}[=:]\s{0,4})""")
+_VALUE = re.compile(r"""(["'])(.{0,4000}?)\1|()([^\s,;&"'\])}]{1,4000})""", re.DOTALL)
+_OPTION = re.compile(r"(?<![\w.-])(--[A-Za-z][\w-]{1,79} )([^\s-]\S{0,4000})")
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_ALWAYS = {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "apikey"}
+_ALWAYS |= {"accesskey", "secretkey", "privatekey", "authtoken", "accesstoken"}
+_KEYS_OF = {"api", "access", "secret", "private", "auth", "account", "service", "shared", "storage", "master"}
+_KEYS_OF |= {"encryption", "signing", "license", "ssh", "aws", "azure", "openai", "wandb", "hf", "session"}
+_OF_MODELS = {"mask", "cls", "class", "pad", "unk", "eos", "bos", "sep", "image", "video", "text", "first", "last"}
+_HARMLESS = frozenset({"true", "false", "yes", "no", "none", "null", "on", "off", "auto", MASK})
+_NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
+_AWS_SECRET = re.compile(r"[A-Za-z0-9/+=]{40}")
+
+
+def masked(text: str) -> str:
+    """Return `text` with MASK in place of everything that looks like a credential."""
+    for secret in _of_environment():
+        text = text.replace(secret, MASK)
+    return _OPTION.sub(_option, _without_named(_without_shapes(text)))
+
+
+def masked_command(words: Sequence[str]) -> str:
+    """Return a command as one would type it, with the values of options such as `--api-key` masked as well."""
+    shown, hide_next = [], False
+    for word in words:
+        name, equals, value = word.partition("=")
+        if hide_next and not word.startswith("-") and _is_secret(word):
+            shown.append(MASK)
+        elif equals and is_credential(name) and _is_secret(value):
+            shown.append(f"{name}={MASK}")
+        else:
+            shown.append(masked(word))
+        hide_next = word.startswith("-") and not equals and is_credential(word)
+    return " ".join(shlex.quote(word) if word != MASK else MASK for word in shown)
+
+
+def holds_credentials(text: str) -> bool:
+    """Return whether `text` has a credential that shows by its shape alone, whatever its name."""
+    return _without_shapes(text) != text
+
+
+def is_credential(name: str) -> bool:
+    """Return whether an option, a key or an environment variable of this name has a credential for its value.
+
+    `--tokens`, `tokenizer`, `mask_token` and `seed-key` have none.
+    """
+    words = [word.lower() for part in re.split(r"[\W_]+", name) for word in _CAMEL.split(part) if word]
+    if _ALWAYS & set(words):
+        return True
+    if words[-1:] == ["token"] and not _OF_MODELS & set(words[-2:-1]):
+        return True
+    return any(word == "key" and before in _KEYS_OF for before, word in itertools.pairwise(words))
+
+
+def _without_shapes(text: str) -> str:
+    text = _USER.sub(f"{MASK}@", text)
+    text = _QUERY.sub(lambda found: MASK if _SIGNING.search(found[0]) else found[0], text)
+    return _SHAPES.sub(MASK, _PARAMETER.sub(rf"\g<1>{MASK}", text))
+
+
+def _without_named(text: str) -> str:
+    """`text` without the values of `name=value`, `name: value` and `"name": "value"` whose name is a credential's."""
+    pieces, end = [], 0
+    while found := _NAME.search(text, end):
+        pieces.append(text[end : found.end()])
+        end = found.end()
+        value = _VALUE.match(text, end) if is_credential(found[1]) else None
+        if value is None:
+            continue
+        quotes, inner = (value[1], value[2]) if value[1] else ("", value[4])
+        is_prose = ":" in found[2] and not quotes and not re.search(r"\d", inner)  # `password: expected a string`
+        if not is_prose and _is_secret(inner):
+            pieces.append(quotes + MASK + quotes)
+            end = value.end()
+    return "".join([*pieces, text[end:]])
+
+
+def _option(found: re.Match[str]) -> str:
+    option, value = found.groups()
+    return option + MASK if is_credential(option) and _is_secret(value.strip("\"'")) else found[0]
+
+
+def _is_secret(value: str) -> bool:
+    """Whether the value of a credential is one itself: no path of a file that holds it, no number, no `$NAME`."""
+    if not value or value.lower() in _HARMLESS or _NUMBER.fullmatch(value) or value.startswith("$"):
+        return False
+    return bool(_AWS_SECRET.fullmatch(value)) or not (value.startswith(("/", "./", "../", "~")) or "://" in value)
+
+
+def _of_environment() -> Iterator[str]:
+    """The credentials among this process's environment variables, as they are and as a URL has them."""
+    for name, value in os.environ.items():
+        if len(value) >= MIN_SECRET and is_credential(name) and _is_secret(value):
+            yield value
+            yield quote(value, safe="")
