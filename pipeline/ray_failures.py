@@ -14,6 +14,7 @@ from schemas.errors import JobError, StorageError, UserError
 GO_ON = "What is committed is kept: run the same command again to go on"
 KILL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))  # both have a line `oom_kill N`
 LESS_MEMORY = "free memory, or use a machine with more of it for each CPU"
+GUESSES = "(There are some potential root|Some common) causes.*"  # memory and SIGSEGV among them, whatever happened
 SLOW_START = "(?i)timed out|timeout|node info|GCS|raylet"
 MADE_BY_US = (UserError, StorageError, JobError)
 
@@ -65,6 +66,7 @@ def explain(error: BaseException, kills: int) -> str | None:
     """
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     text = "\n".join(str(one) for one in reversed(list(_chain(error))))  # the error's own words last
+    text = re.sub(GUESSES, "", text)
     for wanted, pattern, sentence in CAUSES:
         if wanted & names and re.search(pattern, text, re.IGNORECASE):
             return sentence(text, kills)
@@ -105,19 +107,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _out_of_memory(text: str, kills: int) -> str:
-    used = re.search(r"was ([\d.]+ ?GB used / [\d.]+ ?GB) limit", text)
-    seen = f" ({used[1]})" if used else ""
+    used = re.search(r"was ([\d.]+ ?GB used / [\d.]+ ?GB) limit|(\d+% in use for \d+ s)", text)
+    seen = f" ({used[1] or used[2]})" if used else ""
     return f"memory ran out{seen}, and Ray ended the workers that needed it; {LESS_MEMORY}. {GO_ON}"
 
 
 def _died(text: str, kills: int) -> str:
     if kills > 0:
         return f"memory ran out, and Linux killed {kills} process(es); {LESS_MEMORY}. {GO_ON}"
-    signal = re.search(r"SIG(?!KILL)[A-Z]+", text.partition("Last 20 lines")[0])
-    how = f", last by {signal[0]}" if signal and "root causes" not in text else ""
-    return (
-        f"a worker process died again and again{how}. {GO_ON}; where it happens again, look at the memory that is free"
-    )
+    return f"a worker process died again and again. {GO_ON}; where it happens again, look at the memory that is free"
 
 
 def _node_lost(text: str, kills: int) -> str:
@@ -156,7 +154,7 @@ def _worker_raised(text: str, kills: int) -> str:
 ANY_RAY = {"RayError"}
 DIED = {"WorkerCrashedError", "RayActorError", "ObjectLostError", "OwnerDiedError"}
 CAUSES: list[tuple[set[str], str, Cause]] = [
-    ({"OutOfMemoryError"}, "", _out_of_memory),
+    ({"OutOfMemoryError", "MemoryShort"}, "", _out_of_memory),
     (ANY_RAY, "running low on memory|OOM kill reason|due to oom", _out_of_memory),
     (ANY_RAY, "no space left on device|OutOfDiskError", _no_disk),
     ({"OutOfDiskError", "ObjectStoreFullError"}, "", _no_disk),

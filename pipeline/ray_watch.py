@@ -1,19 +1,27 @@
-"""How a block on Ray ends early: by SIGTERM, and by the death of Ray's own processes, for which it would wait."""
+"""How a block on Ray ends early: by SIGTERM, and by what it would wait for without end."""
 
 import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline import ray_memory
+
 OWN_PROGRAMS = {"raylet", "gcs_server"}  # of a Ray that was started here; its other processes it starts again
 LOOK_S = 1.0
+MEMORY_SHORT_S = 45.0  # Ray tries a task that it ended for memory again for half a minute, and its own actors for ever
 
 
 class RayLost(RuntimeError):
     """One of Ray's own processes has died."""
+
+
+class MemoryShort(RuntimeError):
+    """Memory has been above Ray's limit for MEMORY_SHORT_S: Ray ends every worker."""
 
 
 @contextmanager
@@ -39,18 +47,28 @@ def sigterm_ends() -> Iterator[None]:
 
 @contextmanager
 def ray_lives() -> Iterator[None]:
-    """`sigterm_ends`, which raises RayLost in the main thread when a process of a Ray that was started here dies."""
-    lost, ended = threading.Event(), threading.Event()
+    """`sigterm_ends` for a Ray that was started here, which raises in the main thread what else ends the block.
+
+    RayLost when one of Ray's processes dies, MemoryShort when no worker can live.
+    """
+    found: list[RuntimeError] = []
+    ended = threading.Event()
 
     def watch() -> None:
         seen: set[int] = set()
-        while not ended.wait(LOOK_S):
+        enough = time.monotonic()  # when memory was last below the limit
+        while not found and not ended.wait(LOOK_S):
             alive = own_processes()
+            used = ray_memory.used_share()
+            if used <= ray_memory.limit():
+                enough = time.monotonic()
             if seen - alive:
-                lost.set()
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
+                found.append(RayLost())
+            elif time.monotonic() - enough > MEMORY_SHORT_S:
+                found.append(MemoryShort(f"{used:.0%} in use for {MEMORY_SHORT_S:.0f} s"))
             seen |= alive
+        if found:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     if threading.current_thread() is threading.main_thread():
         threading.Thread(target=watch, name="ray-watch", daemon=True).start()
@@ -58,8 +76,8 @@ def ray_lives() -> Iterator[None]:
         with sigterm_ends():
             yield
     except SystemExit:
-        if lost.is_set():
-            raise RayLost from None
+        if found:
+            raise found[0] from None
         raise
     finally:
         ended.set()

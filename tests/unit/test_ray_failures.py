@@ -18,7 +18,7 @@ from ray.exceptions import (
 from bevt_core.command_line import App
 from pipeline import ray_failures as module
 from pipeline.ray_failures import explain, explain_start, killed_for_memory, ray_failures
-from pipeline.ray_watch import RayLost
+from pipeline.ray_watch import MemoryShort, RayLost
 from schemas.errors import JobError, StorageError, UserError
 
 KILLED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, ID: \
@@ -32,6 +32,14 @@ The actor is dead because its worker process has died. Worker exit type: SYSTEM_
 unexpectedly exits with a connection error code 2. End of file. There are some potential root causes. (1) The process \
 is killed by SIGKILL by OOM killer due to high memory usage. (2) ray stop --force is called. (3) The worker is crashed \
 unexpectedly due to SIGSEGV or other unexpected errors."""
+CRASHED_NOW = """The actor died unexpectedly before finishing this task.
+\tclass_name: MapWorker(MapBatches(TokenizePart))
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker \
+unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the process was killed \
+by the OOM killer due to high memory usage, (2) ray stop --force was called, or (3) the worker crashed unexpectedly \
+due to SIGSEGV or another unexpected error. If the process was killed by the kernel OOM killer (verifiable by checking \
+for OOM in dmesg of the OOMing node), consider enabling resource isolation via --enable-resource-isolation to prevent \
+node deaths by resource contention and significant loss of progress by uninformed kernel OOM killing."""  # Ray 2.60
 LOST = """Task was killed due to the node dying unexpectedly.
 \tThe node (IP: 10.0.0.7, ID: 5ef7) where the task was running was terminated: health check failed"""
 STARTUP = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
@@ -48,10 +56,12 @@ def actor_died(text: str) -> ActorDiedError:
     ("error", "kills", "parts"),
     [
         (OutOfMemoryError(KILLED), 0, ["memory ran out (15.16GB used / 15.54GB)", "more of it for each CPU", GO_ON]),
+        (MemoryShort("97% in use for 45 s"), 0, ["memory ran out (97% in use for 45 s)", GO_ON]),
         (actor_died(KILLED), 0, ["memory ran out", GO_ON]),
         (WorkerCrashedError(), 3, ["memory ran out, and Linux killed 3 process(es)", GO_ON]),
         (WorkerCrashedError(), 0, ["a worker process died again and again", GO_ON]),
-        (actor_died(CRASHED), 0, ["a worker process died again and again", GO_ON]),
+        (actor_died(CRASHED), 0, [f"a worker process died again and again. {GO_ON}"]),
+        (actor_died(CRASHED_NOW), 0, [f"a worker process died again and again. {GO_ON}"]),
         (actor_died(CRASHED), 1, ["memory ran out, and Linux killed 1 process(es)"]),
         (NodeDiedError(LOST), 0, ["a node of the cluster (10.0.0.7) was lost", "`ray status`", GO_ON]),
         (RayLost(), 0, ["a process of Ray itself died", GO_ON]),
@@ -88,6 +98,7 @@ def test_other_errors_stay_what_they_are() -> None:
     [
         (Exception(STARTUP), 0, r"did not start in time \(load \d+ on \d+ CPUs\)"),
         (RuntimeError("Failed to get node info b'...'"), 0, "did not start in time"),
+        (MemoryShort("97% in use for 45 s"), 0, "memory ran out"),
         (Exception(STARTUP), 2, r"Linux killed 2 process\(es\)"),
         (OSError(errno.EMFILE, "Too many open files"), 0, "ulimit -n"),
         (RuntimeError("can't start new thread"), 0, "ulimit -u"),

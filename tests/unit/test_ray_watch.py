@@ -1,5 +1,6 @@
-"""A job on Ray ends when Ray's own processes are dead, and not when others are."""
+"""A job on Ray ends when Ray's own processes are dead or may have no worker, and not when others are."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import ray_watch
-from pipeline.ray_watch import RayLost, ray_lives, sigterm_ends
+from pipeline.ray_watch import MemoryShort, RayLost, ray_lives, sigterm_ends
 
 
 def sleeper(folder: Path, name: str) -> "subprocess.Popen[bytes]":
@@ -34,6 +35,19 @@ def test_a_dead_raylet_ends_the_block(tmp_path: Path, monkeypatch: pytest.Monkey
         time.sleep(10)
     raylet.wait()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_memory_that_stays_above_rays_limit_ends_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would end every worker, for ever; one that falls below it for a moment goes on."""
+    monkeypatch.setattr(ray_watch, "LOOK_S", 0.02)
+    monkeypatch.setattr(ray_watch, "MEMORY_SHORT_S", 0.5)
+    shares = itertools.cycle([0.99, 0.94])
+    monkeypatch.setattr(ray_watch.ray_memory, "used_share", lambda: next(shares))
+    with ray_lives():
+        time.sleep(1.5)
+    monkeypatch.setattr(ray_watch.ray_memory, "used_share", lambda: 0.99)
+    with pytest.raises(MemoryShort, match="99% in use for"), ray_lives():
+        time.sleep(10)
 
 
 @pytest.mark.parametrize("block", [sigterm_ends, ray_lives])

@@ -1,0 +1,45 @@
+"""Memory in use, by the measure that makes Ray end workers, and Ray's limit for it."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+CGROUP_FILES = (  # limit, usage and statistics of a container, by the two versions of control groups
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+REFRESH, THRESHOLD = "RAY_memory_monitor_refresh_ms", "RAY_memory_usage_threshold"  # Ray's settings
+RAYS_LIMIT = 0.95  # Ray's default
+
+
+def limit() -> float:
+    """The share of memory in use above which Ray ends workers; infinite where that is switched off."""
+    if os.environ.get(REFRESH) == "0":
+        return float("inf")
+    with contextlib.suppress(ValueError):
+        return float(os.environ.get(THRESHOLD, RAYS_LIMIT))
+    return RAYS_LIMIT
+
+
+def used_share() -> float:
+    """The share of memory in use, of this container where it has less than the machine; 0 where it is unknown."""
+    try:
+        sizes = {name: int(kib) << 10 for name, kib in re.findall(r"^(\w+): +(\d+) kB$", MEMINFO.read_text(), re.M)}
+        total, used = sizes["MemTotal"], sizes["MemTotal"] - sizes["MemAvailable"]
+    except (OSError, KeyError):
+        return 0.0
+    for names in CGROUP_FILES:
+        with contextlib.suppress(OSError, ValueError):  # the second of "max"
+            most, usage, statistics = ((CGROUP / name).read_text() for name in names)
+            if int(most) < total:
+                used = int(usage) - _file_cache(statistics)
+                total = int(most)
+    return used / total
+
+
+def _file_cache(statistics: str) -> int:
+    found = dict(re.findall(r"^(?:total_)?((?:in)?active_file) (\d+)$", statistics, re.M))  # a total follows its part
+    return sum(map(int, found.values()))
