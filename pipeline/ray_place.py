@@ -1,12 +1,14 @@
 """The private folder of a Ray that is started here: its sockets, logs and token, and the processes that work in it."""
 
 import contextlib
+import errno
 import os
 import resource
 import secrets
 import shutil
 import signal
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bevt_core.file_locks import EXCLUSIVE, remove_and_let_go, take, take_new
 from pipeline.ray_output import RayLog
 from schemas.errors import JobError, UserError
 
@@ -23,7 +26,9 @@ LONGEST_SOCKET = (
     f"{RAYS}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # that Ray makes in its folder
 )
 PREFIX = "bevt-ray-"
+LOCK = "lock"  # in the private folder, locked while its owner is alive
 KEPT_LOGS = "logs"
+TRIES = 10  # to make a folder, of others that sweep at the same time
 STORE_BYTES = 80 << 20  # Ray wants 75 MiB; a row that goes through it is a few kB
 LOG_BYTES = 32 << 20  # of a long job, and room to start
 ADDRESS_BYTES = 8_000_000 << 10  # with torch; a job ended well with so many, and failed with half
@@ -55,13 +60,16 @@ def folders_to_try() -> list[Path]:
 def private_folder(parents: Sequence[Path], log: RayLog) -> Iterator[Path]:
     """A new folder for this user alone, in the first of `parents` that Ray can use; it is gone when the block ends.
 
-    Where logs are shown, they are kept after a JobError, in KEPT_LOGS.
+    Those in `parents` that killed processes of this user left are removed first. Where logs are shown, they are kept
+    after a JobError, in KEPT_LOGS.
     Raises UserError, with what is wrong with each, where Ray can use none.
     """
+    for parent in parents:
+        sweep(parent)
     reasons = []
     for parent in parents:
         made = _make_in(parent)
-        if isinstance(made, Path):
+        if not isinstance(made, str):
             break
         reasons.append(f"{parent} ({made})")
     else:
@@ -69,19 +77,54 @@ def private_folder(parents: Sequence[Path], log: RayLog) -> Iterator[Path]:
             f"Ray has no folder for its sockets and logs: {'; '.join(reasons)}. Set TMPDIR to a folder on a local "
             f"disk whose path has at most {SOCKET_PATH_BYTES - _tail_bytes()} bytes"
         )
+    folder, lock = made
     keep_logs = False
     try:
-        yield made
+        yield folder
     except JobError:
         keep_logs = log == "shown"
         raise
     finally:
         with undisturbed():
-            end_processes_in(made)
-            if keep_logs:
-                _keep_logs(made)
-            else:
-                shutil.rmtree(made, ignore_errors=True)
+            end_processes_in(folder)
+            logs = next(folder.glob(f"{RAYS}/session_*/logs"), None) if keep_logs else None
+            if logs is not None:
+                logs.rename(folder / KEPT_LOGS)
+            _remove(folder, lock)
+
+
+def sweep(parent: Path) -> None:
+    """Remove the private folders in `parent` whose owner was killed, and end the processes of Ray that outlived it.
+
+    The owner's lock ends with it, also in another container. A folder without a lock file holds the kept logs, or is
+    being made: only an empty one is removed.
+    """
+    for folder in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # the owner ended meanwhile, another sweeps, or the file system has no locks
+            found = folder.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                continue
+            if not (folder / LOCK).exists():
+                folder.rmdir()
+                continue
+            lock = take(folder / LOCK, EXCLUSIVE)
+            if lock is not None:
+                end_processes_in(folder, wait_s=0.0)
+                _remove(folder, lock)
+
+
+def _remove(folder: Path, lock: int) -> None:
+    """Remove everything but kept logs, the lock last: a sweep goes on where this is cut short."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.name != KEPT_LOGS:
+                shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != LOCK:
+            with contextlib.suppress(OSError):
+                entry.unlink()
+    remove_and_let_go(folder / LOCK, lock)
+    with contextlib.suppress(OSError):  # logs are kept
+        folder.rmdir()
 
 
 @contextmanager
@@ -98,32 +141,18 @@ def undisturbed() -> Iterator[None]:
             signal.signal(signum, handler or signal.SIG_DFL)
 
 
-def _keep_logs(folder: Path) -> None:
-    """Remove everything but the session's logs, which become `folder / KEPT_LOGS`."""
-    logs = next(folder.glob(f"{RAYS}/session_*/logs"), None)
-    if logs is None:
-        return
-    logs.rename(folder / KEPT_LOGS)
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            if entry.name != KEPT_LOGS:
-                shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink()
-
-
 def _tail_bytes() -> int:
     """What the longest path of a socket has after the parent folder."""
     return len(f"/{PREFIX}12345678/{LONGEST_SOCKET}")
 
 
-def _make_in(parent: Path) -> Path | str:
-    """A fresh folder in `parent`, or why Ray cannot use one there."""
+def _make_in(parent: Path) -> tuple[Path, int] | str:
+    """A fresh folder in `parent` and the descriptor of its lock, or why Ray cannot use one there."""
     length = len(os.fsencode(parent.absolute()))
     if length + _tail_bytes() > SOCKET_PATH_BYTES:
         return f"{length} bytes long, at most {SOCKET_PATH_BYTES - _tail_bytes()} leave room for a socket's path"
     try:
-        made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent.absolute()))
+        made, lock = _locked_folder(parent.absolute())
     except OSError as error:
         return str(error.strerror)
     try:
@@ -136,9 +165,19 @@ def _make_in(parent: Path) -> Path | str:
         (made / "probe").unlink()
         (made / "auth_token").write_text(TOKEN)  # the folder is this user's alone
     except OSError as error:
-        shutil.rmtree(made, ignore_errors=True)
+        _remove(made, lock)
         return str(error.strerror)
-    return made
+    return made, lock
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    for _ in range(TRIES):
+        made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        with contextlib.suppress(FileNotFoundError):  # another's sweep was between the two
+            lock = take_new(made / LOCK)
+            if lock is not None:
+                return made, lock
+    raise OSError(errno.EBUSY, "others remove what is made in it")
 
 
 def shared_memory_suffices() -> bool:

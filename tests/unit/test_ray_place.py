@@ -5,6 +5,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline import ray_place
 from pipeline.ray_place import (
     KEPT_LOGS,
     LONGEST_SOCKET,
+    PREFIX,
     RAYS,
     check_addresses,
     end_processes_in,
@@ -62,6 +64,65 @@ def test_logs_that_are_shown_are_kept_after_a_failure(short: Path) -> None:
     with private_folder([short], "shown") as other:
         pass
     assert not other.exists()
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from pipeline.ray_place import RAYS, private_folder
+with private_folder([Path(sys.argv[1])], "hidden") as folder:
+    (folder / RAYS).mkdir()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_next_start_removes_what_a_killed_owner_left(short: Path) -> None:
+    """By its lock: what a live one has stays, and so does what is not a private folder of this user."""
+    (short / "elsewhere").mkdir()
+    (short / f"{PREFIX}link").symlink_to(short / "elsewhere")
+    (short / f"{PREFIX}logs" / KEPT_LOGS).mkdir(parents=True)
+    (short / f"{PREFIX}half").mkdir()  # killed before it had a lock
+    owners = [
+        subprocess.Popen([sys.executable, "-c", OWNER, short], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    dead, live = (Path(owner.stdout.readline().strip()) for owner in owners)
+    with (dead / "out").open("w") as file:
+        outlives = subprocess.Popen(["sleep", "60"], stdout=file)
+    reaper = threading.Thread(target=outlives.wait)
+    reaper.start()
+    owners[0].kill()
+    owners[0].wait()
+    assert (dead / RAYS).exists()
+    with private_folder([short], "hidden") as folder:
+        left = {path.name for path in short.iterdir()}
+        assert left == {"elsewhere", f"{PREFIX}link", f"{PREFIX}logs", live.name, folder.name}
+        assert (live / RAYS).exists()
+    reaper.join(10)
+    assert outlives.returncode == -9
+    owners[1].communicate("")
+    assert owners[1].returncode == 0 and not live.exists()
+    for owner in owners:
+        owner.stdout.close()
+
+
+def test_a_folder_that_another_sweep_removes_at_once_is_made_again(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    make = ray_place.tempfile.mkdtemp
+
+    def make_and_sweep(*, prefix: str, dir: Path) -> str:
+        made.append(make(prefix=prefix, dir=dir))
+        if len(made) < 3:
+            ray_place.sweep(dir)
+        return made[-1]
+
+    monkeypatch.setattr(ray_place.tempfile, "mkdtemp", make_and_sweep)
+    with private_folder([short], "hidden") as folder:
+        assert [str(folder)] == made[2:]
+    assert not list(short.iterdir())
 
 
 def test_the_longest_path_that_is_taken_has_room_for_a_socket(short: Path) -> None:
