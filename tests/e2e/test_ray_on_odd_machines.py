@@ -142,6 +142,31 @@ def test_a_worker_that_is_killed_for_memory_is_one_line(job: list[str]) -> None:
     assert last.startswith("error: this machine: memory ran out") and len(lines) <= 2
 
 
+def test_a_tokenizer_that_is_killed_again_and_again_is_one_line(job: list[str], tmp_path: Path) -> None:
+    with subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            ours = family(process.pid)
+            for pid in ours & set(processes("ray::MapWorker")):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith("error: this machine: a worker process died again and again.") and err.count("\n") == 1
+
+
+def test_after_kill_9_the_next_start_removes_the_folder(job: list[str], tmp_path: Path) -> None:
+    with subprocess.Popen(job, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_a_part(tmp_path / "out", process)
+        folder = private_folder_of(family(process.pid))
+        process.kill()
+    assert folder.exists()
+    again = subprocess.run(job, capture_output=True, text=True, timeout=300)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert not folder.exists() and not processes(str(folder))
+
+
 def test_small_limits(job: list[str]) -> None:
     """256 descriptors, and 64 MB of /dev/shm where a namespace can be made: Ray's store is in the private folder."""
     script = f"ulimit -n 256; exec {shlex.join(job)}"
