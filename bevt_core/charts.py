@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bevt_core.inert import one_line
+from bevt_core.plotting import colormap, new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+    from matplotlib.figure import Figure
 
 Values = Sequence[float] | np.ndarray
 
@@ -20,14 +21,11 @@ NAME_CHARACTERS = 60  # of a class or a run
 
 def curves_png(series: Mapping[str, tuple[Values, Values]], xlabel: str, ylabel: str, log: str = "") -> bytes:
     """Line plots, name -> (x, y), in one figure, as the bytes of a PNG file. `log`: the logarithmic axes, of "xy"."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
     columns = legend_columns(series)
-    figure = Figure(figsize=(6, 3.2 + 0.19 * -(-len(series) // columns)), layout="constrained")
+    figure = new_figure(6, 3.2 + 0.19 * -(-len(series) // columns))
     axes = figure.add_subplot()
     if len(series) > CURVE_COLOURS:
-        axes.set_prop_cycle(color=colormaps["viridis"](np.linspace(0, 0.95, len(series))))
+        axes.set_prop_cycle(color=colormap("viridis")(np.linspace(0, 0.95, len(series))))
     for name, (x, y) in series.items():
         axes.plot(x, y, label=" " * name.startswith("_") + shortened(name), linewidth=1)  # `_x`: not in a legend
     axes.set(xlabel=xlabel)
@@ -40,9 +38,7 @@ def curves_png(series: Mapping[str, tuple[Values, Values]], xlabel: str, ylabel:
 
 def histograms_png(panels: Mapping[str, tuple[np.ndarray, str]], bins: int = 40) -> bytes:
     """Histograms side by side, axis label -> (values, what has them), as the bytes of a PNG file."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(panels), 2.8), layout="constrained")
+    figure = new_figure(4.2 * len(panels), 2.8)
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (label, (values, counted)) in zip(all_axes, panels.items(), strict=True):
         axes.hist(values, bins=min(bins, max(1, len(values))))

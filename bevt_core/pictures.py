@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bevt_core.files import write_atomic
 from bevt_core.inert import lines as lines_of
+from bevt_core.plotting import colormap
 
 GAP_PX = 4
 FONT_PX, LINE_PX = 12, 16
@@ -112,10 +113,8 @@ def heat(frames_THWC: np.ndarray, ratios_THW: np.ndarray) -> np.ndarray:
 
     `ratios_THW` has the frames' size. The scale is the same for all clips, so ratios near 1 look grey all over.
     """
-    from matplotlib import colormaps
-
     bounded_THW = np.clip(ratios_THW, 1 / HEAT_MOST, HEAT_MOST)
-    colours_THWC = colormaps["coolwarm"](0.5 + np.log(bounded_THW) / np.log(HEAT_MOST) / 2)[..., :3] * 255
+    colours_THWC = colormap("coolwarm")(0.5 + np.log(bounded_THW) / np.log(HEAT_MOST) / 2)[..., :3] * 255
     grey_THW1 = frames_THWC.mean(axis=-1, keepdims=True)
     return (0.45 * grey_THW1 + 0.55 * colours_THWC).round().astype(np.uint8)
 

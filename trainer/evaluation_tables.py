@@ -15,6 +15,7 @@ from bevt_core.charts import chart_png, legend_below, shortened
 from bevt_core.files import write_atomic
 from bevt_core.inert import csv_text
 from bevt_core.parquet_file import ParquetFile
+from bevt_core.plotting import new_figure
 
 BINS = 15  # of confidence; Guo et al. 2017, https://arxiv.org/abs/1706.04599
 PER_CLASS = "per_class.csv"
@@ -64,12 +65,10 @@ def calibration_error(bins: NDArray[np.float64]) -> float:
 
 def reliability_picture(bins: NDArray[np.float64]) -> bytes:
     """Draw accuracy against confidence, and how many videos have which confidence: the bytes of a PNG file."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
     videos_K, confidence_K, right_K = bins
     used_K, width = videos_K > 0, 1 / len(videos_K)
     middle_K = (np.arange(len(videos_K)) + 0.5) * width
-    figure = Figure(figsize=(4.5, 5.4), layout="constrained")
+    figure = new_figure(4.5, 5.4)
     above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     above.bar(middle_K[used_K], (right_K / np.maximum(videos_K, 1))[used_K], width * 0.95, label="recognised")
     means = (confidence_K / np.maximum(videos_K, 1))[used_K], (right_K / np.maximum(videos_K, 1))[used_K]
@@ -92,13 +91,11 @@ def confusion_picture(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -
 
     Few classes have their names on the axes, fewer also the number of videos in every cell.
     """
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
     shares_VV = confusion_VV / np.maximum(confusion_VV.sum(axis=1, keepdims=True), 1)
     side = min(14.0, 3.5 + 0.25 * len(classes))  # inches
     names = [shortened(name) for name in classes] if len(classes) <= NAMED_CLASSES else []
     side += NAME_INCHES * max(map(len, names), default=0)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    figure = new_figure(side + 1, side)
     axes = figure.subplots()
     image = axes.imshow(shares_VV, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, label="share of the true class")

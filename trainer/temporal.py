@@ -14,6 +14,7 @@ from bevt_core.charts import chart_png, legend_below, shortened
 from bevt_core.files import write_atomic
 from bevt_core.inert import text_of_csv
 from bevt_core.one_writer import hold
+from bevt_core.plotting import new_figure
 from schemas.classifier import Temporal
 from schemas.errors import UserError
 from trainer.clips import ClipSource
@@ -117,12 +118,10 @@ def classes_of(out: Path, seeds: int) -> list[ClassRow]:
 
 def draw(rows: Sequence[Row], classes: Sequence[ClassRow]) -> bytes:
     """Draw the table above the classes that lose most by shuffling: the bytes of a PNG file."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
     shown = list(classes[:SHOWN_CLASSES])[::-1]
     names = [f"{shortened(row.name)} ({row.videos})" for row in shown]
     width = 7 + 0.085 * max(map(len, names), default=0)  # inches
-    figure = Figure(figsize=(width, 2.3 + 0.3 * len(shown)), layout="constrained")
+    figure = new_figure(width, 2.3 + 0.3 * len(shown))
     above, below = figure.subplots(2, 1, height_ratios=(1.1, 0.6 + 0.3 * len(shown)))
     above.axis("off")
     cells = [

@@ -109,7 +109,7 @@ def test_it_is_private_and_leaves_nothing(ending: str, job: list[str], tmp_path:
     """In a TMPDIR that is too long, without a home; listening on the loopback interface alone."""
     long = tmp_path / ("x" * 90)
     long.mkdir()
-    environment = os.environ | {"TMPDIR": str(long), "HOME": str(tmp_path / "absent"), "MPLCONFIGDIR": str(tmp_path)}
+    environment = os.environ | {"TMPDIR": str(long), "HOME": str(tmp_path / "absent")}
     with subprocess.Popen(job, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for_a_part(tmp_path / "out", process)
         folder = private_folder_of(family(process.pid))
