@@ -66,6 +66,11 @@ def processes(text: str) -> dict[int, str]:
     return found
 
 
+def complaints(err: str) -> list[str]:
+    """The lines of stderr but those that show progress."""
+    return [line for line in err.splitlines() if not line.startswith("tokenize ")]
+
+
 def family(pid: int) -> set[int]:
     """A process and its descendants."""
     parents = {}
@@ -124,22 +129,24 @@ def test_it_is_private_and_leaves_nothing(ending: str, job: list[str], tmp_path:
     assert not folder.exists() and not processes(str(folder))
     assert not (tmp_path / "absent").exists() and not list(long.iterdir())
     if ending == "finish":
-        assert (process.returncode, err) == (0, "")
+        assert (process.returncode, complaints(err)) == (0, [])
     elif ending in ("SIGTERM", "SIGINT"):
         assert process.returncode == {"SIGTERM": 143, "SIGINT": 130}[ending]
         assert "Traceback" not in err and "ray" not in err.lower()
     else:
         assert (process.returncode, out) == (1, "")
-        assert err.startswith("error: this machine: a process of Ray itself died.") and err.count("\n") == 1
+        (line,) = complaints(err)
+        assert line.startswith("error: this machine: a process of Ray itself died.")
 
 
 def test_a_worker_that_is_killed_for_memory_is_one_line(job: list[str]) -> None:
     """By Ray's own monitor, which is set to find any use of memory too high."""
     odd = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100"}
-    ended = subprocess.run(job, env=os.environ | odd, capture_output=True, text=True, timeout=600)
+    ended = subprocess.run(job, env=os.environ | odd, capture_output=True, text=True, timeout=300)
     assert (ended.returncode, ended.stdout) == (1, "")
-    *_, last = lines = ended.stderr.splitlines()
-    assert last.startswith("error: this machine: memory ran out") and len(lines) <= 2
+    *warnings, last = complaints(ended.stderr)
+    assert last.startswith("error: this machine: memory ran out")
+    assert [line[:24] for line in warnings] in ([], ["warning: memory ran low:"])
 
 
 def test_a_tokenizer_that_is_killed_again_and_again_is_one_line(job: list[str], tmp_path: Path) -> None:
@@ -153,7 +160,8 @@ def test_a_tokenizer_that_is_killed_again_and_again_is_one_line(job: list[str], 
             time.sleep(0.1)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
-    assert err.startswith("error: this machine: a worker process died again and again.") and err.count("\n") == 1
+    (line,) = complaints(err)
+    assert line.startswith("error: this machine: a worker process died again and again.")
 
 
 def test_after_kill_9_the_next_start_removes_the_folder(job: list[str], tmp_path: Path) -> None:
@@ -163,7 +171,7 @@ def test_after_kill_9_the_next_start_removes_the_folder(job: list[str], tmp_path
         process.kill()
     assert folder.exists()
     again = subprocess.run(job, capture_output=True, text=True, timeout=300)
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.returncode, complaints(again.stderr)) == (0, [])
     assert not folder.exists() and not processes(str(folder))
 
 
@@ -176,4 +184,4 @@ def test_small_limits(job: list[str]) -> None:
     else:
         command = ["sh", "-c", script]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (ended.returncode, complaints(ended.stderr)) == (0, [])
