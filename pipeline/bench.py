@@ -13,22 +13,34 @@ from typing import Any
 from bevt_core.shards import write_frame_manifest
 from pipeline.frames_job import load_source
 from pipeline.plans import make_plan, make_token_plan, with_settled_tokenizer
+from pipeline.ray_watch import sigterm_ends
+from schemas.errors import UserError
 from schemas.recipes import TokenizeRecipe
 
 _JOB = """
-import sys
-from pipeline.job import tokenize
-from schemas.json_text import json_text
-from schemas.recipes import TokenizeRecipe
-recipe = TokenizeRecipe.model_validate_json(sys.argv[1])
-print(json_text(tokenize(recipe, num_cpus=int(sys.argv[2]), progress="off")))
+from bevt_core.command_line import App
+app = App("The job")
+@app.command()
+def job(recipe: str, num_cpus: int):
+    from pipeline.job import tokenize
+    from schemas.json_text import json_text
+    from schemas.recipes import TokenizeRecipe
+    print(json_text(tokenize(TokenizeRecipe.model_validate_json(recipe), num_cpus=num_cpus, progress="off")))
+app()
 """
 _LOOP = """
-import sys
-from pipeline.bench import bare_loop
-from schemas.recipes import TokenizeRecipe
-bare_loop(TokenizeRecipe.model_validate_json(sys.argv[1]))
+from bevt_core.command_line import App
+app = App("The bare loop")
+@app.command()
+def loop(recipe: str):
+    from pipeline.bench import bare_loop
+    from schemas.recipes import TokenizeRecipe
+    bare_loop(TokenizeRecipe.model_validate_json(recipe))
+app()
 """
+
+
+VIDEOS = (".mp4", ".webm", ".mkv", ".avi")
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,9 @@ def bare_loop(recipe: TokenizeRecipe) -> None:
 
 def selection(root: Path, target: Path, count: int) -> Path:
     """A folder with copies of `count` videos of `root`, each of them as often as it takes."""
-    videos = sorted(path for path in root.rglob("*") if path.suffix in {".mp4", ".webm", ".mkv", ".avi"})
+    videos = sorted(path for path in root.rglob("*") if path.suffix in VIDEOS)
+    if not videos:
+        raise UserError(f"{root}: no videos ({', '.join(VIDEOS)}) to measure with; name a folder of videos by --root")
     target.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         video = videos[number % len(videos)]
@@ -109,20 +123,30 @@ def selection(root: Path, target: Path, count: int) -> Path:
 
 
 def measure(command: Sequence[str]) -> Usage:
-    """Run a command; add up the CPU time and the memory of its process and all descendants, looking every 50 ms."""
+    """Run a command; add up the CPU time and the memory of its process and all descendants, looking every 50 ms.
+
+    Raises SystemExit with the command's exit status where it fails: it has printed why. Ctrl-C and SIGTERM end it, too.
+    """
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     cpu_s: dict[int, float] = {}
     peak = 0
-    while process.poll() is None:
-        now = _family(process.pid)
-        cpu_s.update({pid: spent for pid, (spent, _) in now.items()})
-        peak = max(peak, sum(rss for _, rss in now.values()))
-        time.sleep(0.05)
-    assert process.stdout is not None
-    output = process.stdout.read()
+    with (
+        sigterm_ends(),
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process,
+    ):
+        try:
+            while process.poll() is None:
+                now = _family(process.pid)
+                cpu_s.update({pid: spent for pid, (spent, _) in now.items()})
+                peak = max(peak, sum(rss for _, rss in now.values()))
+                time.sleep(0.05)
+        except BaseException:
+            process.terminate()
+            raise
+        assert process.stdout is not None
+        output = process.stdout.read()
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)[:200]} ended with {process.returncode}")
+        raise SystemExit(process.returncode)
     return Usage(sum(cpu_s.values()), peak, time.perf_counter() - began, output)
 
 
