@@ -388,6 +388,7 @@ def _finish(
     check_whole(frames_dir, frames, plan.num_parts)
     manifest = write_frame_manifest(frames_dir, plan, [frames[part] for part in parts])
     if tokens_dir is not None and token_plan is not None:
+        clean_staging(tokens_dir)  # its locks too: a job killed at its end leaves them, and nothing to do
         new = [commit for part, commit in frames.items() if part not in tokens_done]
         tokens = tokens_done | token_commits(tokens_dir, new, token_plan)
         check_whole(tokens_dir, tokens, plan.num_parts)

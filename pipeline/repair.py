@@ -94,13 +94,13 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: dict[str, Any]) ->
     broken_sets = [folder for folder in jobs.token_sets if parts_in(folder, jobs.plan.num_parts, problems)]
     _check_root(jobs, parts)
     with contextlib.ExitStack() as stack:
+        if problems:  # nobody reads a part while it is made again
+            stack.enter_context(removing([frames_dir, *jobs.token_sets], COMMAND))
         if parts or broken_sets:
             on_ray = job.get("ray_address"), job.get("num_cpus"), job.get("num_gpus"), job.get("ray_log", "hidden")
             stack.enter_context(ray_session(*on_ray))
         if broken_sets:
             _check_device(jobs, broken_sets)
-        if problems:  # nobody reads a part while it is made again
-            stack.enter_context(removing([frames_dir, *jobs.token_sets], COMMAND))
         before = readable(frames_dir / "dataset.json", FrameStoreManifest)
         removed = to_remove(problems)
         for path in removed:
