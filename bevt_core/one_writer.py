@@ -39,6 +39,7 @@ from bevt_core.staging import READERS, WRITER, clean_staging
 from bevt_core.terminal import warn
 from schemas.base import Record
 from schemas.errors import UserError
+from schemas.ranges import Count
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +56,7 @@ class Owner(Record):
     """Who has a lock: what the lock file says."""
 
     host: str
-    pid: int
+    pid: Count
     command: str
     since: str  # ISO 8601, UTC
 
@@ -105,6 +106,25 @@ def writes(place: Callable[..., AnyPath], command: str) -> Callable[[Callable[P,
 def owner(directory: AnyPath) -> Owner | None:
     """Return who writes `directory` now; None where nobody does, and where that cannot be known."""
     return _owner(directory / WRITER) if isinstance(directory, Path) else None
+
+
+def is_written(directory: Path, known: Path) -> bool | None:
+    """Whether a process writes `directory` now; None where that cannot be known.
+
+    It cannot where the file system has no locks, which is tried on the file `known`, and where a process of another
+    host left its lock file: some network file systems show locks only on the host that took them.
+    """
+    if owner(directory) is not None:
+        return True
+    try:
+        with contextlib.suppress(FileNotFoundError), _opened(directory / WRITER) as descriptor:
+            if _last_noted(descriptor).host != socket.gethostname():
+                return None
+        with _opened(known) as descriptor:
+            is_taken(descriptor)
+    except OSError:
+        return None
+    return False
 
 
 @contextmanager
@@ -165,9 +185,13 @@ def _locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> 
     try:
         descriptor = _taken(lock)
     except NoLocksError:
-        lock.unlink(missing_ok=True)
         _warn_of_no_locks(subject)
-        yield
+        with contextlib.suppress(OSError):  # other hosts may see locks, and must not take its absence for an answer
+            lock.write_text(_noted(command))
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
         return
     except OSError as error:
         raise explained(error, subject) from error
@@ -210,12 +234,15 @@ def _taken(lock: Path) -> int | None:
 
 def _note(descriptor: int, command: str) -> None:
     """Add a line that says who we are."""
+    os.lseek(descriptor, 0, os.SEEK_END)
+    os.write(descriptor, _noted(command).encode())
+    os.fsync(descriptor)  # for readers on other hosts
+
+
+def _noted(command: str) -> str:
     since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     text = command.encode(errors="replace").decode()  # an argument may be no UTF-8
-    line = Owner(host=socket.gethostname(), pid=os.getpid(), command=text, since=since).model_dump_json()
-    os.lseek(descriptor, 0, os.SEEK_END)
-    os.write(descriptor, f"{line}\n".encode())
-    os.fsync(descriptor)  # for readers on other hosts
+    return Owner(host=socket.gethostname(), pid=os.getpid(), command=text, since=since).model_dump_json() + "\n"
 
 
 def _owner(lock: Path) -> Owner | None:
@@ -224,12 +251,18 @@ def _owner(lock: Path) -> Owner | None:
         held = mine(lock)
         if held is not None:
             return _last_noted(held)
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
+        with _opened(lock) as descriptor:
             return _last_noted(descriptor) if is_taken(descriptor) else None
-        finally:
-            os.close(descriptor)
     return None
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[int]:
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _last_noted(descriptor: int) -> Owner:

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from bevt_core.one_writer import is_written
 from schemas.runs import RunRecord
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.metrics import METRICS_FILE
-from trainer.run import RESUMES, WEIGHTS
+from trainer.run import RECORD, RESUMES, WEIGHTS
 from trainer.watchdog import FIRST_STEP_S
 
 Status = Literal["alive", "finished", "stopped", "dead"]
@@ -47,7 +48,10 @@ def progress_of(
 
 
 def is_alive(run: Path, record: RunRecord, lines: Sequence[Mapping[str, Any]], now: float) -> bool:
-    """Return whether a process still works on a run, judged by the time since its last step, or since its start."""
+    """Return whether a process still works on a run: by its lock, else by the time since its last step or start."""
+    written = is_written(run, run / RECORD)
+    if written is not None:
+        return written
     opened_s = now - _opened(run, record)
     silent_s = _silent_s(run, lines, now)
     if silent_s is None or opened_s < silent_s:  # no step yet since it was started or resumed

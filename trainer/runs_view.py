@@ -9,6 +9,7 @@ import numpy as np
 
 from bevt_core.charts import curves_png
 from bevt_core.files import write_atomic
+from bevt_core.one_writer import owner
 from schemas.errors import UserError
 from schemas.recipe_io import Recipe, nearest
 from schemas.recipes import TokenizeRecipe
@@ -82,12 +83,17 @@ def _state(run: Path, recipe: Recipe, record: RunRecord, step: int) -> str:
 
 
 def show_run(run: Path) -> dict[str, Any]:
-    """Return the summary of a run, its record, its checkpoints and how often it had to skip a step."""
+    """Return the summary of a run, its record, its checkpoints and how often it had to skip a step.
+
+    `writer` is the process that works on it, by `host`, `pid` and `since`; None where none is known.
+    """
     _, record = read_run(run)
+    writer = owner(run)
     return {
         **summary_of(run),
         "command": record.command,
         "processes": record.world_size,
+        "writer": None if writer is None else writer.model_dump(include={"host", "pid", "since"}),
         "device": record.device,
         "git_revision": record.git_revision,
         "datasets": {name: ref.path for name, ref in record.datasets.items()},

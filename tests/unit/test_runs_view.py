@@ -1,8 +1,11 @@
 """Run directories, read back: what was run, how far it came, and what differs."""
 
+import errno
 import io
 import json
 import os
+import signal
+import socket
 import time
 from datetime import UTC, datetime
 
@@ -11,10 +14,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cli
+from bevt_core import file_locks
 from bevt_core.charts import curves_png
+from bevt_core.one_writer import WRITER, hold
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
 from schemas.runs import DatasetRef
+from tests.processes import Holder
 from trainer.commands import TRAINER_RECIPES
 from trainer.run import WEIGHTS, open_run
 from trainer.runs_view import POINTS, averaged, compare_runs, list_runs, show_run
@@ -113,7 +119,10 @@ STEP_S = 2.0
 
 
 def silent_run(folder, silent_s, *, steps=10, saved=None, opened_s=10_000.0):
-    """A run of 40 steps that was started so long ago, and whose last step was later; with a checkpoint of `saved`."""
+    """A run of 40 steps that was started so long ago, and whose last step was later; with a checkpoint of `saved`.
+
+    By its lock file another host writes it, whose locks may not be seen here.
+    """
     run = make_run(folder, [], total_steps=40)
     now = time.time()
     record = json.loads((run / "run.json").read_text())
@@ -122,6 +131,8 @@ def silent_run(folder, silent_s, *, steps=10, saved=None, opened_s=10_000.0):
     lines = [json.dumps({"step": step, "loss": 3.0, "step_s": STEP_S}) for step in range(steps)]
     (run / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
     os.utime(run / "metrics.jsonl", (now - silent_s, now - silent_s))
+    owner = {"host": "another", "pid": 1, "command": "bevt train", "since": "2026-01-01T00:00:00Z"}
+    (run / WRITER).write_text(json.dumps(owner) + "\n")
     if saved is not None:
         (run / "checkpoints" / f"step-{saved:08d}").mkdir(parents=True)
     return run
@@ -149,6 +160,40 @@ def test_a_run_is_alive_stopped_or_dead_by_its_last_sign_of_life(tmp_path):
     assert rows["dead"]["left_s"] is None and 3600 <= rows["dead"]["silent_s"] < 3700
     shown = CliRunner().invoke(cli.app, ["runs", "list", str(tmp_path)]).stdout
     assert "10/40  25.0 %  3.000" in shown and "0:01:00  alive" in shown and "dead, last step 1:00:0" in shown
+
+
+@pytest.mark.parametrize("saved, status", [(None, "dead"), (10, "stopped")])
+def test_a_killed_run_is_dead_at_once(tmp_path, saved, status):
+    run = silent_run(tmp_path / "run", 5, saved=saved)
+    with Holder("hold", run, "bevt train video") as writer:
+        shown = show_run(run)
+        assert shown["status"] == "alive"
+        assert shown["writer"] == {"host": socket.gethostname(), "pid": writer.pid, "since": shown["writer"]["since"]}
+        os.kill(writer.pid, signal.SIGSTOP)
+        assert show_run(run)["status"] == "alive"
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        assert (run / WRITER).exists()
+        assert (show_run(run)["status"], show_run(run)["writer"]) == (status, None)
+
+
+def test_a_run_that_ended_is_not_alive(tmp_path):
+    run = silent_run(tmp_path / "run", 5, saved=10)
+    (run / WRITER).unlink()
+    assert show_run(run)["status"] == "stopped"
+
+
+def test_the_log_decides_where_locks_are_unknown(tmp_path, monkeypatch):
+    runs = {name: silent_run(tmp_path / name, silent_s) for name, silent_s in (("alive", 5), ("dead", 3600))}
+
+    def refuse(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(file_locks.fcntl, "fcntl", refuse)
+    for run in runs.values():
+        with hold(run, "bevt train"):
+            (run / WRITER).read_text()  # for other hosts, which may see locks
+        assert show_run(run)["status"] == run.name
 
 
 def test_a_long_validation_is_no_death(tmp_path):
