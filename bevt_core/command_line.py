@@ -17,7 +17,7 @@ from bevt_core.inert import one_line
 from bevt_core.progress import say
 from bevt_core.terminal import plain_messages, print_lines
 from schemas.credentials import masked_command
-from schemas.errors import JobError, StorageError, UserError
+from schemas.errors import JobError, JointError, StorageError, UserError
 
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
@@ -54,6 +54,10 @@ class App(typer.Typer):
         plain_messages()
         try:
             status = super().__call__(*args, **{"standalone_mode": False} | kwargs)
+        except JointError as error:
+            if os.environ.get("RANK", "0") != "0":
+                sys.exit(2)
+            _fail(error, status=2)
         except (UserError, StorageError) as error:
             _fail(error, status=2)
         except JobError as error:

@@ -5,14 +5,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from schemas.errors import UserError
+from schemas.errors import JointError, StorageError, UserError
 from schemas.recipes import LoopConfig
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,26 @@ class World:
             dist.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
 
+    def on_main(self, work: Callable[[], R]) -> R:
+        """Call `work` on rank 0 and return its value (any picklable object) on every rank; all ranks call this.
+
+        A UserError or StorageError of rank 0 is a JointError on all ranks of several, so that none waits for it.
+        """
+        if self.size == 1:
+            return work()
+        value: Any = None
+        cause: UserError | StorageError | None = None
+        if self.is_main:
+            try:
+                value = work()
+            except (UserError, StorageError) as error:
+                cause = error
+        value, refusal = self.from_main((value, None if cause is None else str(cause)))
+        if refusal is not None:
+            self.barrier()  # nobody leaves before all know
+            raise JointError(refusal) from cause
+        return value
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
@@ -71,8 +93,12 @@ def join_world() -> Iterator[World]:
         dist.init_process_group("nccl", rank=rank, world_size=size, device_id=device)
     else:
         dist.init_process_group("gloo", rank=rank, world_size=size)
-    yield World(rank=rank, size=size, device=device)
-    dist.destroy_process_group()  # not after a failure: that may wait for peers, and hide the cause
+    try:
+        yield World(rank=rank, size=size, device=device)
+    except JointError:  # all ranks are here
+        dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()  # not after another failure: that may wait for peers, and hide the cause
 
 
 def _device(local_rank: int) -> torch.device:

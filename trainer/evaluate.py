@@ -78,10 +78,8 @@ def evaluate(
     plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), temporal, seed)
     with join_world() as world, ExitStack() as locks:
         chosen = world.from_main(resolve(precision, world.device))
-        if world.is_main:
-            locks.enter_context(reading(stores_of(data), COMMAND))
-        is_done = out is not None and world.is_main and _prepare(out, locks, _plan_of(path, data, plan, chosen))
-        if out is not None and world.from_main(is_done):
+        world.on_main(lambda: locks.enter_context(reading(stores_of(data), COMMAND)))
+        if out is not None and world.on_main(lambda: _prepare(out, locks, _plan_of(path, data, plan, chosen))):
             stored = read_json_file(out / RESULT, dict)
             if world.is_main and TRAINING in stored:  # older versions wrote none
                 show_overlap(stored)
@@ -90,7 +88,7 @@ def evaluate(
         assert isinstance(model, Classifier)  # the card lies beside nothing else
         model.to(world.device)
         digests = digests_of(data, world)
-        seen = world.from_main(overlaps(path.parent, data, digests) if world.is_main else None)
+        seen = world.on_main(lambda: overlaps(path.parent, data, digests))
         if world.is_main and temporal == "normal":  # once, where an analysis tests the same clips several times
             show_overlap(seen)
         result = run_views(model, data, plan, world, precision=chosen, num_workers=num_workers, out=out)

@@ -92,11 +92,8 @@ def extract(
                 "ask for 1 clip and 1 crop"
             )
         chosen, weights = world.from_main(resolve(precision, world.device)), weights_of(checkpoint)
-        done = False
-        if world.is_main:
-            locks.enter_context(reading(stores_of(data), COMMAND))
-            done = _prepare(out, locks, _plan_of(weights, data, plan, level, chosen))
-        done = world.from_main(done)
+        world.on_main(lambda: locks.enter_context(reading(stores_of(data), COMMAND)))
+        done = world.on_main(lambda: _prepare(out, locks, _plan_of(weights, data, plan, level, chosen)))
         if not done:
             _extract(model.to(world.device).eval(), data, plan, level, chosen, world, out, num_workers)
         world.barrier()
@@ -133,7 +130,7 @@ def _extract(
         for part, rows in map_parts(work, data, plan, mine, seen=seen, **how):
             files.write(part, [{"features": None, **row} for row in rows])
     world.barrier()
-    failed = world.from_main(_failed(files) if world.is_main else None)
+    failed = world.on_main(lambda: _failed(files))
     check_some_read(data, len(data.items) - len(failed), failed)
     if world.is_main:
         files.merge(sizes)

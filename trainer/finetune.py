@@ -141,15 +141,14 @@ def finetune(
     """
     _check(recipe, train, val)
     with join_world() as world, ExitStack() as locks:
-        if world.is_main:
-            locks.enter_context(hold(out, command))
-            locks.enter_context(reading(stores_of(train, val), command))
+        world.on_main(lambda: locks.enter_context(hold(out, command)))
+        world.on_main(lambda: locks.enter_context(reading(stores_of(train, val), command)))
         clips = TrainingClips(train, recipe)
         counted, why = counted_finetune_cost(recipe, lambda: build_from_recipe(recipe, len(train.classes))), None
         memory_gb = memory_gb_of(memory)
         if memory_gb is not None:
-            fitted = fit_finetune_recipe(recipe, counted, memory_gb, world.size) if world.is_main else None
-            recipe, why = world.from_main(fitted)
+            gb, given = memory_gb, recipe
+            recipe, why = world.on_main(lambda: fit_finetune_recipe(given, counted, gb, world.size))
         plan = make_finetune_plan(recipe, len(train.items), world.size, why)
         order, steps = plan.order, plan.steps
         if recipe.mix is not None:

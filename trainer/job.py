@@ -43,11 +43,10 @@ class Job:
         return self.resume and bool(Checkpoints(self.out / CHECKPOINTS, 1).paths())
 
     def open(self, schedule: CosineSchedule) -> None:
-        """Make the run directory, on rank 0. Raises UserError where another run is in it."""
-        if self.world.is_main:
-            options: dict[str, Any] = {"resume": self.resume, "command": self.command, "world_size": self.world.size}
-            options |= {"total_steps": schedule.total_steps, "device": device_name(self.world.device)}
-            open_run(self.out, self.recipe, self.datasets, **options)
+        """Make the run directory, on rank 0. Raises UserError on all ranks where another run is in it."""
+        options: dict[str, Any] = {"resume": self.resume, "command": self.command, "world_size": self.world.size}
+        options |= {"total_steps": schedule.total_steps, "device": device_name(self.world.device)}
+        self.world.on_main(lambda: open_run(self.out, self.recipe, self.datasets, **options))
 
     def fit(
         self,

@@ -185,7 +185,7 @@ def _due(evaluations: Sequence[Evaluation], steps_done: int) -> list[Evaluation]
 
 def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, world: World, run_dir: Path) -> _Start:
     """Load the newest complete checkpoint; return where to go on."""
-    path = world.from_main(checkpoints.newest(_warn) if world.is_main else None)
+    path = world.on_main(lambda: checkpoints.newest(_warn))
     if path is None and checkpoints.paths():
         raise UserError(f"{checkpoints.folder}: none of the checkpoints is complete; start a new run in another --out")
     if path is None:
@@ -197,7 +197,7 @@ def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, wor
     stepper.load_state(training)
     if world.is_main:
         show(one_line(f"resuming from {path}"))
-    logged = world.from_main(last_step(run_dir) if world.is_main else None)
+    logged = world.on_main(lambda: last_step(run_dir))
     return _Start(record.step, record.bad_steps, record.line if logged < record.step - 1 else None)
 
 

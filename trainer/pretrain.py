@@ -101,12 +101,10 @@ def pretrain(
     Raises UserError for data, checkpoints or a directory that do not fit.
     """
     with join_world() as world, ExitStack() as locks:
-        if world.is_main:
-            locks.enter_context(hold(out, command))
+        world.on_main(lambda: locks.enter_context(hold(out, command)))
         sources = open_sources(recipe, world.device)
-        if world.is_main:
-            stores = [store.path for source in sources.values() for store in source.stores]
-            locks.enter_context(reading(stores, command))
+        stores = [store.path for source in sources.values() for store in source.stores]
+        world.on_main(lambda: locks.enter_context(reading(stores, command)))
         datasets: dict[str, DatasetRef] = {
             name: DatasetRef(path=str(source.path), digest=source.digest) for name, source in sources.items()
         }
@@ -118,8 +116,8 @@ def pretrain(
         counted, why = counted_cost(recipe, sources), None
         memory_gb = memory_gb_of(memory)
         if memory_gb is not None:
-            fitted = fit_recipe(recipe, counted, orders_of(streams), memory_gb, world.size) if world.is_main else None
-            recipe, why = world.from_main(fitted)
+            gb, given = memory_gb, recipe
+            recipe, why = world.on_main(lambda: fit_recipe(given, counted, orders_of(streams), gb, world.size))
         plan = make_plan(recipe, orders_of(streams), world.size, why)
         tokenizer = None
         if recipe.loop.picture_every and recipe.tokenizer is not None:

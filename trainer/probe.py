@@ -4,7 +4,7 @@ Legend: N videos, P positions of a clip, C channels, V classes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,7 +127,8 @@ def probe(
         check_labels(source)
     check_classes(test.classes, train.classes, test.path, train.path)
     failed: dict[str, str] = {}
-    with join_world() as world, hold(out, "bevt probe") if world.is_main else nullcontext():
+    with join_world() as world, ExitStack() as locks:
+        world.on_main(lambda: locks.enter_context(hold(out, "bevt probe")))
         # positions come first: what they cannot have is refused before any work
         for level in sorted({PROBES[kind].level for kind in kinds}, key=lambda level: level != "positions"):
             alone = 1 if level == "positions" else None  # of clips and of crops, where nothing else is asked for

@@ -5,7 +5,7 @@ Frames as they are, one frame of each clip repeated, frames shuffled; what is ra
 
 import csv
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -70,7 +70,8 @@ def analyse_temporal(
     if seeds < 1:
         raise UserError(f"{seeds} seeds: expected at least 1")
     results: dict[Temporal, list[dict[str, Any]]] = {}
-    with join_world() as world, hold(out, "bevt analyse temporal") if world.is_main else nullcontext():
+    with join_world() as world, ExitStack() as locks:
+        world.on_main(lambda: locks.enter_context(hold(out, "bevt analyse temporal")))
         for temporal in TEMPORAL:
             for seed in range(1 if temporal == "normal" else seeds):
                 options: dict[str, Any] = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed}

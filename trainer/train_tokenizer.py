@@ -54,9 +54,8 @@ def train_tokenizer(
     sizes = sizes_of(recipe)
     with join_world() as world, ExitStack() as locks:
         folders = tuple(as_path(folder) for folder in recipe.frames)
-        if world.is_main:
-            locks.enter_context(hold(out, command))
-            locks.enter_context(reading(folders, command))
+        world.on_main(lambda: locks.enter_context(hold(out, command)))
+        world.on_main(lambda: locks.enter_context(reading(folders, command)))
         key = (recipe.loop.seed,)
         crops = FrameCrops(folders, recipe.input_px, key, held_out=False)
         if not len(crops):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import UserError
+from schemas.errors import JointError, UserError
 from tests.children import is_running, wait_until
 from trainer.launch import ProcessFailedError, _collect, _Outcome, launch
 
@@ -31,7 +31,17 @@ def collectives() -> str:
             inner.barrier()
         total = world.sum(torch.tensor([world.rank + 1.0]))
         world.barrier()
-        return f"{float(total)} {world.gather(world.rank)} {world.from_main(world.rank)}"
+        refusals = []
+        for work in (lambda: world.rank, _refuse):
+            try:
+                refusals.append(world.on_main(work))
+            except JointError as error:
+                refusals.append(str(error))
+        return f"{float(total)} {world.gather(world.rank)} {world.from_main(world.rank)} {world.gather(refusals)}"
+
+
+def _refuse() -> None:
+    raise UserError("a run is there")
 
 
 def misbehave(how: str) -> None:
@@ -59,7 +69,7 @@ def wait_for_the_end() -> None:
 
 
 def test_collectives_and_the_result_of_rank_0():
-    assert launch(collectives, 2) == "3.0 [0, 1] 0"
+    assert launch(collectives, 2) == f"3.0 [0, 1] 0 {[[0, 'a run is there']] * 2}"
 
 
 @pytest.mark.parametrize(
