@@ -48,12 +48,12 @@ def at_each_call(act: Callable[[int, str], None], names: tuple[str, ...] = CALLS
             setattr(os, name, real[name])
 
 
-def points_of(job: Job, place: Path) -> int:
-    """How many such calls the job makes."""
-    counted: list[str] = []
-    with at_each_call(lambda number, name: counted.append(name)):
+def calls_of(job: Job, place: Path) -> list[str]:
+    """The names of such calls that the job makes, in their order."""
+    names: list[str] = []
+    with at_each_call(lambda number, name: names.append(name)):
         job(place)
-    return len(counted)
+    return names
 
 
 def killed_at(job: Job, place: Path, point: int) -> None:

@@ -131,9 +131,9 @@ def _try_to_read(place: Path, command: str) -> None:
 
 
 def _race(place: Path, inside: str) -> None:
-    """Take and leave the lock for half a second; the folder `inside` is there only while somebody has it."""
+    """Take and leave the lock for 0.2 s; the folder `inside` is there only while somebody has it."""
     _say("ready")
-    deadline, held = time.monotonic() + 0.5, 0
+    deadline, held = time.monotonic() + 0.2, 0
     while time.monotonic() < deadline:
         try:
             with hold(place, "race"):

@@ -16,7 +16,7 @@ from schemas.classifier import ClassifierCard
 from schemas.recipe_io import load_recipe
 from schemas.recipes import ClipSampling, EvalViews, TokenizerRecipe
 from tests.builders import make_token_set
-from tests.faults import copy_of, full_at, killed_at, left_over, limited_to, points_of
+from tests.faults import calls_of, copy_of, full_at, killed_at, left_over, limited_to
 from tests.tiny_jobs import digests
 from trainer import train_tokenizer as tokenizing
 from trainer.clips import StoreClips
@@ -93,7 +93,7 @@ def some(count: int, points: int) -> list[int]:
 
 def test_killed_and_run_again(job: Callable[[Path], None], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    points = points_of(job, copy_of(tmp_path / "empty", tmp_path / "whole"))
+    points = len(calls_of(job, copy_of(tmp_path / "empty", tmp_path / "whole")))
     whole = result_of(tmp_path / "whole")
     for point in some(KILLS, points):
         place = copy_of(tmp_path / "empty", tmp_path / "place")

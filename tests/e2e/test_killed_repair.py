@@ -12,7 +12,7 @@ from pipeline import repair as repairing
 from pipeline.job import tokenize
 from pipeline.repair import repair
 from schemas.errors import UserError
-from tests.faults import at_each_call, copy_of, killed_at, left_over
+from tests.faults import calls_of, copy_of, killed_at, left_over
 from tests.inline_jobs import without_ray
 from tests.media import moving_frames, write_video
 from tests.processes import elsewhere
@@ -63,9 +63,7 @@ def test_killed_and_run_again(command: str, made: Made, tmp_path: Path) -> None:
     def job(place: Path) -> None:
         JOBS[command](made, place)
 
-    calls: list[str] = []
-    with at_each_call(lambda number, name: calls.append(name)):
-        job(copy_of(made.damaged, tmp_path / "undisturbed"))
+    calls = calls_of(job, copy_of(made.damaged, tmp_path / "undisturbed"))
     undisturbed = digests(tmp_path / "undisturbed")
     assert command != "repair" or undisturbed == digests(made.dataset)
     for point in [point for point, name in enumerate(calls) if name in MOMENTS]:

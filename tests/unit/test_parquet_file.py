@@ -31,10 +31,9 @@ def test_bombs(tmp_path: Path, make: Callable[[Path], None], message: str, monke
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # kB
 
 
-@pytest.mark.parametrize("version", ["1.0", "2.0"])
-@pytest.mark.parametrize("compression", ["zstd", "snappy", "none"])
+@pytest.mark.parametrize("compression, version", [("zstd", "1.0"), ("snappy", "2.0"), ("none", "1.0")])
 def test_other_files_read_as_pyarrow_reads_them(tmp_path: Path, version: str, compression: str) -> None:
-    rows = 50_000
+    rows = 10_000
     table = pa.table(
         {
             "name": [f"class_{i % 100}/video_{i:08d}.mp4" for i in range(rows)],
@@ -43,11 +42,11 @@ def test_other_files_read_as_pyarrow_reads_them(tmp_path: Path, version: str, co
             "notes": [["a note", None] * (i % 3) for i in range(rows)],
         }
     )
-    pq.write_table(table, tmp_path / "x", compression=compression, data_page_version=version, row_group_size=20_000)
+    pq.write_table(table, tmp_path / "x", compression=compression, data_page_version=version, row_group_size=4000)
     assert read_table(tmp_path / "x").equals(pq.read_table(tmp_path / "x"))
     assert read_table(tmp_path / "x", ["label"]).equals(table.select(["label"]))
     with ParquetFile(tmp_path / "x") as file:
-        assert len(file.read_row_group(2)) == 10_000
+        assert len(file.read_row_group(2)) == 2000
         with pytest.raises(IndexError, match="row group 3 of 3"):
             file.read_row_group(3)
 
@@ -77,7 +76,7 @@ def test_what_is_no_page(data: bytes) -> None:
         list(pages_of(io.BytesIO(data), 0, 10))
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(5))
 def test_damage_ends_in_an_error_or_a_table(tmp_path: Path, seed: int) -> None:
     token_set = make_token_set(tmp_path, num_samples=2, frames=2)
     path = token_set.path / "part-00000.parquet"
