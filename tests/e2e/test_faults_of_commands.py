@@ -78,8 +78,11 @@ def job(request: pytest.FixtureRequest, given: Path, monkeypatch: pytest.MonkeyP
 
 
 def result_of(place: Path) -> dict[str, str]:
-    """The digests of the files, less what is a time."""
+    """The digests of the files, less what is a time or was measured; of a checkpoint's record what it says."""
     found = {name: sha256 for name, sha256 in digests(place).items() if not set(TIMED) & set(Path(name).parts)}
+    for checkpoint in place.rglob("checkpoint.json"):
+        record = json.loads(checkpoint.read_text())
+        found[str(checkpoint.relative_to(place))] = str({**record, "line": record["line"] and record["line"]["loss"]})
     evaluation = place / "out" / "evaluation.json"
     if evaluation.is_file():
         figures = json.loads(evaluation.read_text())
