@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow chaos check format clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/bevt demo --out demo
@@ -13,6 +13,9 @@ test: $(VENV)/dev.stamp
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow -q
+
+chaos: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),1200) --seed $(or $(SEED),1)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
