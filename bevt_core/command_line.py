@@ -2,7 +2,6 @@
 
 import functools
 import io
-import json
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from bevt_core.progress import say
 from bevt_core.terminal import plain_messages, print_lines
 from schemas.credentials import masked_command
 from schemas.errors import JobError, JointError, StorageError, UserError
+from schemas.json_text import json_text
 
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
@@ -141,7 +141,7 @@ def overrides_of(given: Mapping[str, object]) -> list[str]:
 
 def yaml_string(text: str) -> str:
     """Quote `text` for YAML. JSON would do, but for characters above U+FFFF, which it escapes in a way of its own."""
-    return '"' + "".join(f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else json.dumps(c)[1:-1] for c in text) + '"'
+    return '"' + "".join(f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else json_text(c)[1:-1] for c in text) + '"'
 
 
 def command_typed() -> str:

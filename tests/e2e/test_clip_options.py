@@ -175,6 +175,7 @@ def test_an_exported_program_takes_the_models_clips(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(path: Path, model: object, *, frames: int, size_px: int) -> None:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(f"{frames} {size_px}")
 
     monkeypatch.setattr(bevt_core.export, "save_program", write)

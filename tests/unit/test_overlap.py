@@ -127,7 +127,7 @@ def test_accuracy_on_training_clips_is_no_test(place: Path, tmp_path: Path, caps
     assert "warning: 4 of 6 tested clips" in said and "no test result" in said
     assert json.loads((tmp_path / "seen" / "evaluation.json").read_text())["overlap_with_training"] == overlap
     _, again = done("evaluate", place / "run", "--root", renamed, "--out", tmp_path / "seen")
-    assert "done already" in again and "warning: 4 of 6 tested clips" in again
+    assert "stored result of" in again and "warning: 4 of 6 tested clips" in again
     (facts,) = facts_of([place / "run", tmp_path])
     assert not facts.evaluated and facts.tested == "validation on the way"
     assert f"{tmp_path / 'seen'} is left out: 4 of its videos were trained on" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_masks_of_every_strategy(tmp_path: Path) -> None:
     assert STRATEGIES.keys() == {*MASKERS, "block"}
     picture = Image.open(tmp_path / "masks.png")
     assert picture.height > picture.width * 0.5 and len(frames_of(tmp_path / "masks.mp4")) == 8
-    assert "repeated_frames: []" in ran.output
+    assert re.search(r"^repeated_frames +none$", ran.output, re.MULTILINE)
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     ran = CliRunner().invoke(app, ["viz", "masks", "--sample", str(tmp_path / "bad.mp4"), *NANO])
     assert ran.exit_code != 0
