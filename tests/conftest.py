@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.json_keys import CheckKeys, check_json_keys
+
 REPO = Path(__file__).resolve().parent.parent
 
 
@@ -29,6 +31,19 @@ def oracle() -> Path:
     if not path.is_dir():
         pytest.skip(f"no golden numbers at {path}; set BEVT_ORACLE to their folder")
     return path
+
+
+@pytest.fixture
+def json_keys() -> CheckKeys:
+    """Compares the keys of what a command prints with the pinned ones: `json_keys("runs list", summary)`."""
+    return check_json_keys
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that check JSON keys, for `python -m tests.golden.surfaces`."""
+    for item in items:
+        if "json_keys" in getattr(item, "fixturenames", ()):
+            item.add_marker("json_keys")
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import UserError
+from tests.json_keys import CheckKeys
 from tests.media import moving_frames, write_video
 from tests.tiny_jobs import tiny_recipe
 from trainer.bench_loader import bench_loader
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("ray_here")
 
 
 @pytest.mark.slow
-def test_the_ratios_are_those_of_the_rates(tiny_tokenizer: Path, tmp_path: Path) -> None:
+def test_the_ratios_are_those_of_the_rates(tiny_tokenizer: Path, tmp_path: Path, json_keys: CheckKeys) -> None:
     from pipeline.job import tokenize
 
     for i in range(2):
@@ -22,6 +23,7 @@ def test_the_ratios_are_those_of_the_rates(tiny_tokenizer: Path, tmp_path: Path)
     summary = tokenize(tiny_recipe(tmp_path / "root", tmp_path / "out", tiny_tokenizer), progress="off")
     tokens = Path(summary["tokens_dir"])
     figures = bench_loader(tokens, tmp_path / "root", clips=2, repeats=1)
+    json_keys("bench loader", figures)
     assert figures["clips"] == 2 and figures["clips_per_cpu_s"] > 0
     for name in ("decord", "bare_jpeg"):
         ratio = figures["clips_per_cpu_s"] / figures[f"{name}_clips_per_cpu_s"]

@@ -18,6 +18,7 @@ from bevt_core.build import build_classifier
 from bevt_core.files import write_record
 from bevt_core.weights import save_weights
 from tests.builders import make_token_set
+from tests.json_keys import CheckKeys
 from tests.media import moving_frames, write_video
 from tests.unit.test_evaluate import CARD, SIZES
 from tests.unit.test_sources import touch
@@ -71,18 +72,22 @@ def test_a_list_chooses_from_a_frame_store(place: Path, tmp_path: Path) -> None:
 
 
 def test_views_and_splits_are_options_of_extract_and_probe(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_keys: CheckKeys
 ) -> None:
     monkeypatch.setattr(trainer.probe, "fit_attentive", lambda *_: lambda x_NPC: torch.zeros(len(x_NPC), 2))  # slow
     extract = ["extract", place / "run", "--root", place / "files", "--level", "positions"]
     assert "ask for 1 clip and 1 crop" in error(*extract, "--out", tmp_path / "refused.parquet")
     one = ["--clips", 1, "--crops", 1, "--out", tmp_path / "x.parquet"]
     assert "--split nowhere: no such folder" in error(*extract, *one, "--split", "nowhere")
-    assert summary(*extract, *one, "--split", "val")["num_videos"] == 2
+    extracted = summary(*extract, *one, "--split", "val")
+    assert extracted["num_videos"] == 2
+    json_keys("extract", extracted)
     probe = ["probe", place / "run", "--frames", place / "frames", "--out", tmp_path / "probe"]
     probe += ["--kind", "knn", "--kind", "attentive"]
     assert "belong to one view" in error(*probe, "--clips", 2) and not list((tmp_path / "probe").glob("*"))
-    assert summary(*probe)["attentive"]["num_videos"] == 2  # a fifth of three, at least one, of each class
+    probed = summary(*probe)
+    json_keys("probe", probed)
+    assert probed["attentive"]["num_videos"] == 2  # a fifth of three, at least one, of each class
     views = {
         name: json.loads((tmp_path / "probe" / f"test-{name}.parquet.json").read_text())["views"]
         for name in ("pooled", "positions")
@@ -161,10 +166,12 @@ def test_what_is_odd_about_a_root_or_a_list_is_said(place: Path, tmp_path: Path)
     assert "none of the 1 files that it names" in error(*evaluate, "list", "--root", root, "--list", lines)
 
 
-def test_predict_names_places_without_files(place: Path, tmp_path: Path) -> None:
+def test_predict_names_places_without_files(place: Path, tmp_path: Path, json_keys: CheckKeys) -> None:
     (tmp_path / "empty").mkdir()
     nothing = [tmp_path / "empty", tmp_path / "*.avi"]
-    rows = summary("predict", place / "run", *nothing, place / "files")["videos"]
+    predicted = summary("predict", place / "run", *nothing, place / "files")
+    rows = predicted["videos"]
+    json_keys("predict", predicted)
     assert [Path(row["video"]).name for row in rows] == ["a.mp4", "b.mp4", "empty", "*.avi"]
     assert all("no videos or pictures there" in row["error"] for row in rows[2:])
     result = bevt("predict", place / "run", tmp_path / "gone.mp4", *nothing)
@@ -172,7 +179,7 @@ def test_predict_names_places_without_files(place: Path, tmp_path: Path) -> None
 
 
 def test_an_exported_program_takes_the_models_clips(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_keys: CheckKeys
 ) -> None:
     def write(path: Path, model: object, *, frames: int, size_px: int) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -186,5 +193,6 @@ def test_an_exported_program_takes_the_models_clips(
         (place / "run", ["--frames", 8], "8 32"),
         (tmp_path / "w.safetensors", [], "32 224"),
     ):
-        summary("export", checkpoint, "--format", "program", "--out", out, *options)
+        exported = summary("export", checkpoint, "--format", "program", "--out", out, *options)
+        json_keys("export --format program", exported)
         assert out.read_text() == expected

@@ -22,6 +22,7 @@ from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
 from schemas.recipes import FinetuneRecipe, TokenizerRecipe
 from tests.builders import make_token_set
+from tests.json_keys import CheckKeys
 from tests.tiny_jobs import only
 from trainer.clips import StoreClips, split_items
 from trainer.evaluate import evaluate
@@ -239,8 +240,9 @@ def tokenizer_recipe(tokens: TokenSet, *overrides: str) -> TokenizerRecipe:
 
 
 @pytest.mark.slow
-def test_a_tokenizer_is_trained_resumed_and_stored(tokens: TokenSet, tmp_path: Path) -> None:
+def test_a_tokenizer_is_trained_resumed_and_stored(tokens: TokenSet, tmp_path: Path, json_keys: CheckKeys) -> None:
     summary = train_tokenizer(tokenizer_recipe(tokens), tmp_path / "whole")
+    json_keys("tokenizer train", summary)
     assert summary["finished"] and 0 < summary["codebook_used_share"] <= 1 and summary["psnr_db"] > 3
     assert load_tokenizer(tmp_path / "whole" / "tokenizer").grid == (4, 4)
     train_tokenizer(tokenizer_recipe(tokens, "loop.max_steps=2"), tmp_path / "cut")

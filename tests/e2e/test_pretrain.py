@@ -54,10 +54,11 @@ def losses(run):
     return [(line["step"], line["loss"], line["mim_loss"], line["mvm_loss"]) for line in read_metrics(run)]
 
 
-def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path):
+def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path, json_keys):
     recipe = recipe_of(data, "loop.max_steps=3", "loop.epochs=2")
     summary = pretrain(recipe, tmp_path / "run", command="bevt train joint")
     assert summary["step"] == 3 and Path(summary["weights"]).is_file()
+    json_keys("train", summary)
     again, record = read_run(tmp_path / "run")
     cut = f"stopped by loop.max_steps at 3 of {record.total_steps} steps"
     assert summary["state"] == summary_of(tmp_path / "run")["state"] == cut and not summary["finished"]

@@ -28,6 +28,7 @@ from pipeline.verify import verify
 from schemas.errors import UserError
 from schemas.recipe_io import to_yaml
 from tests.faults import full_at
+from tests.json_keys import CheckKeys
 from tests.media import moving_frames, write_image, write_video
 from tests.tiny_jobs import digests, only, save_tiny_tokenizer, tiny_recipe
 
@@ -148,10 +149,11 @@ def test_the_tokens_are_those_of_the_stored_frames(dataset: Path, tiny_tokenizer
     assert compared == token_set.manifest.num_frames * 2 * 16
 
 
-def test_inspect_shows_a_sample(dataset: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+def test_inspect_shows_a_sample(dataset: Path, tiny_tokenizer: Path, tmp_path: Path, json_keys: CheckKeys) -> None:
     name = "left turn/-3.mp4"
     report = inspect_dataset(dataset, sample_id=name, picture=tmp_path / "sheet.png", tokenizer=str(tiny_tokenizer))
     assert (report["sample"]["class"], report["sample"]["num_frames"]) == ("left turn", 6)
+    json_keys("inspect", report)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     lines = sum(token_set["views"]["num_views"] for token_set in report["token_sets"].values())
     assert sheet.shape == (lines * 112, 3 * 4 * 112, 3)
@@ -171,7 +173,7 @@ def test_a_second_run_does_nothing(
 
 
 def test_a_repeated_command_says_that_it_made_nothing(
-    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path
+    dataset: Path, videos: Path, tiny_tokenizer: Path, tmp_path: Path, json_keys: CheckKeys
 ) -> None:
     """It draws the reports where they are gone, and `verify` takes them for no damage."""
     out, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
@@ -180,8 +182,12 @@ def test_a_repeated_command_says_that_it_made_nothing(
     ran = CliRunner().invoke(cli.app, ["tokenize", "--dataset", "folder", "--recipe", str(recipe), "--json"])
     place = out / "tokens" / "dvae-v2"
     assert f"note: {place}: finished before, nothing was made now" in ran.stderr
-    assert json.loads(ran.stdout.splitlines()[-1])["report"] == str(place / "report.html")
-    assert (out / "report.html").is_file() and verify(out)["ok"]
+    summary = json.loads(ran.stdout.splitlines()[-1])
+    assert summary["report"] == str(place / "report.html")
+    json_keys("tokenize", summary)
+    report = verify(out)
+    assert (out / "report.html").is_file() and report["ok"]
+    json_keys("verify", report)
 
 
 def test_with_nothing_to_do_neither_ray_nor_torch_is_loaded(dataset: Path, videos: Path, tiny_tokenizer: Path) -> None:
@@ -276,7 +282,7 @@ def test_a_gpu_that_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None
         ray_session.await_gpu()
 
 
-def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path) -> None:
+def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path, json_keys: CheckKeys) -> None:
     before = digests(dataset)
     for name in ("frames/part-00000/frames.zarr/jpeg/c/0", "tokens/dvae-v2/part-00002.parquet"):
         data = bytearray((dataset / name).read_bytes())
@@ -289,6 +295,7 @@ def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path) -> None:
         *(f"tokens/dvae-v2/part-00002.{end}" for end in ("parquet", "json")),
     ]
     assert digests(dataset) == before
+    json_keys("repair", summary)
 
 
 def test_max_rejected_stops_the_job_and_keeps_what_is_done(videos: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:

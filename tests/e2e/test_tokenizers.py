@@ -17,6 +17,7 @@ from bevt_core.views import apply_view
 from schemas.errors import UserError
 from schemas.recipe_io import load_recipe
 from tests.builders import make_token_set
+from tests.json_keys import CheckKeys
 from tests.media import moving_frames, write_image
 from tests.tiny_jobs import save_tiny_tokenizer
 from trainer import train_tokenizer as train
@@ -144,14 +145,16 @@ def test_the_default_works_offline_at_once(
         bevt("tokenize", "--dataset", "imagenet", "--tokenizer", "dalle")
 
 
-def test_info_and_compare(frames: Path, tmp_path: Path) -> None:
+def test_info_and_compare(frames: Path, tmp_path: Path, json_keys: CheckKeys) -> None:
     one, other = (save_tiny_tokenizer(tmp_path / str(seed), seed) for seed in (0, 1))
     info = bevt("tokenizer", "info", one, "--frames", frames)
+    json_keys("tokenizer info", info)
     assert (info["frames"], info["grid"], info["input_px"], info["stride"]) == (24, [4, 4], 32, 8)
     assert 0 < info["codebook_used_share"] <= 1 and info["perplexity"] >= 1 and 3 < info["psnr_db"] < 30
     assert bevt("tokenizer", "info", "dvae-small")["card"].endswith("CARD.md")
 
     same = bevt("tokenizer", "compare", one, one, "--frames", frames, "--max-frames", 20)
+    json_keys("tokenizer compare", same)
     assert (same["frames"], same["ids_agree"], same["a"]["psnr_db"]) == (20, 1.0, same["b"]["psnr_db"])
     assert same["a"]["ids_kept_in_dtype"]["float32"] == 1.0
     assert set(same["a"]["frames_per_s"]) == {"float32", "bfloat16"}

@@ -17,6 +17,7 @@ from bevt_core.weights import load_weights
 from schemas.errors import UserError
 from tests.builders import make_token_set
 from tests.foreign_checkpoints import as_video_swin, small_swin3d
+from tests.json_keys import CheckKeys
 
 
 def run(*arguments: object) -> dict[str, object]:
@@ -25,7 +26,7 @@ def run(*arguments: object) -> dict[str, object]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_torchvision_in_and_hub_folder_out(tmp_path: Path) -> None:
+def test_torchvision_in_and_hub_folder_out(tmp_path: Path, json_keys: CheckKeys) -> None:
     torch.manual_seed(0)
     reference = SwinTransformer3d(
         patch_size=[2, 4, 4],
@@ -38,6 +39,7 @@ def test_torchvision_in_and_hub_folder_out(tmp_path: Path) -> None:
     torch.save(reference.state_dict(), tmp_path / "swin3d.pth")
     report = run("import-checkpoint", tmp_path / "swin3d.pth", "--kind", "torchvision", "--out", tmp_path / "w.st")
     assert report["fresh"] == []
+    json_keys("import-checkpoint", report)
     assert all(key.endswith("relative_position_index") for key in report["dropped"])  # type: ignore[attr-defined]
     model = load_weights(tmp_path / "w.st")
     clip_BCTHW = torch.randn(1, 3, 4, 56, 56)
@@ -45,7 +47,7 @@ def test_torchvision_in_and_hub_folder_out(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(clip_BCTHW), reference(clip_BCTHW), atol=1e-5, rtol=0)
 
-    run("export", tmp_path / "w.st", "--out", tmp_path / "hub")
+    json_keys("export", run("export", tmp_path / "w.st", "--out", tmp_path / "hub"))
     again = load_hub_folder(tmp_path / "hub").state_dict()
     assert all(torch.equal(tensor, again[key]) for key, tensor in model.state_dict().items())
 
@@ -91,7 +93,7 @@ def video_swin(tmp_path: Path) -> Path:
     return tmp_path / "theirs.pth"
 
 
-def test_a_video_swin_is_evaluated_and_fine_tuned(video_swin: Path, tmp_path: Path) -> None:
+def test_a_video_swin_is_evaluated_and_fine_tuned(video_swin: Path, tmp_path: Path, json_keys: CheckKeys) -> None:
     (tmp_path / "labels.json").write_text('{"yes": "1", "no": "0"}')
     clips = ["--recipe", "nano_finetune", "--set", "encoder.window=[8,7,7]"]
     clips += ["--set", "augment.crop_px=56", "--set", "views.short_side_px=56"]
@@ -99,16 +101,22 @@ def test_a_video_swin_is_evaluated_and_fine_tuned(video_swin: Path, tmp_path: Pa
     importing = ["import-checkpoint", video_swin, "--kind", "video-swin", "--out", weights]
     report = run(*importing, "--classes", tmp_path / "labels.json", *clips)
     assert report["classes"] == 2
+    json_keys("import-checkpoint --classes", report)
     assert report["dropped"] == [f"backbone.layers.{i}.blocks.{j}.attn.relative_position_index" for i, j in BLOCKS]
     card = json.loads((tmp_path / "imported" / "classifier.json").read_text())
     assert (card["classes"], card["crop_px"]) == (["no", "yes"], 56)
 
     frames = make_token_set(tmp_path / "data", num_samples=8).frames.path
-    assert run("evaluate", weights, "--frames", frames)["num_videos"] == 8
+    tested = run("evaluate", weights, "--frames", frames)
+    assert tested["num_videos"] == 8
+    json_keys("evaluate", tested)
     tuning = ["finetune", "folder", "--frames", frames, "--init", weights, *clips, "--set", "loop.max_steps=1"]
     tuning += ["--set", "encoder.patch=[2,4,4]", "--set", "encoder.embed_dim=16", "--set", "encoder.depths=[2,2]"]
     tuning += ["--set", "encoder.num_heads=[2,4]", "--set", "global_batch=2", "--set", "loop.num_workers=0"]
-    assert run(*tuning, "--out", tmp_path / "run")["step"] == 1
+    tuned = run(*tuning, "--out", tmp_path / "run")
+    assert tuned["step"] == 1
+    json_keys("finetune", tuned)
+    json_keys("finetune --dry-run", run(*tuning, "--dry-run"))
 
 
 BLOCKS = [(0, 0), (0, 1), (1, 0), (1, 1)]

@@ -16,6 +16,7 @@ from schemas.errors import UserError
 from schemas.recipe_io import load_recipe_of
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe
 from tests.builders import make_token_set
+from tests.json_keys import CheckKeys
 from trainer.assumed import Machine, checkpoints_gb, plan_finetuning, plan_pretraining
 from trainer.commands import TRAINER_RECIPES
 from trainer.pretrain import dry_run
@@ -58,7 +59,7 @@ def test_an_assumed_set_gives_the_plan_of_the_real_one(tmp_path: Path) -> None:
     assert "70 samples, 6 left out per epoch" in words and assumed["steps"] == 20
 
 
-def test_a_fine_tuning_plan_has_price_and_disk() -> None:
+def test_a_fine_tuning_plan_has_price_and_disk(json_keys: CheckKeys) -> None:
     recipe = load_recipe_of(FinetuneRecipe, "nano_finetune", TRAINER_RECIPES)
     planned = plan_finetuning(recipe, TINY, Machine(2, 50.0, "recipe"))
     assert planned["steps"] == 6 and planned["memory_gb"] > planned["checkpoints_gb"] / 3 > 0
@@ -66,6 +67,7 @@ def test_a_fine_tuning_plan_has_price_and_disk() -> None:
     assert priced["price"] == pytest.approx(3.0 * 2 * planned["hours"]) and "price" not in planned
     command = ["finetune", "folder", "--dry-run", "--assume", "diving48", "--price-per-gpu-hour", "3", "--json"]
     summary = json.loads(bevt(*command).splitlines()[-1])
+    json_keys("finetune --dry-run --assume", summary)
     assert summary["steps"] == 3 * (15_027 // 32) and summary["assumed"]["diving48"]["samples"] == 15_027
 
 
@@ -93,12 +95,13 @@ def test_what_cannot_be_planned_is_refused(command: list[str], message: str) -> 
 
 
 @pytest.mark.parametrize(("name", "steps"), [("in1k", 2), ("k400", 5), ("ssv2", 5)])
-def test_the_plan_of_a_set(name: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_of_a_set(name: str, steps: int, monkeypatch: pytest.MonkeyPatch, json_keys: CheckKeys) -> None:
     numbers: dict[str, Any] = {"hours": 10.0, "processes": 4, "memory_gb": 30.0, "micro_batches": 1}
     numbers |= {"flops_total": 1.0, "checkpoints_gb": 2.0}
     monkeypatch.setattr(trainer.assumed, "plan_pretraining", lambda *arguments: ("", numbers))
     monkeypatch.setattr(trainer.assumed, "plan_finetuning", lambda *arguments: numbers)
     plan = json.loads(bevt("plan", name, "--gpus", "4", "--price-per-gpu-hour", "2", "--json"))
+    json_keys("plan", plan)
     assert len(plan["steps"]) == steps and plan["steps"][-1]["price"] == 80.0
     assert plan["total"]["disk_gb"] == pytest.approx(sum(step["disk_gb"] for step in plan["steps"]))
     table = bevt("plan", name, "--gpus", "4")

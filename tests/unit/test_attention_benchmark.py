@@ -21,6 +21,7 @@ from bevt_core.device_timing import timed_ms
 from bevt_core.swin import WindowAttention
 from bevt_core.window_attention.sdpa import attend_plainly
 from schemas.errors import UserError
+from tests.json_keys import CheckKeys
 
 CPU = torch.device("cpu")
 SHIFTED = Windows((2, 4, 6), (2, 2, 3), (0, 1, 1))
@@ -83,6 +84,11 @@ def test_bf16_shows_in_the_errors() -> None:
     options = {"device": CPU, "implementations": ("torchvision",), "warm_up": 0, "repeats": 1}
     (row,) = attention_rows(cases, {"video": 1}, dtype="bf16", **options)  # type: ignore[arg-type]
     assert 1e-4 < row["output_error"] < 2e-2
+
+
+def test_a_whole_benchmark_on_a_cpu(json_keys: CheckKeys) -> None:
+    found = attention_benchmark.bench_attention(size="nano", clips=1, images=1, device="cpu", dtype="fp32", repeats=1)
+    json_keys("bench attention", found)
 
 
 def test_a_device_that_is_not_there_is_an_error() -> None:

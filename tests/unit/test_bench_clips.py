@@ -11,6 +11,7 @@ from schemas.errors import UserError
 from schemas.frames import Plan, PoolSpec, SourceItem
 from schemas.recipe_io import load_recipe_of
 from schemas.recipes import FinetuneRecipe
+from tests.json_keys import CheckKeys
 from tests.media import moving_frames, write_video
 from trainer.bench_clips import bench_clips
 from trainer.clips import FileClips, StoreClips
@@ -63,9 +64,10 @@ def test_both_sources_give_the_same_clips(place: Path) -> None:
     assert torch.equal(one["clip"], TrainingClips(files, recipe)[epoch, at]["clip"])
 
 
-def test_the_figures(place: Path) -> None:
+def test_the_figures(place: Path, json_keys: CheckKeys) -> None:
     recipe = recipe_of("sampling.kind=dense", "sampling.interval=2")
     figures = bench_clips(place / "frames", place / "root", recipe, clips=2, repeats=1)
+    json_keys("bench loader --finetune", figures)
     assert figures["clips"] == 2 and 0 < figures["mean_difference"] < 3
     ratio = figures["store_clips_per_cpu_s"] / figures["file_clips_per_cpu_s"]
     assert figures["ratio_store_vs_files"] == pytest.approx(ratio) and ratio > 0

@@ -12,13 +12,15 @@ from bevt_core.tokenizers.card import DvaeSizes
 from bevt_core.tokenizers.networks import build_encoder, to_package_state
 from bevt_core.tokenizers.storage import save_tokenizer
 from schemas.errors import UserError
+from tests.json_keys import CheckKeys
 from trainer.bench_step import SYNC_WARNING, bench_train_step, count_syncs
 
 NANO = {"size": "nano", "clips": 1, "images": 1, "frames": 2, "size_px": 64, "device": "cpu", "repeats": 2}
 
 
-def test_the_parts_make_up_the_step() -> None:
+def test_the_parts_make_up_the_step(json_keys: CheckKeys) -> None:
     result = bench_train_step(**NANO, activation_checkpointing=True)  # type: ignore[arg-type]
+    json_keys("bench step --device cuda", result)
     parts = sum(result[f"{part}_ms"] for part in ("forward", "backward", "optimizer"))
     assert min(result[f"{part}_ms"] for part in ("forward", "backward", "optimizer")) > 0
     assert parts < 1.001 * result["step_ms"]  # of two steps medians are means, so they add up

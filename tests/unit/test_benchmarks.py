@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from bevt_core.benchmarks import bench_step, peak_bytes, step_flops
+from bevt_core.benchmarks import bench_encoder, bench_step, peak_bytes, step_flops
 from bevt_core.swin import VideoSwin
+from tests.json_keys import CheckKeys
 
 
 def test_stored_tokens_save_what_the_paper_architecture_says() -> None:
@@ -14,11 +15,16 @@ def test_stored_tokens_save_what_the_paper_architecture_says() -> None:
     assert counted["flops_ratio"] <= 0.56
 
 
-def test_the_step_benchmark_runs_on_a_small_model() -> None:
+def test_the_step_benchmark_runs_on_a_small_model(json_keys: CheckKeys) -> None:
     result = bench_step(size="nano", clips=1, images=1, frames=4, size_px=64, repeats=1)
-    assert {"flops_ratio", "speedup", "speedup_of_possible"} <= result.keys()
+    json_keys("bench step", result)
     assert sum(result[f"{part}_share"] for part in ("data", "tokenizer", "model")) == pytest.approx(1)
     assert result["speedup"] > 1
+
+
+def test_the_encoder_benchmark_runs_on_small_clips(json_keys: CheckKeys) -> None:
+    result = bench_encoder(size="tiny", batch_size=1, frames=2, size_px=32, repeats=1)
+    json_keys("bench encoder", result)
 
 
 def test_peak_bytes_counts_what_is_held_at_a_time() -> None:

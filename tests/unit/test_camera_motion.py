@@ -23,6 +23,7 @@ from pipeline.camera_motion import (
 )
 from pipeline.tokenizer_pictures import draw_picture, make_tokenizer_pictures
 from schemas.errors import UserError
+from tests.json_keys import CheckKeys
 
 STILL = {"x": 0, "y": 0, "zoom": 0, "angle": 0}
 TINY = {"train_clips_per_class": 2, "test_clips_per_class": 1, "images": 11, "seed": 3}
@@ -136,10 +137,10 @@ def test_bytes_depend_on_the_seed_alone(tiny: Path, tmp_path: Path) -> None:
     assert all((tiny / f).read_bytes() != (tmp_path / "other" / f).read_bytes() for f in files if f.suffix == ".mp4")
 
 
-def test_a_complete_set_is_kept_and_another_one_refused(tiny: Path) -> None:
+def test_a_complete_set_is_kept_and_another_one_refused(tiny: Path, json_keys: CheckKeys) -> None:
     clip = next((tiny / "train" / "pan_up").glob("*.mp4"))
     before = clip.stat().st_mtime_ns
-    make_camera_motion_set(tiny, workers=1, **TINY)
+    json_keys("demo-videos", make_camera_motion_set(tiny, workers=1, **TINY).model_dump())
     assert clip.stat().st_mtime_ns == before
     with pytest.raises(UserError, match="holds another camera-motion set"):
         make_camera_motion_set(tiny, workers=1, **{**TINY, "images": 12})

@@ -13,6 +13,7 @@ from dall_e import Decoder, Encoder
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.fetch import ATTEMPTS, fetch_dalle, fetch_file
 from schemas.errors import UserError
+from tests.json_keys import CheckKeys
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -123,7 +124,7 @@ def test_without_a_server_the_error_says_what_to_do_by_hand(tmp_path: Path) -> N
         fetch_dalle(tmp_path / "dalle", base_url="http://127.0.0.1:9", first_wait_s=0)
 
 
-def test_fetch_ends_in_a_tokenizer_and_cleans_up(server: Server, tmp_path: Path) -> None:
+def test_fetch_ends_in_a_tokenizer_and_cleans_up(server: Server, tmp_path: Path, json_keys: CheckKeys) -> None:
     (tmp_path / "made").mkdir()
     torch.save(Encoder(n_hid=64, n_blk_per_group=1, vocab_size=512), tmp_path / "made" / "encoder.pkl")
     torch.save(Decoder(n_init=8, n_hid=64, n_blk_per_group=1, vocab_size=512), tmp_path / "made" / "decoder.pkl")
@@ -134,4 +135,5 @@ def test_fetch_ends_in_a_tokenizer_and_cleans_up(server: Server, tmp_path: Path)
     digest = hashlib.sha256(server.files["/mirror/encoder.pkl"]).hexdigest()
     assert stored.origin["encoder_pkl_sha256"] == digest
     assert load_tokenizer(tmp_path / "dalle").vocab_size == 512
+    json_keys("tokenizer fetch", {"tokenizer": "", **stored.model_dump(mode="json")})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dalle", "made"]

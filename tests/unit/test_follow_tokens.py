@@ -12,6 +12,7 @@ from schemas.errors import UserError
 from schemas.recipe_io import load_recipe_of
 from schemas.recipes import PretrainRecipe
 from tests.builders import make_token_set
+from tests.json_keys import CheckKeys
 from trainer.follow_tokens import follow_tokens
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
@@ -55,12 +56,14 @@ def test_streams_that_differ_and_sets_that_do_not_exist_change_nothing(tmp_path:
     assert followed("nano_joint", {"video": videos.path, "image": tmp_path / "none"})[1] == []
 
 
-def test_nano_trains_on_the_shipped_tokenizers_tokens(tmp_path: Path) -> None:
+def test_nano_trains_on_the_shipped_tokenizers_tokens(tmp_path: Path, json_keys: CheckKeys) -> None:
     tokens = make_token_set(tmp_path / "set", num_samples=40, frames=2, crop_px=112, kind="image", **SHIPPED)
     command = ["train", "image", "--recipe", "nano_image", "--image-tokens", str(tokens.path), "--dry-run", "--json"]
     command += ["--set", "streams.image.global_batch=4"]
     result = CliRunner().invoke(cli.app, command, catch_exceptions=False)
-    assert json.loads(result.stdout.splitlines()[-1])["steps"] == 60
+    plan = json.loads(result.stdout.splitlines()[-1])
+    assert plan["steps"] == 60
+    json_keys("train --dry-run", plan)
     assert "note: model.encoder.patch is 2 x 4 x 4" in result.stderr
     with pytest.raises(UserError, match=r"has 1024 tokens, the recipe's model.vocab_size is 512"):
         CliRunner().invoke(cli.app, [*command, "--set", "model.vocab_size=512"], catch_exceptions=False)

@@ -18,6 +18,7 @@ from pipeline.job_report import REPORT, count_tokens, report_job
 from schemas.errors import UserError
 from schemas.frames import Plan, PoolSpec
 from tests.builders import make_token_set
+from tests.json_keys import CheckKeys
 
 TIMELINE = [(0.5 * part, 8) for part in range(1, 13)]
 
@@ -154,9 +155,10 @@ def test_spread() -> None:
     assert spread(0, 3) == []
 
 
-def test_uniform_tokens_of_a_real_grid_take_320_bytes(tmp_path: Path) -> None:
+def test_uniform_tokens_of_a_real_grid_take_320_bytes(tmp_path: Path, json_keys: CheckKeys) -> None:
     token_set = make_token_set(tmp_path, num_samples=32, sources_per_part=32, frames=32, grid=14, vocab_size=8192)
     found = bench_store(tmp_path)
+    json_keys("bench store", found)
     assert 196 * 13 / 8 < found["token_bytes_per_frame"] < 330
     files = list(token_set.path.glob("*.parquet"))
     assert found["token_sets"]["test-v2"]["bytes"] == sum(path.stat().st_size for path in files)

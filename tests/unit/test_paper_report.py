@@ -14,6 +14,7 @@ from schemas.recipe_io import load_recipe
 from schemas.recipes import FinetuneRecipe
 from schemas.runs import DatasetRef
 from tests.builders import make_token_set
+from tests.json_keys import CheckKeys
 from tests.unit.test_probe import pretraining_run
 from trainer.clips import StoreClips
 from trainer.evaluate import CARD, evaluate
@@ -38,7 +39,7 @@ def tuned_run(folder: Path, *overrides: str, train: str = "0") -> None:
     write_record(folder / CARD, card_of(recipe, ("no", "yes")))
 
 
-def test_a_runs_setting_is_read_along_its_chain(tmp_path: Path) -> None:
+def test_a_runs_setting_is_read_along_its_chain(tmp_path: Path, json_keys: CheckKeys) -> None:
     tokens = make_token_set(tmp_path / "set", num_samples=4)
     pretraining_run(tmp_path / "video", tokens)
     tuned_run(tmp_path / "runs" / "tuned", f"init={tmp_path / 'video'}", "loop.max_steps=7")
@@ -53,6 +54,7 @@ def test_a_runs_setting_is_read_along_its_chain(tmp_path: Path) -> None:
 
     made = write_report([tmp_path / "runs"], tmp_path / "report")
     assert made["runs"] == 1
+    json_keys("report", made)
     lines = list(csv.DictReader((tmp_path / "report" / "report.csv").open()))
     mine = [at for at, line in enumerate(lines) if line["run"]]
     assert len(mine) == 1 and lines[mine[0] - 1]["row"] == "videos alone, Kinetics-400"

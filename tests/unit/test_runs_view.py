@@ -46,8 +46,10 @@ def runs(tmp_path):
     return tmp_path
 
 
-def test_runs_are_listed_with_what_became_of_them(runs):
-    rows = {row["run"].rpartition("/")[2]: row for row in list_runs(runs)}
+def test_runs_are_listed_with_what_became_of_them(runs, json_keys):
+    listed = list_runs(runs)
+    json_keys("runs list", {"runs": listed})
+    rows = {row["run"].rpartition("/")[2]: row for row in listed}
     assert {name: (row["step"], row["finished"]) for name, row in rows.items()} == {
         "done": (4, True),
         "going": (2, False),
@@ -78,17 +80,19 @@ def test_a_run_whose_recipe_was_edited_does_not_hide_the_others(runs):
     assert len(rows) == 3 and ["edited after the run" in row.get("error", "") for row in rows].count(True) == 1
 
 
-def test_a_run_is_shown_with_its_record(runs):
+def test_a_run_is_shown_with_its_record(runs, json_keys):
     shown = show_run(runs / "done")
+    json_keys("runs show", shown)
     assert shown["command"] == "bevt train video" and shown["processes"] == 2 and shown["checkpoints"] == []
     assert shown["datasets"] == {"video": "somewhere"}
     with pytest.raises(UserError, match="expected the directory of a run"):
         show_run(runs)
 
 
-def test_runs_are_compared_by_curve_and_by_setting(runs):
+def test_runs_are_compared_by_curve_and_by_setting(runs, json_keys):
     pair = [runs / "done", runs / "deep" / "going"]
     compared = compare_runs(pair, ["loss"], runs / "curves.png")
+    json_keys("runs compare", compared)
     assert set(compared["different"]) == {"optim.lr", "streams.video.mask.ratio"}
     assert compared["last"] == {str(pair[0]): 1.0, str(pair[1]): 2.5}
     assert Image.open(io.BytesIO((runs / "curves.png").read_bytes())).format == "PNG"

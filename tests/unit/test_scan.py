@@ -6,11 +6,12 @@ import pytest
 
 from pipeline.scan import scan
 from pipeline.sources import list_sources
+from tests.json_keys import CheckKeys
 from tests.media import moving_frames, write_audio, write_image, write_video
 from tests.tiny_jobs import tiny_recipe
 
 
-def test_scan(tmp_path: Path) -> None:
+def test_scan(tmp_path: Path, json_keys: CheckKeys) -> None:
     root = tmp_path / "root"
     for i in range(3):
         write_video(root / "a" / f"{i}.mp4", moving_frames(25 * (i + 1), 96, 128, seed=i))
@@ -21,6 +22,7 @@ def test_scan(tmp_path: Path) -> None:
     write_audio(root / "b" / "tone.mp4")
     recipe = tiny_recipe(root, tmp_path / "out", tmp_path / "none")
     report = scan(recipe, write=tmp_path / "list.parquet", threads=1)
+    json_keys("scan", report)
     assert (report["sources"], report["usable"], report["missing"]) == (7, 4, 0)
     assert report["unreadable"] == {"empty-file": 1, "no-video-stream": 1, "not-media": 1}
     assert report["stubs"] >= 2

@@ -16,6 +16,7 @@ from schemas.classifier import ClassifierCard
 from schemas.errors import UserError
 from schemas.recipes import ClipSampling, EvalViews
 from tests.builders import make_token_set
+from tests.json_keys import CheckKeys
 from trainer.clips import StoreClips
 from trainer.evaluate import evaluate
 from trainer.launch import launch
@@ -42,10 +43,11 @@ def random_classifier(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_table_is_what_evaluate_says(tmp_path: Path) -> None:
+def test_the_table_is_what_evaluate_says(tmp_path: Path, json_keys: CheckKeys) -> None:
     data = StoreClips(make_token_set(tmp_path / "set", num_samples=6).frames.path)
     run = random_classifier(tmp_path / "run")
     found = launch(analyse_temporal, 2, run, data, tmp_path / "out", seeds=2)
+    json_keys("analyse temporal", found)
     again = [evaluate(run, data, temporal="shuffle", seed=seed)["top1"] for seed in (0, 1)]
     assert found["shuffle"]["top1"] == pytest.approx(sum(again) / 2)
     assert found["shuffle"]["drop"] == pytest.approx(found["normal"]["top1"] - sum(again) / 2)

@@ -26,6 +26,7 @@ from bevt_core.tokenizers.dvae_loss import (
 )
 from bevt_core.tokenizers.warm_start import to_patches
 from schemas.errors import UserError
+from tests.json_keys import CheckKeys
 
 TINY = DvaeSizes(n_hid=8, n_blk_per_group=1, n_init=16, vocab_size=32)
 
@@ -195,11 +196,12 @@ def test_other_wrong_files_are_refused(tmp_path: Path) -> None:
         convert_pickles(tmp_path / "other.pkl", None, tmp_path / "out")
 
 
-def test_the_expected_digest_is_checked_and_the_found_one_kept(tmp_path: Path) -> None:
+def test_the_expected_digest_is_checked_and_the_found_one_kept(tmp_path: Path, json_keys: CheckKeys) -> None:
     torch.save(Encoder(n_hid=64, n_blk_per_group=1, vocab_size=512), tmp_path / "encoder.pkl")
     with pytest.raises(UserError, match=r"sha256 \w{64}, expected 00"):
         convert_pickles(tmp_path / "encoder.pkl", None, tmp_path / "out", expected_sha256="00")
     stored = convert_pickles(tmp_path / "encoder.pkl", None, tmp_path / "out")
+    json_keys("tokenizer convert", stored.model_dump(mode="json"))
     digest = stored.origin["encoder_pkl_sha256"]
     assert isinstance(digest, str)
     convert_pickles(tmp_path / "encoder.pkl", None, tmp_path / "again", expected_sha256=digest.upper())

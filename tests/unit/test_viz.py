@@ -20,6 +20,7 @@ from bevt_core.pictures import GAP_PX, LINE_PX, MARK, broken, film, heat, heat_s
 from cli import app
 from schemas.errors import UserError
 from tests.builders import make_token_set
+from tests.json_keys import CheckKeys
 from tests.media import moving_frames, write_video
 from tests.unit.test_pictures import GreyTokenizer
 from tests.unit.test_probe import pretraining_run
@@ -55,12 +56,14 @@ def test_masks_of_every_strategy(tmp_path: Path) -> None:
     assert ran.exit_code != 0
 
 
-def test_masks_say_where_a_clip_loops(tmp_path: Path) -> None:
+def test_masks_say_where_a_clip_loops(tmp_path: Path, json_keys: CheckKeys) -> None:
     """In the result, in a note, and in both pictures: the first row's frames that repeat have a border."""
     clip = write_video(tmp_path / "short.mp4", moving_frames(6, 80, 96))
     options = ["viz", "masks", "--sample", str(clip), "--out", str(tmp_path / "masks"), *NANO, "--json"]
     ran = CliRunner().invoke(app, options)
-    assert json.loads(ran.stdout.splitlines()[-1])["repeated_frames"] == [7, 8]
+    made = json.loads(ran.stdout.splitlines()[-1])
+    assert made["repeated_frames"] == [7, 8]
+    json_keys("viz masks", made)
     assert "note: short.mp4: only 6 frames, so frames 7 to 8 of the clip's 8 repeat (orange border)" in ran.stderr
     page = np.asarray(Image.open(tmp_path / "masks.png")).astype(int)
     row = GAP_PX + LINE_PX + 80  # the middle of the first row's frames, 160 px high
@@ -90,13 +93,14 @@ def grey_tokenizer() -> GreyTokenizer:
     return decoder
 
 
-def test_predictions_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_keys: CheckKeys) -> None:
     tokens = make_token_set(tmp_path / "set", num_samples=4)
     pretraining_run(tmp_path / "run", tokens)
     decoder = grey_tokenizer()
     monkeypatch.setattr(viz, "tokenizer_of", lambda *_: Path())
     monkeypatch.setattr(viz, "load_tokenizer", lambda _: decoder)
     made = viz_predict(tmp_path / "run", tmp_path / "out", sample="0002.mp4")
+    json_keys("viz predict", made)
     assert made["sample"] == "0002.mp4" and len(frames_of(tmp_path / "out.mp4")) == 4
     with pytest.raises(UserError, match=r"did you mean '0002\.mp4'"):
         viz_predict(tmp_path / "run", tmp_path / "out", sample="002.mp4")
@@ -107,10 +111,11 @@ def test_predictions_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         viz_predict(tmp_path / "run", tmp_path / "out", stream="image")
 
 
-def test_attention_of_a_run(tmp_path: Path) -> None:
+def test_attention_of_a_run(tmp_path: Path, json_keys: CheckKeys) -> None:
     tokens = make_token_set(tmp_path / "set", num_samples=4)
     pretraining_run(tmp_path / "run", tokens)
     made = viz_attention(tmp_path / "run", "0001.mp4", tmp_path / "map", frames=tokens.frames.path)
+    json_keys("viz attention", made)
     assert len(made["maps"]) == 3 and Image.open(tmp_path / "map.png").width > 600
     with pytest.raises(UserError, match=r"no sample '9\.mp4'"):
         viz_attention(tmp_path / "run", "9.mp4", tmp_path / "map", frames=tokens.frames.path)
