@@ -26,11 +26,8 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def oracle() -> Path:
-    """Golden numbers computed by the original implementation: $BEVT_ORACLE, or ../shared/oracle beside the checkout."""
-    path = Path(os.environ.get("BEVT_ORACLE", REPO.parent / "shared" / "oracle"))
-    if not path.is_dir():
-        pytest.skip(f"no golden numbers at {path}; set BEVT_ORACLE to their folder")
-    return path
+    """Golden numbers computed by the original implementation."""
+    return REPO / "tests" / "golden" / "oracle"
 
 
 @pytest.fixture

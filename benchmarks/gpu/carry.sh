@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Collect what a GPU machine without a network lacks: wheels for its Python, and the golden numbers where they are.
+# Collect what a GPU machine without a network lacks: wheels for its Python.
 #
 # benchmarks/gpu/carry.sh [PYTHON_VERSION]    default 3.12; Linux on x86-64. Versions are those of constraints.txt.
-# Into benchmarks/gpu/wheels and benchmarks/gpu/oracle, which git ignores: copy both along with the checkout.
+# Into benchmarks/gpu/wheels, which git ignores: copy it along with the checkout.
 # PyAV, decord and Ray are left out: nothing that run.sh and evidence.sh do imports them.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -14,12 +14,4 @@ platforms=$(for glibc in 17 24 26 27 28 31 34 35; do echo "--platform manylinux_
 ${PYTHON:-python3} -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
     --python-version "$version" $platforms --platform manylinux2014_x86_64 --platform manylinux1_x86_64 \
     -d benchmarks/gpu/wheels $pins
-oracle=${BEVT_ORACLE:-../shared/oracle}
-if [ -d "$oracle" ]; then
-    mkdir -p benchmarks/gpu/oracle
-    cp "$oracle"/official_tiny.npz "$oracle"/official_tiny.safetensors benchmarks/gpu/oracle/
-    chmod -R u+w benchmarks/gpu/oracle
-else
-    echo "no golden numbers at $oracle, so parity will be skipped; set BEVT_ORACLE to their folder" >&2
-fi
-du -sh benchmarks/gpu/wheels benchmarks/gpu/oracle 2> /dev/null || true
+du -sh benchmarks/gpu/wheels

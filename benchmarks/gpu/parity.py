@@ -1,17 +1,12 @@
-"""The model against golden numbers of the original implementation, in fp32 and bf16, for each attention.
-
-The numbers are looked for in $BEVT_ORACLE, in `oracle/` beside this file, and in `shared/oracle` beside the checkout.
-"""
+"""The model against golden numbers of the original implementation, in fp32 and bf16, for each attention."""
 
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import ATTENTIONS, REPO, Options, SkipStep, attempt, step
+from common import ATTENTIONS, REPO, Options, attempt, step
 from torch import Tensor
 
 from bevt_core.bevt import Bevt
@@ -21,6 +16,7 @@ from bevt_core.weights_import import OFFICIAL_KEYS
 from bevt_core.weights_surgery import rename
 from bevt_core.window_attention import triton_op
 
+ORACLE = REPO / "tests" / "golden" / "oracle"
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 # What may differ: features and losses absolutely, norms of gradients relatively: each parameter's, and all together.
 # fp32 as on a CPU, where bf16 differed by 0.05, 3e-4 and 0.004, and norms of gradients near zero by half.
@@ -32,9 +28,8 @@ LIMITS = {
 
 def main() -> None:
     with step("parity") as (options, result):
-        oracle = find_oracle()
-        golden = np.load(oracle / "official_tiny.npz")
-        model = load_official(oracle / "official_tiny.safetensors").to(options.device).eval()
+        golden = np.load(ORACLE / "official_tiny.npz")
+        model = load_official(ORACLE / "official_tiny.safetensors").to(options.device).eval()
         head_dim = model.config["embed_dim"] // model.config["num_heads"][0]
         torch.backends.cudnn.allow_tf32 = False  # TF32 has 10 bits
         for precision in AUTOCAST:
@@ -48,19 +43,6 @@ def main() -> None:
                 result.add(attempt(row, lambda p=precision: compared(model, golden, p, options)))
         bad = [row for row in result.content["rows"] if row.get("within_limits") is False or "error" in row]
         result.set(limits=LIMITS, all_within_limits=not bad)
-
-
-def find_oracle() -> Path:
-    """Return the folder of the golden numbers."""
-    places = [
-        Path(os.environ.get("BEVT_ORACLE", "")),
-        Path(__file__).parent / "oracle",
-        REPO.parent / "shared" / "oracle",
-    ]
-    for place in places:
-        if (place / "official_tiny.npz").is_file():
-            return place
-    raise SkipStep("no golden numbers; set BEVT_ORACLE to their folder")
 
 
 def compared(model: Bevt, golden: Mapping[str, np.ndarray], precision: str, options: Options) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def test_a_measurement_ends_with_a_result_of_every_step(tmp_path: Path, request:
         )
         assert f"| {name.replace('_', ' ')} | {content['status']} |" in shown
     skipped = {name for name, content in steps.items() if content["status"] == "skipped"}
-    assert skipped <= {"parity", "compiled_step"}, "neither golden numbers nor a GPU are always there"
-    assert steps["parity"].get("all_within_limits", True)
+    assert skipped <= {"compiled_step"}, "a GPU is not always there"
+    assert steps["parity"]["all_within_limits"]
     resume = steps["resume"]
     assert resume["same_losses"] and resume["same_weights"] and resume["steps"] == 16 > resume["killed_after"]
     assert steps["nano"]["loss_falls"] and 0 <= steps["loader"]["data_wait_share"] <= 1

@@ -1,4 +1,4 @@
-"""The model against golden numbers that the original implementation computed from the same weights (shared/oracle).
+"""The model against golden numbers that the original implementation computed from the same weights (golden/oracle).
 
 Worst case measured on CPU: features 2.6e-6, losses 0, gradient norms 2.6e-6 relative, logits 1.2e-7.
 """
