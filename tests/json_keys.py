@@ -1,4 +1,4 @@
-"""Which keys the commands print with `--json`, held to tests/golden/json-keys.json. Values are no part of it."""
+"""The keys that commands print with `--json`, compared with tests/golden/json-keys.json. Values are not compared."""
 
 import json
 import os
