@@ -213,7 +213,8 @@ def work(server: int, dataset_file: int, batches: socket.socket) -> None:
     with suppress(ConnectionError):  # nobody waits any more
         while request := batches.recv(_STEP.size, socket.MSG_WAITALL):
             try:
-                dataset = dataset or _unpickled(dataset_file)
+                if dataset is None:
+                    dataset = _unpickled(dataset_file)
                 send(batches, dataset[_STEP.unpack(request)[0]])
             except ConnectionError:
                 raise
