@@ -30,6 +30,7 @@ class Scene:
     outcome: Callable[[Path], dict[str, str]]  # facts about that place, by name
     again: list[str] = field(default_factory=list)  # to add when the command goes on
     prepare: Callable[[Path], None] = lambda out: None
+    again_when_done: bool = True  # False: a second call after one that succeeded is an error by design
 
     def argv(self, out: Path, *, resumed: bool) -> list[str]:
         """Return the process's arguments. A run that has no record yet starts anew."""
@@ -96,7 +97,7 @@ def scenes(base: Path) -> list[Scene]:
         Scene("evaluate", ["evaluate", classifier, *frames, "--clips", "2", "--out", "OUT"], all_results),
         Scene("extract", ["extract", classifier, *frames, "--out", "OUT/features.parquet"], all_results),
         Scene("probe", ["probe", classifier, *frames, "--kind", "knn", "--out", "OUT"], all_results),
-        Scene("export", ["export", classifier, "--out", "OUT"], all_results),
+        Scene("export", ["export", classifier, "--out", "OUT"], all_results, again_when_done=False),
     ]
 
 

@@ -16,6 +16,7 @@ MOST_FAULTS = 3
 END_S = 300.0  # a command has so long to end, disturbed or not
 LEFT_S = 90.0  # processes may outlive a killed command for so long: Ray's agents notice it late
 SHM = Path("/dev/shm")
+CACHES = ("torchinductor_",)  # of libraries, which keep them in TMPDIR for the next process
 UNWANTED = ("Traceback", "leaked", "Exception ignored")  # in what a command prints
 
 
@@ -53,6 +54,8 @@ def disturb(known: Undisturbed, rng: random.Random, place: Path) -> tuple[list[s
         status = victim.wait(END_S)
         story.append(f"{fault} at {moment:.1f} s -> {status}")
         wrong += [f"{fault}: {line}" for line in _rough(victim, status, may_leave_files=fault in MAY_LEAVE_FILES)]
+        if status == 0 and not scene.again_when_done:
+            return story, wrong + _differences(known.outcome, scene.outcome(out))
     last = _start(scene, out, mark, place / "last", resumed=True)
     status = last.wait(END_S)
     wrong += [f"run to its end: {line}" for line in _rough(last, status, may_leave_files=False)]
@@ -88,7 +91,7 @@ def _rough(victim: Victim, status: int | None, *, may_leave_files: bool) -> list
     for log in (victim.log, victim.log.with_suffix(".second")):
         text = log.read_text(errors="replace") if log.is_file() else ""
         found += [f"{trace!r} in {log}" for trace in UNWANTED if trace in text]
-    files = [str(path.relative_to(victim.tmp)) for path in victim.tmp.rglob("*")]
+    files = [path.name for path in victim.tmp.iterdir() if not path.name.startswith(CACHES)]
     if files and not may_leave_files:
         found.append(f"temporary files left: {', '.join(files[:5])}")
     shutil.rmtree(victim.tmp, ignore_errors=True)
