@@ -130,11 +130,11 @@ def heat_scale(caption: str, width_px: int) -> np.ndarray:
     page.paste(Image.fromarray(bar_HWC), (GAP_PX, 0))
     draw = ImageDraw.Draw(page)
     for share, text, anchor in (
-        (0, "1/4x", "la"),
+        (0, "1/4x or less", "la"),
         (0.25, "1/2x", "ma"),
         (0.5, "1x", "ma"),
         (0.75, "2x", "ma"),
-        (1, "4x", "ra"),
+        (1, "4x or more", "ra"),
     ):
         draw.text((GAP_PX + share * inside_px, bar_px + 1), text, fill=INK, font=_font(), anchor=anchor)
     for number, line in enumerate(lines, start=1):

@@ -51,8 +51,10 @@ class ProgressLine:
 
     def update(self, done: int, main: str = "", more: str = "") -> None:
         """Note what is done, and show it if it is time. `main` is shown before the rate, `more` at the line's end."""
-        self.done, self.main, self.more = done, main, more
         at = self._now()
+        if self._points[0][1] == self.done < done:  # the first result: until then it started, which is no rate
+            self._points = deque([(at, done)])
+        self.done, self.main, self.more = done, main, more
         if at - self._points[-1][0] >= SAMPLE_S or len(self._points) == 1:
             self._points.append((at, done))
         while len(self._points) > 2 and at - self._points[1][0] >= WINDOW_S:

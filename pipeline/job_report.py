@@ -167,7 +167,7 @@ def _sizes(page: Page, store: FrameStore) -> None:
     page.text(f"From {len(frames)} samples in {len(parts)} of {store.manifest.num_parts} parts.")
     if not frames:
         return
-    panels = {"kB of a stored frame, mean of a part": (np.array(frame_kb), "parts")}
+    panels = {"kB on disk of a stored frame, padding included, mean of a part": (np.array(frame_kb), "parts")}
     if max(frames) > 1:  # else they are pictures
         panels["s from the video's start to a sample's last frame"] = (np.array(seconds), "samples")
         panels["stored frames of a sample"] = (np.array(frames), "samples")

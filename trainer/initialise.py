@@ -101,7 +101,9 @@ def check_sizes(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys
     for key in keys:
         then, now = old.get(key), new.get(key)  # an encoder of another kind has other keys
         if list_of(then) != list_of(now):
-            raise UserError(f"init {path}: {key} is {then}, but the recipe's model has {now}; make them agree")
+            raise UserError(
+                f"init {path}: {key} is {list_of(then)}, but the recipe's model has {list_of(now)}; make them agree"
+            )
 
 
 def list_of(value: Any) -> Any:

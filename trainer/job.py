@@ -7,7 +7,7 @@ from typing import Any
 
 from bevt_core.objects import ObjectPath
 from bevt_core.progress import say
-from bevt_core.terminal import show
+from bevt_core.terminal import note, show
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.checkpoint import CHECKPOINTS, Checkpoints
@@ -44,6 +44,10 @@ class Job:
 
     def open(self, schedule: CosineSchedule) -> None:
         """Make the run directory, on rank 0. Raises UserError on all ranks where another run is in it."""
+        most = self.recipe.loop.max_steps
+        if most is not None and most > schedule.total_steps:
+            epochs = f"loop.epochs={self.recipe.loop.epochs:g} gives {schedule.total_steps} steps"
+            note(f"loop.max_steps={most} has no effect: {epochs}; set loop.epochs higher for more")
         options: dict[str, Any] = {"resume": self.resume, "command": self.command, "world_size": self.world.size}
         options |= {"total_steps": schedule.total_steps, "device": device_name(self.world.device)}
         self.world.on_main(lambda: open_run(self.out, self.recipe, self.datasets, **options))

@@ -41,6 +41,8 @@ def progress_of(
     if max_steps is not None:
         total = max_steps if total is None else min(total, max_steps)
     status = _status(run, record, max_steps, lines, now)
+    if status == "stopped":
+        total = record.total_steps or total  # the whole schedule, which it did not reach
     left_s = None
     if status == "alive" and total is not None and lines:
         left_s = max(0, total - step) * _mean([_taken_s(line) for line in lines[-RECENT:]])

@@ -1,7 +1,10 @@
 """When a job that rejects too much stops."""
 
+import io
+
 import pytest
 
+from bevt_core.progress import ProgressLine
 from pipeline.progress import Meter, ProgressView, RejectionLimit, unit_of
 from schemas.errors import UserError
 from schemas.frames import SourceItem
@@ -50,3 +53,13 @@ def test_it_counts_sources_and_not_parts(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err == ""
     assert unit_of([*videos, SourceItem(source="a.jpg", kind="image")]) == "sources"
     assert unit_of([SourceItem(source="a.jpg", kind="image")]) == "images"
+
+
+def test_the_rate_leaves_the_start_out() -> None:
+    """The first result may come after a minute in which processes started."""
+    clock = [0.0]
+    line = ProgressLine("tokenize", 12, unit="videos", now=lambda: clock[0], stream=io.StringIO())
+    for at, done in ((30.0, 0), (60.0, 2), (62.0, 4)):
+        clock[0] = at
+        line.update(done)
+    assert "1 videos/s" in line.text() and "elapsed 1:02  left 0:08" in line.text()
