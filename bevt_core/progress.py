@@ -40,7 +40,7 @@ class ProgressLine:
         stream: TextIO | None = None,
     ) -> None:
         """`unit` is that of the rate as well; without one it is `it`, an iteration."""
-        self.name, self.total, self.unit, self.done = name, total, unit, first
+        self.name, self.total, self.unit, self.done, self._first = name, total, unit, first, first
         self.main, self.more = "", ""
         self._now, self._stream = now, stream or sys.stderr
         self._silent = os.environ.get("RANK", "0") != "0"
@@ -52,7 +52,7 @@ class ProgressLine:
     def update(self, done: int, main: str = "", more: str = "") -> None:
         """Note what is done, and show it if it is time. `main` is shown before the rate, `more` at the line's end."""
         at = self._now()
-        if self._points[0][1] == self.done < done:  # the first result: until then it started, which is no rate
+        if self.done == self._first < done:  # the first result: until then it started, which is no rate
             self._points = deque([(at, done)])
         self.done, self.main, self.more = done, main, more
         if at - self._points[-1][0] >= SAMPLE_S or len(self._points) == 1:
