@@ -22,6 +22,7 @@ from schemas.plain_text import shown
 MOST_BYTES, MOST_TIMES = 256 << 20, 100
 MOST_ELEMENTS = 64  # of a schema; the largest here, that of a token set, has 18
 MOST_FOOTER_BYTES = 8 << 20  # of a token set of 4096 views
+MOST_PAGES = 300_000  # that one read looks at, about a second's worth; 4096 views have half of them
 MAGIC, TAIL_BYTES = b"PAR1", 8
 VALUE_BYTES = {"INT64": 8, "DOUBLE": 8, "INT96": 12}  # of a number by its type; of others and of offsets 4
 GROWING = {7: "DELTA_BYTE_ARRAY"}  # encodings in which a value of any length takes no bytes
@@ -33,6 +34,8 @@ class ParquetFile:
     def __init__(self, path: AnyPath) -> None:
         """Raises OSError, and UserError for a file that is none or asks for more than it should."""
         self.path = path
+        if isinstance(path, Path) and path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{path}: not a regular file, expected Parquet")
         with _errors_name(path):
             self._file: Any = path.open("rb") if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
             try:
@@ -77,7 +80,7 @@ class ParquetFile:
     def _check_size(self, groups: Sequence[int], names: Sequence[str] | None) -> None:
         """Raise pa.ArrowInvalid where what is read unpacks to too much."""
         limit = max(MOST_BYTES, MOST_TIMES * self._num_bytes)
-        total, repeated = 0, set[str]()
+        total, stored, pages, repeated = 0, 0, 0, set[str]()
         for group in groups:
             meta = self.metadata.row_group(group)
             if not 0 <= meta.num_rows <= limit:
@@ -85,25 +88,35 @@ class ParquetFile:
             for at in range(meta.num_columns if meta.num_rows else 0):  # of no rows pyarrow reads no pages
                 chunk = meta.column(at)
                 if names is None or chunk.path_in_schema.split(".")[0] in names:
-                    total += self._measured(chunk, limit, repeated)
+                    stored += chunk.total_compressed_size
+                    if stored > self._num_bytes:
+                        raise pa.ArrowInvalid("columns that overlap")
+                    num_bytes, num_pages = self._measured(chunk, limit, MOST_PAGES - pages, repeated)
+                    total, pages = total + num_bytes, pages + num_pages
                     _check_total(total, limit)
         for path in sorted(repeated):
+            kind = self.schema_arrow.field(path.split(".")[0]).type
+            if isinstance(kind, pa.BaseExtensionType):  # which is not read as a dictionary
+                raise pa.ArrowInvalid(f"column {path} of {kind} with long texts, expected plain text")
             reader = self._reader(read_dictionary=[path], metadata=self.metadata)
             table = reader.read_row_groups(groups, columns=[path])
             total += sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
             _check_total(total, limit)
 
-    def _measured(self, chunk: Any, limit: int, repeated: set[str]) -> int:
-        """What a column chunk unpacks to, in bytes; `repeated` gets columns whose texts a dictionary repeats."""
+    def _measured(self, chunk: Any, limit: int, most_pages: int, repeated: set[str]) -> tuple[int, int]:
+        """What a column chunk unpacks to, in bytes, and its pages; `repeated` gets columns of repeated long texts."""
         start = chunk.data_page_offset
         if chunk.dictionary_page_offset:
             start = min(start, chunk.dictionary_page_offset)
         stop = start + chunk.total_compressed_size
         if not 0 < start <= stop <= self._num_bytes:
             raise pa.ArrowInvalid(f"column {chunk.path_in_schema} in the bytes {start} to {stop}")
-        total = largest = values = dictionary = 0
+        total = largest = values = dictionary = pages = 0
         try:
             for page in pages_of(self._file, start, stop):
+                pages += 1
+                if pages > most_pages:
+                    raise ValueError(f"more than {MOST_PAGES} pages in what is read")
                 if page.encoding in GROWING:
                     raise ValueError(f"the encoding {GROWING[page.encoding]}; write it as PLAIN")
                 dictionary = max(dictionary, page.num_bytes * page.is_dictionary)
@@ -115,7 +128,7 @@ class ParquetFile:
             raise pa.ArrowInvalid(f"column {chunk.path_in_schema}: {error}") from None
         if chunk.physical_type == "BYTE_ARRAY" and dictionary * values > limit:
             repeated.add(chunk.path_in_schema)
-        return total
+        return total, pages
 
     def _reader(self, **options: Any) -> pq.ParquetFile:
         limits = {"thrift_string_size_limit": MOST_FOOTER_BYTES, "thrift_container_size_limit": MOST_FOOTER_BYTES}

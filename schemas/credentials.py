@@ -31,6 +31,7 @@ _SHAPES = re.compile(
 )
 # `scheme://user:password@`, in a path `scheme:/...`; a colon before a number that ends the host is a port's
 _USER = re.compile(r"""(?:(?<=://)|(?<=\w:/)(?!/))[^\s/?#'"@:]{0,256}:(?!\d{1,5}(?:[/?#\s'"]|$))[^\s'"]{1,512}@""")
+_TOKEN_USER = re.compile(r"""(?<=://)[^\s/?#'"@:*]{16,256}@""")  # a token in a user's place
 _QUERY = re.compile(r"""(?<=\?)[^\s"'<>]+""")
 _SIGNING = re.compile(
     r"(?:^|[&;#])(?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid|googleaccessid"
@@ -39,7 +40,7 @@ _SIGNING = re.compile(
 )
 _PARAMETER = re.compile(r"(?i)(\b(?:x-(?:amz|goog)-(?:signature|credential|security-token))=)[^\s&;\"'<>]+")
 
-_NAME = re.compile(r"""(?<![\w.-])([A-Za-z_-][\w.-]{1,79})(["']?\s{0,4}[=:]\s{0,4})""")
+_NAME = re.compile(r"""(?<![\w.-])([A-Za-z_-][\w.-]{1,79})(["']?\s{0,4}[=:]\s{0,4}[\[({]?\s{0,4})""")
 _VALUE = re.compile(r"""(["'])(.{0,4000}?)\1|()([^\s,;&"'\])}]{1,4000})""", re.DOTALL)
 _OPTION = re.compile(r"(?<![\w.-])(--[A-Za-z][\w-]{1,79} )([^\s-]\S{0,4000})")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -51,6 +52,9 @@ _OF_MODELS = {"mask", "cls", "class", "pad", "unk", "eos", "bos", "sep", "image"
 _HARMLESS = frozenset({"true", "false", "yes", "no", "none", "null", "on", "off", "auto", MASK})
 _NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
 _AWS_SECRET = re.compile(r"[A-Za-z0-9/+=]{40}")
+_BASE64 = re.compile(
+    r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9+])[A-Za-z0-9/+]{32,}={1,2}"
+)  # Azure's keys; they may begin with /
 
 
 def masked(text: str) -> str:
@@ -90,11 +94,13 @@ def is_credential(name: str) -> bool:
         return True
     if words[-1:] == ["token"] and not _OF_MODELS & set(words[-2:-1]):
         return True
+    if words[-1:] == ["pwd"] and len(words) > 1:  # PWD itself is the working folder
+        return True
     return any(word == "key" and before in _KEYS_OF for before, word in itertools.pairwise(words))
 
 
 def _without_shapes(text: str) -> str:
-    text = _USER.sub(f"{MASK}@", text)
+    text = _TOKEN_USER.sub(f"{MASK}@", _USER.sub(f"{MASK}@", text))
     text = _QUERY.sub(lambda found: MASK if _SIGNING.search(found[0]) else found[0], text)
     return _SHAPES.sub(MASK, _PARAMETER.sub(rf"\g<1>{MASK}", text))
 
@@ -125,7 +131,9 @@ def _is_secret(value: str) -> bool:
     """Whether the value of a credential is one itself: no path of a file that holds it, no number, no `$NAME`."""
     if not value or value.lower() in _HARMLESS or _NUMBER.fullmatch(value) or value.startswith("$"):
         return False
-    return bool(_AWS_SECRET.fullmatch(value)) or not (value.startswith(("/", "./", "../", "~")) or "://" in value)
+    return bool(_AWS_SECRET.fullmatch(value) or _BASE64.fullmatch(value)) or not (
+        value.startswith(("/", "./", "../", "~")) or "://" in value
+    )
 
 
 def _of_environment() -> Iterator[str]:

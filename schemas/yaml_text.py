@@ -52,7 +52,8 @@ def _loaded(text: str, where: object) -> Any:
         raise UserError(f"{where}{line}: not YAML: {error.problem or error.context}") from None
     except UserError:
         raise
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # characters, dates, numbers, nesting
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # characters, dates, numbers, nesting, and tags that do not fit their value, as in `!!bool x`
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
 
 

@@ -48,6 +48,10 @@ SECRETS = {  # text -> what must not be in it
     "HF_TOKEN=abcdefgh": "abcdefgh",
     "db.password=hunter2;user=me": "hunter2",
     "error: x=1: HF_TOKEN=abcdefgh": "abcdefgh",
+    "api_key = ['abc123def']": "abc123def",
+    "DB_PWD=hunter22": "hunter22",
+    "https://0123456789abcdefghij@host/x": "0123456789abcdefghij",
+    f"AccountKey=/aB3{'x' * 40}==": "aB3",
 }
 PLAIN = [
     "bevt train joint --video-tokens datasets/k400/tokens/dalle-v8 --image-tokens data/in1k/tokens/dvae-v2",
@@ -65,6 +69,7 @@ PLAIN = [
     "commit 0123456789abcdef0123456789abcdef01234567-dirty",
     "HF_TOKEN=$HF_TOKEN --max-rejected 5% token=12",
     "abseiling/clip.mp4: no moov atom",
+    "PWD=/data/Kinetics400 and ssh://git@github.com/me/bevt",
     "error:/data/a:b@c.mp4 and s3:/bucket/a:b@c",
 ]
 

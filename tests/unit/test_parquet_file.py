@@ -1,6 +1,7 @@
 """Parquet files that unpack to gigabytes are refused by their pages' headers; all others read as pyarrow reads them."""
 
 import io
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -88,3 +89,33 @@ def test_damage_ends_in_an_error_or_a_table(tmp_path: Path, seed: int) -> None:
         read_table(path)
     except UserError as error:
         assert "\n" not in str(error)
+
+
+def test_pages_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_file, "MOST_PAGES", 5)
+    pq.write_table(pa.table({"x": range(100)}), tmp_path / "x", row_group_size=10)  # a dictionary and a page each
+    with ParquetFile(tmp_path / "x") as file:
+        assert len(file.read_row_group(0)) == 10
+        with pytest.raises(UserError, match="more than 5 pages"):
+            file.read()
+
+
+def test_columns_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """As in a footer of a thousand row groups that all name the same pages."""
+    pq.write_table(pa.table({"x": range(1000)}), tmp_path / "x")
+    with ParquetFile(tmp_path / "x") as file, pytest.raises(UserError, match="overlap"):
+        file.read(groups=[0] * 10)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(UserError, match="not a regular file"):
+        ParquetFile(tmp_path / "x")
+
+
+def test_long_texts_of_an_extension_type_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_file, "MOST_BYTES", 8 << 20)
+    texts = pa.json_(pa.string()).wrap_array(pa.array(["x" * 100_000] * 400))
+    pq.write_table(pa.table({"x": texts}), tmp_path / "x", compression="zstd")
+    with pytest.raises(UserError, match="expected plain text"):
+        read_table(tmp_path / "x")

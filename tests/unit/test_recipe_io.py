@@ -153,3 +153,10 @@ def test_files_that_are_no_recipes_end_in_one_line(recipes: Path, data: bytes, m
 def test_a_recipe_with_a_byte_order_mark(recipes: Path) -> None:
     (recipes / "odd.yaml").write_bytes((recipes / "plain.yaml").read_text().encode("utf-16"))
     assert load_recipe("odd", recipes) == load_recipe("plain", recipes)
+
+
+@pytest.mark.parametrize("value", ["!!timestamp x", "!!bool x", '!!int ""', '!!float ""', '!!int "-"'])
+def test_a_tag_that_does_not_fit_its_value_is_one_error(value: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(f"title: {value}\n")
+    with pytest.raises(UserError, match="not YAML"):
+        load_recipe(str(tmp_path / "x.yaml"), tmp_path, [])
