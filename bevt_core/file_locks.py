@@ -9,6 +9,7 @@ it keeps only those out who ask.
 import errno
 import fcntl
 import os
+import stat
 import struct
 import threading
 from pathlib import Path
@@ -22,12 +23,17 @@ _NO_LOCKS = (
     errno.EOPNOTSUPP,
     errno.EINVAL,
 )  # of file systems without locks, and of lost lock servers
+_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)  # of opening a folder, a link, a socket or a pipe
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 _FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, process
 
 
 class NoLocksError(OSError):
     """The file system has no locks."""
+
+
+class NoLockFileError(OSError):
+    """There is a folder, a link, a pipe or a device where the lock file should be."""
 
 
 class FileId(NamedTuple):
@@ -42,13 +48,14 @@ _mine: dict[int, FileId] = {}  # descriptor -> file, of the locks of this proces
 def take(path: Path, kind: int) -> int | None:
     """Open `path`, made where it is absent, and lock it; return the descriptor, or None where another has the lock.
 
-    `kind` is EXCLUSIVE or SHARED. Raises NoLocksError, with the file made, where the file system has none, and OSError.
+    `kind` is EXCLUSIVE or SHARED. Raises NoLocksError, with the file made, where the file system has none;
+    NoLockFileError where something else is at `path`; OSError.
     """
     for _ in range(TRIES):
         if is_mine(path):
             return None
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            descriptor = open_lock_file(path, os.O_RDWR | os.O_CREAT)
         except PermissionError:
             if not _removed(path):
                 return None
@@ -71,11 +78,25 @@ def take_new(path: Path) -> int | None:
     try:
         state = _lock_at(descriptor, path, EXCLUSIVE)
     except NoLocksError:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return open_lock_file(path, os.O_RDWR)
     if state == "locked":
         return descriptor
     os.close(descriptor)
     return None
+
+
+def open_lock_file(path: Path, flags: int) -> int:
+    """Open a regular file, through no link and without waiting. Raises NoLockFileError for anything else, OSError."""
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise NoLockFileError(error.errno, os.strerror(error.errno), str(path)) from None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise NoLockFileError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
 
 
 def let_go(descriptor: int) -> None:
@@ -171,7 +192,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _removed(path: Path) -> bool:
     """Remove another user's file that nobody has locked; False where somebody has. Raises PermissionError."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_lock_file(path, os.O_RDONLY)
     except FileNotFoundError:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)) from None
     try:

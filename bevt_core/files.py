@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from bevt_core.contained import contained
 from bevt_core.download_limit import TooLong
 from bevt_core.objects import CONNECTIONS, AnyPath, ObjectPath
+from bevt_core.regular_file import check_size, read_regular
 from bevt_core.staging import clean_staging, discard, scratch_folder, staged_file, staged_folder
 from schemas.errors import StorageError, UserError
 from schemas.json_text import parse_json
@@ -84,6 +85,8 @@ def read_record(path: AnyPath, kind: type[R]) -> R | None:
         data = read_bounded(path, MAX_RECORD_BYTES)
     except FileNotFoundError:
         return None
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise UserError(f"{path}: cannot be read, expected a {kind.__name__}: {error.strerror}") from None
     try:
         return kind.model_validate(parse_json(text_of(data, "its content"), dict, "its content"))
     except ValidationError as error:
@@ -95,11 +98,11 @@ def read_record(path: AnyPath, kind: type[R]) -> R | None:
 
 def read_bounded(path: AnyPath, most: int) -> bytes:
     """The content of a file of at most `most` bytes. Raises UserError for a larger one and for a pipe or device."""
-    if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
-        raise UserError(f"{path}: a device or pipe, expected a file")
-    size = size_of(path)
-    if size > most:
-        raise UserError(f"{path}: {size / 1e6:.1f} MB, expected a file of at most {most / 1e6:.1f} MB")
+    if isinstance(path, Path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        return read_regular(path, most)
+    check_size(path, path.size(), most)
     return path.read_bytes()
 
 

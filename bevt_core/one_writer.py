@@ -27,10 +27,12 @@ from bevt_core.file_locks import (
     EXCLUSIVE,
     SHARED,
     TRIES,
+    NoLockFileError,
     NoLocksError,
     is_mine,
     is_taken,
     mine,
+    open_lock_file,
     remove_and_let_go,
     take,
 )
@@ -47,7 +49,6 @@ R = TypeVar("R")
 MOST_BYTES = 64 << 10  # of a lock file that are read
 SHOWN = 160  # characters of a command in a message
 NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # for the owner of a lock to say who it is
-
 
 _held_here: ContextVar[frozenset[Path]] = ContextVar("_held_here", default=frozenset())  # by this thread
 
@@ -187,20 +188,25 @@ def _locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> 
     except NoLocksError:
         _warn_of_no_locks(subject)
         with contextlib.suppress(OSError):  # other hosts may see locks, and must not take its absence for an answer
-            lock.write_text(_noted(command))
+            lock.unlink(missing_ok=True)  # it may be another name of somebody's file
+            with lock.open("x") as file:
+                file.write(_noted(command))
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
         return
+    except NoLockFileError:
+        raise UserError(f"{lock}: a folder, a link or a pipe, expected bevt's lock file; remove it") from None
     except OSError as error:
         raise explained(error, subject) from error
     if descriptor is None:
         raise UserError(f"{subject}: {_owner(lock) or 'another process'} {does} it; {advice}")
     try:
         with explaining(subject):
-            os.truncate(descriptor, 0)
-            _note(descriptor, command)
+            if not _has_other_names(descriptor):  # else it may be somebody's file: locked, but not written
+                os.truncate(descriptor, 0)
+                _note(descriptor, command)
         yield
     finally:
         remove_and_let_go(lock, descriptor)
@@ -214,7 +220,8 @@ def _read(store: Path, command: str) -> Iterator[None]:
             descriptor = take(lock, SHARED)
             if descriptor is None:
                 raise UserError(f"{store}: {_owner(lock) or 'another process'} removes parts of it; wait until it ends")
-            _note(descriptor, command)
+            if not _has_other_names(descriptor):
+                _note(descriptor, command)
     try:
         yield
     finally:
@@ -230,6 +237,10 @@ def _taken(lock: Path) -> int | None:
             return take(lock, EXCLUSIVE)
     lock.parent.mkdir(parents=True, exist_ok=True)
     return take(lock, EXCLUSIVE)
+
+
+def _has_other_names(descriptor: int) -> bool:
+    return os.fstat(descriptor).st_nlink > 1
 
 
 def _note(descriptor: int, command: str) -> None:
@@ -258,7 +269,7 @@ def _owner(lock: Path) -> Owner | None:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[int]:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = open_lock_file(file, os.O_RDONLY)
     try:
         yield descriptor
     finally:

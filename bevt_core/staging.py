@@ -23,7 +23,7 @@ from typing import BinaryIO
 from bevt_core.disk_errors import explained
 from bevt_core.file_locks import EXCLUSIVE, TRIES, let_go, remove_and_let_go, take, take_new
 from bevt_core.objects import AnyPath
-from schemas.errors import StorageError
+from schemas.errors import StorageError, UserError
 
 STAGING = ".staging"  # the folder of half-written folders, on the same file system as what they become
 _WORD = r"@[0-9a-f]{16}"
@@ -102,6 +102,7 @@ def scratch() -> Path:
 def discard(folder: Path) -> None:
     """Remove a folder: out of sight at once, by a rename, so that nobody sees a part of it."""
     trash = folder.parent / STAGING / f"{folder.name}{_word()}"
+    _check_no_link(trash.parent)
     try:
         try:
             trash.parent.mkdir(exist_ok=True)
@@ -128,6 +129,8 @@ def clean_staging(folder: AnyPath) -> None:
     staging = folder / STAGING
     for file in [path for path in _listed(folder) if _FILE.fullmatch(path.name)]:
         _remove_if_dead(file, lambda: None)
+    if staging.is_symlink():  # none of ours: what it leads to is somebody else's
+        return
     entries = [path for path in _listed(staging) if _FOLDER.fullmatch(path.name.removesuffix(".lock"))]
     for entry in {path.with_name(path.name.removesuffix(".lock")) for path in entries}:
         lock = entry.with_name(f"{entry.name}.lock")
@@ -168,6 +171,7 @@ def _locked_file(target: Path) -> tuple[Path, int]:
 @contextmanager
 def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
     """A fresh folder in one that another process's `clean_staging` may remove in between."""
+    _check_no_link(staging)
     for _ in range(TRIES):
         folder = staging / f"{name}{_word()}"
         lock = folder.with_name(f"{folder.name}.lock")
@@ -188,6 +192,11 @@ def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
         let_go(descriptor)
         with contextlib.suppress(OSError):  # somebody else writes
             staging.rmdir()
+
+
+def _check_no_link(staging: Path) -> None:
+    if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
+        raise UserError(f"{staging}: a link or a file, expected a folder of half-written things; remove it")
 
 
 def _remove_if_dead(file: Path, clear: Callable[[], None]) -> None:

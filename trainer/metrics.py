@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import IO, Any
 
 from bevt_core.disk_errors import explaining
-from bevt_core.files import write_atomic
+from bevt_core.files import read_bounded, write_atomic
 from bevt_core.installation import install_command
 from schemas.errors import UserError
 from schemas.json_text import json_text, parse_json
 from schemas.yaml_text import read_yaml_file
 
 METRICS_FILE = "metrics.jsonl"
+MAX_LOG_BYTES = 2 << 30  # of a log; a line has some 300 bytes, so that is millions of steps
 
 
 class MetricsLog:
@@ -85,11 +86,22 @@ def _wandb_run(project: str, run_dir: Path) -> Any:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log, in order; a last line that a crash cut short is left out."""
+    """Return the lines of a run's log, in order; a last line that a crash cut short is left out.
+
+    Raises UserError for what is no log.
+    """
     path = run_dir / METRICS_FILE
-    if not path.is_file():
+    try:
+        data = read_bounded(path, MAX_LOG_BYTES)
+    except FileNotFoundError:
         return []
-    lines = path.read_text().split("\n")[:-1]  # what follows the last newline is not a whole line
+    except (PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: cannot be read, expected the log of a run: {error.strerror}") from None
+    whole = data[: data.rfind(b"\n") + 1]  # what follows the last newline is not a whole line
+    try:
+        lines = whole.decode().split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; expected one JSON object per line") from None
     return [parse_json(line, dict, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.disk_errors import explaining
-from bevt_core.files import read_record, write_atomic, write_record
+from bevt_core.files import read_bounded, read_record, write_atomic, write_record
 from bevt_core.one_writer import content_of
 from bevt_core.places import RECIPE, RECORD, what_is
 from schemas.credentials import masked
@@ -28,7 +28,7 @@ from schemas.json_text import json_text
 from schemas.recipe_io import Recipe, parse_recipe, to_yaml
 from schemas.recipes import ProbeConfig
 from schemas.runs import DatasetRef, RunRecord
-from schemas.yaml_text import read_yaml_file
+from schemas.yaml_text import MAX_BYTES, read_yaml
 from trainer.checkpoint import Identity
 
 RESUMES, WEIGHTS = "resumes.jsonl", "weights.safetensors"
@@ -99,7 +99,8 @@ def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
     record = read_record(run_dir / RECORD, RunRecord)
     if record is None or not (run_dir / RECIPE).is_file():
         raise UserError(f"{run_dir}: {what_is(run_dir)}; expected the directory of a run, with {RECORD} and {RECIPE}")
-    recipe = parse_recipe(read_yaml_file(run_dir / RECIPE), where=str(run_dir / RECIPE))
+    where = run_dir / RECIPE
+    recipe = parse_recipe(read_yaml(read_bounded(where, MAX_BYTES), where), where=str(where))
     if recipe.digest() != record.recipe_digest:
         raise UserError(
             f"{run_dir / RECIPE}: digest {recipe.digest()[:12]}, but {RECORD} says {record.recipe_digest[:12]}; it was "

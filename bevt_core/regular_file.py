@@ -1,0 +1,60 @@
+"""Regular files only: what may be a pipe, a device or a link into /proc, in a folder that somebody else made."""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+from schemas.errors import UserError
+
+# What opening or reading says of sockets, loops of links and files of the kernel; others are of the disk.
+_NO_FILE = (errno.ENXIO, errno.ELOOP, errno.EINVAL, errno.EAGAIN, errno.EPERM)
+_KERNEL = ("/proc", "/sys")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a file of at most `most` bytes; never waits for a writer.
+
+    Raises UserError for a larger one, and for what is no file: a pipe, a device, a file of the kernel. Raises OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_dev in _kernel_devices():
+                raise UserError(f"{path}: a device or pipe, expected a file")
+            check_size(path, found.st_size, most)
+            data = _read(descriptor, most + 1)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise UserError(f"{path}: cannot be read, expected a file: {error.strerror}") from None
+    check_size(path, len(data), most)  # some file systems give no size, and a file may grow
+    return data
+
+
+def check_size(path: object, size: int, most: int) -> None:
+    """Raise UserError for a file of more than `most` bytes."""
+    if size > most:
+        raise UserError(f"{path}: {size / 1e6:.1f} MB, expected a file of at most {most / 1e6:.1f} MB")
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    chunks = []
+    while most and (chunk := os.read(descriptor, min(most, 1 << 20))):
+        chunks.append(chunk)
+        most -= len(chunk)
+    return b"".join(chunks)
+
+
+def _kernel_devices() -> set[int]:
+    """Those of the file systems whose files the kernel makes up: some wait, some have no end."""
+    devices = set()
+    for folder in _KERNEL:
+        with contextlib.suppress(OSError):
+            devices.add(Path(folder).stat().st_dev)
+    devices.discard(Path("/").stat().st_dev)  # a root without them mounted
+    return devices
