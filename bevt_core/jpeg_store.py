@@ -21,6 +21,7 @@ from bevt_core.jpeg_layout import CRC_BYTES, JPEG, OFFSETS, REPAIR, Layout, read
 from schemas.errors import UserError
 
 ABSENT = 2**64 - 1  # the offset, in a shard's index, of a chunk that was never written
+MOST_FRAME_BYTES = 192 << 20  # three for each of MOST_FRAME_PIXELS: noise has 2.3 of them at quality 100
 
 
 def write_jpegs(path: Path, jpegs: Sequence[bytes]) -> None:
@@ -123,6 +124,8 @@ class JpegStore:
         chunk_bytes = self.layout.chunk_bytes + CRC_BYTES
         if (stored[:, 1] != chunk_bytes).any() or (stored[:, 0] > max(shard_end - size - chunk_bytes, 0)).any():
             raise UserError(f"{self.path}: the index of shard {shard} leads out of its file; {REPAIR}")
+        if (np.diff(np.sort(stored[:, 0])) < chunk_bytes).any():  # or a small file would hold 64 MiB
+            raise UserError(f"{self.path}: chunks overlap in the index of shard {shard}; {REPAIR}")
         return places
 
     def _checked(self, raw: bytes, what: str) -> bytes:
@@ -142,6 +145,12 @@ def _read_offsets(path: Path, layout: Layout) -> np.ndarray:
     falls = (offsets[1:] < offsets[:-1]).any()
     if not len(offsets) or offsets[0] != 0 or falls or offsets[-1] != layout.num_bytes:
         raise UserError(f"{path}: expected rising offsets from 0 to {layout.num_bytes}; {REPAIR}")
+    sizes = np.diff(offsets)
+    if sizes.max(initial=0) > MOST_FRAME_BYTES:
+        frame = int(sizes.argmax())
+        raise UserError(
+            f"{path}: frame {frame} has {sizes[frame]} bytes, expected at most {MOST_FRAME_BYTES}; {REPAIR}"
+        )
     return offsets
 
 

@@ -16,12 +16,13 @@ from bevt_core.media.keyframes import announces_another_size, size_headers, star
 from bevt_core.media.packet_order import NO_PTS, doubt_of_order, leading_packets
 from bevt_core.objects import AnyPath
 from schemas.errors import StorageError
+from schemas.ranges import MOST_FRAME_PIXELS
 
 av.logging.set_level(av.logging.PANIC)
 
 # Only demuxers of plain media files: a playlist would make FFmpeg open other files, or the network.
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,gif,3gp,ivf,mjpeg,wtv,nut"
-MAX_PIXELS = 64_000_000  # of one frame; 8K is 33 million
+MAX_PIXELS = MOST_FRAME_PIXELS  # of one frame
 
 # What a disk, a network or this process says, and no file ever does: a source that met it is not to blame.
 STORAGE_TROUBLE = frozenset(

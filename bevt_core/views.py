@@ -11,7 +11,11 @@ from PIL import Image
 from bevt_core.jitter import JITTER_OPS, jitter
 from bevt_core.resample import Box, pixels_read, resize_box
 from bevt_core.rng import rng_for
+from schemas.errors import UserError
+from schemas.ranges import MOST_FRAME_PIXELS
 from schemas.views import JitterOp, View, ViewDistribution, ViewSpec
+
+_REPAIR = "run bevt verify, then bevt repair"
 
 
 def draw_view(spec: ViewSpec, sample_id: str, index: int, height: int, width: int) -> View:
@@ -111,6 +115,19 @@ def encode_jpeg(frame_HWC: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(frame_HWC), quality=quality, colorsubsampling="420")
 
 
-def decode_jpeg(data: bytes | memoryview | np.ndarray) -> np.ndarray:
-    """RGB uint8 (H, W, 3), with the accurate DCT and upsampling: the fast ones may differ between machines."""
+def decode_jpeg(data: bytes | memoryview | np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+    """RGB uint8 (H, W, 3), with the accurate DCT and upsampling: the fast ones may differ between machines.
+
+    `size` is the (height, width) of the frame's sample where that is known. Raises UserError, before any memory is
+    reserved, for a frame of another size or with more than MOST_FRAME_PIXELS; ValueError for damaged bytes.
+    """
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)  # 1 us, where a frame of 256 x 340 px takes 500
+    if height * width > MOST_FRAME_PIXELS:
+        raise UserError(
+            f"a stored frame of {height} x {width} px, expected at most {MOST_FRAME_PIXELS} pixels; {_REPAIR}"
+        )
+    if size is not None and (height, width) != tuple(size):
+        raise UserError(
+            f"a stored frame of {height} x {width} px, but its sample has {size[0]} x {size[1]} px; {_REPAIR}"
+        )
     return simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)

@@ -113,11 +113,12 @@ class PartTokenizer:
         """Jobs that give (positions in the flattened (V, F), frames N P P C), a few frames of the part each."""
         num_frames, input_px = len(part.jpegs), self.tokenizer.input_px
         sample_of = np.repeat(np.arange(part.index.num_rows), part.index["num_frames"].to_numpy())
+        sizes = list(zip(part.index["height"].to_pylist(), part.index["width"].to_pylist(), strict=True))
         for first in range(0, num_frames, CHUNK_FRAMES):
             chunk = np.arange(first, min(first + CHUNK_FRAMES, num_frames))
 
             def job(chunk: np.ndarray = chunk) -> tuple[np.ndarray, np.ndarray]:
-                frames = [decode_jpeg(part.jpegs[i]) for i in chunk]
+                frames = [decode_jpeg(part.jpegs[i], sizes[sample_of[i]]) for i in chunk]
                 positions = (np.arange(len(drawn))[:, None] * num_frames + chunk).reshape(-1)
                 prepared = [
                     halve(apply_view(frame_HWC, of_samples[sample_of[i]]), input_px)

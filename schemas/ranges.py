@@ -28,6 +28,7 @@ Count = Annotated[int, Field(ge=0, le=10**12)]  # of what a dataset holds
 Size3 = tuple[Side, Side, Side]  # time, rows, columns
 
 MOST_FRAMES = 10**7  # of an optimizer step
+MOST_FRAME_PIXELS = 64_000_000  # of a source or of a stored frame; 8K is 33 million
 MOST_PARAMETERS = 10**11  # of an encoder
 
 

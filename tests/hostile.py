@@ -86,6 +86,12 @@ def edit_metadata(path: Path, keys: tuple[str | int, ...], value: object) -> Non
     path.write_text(json.dumps(data))
 
 
+def claim_size(jpeg: bytes, height: int, width: int) -> bytes:
+    """The JPEG with another size in its header: a few bytes that decode to as many pixels as wanted."""
+    at = jpeg.index(b"\xff\xc0") + 5  # the baseline frame header
+    return jpeg[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + jpeg[at + 4 :]
+
+
 def write_offsets(path: Path, offsets: list[int]) -> None:
     """The offsets of a `frames.zarr`, with the right checksum."""
     payload = np.array(offsets, "<i8").tobytes()

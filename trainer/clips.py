@@ -140,12 +140,12 @@ class StoreClips:
         return FrameStore(self.folder)
 
     @functools.cached_property
-    def _samples(self) -> list[tuple[SourceItem, int, int, int]]:
-        """(item, part, first frame in the part, number of frames) of each sample."""
-        columns = self.store.index.select(["source", "label", "part", "frame_start", "num_frames"])
+    def _samples(self) -> list[tuple[SourceItem, int, int, int, tuple[int, int]]]:
+        """(item, part, first frame in the part, number of frames, (height, width)) of each sample."""
+        columns = self.store.index.select(["source", "label", "part", "frame_start", "num_frames", "height", "width"])
         return [
-            (SourceItem(source=source, kind="video", label=label), part, first, count)
-            for source, label, part, first, count in zip(*columns.to_pydict().values(), strict=True)
+            (SourceItem(source=source, kind="video", label=label), part, first, count, (height, width))
+            for source, label, part, first, count, height, width in zip(*columns.to_pydict().values(), strict=True)
             if self.only is None or source in self.only
         ]
 
@@ -194,11 +194,11 @@ class StoreClips:
         return columns["frame_indices"].combine_chunks()
 
     def read(self, index: int, choose: Choose) -> list[Frame]:
-        _, part, start, count = self._samples[index]
+        _, part, start, count, size = self._samples[index]
         chosen = choose(count)
         first, last = int(chosen.min()), int(chosen.max())
         jpegs = self.store.read_jpegs(part, start + first, last - first + 1)
-        decoded = {position: decode_jpeg(jpegs[position - first]) for position in np.unique(chosen).tolist()}
+        decoded = {position: decode_jpeg(jpegs[position - first], size) for position in np.unique(chosen).tolist()}
         return [decoded[position] for position in chosen.tolist()]
 
     def subset(self, items: Sequence[SourceItem]) -> "StoreClips":

@@ -62,6 +62,7 @@ class ClipDataset(Dataset, ABC):
         self.part = index["part"].to_numpy()
         self.frame_start = index["frame_start"].to_numpy()
         self.num_frames = index["num_frames"].to_numpy()
+        self.sizes_N2 = np.stack([index["height"].to_numpy(), index["width"].to_numpy()], axis=1)
         self.sample_ids = index["sample_id"].combine_chunks()
         self.part_sizes = np.bincount(self.part, minlength=frames.manifest.num_parts).astype(np.int64)
         self.part_first = np.cumsum(self.part_sizes) - self.part_sizes
@@ -112,8 +113,9 @@ class ClipDataset(Dataset, ABC):
         view = self.view(epoch, position)
         jpegs = self.frames.read_jpegs(int(self.part[position]), int(self.frame_start[position]) + start, count)
         clip_THWC = np.empty((self.clip_frames, view.crop_px, view.crop_px, 3), np.uint8)
+        height, width = self.sizes_N2[position].tolist()
         for i, jpeg in enumerate(jpegs):  # one frame at a time, which stays in the cache
-            clip_THWC[i::count] = apply_view(decode_jpeg(jpeg), view)
+            clip_THWC[i::count] = apply_view(decode_jpeg(jpeg, (height, width)), view)
         grid_THW = (self.clip_frames // self.tubelet, *self.grid)
         return {
             "clip": torch.from_numpy(clip_THWC),

@@ -36,15 +36,15 @@ class FrameCrops:
         return [FrameStore(folder) for folder in self.folders]
 
     @functools.cached_property
-    def _pools(self) -> list[tuple[int, int, int, int, str]]:
-        """(store, part, first frame, number of frames, source) of every sample on this side of the split."""
+    def _pools(self) -> list[tuple[int, int, int, int, int, int, str]]:
+        """(store, part, first frame, number of frames, height, width, source) of samples on this side."""
         pools = []
         for number, store in enumerate(self._stores):
-            columns = store.index.select(["part", "frame_start", "num_frames", "source"]).to_pydict()
+            columns = store.index.select(["part", "frame_start", "num_frames", "height", "width", "source"]).to_pydict()
             sources = held_out_sources(columns["source"])
             pools += [
-                (number, part, first, count, source)
-                for part, first, count, source in zip(*columns.values(), strict=True)
+                (number, part, first, count, height, width, source)
+                for part, first, count, height, width, source in zip(*columns.values(), strict=True)
                 if (source in sources) == self.held_out
             ]
         return pools
@@ -55,9 +55,10 @@ class FrameCrops:
     def __getitem__(self, at: tuple[object, int]) -> dict[str, Any]:
         """Return `frame` uint8 (input_px, input_px, C) and `sample_id`."""
         rng = rng_for("tokenizer-crop", *self.key, *at)
-        number, part, first, count, source = self._pools[rng.integers(len(self._pools))]
+        number, part, first, count, height, width, source = self._pools[rng.integers(len(self._pools))]
         jpeg = self._stores[number].read_jpegs(part, first + int(rng.integers(count)), 1)[0]
-        return {"frame": random_crop(decode_jpeg(jpeg), self.input_px, rng), "sample_id": source}
+        frame_HWC = decode_jpeg(jpeg, (height, width))
+        return {"frame": random_crop(frame_HWC, self.input_px, rng), "sample_id": source}
 
     def first(self, count: int, of: object) -> Tensor:
         """Stack `count` crops that the name `of` and their numbers alone decide: uint8 (N, H, W, C)."""

@@ -17,8 +17,8 @@ import zarr
 from packaging.requirements import Requirement
 
 from bevt_core.jpeg_layout import METADATA_BYTES
-from bevt_core.jpeg_store import JpegStore, open_jpegs, read_all_jpegs, write_jpegs
-from bevt_core.shards import FrameStore, read_frame_commit
+from bevt_core.jpeg_store import MOST_FRAME_BYTES, JpegStore, open_jpegs, read_all_jpegs, write_jpegs
+from bevt_core.shards import FrameStore, TokenSet, read_frame_commit
 from bevt_core.tokenizers import load_tokenizer
 from pipeline.inspect_row import inspect_dataset
 from pipeline.job_report import report_job
@@ -26,11 +26,14 @@ from pipeline.repair import repair
 from pipeline.verify import verify
 from pipeline.verify_tokens import compare_tokens
 from schemas.errors import UserError
+from schemas.model import TubeMask
 from tests.builders import make_token_set
 from tests.conftest import REPO
-from tests.hostile import edit_metadata, make_pickled_zarr, recommit, write_offsets
+from tests.hostile import claim_size, edit_metadata, make_pickled_zarr, recommit, write_offsets
 from tests.tiny_jobs import save_tiny_tokenizer
 from trainer.clips import StoreClips
+from trainer.data import TokenDataset
+from trainer.frame_crops import FrameCrops
 
 
 def read_part(dataset: Path) -> object:
@@ -230,8 +233,33 @@ def test_no_memory_is_reserved_for_shards_that_are_not_there(tmp_path: Path) -> 
     write_jpegs(path, [b"abc"])
     edit_metadata(path / "jpeg" / "zarr.json", ("shape",), [claimed])
     edit_metadata(path / "jpeg" / "zarr.json", ("chunk_grid", "configuration", "chunk_shape"), [64 << 20])
-    write_offsets(path, [0, claimed])
+    frames = claimed >> 27
+    for keys in (("shape",), ("chunk_grid", "configuration", "chunk_shape")):
+        edit_metadata(path / "offsets" / "zarr.json", keys, [frames + 1])
+    write_offsets(path, list(range(0, claimed + 1, 1 << 27)))
     with pytest.raises((UserError, FileNotFoundError)):
+        JpegStore(path).read(0, frames)
+
+
+def test_a_frame_of_absurdly_many_bytes_is_refused(tmp_path: Path) -> None:
+    path, claimed = tmp_path / "frames.zarr", MOST_FRAME_BYTES + 2
+    write_jpegs(path, [b"ab", b"c"])
+    edit_metadata(path / "jpeg" / "zarr.json", ("shape",), [claimed])
+    edit_metadata(path / "jpeg" / "zarr.json", ("chunk_grid", "configuration", "chunk_shape"), [64 << 20])
+    write_offsets(path, [0, 1, claimed])
+    with pytest.raises(UserError, match=f"offsets/c/0: frame 1 has {claimed - 1} bytes, .* at most {MOST_FRAME_BYTES}"):
+        JpegStore(path)
+
+
+@pytest.mark.parametrize("second", [0, 131072])
+def test_a_shard_whose_chunks_overlap_is_refused(tmp_path: Path, second: int) -> None:
+    """One chunk of zeros, named by every entry of the index, would be 64 MiB in a file of 139 kB."""
+    path = tmp_path / "frames.zarr"
+    write_jpegs(path, [bytes(range(256)) * 1024])  # two chunks
+    shard = path / "jpeg" / "c" / "0"
+    index = np.array([0, 131076, second, 131076], "<u8").tobytes()
+    shard.write_bytes(shard.read_bytes()[:-36] + index + google_crc32c.value(index).to_bytes(4, "little"))
+    with pytest.raises(UserError, match=r"chunks overlap in the index of shard 0; .*bevt repair"):
         JpegStore(path).read(0, 1)
 
 
@@ -247,3 +275,28 @@ def test_verify_names_a_store_of_another_layout_whose_commit_fits(dataset: Path)
     recommit(path)
     (problem, *_) = verify(dataset, sample=0)["problems"]
     assert "data_type is 'object', expected 'int64'" in problem["problem"]
+
+
+def read_clip(dataset: Path) -> object:
+    tokens = TokenSet(dataset / "tokens" / "test-v2")
+    mask = TubeMask(kind="tube", ratio=0.5, min_block=2)
+    return TokenDataset(tokens, name="v", seed=0, clip_frames=2, tubelet=2, mask=mask, cached_parts=1)[0, 0]
+
+
+DECODERS: dict[str, Callable[[Path], object]] = {
+    "training": read_clip,
+    "a tokenizer's training": lambda d: FrameCrops((d / "frames",), 32, (0,), held_out=False)[0, 0],
+    "tokens again": READERS["tokens again"],
+    "clips": READERS["clips"],
+}
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_frame_of_another_size_than_its_sample_is_not_decoded(dataset: Path, decoder: str) -> None:
+    path = dataset / "frames" / "part-00000" / "frames.zarr"
+    frames = [claim_size(frame.tobytes(), 7000, 7000) for frame in read_all_jpegs(path)]
+    shutil.rmtree(path)
+    write_jpegs(path, frames)
+    recommit(path.parent)
+    with pytest.raises(UserError, match="a stored frame of 7000 x 7000 px, but its sample has 72 x 96 px"):
+        DECODERS[decoder](dataset)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -9,8 +10,10 @@ from torchvision.transforms import functional as TF
 
 from bevt_core.rng import rng_for
 from bevt_core.views import apply_view, decode_jpeg, draw_view, encode_jpeg, halve, scaled_size, shrink_short_side
+from schemas.errors import UserError
 from schemas.views import View, ViewSpec
 from tests.builders import smooth_frame
+from tests.hostile import claim_size
 
 SPEC = ViewSpec(
     num_views=8, crop_px=224, short_side_min_px=256, short_side_max_px=320, flip_share=0.5, jitter=0.4, seed=3
@@ -84,6 +87,23 @@ def test_jpeg_keeps_a_photo_like_frame() -> None:
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)
     frame = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(128)), axis=-1)
     assert np.abs(decode_jpeg(encode_jpeg(frame, 90)).astype(int) - frame).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "message"),
+    [
+        (40_000, 40_000, None, "40000 x 40000 px, expected at most 64000000 pixels; .*bevt repair"),
+        (1000, 64_001, (1000, 64_001), "1000 x 64001 px, expected at most 64000000 pixels"),
+        (4000, 4000, (16, 16), "4000 x 4000 px, but its sample has 16 x 16 px; .*bevt repair"),
+    ],
+)
+def test_a_small_file_does_not_decode_to_a_large_frame(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int, size: tuple[int, int] | None, message: str
+) -> None:
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
+    bomb = claim_size(encode_jpeg(_noise(16, 16), 90), height, width)
+    with pytest.raises(UserError, match=message):
+        decode_jpeg(bomb, size)
 
 
 def test_a_view_beyond_the_spec_is_an_error() -> None:
