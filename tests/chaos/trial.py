@@ -90,6 +90,8 @@ def _rough(victim: Victim, status: int | None, *, may_leave_files: bool) -> list
         send(pid, signal.SIGKILL)
     for log in (victim.log, victim.log.with_suffix(".second")):
         text = log.read_text(errors="replace") if log.is_file() else ""
+        if "<frozen site>" in text:  # Python was still starting, and nothing of ours had run
+            continue
         found += [f"{trace!r} in {log}" for trace in UNWANTED if trace in text]
     files = [path.name for path in victim.tmp.iterdir() if not path.name.startswith(CACHES)]
     if files and not may_leave_files:
