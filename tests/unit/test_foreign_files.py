@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core import foreign_files
+from bevt_core import foreign_files, regular_file
 from bevt_core.foreign_files import (
     Lines,
     read_csv,
@@ -131,10 +131,10 @@ def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_json(tmp_path, dict)
 
     def refuse(number: int) -> None:
-        def read(self: Path) -> bytes:
-            raise OSError(number, "told so", str(self))
+        def read(descriptor: int, most: int) -> bytes:
+            raise OSError(number, "told so", str(path))
 
-        monkeypatch.setattr(Path, "read_bytes", read)
+        monkeypatch.setattr(regular_file, "_read", read)
 
     refuse(errno.EACCES)
     with pytest.raises(UserError, match=r"x\.txt: no permission to read it; allow it with `chmod a"):
