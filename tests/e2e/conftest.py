@@ -1,8 +1,7 @@
-"""One Ray for all end-to-end tests of a process: starting it costs seconds."""
+"""One Ray for all end-to-end tests of a process: starting it costs seconds. It ends with the process."""
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,13 @@ import pytest
 from tests.tiny_jobs import save_tiny_tokenizer
 
 
-@pytest.fixture(scope="session")
-def ray_here() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def ray_here() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
+    if ray.is_initialized():  # by the module before
+        return
     ray.init(
         address="local",
         num_cpus=2,
@@ -23,8 +24,6 @@ def ray_here() -> Iterator[None]:
         logging_level=logging.ERROR,
         object_store_memory=100 << 20,
     )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
