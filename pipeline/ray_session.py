@@ -32,7 +32,7 @@ from schemas.errors import UserError
 
 PACKAGES = Path(__file__).resolve().parents[1]  # the folder that holds pipeline, bevt_core, schemas
 CONNECT_S = 5.0  # that a cluster's head may take to accept a connection
-SILENCE_S = 15.0  # after which the user is told that a cluster does not answer: Ray itself goes on for minutes
+SILENCE_S = 15.0  # after which we say that a cluster does not answer: Ray itself goes on for minutes
 GPU_S = 300.0  # that a GPU may take to be free, with a worker's start
 THREADS_END_S = 30.0
 START_ATTEMPTS = 2  # of Ray's 30 s and more each
@@ -215,11 +215,11 @@ def threads_ended() -> Iterator[None]:
 @contextmanager
 def _told_of_silence(address: str) -> Iterator[None]:
     """Tell the user, once, when the block has taken SILENCE_S: what listens there may be something else than Ray."""
-    told = (
+    message = (
         f"warning: no Ray cluster has answered at {address} for {SILENCE_S:.0f} s, though the address can be reached; "
         "still trying. Is it the one that `ray start --head` printed, and not its dashboard's?"
     )
-    timer = threading.Timer(SILENCE_S, say, [told])
+    timer = threading.Timer(SILENCE_S, say, [message])
     timer.daemon = True
     timer.start()
     try:
