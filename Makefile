@@ -9,7 +9,7 @@ demo: $(VENV)/runtime.stamp
 	$(BIN)/bevt demo --out demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile -q
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile --max-worker-restart 0 -q
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow -q

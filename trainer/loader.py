@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from schemas.errors import StorageError, UserError
 from trainer.loader_server import LoaderServer
 from trainer.parcels import receive, send
-from trainer.processes import die_with_parent, ending_of, is_stopped
+from trainer.processes import ending_of, is_stopped
 
 AHEAD = 2  # batches that each worker makes before they are asked for
 OUT_OF_MEMORY = "could not get more memory; set loop.num_workers lower, or raise the job's limit (`ulimit -v`)"
@@ -205,9 +205,8 @@ class _Failure:
         raise cause if self.message is None else SampleError(self.message) from cause
 
 
-def work(server: int, dataset_file: int, batches: socket.socket) -> None:
+def work(dataset_file: int, batches: socket.socket) -> None:
     """Make the batches that are asked for, until the training process closes its end."""
-    die_with_parent(server)
     torch.set_num_threads(1)  # there is a worker per core
     dataset: Any = None
     with suppress(ConnectionError):  # nobody waits any more

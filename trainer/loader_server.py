@@ -108,7 +108,7 @@ def serve(descriptor: int, parent: int) -> None:
     """The server's loop, until the training process ends."""
     die_with_parent(parent)
     control = socket.socket(fileno=descriptor)
-    work: Callable[[int, int, socket.socket], None] = importlib.import_module("trainer.loader").work
+    work: Callable[[int, socket.socket], None] = importlib.import_module("trainer.loader").work
     importlib.import_module(PRELOADED)
     control.sendall(_REPLY.pack(0))
     while True:
@@ -118,13 +118,19 @@ def serve(descriptor: int, parent: int) -> None:
         kind, worker = _REQUEST.unpack(request)
         if kind == FORK:
             dataset, batches = descriptors
+            bound, binding = os.pipe()
             server, worker = os.getpid(), os.fork()
             if not worker:
                 try:
                     control.close()
-                    work(server, dataset, socket.socket(fileno=batches))
+                    die_with_parent(server)
+                    os.close(binding)
+                    work(dataset, socket.socket(fileno=batches))
                 finally:
                     os._exit(1)
+            os.close(binding)
+            os.read(bound, 1)  # no reply before its life hangs on this one's: it may be stopped at any time
+            os.close(bound)
             os.close(dataset)
             os.close(batches)
             control.sendall(_REPLY.pack(worker))

@@ -56,10 +56,6 @@ class Chain:
         return {path: path.read_text() for path in self.place.rglob("*") if path.suffix in suffixes and path.is_file()}
 
 
-# In two of four runs of the whole suite the process that ran this module ended without a word; alone it never did.
-pytestmark = pytest.mark.slow
-
-
 @pytest.fixture(scope="module")
 def chain(ray_here: None, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     """Videos of two classes with such names, and all that the commands make of them."""

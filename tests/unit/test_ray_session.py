@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import actor_pool
+from pipeline import actor_pool, ray_place
 from pipeline import ray_session as ray_session_module
 from pipeline.actor_pool import ActorPool
 from pipeline.ray_session import IDLE_THREAD, check_reachable, cpus_per_gpu, ray_session, threads_ended
@@ -113,6 +113,7 @@ def private_ray(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", lambda **options: seen.append(options | {"token": token_mode()}))
     monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr(ray_place, "_forget_token", lambda: None)  # of a live Ray that another module has here
     return seen
 
 
