@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from bevt_core import commands as core
-from bevt_core.command_line import (
+from bevt_core.console.command_line import (
     AllowOutside,
     App,
     AsJson,
@@ -23,13 +23,12 @@ from bevt_core.command_line import (
     command_typed,
     overrides_of,
 )
-from bevt_core.terminal import emit
+from bevt_core.console.terminal import emit
 from pipeline import commands as data
-from trainer import bench_commands as bench
-from trainer import commands as training
-from trainer import plan_commands as planning
-from trainer import viz_commands as pictures
-from trainer.import_command import import_checkpoint
+from trainer.commands import bench, training
+from trainer.commands import plan as planning
+from trainer.commands import viz as pictures
+from trainer.commands.importing import import_checkpoint
 
 # Loader processes and torch's threads share the CPUs: threads that spin while they wait slow everything down, six times
 # where two programs want the same two cores (docs/log.md). Read when torch is imported.
@@ -116,15 +115,15 @@ def finetune(
       bevt finetune k400 --root /data/k400 --dry-run --nproc 8 --memory-gb 80
       bevt finetune k400 --dry-run --assume k400 --nproc 8 --price-per-gpu-hour 2.5
     """
-    from bevt_core.known_sets import known_set
+    from bevt_core.dataset.known_sets import known_set
     from pipeline import sources
-    from schemas.recipe_io import load_recipe_of
     from schemas.recipes import FinetuneRecipe
-    from trainer.assumed import Machine, dataset_facts, plan_finetuning, with_price
-    from trainer.clip_places import Place, Reading, train_and_val
-    from trainer.finetune import dry_run as plan
-    from trainer.finetune import finetune as run
-    from trainer.launch import launch
+    from schemas.recipes.loading import load_recipe_of
+    from trainer.clips.places import Place, Reading, train_and_val
+    from trainer.commands.estimate import Machine, dataset_facts, plan_finetuning, with_price
+    from trainer.distributed.launch import launch
+    from trainer.finetune.stage import dry_run as plan
+    from trainer.finetune.stage import finetune as run
 
     overrides = [*(set_ or []), *overrides_of({"root": root, "init": init, "dataset": dataset})]
     loaded = load_recipe_of(
@@ -187,12 +186,12 @@ def evaluate(
       bevt evaluate runs/mine --split val --out runs/mine-val
     """
     from pipeline import sources
-    from trainer.clip_places import Place, Reading, clips_to_test
-    from trainer.evaluate import evaluate as run
-    from trainer.evaluate import read_card
-    from trainer.launch import launch
-    from trainer.run import weights_of
-    from trainer.workers import loader_workers
+    from trainer.clips.places import Place, Reading, clips_to_test
+    from trainer.distributed.cpus import loader_workers
+    from trainer.distributed.launch import launch
+    from trainer.runs.directory import weights_of
+    from trainer.testing.classifier_card import read_card
+    from trainer.testing.evaluate import evaluate as run
 
     card = read_card(weights_of(checkpoint))
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
@@ -228,12 +227,12 @@ def analyse_temporal(
       bevt analyse temporal runs/finetune-k400 --dataset k400 --root /data/k400/val --out temporal/k400
     """
     from pipeline import sources
-    from trainer.clip_places import Place, Reading, clips_to_test
-    from trainer.evaluate import read_card
-    from trainer.launch import launch
-    from trainer.run import weights_of
-    from trainer.temporal import analyse_temporal as run
-    from trainer.workers import loader_workers
+    from trainer.clips.places import Place, Reading, clips_to_test
+    from trainer.distributed.cpus import loader_workers
+    from trainer.distributed.launch import launch
+    from trainer.runs.directory import weights_of
+    from trainer.testing.classifier_card import read_card
+    from trainer.testing.temporal import analyse_temporal as run
 
     card = read_card(weights_of(checkpoint))
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
@@ -274,10 +273,10 @@ def extract(
       bevt extract runs/finetune-k400 --root videos --level positions --clips 1 --crops 1 --out positions.parquet
     """
     from pipeline import sources
-    from trainer.clip_places import Place, Reading, clips_to_test
-    from trainer.extract import extract as run
-    from trainer.launch import launch
-    from trainer.workers import loader_workers
+    from trainer.clips.places import Place, Reading, clips_to_test
+    from trainer.distributed.cpus import loader_workers
+    from trainer.distributed.launch import launch
+    from trainer.testing.extract import extract as run
 
     place, reading = Place(root, frames, list_file, split), Reading(allow_outside, decode_timeout_s)
     data = clips_to_test(sources, dataset, place, reading)
@@ -327,10 +326,10 @@ def probe(
       bevt probe runs/joint --frames datasets/mine/frames --kind attentive --out probes/mine
     """
     from pipeline import sources
-    from trainer.clip_places import Place, Reading, check_dataset, train_and_val
-    from trainer.launch import launch
-    from trainer.probe import probe as run
-    from trainer.workers import loader_workers
+    from trainer.clips.places import Place, Reading, check_dataset, train_and_val
+    from trainer.distributed.cpus import loader_workers
+    from trainer.distributed.launch import launch
+    from trainer.probes.probe import probe as run
 
     place, test_place = Place(root, frames, list_file), Place(val_root, val_frames, val_list, of="val-")
     check_dataset(dataset, place, test_place)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import torch
 
-from bevt_core.benchmarks import alternate, peak_bytes
-from bevt_core.build import SWIN_SIZES, build_bevt
-from trainer.model import checkpoint_activations
+from bevt_core.bench.models import alternate, peak_bytes
+from bevt_core.models.build import SWIN_SIZES, build_bevt
+from trainer.setup.models import checkpoint_activations
 
 CLIPS = {"video": (1, 3, 16, 224, 224), "image": (4, 3, 1, 224, 224)}
 

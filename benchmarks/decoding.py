@@ -15,8 +15,8 @@ import av
 import decord
 import numpy as np
 
-from bevt_core.decoding import decode_frames
-from bevt_core.views import encode_jpeg, shrink_short_side
+from bevt_core.media.decoding import decode_frames
+from bevt_core.views.replay import encode_jpeg, shrink_short_side
 
 STRIDE, ROUNDS, SHORT_SIDE_PX, QUALITY = 8, 5, 256, 90
 

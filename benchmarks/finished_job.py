@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.rng import rng_for
-from bevt_core.shards import (
+from bevt_core.dataset.shards import (
     FrameSample,
     PartView,
     write_frame_manifest,
@@ -23,11 +22,12 @@ from bevt_core.shards import (
     write_token_part,
     write_token_plan,
 )
-from bevt_core.views import draw_view, encode_jpeg
+from bevt_core.rng import rng_for
+from bevt_core.views.replay import draw_view, encode_jpeg
 from pipeline import recipes_dir
-from pipeline.plans import make_plan, make_token_plan
-from schemas.recipe_io import load_recipe_of
+from pipeline.job.plan import make_plan, make_token_plan
 from schemas.recipes import TokenizeRecipe
+from schemas.recipes.loading import load_recipe_of
 
 PARTS, ROUNDS, SIDE_PX = 1000, 3, 64
 TOKENIZER = "dvae-small"

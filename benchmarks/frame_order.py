@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from bevt_core.decoding import decode_frames
+from bevt_core.media.decoding import decode_frames
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from bevt_core.jpeg_store import JpegStore, write_jpegs
+from bevt_core.dataset.jpeg_array import JpegStore, write_jpegs
 
 FRAMES, READS, ROUNDS = 2000, 100, 5
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-import bevt_core.jitter
-import bevt_core.resample
-from bevt_core.jitter import jitter_by_pillow, jitter_compiled
-from bevt_core.resample import pixels_read
+import bevt_core.views.jitter
+import bevt_core.views.resample
 from bevt_core.rng import rng_for
-from bevt_core.views import apply_view, box_of, decode_jpeg, encode_jpeg, random_view, shrink_short_side
+from bevt_core.views.jitter import jitter_by_pillow, jitter_compiled
+from bevt_core.views.replay import apply_view, box_of, decode_jpeg, encode_jpeg, random_view, shrink_short_side
+from bevt_core.views.resample import pixels_read
 from schemas.views import View, ViewDistribution
 
 ROUNDS, PICTURES, SHORT_SIDE_PX, QUALITY = 9, 200, 256, 90
@@ -27,7 +27,7 @@ NEVER = 1 << 60
 
 
 def main() -> None:
-    bevt_core.resample.PAYS_AFTER = 0
+    bevt_core.views.resample.PAYS_AFTER = 0
     pictures = [read(path) for path in sys.argv[1:]] or [smooth_noise(i) for i in range(8)]
     jpegs = [encode_jpeg(shrink_short_side(picture, SHORT_SIDE_PX), QUALITY) for picture in pictures]
     frames = [decode_jpeg(jpeg) for jpeg in jpegs]
@@ -40,7 +40,7 @@ def main() -> None:
             way(frame, view)
 
     def replayed(some: list[View], pays_after: int) -> None:
-        bevt_core.jitter.PAYS_AFTER = pays_after
+        bevt_core.views.jitter.PAYS_AFTER = pays_after
         for i, view in enumerate(some):
             apply_view(decode_jpeg(jpegs[i % len(jpegs)]), view)
 

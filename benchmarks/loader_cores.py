@@ -13,13 +13,13 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-import bevt_core.jitter
-import bevt_core.resample
+import bevt_core.views.jitter
+import bevt_core.views.resample
 from bevt_core.rng import rng_for
-from bevt_core.views import apply_view, decode_jpeg, encode_jpeg, random_view, shrink_short_side
-from schemas.model import BlockMask, MaskConfig, TubeMask
+from bevt_core.views.replay import apply_view, decode_jpeg, encode_jpeg, random_view, shrink_short_side
+from schemas.models import BlockMask, MaskConfig, TubeMask
 from schemas.views import ViewDistribution
-from trainer.data import draw_mask
+from trainer.data.datasets import draw_mask
 
 ROUNDS, CLIPS, IMAGES, FRAMES, SHORT_SIDE_PX, QUALITY = 7, 8, 64, 16, 256, 90
 TUBE, BLOCK = TubeMask(kind="tube", ratio=0.5), BlockMask(kind="block", ratio=0.5)
@@ -32,7 +32,7 @@ REACHED_TFLOPS = {"A100": 50.0, "H100": 157.0, "B200": 357.0}
 
 
 def main() -> None:
-    bevt_core.resample.PAYS_AFTER = bevt_core.jitter.PAYS_AFTER = 0
+    bevt_core.views.resample.PAYS_AFTER = bevt_core.views.jitter.PAYS_AFTER = 0
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sys.argv[1:]] or [noise(i) for i in range(8)]
     frames_HWC = [shrink_short_side(picture, SHORT_SIDE_PX) for picture in pictures]
     stored = [(encode_jpeg(frame_HWC, QUALITY), frame_HWC.shape[:2]) for frame_HWC in frames_HWC]

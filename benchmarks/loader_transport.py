@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from trainer.loader import make_loader
+from trainer.data.loader import make_loader
 
 BATCHES, WORKERS, ROUNDS = 150, 2, 3
 SIZES_MB = (1, 30)  # a batch of 8 clips and 64 images of 224 px has 29 MB

@@ -14,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bevt_core.build import SWIN_SIZES, build_classifier
-from bevt_core.weights import load_weights
+from bevt_core.models.build import SWIN_SIZES, build_classifier
+from bevt_core.weights.checkpoints import load_weights
 from schemas.recipes import Precision
-from trainer.clips import FileClips
-from trainer.evaluate import read_card, score
-from trainer.precision import autocast
-from trainer.predict import find_media, item_of
-from trainer.run import weights_of
-from trainer.views import Chunk, ViewChunks, ViewPlan
+from trainer.clips.multi_view import Chunk, ViewChunks, ViewPlan
+from trainer.clips.sources import FileClips
+from trainer.engine.precision import autocast
+from trainer.runs.directory import weights_of
+from trainer.testing.classifier_card import read_card
+from trainer.testing.evaluate import score
+from trainer.testing.predict import find_media, item_of
 
 CLASSES = 10
 TIMESFORMER = {"encoder": "timesformer", "embed_dim": 96, "depth": 6, "num_heads": 4, "grid": (8, 7, 7)}

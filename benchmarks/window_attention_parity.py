@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bevt_core.attention import Size3, shift_masks
-from bevt_core.window_attention.triton_op import window_attention
+from bevt_core.models.window_attention.triton_op import window_attention
+from bevt_core.models.windows import Size3, shift_masks
 
 WINDOWS = {49: (1, 7, 7), 64: (1, 8, 8), 392: (8, 7, 7), 784: (16, 7, 7)}  # images and clips of 16 and 32 frames
 SHIFTS = {49: (0, 3, 3), 64: (0, 4, 4), 392: (4, 3, 3), 784: (8, 3, 3)}

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bevt_core.command_line import AsJson
-from bevt_core.terminal import emit
+from bevt_core.console.command_line import AsJson
+from bevt_core.console.terminal import emit
 from schemas.errors import UserError
 
 
@@ -23,8 +23,8 @@ def info(
     """
     from functools import partial
 
-    from bevt_core.build import SWIN_SIZES, build_classifier
-    from bevt_core.model_info import model_info
+    from bevt_core.models.build import SWIN_SIZES, build_classifier
+    from bevt_core.models.counting import model_info
 
     if name not in SWIN_SIZES:
         raise UserError(f"model {name!r}: expected one of {', '.join(SWIN_SIZES)}")
@@ -86,7 +86,7 @@ def convert_tokenizer(
     Example:
       bevt tokenizer convert encoder.pkl decoder.pkl --out tokenizers/dalle
     """
-    from bevt_core.tokenizers.convert import convert_pickles
+    from bevt_core.tokenizers.published.convert import convert_pickles
 
     emit(convert_pickles(encoder, decoder, out, expected_sha256).model_dump(mode="json"), json_)
 
@@ -105,7 +105,7 @@ def fetch_tokenizer(
       bevt tokenizer fetch dalle
     """
     from bevt_core.tokenizers import tokenizer_cache
-    from bevt_core.tokenizers.fetch import DALLE_URL, fetch_dalle
+    from bevt_core.tokenizers.published.fetch import DALLE_URL, fetch_dalle
 
     if name != "dalle":
         raise UserError(f"tokenizer {name!r}: only 'dalle' is published; train one with `bevt tokenizer train`")
@@ -125,7 +125,7 @@ def bench_encoder(
     Example:
       bevt bench encoder --json
     """
-    from bevt_core.benchmarks import bench_encoder as run
+    from bevt_core.bench.models import bench_encoder as run
 
     emit(run(size=size, repeats=repeats), json_)
 
@@ -148,7 +148,7 @@ def bench_attention(
     Example:
       bevt bench attention --device cuda --json
     """
-    from bevt_core.attention_benchmark import bench_attention as run
+    from bevt_core.bench.attention import bench_attention as run
 
     result = run(size=size, clips=clips, images=images, device=device, dtype=dtype, repeats=repeats)
     emit(result if json_ else {"device": result["device"], "totals_ms": result["totals_ms"]}, json_)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bevt_core.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, overrides_of
-from bevt_core.objects import as_path
-from bevt_core.terminal import emit, note, warn
+from bevt_core.console.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, overrides_of
+from bevt_core.console.terminal import emit, note, warn
+from bevt_core.storage.objects import as_path
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ def tokenize(
     Example:
       bevt tokenize --dataset k400 --root /data/k400/train --out datasets/k400 --tokenizer tokenizers/dalle
     """
-    from pipeline.job import tokenize as run
-    from pipeline.job_report import report_job
-    from pipeline.progress import Meter
+    from pipeline.job.progress import Meter
+    from pipeline.job.run import tokenize as run
+    from pipeline.look.report import report_job
 
     meter = Meter()
     summary = run(
@@ -111,7 +111,7 @@ def scan(
     Example:
       bevt scan --dataset k400 --root /data/k400/train --write k400-train.parquet
     """
-    from pipeline.scan import scan as run
+    from pipeline.look.scan import scan as run
 
     loaded = _tokenize_recipe(dataset, root, None, split, None, recipe, set_)
     emit(run(loaded, list_file=list_file, allow_outside=allow_outside, write=write), json_)
@@ -139,7 +139,7 @@ def repair(
     Example:
       bevt repair datasets/k400 --root /data/k400/train
     """
-    from pipeline.repair import repair as run
+    from pipeline.check.repair import repair as run
 
     options: dict[str, Any] = {"list_file": list_file, "allow_outside": allow_outside, "deep": deep, "sample": sample}
     options["ray_log"] = "shown" if verbose else "hidden"
@@ -159,7 +159,7 @@ def inspect(
     Example:
       bevt inspect datasets/k400 --sample abseiling/clip.mp4 --picture out.png
     """
-    from pipeline.inspect_row import inspect_dataset
+    from pipeline.look.sample import inspect_dataset
 
     emit(inspect_dataset(as_path(directory), sample_id=sample, picture=picture, tokenizer=tokenizer), json_)
 
@@ -178,7 +178,7 @@ def verify(
     Example:
       bevt verify datasets/k400 --deep --json
     """
-    from pipeline.verify import verify as run
+    from pipeline.check.verify import verify as run
 
     report = run(as_path(directory), deep=deep, sample=sample, tokenizer=tokenizer, allow_outside=allow_outside)
     emit(report, json_)
@@ -207,7 +207,7 @@ def bench_tokenize(
     Example:
       bevt bench tokenize --dataset folder --root videos --work /tmp/bench --json
     """
-    from pipeline.bench import bench_tokenize as run
+    from pipeline.bench.job import bench_tokenize as run
 
     emit(run(_tokenize_recipe(dataset, root, None, None, tokenizer, recipe, set_), work, (small, large), cpus), json_)
 
@@ -222,7 +222,7 @@ def bench_store(
     Example:
       bevt bench store datasets/k400 --json
     """
-    from pipeline.bench_store import bench_store as run
+    from pipeline.bench.store import bench_store as run
 
     emit(run(as_path(directory)), json_)
 
@@ -239,7 +239,7 @@ def demo_videos(
     Example:
       bevt demo-videos demo/raw --clips 100
     """
-    from pipeline.camera_motion import make_camera_motion_set
+    from pipeline.synthetic.camera_motion import make_camera_motion_set
 
     emit(make_camera_motion_set(out, train_clips_per_class=clips, seed=seed).model_dump(), json_)
 
@@ -253,8 +253,8 @@ def _tokenize_recipe(
     recipe: str | None,
     set_: list[str] | None,
 ) -> "TokenizeRecipe":
-    from schemas.recipe_io import load_recipe_of
     from schemas.recipes import TokenizeRecipe
+    from schemas.recipes.loading import load_recipe_of
 
     given = {"root": root, "out": out, "split": split, "tokenizer": tokenizer, "dataset": dataset}
     overrides = [*(set_ or []), *overrides_of(given)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.json_keys import CheckKeys, check_json_keys
+from tests.support.json_keys import CheckKeys, check_json_keys
 
 REPO = Path(__file__).resolve().parent.parent
 

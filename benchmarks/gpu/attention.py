@@ -4,7 +4,7 @@ import functools
 
 from common import step
 
-from bevt_core.attention_benchmark import attention_cases, attention_rows, default_implementations, totals_ms
+from bevt_core.bench.attention import attention_cases, attention_rows, default_implementations, totals_ms
 
 FLEX_S = 30.0  # more than compiling and measuring it takes at one shape
 

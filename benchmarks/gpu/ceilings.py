@@ -3,7 +3,7 @@
 import torch
 from common import step
 
-from bevt_core.device_timing import timed_ms
+from bevt_core.bench.timing import timed_ms
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from bevt_core.device_timing import device_name
-from schemas.json_text import json_text
-from schemas.recipe_io import load_recipe
+from bevt_core.bench.timing import device_name
+from schemas.recipes.loading import load_recipe
+from schemas.text.json import json_text
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPES = REPO / "trainer" / "recipes"

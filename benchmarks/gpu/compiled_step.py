@@ -3,7 +3,7 @@
 from common import SkipStep, attempt, step
 from step_sizes import sizes_of
 
-from trainer.bench_step import bench_train_step
+from trainer.bench.step import bench_train_step
 
 
 def main() -> None:

@@ -20,13 +20,13 @@ from made_shards import motion_clip, motion_shards, write_frames
 from table import markdown
 
 from bevt_core.rng import rng_for
-from pipeline.camera_motion import CLASSES
+from pipeline.synthetic.camera_motion import CLASSES
 from schemas.frames import SourceItem
-from schemas.json_text import json_text
-from schemas.recipe_io import load_recipe
-from trainer.clips import StoreClips
-from trainer.finetune import finetune
-from trainer.pretrain import pretrain
+from schemas.recipes.loading import load_recipe
+from schemas.text.json import json_text
+from trainer.clips.sources import StoreClips
+from trainer.finetune.stage import finetune
+from trainer.pretrain.stage import pretrain
 
 SHARES = (0.01, 0.1, 1.0)  # of the labels
 STARTS = ("pretrained", "scratch")

@@ -4,8 +4,8 @@ import torch
 from common import ATTENTIONS, attempt, step
 from step_sizes import sizes_of
 
-from bevt_core.window_attention import triton_op
-from trainer.bench_step import bench_train_step
+from bevt_core.models.window_attention import triton_op
+from trainer.bench.step import bench_train_step
 
 HEAD_DIM = 32  # of Swin-B
 

@@ -6,10 +6,10 @@ import torch
 from common import joint_recipe, step
 from made_shards import CORES, photo_shards
 
-from trainer.data import StreamBatches
-from trainer.metrics import read_metrics
-from trainer.pretrain import HIDDEN_MULTIPLE, pretrain
-from trainer.streams import open_sources, open_streams
+from trainer.data.datasets import StreamBatches
+from trainer.metrics.log import read_metrics
+from trainer.pretrain.stage import HIDDEN_MULTIPLE, pretrain
+from trainer.pretrain.streams import open_sources, open_streams
 
 SETTLED = 5  # steps, after which kernels are loaded and batches are ahead
 

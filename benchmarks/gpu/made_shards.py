@@ -17,9 +17,7 @@ import numpy as np
 from common import Options
 from PIL import Image
 
-from bevt_core.files import write_record
-from bevt_core.rng import rng_for
-from bevt_core.shards import (
+from bevt_core.dataset.shards import (
     FrameSample,
     PartView,
     sources_digest,
@@ -30,12 +28,14 @@ from bevt_core.shards import (
     write_token_part,
     write_token_plan,
 )
+from bevt_core.rng import rng_for
+from bevt_core.storage.files import write_record
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.card import CARD, read_card
-from bevt_core.views import draw_view, encode_jpeg
-from pipeline.camera_motion import CLASSES, PHOTOGRAPHS, draw_clip, draw_image, photograph
-from pipeline.tokens_job import PartTokenizer
+from bevt_core.views.replay import draw_view, encode_jpeg
+from pipeline.job.tokenize_part import PartTokenizer
+from pipeline.synthetic.camera_motion import CLASSES, PHOTOGRAPHS, draw_clip, draw_image, photograph
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit, MediaKind, Plan, PoolSpec, SourceItem
 from schemas.tokens import TokenizerIdentity, TokenPlan

@@ -5,8 +5,8 @@ import statistics
 from common import joint_recipe, step
 from made_shards import motion_shards
 
-from trainer.metrics import read_metrics
-from trainer.pretrain import pretrain
+from trainer.metrics.log import read_metrics
+from trainer.pretrain.stage import pretrain
 
 
 def main() -> None:

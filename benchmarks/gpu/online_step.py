@@ -4,7 +4,7 @@ from common import attempt, step
 from step_sizes import TOKENIZER_DTYPES, random_tokenizer, sizes_of
 
 from bevt_core.tokenizers import load_tokenizer
-from trainer.bench_step import bench_train_step
+from trainer.bench.step import bench_train_step
 
 
 def main() -> None:

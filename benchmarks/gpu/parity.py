@@ -9,12 +9,12 @@ import torch
 from common import ATTENTIONS, REPO, Options, attempt, step
 from torch import Tensor
 
-from bevt_core.bevt import Bevt
-from bevt_core.swin import use_attention
-from bevt_core.weights import load_official
-from bevt_core.weights_import import OFFICIAL_KEYS
-from bevt_core.weights_surgery import rename
-from bevt_core.window_attention import triton_op
+from bevt_core.models.bevt import Bevt
+from bevt_core.models.swin import use_attention
+from bevt_core.models.window_attention import triton_op
+from bevt_core.weights.checkpoints import load_official
+from bevt_core.weights.foreign import OFFICIAL_KEYS
+from bevt_core.weights.surgery import rename
 
 ORACLE = REPO / "tests" / "golden" / "oracle"
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}

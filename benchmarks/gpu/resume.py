@@ -10,10 +10,10 @@ from typing import Any
 from common import REPO, Options, bevt, joint_recipe, step
 from made_shards import photo_shards
 
-from schemas.recipe_io import to_yaml
-from trainer.checkpoint import CHECKPOINTS
-from trainer.metrics import read_metrics
-from trainer.run import WEIGHTS
+from schemas.recipes.loading import to_yaml
+from trainer.engine.checkpoint import CHECKPOINTS
+from trainer.metrics.log import read_metrics
+from trainer.runs.directory import WEIGHTS
 
 STEPS, EVERY = 16, 4  # steps of the run, and from one checkpoint to the next
 KILL_AFTER = 6  # steps in the log: a checkpoint lies behind, and work is lost

@@ -7,7 +7,7 @@ import torch
 from common import Options
 
 from bevt_core.tokenizers.card import DvaeSizes
-from bevt_core.tokenizers.networks import build_encoder, to_package_state
+from bevt_core.tokenizers.dvae.networks import build_encoder, to_package_state
 from bevt_core.tokenizers.storage import save_tokenizer
 
 TOKENIZER_DTYPES = ("float32", "tf32", "bfloat16")

@@ -10,7 +10,7 @@ import torch
 from common import attempt, step
 from step_sizes import TOKENIZER_DTYPES, random_tokenizer
 
-from bevt_core.device_timing import synchronize
+from bevt_core.bench.timing import synchronize
 from bevt_core.tokenizers import load_tokenizer
 
 

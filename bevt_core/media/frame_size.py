@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from bevt_core.media.errors import MediaError
-from bevt_core.views import scaled_size
+from bevt_core.views.replay import scaled_size
 
 
 def one_size(sizes: Iterable[tuple[int, int]], short_side_px: int) -> tuple[int, int]:

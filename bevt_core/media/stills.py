@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bevt_core.files import size_of
 from bevt_core.media.errors import MediaError
-from bevt_core.objects import AnyPath
-from bevt_core.probing import MAX_PIXELS, one_line, raise_storage_trouble
+from bevt_core.media.video.probing import MAX_PIXELS, one_line
+from bevt_core.storage.files import size_of
+from bevt_core.storage.objects import AnyPath
+from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
 
 # Not everything that Pillow opens: EPS runs Ghostscript, and a thumbnail inside a PSD or an icon is not the picture.

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bevt_core.files import read_record
-from bevt_core.objects import AnyPath
+from bevt_core.storage.files import read_record
+from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.card import CARD, read_card
 from schemas.errors import UserError
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace

@@ -83,7 +83,7 @@ class Tokenizer(ABC):
             raise UserError(
                 f"tokenizer {self.name} reads uint8 frames [N, {size}, {size}, 3], got "
                 f"{str(frames_NHWC.dtype).removeprefix('torch.')} {list(frames_NHWC.shape)}; "
-                f"resize the view to {size} px first (bevt_core.views.halve)"
+                f"resize the view to {size} px first (bevt_core.views.replay.halve)"
             )
         if len(frames_NHWC) == 0:
             return torch.empty((0, *self.grid), dtype=torch.int64, device=self.device)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bevt_core.files import read_record
-from bevt_core.places import what_is
+from bevt_core.storage.descriptions import what_is
+from bevt_core.storage.files import read_record
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.ranges import Pixels, Vocabulary, Width

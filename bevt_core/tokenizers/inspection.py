@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bevt_core.shards import FrameStore
+from bevt_core.dataset.shards import FrameStore
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.card import DECODER, ENCODER, read_card
 from bevt_core.tokenizers.precision import DTYPES
 from bevt_core.tokenizers.quality import measure
 from bevt_core.tokenizers.storage import read_state
-from bevt_core.views import decode_jpeg, encode_jpeg, halve
+from bevt_core.views.replay import decode_jpeg, encode_jpeg, halve
 from schemas.errors import UserError
 
 VIEW_SHARE = 224 / 256  # of the short side: the centre crop of a view, as BEVT cuts it

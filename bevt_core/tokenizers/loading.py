@@ -8,11 +8,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from bevt_core.tokenizers import networks, peco_networks
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, StoredTokenizer, check_device, read_card
-from bevt_core.tokenizers.dalle import DvaeTokenizer
-from bevt_core.tokenizers.peco import CODES, PecoTokenizer
+from bevt_core.tokenizers.dvae import networks
+from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
+from bevt_core.tokenizers.peco import networks as peco_networks
+from bevt_core.tokenizers.peco.tokenizer import CODES, PecoTokenizer
 from bevt_core.tokenizers.precision import parse_dtype
 from bevt_core.tokenizers.storage import read_state
 from schemas.errors import UserError

@@ -6,12 +6,12 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from bevt_core.files import sha256_of, write_record
-from bevt_core.one_writer import hold_file
-from bevt_core.staging import staged_folder
+from bevt_core.storage.files import sha256_of, write_record
+from bevt_core.storage.one_writer import hold_file
+from bevt_core.storage.staging import staged_folder
 from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, DvaeSizes, Kind, PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.precision import DTYPES
-from bevt_core.weights_files import load_safetensors
+from bevt_core.weights.files import load_safetensors
 from schemas.errors import UserError
 
 

@@ -5,9 +5,9 @@ The class map travels with the listing: two public label maps of Kinetics-400 ag
 
 from pathlib import Path
 
-from bevt_core.foreign_files import unreadable
-from bevt_core.objects import AnyPath, as_path
-from bevt_core.places import is_made_here, what_is
+from bevt_core.foreign.files import unreadable
+from bevt_core.storage.descriptions import is_made_here, what_is
+from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.sources.diving import list_diving48
 from pipeline.sources.folders import has_folder, list_folder
 from pipeline.sources.howto import list_howto100m
@@ -19,7 +19,7 @@ from pipeline.sources.something import list_ssv2
 from pipeline.sources.stored import choose_stored
 from pipeline.sources.tree import ObjectTree, Tree
 from schemas.errors import UserError
-from schemas.recipe_io import nearest
+from schemas.recipes.loading import nearest
 
 
 def list_list(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:

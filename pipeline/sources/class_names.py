@@ -4,8 +4,8 @@ import functools
 from collections import Counter
 from collections.abc import Iterable
 
-from bevt_core.foreign_files import Lines, shown
-from bevt_core.objects import AnyPath
+from bevt_core.foreign.files import Lines, shown
+from bevt_core.storage.objects import AnyPath
 from schemas.errors import UserError
 
 MOST_CLASSES = 1_000_000

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from bevt_core.objects import AnyPath
+from bevt_core.storage.objects import AnyPath
 from pipeline.sources.class_names import class_index, find_classes
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, media_files

@@ -8,15 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from bevt_core.files import write_atomic
-from bevt_core.foreign_files import read_parquet, shown
+from bevt_core.foreign.files import read_parquet, shown
 from bevt_core.media.kinds import GIF, count_suffixes, kind_of, suffix_of
-from bevt_core.objects import AnyPath
+from bevt_core.storage.files import write_atomic
+from bevt_core.storage.objects import AnyPath
 from pipeline.sources.class_names import MOST_NUMBERED, class_index
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
-from schemas.json_text import json_text, parse_json
+from schemas.text.json import json_text, parse_json
 
 SHOWN_NAMES = 5  # of the classes that are not known
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from bevt_core.objects import AnyPath
+from bevt_core.storage.objects import AnyPath
 from pipeline.sources.class_names import class_index
 from pipeline.sources.kinetics import list_k400
 from pipeline.sources.list_lines import list_from_file

@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from bevt_core.contained import is_below
-from bevt_core.foreign_files import unreadable
+from bevt_core.foreign.files import unreadable
 from bevt_core.media.kinds import is_hidden
-from bevt_core.objects import AnyPath, ObjectPath
+from bevt_core.storage.contained import is_below
+from bevt_core.storage.objects import AnyPath, ObjectPath
 from schemas.errors import UserError
-from schemas.names import leads_out
+from schemas.text.names import leads_out
 
 NAME_BYTES = 255  # the longest name that a local file may have
 _OUTSIDE = "nothing outside it is read unless --allow-outside is given"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tests.media import moving_frames, write_video
-from tests.tiny_jobs import save_tiny_tokenizer
-from trainer.metrics import read_metrics
+from tests.support.media import moving_frames, write_video
+from tests.support.tiny_jobs import save_tiny_tokenizer
+from trainer.metrics.log import read_metrics
 
 CLASSES, VIDEOS_PER_CLASS = ("left", "right"), 8
 PIPELINE = ["sources_per_part=3", "min_parts=1", "views.num_views=2", "pool.max_frames=16", "decode_timeout_s=30"]

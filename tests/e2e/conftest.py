@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_jobs import save_tiny_tokenizer
+from tests.support.tiny_jobs import save_tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

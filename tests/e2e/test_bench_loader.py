@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import UserError
-from tests.json_keys import CheckKeys
-from tests.media import moving_frames, write_video
-from tests.tiny_jobs import tiny_recipe
-from trainer.bench_loader import bench_loader
+from tests.support.json_keys import CheckKeys
+from tests.support.media import moving_frames, write_video
+from tests.support.tiny_jobs import tiny_recipe
+from trainer.bench.loader import bench_loader
 
 pytest.importorskip("decord")
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("ray_here")
 
 @pytest.mark.slow
 def test_the_ratios_are_those_of_the_rates(tiny_tokenizer: Path, tmp_path: Path, json_keys: CheckKeys) -> None:
-    from pipeline.job import tokenize
+    from pipeline.job.run import tokenize
 
     for i in range(2):
         write_video(tmp_path / "root" / f"{i}.mp4", moving_frames(20 + i, 120, 160, seed=i))

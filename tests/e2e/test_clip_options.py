@@ -10,18 +10,18 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-import bevt_core.export
+import bevt_core.weights.export
 import cli
-import trainer.launch
-import trainer.probe
-from bevt_core.build import build_classifier
-from bevt_core.files import write_record
-from bevt_core.weights import save_weights
-from tests.builders import make_token_set
-from tests.json_keys import CheckKeys
-from tests.media import moving_frames, write_video
-from tests.unit.test_evaluate import CARD, SIZES
-from tests.unit.test_sources import touch
+import trainer.distributed.launch
+import trainer.probes.probe
+from bevt_core.models.build import build_classifier
+from bevt_core.storage.files import write_record
+from bevt_core.weights.checkpoints import save_weights
+from tests.support.builders import make_token_set
+from tests.support.json_keys import CheckKeys
+from tests.support.media import moving_frames, write_video
+from tests.unit.pipeline.sources.test_sources import touch
+from tests.unit.trainer.testing.test_evaluate import CARD, SIZES
 
 STORED = 6  # videos of the frame store: 0000.mp4, ... with the classes no and yes in turn
 
@@ -74,7 +74,9 @@ def test_a_list_chooses_from_a_frame_store(place: Path, tmp_path: Path) -> None:
 def test_views_and_splits_are_options_of_extract_and_probe(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_keys: CheckKeys
 ) -> None:
-    monkeypatch.setattr(trainer.probe, "fit_attentive", lambda *_: lambda x_NPC: torch.zeros(len(x_NPC), 2))  # slow
+    monkeypatch.setattr(
+        trainer.probes.probe, "fit_attentive", lambda *_: lambda x_NPC: torch.zeros(len(x_NPC), 2)
+    )  # slow
     extract = ["extract", place / "run", "--root", place / "files", "--level", "positions"]
     assert "ask for 1 clip and 1 crop" in error(*extract, "--out", tmp_path / "refused.parquet")
     one = ["--clips", 1, "--crops", 1, "--out", tmp_path / "x.parquet"]
@@ -100,11 +102,13 @@ def test_loader_processes_are_an_option(
     command: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(trainer.launch, "launch", lambda *args, **options: given.append(options["num_workers"]) or {})
+    monkeypatch.setattr(
+        trainer.distributed.launch, "launch", lambda *args, **options: given.append(options["num_workers"]) or {}
+    )
     arguments = [*command.split(), place / "run", "--frames", place / "frames", "--out", tmp_path / "out"]
     summary(*arguments, "--num-workers", 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(trainer.workers, "usable_cpus", lambda: 24)
+    monkeypatch.setattr(trainer.distributed.cpus, "usable_cpus", lambda: 24)
     summary(*arguments)
     summary(*arguments, "--nproc", 4)
     assert given == [3, 12, 5]
@@ -116,7 +120,7 @@ def test_some_of_the_models_classes_are_enough(place: Path, tmp_path: Path, monk
     assert summary(*evaluate, "--root", place / "files")["num_videos"] == 2
     with monkeypatch.context() as patch:
         launched: list[Any] = []
-        patch.setattr(trainer.launch, "launch", lambda *args, **options: launched.append(args[3]) or {})
+        patch.setattr(trainer.distributed.launch, "launch", lambda *args, **options: launched.append(args[3]) or {})
         summary(*evaluate, "--root", place / "files")
         assert [item.label for item in launched[0].items] == [1, 1]
     touch(tmp_path / "other", "yes/a.mp4", "maybe/b.mp4")
@@ -185,7 +189,7 @@ def test_an_exported_program_takes_the_models_clips(
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{frames} {size_px}")
 
-    monkeypatch.setattr(bevt_core.export, "save_program", write)
+    monkeypatch.setattr(bevt_core.weights.export, "save_program", write)
     (tmp_path / "w.safetensors").write_bytes((place / "run" / "weights.safetensors").read_bytes())
     out = tmp_path / "new" / "x.pt2"
     for checkpoint, options, expected in (

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.progress import Meter
-from tests.media import moving_frames, write_video
-from tests.tiny_jobs import digests, tiny_recipe
+from pipeline.job.progress import Meter
+from tests.support.media import moving_frames, write_video
+from tests.support.tiny_jobs import digests, tiny_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def cluster() -> Iterator[Any]:
 
 
 def test_a_node_is_killed_in_the_middle(cluster: Any, tiny_tokenizer: Path, tmp_path: Path) -> None:
-    from pipeline.job import tokenize
+    from pipeline.job.run import tokenize
 
     nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
     cluster.wait_for_nodes()
@@ -57,7 +57,7 @@ def test_half_a_cpu_that_is_left_is_enough_to_decode_on(cluster: Any, tiny_token
     """As it may be on every node after one was lost, and its tokenizers have started on the others."""
     import ray
 
-    from pipeline.job import tokenize
+    from pipeline.job.run import tokenize
 
     class Other:
         def ready(self) -> None:
@@ -82,7 +82,7 @@ class GrownError(Exception):
 
 def test_a_node_joins_in_the_middle_and_gets_a_tokenizer(cluster: Any, tiny_tokenizer: Path, tmp_path: Path) -> None:
     """Tokenizing takes most of the time, by 256 views of each frame: parts wait for the two tokenizers of the head."""
-    from pipeline.job import tokenize
+    from pipeline.job.run import tokenize
 
     class JoinAfterFour(Meter):
         def add(self, row: dict[str, Any]) -> None:

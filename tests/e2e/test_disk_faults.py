@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.shards import TokenSet
-from tests.media import moving_frames, write_video
+from bevt_core.dataset.shards import TokenSet
+from tests.support.media import moving_frames, write_video
 
 
 @pytest.fixture

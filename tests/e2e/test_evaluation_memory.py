@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from bevt_core.build import build_classifier
-from bevt_core.files import write_record
-from bevt_core.weights import save_weights
-from schemas.classifier import ClassifierCard
+from bevt_core.models.build import build_classifier
+from bevt_core.storage.files import write_record
+from bevt_core.weights.checkpoints import save_weights
+from schemas.evaluation import ClassifierCard
 from schemas.frames import SourceItem
 from schemas.recipes import ClipSampling, EvalViews
-from tests.media import moving_frames, write_video
-from trainer.clips import FileClips
-from trainer.evaluate import evaluate
-from trainer.launch import launch
+from tests.support.media import moving_frames, write_video
+from trainer.clips.sources import FileClips
+from trainer.distributed.launch import launch
+from trainer.testing.evaluate import evaluate
 
 SIZES = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2), "window": (2, 2, 2), "patch": (2, 8, 8)}
 

@@ -7,17 +7,17 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
-from schemas.recipe_io import load_recipe
-from tests.builders import make_token_set
+from schemas.recipes.loading import load_recipe
 from tests.conftest import REPO
-from tests.media import moving_frames, write_video
-from trainer.clips import StoreClips, split_items
-from trainer.commands import TRAINER_RECIPES
-from trainer.evaluate import evaluate
-from trainer.finetune import finetune
-from trainer.model_card import without_folders
-from trainer.predict import predict
-from trainer.run import read_run
+from tests.support.builders import make_token_set
+from tests.support.media import moving_frames, write_video
+from trainer.clips.sources import StoreClips, split_items
+from trainer.commands.training import TRAINER_RECIPES
+from trainer.finetune.stage import finetune
+from trainer.runs.directory import read_run
+from trainer.show.model_card import without_folders
+from trainer.testing.evaluate import evaluate
+from trainer.testing.predict import predict
 
 TINY = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "loop.num_workers=0"]
 TINY += ["global_batch=4", "sampling.frames=4", "encoder.window=[2,4,4]", "loop.max_steps=1", "title=Mine | yours"]

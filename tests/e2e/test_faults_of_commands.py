@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from bevt_core.build import build_classifier
-from bevt_core.files import write_record
-from bevt_core.weights import save_weights
-from schemas.classifier import ClassifierCard
-from schemas.recipe_io import load_recipe
+from bevt_core.models.build import build_classifier
+from bevt_core.storage.files import write_record
+from bevt_core.weights.checkpoints import save_weights
+from schemas.evaluation import ClassifierCard
 from schemas.recipes import ClipSampling, EvalViews, TokenizerRecipe
-from tests.builders import make_token_set
-from tests.faults import calls_of, copy_of, full_at, killed_at, left_over, limited_to
-from tests.tiny_jobs import digests
-from trainer import train_tokenizer as tokenizing
-from trainer.clips import StoreClips
-from trainer.commands import TRAINER_RECIPES
-from trainer.evaluate import evaluate
-from trainer.probe import probe
-from trainer.train_tokenizer import train_tokenizer
+from schemas.recipes.loading import load_recipe
+from tests.support.builders import make_token_set
+from tests.support.faults import calls_of, copy_of, full_at, killed_at, left_over, limited_to
+from tests.support.tiny_jobs import digests
+from trainer.clips.sources import StoreClips
+from trainer.commands.training import TRAINER_RECIPES
+from trainer.probes.probe import probe
+from trainer.testing.evaluate import evaluate
+from trainer.tokenizer import stage as tokenizing
+from trainer.tokenizer.stage import train_tokenizer
 
 pytestmark = pytest.mark.slow
 

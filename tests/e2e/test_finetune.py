@@ -12,26 +12,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import trainer.evaluate
-from bevt_core.build import build_bevt
-from bevt_core.model_info import flops
-from bevt_core.shards import TokenSet
+import trainer.testing.evaluate
+from bevt_core.dataset.shards import TokenSet
+from bevt_core.models.build import build_bevt
+from bevt_core.models.counting import flops
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.weights import load_weights, save_weights
+from bevt_core.weights.checkpoints import load_weights, save_weights
 from schemas.errors import UserError
-from schemas.recipe_io import load_recipe
 from schemas.recipes import FinetuneRecipe, TokenizerRecipe
-from tests.builders import make_token_set
-from tests.json_keys import CheckKeys
-from tests.tiny_jobs import only
-from trainer.clips import StoreClips, split_items
-from trainer.evaluate import evaluate
-from trainer.extract import extract
-from trainer.finetune import build_from_recipe, dry_run, finetune
-from trainer.frame_crops import held_out_sources
-from trainer.launch import launch
-from trainer.metrics import read_metrics
-from trainer.train_tokenizer import METRICS, train_tokenizer
+from schemas.recipes.loading import load_recipe
+from tests.support.builders import make_token_set
+from tests.support.json_keys import CheckKeys
+from tests.support.tiny_jobs import only
+from trainer.clips.sources import StoreClips, split_items
+from trainer.distributed.launch import launch
+from trainer.finetune.stage import build_from_recipe, dry_run, finetune
+from trainer.metrics.log import read_metrics
+from trainer.testing.evaluate import evaluate
+from trainer.testing.extract import extract
+from trainer.tokenizer.frame_crops import held_out_sources
+from trainer.tokenizer.stage import METRICS, train_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
 TINY = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "loop.num_workers=0"]
@@ -96,7 +96,7 @@ def test_sigterm_in_a_validation_ends_it_and_resume_repeats_it(
     train, val = halves
     recipe = recipe_of("ema_decay=0.9", "validate_every_epochs=0.7", "loop.max_steps=4")
     finetune(recipe, train, val, tmp_path / "whole")
-    scored, real = [], trainer.evaluate.score
+    scored, real = [], trainer.testing.evaluate.score
 
     def signalled(model: Any, views_BTHWC: torch.Tensor, num_videos: int) -> Any:
         scored.append(num_videos)
@@ -104,7 +104,7 @@ def test_sigterm_in_a_validation_ends_it_and_resume_repeats_it(
             os.kill(os.getpid(), signal.SIGTERM)
         return real(model, views_BTHWC, num_videos)
 
-    monkeypatch.setattr(trainer.evaluate, "score", signalled)
+    monkeypatch.setattr(trainer.testing.evaluate, "score", signalled)
     summary = finetune(recipe, train, val, tmp_path / "cut")
     assert (summary["step"], summary["finished"], summary["weights"]) == (3, False, None)
     assert scored == [1, 1], "batches of a video each: it ends after the one in which the signal came"

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from bevt_core.weights import load_weights
-from tests.builders import make_token_set
+from bevt_core.weights.checkpoints import load_weights
 from tests.e2e.test_finetune import recipe_of as finetune_recipe_of
 from tests.e2e.test_pretrain import recipe_of
-from trainer.clips import StoreClips
-from trainer.finetune import finetune
-from trainer.launch import launch
-from trainer.metrics import read_metrics
-from trainer.pretrain import pretrain
+from tests.support.builders import make_token_set
+from trainer.clips.sources import StoreClips
+from trainer.distributed.launch import launch
+from trainer.finetune.stage import finetune
+from trainer.metrics.log import read_metrics
+from trainer.pretrain.stage import pretrain
 
 pytestmark = pytest.mark.slow
 

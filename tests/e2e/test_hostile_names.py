@@ -13,10 +13,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 import cli
-from bevt_core.inert import markdown_text, one_line, text_of_csv
-from tests.hostile_names import NAMES, PageCheck, controls_in, formulas_in
-from tests.media import moving_frames, write_video
-from trainer.run import RECORD, read_run
+from bevt_core.console.inert import markdown_text, one_line, text_of_csv
+from tests.support.hostile_names import NAMES, PageCheck, controls_in, formulas_in
+from tests.support.media import moving_frames, write_video
+from trainer.runs.directory import RECORD, read_run
 
 CLASSES = sorted(NAMES[:2])
 TITLE = NAMES[2]

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.job import tokenize
-from tests.media import moving_frames, write_video
-from tests.tiny_jobs import digests, tiny_recipe
+from pipeline.job.run import tokenize
+from tests.support.media import moving_frames, write_video
+from tests.support.tiny_jobs import digests, tiny_recipe
 
 COMMAND = """
 import json, sys
 from pathlib import Path
-from pipeline.job import tokenize
-from tests.tiny_jobs import tiny_recipe
+from pipeline.job.run import tokenize
+from tests.support.tiny_jobs import tiny_recipe
 root, out, tokenizer = map(Path, sys.argv[1:])
 summary = tokenize(tiny_recipe(root, out, tokenizer, "sources_per_part=2"), num_cpus=2, progress="off")
 print(json.dumps(summary))
@@ -112,7 +112,7 @@ VICTIMS = {
     "driver": "",
     "decode worker": "ray::Map",
     "tokenizer actor": "ray::MapWorker",
-    "decoding child": "bevt_core.isolation",
+    "decoding child": "bevt_core.foreign.isolation",
     "any worker": "ray::",
 }
 

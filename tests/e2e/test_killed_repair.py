@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.one_writer import reading
-from bevt_core.staging import READERS
-from pipeline import repair as repairing
-from pipeline.job import tokenize
-from pipeline.repair import repair
+from bevt_core.storage.one_writer import reading
+from bevt_core.storage.staging import READERS
+from pipeline.check import repair as repairing
+from pipeline.check.repair import repair
+from pipeline.job.run import tokenize
 from schemas.errors import UserError
-from tests.faults import calls_of, copy_of, killed_at, left_over
-from tests.inline_jobs import without_ray
-from tests.media import moving_frames, write_video
-from tests.processes import elsewhere
-from tests.tiny_jobs import digests, save_tiny_tokenizer, tiny_recipe
+from tests.support.faults import calls_of, copy_of, killed_at, left_over
+from tests.support.inline_jobs import without_ray
+from tests.support.media import moving_frames, write_video
+from tests.support.processes import elsewhere
+from tests.support.tiny_jobs import digests, save_tiny_tokenizer, tiny_recipe
 
 MOMENTS = ("rename", "replace", "link")  # calls that remove something whole, or commit it
 TOKENS = "tokens/dvae-v2"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.files import sha256_of, sizes_in
-from bevt_core.objects import AnyPath, as_path
-from tests.media import moving_frames, write_video
-from tests.s3_server import SLOW_DOWN, S3Server, s3_server
+from bevt_core.storage.files import sha256_of, sizes_in
+from bevt_core.storage.objects import AnyPath, as_path
+from tests.support.media import moving_frames, write_video
+from tests.support.s3_server import SLOW_DOWN, S3Server, s3_server
 
 pytestmark = pytest.mark.slow
 OUT = "s3://data/set"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from schemas.classifier import ClassifierCard
-from tests.builders import make_token_set
-from tests.children import children_of, command_of, descendants, is_running, wait_until
-from tests.media import moving_frames, write_video
+from schemas.evaluation import ClassifierCard
+from tests.support.builders import make_token_set
+from tests.support.children import children_of, command_of, descendants, is_running, wait_until
+from tests.support.media import moving_frames, write_video
 
 REPO = Path(__file__).resolve().parents[2]
 ODD = 'it\'s "odd", 50% 🐈 $HOME ' + "x" * 170  # a folder's name

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from bevt_core.weights import load_weights
+from bevt_core.weights.checkpoints import load_weights
 from schemas.errors import UserError
-from schemas.recipe_io import load_recipe
 from schemas.recipes import PretrainRecipe
-from tests.builders import make_token_set
-from trainer.commands import TRAINER_RECIPES
-from trainer.launch import launch
-from trainer.metrics import read_metrics
-from trainer.pretrain import pretrain
+from schemas.recipes.loading import load_recipe
+from tests.support.builders import make_token_set
+from trainer.commands.training import TRAINER_RECIPES
+from trainer.distributed.launch import launch
+from trainer.metrics.log import read_metrics
+from trainer.pretrain.stage import pretrain
 
 TINY = ["model.vocab_size=64", "model.encoder.embed_dim=16", "model.encoder.depths=[1,1,1]", "ema_decay=0.5"]
 TINY += ["model.encoder.num_heads=[1,2,4]", "loop.num_workers=0", "loop.log_every=100", "loop.checkpoint_every=100"]

@@ -7,17 +7,17 @@ import torch
 
 from bevt_core.tokenizers import load_tokenizer
 from schemas.errors import UserError
-from schemas.recipe_io import load_recipe
-from tests.builders import make_token_set
+from schemas.recipes.loading import load_recipe
 from tests.e2e.test_pretrain import REPO, TINY
-from tests.tiny_jobs import save_tiny_tokenizer
-from trainer.launch import launch
-from trainer.metrics import read_metrics
-from trainer.model import build_model
-from trainer.online import FreshViewDataset, tokens_in_step
-from trainer.pretrain import PretrainTask, dry_run, pretrain
-from trainer.run import identity_of
-from trainer.streams import open_sources, open_streams
+from tests.support.builders import make_token_set
+from tests.support.tiny_jobs import save_tiny_tokenizer
+from trainer.data.online import FreshViewDataset, tokens_in_step
+from trainer.distributed.launch import launch
+from trainer.metrics.log import read_metrics
+from trainer.pretrain.stage import PretrainTask, dry_run, pretrain
+from trainer.pretrain.streams import open_sources, open_streams
+from trainer.runs.directory import identity_of
+from trainer.setup.models import build_model
 
 CPU = torch.device("cpu")
 VIEWS = "crop_px: 64, short_side_min_px: 64, short_side_max_px: 72, flip_share: 0.5, jitter: 0.0"

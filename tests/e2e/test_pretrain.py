@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from bevt_core.rng import rng_for
-from bevt_core.weights import load_weights
+from bevt_core.weights.checkpoints import load_weights
 from schemas.errors import UserError
-from schemas.recipe_io import load_recipe
-from tests.builders import make_token_set
-from tests.children import descendants, is_running, wait_until
-from trainer.clip_lists import read_lists
-from trainer.launch import launch
-from trainer.memory import OUTSIDE_GB, USABLE_SHARE
-from trainer.metrics import read_metrics
-from trainer.model import build_model
-from trainer.pretrain import PretrainTask, dry_run, pretrain
-from trainer.run import read_run
-from trainer.runs_view import summary_of
-from trainer.streams import open_sources, open_streams
+from schemas.recipes.loading import load_recipe
+from tests.support.builders import make_token_set
+from tests.support.children import descendants, is_running, wait_until
+from trainer.clips.lists import read_lists
+from trainer.distributed.launch import launch
+from trainer.metrics.log import read_metrics
+from trainer.pretrain.stage import PretrainTask, dry_run, pretrain
+from trainer.pretrain.streams import open_sources, open_streams
+from trainer.runs.browse import summary_of
+from trainer.runs.directory import read_run
+from trainer.setup.memory import OUTSIDE_GB, USABLE_SHARE
+from trainer.setup.models import build_model
 
 REPO = Path(__file__).parents[2]
 TINY = ["model.vocab_size=64", "model.encoder.embed_dim=16", "model.encoder.num_heads=[1,2,4]", "loop.log_every=100"]

@@ -7,16 +7,16 @@ import torch
 
 from schemas.errors import UserError
 from schemas.recipes import ProbeConfig
-from tests.builders import make_token_set
 from tests.e2e.test_pretrain import recipe_of
-from trainer.distributed import World
-from trainer.evaluations import EvaluationStopped
-from trainer.knn import knn_predict
-from trainer.linear_probe import WEIGHT_DECAYS, linear_predict
-from trainer.metrics import read_metrics
-from trainer.model import build_model
-from trainer.pretrain import pretrain
-from trainer.probe_hook import KINDS, ProbeHook
+from tests.support.builders import make_token_set
+from trainer.distributed.world import World
+from trainer.engine.evaluations import EvaluationStopped
+from trainer.metrics.log import read_metrics
+from trainer.pretrain.probe_hook import KINDS, ProbeHook
+from trainer.pretrain.stage import pretrain
+from trainer.probes.knn import knn_predict
+from trainer.probes.linear import WEIGHT_DECAYS, linear_predict
+from trainer.setup.models import build_model
 
 CPU = World(rank=0, size=1, device=torch.device("cpu"))
 
@@ -55,7 +55,7 @@ def test_ranks_share_the_videos_and_count_each_once(data, monkeypatch):
     model = build_model(recipe.model, ("video",)).eval()
     hook = ProbeHook(model, recipe, CPU)
     assert [len(split.items) for split in hook.splits] == [12, 4]
-    monkeypatch.setattr("trainer.views.PART_VIDEOS", 3)
+    monkeypatch.setattr("trainer.clips.multi_view.PART_VIDEOS", 3)
     features_NC, labels_N = hook._features(hook.splits[0])
     assert features_NC.shape == (12, 64) and labels_N.tolist() == [item.label for item in hook.splits[0].items]
     ranks = []

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ray_place import PREFIX
-from tests.media import moving_frames, write_video
+from pipeline.cluster.private_folder import PREFIX
+from tests.support.media import moving_frames, write_video
 
 pytestmark = pytest.mark.slow
 

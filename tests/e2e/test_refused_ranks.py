@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.one_writer import hold
-from tests.builders import make_token_set
-from tests.processes import elsewhere
+from bevt_core.storage.one_writer import hold
+from tests.support.builders import make_token_set
+from tests.support.processes import elsewhere
 
 pytestmark = pytest.mark.slow
 

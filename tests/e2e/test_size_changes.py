@@ -8,8 +8,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import cli
-from tests.coded_clips import coded_frames, size_changing_clip
-from tests.media import write_video
+from tests.support.coded_clips import coded_frames, size_changing_clip
+from tests.support.media import write_video
 
 TINY = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "encoder.window=[2,4,4]"]
 TINY += ["sampling.frames=4", "global_batch=4", "loop.epochs=1", "loop.num_workers=0"]

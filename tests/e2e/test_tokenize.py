@@ -15,22 +15,23 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cli
-from bevt_core.shards import FrameStore, TokenSet, part_name
+from bevt_core.dataset.shards import FrameStore, TokenSet, part_name
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.views import apply_view, halve
-from pipeline import job, ray_session
-from pipeline.inspect_row import inspect_dataset
-from pipeline.job import tokenize
-from pipeline.job_report import report_job
-from pipeline.repair import repair
-from pipeline.scan import scan
-from pipeline.verify import verify
+from bevt_core.views.replay import apply_view, halve
+from pipeline.check.repair import repair
+from pipeline.check.verify import verify
+from pipeline.cluster import session as ray_session
+from pipeline.job import run as job
+from pipeline.job.run import tokenize
+from pipeline.look.report import report_job
+from pipeline.look.sample import inspect_dataset
+from pipeline.look.scan import scan
 from schemas.errors import UserError
-from schemas.recipe_io import to_yaml
-from tests.faults import full_at
-from tests.json_keys import CheckKeys
-from tests.media import moving_frames, write_image, write_video
-from tests.tiny_jobs import digests, only, save_tiny_tokenizer, tiny_recipe
+from schemas.recipes.loading import to_yaml
+from tests.support.faults import full_at
+from tests.support.json_keys import CheckKeys
+from tests.support.media import moving_frames, write_image, write_video
+from tests.support.tiny_jobs import digests, only, save_tiny_tokenizer, tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -196,7 +197,7 @@ def test_with_nothing_to_do_neither_ray_nor_torch_is_loaded(dataset: Path, video
         os.utime(path, (4e9, 4e9))
     recipe = tiny_recipe(videos, dataset, tiny_tokenizer)
     code = (
-        "import sys; from pipeline.job import tokenize; from schemas.recipes import TokenizeRecipe; "
+        "import sys; from pipeline.job.run import tokenize; from schemas.recipes import TokenizeRecipe; "
         "summary = tokenize(TokenizeRecipe.model_validate_json(sys.argv[1]), progress='off'); "
         "print(summary['parts_done_before'], {'ray', 'torch'} & set(sys.modules))"
     )

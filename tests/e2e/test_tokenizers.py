@@ -10,21 +10,21 @@ import torch
 from typer.testing import CliRunner
 
 import cli
-from bevt_core.files import sha256_of
-from bevt_core.shards import TokenSet
+from bevt_core.dataset.shards import TokenSet
+from bevt_core.storage.files import sha256_of
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.views import apply_view
+from bevt_core.views.replay import apply_view
 from schemas.errors import UserError
-from schemas.recipe_io import load_recipe
-from tests.builders import make_token_set
-from tests.json_keys import CheckKeys
-from tests.media import moving_frames, write_image
-from tests.tiny_jobs import save_tiny_tokenizer
-from trainer import train_tokenizer as train
-from trainer.commands import TRAINER_RECIPES
-from trainer.launch import launch
-from trainer.metrics import read_metrics
-from trainer.train_tokenizer import METRICS, train_tokenizer
+from schemas.recipes.loading import load_recipe
+from tests.support.builders import make_token_set
+from tests.support.json_keys import CheckKeys
+from tests.support.media import moving_frames, write_image
+from tests.support.tiny_jobs import save_tiny_tokenizer
+from trainer.commands.training import TRAINER_RECIPES
+from trainer.distributed.launch import launch
+from trainer.metrics.log import read_metrics
+from trainer.tokenizer import stage as train
+from trainer.tokenizer.stage import METRICS, train_tokenizer
 
 SMALL = ["global_batch=4", "samples_per_epoch=16", "loop.epochs=1.5", "loop.num_workers=0", "loop.checkpoint_every=2"]
 SMALL += ["loop.picture_every=2", "optim.warmup_epochs=0"]

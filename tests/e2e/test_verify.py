@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.shards import (
+from bevt_core.dataset.shards import (
     PartView,
     TokenSet,
     read_frame_commit,
@@ -20,15 +20,15 @@ from bevt_core.shards import (
     write_token_plan,
 )
 from bevt_core.tokenizers import load_tokenizer
-from pipeline.job import tokenize
-from pipeline.repair import repair
-from pipeline.repair_jobs import read_jobs
-from pipeline.verify import verify
+from pipeline.check.repair import repair
+from pipeline.check.repair_jobs import read_jobs
+from pipeline.check.verify import verify
+from pipeline.job.run import tokenize
 from schemas.errors import UserError
 from schemas.tokens import TOKENIZER_PLACE, TokenPlan
-from tests.builders import make_token_set
-from tests.media import moving_frames, write_video
-from tests.tiny_jobs import digests, save_tiny_tokenizer, tiny_recipe
+from tests.support.builders import make_token_set
+from tests.support.media import moving_frames, write_video
+from tests.support.tiny_jobs import digests, save_tiny_tokenizer, tiny_recipe
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 from typer.testing import CliRunner
 
 import cli
-from bevt_core.bevt import Bevt
-from bevt_core.classifier import Classifier
-from bevt_core.export import load_hub_folder
-from bevt_core.weights import load_weights
+from bevt_core.models.bevt import Bevt
+from bevt_core.models.classifier import Classifier
+from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.export import load_hub_folder
 from schemas.errors import UserError
-from tests.builders import make_token_set
-from tests.foreign_checkpoints import as_video_swin, small_swin3d
-from tests.json_keys import CheckKeys
+from tests.support.builders import make_token_set
+from tests.support.foreign_checkpoints import as_video_swin, small_swin3d
+from tests.support.json_keys import CheckKeys
 
 
 def run(*arguments: object) -> dict[str, object]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bevt_core.isolation import IsolatedFunction
-from pipeline.ray_session import ray_session
-from tests.builders import make_token_set
-from tests.media import write_image
-from tests.tiny_jobs import save_tiny_tokenizer
+from bevt_core.foreign.isolation import IsolatedFunction
+from pipeline.cluster.session import ray_session
+from tests.support.builders import make_token_set
+from tests.support.media import write_image
+from tests.support.tiny_jobs import save_tiny_tokenizer
 
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

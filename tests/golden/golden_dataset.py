@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.shards import (
+from bevt_core.dataset.shards import (
     FrameSample,
     PartView,
     Rejected,

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from schemas.recipe_io import load_recipe
 from schemas.recipes import FinetuneRecipe, PretrainRecipe
-from tests.builders import make_token_set
-from trainer.clips import StoreClips, split_items
-from trainer.finetune import finetune
-from trainer.metrics import read_metrics
-from trainer.pretrain import pretrain
+from schemas.recipes.loading import load_recipe
+from tests.support.builders import make_token_set
+from trainer.clips.sources import StoreClips, split_items
+from trainer.finetune.stage import finetune
+from trainer.metrics.log import read_metrics
+from trainer.pretrain.stage import pretrain
 
 FILE = Path(__file__).parent / "loss-curves.json"
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"

@@ -24,9 +24,9 @@ from pydantic.fields import FieldInfo
 
 import cli
 from pipeline import recipes_dir
-from schemas.recipe_io import KINDS, load_recipe, recipe_names
-from tests.json_keys import RECORD_TO
-from trainer.commands import TRAINER_RECIPES
+from schemas.recipes.loading import KINDS, load_recipe, recipe_names
+from tests.support.json_keys import RECORD_TO
+from trainer.commands.training import TRAINER_RECIPES
 
 HERE = Path(__file__).parent
 Surface = dict[str, Any]

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.golden.surfaces import SURFACES, commands, differences, pinned
-from tests.json_keys import UPDATE, key_paths
+from tests.support.json_keys import UPDATE, key_paths
 
 
 @pytest.mark.parametrize("name", ["cli-flags", "recipe-keys"])

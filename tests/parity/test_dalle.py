@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.convert import convert_pickles
-from bevt_core.tokenizers.networks import sizes_of
+from bevt_core.tokenizers.dvae.networks import sizes_of
+from bevt_core.tokenizers.published.convert import convert_pickles
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bevt_core.bevt import Bevt
-from bevt_core.build import build_classifier
-from bevt_core.weights import load_official
-from bevt_core.weights_import import OFFICIAL_KEYS
-from bevt_core.weights_surgery import classifier_from_pretrained, rename
+from bevt_core.models.bevt import Bevt
+from bevt_core.models.build import build_classifier
+from bevt_core.weights.checkpoints import load_official
+from bevt_core.weights.foreign import OFFICIAL_KEYS
+from bevt_core.weights.surgery import classifier_from_pretrained, rename
 
 
 @pytest.fixture(scope="module")

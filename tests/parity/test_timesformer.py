@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TimesformerConfig, TimesformerModel
 
-from bevt_core.build import TimeSformerBackbone, build_bevt
+from bevt_core.models.build import TimeSformerBackbone, build_bevt
 
 SIZES = {"embed_dim": 32, "depth": 3, "num_heads": 4, "grid": (4, 4, 4), "patch": (1, 8, 8), "mlp_ratio": 2.0}
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransformer3d, swin3d_b, swin3d_t
 
-from bevt_core.build import build_classifier
-from bevt_core.classifier import Classifier
-from bevt_core.weights_import import classifier_from_torchvision
-from bevt_core.weights_surgery import swin_sizes
+from bevt_core.models.build import build_classifier
+from bevt_core.models.classifier import Classifier
+from bevt_core.weights.foreign import classifier_from_torchvision
+from bevt_core.weights.surgery import swin_sizes
 
 
 def ours(reference: SwinTransformer3d) -> Classifier:

@@ -1,0 +1,154 @@
+"""What the commands of `bevt` share: the app, common options, and how results and errors are printed."""
+
+import functools
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+import typer
+
+from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
+from bevt_core.console.inert import one_line
+from bevt_core.console.progress import say
+from bevt_core.console.terminal import plain_messages, print_lines
+from schemas.errors import JobError, JointError, StorageError, UserError
+from schemas.text.credentials import masked_command
+from schemas.text.json import json_text
+
+USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
+
+NO_ROOM = "failed to map segment"  # the dynamic linker's words, where a library does not fit into the address space
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+class App(typer.Typer):
+    """Typer, with the errors that are meant for the user printed alone: one message, exit code 2 or 1."""
+
+    def __init__(self, help: str) -> None:
+        super().__init__(
+            help=help,
+            no_args_is_help=True,
+            add_completion=False,
+            rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+        )
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[C], C]:
+        """Typer's, with a Ctrl-C that ends the command with INTERRUPTED in every version of Typer."""
+        register = super().command(name, **options)
+
+        def register_interruptible(function: C) -> C:
+            register(_interruptible(function))
+            return function
+
+        return register_interruptible
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        skip_working_folder()
+        plain_messages()
+        try:
+            status = super().__call__(*args, **{"standalone_mode": False} | kwargs)
+        except JointError as error:
+            if os.environ.get("RANK", "0") != "0":
+                sys.exit(2)
+            _fail(error, status=2)
+        except (UserError, StorageError) as error:
+            _fail(error, status=2)
+        except JobError as error:
+            _fail(error, status=1)
+        except typer.Abort:
+            say("Aborted!")
+            sys.exit(1)
+        except Exception as error:
+            plain_messages()  # Typer has put its own hook there
+            if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:
+                _fail(explained(error, Path(error.filename or "output")), status=2)
+            if isinstance(error, MemoryError) or (isinstance(error, ImportError) and NO_ROOM in str(error)):
+                why = error if str(error) else "MemoryError"
+                _fail(f"no memory left ({why}); raise the job's limit (`ulimit -v`) or memory", status=1)
+            if not isinstance(error, USAGE_ERROR):
+                raise
+            usage, message = io.StringIO(), error.format_message()
+            error.show(usage)
+            print_lines(usage.getvalue().replace(f"Error: {message}", f"Error: {one_line(message)}"), sys.stderr)
+            sys.exit(error.exit_code)
+        sys.exit(status)
+
+
+def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            say("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return command
+
+
+def skip_working_folder() -> None:
+    """Let the Python processes that this one starts not import from the working folder: a `trainer.py` may lie there.
+
+    In a checkout's own folder nothing changes, since an uninstalled package is found there.
+    """
+    if Path.cwd() != Path(__file__).resolve().parents[2]:
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
+
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key: --set optim.lr=3e-4")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Nproc = Annotated[int, typer.Option(help="Processes on this machine (DDP); under torchrun leave it at 1.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its newest whole checkpoint.")]
+RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or the path of a .yaml file.")]
+NumWorkers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Loader processes per rank. Default: with a GPU its share of the CPUs, at most 12; without one 0.",
+    ),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="Precision of the model's matrix products; auto: bf16 on GPUs that have it, else fp32."),
+]
+ListFile = Annotated[str | None, typer.Option("--list", help="`path label` lines, or what bevt scan --write wrote.")]
+
+
+AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Follow lines and links that leave --root.")]
+DecodeTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--decode-timeout-s",
+        min=0.01,
+        help="Of files: seconds that decoding one clip may take; then the file cannot be read. Default: 60.",
+    ),
+]
+
+
+def overrides_of(given: Mapping[str, object]) -> list[str]:
+    """`key=value` for what was given; quoted, so that a folder named 2024 stays a name."""
+    return [f"{key}={yaml_string(str(value))}" for key, value in given.items() if value is not None]
+
+
+def yaml_string(text: str) -> str:
+    """Quote `text` for YAML. JSON would do, but for characters above U+FFFF, which it escapes in a way of its own."""
+    return '"' + "".join(f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else json_text(c)[1:-1] for c in text) + '"'
+
+
+def command_typed() -> str:
+    """What the user typed, for the run record: without credentials."""
+    return masked_command(["bevt", *sys.argv[1:]])
+
+
+def _fail(error: object, status: int) -> NoReturn:
+    say(f"error: {error}")
+    sys.exit(status)

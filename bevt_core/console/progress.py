@@ -1,0 +1,139 @@
+"""How far a job has come: one line, rewritten on a terminal, printed now and then elsewhere. Always on stderr."""
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+from bevt_core.console.inert import one_line
+from bevt_core.console.readable import clock, percent
+from schemas.text.credentials import masked
+
+WINDOW_S = 60.0  # that the rate is taken from
+SAMPLE_S = 0.5  # between two points of the window
+REDRAW_S = 0.2  # on a terminal
+LINE_S, LINE_SHARE = 30.0, 0.05  # elsewhere: a line after so many seconds, or so much more of the work
+LEAST_S = 1.0  # between two such lines
+
+_drawn: "ProgressLine | None" = None  # whose line the cursor of the terminal is behind
+
+
+class ProgressLine:
+    """Progress of `total` units of work from `first` on, as `step 120/4000  3.0 %  loss 4.12  2.1 it/s  ...`.
+
+    Rank 0 shows it. A context: leaving it shows the last state, finished or not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        *,
+        unit: str = "",
+        first: int = 0,
+        now: Callable[[], float] = time.monotonic,
+        stream: TextIO | None = None,
+    ) -> None:
+        """`unit` is that of the rate as well; without one it is `it`, an iteration."""
+        self.name, self.total, self.unit, self.done, self._first = name, total, unit, first, first
+        self.main, self.more = "", ""
+        self._now, self._stream = now, stream or sys.stderr
+        self._silent = os.environ.get("RANK", "0") != "0"
+        self.on_terminal = self._stream.isatty()
+        self._began = now()
+        self._points = deque([(self._began, first)])
+        self._shown: tuple[float, int] | None = None  # when, and what was done then
+
+    def update(self, done: int, main: str = "", more: str = "") -> None:
+        """Note what is done, and show it if it is time. `main` is shown before the rate, `more` at the line's end."""
+        at = self._now()
+        if self.done == self._first < done:  # the first result: until then it started, which is no rate
+            self._points = deque([(at, done)])
+        self.done, self.main, self.more = done, main, more
+        if at - self._points[-1][0] >= SAMPLE_S or len(self._points) == 1:
+            self._points.append((at, done))
+        while len(self._points) > 2 and at - self._points[1][0] >= WINDOW_S:
+            self._points.popleft()
+        if self._is_time(at):
+            self._show(at)
+
+    def add(self, units: int) -> None:
+        """`update` by so many more."""
+        self.update(self.done + units, self.main, self.more)
+
+    def text(self) -> str:
+        """Return the line."""
+        at = self._now()
+        share = self.done / self.total if self.total else 1.0
+        words = [f"{self.name} {self.done}/{self.total}{self.unit and ' '}{self.unit}", percent(share), self.main]
+        began, before = self._points[0]
+        rate = (self.done - before) / (at - began) if at > began else 0.0
+        if rate > 0:
+            words.append(_rate(rate, self.unit or "it"))
+        words.append(f"elapsed {clock(at - self._began)}")
+        if rate > 0 and self.done < self.total:
+            words.append(f"left {clock((self.total - self.done) / rate)}")
+        return "  ".join(word for word in [*words, self.more] if word)
+
+    def __enter__(self) -> "ProgressLine":
+        self._show(self._now())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _drawn
+        if self._shown is None or self._shown[1] != self.done or self.on_terminal:
+            self._show(self._now())
+        if _drawn is self:
+            self._stream.write("\n")
+            self._stream.flush()
+            _drawn = None
+
+    def _is_time(self, at: float) -> bool:
+        if self._shown is None:
+            return True
+        shown_at, shown = self._shown
+        if self.on_terminal:
+            return at - shown_at >= REDRAW_S
+        enough = self.done - shown >= LINE_SHARE * self.total
+        return at - shown_at >= LINE_S or (enough and at - shown_at >= LEAST_S)
+
+    def _show(self, at: float) -> None:
+        global _drawn
+        self._shown = (at, self.done)
+        if self._silent:
+            return
+        if self.on_terminal:
+            self._stream.write(f"\r{self.text()[: _columns(self._stream) - 1]}\x1b[K")
+            _drawn = self
+        else:
+            self._stream.write(self.text() + "\n")
+        self._stream.flush()
+
+
+def _columns(stream: TextIO) -> int:
+    """Return the width of the terminal that `stream` writes to; stdout may go elsewhere."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or shutil.get_terminal_size().columns
+    return shutil.get_terminal_size().columns
+
+
+def _rate(per_s: float, unit: str) -> str:
+    if per_s < 0.1:
+        return f"{1 / per_s:.3g} s/{unit.removesuffix('s')}"
+    return f"{per_s:,.0f} {unit}/s" if per_s >= 100 else f"{per_s:.2g} {unit}/s"
+
+
+def say(message: str) -> None:
+    """Print one line to stderr, above the progress that a terminal shows; it is made plain text."""
+    global _drawn
+    if _drawn is not None:
+        _drawn._stream.write("\r\x1b[K")
+        _drawn = None
+    print(one_line(masked(message)), file=sys.stderr, flush=True)

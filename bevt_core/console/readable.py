@@ -1,0 +1,175 @@
+"""Results for a person: numbers rounded, with their units, in aligned tables. Programs read the JSON instead."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bevt_core.console.inert import one_line
+
+MOST_ROWS = 10  # of a list, or of a mapping from names, that are shown
+LINE_CHARS = 100  # of a list in one line
+
+SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
+
+
+def clock(seconds: float) -> str:
+    """Return a time as m:ss, from an hour on as h:mm:ss."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as h:mm:ss, below a minute in seconds or milliseconds."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    total = round(seconds)
+    return f"{total // 3600}:{total // 60 % 60:02d}:{total % 60:02d}"
+
+
+def size(num_bytes: float) -> str:
+    """Return bytes in GB, or the largest smaller unit that leaves a digit before the point."""
+    for unit_bytes, unit in SIZES:
+        if num_bytes >= unit_bytes:
+            return f"{num_bytes / unit_bytes:.3g} {unit}" if num_bytes < 1e12 else f"{num_bytes / 1e9:,.0f} GB"
+    return f"{num_bytes:.4g} B"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _operations(number: float) -> str:
+    for unit, name in COUNTS:
+        if number >= unit:
+            return f"{number / unit:.4g} {name}" if number < 1e15 else f"{number:.3g}"
+    return f"{number:.4g}"
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
+
+
+# the last words of a key -> how its numbers are shown; the first that fits
+KINDS: tuple[tuple[str, Callable[[float], str]], ...] = (
+    (r"per_s(econd)?", _plain),
+    (r"bytes(_per_\w+)?", size),
+    (r"gb", lambda number: f"{number:,.2f} GB"),
+    (r"seconds|s", duration),
+    (r"ms", lambda number: f"{number:.1f} ms"),
+    (r"hours", lambda number: f"{number:,.1f} h"),
+    (r"px", lambda number: f"{number:g} px"),
+    (r"db", lambda number: f"{number:.2f} dB"),
+    (r"top1|top5|mean_class|acc|accuracy|share|chance|mfu|hfu|top1_deviation|calibration_error", percent),
+    (r"loss", lambda number: f"{number:.3f}"),
+    (r"(multiply_adds|flops|params|parameters)(_\w+)?", _operations),
+)
+_KINDS = tuple((re.compile(rf"(^|.*_)({pattern})$"), show) for pattern, show in KINDS)
+
+
+def shown(key: str, value: Any, outer: str = "") -> str:
+    """Return a scalar as a person reads it: the end of `key` decides its unit, or that of the key `outer` around it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
+        return one_line(str(value))
+    if not math.isfinite(value):
+        return str(value)
+    for name in (key, outer):
+        for pattern, show in _KINDS:
+            if pattern.match(name):
+                return show(value)
+    return f"{value:,}" if isinstance(value, int) else _plain(value)
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str] = (), indent: str = "") -> list[str]:
+    """Return the lines of a table of texts: columns aligned to the left, those of numbers to the right."""
+    cells = [*([list(header)] if header else []), *map(list, rows)]
+    if not cells:
+        return []
+    widths = [max(len(row[at]) for row in cells) for at in range(len(cells[0]))]
+    numbers = [all(_is_number(row[at]) for row in rows) for at in range(len(cells[0]))]
+    lines = []
+    for row in cells:
+        aligned = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numbers, strict=True)
+        ]
+        lines.append(f"{indent}{'  '.join(aligned)}".rstrip())
+    return lines
+
+
+def _is_number(cell: str) -> bool:
+    return cell in ("", "-") or re.match(r"-?[\d,.:]+( \D+)?$", cell) is not None
+
+
+def summary_lines(summary: Mapping[str, Any], indent: str = "", outer: str = "") -> list[str]:
+    """Return the lines of a summary: keys and values in two columns, what is nested indented below its key.
+
+    `outer` is the key of the summary in a larger one.
+
+    Mappings, or lists of mappings, with equal keys and plain values are tables of their own.
+    """
+    flat = {key: _one_line(key, value, outer) for key, value in summary.items()}
+    width = max((len(one_line(key)) for key, line in flat.items() if line is not None), default=0)
+    lines = []
+    for key, value in summary.items():
+        line = flat[key]
+        if line is not None:
+            lines.append(f"{indent}{one_line(key):<{width}}  {line}".rstrip())
+            continue
+        lines.append(f"{indent}{one_line(key)}")
+        lines += _nested(key, value, indent + "  ")
+    return lines
+
+
+def _one_line(key: str, value: Any, outer: str = "") -> str | None:
+    """Return a value that fits behind its key, else None."""
+    if isinstance(value, Mapping):
+        return None if value else "none"
+    if isinstance(value, list | tuple):
+        if any(isinstance(item, Mapping | list | tuple) for item in value):
+            return None
+        joined = ", ".join(shown(key, item) for item in value)
+        return None if len(joined) > LINE_CHARS else joined or "none"
+    return shown(key, value, outer)
+
+
+def _nested(key: str, value: Any, indent: str) -> list[str]:
+    items = list(value.items()) if isinstance(value, Mapping) else [("", item) for item in value]
+    columns = _columns([item for _, item in items])
+    if columns:
+        rows = [[one_line(name), *(shown(column, item[column], key) for column in columns)] for name, item in items]
+        if not isinstance(value, Mapping):
+            return _cut(table([row[1:] for row in rows], columns, indent), indent, header=1)
+        return _cut(table(rows, ["", *columns], indent), indent, header=1)
+    if isinstance(value, Mapping):
+        return _cut(summary_lines(value, indent, key), indent)
+    texts = [_inline(item) if isinstance(item, Mapping) else shown(key, item) for item in value]
+    return _cut([f"{indent}{text}" for text in texts], indent)
+
+
+def _inline(item: Mapping[str, Any]) -> str:
+    return ", ".join(f"{one_line(key)} {_one_line(key, value) or '...'}" for key, value in item.items())
+
+
+def _columns(items: Sequence[Any]) -> list[str]:
+    """Return the keys that all of several mappings have, where all values are plain; else nothing."""
+    if len(items) < 2 or not all(isinstance(item, Mapping) and item for item in items):
+        return []
+    keys = list(items[0])
+    plain = all(not isinstance(value, Mapping | list | tuple) for item in items for value in item.values())
+    return keys if plain and all(list(item) == keys for item in items) else []
+
+
+def _cut(lines: list[str], indent: str, header: int = 0) -> list[str]:
+    most = 2 * MOST_ROWS + header
+    if len(lines) <= most:
+        return lines
+    return [*lines[: MOST_ROWS + header], f"{indent}and {len(lines) - MOST_ROWS - header} more (all with --json)"]

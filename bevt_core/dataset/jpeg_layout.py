@@ -1,0 +1,152 @@
+"""The metadata of a `frames.zarr`: what zarr writes for us, and a reader that takes nothing else.
+
+A store may come from anybody. Zarr metadata names codecs, which are code, and sizes, which are allocated; so the three
+small files are read as plain JSON and compared with those that `write_jpegs` has zarr write, before any chunk is read.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bevt_core.storage.objects import AnyPath
+from schemas.errors import UserError
+from schemas.frames import JPEG_SHARD_BYTES, MOST_FRAMES, MOST_JPEG_SHARDS
+
+GROUP, JPEG, OFFSETS = "zarr.json", "jpeg", "offsets"
+CHUNK_BYTES = 128 << 10  # the unit of a crc32c; 64 KiB and 256 KiB read slower by zarr (benchmarks/zarr_chunks.py)
+SHARD_BYTES = JPEG_SHARD_BYTES  # the unit of a file
+CRC_BYTES = 4  # behind every chunk, and behind a shard's index
+METADATA_BYTES = 64 << 10  # at most, of a zarr.json; ours have 66 to 934
+SHOWN_CHARACTERS = 80  # of a value in a message
+REPAIR = "run bevt verify, then bevt repair"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many bytes of JPEG there are, how many offsets, and how the bytes are cut into chunks and shards."""
+
+    num_bytes: int
+    num_offsets: int
+    chunk_bytes: int
+    shard_bytes: int
+
+    @classmethod
+    def of(cls, num_bytes: int, num_offsets: int) -> "Layout":
+        chunks = max(1, -(-num_bytes // CHUNK_BYTES))
+        return cls(num_bytes, num_offsets, CHUNK_BYTES, min(SHARD_BYTES, chunks * CHUNK_BYTES))
+
+    @property
+    def shard_chunks(self) -> int:
+        return self.shard_bytes // self.chunk_bytes
+
+    @property
+    def most_shard_file_bytes(self) -> int:
+        """Of a file that holds all chunks of a shard: the chunks and the index, each with its crc32c."""
+        return self.shard_chunks * (self.chunk_bytes + CRC_BYTES + 16) + CRC_BYTES
+
+    def metadata(self) -> dict[str, dict[str, Any]]:
+        """The content of every zarr.json, by its path in the group."""
+        little = {"name": "bytes", "configuration": {"endian": "little"}}
+        crc = {"name": "crc32c"}
+        sharding = {
+            "chunk_shape": [self.chunk_bytes],
+            "codecs": [{"name": "bytes"}, crc],
+            "index_codecs": [little, crc],
+            "index_location": "end",
+        }
+        jpeg_codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+        return {
+            GROUP: {"zarr_format": 3, "node_type": "group", "attributes": {}},
+            f"{JPEG}/zarr.json": _array(self.num_bytes, "uint8", self.shard_bytes, jpeg_codecs),
+            f"{OFFSETS}/zarr.json": _array(self.num_offsets, "int64", self.num_offsets, [little, crc]),
+        }
+
+
+def _array(length: int, data_type: str, chunk: int, codecs: list[Any]) -> dict[str, Any]:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [length],
+        "data_type": data_type,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": codecs,
+        "attributes": {},
+        "storage_transformers": [],
+    }
+
+
+def read_layout(path: AnyPath) -> Layout:
+    """The layout of the `frames.zarr` at `path`. Raises UserError, naming file, value and what was expected."""
+    group = _read_metadata(path / GROUP)
+    jpeg, offsets = (_read_metadata(path / name / "zarr.json") for name in (JPEG, OFFSETS))
+    num_bytes = _length(path / JPEG / "zarr.json", jpeg, MOST_JPEG_SHARDS * SHARD_BYTES)
+    num_offsets = _length(path / OFFSETS / "zarr.json", offsets, MOST_FRAMES + 1)
+    layout = Layout.of(num_bytes, num_offsets)
+    for found, (name, expected) in zip((group, jpeg, offsets), layout.metadata().items(), strict=True):
+        difference = _difference(found, expected)
+        if difference is not None:
+            raise UserError(f"{path / name}: {difference}; {REPAIR}")
+    return layout
+
+
+def regular_file(path: AnyPath) -> bool:
+    """False for what is not there, and for a pipe or a device, which could be read for ever. Links are followed."""
+    return path.is_file()
+
+
+def _read_metadata(path: AnyPath) -> dict[str, Any]:
+    """The JSON object in a zarr.json."""
+    if not regular_file(path):
+        old = (path.parent / ".zgroup", path.parent / ".zarray")
+        what = "a store of Zarr version 2" if any(map(regular_file, old)) else "no such file"
+        raise UserError(f"{path}: {what}, expected Zarr version 3 as bevt writes it; {REPAIR}")
+    if isinstance(path, Path):
+        with path.open("rb") as file:
+            data = file.read(METADATA_BYTES + 1)
+    else:
+        size = path.size()
+        data = path.read_range(0, min(size, METADATA_BYTES + 1)) if size > 0 else b""
+    if len(data) > METADATA_BYTES:
+        raise UserError(f"{path}: more than {METADATA_BYTES} bytes, expected the metadata of one array; {REPAIR}")
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: not a JSON object, expected Zarr's metadata; {REPAIR}")
+    return {key: value for key, value in found.items() if value is not None}  # zarr 3.1.0 writes a null, 3.1.6 none
+
+
+def _length(path: AnyPath, found: dict[str, Any], most: int) -> int:
+    """The length of a one-dimensional array."""
+    shape = found.get("shape")
+    if isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int and 0 <= shape[0] <= most:
+        return int(shape[0])
+    raise UserError(f"{path}: shape is {_shown(shape)}, expected [N] with N from 0 to {most}; {REPAIR}")
+
+
+def _difference(found: Any, expected: Any, at: str = "") -> str | None:
+    """Where `found` first differs, and both values there."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in (*expected, *sorted(found.keys() - expected.keys())):
+            here = f"{at}.{key}" if at else key
+            if key not in expected:
+                return f"{_shown(here)} is {_shown(found[key])}, expected no such key"
+            difference = _difference(found.get(key), expected[key], here)
+            if difference is not None:
+                return difference
+        return None
+    if isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        pairs = enumerate(zip(found, expected, strict=True))
+        return next((text for i, pair in pairs if (text := _difference(*pair, f"{at}[{i}]")) is not None), None)
+    if type(found) is type(expected) and found == expected:
+        return None
+    return f"{at} is {_shown(found)}, expected {_shown(expected)}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 3]}..."

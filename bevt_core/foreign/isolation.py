@@ -1,0 +1,187 @@
+"""Calls in a long-lived child process with a time limit: a file that kills its decoder costs one call, not the job.
+
+A decoder may loop in native code holding the interpreter's lock, where no thread and no signal handler runs; only
+killing its process helps. The child dies with its parent (PR_SET_PDEATHSIG), however that ends.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import importlib
+import os
+import pickle
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_LENGTH = struct.Struct("<Q")
+_PIPE_BYTES = 1 << 20  # frames come back in megabytes; Linux's default is 64 kB
+_ASKED, _RETURNED, _RAISED = "asked", "returned", "raised"
+_CHILD = (
+    "import sys; from bevt_core.foreign.isolation import serve; serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
+)
+DECODER_BYTES = 4 << 30  # of address space, for a decoder; an 8K video of 4 reference frames takes 2.3 GB
+_child_answers = -1  # in the child: the pipe to the parent
+
+
+class ChildTimeout(Exception):
+    """The call took longer than its limit; the child was killed."""
+
+
+class ChildCrash(Exception):
+    """The child died in the call."""
+
+
+class IsolatedFunction:
+    """`module:function`, called in a child process of its own. The child starts at the first call and after each loss.
+
+    Arguments and results are pickled. An exception that the function raises is raised here. While it runs it may `ask`.
+    """
+
+    def __init__(self, target: str, most_bytes: int = 0) -> None:
+        """`most_bytes`: of address space beyond that of the module's imports; more is a MemoryError. 0: no limit."""
+        self.target, self.most_bytes = target, most_bytes
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the live child."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    def __call__(self, *args: Any, limit_s: float, reply: Callable[[Any], Any] | None = None) -> Any:
+        """Call the function; `reply`, here in the parent, answers what it asks by `ask`.
+
+        Raises ChildTimeout after `limit_s` seconds, ChildCrash when the child dies, or what the function raised.
+        """
+        if self.pid is None:
+            self._start()
+        assert self._child is not None
+        deadline = time.monotonic() + limit_s
+        try:
+            _write(self._questions, args)
+            kind, value = _read(self._answers, deadline)
+            while kind == _ASKED:
+                assert reply is not None, f"{self.target} asks, and nobody is there to reply"
+                _write(self._questions, reply(value))
+                kind, value = _read(self._answers, deadline)
+        except TimeoutError:
+            self.close()
+            raise ChildTimeout(f"no answer within {limit_s:g} s") from None
+        except (EOFError, BrokenPipeError):
+            raise ChildCrash(self._obituary()) from None
+        except BaseException:  # `reply` failed, or Ctrl-C: the child is in the middle of a call
+            self.close()
+            raise
+        if kind == _RAISED:
+            raise value
+        return value
+
+    def close(self) -> None:
+        """Kill the child and reap it."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            os.close(self._questions)
+            os.close(self._answers)
+
+    def _start(self) -> None:
+        self.close()
+        command = [sys.executable, "-P", "-c", _CHILD, self.target, str(os.getpid()), str(self.most_bytes)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        child_reads, self._questions = os.pipe()
+        self._answers, child_writes = os.pipe()
+        fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._child = subprocess.Popen(
+            command, stdin=child_reads, stdout=child_writes, stderr=subprocess.DEVNULL, env=environment
+        )
+        os.close(child_reads)
+        os.close(child_writes)
+        # The child says hello when it is ready, so that starting it is not counted against the first call.
+        try:
+            _read(self._answers, deadline=time.monotonic() + 120)
+        except (EOFError, TimeoutError):
+            self.close()
+            raise RuntimeError(f"the child process for {self.target} did not start: {' '.join(command)}") from None
+
+    def _obituary(self) -> str:
+        assert self._child is not None
+        code = self._child.wait()
+        self.close()
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(-code).name}"
+        return f"ended with exit status {code}"
+
+
+def ask(question: Any) -> Any:
+    """In the child, inside a call: what the parent's `reply` says to `question`."""
+    _write(_child_answers, (_ASKED, question))
+    return _read(0, deadline=None)
+
+
+def serve(target: str, parent: int, most_bytes: int) -> None:
+    """The child's loop. File descriptor 1 is the answers' only; what libraries print goes to stderr."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    global _child_answers
+    _child_answers = os.dup(1)
+    os.dup2(2, 1)
+    module, _, name = target.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    if most_bytes:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        wanted = used + most_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    _write(_child_answers, "hello")
+    while True:
+        try:
+            args = _read(0, deadline=None)
+        except EOFError:
+            return
+        try:
+            answer: tuple[str, Any] = (_RETURNED, function(*args))
+        except Exception as error:  # noqa: BLE001 - carried to the parent and raised there
+            answer = (_RAISED, error)
+        _write(_child_answers, answer)
+
+
+def _write(descriptor: int, value: Any) -> None:
+    data = pickle.dumps(value, protocol=5)  # arrays are copied once
+    for piece in (_LENGTH.pack(len(data)), data):
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+def _read(descriptor: int, deadline: float | None) -> Any:
+    (length,) = _LENGTH.unpack(_read_exactly(descriptor, _LENGTH.size, deadline))
+    return pickle.loads(_read_exactly(descriptor, length, deadline))
+
+
+def _read_exactly(descriptor: int, length: int, deadline: float | None) -> bytearray:
+    """Raises EOFError at the end of the pipe, TimeoutError after the deadline (monotonic seconds)."""
+    data = bytearray(length)
+    view = memoryview(data)
+    ready = select.poll()  # select() knows no descriptor above 1023
+    ready.register(descriptor, select.POLLIN)
+    while view:
+        wait_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        if not ready.poll(wait_ms):
+            raise TimeoutError
+        count = os.readv(descriptor, [view])
+        if not count:
+            raise EOFError
+        view = view[count:]
+    return data

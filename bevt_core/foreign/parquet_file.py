@@ -1,0 +1,185 @@
+"""Parquet files that somebody else wrote: measured before pyarrow unpacks them, so that a small file stays small.
+
+A file may unpack to MOST_BYTES, or to MOST_TIMES its own size if that is more: lists of numbered names reach 60 times.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bevt_core.foreign.parquet_pages import pages_of, schema_elements
+from bevt_core.storage.objects import AnyPath
+from schemas.errors import StorageError, UserError
+from schemas.text.plain import shown
+
+MOST_BYTES, MOST_TIMES = 256 << 20, 100
+MOST_ELEMENTS = 64  # of a schema; the largest here, that of a token set, has 18
+MOST_FOOTER_BYTES = 8 << 20  # of a token set of 4096 views
+MOST_PAGES = 300_000  # that one read looks at, about a second's worth; 4096 views have half of them
+MAGIC, TAIL_BYTES = b"PAR1", 8
+VALUE_BYTES = {"INT64": 8, "DOUBLE": 8, "INT96": 12}  # of a number by its type; of others and of offsets 4
+GROWING = {7: "DELTA_BYTE_ARRAY"}  # encodings in which a value of any length takes no bytes
+
+
+class ParquetFile:
+    """A Parquet file that is open. What it unpacks to is measured at each `read`, of what is read."""
+
+    def __init__(self, path: AnyPath) -> None:
+        """Raises OSError, and UserError for a file that is none or asks for more than it should."""
+        self.path = path
+        if isinstance(path, Path) and path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UserError(f"{path}: not a regular file, expected Parquet")
+        with _errors_name(path):
+            self._file: Any = path.open("rb") if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+            try:
+                self._num_bytes = _size(self._file)
+                _check_footer(self._file, self._num_bytes)
+                self._opened = self._reader()
+            except BaseException:
+                self._file.close()
+                raise
+        self.metadata: pq.FileMetaData = self._opened.metadata
+
+    def __enter__(self) -> "ParquetFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def schema_arrow(self) -> pa.Schema:
+        return self._opened.schema_arrow
+
+    @property
+    def num_row_groups(self) -> int:
+        return self._opened.num_row_groups
+
+    def read_row_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """`read` of one row group. Raises IndexError where it is not there."""
+        if not 0 <= group < self.num_row_groups:
+            raise IndexError(f"{self.path}: row group {group} of {self.num_row_groups}")
+        return self.read(columns, [group])
+
+    def read(self, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None) -> pa.Table:
+        """Read columns of row groups, all of them by default. Raises UserError for a file that is cut or a bomb."""
+        groups = list(range(self.num_row_groups) if groups is None else groups)
+        names = None if columns is None else list(columns)
+        with _errors_name(self.path):
+            self._check_size(groups, names)
+            return self._opened.read_row_groups(groups, columns=names)
+
+    def _check_size(self, groups: Sequence[int], names: Sequence[str] | None) -> None:
+        """Raise pa.ArrowInvalid where what is read unpacks to too much."""
+        limit = max(MOST_BYTES, MOST_TIMES * self._num_bytes)
+        total, stored, pages, repeated = 0, 0, 0, set[str]()
+        for group in groups:
+            meta = self.metadata.row_group(group)
+            if not 0 <= meta.num_rows <= limit:
+                raise pa.ArrowInvalid(f"row group {group} of {meta.num_rows} rows")
+            for at in range(meta.num_columns if meta.num_rows else 0):  # of no rows pyarrow reads no pages
+                chunk = meta.column(at)
+                if names is None or chunk.path_in_schema.split(".")[0] in names:
+                    stored += chunk.total_compressed_size
+                    if stored > self._num_bytes:
+                        raise pa.ArrowInvalid("columns that overlap")
+                    num_bytes, num_pages = self._measured(chunk, limit, MOST_PAGES - pages, repeated)
+                    total, pages = total + num_bytes, pages + num_pages
+                    _check_total(total, limit)
+        for path in sorted(repeated):
+            kind = self.schema_arrow.field(path.split(".")[0]).type
+            if isinstance(kind, pa.BaseExtensionType):  # which is not read as a dictionary
+                raise pa.ArrowInvalid(f"column {path} of {kind} with long texts, expected plain text")
+            reader = self._reader(read_dictionary=[path], metadata=self.metadata)
+            table = reader.read_row_groups(groups, columns=[path])
+            total += sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
+            _check_total(total, limit)
+
+    def _measured(self, chunk: Any, limit: int, most_pages: int, repeated: set[str]) -> tuple[int, int]:
+        """What a column chunk unpacks to, in bytes, and its pages; `repeated` gets columns of repeated long texts."""
+        start = chunk.data_page_offset
+        if chunk.dictionary_page_offset:
+            start = min(start, chunk.dictionary_page_offset)
+        stop = start + chunk.total_compressed_size
+        if not 0 < start <= stop <= self._num_bytes:
+            raise pa.ArrowInvalid(f"column {chunk.path_in_schema} in the bytes {start} to {stop}")
+        total = largest = values = dictionary = pages = 0
+        try:
+            for page in pages_of(self._file, start, stop):
+                pages += 1
+                if pages > most_pages:
+                    raise ValueError(f"more than {MOST_PAGES} pages in what is read")
+                if page.encoding in GROWING:
+                    raise ValueError(f"the encoding {GROWING[page.encoding]}; write it as PLAIN")
+                dictionary = max(dictionary, page.num_bytes * page.is_dictionary)
+                values += page.num_values
+                largest = max(largest, page.num_bytes)
+                total += page.num_bytes + VALUE_BYTES.get(chunk.physical_type, 4) * page.num_values
+                _check_total(total + largest, limit)
+        except ValueError as error:
+            raise pa.ArrowInvalid(f"column {chunk.path_in_schema}: {error}") from None
+        if chunk.physical_type == "BYTE_ARRAY" and dictionary * values > limit:
+            repeated.add(chunk.path_in_schema)
+        return total, pages
+
+    def _reader(self, **options: Any) -> pq.ParquetFile:
+        limits = {"thrift_string_size_limit": MOST_FOOTER_BYTES, "thrift_container_size_limit": MOST_FOOTER_BYTES}
+        return pq.ParquetFile(self._file, **limits, **options)
+
+
+@contextmanager
+def _errors_name(path: AnyPath) -> Iterator[None]:
+    """Turn what pyarrow raises for broken files into a UserError that names the file."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (OSError, pa.ArrowException, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(f"{path}: not a Parquet file, or cut, or a bomb ({shown(str(error))})") from None
+
+
+def _size(file: Any) -> int:
+    file.seek(0, os.SEEK_END)
+    return file.tell()
+
+
+def _check_footer(file: Any, num_bytes: int) -> None:
+    """Raise pa.ArrowInvalid for a file without Parquet's marks, and for a footer that is too large or too deep."""
+    file.seek(max(0, num_bytes - TAIL_BYTES))
+    tail = file.read(TAIL_BYTES)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != MAGIC or length + TAIL_BYTES > num_bytes:
+        raise pa.ArrowInvalid("it does not end as Parquet does")
+    if length > MOST_FOOTER_BYTES:
+        raise pa.ArrowInvalid(f"a footer of {length} bytes, expected at most {MOST_FOOTER_BYTES}")
+    file.seek(num_bytes - TAIL_BYTES - length)
+    try:
+        elements = schema_elements(file.read(length))
+    except ValueError as error:
+        raise pa.ArrowInvalid(str(error)) from None
+    if elements > MOST_ELEMENTS:
+        raise pa.ArrowInvalid(f"a schema of {elements} elements, expected at most {MOST_ELEMENTS}")
+
+
+def _check_total(total: int, limit: int) -> None:
+    if total > limit:
+        raise pa.ArrowInvalid(f"it unpacks to more than {limit / 1e6:.0f} MB")
+
+
+def _text_bytes(values: Any) -> int:
+    """Bytes of the texts of a dictionary array, or of one in lists."""
+    while not isinstance(values, pa.DictionaryArray):
+        values = values.flatten()
+        values = values[0] if isinstance(values, list) else values
+    lengths = pc.binary_length(values.dictionary).cast(pa.int64())
+    return pc.sum(pc.take(lengths, values.indices)).as_py() or 0

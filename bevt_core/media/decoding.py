@@ -1,0 +1,171 @@
+"""Frames of videos and pictures, each with its presentation time. PyAV or decord decodes, whichever is right and fast.
+
+Which of them read a file is recorded. On the files that decord is trusted with, both give the same bits; PyAV is the
+faster one wherever the codec lets it skip frames that no other frame depends on (benchmarks/decoding.py). Where packets
+do not tell the order of the frames, PyAV decodes all of them in turn (bevt_core/media/video/sequential.py).
+Legend: H height, W width, C channels (RGB).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from bevt_core.media.frame_folders import frames_in, read_frame
+from bevt_core.media.stills import read_picture
+from bevt_core.media.video.decoded import Choose, Decoded, Disagreement, Frame, Kept
+from bevt_core.media.video.orientation import shown_as_stored
+from bevt_core.media.video.probing import MediaError, VideoInfo, one_line, probe
+from bevt_core.media.video.selective import read_selectively
+from bevt_core.media.video.sequential import read_by_counting
+from bevt_core.storage.read_errors import raise_storage_trouble
+from schemas.errors import StorageError
+from schemas.frames import DamagePolicy, MediaKind, PoolSpec
+
+DECORD_CONTAINERS = frozenset({"mov", "matroska"})
+DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4"})
+SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4"})  # FFmpeg's decoders of these can leave out unreferenced frames
+FRAME_FOLDER_RATE = 12.0  # frames per second of Something-Something-V2, the data set that comes as frame folders
+CHUNK_FRAMES = 16  # that decord hands over at a time
+CHUNK_PIXELS = 64_000_000  # at most: 192 MB
+
+
+def decode_frames(
+    path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy = "unchecked"
+) -> Decoded[Kept]:
+    """Decode the frames `choose(num_frames)` of a video, in increasing order, and pass each HWC uint8 frame to `keep`.
+
+    Few frames are held at a time unless `keep` holds them. Raises MediaError for what cannot be decoded, and for chosen
+    frames that are damaged where `damaged` is "reject"; with "keep" they are counted in the warnings.
+    """
+    decoded, damaged_frames = _decode(path, choose, keep, damaged)
+    if damaged_frames and damaged == "reject":
+        what = f"{damaged_frames} of the {len(decoded.frames)} chosen frames are damaged"
+        raise MediaError("decode", "damaged-frames", what)
+    return decoded
+
+
+def _decode(
+    path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy
+) -> tuple[Decoded[Kept], int]:
+    """Also return how many of the frames are known to be damaged."""
+    info = probe(path)
+    notes = []
+    if info.sample_aspect not in (0, 1):
+        notes.append(f"sample aspect ratio {info.sample_aspect} not applied")
+    doubt = info.doubt
+    if doubt is None and info.num_frames:
+        indices = np.asarray(choose(info.num_frames), dtype=np.int64)
+        unfit = decord_unfit(info) if damaged == "unchecked" else "it cannot see damage"
+        if unfit is None and info.codec not in SKIPPING_CODECS:
+            try:
+                return _read_decord(info, indices, keep, notes), 0
+            except Disagreement as error:
+                unfit = str(error)
+        try:
+            return read_selectively(info, indices, keep, notes if unfit is None else [*notes, f"not decord: {unfit}"])
+        except Disagreement as error:
+            doubt = str(error)
+    return read_by_counting(info, choose, keep, [*notes, f"frames counted by decoding: {doubt}"])
+
+
+def decode_source(
+    path: Path, kind: MediaKind, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy = "unchecked"
+) -> Decoded[Kept]:
+    """Decode a picture, a folder of a video's frames or a video.
+
+    Whatever goes wrong with the file is a MediaError; StorageError where it is the disk, or the network.
+    """
+    sizes: set[tuple[int, int]] = set()
+
+    def keep_with_size(frame_HWC: Frame) -> Kept:
+        sizes.add(frame_HWC.shape[:2])
+        return keep(frame_HWC)
+
+    try:
+        if kind == "image":
+            decoded = decode_image(path, keep_with_size)
+        elif path.is_dir():
+            decoded = decode_frame_folder(path, choose, keep_with_size)
+        else:
+            decoded = decode_frames(path, choose, keep_with_size, damaged)
+        return replace(decoded, sizes=decoded.sizes | sizes)
+    except (MediaError, StorageError):
+        raise
+    except MemoryError:
+        raise MediaError("decode", "out-of-memory", "not enough memory to decode it") from None
+    except Exception as error:
+        raise_storage_trouble(error, path)
+        raise MediaError("decode", "decoder-error", one_line(error, path)) from error
+
+
+def decord_unfit(info: VideoInfo) -> str | None:
+    """Why decord must not read this file, or None: it was measured up to 44 frames off there, or cannot open."""
+    if info.container not in DECORD_CONTAINERS:
+        return f"container {info.container}"
+    if info.codec not in DECORD_CODECS:
+        return f"codec {info.codec}"
+    if not info.has_duration:
+        return "no duration"
+    if info.video_streams > 1:
+        return f"{info.video_streams} video streams"
+    if info.discarded:
+        return f"an edit list cuts {info.discarded} packets"
+    if not info.closed:
+        return f"open groups of pictures ({info.leading} leading packets)"
+    return None
+
+
+def pool_indices(num_frames: int, pool: PoolSpec, rng: np.random.Generator) -> np.ndarray:
+    """Indices (int64, increasing) of the frames to keep: every `stride`-th from a phase, thinned or not."""
+    phase = int(rng.integers(min(pool.stride, num_frames))) if pool.phase == "random" else 0
+    indices = np.arange(phase, num_frames, pool.stride, dtype=np.int64)
+    if len(indices) > pool.max_frames and pool.long == "thin":
+        indices = indices[np.linspace(0, len(indices) - 1, pool.max_frames).round().astype(np.int64)]
+    return indices
+
+
+def decode_image(path: Path, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
+    """Decode a picture to one frame, as `read_picture` does. Raises MediaError, StorageError."""
+    frame_HWC, notes = read_picture(path)
+    return Decoded([keep(frame_HWC)], [0], [0.0], "pillow", PIL.__version__, notes)
+
+
+def decode_frame_folder(path: Path, choose: Choose, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
+    """`decode_frames` of a folder with one picture per frame, as `frames_in` finds them; the others are not read."""
+    names, notes = frames_in(path)
+    indices = [int(i) for i in choose(len(names))]
+    kept = [keep(read_frame(path, names[i])) for i in indices]
+    times_s = [i / FRAME_FOLDER_RATE for i in indices]
+    return Decoded(
+        kept, indices, times_s, "pillow", PIL.__version__, [f"times at {FRAME_FOLDER_RATE:g} frames/s", *notes]
+    )
+
+
+def _read_decord(
+    info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]
+) -> Decoded[Kept]:
+    """Raises Disagreement where decord fails or differs from the packets, so that PyAV has the last word."""
+    import decord
+
+    if not shown_as_stored(info.path):
+        raise Disagreement("a display matrix")  # it turns pictures, but does not mirror them
+    decord.logging.set_level(decord.logging.FATAL)
+    times_s = info.times_s[indices]
+    try:
+        reader = decord.VideoReader(str(info.path.absolute()), ctx=decord.cpu(0), num_threads=1)
+        if len(reader) != info.num_frames:
+            raise Disagreement(f"it counts {len(reader)} frames, the packets are {info.num_frames}")
+        stamps_s = reader.get_frame_timestamp(indices.tolist())[:, 0]
+        if np.abs(stamps_s - times_s).max() > 1e-3:
+            raise Disagreement("its time stamps are not those of the packets")
+        kept = []
+        chunk = max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (info.width * info.height)))
+        for start in range(0, len(indices), chunk):
+            chunk_THWC = reader.get_batch(indices[start : start + chunk].tolist()).asnumpy()
+            kept += [keep(frame_HWC) for frame_HWC in chunk_THWC]
+    except (decord.DECORDError, RuntimeError, IndexError):  # its messages carry the time of day
+        raise Disagreement("decord failed on it") from None
+    return Decoded(kept, indices.tolist(), times_s.tolist(), "decord", decord.__version__, notes)

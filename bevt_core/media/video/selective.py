@@ -1,0 +1,83 @@
+"""A decode of only the packets that the chosen frames depend on, where packets tell the order of the frames."""
+
+from collections.abc import Callable, Iterator
+
+import av
+import numpy as np
+
+from bevt_core.media.video.decoded import Decoded, Disagreement, Frame, Kept
+from bevt_core.media.video.orientation import upright
+from bevt_core.media.video.packet_order import in_decoding_order
+from bevt_core.media.video.probing import MediaError, VideoInfo, one_line, open_video, video_stream
+
+
+def read_selectively(
+    info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]
+) -> tuple[Decoded[Kept], int]:
+    """Decode the frames `indices`, and no other that they do not need.
+
+    Also returns how many of them are damaged. Raises MediaError, and Disagreement where frames do not come, or not in
+    the order of their time stamps.
+    """
+    chosen_pts = info.shown_pts[indices]
+    wanted = set(chosen_pts.tolist())
+    kept: list[Kept] = []
+    damaged = 0
+    last_pts = None
+    try:
+        for frame in _frames(info, *packets_to_decode(info, chosen_pts)):
+            if frame.pts is None or (last_pts is not None and frame.pts <= last_pts):
+                raise Disagreement("time stamps are not those of display")
+            last_pts = frame.pts
+            if frame.pts in wanted:
+                damaged += bool(frame.is_corrupt)
+                kept.append(keep(upright(frame)))
+    except av.FFmpegError as error:
+        raise MediaError("decode", "damaged", one_line(error, info.path)) from None
+    if len(kept) < len(wanted):
+        raise Disagreement(f"{len(wanted) - len(kept)} of the promised frames never came")
+    if damaged:
+        notes = [*notes, f"{damaged} of {len(kept)} frames are damaged"]
+    times_s = info.times_s[indices].tolist()
+    return Decoded(kept, indices.tolist(), times_s, "pyav", av.__version__, notes), damaged
+
+
+def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two bools per packet, in decoding order: needed for the chosen frames; to be decoded even if no other needs it.
+
+    In a closed group of pictures everything up to its last chosen frame is needed, and nothing of a group without one.
+    Open groups depend on their predecessor: there it is everything up to the last chosen frame of the file.
+    A group whose time stamps rise although the decoder may reorder is decoded whole: if it does reorder, it shows.
+    """
+    pts_P, is_key_P = info.packet_pts, info.packet_is_key
+    at_P = np.arange(len(pts_P))
+    group_P = np.cumsum(is_key_P) - int(is_key_P[0])
+    end_G = np.flatnonzero(np.diff(group_P, append=group_P[-1] + 1))
+    suspect_P = in_decoding_order(pts_P, is_key_P) & info.reorders
+    is_chosen_P = np.isin(pts_P, chosen_pts)
+    last_G = np.full(len(end_G), -1)
+    np.maximum.at(last_G, group_P[is_chosen_P], at_P[is_chosen_P])
+    last_G = np.where(suspect_P[end_G] & (last_G >= 0), end_G, last_G)
+    last_P = last_G[group_P] if info.closed else last_G.max()
+    return at_P <= last_P, is_chosen_P | suspect_P
+
+
+def _frames(info: VideoInfo, is_needed_P: np.ndarray, is_shown_P: np.ndarray) -> Iterator[av.VideoFrame]:
+    """Frames in the order in which the decoder puts them out, but for those that it may leave out."""
+    with open_video(info.path) as container:
+        stream = video_stream(container)
+        context = stream.codec_context
+        context.thread_count = 1
+        last = int(np.flatnonzero(is_needed_P).max(initial=-1))
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        fed = False
+        for is_needed, is_shown, packet in zip(is_needed_P[: last + 1], is_shown_P, packets, strict=False):
+            if is_needed:
+                context.skip_frame = "DEFAULT" if is_shown else "NONREF"
+                yield from context.decode(packet)
+            elif fed:  # the rest of this group of pictures is not needed
+                yield from context.decode(None)
+                context.flush_buffers()
+            fed = is_needed
+        if fed:
+            yield from context.decode(None)

@@ -1,0 +1,146 @@
+"""BEVT: one encoder learns to predict the tokens of masked image patches and of masked video tubes.
+
+https://arxiv.org/abs/2112.01529, section 3. Masks are True where the model sees nothing and must predict.
+Legend: B batch, T H W grid (pixels, tubelets or tokens), C channels, N = T*H*W token positions of a sample,
+D width of the decoder, M masked positions of a batch, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bevt_core.models.swin import init_weights
+
+Stream = Literal["video", "image"]
+
+NO_POSITION = -1  # fills a list of positions up
+IGNORED = -100  # the target of such a position, which no loss counts
+
+
+class MaskedLoss(NamedTuple):
+    """Sums over the masked positions of a batch: micro-batches and ranks add up before anyone divides."""
+
+    loss_sum: Tensor
+    num_masked: Tensor
+    num_correct: Tensor
+
+
+class StreamBatch(NamedTuple):
+    """What one stream consumes: pixels, the tokens of every frame, the mask at tubelet resolution, what it hides."""
+
+    clip_BCTHW: Tensor
+    tokens_BTHW: Tensor
+    mask_BTHW: Tensor
+    hidden_M: Tensor  # `hidden_positions` of the mask
+
+
+def stretch_mask(mask_BTHW: Tensor, grid_THW: Sequence[int]) -> Tensor:
+    """Repeat a mask to a finer grid, e.g. from 14 x 14 token positions to the stem's 56 x 56.
+
+    Raises ValueError where the grid is not a multiple of the mask.
+    """
+    if any(fine % coarse for fine, coarse in zip(grid_THW, mask_BTHW.shape[1:], strict=True)):
+        raise ValueError(
+            f"a mask of {tuple(mask_BTHW.shape[1:])} (T, H, W) cannot cover a grid of {tuple(grid_THW)}: "
+            "make it at tubelet resolution, on the token grid"
+        )
+    for axis, size in enumerate(grid_THW, start=1):
+        mask_BTHW = mask_BTHW.repeat_interleave(size // mask_BTHW.shape[axis], dim=axis)
+    return mask_BTHW
+
+
+def hidden_positions(mask_BTHW: Tensor, frames: int, multiple: int = 1) -> Tensor:
+    """Return the positions that a mask hides in the flattened tokens of all frames (B, frames, H, W): int64 (M,).
+
+    A hidden tubelet hides all of its frames. The list ends with as many -1 as make its length a multiple of
+    `multiple`. It waits for the mask's device: a loader calls it, on the CPU.
+    """
+    hidden_M = stretch_mask(mask_BTHW, (frames, *mask_BTHW.shape[2:])).flatten().nonzero().squeeze(1)
+    return F.pad(hidden_M, (0, -len(hidden_M) % multiple), value=NO_POSITION)
+
+
+class Bevt(nn.Module):
+    """The two-stream model.
+
+    `route` says which encoder serves which stream: {"video": "shared", "image": "shared"} shares one, naming two
+    keeps them apart.
+
+    The mask token, the final norm and the LM head are shared by the streams, as in the original code.
+    `config` is what the model was built from; saved weights carry it.
+    """
+
+    def __init__(
+        self,
+        *,
+        stems: Mapping[str, nn.Module],
+        encoders: Mapping[str, nn.Module],
+        route: Mapping[Stream, str],
+        decoders: Mapping[str, nn.Module],
+        embed_dim: int,
+        decoder_dim: int,
+        vocab_size: int,
+        config: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.stems, self.encoders, self.decoders = map(nn.ModuleDict, (stems, encoders, decoders))
+        self.mask_token = nn.Parameter(torch.zeros(embed_dim))
+        self.norm = nn.LayerNorm(decoder_dim)
+        self.lm_head = nn.Linear(decoder_dim, vocab_size)
+        self.route, self.config = dict(route), dict(config)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.decoders.apply(init_weights)
+        init_weights(self.lm_head)
+
+    def forward(self, batch: Mapping[Stream, StreamBatch]) -> dict[Stream, MaskedLoss]:
+        """L_MIM and L_MVM, as sums: one entry point for both streams, so that DDP wraps a single forward."""
+        return {stream: self.masked_loss_sum(*part, stream) for stream, part in batch.items()}
+
+    def masked_loss_sum(
+        self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, hidden_M: Tensor, stream: Stream
+    ) -> MaskedLoss:
+        """Sum the cross-entropy of the hidden positions; the LM head runs on those alone.
+
+        `tokens_BTHW` has the frames' resolution in time, `mask_BTHW` the tubelets', and `hidden_M` is its
+        `hidden_positions`.
+        """
+        features_BTHWD = self.decode(clip_BCTHW, mask_BTHW, stream)
+        at_M = hidden_M.clamp(min=0)
+        logits_MV = self.lm_head(features_BTHWD.flatten(0, 3).index_select(0, at_M)).float()
+        targets_M = torch.where(hidden_M >= 0, tokens_BTHW.flatten().index_select(0, at_M), IGNORED)
+        return MaskedLoss(
+            loss_sum=F.cross_entropy(logits_MV, targets_M, ignore_index=IGNORED, reduction="sum"),
+            num_masked=(hidden_M >= 0).sum(),
+            num_correct=(logits_MV.detach().argmax(dim=-1) == targets_M).sum(),
+        )
+
+    def loss(self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, stream: Stream) -> Tensor:
+        """Return the mean cross-entropy over the masked positions: L_MIM of images, L_MVM of videos."""
+        hidden_M = hidden_positions(mask_BTHW, tokens_BTHW.shape[1])
+        result = self.masked_loss_sum(clip_BCTHW, tokens_BTHW, mask_BTHW, hidden_M, stream)
+        return result.loss_sum / result.num_masked
+
+    def features(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video") -> Tensor:
+        """Return the decoder's output after the final norm, a row per token position: (B, N, D)."""
+        return self.decode(clip_BCTHW, mask_BTHW, stream).flatten(1, 3)
+
+    def pooled(self, clip_BCTHW: Tensor, stream: Stream = "video") -> Tensor:
+        """Return what a classifier reads of an unmasked clip: the encoder's last stage, mean over positions: (B, C)."""
+        stages = self.encoders[self.route[stream]](self.stems[stream](clip_BCTHW))
+        return stages[-1].mean(dim=(1, 2, 3))
+
+    @torch.no_grad()
+    def predict(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video") -> Tensor:
+        """Return the likeliest token at every position, masked or not: (B, T, H, W)."""
+        return self.lm_head(self.decode(clip_BCTHW, mask_BTHW, stream)).argmax(dim=-1)
+
+    def decode(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None, stream: Stream) -> Tensor:
+        """Stem, mask tokens, encoder, decoder, norm: pixels (B, 3, T, H, W) -> (B, T, H, W, D) on the token grid."""
+        x_BTHWC = self.stems[stream](clip_BCTHW)
+        if mask_BTHW is not None:
+            hidden_BTHW = stretch_mask(mask_BTHW, x_BTHWC.shape[1:4])
+            x_BTHWC = torch.where(hidden_BTHW[..., None], self.mask_token.to(x_BTHWC.dtype), x_BTHWC)
+        stages = self.encoders[self.route[stream]](x_BTHWC)
+        return self.norm(self.decoders[stream](stages))

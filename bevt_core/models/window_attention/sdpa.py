@@ -1,0 +1,63 @@
+"""Windowed attention by PyTorch's own kernels.
+
+Legend: B batch, K windows, W = B*K windows of a batch, N positions in a window, A heads, D channels of a head, M kinds
+of windows.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bevt_core.models.windows import Rearranged, Windows, attend, kind_counts, shape_constant, shift_masks, window_kinds
+
+
+def attend_plainly(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
+    """Attend in all windows at once, each with a bias matrix of its own.
+
+    GPUs have no fused kernel for five axes and a bias with a gradient, so every (N, N) matrix goes through memory.
+    """
+    bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
+    q, k, v = qkv_BKNC.unflatten(-1, (3, len(bias_ANN), -1)).permute(3, 0, 1, 4, 2, 5)
+    bias_KANN = bias_MANN[window_kinds(windows, qkv_BKNC.device)] if len(bias_MANN) > 1 else bias_MANN
+    return attend(q, k, v, bias_KANN).transpose(-3, -2).flatten(-2)
+
+
+def attend_by_kind(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
+    """Attend in all windows of a kind at once, which share a bias: the form that GPUs have a fused kernel for.
+
+    Windows are sorted by kind first, and the results sorted back.
+    """
+    bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
+    B, K = qkv_BKNC.shape[:2]
+    qkv_WNC = qkv_BKNC.flatten(0, 1)
+    if len(bias_MANN) == 1:
+        return _attend_alike(qkv_WNC, bias_MANN[0]).unflatten(0, (B, K))
+    sorted_K, place_K = order_by_kind(windows, qkv_BKNC.device)
+    sample_B = torch.arange(B, device=qkv_BKNC.device)
+    by_kind_W = (sorted_K[:, None] + K * sample_B).flatten()
+    back_W = (place_K * B + sample_B[:, None]).flatten()
+    qkv_WNC = Rearranged.apply(qkv_WNC[None], by_kind_W, back_W)[0]
+    counts = [count * B for count in kind_counts(windows)]
+    y_WNC = torch.cat(
+        [_attend_alike(kind_WNC, bias) for kind_WNC, bias in zip(qkv_WNC.split(counts), bias_MANN, strict=True)]
+    )
+    return Rearranged.apply(y_WNC[None], back_W, by_kind_W)[0].unflatten(0, (B, K))
+
+
+def _attend_alike(qkv_WNC: Tensor, bias_ANN: Tensor) -> Tensor:
+    """(W, N, 3*A*D) -> (W, N, A*D), with one bias for all windows."""
+    q, k, v = qkv_WNC.unflatten(-1, (3, len(bias_ANN), -1)).permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias_ANN[None]).transpose(1, 2).flatten(2)
+
+
+def bias_with_masks(bias_ANN: Tensor, windows: Windows, dtype: torch.dtype) -> Tensor:
+    """Add the masks of every kind of window to the bias, in the precision of the logits: (M, A, N, N)."""
+    masks_MNN = shift_masks(windows.window, windows.shift, bias_ANN.device)
+    return (bias_ANN + masks_MNN[:, None]).to(dtype)
+
+
+@shape_constant
+def order_by_kind(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the windows of a grid sorted by kind (K,), and the place that each window has in that order (K,)."""
+    sorted_K = torch.argsort(window_kinds(windows, device), stable=True)
+    return sorted_K, torch.argsort(sorted_K)

@@ -1,0 +1,75 @@
+"""Charts for people, as PNG files: curves, histograms, and what all charts share. Legends lie outside the axes."""
+
+import io
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bevt_core.console.inert import one_line
+from bevt_core.reporting.plotting import colormap, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Values = Sequence[float] | np.ndarray
+
+DPI = 110
+CURVE_COLOURS = 10  # of the default cycle, before it starts over
+NAME_CHARACTERS = 60  # of a class or a run
+
+
+def curves_png(series: Mapping[str, tuple[Values, Values]], xlabel: str, ylabel: str, log: str = "") -> bytes:
+    """Line plots, name -> (x, y), in one figure, as the bytes of a PNG file. `log`: the logarithmic axes, of "xy"."""
+    columns = legend_columns(series)
+    figure = new_figure(6, 3.2 + 0.19 * -(-len(series) // columns))
+    axes = figure.add_subplot()
+    if len(series) > CURVE_COLOURS:
+        axes.set_prop_cycle(color=colormap("viridis")(np.linspace(0, 0.95, len(series))))
+    for name, (x, y) in series.items():
+        axes.plot(x, y, label=" " * name.startswith("_") + shortened(name), linewidth=1)  # `_x`: not in a legend
+    axes.set(xlabel=xlabel)
+    axes.set_ylabel(one_line(ylabel), parse_math=False)
+    axes.set(**{f"{axis}scale": "log" for axis in log})
+    axes.grid(alpha=0.3)
+    legend_below(figure, columns)
+    return chart_png(figure)
+
+
+def histograms_png(panels: Mapping[str, tuple[np.ndarray, str]], bins: int = 40) -> bytes:
+    """Histograms side by side, axis label -> (values, what has them), as the bytes of a PNG file."""
+    figure = new_figure(4.2 * len(panels), 2.8)
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (label, (values, counted)) in zip(all_axes, panels.items(), strict=True):
+        axes.hist(values, bins=min(bins, max(1, len(values))))
+        axes.set(xlabel=label, ylabel=counted)
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    return chart_png(figure)
+
+
+def legend_below(figure: "Figure", columns: int) -> None:
+    """One legend of all axes, below them, so that it covers no data."""
+    handles = [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name may have dollar signs
+
+
+def legend_columns(names: Collection[str], characters: int = 80) -> int:
+    """How many names, with their marks, fit side by side into a line of `characters`."""
+    longest = max((len(shortened(name)) for name in names), default=0)
+    return max(1, min(len(names), characters // (longest + 7)))
+
+
+def shortened(name: str, most: int = NAME_CHARACTERS) -> str:
+    """The name on one line, or its two ends where it has more than `most` characters."""
+    name = one_line(name)
+    return name if len(name) <= most else f"{name[: most // 2]}...{name[-(most // 2 - 3) :]}"
+
+
+def chart_png(figure: "Figure") -> bytes:
+    """The figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()

@@ -1,0 +1,378 @@
+"""Object stores: a path on one, with as much of `pathlib.Path` as this project needs.
+
+There are no folders to make and no renames. An object appears whole, by one put. Every request that fails for a reason
+that may pass (throttling, a 5xx answer, a lost connection) is tried again for RETRY_S seconds, and then ends in a
+StorageError.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import functools
+import io
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from bevt_core.console.installation import install_command
+from bevt_core.storage.download_limit import at_most
+from schemas.errors import StorageError, UserError
+from schemas.text.credentials import holds_credentials, masked
+from schemas.text.names import leads_out
+
+R = TypeVar("R")
+
+SET_CREDENTIALS = "leave credentials out of it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+SCHEME = "s3://"
+RETRY_S = 120.0  # of failures in a row, unless $BEVT_RETRY_S says otherwise
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0  # between tries: doubled each time, and half of it at random
+CONNECT_TIMEOUT_S = 10
+CONNECTIONS = 32  # of a process
+CHUNK_BYTES = 16 << 20  # of a multipart upload; files of less than two of them go up in one put
+READ_BYTES, READ_RANGES = 256 << 10, 8  # that a reader fetches at a time, and how many of them it keeps
+_LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_REFUSED = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.EREMCHG)
+
+
+@dataclass(frozen=True)
+class ObjectPath:
+    """`s3://bucket/key`: an object, or the prefix of others, which is what a folder is there."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(SCHEME) or not self.url.removeprefix(SCHEME).split("/")[0]:
+            raise UserError(f"{self.url}: expected {SCHEME}bucket/prefix")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, below: str) -> "ObjectPath":
+        names = [name for name in below.split("/") if name not in ("", ".")]
+        if ".." in names or "\0" in below:
+            raise UserError(f"{self.url}/{below!r}: expected a key below the prefix, without `..` and zero characters")
+        return ObjectPath("/".join([self.url, *names]))
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def parent(self) -> "ObjectPath":
+        return ObjectPath(self.url.rpartition("/")[0])
+
+    def absolute(self) -> "ObjectPath":
+        return self
+
+    # ---- looking --------------------------------------------------------------------------------
+
+    def is_file(self) -> bool:
+        return (self._info() or {}).get("type") == "file"
+
+    def is_dir(self) -> bool:
+        return (self._info() or {}).get("type") == "directory"
+
+    def exists(self) -> bool:
+        return self._info() is not None
+
+    def size(self) -> int:
+        """Bytes of the object; -1 where there is none."""
+        found = self._info()
+        return int(found["size"]) if found is not None and found["type"] == "file" else -1
+
+    def entries(self) -> dict[str, bool]:
+        """What is directly below, by name -> is it a folder. Empty for what is not there."""
+        try:
+            found = self._request("list", lambda store: store.ls(self._key, detail=True))
+        except FileNotFoundError:
+            return {}
+        names = {entry["name"].rstrip("/"): entry["type"] == "directory" for entry in found}
+        names.pop(self._key, None)  # the marker that some tools put up as a folder
+        by_name = {name.rpartition("/")[2]: is_folder for name, is_folder in sorted(names.items())}
+        return {self._checked(name): is_folder for name, is_folder in by_name.items()}
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every object below, in any depth, by its path from here.
+
+        Raises UserError for a key that is no path of a file, such as `a//b` or `a/../b`.
+        """
+        try:
+            found = self._request("list", lambda store: store.find(self._key, detail=True))
+        except FileNotFoundError:
+            return {}
+        below = f"{self._key}/"
+        return {
+            self._checked(name.removeprefix(below)): int(entry["size"])
+            for name, entry in sorted(found.items())
+            if name.startswith(below) and not name.endswith("/")
+        }
+
+    def _checked(self, name: str) -> str:
+        """The name of a listed object, which may become one of a local file."""
+        why = leads_out(name)
+        if why is not None:
+            raise UserError(f"{self.url}: the object {name!r} below it cannot be a file: {why}; rename or remove it")
+        return name
+
+    def glob(self, pattern: str) -> Iterator["ObjectPath"]:
+        """What fits a pattern like `*/plan.json`, by name; a pattern without `*` is looked up."""
+        first, _, rest = pattern.partition("/")
+        if "*" not in first:
+            found = [self / first] if rest or (self / first).exists() else []
+        else:
+            found = [self / name for name in self.entries() if fnmatch.fnmatchcase(name, first)]
+        for path in found:
+            if rest:
+                yield from path.glob(rest)
+            else:
+                yield path
+
+    # ---- reading --------------------------------------------------------------------------------
+
+    def read_bytes(self) -> bytes:
+        """Raises FileNotFoundError."""
+        return bytes(self._request("read", lambda store: store.cat_file(self._key, max_concurrency=1)))
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.read_bytes().decode(encoding)
+
+    def open(self, mode: str = "r", newline: str | None = None, encoding: str = "utf-8") -> IO[Any]:
+        """The whole object in memory, to read: small files only."""
+        assert mode in ("r", "rb"), mode
+        data = io.BytesIO(self.read_bytes())
+        return data if mode == "rb" else io.TextIOWrapper(data, encoding=encoding, newline=newline)
+
+    def reader(self) -> io.BufferedReader:
+        """The object as a seekable file that fetches only what is read of it. Raises FileNotFoundError."""
+        size = self.size()
+        if size < 0:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url)
+        return io.BufferedReader(_Ranges(self, size))
+
+    def chunks(self) -> Iterator[bytes]:
+        """The object in pieces of CHUNK_BYTES, for those that need not fit into memory."""
+        size = self.size()
+        for start in range(0, size, CHUNK_BYTES):
+            yield self.read_range(start, min(start + CHUNK_BYTES, size))
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        return bytes(self._request("read", lambda store: store.cat_file(self._key, start=start, end=stop)))
+
+    def download(self, target: Path, most_bytes: int | None = None) -> None:
+        """Copy the object to `target`, whose folder is there.
+
+        Raises FileNotFoundError, and TooLong once it turns out to have more than `most_bytes`; leaves nothing then.
+        """
+        try:
+            self._request("read", lambda store: store.get_file(self._key, str(target), callback=at_most(most_bytes)))
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+    # ---- writing --------------------------------------------------------------------------------
+
+    def write_bytes(self, data: bytes) -> None:
+        """Put the object, at once: a reader sees the old one or the new one."""
+        self._put(lambda store: store.pipe_file(self._key, data))
+
+    def create_bytes(self, data: bytes) -> bool:
+        """`write_bytes`, unless there is an object already: False then, also where a try whose answer got lost made it.
+
+        A store that knows no such condition writes in any case.
+        """
+        try:
+            self._put(lambda store: store.pipe_file(self._key, data, mode="create"))
+        except FileExistsError:
+            return False
+        except StorageError as error:
+            if error.errno == errno.EINVAL and self.exists():  # stores that do not say which condition failed
+                return False
+            if error.errno != errno.ENOSYS:
+                raise
+            self.write_bytes(data)
+        return True
+
+    def upload(self, source: Path) -> None:
+        """Put a local file, in parts if it is large; the object appears when the last one is there."""
+        self._put(lambda store: store.put_file(str(source), self._key, chunksize=CHUNK_BYTES))
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        with contextlib.suppress(*([FileNotFoundError] if missing_ok else [])):
+            self._request("remove", lambda store: store.rm_file(self._key))
+
+    # ---- requests -------------------------------------------------------------------------------
+
+    @property
+    def _key(self) -> str:
+        return self.url.removeprefix(SCHEME)
+
+    def _info(self) -> dict[str, Any] | None:
+        """`size` and `type`, file or directory; None for what is not there."""
+        try:
+            return dict(self._request("look at", lambda store: store.info(self._key)))
+        except FileNotFoundError:
+            return None
+
+    def _put(self, call: Callable[[Any], object]) -> None:
+        try:
+            self._request("write", call)
+        except FileNotFoundError:
+            bucket = self._key.split("/")[0]
+            raise StorageError(errno.ENOENT, f"{self.url}: no bucket {bucket!r}; make it, or mend the name") from None
+
+    def _request(self, what: str, call: Callable[[Any], R]) -> R:
+        """`call(the file system)`, again and again while it fails for a reason that may pass."""
+        limit_s = retry_s()
+        began, wait_s, tries = time.monotonic(), FIRST_WAIT_S, 0
+        store = _file_system()
+        while True:
+            tries += 1
+            try:
+                return call(store)
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except PermissionError as error:
+                mend = "check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
+                raise StorageError(errno.EACCES, f"{self.url}: no permission to {what} it ({error}); {mend}") from error
+            except _no_credentials() as error:
+                mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+                raise StorageError(errno.EACCES, f"{self.url}: no credentials; {mend}") from error
+            except _may_pass() as error:
+                if isinstance(error, OSError) and error.errno in _LOCAL_DISK:
+                    raise
+                if isinstance(error, OSError) and error.errno in _REFUSED:
+                    raise StorageError(error.errno, f"{self.url}: cannot {what} it: {_said(error)}") from error
+                spent_s = time.monotonic() - began
+                if spent_s + wait_s > limit_s:
+                    spent = f"{tries} tries in {spent_s:.0f} s"
+                    raise StorageError(
+                        errno.EIO,
+                        f"{self.url}: cannot {what} it, {spent}, the last one: {_said(error)}. "
+                        f"Check the network and the object store ({_endpoint()}), then run the same command again: "
+                        "what is finished is kept",
+                    ) from error
+            except _unusable() as error:
+                raise StorageError(errno.EINVAL, f"{self.url}: cannot {what} it: {_said(error)}") from error
+            time.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+class _Ranges(io.RawIOBase):
+    """The bytes of an object, fetched by ranges of READ_BYTES, the last few of which are kept."""
+
+    def __init__(self, path: ObjectPath, size: int) -> None:
+        super().__init__()
+        self.name = path.name
+        self._size = size
+        self._at = 0
+        self._range = functools.lru_cache(maxsize=READ_RANGES)(
+            lambda i: path.read_range(i * READ_BYTES, min((i + 1) * READ_BYTES, size))
+        )
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """At most up to the end of a range, as a raw file may; 0 at the end."""
+        if self._at >= self._size:
+            return 0
+        number, start = divmod(self._at, READ_BYTES)
+        piece = self._range(number)[start : start + len(buffer)]
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+
+def retry_s() -> float:
+    """How long a request may fail in a row."""
+    return float(os.environ.get("BEVT_RETRY_S", RETRY_S))
+
+
+AnyPath = Path | ObjectPath
+
+
+def as_path(text: str | AnyPath) -> AnyPath:
+    """`s3://...` is an ObjectPath, everything else a Path. Raises UserError for another scheme."""
+    if isinstance(text, Path | ObjectPath):
+        return text
+    if "://" in text and holds_credentials(text):
+        raise UserError(f"{masked(text)}: a place is recorded with what is made of it; {SET_CREDENTIALS}")
+    if text.startswith(SCHEME):
+        bucket, _, key = text.removeprefix(SCHEME).partition("/")
+        return ObjectPath(SCHEME + bucket) / key
+    if "://" in text:
+        raise UserError(f"{text}: expected a path on this machine, or {SCHEME}bucket/prefix")
+    return Path(text)
+
+
+# ---- the library behind it -------------------------------------------------------------------------------------------
+
+_lock = threading.Lock()
+
+
+def _file_system() -> Any:
+    """The one of this process, shared by its threads."""
+    with _lock:
+        return _new_file_system(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _new_file_system(pid: int) -> Any:
+    """Credentials, region and address come from the environment, as AWS's own tools read it."""
+    try:
+        import s3fs
+    except ImportError:
+        raise UserError(f"paths like s3://... need the package s3fs: `{install_command('s3')}`") from None
+    store = s3fs.S3FileSystem(
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        config_kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "max_pool_connections": CONNECTIONS},
+    )
+    store.retries = 1  # one policy, that of `_request`, above botocore's own few tries
+    return store
+
+
+def _no_credentials() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
+
+    return (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
+
+
+def _may_pass() -> tuple[type[Exception], ...]:
+    from aiohttp import ClientError
+    from botocore.exceptions import ConnectionError as NotConnected
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+    from botocore.parsers import ResponseParserError
+
+    return (OSError, ClientError, NotConnected, HTTPClientError, IncompleteReadError, ResponseParserError)
+
+
+def _unusable() -> type[Exception]:
+    """Names that no bucket can have, settings that fit nothing: whatever else botocore says."""
+    from botocore.exceptions import BotoCoreError
+
+    return BotoCoreError
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+
+
+def _said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,75 @@
+"""The dVAE as a tokenizer: the official DALL-E weights (`dalle`) and the small ones trained here (`dvae`)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.card import STRIDE
+from bevt_core.tokenizers.dvae.pixels import map_pixels, to_uint8, to_unit, unmap_pixels
+from schemas.errors import UserError
+
+
+class DvaeTokenizer(Tokenizer):
+    """ids = argmax over the encoder's logits; frame = the mean of the decoder's logit-Laplace distribution.
+
+    As in the original, the last convolution of the encoder and the first of the decoder run on float32 values whatever
+    `dtype`. Weights are cast once, here.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Sequential,
+        decoder: nn.Sequential | None,
+        *,
+        name: str,
+        input_px: int,
+        weights_sha256: str,
+        device: torch.device,
+        dtype: str,
+        pass_frames: int,
+    ) -> None:
+        head = encoder.get_submodule("output.conv")
+        assert isinstance(head, nn.Conv2d)
+        super().__init__(
+            name=name,
+            vocab_size=head.out_channels,
+            input_px=input_px,
+            stride=STRIDE,
+            weights_sha256=weights_sha256,
+            device=device,
+            dtype=dtype,
+            pass_frames=pass_frames,
+        )
+        self._encoder_body = self._placed(encoder[:-1])
+        self._head = head.eval().to(device)
+        self._codebook_VD: Tensor | None = None
+        if decoder is not None:
+            first = decoder[0]
+            assert isinstance(first, nn.Conv2d) and first.bias is not None
+            self._codebook_VD = (first.weight.detach().flatten(1).T + first.bias.detach()).to(device)
+            self._decoder_body = self._placed(decoder[1:])
+
+    def _placed(self, network: nn.Module) -> nn.Module:
+        channels_last: Any = {"memory_format": torch.channels_last}  # of no overload that has the others too
+        return network.eval().to(self.device, self.weights_dtype, **channels_last)
+
+    @property
+    def _encoder_network(self) -> nn.Module:
+        return self._encoder_body
+
+    def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
+        features_NDhw = self._encoder_body(map_pixels(to_unit(frames_NHWC)).to(self.weights_dtype))
+        return self._head(F.relu(features_NDhw).float()).argmax(dim=1)
+
+    def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
+        if self._codebook_VD is None:
+            raise UserError(
+                f"tokenizer {self.name} was stored without its decoder; "
+                "convert it with both: bevt tokenizer convert encoder.pkl decoder.pkl --out DIR"
+            )
+        embedded_NhwD = F.embedding(ids_Nhw, self._codebook_VD)  # the first 1x1 convolution, of a one-hot
+        stats_NSHW = self._decoder_body(embedded_NhwD.permute(0, 3, 1, 2).to(self.weights_dtype)).float()
+        return to_uint8(unmap_pixels(torch.sigmoid(stats_NSHW[:, :3])))

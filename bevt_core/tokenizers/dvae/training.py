@@ -1,0 +1,120 @@
+"""Training of a dVAE: the module that a loop drives, and its presets."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bevt_core.tokenizers.card import STRIDE, DvaeSizes, StoredTokenizer
+from bevt_core.tokenizers.codes import nearest_code, perplexity
+from bevt_core.tokenizers.dvae.losses import RECONSTRUCTION, gumbel_softmax, kl_to_uniform
+from bevt_core.tokenizers.dvae.networks import build_decoder, build_encoder, to_package_state
+from bevt_core.tokenizers.dvae.pixels import map_pixels, to_uint8, to_unit, unmap_pixels
+from bevt_core.tokenizers.dvae.warm_start import to_patches, warm_start
+from bevt_core.tokenizers.storage import save_tokenizer
+from schemas.errors import UserError
+
+DVAE_PRESETS = {
+    "nano": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=512),  # the demo's
+    "small": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=1024),  # what the package brings
+    "paper": DvaeSizes(),  # DALL-E's own: 53.8 M parameters in the encoder
+}
+
+# The warm-started encoder names the right code from the first step on and a full rate would unlearn it: at 3e-3 the
+# cross-entropy rose from 2 to 4.5 nats in 30 steps, with a tenth for the encoder it stayed (docs/log.md).
+ENCODER_LR_SHARE = 0.1
+
+VALUES_PER_TOKEN = 3 * STRIDE * STRIDE  # colour values that one token stands for
+
+
+class DvaeTrainingModule(nn.Module):
+    """Encoder -> relaxed one-hot -> decoder, with the evidence bound as its loss."""
+
+    def __init__(self, sizes: DvaeSizes, recon: str) -> None:
+        """`recon` is a key of RECONSTRUCTION; UserError otherwise. Weights come from torch's global generator."""
+        super().__init__()
+        if recon not in RECONSTRUCTION:
+            raise UserError(f"reconstruction loss {recon!r} is not one of {', '.join(RECONSTRUCTION)}")
+        self.sizes = sizes
+        self.recon = recon
+        self.encoder = build_encoder(sizes).to(memory_format=torch.channels_last)
+        self.decoder = build_decoder(sizes).to(memory_format=torch.channels_last)
+        self.guide_VP: Tensor
+        self.register_buffer("guide_VP", torch.zeros(sizes.vocab_size, VALUES_PER_TOKEN))
+
+    def warm_start(self, frames: Tensor, generator: torch.Generator) -> None:
+        """Start from these frames' statistics (see `warm_start`); once, before the first step.
+
+        Frames as in `forward`; VECTORS_PER_CODE blocks per code are enough. With DDP, do it before wrapping: DDP then
+        sends rank 0's weights and buffers to the others.
+        """
+        self.guide_VP.copy_(warm_start(self.encoder, self.decoder, _unit(frames), generator))
+
+    def forward(
+        self,
+        frames: Tensor,
+        temperature: float,
+        kl_weight: float,
+        guide_weight: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """uint8 frames `[N, H, W, 3]`, or floats `[N, 3, H, W]` in [0, 1]; H and W multiples of 8.
+
+        Returns scalars: `loss` = recon + (kl_weight * kl + guide_weight * guide) / VALUES_PER_TOKEN, and without
+        gradient `recon` (per colour value), `kl` and `guide` (nats per token), `perplexity` of the batch's hard ids and
+        `codebook_used` (distinct ids). `guide` is the cross-entropy of the ids against the block's k-means code: it
+        starts a small dVAE off with every code in use, which in a short run the relaxation alone does not reach.
+        The Gumbel noise comes from `generator`, or from torch's global generator, which the loop seeds per step.
+        """
+        unit_NCHW = _unit(frames)
+        logits_NVhw = self.encoder(map_pixels(unit_NCHW)).float()
+        stats_NSHW = self.decoder(gumbel_softmax(logits_NVhw, temperature, generator)).float()
+        recon = RECONSTRUCTION[self.recon](stats_NSHW, unit_NCHW)
+        kl = kl_to_uniform(logits_NVhw)
+        guide = torch.zeros_like(kl)
+        if guide_weight > 0:
+            codes_Nhw = nearest_code(to_patches(unit_NCHW), self.guide_VP)
+            guide = F.cross_entropy(logits_NVhw, codes_Nhw)
+        with torch.no_grad():
+            counts_V = torch.bincount(logits_NVhw.argmax(dim=1).flatten(), minlength=self.sizes.vocab_size)
+        return {
+            "loss": recon + (kl_weight * kl + guide_weight * guide) / VALUES_PER_TOKEN,
+            "recon": recon.detach(),
+            "kl": kl.detach(),
+            "guide": guide.detach(),
+            "perplexity": perplexity(counts_V),
+            "codebook_used": (counts_V > 0).sum(),
+        }
+
+    @torch.no_grad()
+    def reconstruct(self, frames_NHWC: Tensor) -> Tensor:
+        """uint8 frames -> what is left of them after their most probable tokens, uint8 as well."""
+        ids_Nhw = self.encoder(map_pixels(to_unit(frames_NHWC))).argmax(dim=1)
+        one_hot_NVhw = F.one_hot(ids_Nhw, self.sizes.vocab_size).permute(0, 3, 1, 2).float()
+        stats_NSHW = self.decoder(one_hot_NVhw)
+        return to_uint8(unmap_pixels(torch.sigmoid(stats_NSHW[:, :3])))
+
+    def save(
+        self, folder: Path, *, input_px: int, origin: dict[str, str | int | float], storage: str = "float32"
+    ) -> StoredTokenizer:
+        """Store as a tokenizer of kind `dvae` (see `save_tokenizer`)."""
+        return save_tokenizer(
+            folder,
+            to_package_state(self.encoder),
+            to_package_state(self.decoder),
+            kind="dvae",
+            sizes=self.sizes,
+            input_px=input_px,
+            origin=origin,
+            storage=storage,
+        )
+
+
+def dvae_lr_share(name: str) -> float:
+    """Share of the learning rate for the parameter of that name of a warm-started `DvaeTrainingModule`."""
+    return ENCODER_LR_SHARE if name.startswith("encoder.") else 1.0
+
+
+def _unit(frames: Tensor) -> Tensor:
+    return to_unit(frames) if frames.dtype == torch.uint8 else frames

@@ -1,0 +1,94 @@
+"""A dVAE's start from data: k-means codes of pixel blocks, and the two networks' last layers solved for them.
+
+From random weights the Gumbel relaxation needs many thousand steps before more than a few codes are in use. Here the
+codes are the k-means centres of plain 8x8 blocks; the encoder's random features are read out linearly so that the
+logits name the nearest code, and the decoder's so that the codes give back the pixels. Training goes on from there,
+with the nearest code as a guide that fades out. (This project's own; the paper trained long enough not to need it.)
+"""
+
+import math
+
+import torch
+from dall_e.decoder import DecoderBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bevt_core.tokenizers.card import STRIDE
+from bevt_core.tokenizers.codes import fit_codes, nearest_code
+from bevt_core.tokenizers.dvae.pixels import map_pixels
+
+RIDGE = 1e-4  # of the mean squared feature
+
+
+@torch.no_grad()
+def warm_start(encoder: nn.Sequential, decoder: nn.Sequential, unit_NCHW: Tensor, generator: torch.Generator) -> Tensor:
+    """Set the encoder's last and the decoder's first and last layer from pictures; returns the codes `[V, 192]`.
+
+    `unit_NCHW` in [0, 1], sides multiples of 8; `generator` is a CPU generator and decides the codes alone.
+    """
+    head = _conv(encoder, "output.conv")
+    embed = _conv(decoder, "input")
+    output = _conv(decoder, "output.conv")
+    for block in decoder.modules():
+        if isinstance(block, DecoderBlock):  # its 3x3 convolutions start as loud as what they are added to
+            _conv(block, "res_path.conv_4").weight.div_(block.post_gain)
+    patches = to_patches(unit_NCHW)
+    codes_VP = fit_codes(patches.flatten(0, 2), head.out_channels, generator)
+    ids_Nhw = nearest_code(patches, codes_VP)
+
+    # logits = -|patch as read from the features - code|^2 / 2 s^2, for the s that explains the codes best
+    features = F.relu(encoder[:-1](map_pixels(unit_NCHW))).permute(0, 2, 3, 1)
+    weight_PD, bias_P = _least_squares(features.flatten(0, 2), patches.flatten(0, 2))
+    weight_VD, bias_V = codes_VP @ weight_PD, codes_VP @ bias_P - (codes_VP * codes_VP).sum(dim=1) / 2
+    sample = slice(0, 4096)
+    logits = features.flatten(0, 2)[sample] @ weight_VD.T + bias_V
+    scales = [2.0**k for k in range(-2, 9)]
+    best = min(scales, key=lambda s: float(F.cross_entropy(s * logits, ids_Nhw.flatten()[sample])))
+    head.weight.copy_((best * weight_VD).reshape(head.weight.shape))
+    _bias(head).copy_(best * bias_V)
+
+    # a code's embedding: its principal components, the loudest (the mean colour) first
+    centred = codes_VP - codes_VP.mean(dim=0)
+    directions = torch.linalg.svd(centred, full_matrices=False).Vh[: embed.out_channels]
+    embedding_VD = F.pad(centred @ directions.T, (0, embed.out_channels - len(directions)))
+    embed.weight.copy_((embedding_VD / embedding_VD.std()).T.reshape(embed.weight.shape))
+    _bias(embed).zero_()
+
+    # means from the features that the true codes give; ln b from what is left
+    one_hot = F.one_hot(ids_Nhw, head.out_channels).permute(0, 3, 1, 2).float()
+    painted = F.relu(decoder[:-1](one_hot)).permute(0, 2, 3, 1).flatten(0, 2)
+    target = torch.logit(map_pixels(unit_NCHW)).permute(0, 2, 3, 1).flatten(0, 2)
+    weight_CD, bias_C = _least_squares(painted, target)
+    left_C = (painted @ weight_CD.T + bias_C - target).abs().mean(dim=0)
+    output.weight.copy_(torch.cat([weight_CD, torch.zeros_like(weight_CD)]).reshape(output.weight.shape))
+    _bias(output).copy_(torch.cat([bias_C, left_C.clamp(min=math.exp(-5)).log()]))
+    return codes_VP
+
+
+def to_patches(unit_NCHW: Tensor) -> Tensor:
+    """`[N, C, H, W]` -> `[N, h, w, C * 8 * 8]`: the block of pixels under each token."""
+    n, c, height, width = unit_NCHW.shape
+    blocks = unit_NCHW.reshape(n, c, height // STRIDE, STRIDE, width // STRIDE, STRIDE)
+    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(n, height // STRIDE, width // STRIDE, -1)
+
+
+def _conv(network: nn.Module, name: str) -> nn.Conv2d:
+    conv = network.get_submodule(name)
+    assert isinstance(conv, nn.Conv2d)
+    return conv
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
+def _least_squares(inputs_MD: Tensor, targets_MT: Tensor) -> tuple[Tensor, Tensor]:
+    """Ridge regression with an intercept, in float64: weight `[T, D]`, bias `[T]`."""
+    x, y = inputs_MD.double(), targets_MT.double()
+    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
+    x = x - x_mean
+    gram = x.T @ x
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    weight_TD = torch.linalg.solve(gram + ridge, x.T @ (y - y_mean)).T
+    return weight_TD.float(), (y_mean - weight_TD @ x_mean).float()

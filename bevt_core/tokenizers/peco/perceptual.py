@@ -1,0 +1,98 @@
+"""How alike two pictures look to a frozen network: PeCo's perceptual loss (Dong et al. 2021, section 3.3).
+
+Shapes: N pictures, H W pixels, C channels. Pictures are floats in [0, 1].
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bevt_core.weights.files import read_state_dict
+from schemas.errors import UserError
+from schemas.recipes.loading import nearest
+
+HEADS = ("head", "fc", "classifier", "fc_norm")  # of a stored classifier: not among the deep features
+
+
+class Perceptual(nn.Module):
+    """Mean squared difference of a network's features, added over layers. It is frozen, and sees 0..1 pictures."""
+
+    def __init__(self, name: str, layers: Sequence[int], weights: str | None) -> None:
+        """`name` is timm's, with its tag; `layers` count its blocks or stages from 0.
+
+        `weights` is a file (.safetensors, or .pth read without executing anything) with timm's keys; None takes them
+        from timm's hub. Raises UserError for an unknown name or layer, and for weights that cannot be had or do not
+        fit.
+        """
+        super().__init__()
+        if not timm.is_model(name) or ":" in name:  # with a colon it is an address, whose config names the model
+            known = timm.list_models(pretrained=False)
+            raise UserError(
+                f"perceptual.name {name!r}: no such model in timm; {nearest(name, known)}see timm.list_models()"
+            )
+        if weights is None:
+            self.network = _from_hub(name)
+        else:
+            self.network = timm.create_model(name, pretrained=False, num_classes=0)
+            _load(self.network, Path(weights))
+        if not hasattr(self.network, "forward_intermediates"):
+            raise UserError(f"perceptual.name {name!r} does not give its layers' features; take a ViT or a ResNet")
+        self.layers = list(layers)
+        config: dict[str, Any] = cast(Any, self.network).pretrained_cfg
+        self.input_hw: tuple[int, int] | None = tuple(config["input_size"][1:]) if config["fixed_input_size"] else None
+        self.mean_C11: Tensor
+        self.std_C11: Tensor
+        self.register_buffer("mean_C11", torch.tensor(config["mean"]).reshape(-1, 1, 1))
+        self.register_buffer("std_C11", torch.tensor(config["std"]).reshape(-1, 1, 1))
+        self.requires_grad_(False).eval()
+        self._check_layers(name)
+
+    def forward(self, a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+        """The distance, a scalar, mean over the pictures; the gradient flows to both."""
+        pairs = zip(self._features(a_NCHW), self._features(b_NCHW), strict=True)
+        return torch.stack([F.mse_loss(a.float(), b.float()) for a, b in pairs]).sum()
+
+    def _features(self, unit_NCHW: Tensor) -> list[Tensor]:
+        if self.input_hw is not None and tuple(unit_NCHW.shape[2:]) != self.input_hw:
+            unit_NCHW = F.interpolate(unit_NCHW, self.input_hw, mode="bilinear", antialias=True)
+        normal_NCHW = (unit_NCHW - self.mean_C11) / self.std_C11
+        network = cast(Any, self.network)  # one of timm's
+        return network.forward_intermediates(normal_NCHW, indices=self.layers, intermediates_only=True)
+
+    def _check_layers(self, name: str) -> None:
+        with torch.no_grad():
+            try:
+                self._features(torch.zeros(1, 3, 64, 64))
+            except (AssertionError, IndexError, ValueError) as error:
+                raise UserError(f"perceptual.layers {self.layers} of {name!r}: {error}") from None
+
+
+def _from_hub(name: str) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:  # what the hub's client raises: no network, no such file
+        raise UserError(
+            f"perceptual.name {name!r}: its weights could not be had from timm's hub ({str(error).splitlines()[0]}). "
+            "Download them elsewhere and give the file as architecture.perceptual.weights, or train without: "
+            "--set architecture.perceptual=null"
+        ) from None
+
+
+def _load(network: nn.Module, path: Path) -> None:
+    """Strict, but for the classifier's head."""
+    if not path.is_file():
+        raise UserError(f"perceptual.weights {path}: no such file; download it from the model's page on timm's hub")
+    try:
+        state = read_state_dict(path)
+    except UserError as error:
+        raise UserError(f"perceptual.weights {error}") from None
+    body = {key: value for key, value in state.items() if key.split(".")[0] not in HEADS}
+    try:
+        network.load_state_dict(body)
+    except RuntimeError as error:
+        raise UserError(f"perceptual.weights {path} do not fit: {error}") from None

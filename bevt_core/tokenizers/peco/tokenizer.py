@@ -1,0 +1,155 @@
+"""PeCo: a VQ-VAE whose reconstructions must look alike to a network, as a tokenizer and as a module to train.
+
+(Dong et al. 2021, https://arxiv.org/abs/2111.12710; the BEVT paper's better tokenizer, tables 3 to 5 and 8.)
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.card import PecoSizes, StoredTokenizer
+from bevt_core.tokenizers.codes import fit_codes, nearest_code
+from bevt_core.tokenizers.dvae.pixels import to_uint8, to_unit
+from bevt_core.tokenizers.peco.adversary import Adversary, Game
+from bevt_core.tokenizers.peco.codebook import Codebook
+from bevt_core.tokenizers.peco.networks import build_decoder, build_encoder
+from bevt_core.tokenizers.storage import save_tokenizer
+from schemas.errors import UserError
+
+PECO_PRESETS = {
+    "nano": PecoSizes(width=16, blocks=1, code_dim=32, vocab_size=256),  # minutes on a laptop
+    "small": PecoSizes(width=32, blocks=1, code_dim=64, vocab_size=1024),
+    "paper": PecoSizes(),  # 16 px a token: 224 px frames to 14 x 14 of 8192 codes
+}
+
+CODES = "codes"  # the codebook's name among the encoder's weights
+
+
+class PecoTokenizer(Tokenizer):
+    """ids = the codes nearest to the encoder's vectors; frame = the decoder's picture of the codes.
+
+    Distances are those of float32 vectors, whatever `dtype` the networks run in.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Sequential,
+        codes_VD: Tensor,
+        decoder: nn.Sequential | None,
+        *,
+        sizes: PecoSizes,
+        input_px: int,
+        weights_sha256: str,
+        device: torch.device,
+        dtype: str,
+        pass_frames: int,
+    ) -> None:
+        super().__init__(
+            name="peco",
+            vocab_size=sizes.vocab_size,
+            input_px=input_px,
+            stride=sizes.stride,
+            weights_sha256=weights_sha256,
+            device=device,
+            dtype=dtype,
+            pass_frames=pass_frames,
+        )
+        self._encoder = encoder.eval().to(device, self.weights_dtype)
+        self._codes_VD = codes_VD.to(device, torch.float32)
+        self._decoder = None if decoder is None else decoder.eval().to(device, self.weights_dtype)
+
+    @property
+    def _encoder_network(self) -> nn.Module:
+        return self._encoder
+
+    def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
+        vectors_NDhw = self._encoder(signed(to_unit(frames_NHWC)).to(self.weights_dtype)).float()
+        return nearest_code(vectors_NDhw.permute(0, 2, 3, 1), self._codes_VD)
+
+    def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
+        if self._decoder is None:
+            raise UserError("tokenizer peco was stored without its decoder; copy its folder again, all of it")
+        codes_NDhw = F.embedding(ids_Nhw, self._codes_VD).permute(0, 3, 1, 2).contiguous()
+        return to_uint8(unsigned(self._decoder(codes_NDhw.to(self.weights_dtype)).float()))
+
+
+class PecoOutput(NamedTuple):
+    """What a forward pass of `PecoTrainingModule` gives; M = N * h * w positions, frame by frame."""
+
+    unit_NCHW: Tensor  # the frames in [0, 1]
+    decoded_NCHW: Tensor  # what came back, not clamped
+    commitment: Tensor  # mean squared distance of the vectors to their codes
+    ids_M: Tensor
+    vectors_MD: Tensor  # the encoder's, without gradient: what the codebook follows
+    game: Game | None  # of the adversary, where there is one
+
+
+class PecoTrainingModule(nn.Module):
+    """Encoder -> nearest codes -> decoder. The codebook has no gradient: the task moves it after each step."""
+
+    def __init__(self, sizes: PecoSizes, adversary: Adversary | None = None) -> None:
+        """Weights come from torch's global generator. The adversary is trained too, and not stored."""
+        super().__init__()
+        self.sizes = sizes
+        self.encoder = build_encoder(sizes)
+        self.decoder = build_decoder(sizes)
+        self.codebook = Codebook(sizes.vocab_size, sizes.code_dim)
+        self.adversary = adversary
+
+    @torch.no_grad()
+    def warm_start(self, frames_NHWC: Tensor, generator: torch.Generator) -> None:
+        """Start the codebook from k-means of the untrained encoder's vectors; once, before the first step.
+
+        uint8 frames, VECTORS_PER_CODE positions per code are enough; `generator` is a CPU generator.
+        """
+        vectors = [self.encoder(signed(to_unit(chunk))).permute(0, 2, 3, 1) for chunk in frames_NHWC.split(16)]
+        self.codebook.start(fit_codes(torch.cat(vectors).flatten(0, 2), self.sizes.vocab_size, generator))
+
+    def forward(self, frames_NHWC: Tensor) -> PecoOutput:
+        """uint8 frames `[N, H, W, 3]`, H and W multiples of the stride."""
+        unit_NCHW = to_unit(frames_NHWC)
+        vectors_NhwD = self.encoder(signed(unit_NCHW)).float().permute(0, 2, 3, 1)
+        vectors_MD = vectors_NhwD.flatten(0, 2)
+        ids_M, quantised_MD = self.codebook.quantise(vectors_MD)
+        quantised_NDhw = quantised_MD.reshape(vectors_NhwD.shape).permute(0, 3, 1, 2).contiguous()
+        decoded_NCHW = unsigned(self.decoder(quantised_NDhw).float())
+        commitment = F.mse_loss(vectors_MD, quantised_MD.detach())
+        game = None if self.adversary is None else self.adversary.play(unit_NCHW, decoded_NCHW)
+        return PecoOutput(unit_NCHW, decoded_NCHW, commitment, ids_M, vectors_MD.detach(), game)
+
+    @torch.no_grad()
+    def reconstruct(self, frames_NHWC: Tensor) -> Tensor:
+        """uint8 frames -> what is left of them after their tokens, uint8 as well."""
+        return to_uint8(self(frames_NHWC).decoded_NCHW)
+
+    def save(
+        self, folder: Path, *, input_px: int, origin: dict[str, str | int | float], storage: str = "float32"
+    ) -> StoredTokenizer:
+        """Store as a tokenizer of kind `peco` (see `save_tokenizer`)."""
+        return save_tokenizer(
+            folder,
+            {**self.encoder.state_dict(), CODES: self.codebook.codes_VD},
+            self.decoder.state_dict(),
+            kind="peco",
+            sizes=self.sizes,
+            input_px=input_px,
+            origin=origin,
+            storage=storage,
+        )
+
+
+def signed(unit: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1], rows of pixels one after another in memory.
+
+    Group norm's kernel for channels-last memory cuts its sums by the number of threads, so ids would depend on it.
+    """
+    return (2 * unit - 1).contiguous()
+
+
+def unsigned(signed: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], not clamped."""
+    return (signed + 1) / 2

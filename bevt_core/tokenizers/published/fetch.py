@@ -1,0 +1,128 @@
+"""Get the published DALL-E pickles: over unreliable lines, from the official address or a mirror."""
+
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
+from bevt_core.storage.files import sha256_of
+from bevt_core.storage.one_writer import hold_file
+from bevt_core.tokenizers.card import StoredTokenizer
+from bevt_core.tokenizers.published.convert import convert_pickles
+from schemas.errors import UserError
+
+DALLE_URL = "https://cdn.openai.com/dall-e"  # github.com/openai/DALL-E, README
+ATTEMPTS = 5
+TIMEOUT_S = 30.0
+_CHUNK = 1 << 20
+
+Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all where the server says
+
+
+def fetch_dalle(
+    out: Path,
+    *,
+    base_url: str = DALLE_URL,
+    expected_sha256: str | None = None,
+    progress: Progress | None = None,
+    first_wait_s: float = 1.0,
+) -> StoredTokenizer:
+    """Download `encoder.pkl` and `decoder.pkl` from `base_url` and convert them into the tokenizer folder `out`.
+
+    The downloads stay in `<out>.download` until the conversion succeeded, so that a broken one goes on where it
+    stopped. `expected_sha256` is the encoder pickle's. Raises UserError as `fetch_file` and `convert_pickles` do.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists; give another place, or remove it first")
+    with hold_file(out, "bevt tokenizer fetch"):
+        folder = out.with_name(out.name + ".download")
+        paths = []
+        for name, expected in (("encoder.pkl", expected_sha256), ("decoder.pkl", None)):
+            url = f"{base_url.rstrip('/')}/{name}"
+            paths.append(folder / name)
+            try:
+                fetch_file(url, folder / name, expected_sha256=expected, progress=progress, first_wait_s=first_wait_s)
+            except UserError as error:
+                raise UserError(
+                    f"{error}. Without network: download {DALLE_URL}/encoder.pkl and {DALLE_URL}/decoder.pkl "
+                    f"elsewhere, then bevt tokenizer convert encoder.pkl decoder.pkl --out {out}"
+                ) from None
+        stored = convert_pickles(paths[0], paths[1], out, expected_sha256)
+        for path in paths:
+            path.unlink()
+        folder.rmdir()
+        return stored
+
+
+def fetch_file(
+    url: str,
+    target: Path,
+    *,
+    expected_sha256: str | None = None,
+    progress: Progress | None = None,
+    first_wait_s: float = 1.0,
+) -> str:
+    """Download `url` to `target`, whole or not at all; returns its sha256. A file already there is only hashed.
+
+    A broken transfer is tried ATTEMPTS times, waiting twice as long each time, and goes on where it stopped, also in
+    a later call, provided that the server still has the same file (its ETag or Last-Modified). Raises UserError if
+    the server has no such file, if it cannot be reached, or for another digest.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial, validator = target.with_name(target.name + ".part"), target.with_name(target.name + ".part-of")
+    for attempt in range(ATTEMPTS):
+        if target.exists():
+            break
+        try:
+            if _transfer(url, partial, validator, progress):
+                partial.replace(target)
+                validator.unlink(missing_ok=True)
+                break
+            reason = "the connection ended early"
+        except urllib.error.HTTPError as error:
+            reason = f"the server answered {error.code} {error.reason}"
+            if error.code == 416:  # nothing after what is there already: not the same file, start again
+                partial.unlink(missing_ok=True)
+            elif error.code < 500 and error.code not in (408, 429):
+                raise UserError(f"{url}: {reason}; check the address, or give another mirror") from None
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:  # another try finds the same disk
+                raise explained(error, partial) from error
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        if attempt + 1 < ATTEMPTS:
+            time.sleep(first_wait_s * 2**attempt)
+    else:
+        raise UserError(f"{url}: gave up after {ATTEMPTS} tries: {reason}; the same command goes on from here")
+    digest = sha256_of(target)
+    if expected_sha256 is not None and digest != expected_sha256.lower():
+        target.unlink()
+        raise UserError(f"{url}: sha256 {digest}, expected {expected_sha256}; removed, try another mirror")
+    return digest
+
+
+def _transfer(url: str, partial: Path, validator: Path, progress: Progress | None) -> bool:
+    """One connection's worth of bytes appended to `partial`; True when the file is complete."""
+    request = urllib.request.Request(url)
+    known = validator.read_text() if validator.exists() and partial.exists() else ""
+    if known:
+        request.add_header("Range", f"bytes={partial.stat().st_size}-")
+        request.add_header("If-Range", known)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        resumed = response.status == 206
+        done = partial.stat().st_size if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length is not None else None
+        validator.write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
+        with partial.open("ab" if resumed else "wb") as file:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(partial.stem, done, total)
+            file.flush()
+            os.fsync(file.fileno())
+    return total is None or done == total

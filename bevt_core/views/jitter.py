@@ -1,0 +1,77 @@
+"""Colour jitter of a picture: brightness, contrast and saturation by Pillow, or compiled: the same bits, sooner.
+
+Each operation blends a picture with a degenerate one in float32: black, the mean luma of the picture, or its own luma.
+Brightness and contrast so map every level to one level, whatever its place, and several of them in a row are one table.
+What is computed is a table, the saturation, and a table. Only the mean needs pixels that the crop does not.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from bevt_core.views.resample import PAYS_AFTER, Pixels
+from schemas.views import JitterOp
+
+ENHANCERS = {
+    "brightness": ImageEnhance.Brightness,
+    "contrast": ImageEnhance.Contrast,
+    "saturation": ImageEnhance.Color,
+}
+JITTER_OPS: tuple[JitterOp, ...] = ("brightness", "contrast", "saturation")
+Jitter = Sequence[tuple[JitterOp, float]]  # (operation, factor), in the order they are applied
+
+LEVELS = np.arange(256, dtype=np.int32)
+BLACK, UNCHANGED = 0, np.float32(1)
+
+_pictures = itertools.count()
+
+
+def jitter(frame_HWC: np.ndarray, operations: Jitter, needed: Pixels) -> np.ndarray:
+    """Apply the operations to a frame, uint8 (H, W, 3). What is not `needed` may be anything."""
+    compiled = sum(op == "saturation" for op, _ in operations) <= 1 and next(_pictures) >= PAYS_AFTER
+    return jitter_compiled(frame_HWC, operations, needed) if compiled else jitter_by_pillow(frame_HWC, operations)
+
+
+def jitter_by_pillow(frame_HWC: np.ndarray, operations: Jitter) -> np.ndarray:
+    """`jitter` by Pillow, of all pixels."""
+    image = Image.fromarray(frame_HWC)
+    for op, factor in operations:
+        image = ENHANCERS[op](image).enhance(factor)
+    return np.asarray(image)
+
+
+def jitter_compiled(frame_HWC: np.ndarray, operations: Jitter, needed: Pixels) -> np.ndarray:
+    """`jitter` by compiled code, for at most one saturation. What is not `needed` is black."""
+    from bevt_core.views.jitter_kernels import mean_luma, mean_luma_saturated, recolour
+
+    frame_HWC = np.ascontiguousarray(frame_HWC)
+    before = after = LEVELS  # of the saturation
+    saturation, saturated = UNCHANGED, False
+    for op, factor in operations:
+        if op == "saturation":
+            saturation, saturated = np.float32(factor), True
+            continue
+        if op == "brightness":
+            degenerate = BLACK
+        elif saturated:
+            degenerate = int(mean_luma_saturated(frame_HWC, before, saturation, after) + 0.5)
+        else:
+            degenerate = int(mean_luma(frame_HWC, before) + 0.5)
+        if saturated:
+            after = blend(degenerate, after, factor)
+        else:
+            before = blend(degenerate, before, factor)
+    coloured_HWC = np.zeros_like(frame_HWC)
+    recolour(frame_HWC, before, saturation, after, *needed, coloured_HWC)
+    return coloured_HWC
+
+
+def blend(degenerate: int, levels: np.ndarray, factor: float) -> np.ndarray:
+    """Return `degenerate + factor * (levels - degenerate)`, int32, cut off at 0 and 255 and rounded down.
+
+    Operation by operation what Pillow's ImagingBlend does, in the same precision.
+    """
+    blended = np.float32(degenerate) + np.float32(factor) * (levels - degenerate).astype(np.float32)
+    return np.clip(blended, 0, 255).astype(np.int32)

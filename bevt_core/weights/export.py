@@ -1,0 +1,123 @@
+"""Models for other programs: a folder in the Hugging Face Hub's layout, and a program that needs none of our code."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import save as serialize
+from torch import nn
+
+from bevt_core.console.installation import install_command
+from bevt_core.models.classifier import Classifier
+from bevt_core.storage.files import write_atomic
+from bevt_core.storage.one_writer import hold_file
+from bevt_core.storage.staging import staged_folder
+from bevt_core.weights.checkpoints import BUILDERS, Model, load_weights
+from schemas.errors import UserError
+
+ONNX_TOLERANCE = 1e-4  # of logits; measured 5e-8 for a nano classifier
+
+
+class HubModel(nn.Module, PyTorchModelHubMixin):
+    """A model that `save_pretrained` and `from_pretrained` know: config.json beside model.safetensors.
+
+    `bevt` is the wrapped model's config, so that a folder alone rebuilds it.
+    """
+
+    def __init__(self, bevt: dict[str, Any]) -> None:
+        super().__init__()
+        sizes = {key: value for key, value in bevt.items() if key != "kind"}
+        self.model = BUILDERS[bevt["kind"]](**sizes)
+
+    def forward(self, *args: Any) -> Any:
+        return self.model(*args)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """The library's own writes with mode 0600, and reports a full disk as an error of safetensors."""
+        state = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
+        (save_directory / "model.safetensors").write_bytes(serialize(state))
+
+
+def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> None:
+    """Write `model` so that HubModel.from_pretrained reads it back, from the folder or from the Hub.
+
+    `files`, name -> text, lie beside it: `README.md`, the model card, is one of them. Raises UserError for a folder
+    that exists; it appears whole or not at all.
+    """
+    wrapped = HubModel(bevt=model.config)
+    wrapped.model.load_state_dict(model.state_dict())
+    with hold_file(folder, "bevt export"):
+        if folder.exists():
+            raise UserError(f"{folder} exists; give another --out")
+        with staged_folder(folder) as staging:
+            for name, text in files.items():
+                (staging / name).write_text(text)
+            wrapped.save_pretrained(staging)
+
+
+def load_hub_folder(folder: Path) -> Model:
+    """Read what `save_hub_folder` wrote, bit for bit."""
+    return load_weights(folder / "model.safetensors")
+
+
+def save_program(path: Path, classifier: Classifier, *, frames: int, size_px: int) -> None:
+    """Write clip (B, 3, frames, size_px, size_px) -> logits (B, V) as a `torch.export` program with any batch size.
+
+    `torch.export.load(path).module()(clip)` runs it where this package is not installed.
+    """
+    clip_BCTHW = torch.zeros(2, 3, frames, size_px, size_px)
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(classifier.eval(), (clip_BCTHW,), dynamic_shapes=({0: batch},))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)  # to a file it reports a full disk as an internal error
+    with hold_file(path, "bevt export"):
+        write_atomic(path, buffer.getvalue())
+
+
+@torch.no_grad()
+def save_onnx(path: Path, classifier: Classifier, *, frames: int, size_px: int) -> float:
+    """Write `clip` (batch, 3, frames, size_px, size_px) -> `logits` (batch, V) for ONNX runtimes, any batch size.
+
+    onnxruntime runs it on random clips first; returns the largest difference from torch's logits. Nothing is written
+    where that is above ONNX_TOLERANCE (RuntimeError). UserError where the extra `onnx` is not installed.
+    """
+    try:
+        import onnxruntime  # noqa: F401 - what the file is checked with
+        import onnxscript  # noqa: F401 - torch.onnx needs it
+    except ImportError as error:
+        raise UserError(f"{error}; ONNX needs `{install_command('onnx')}`") from None
+    exported = torch.onnx.export(
+        classifier.eval(),
+        (torch.zeros(2, 3, frames, size_px, size_px),),
+        dynamo=True,
+        input_names=["clip"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        verbose=False,
+    )
+    assert exported is not None
+    data = exported.model_proto.SerializeToString()
+    worst = onnx_difference(data, classifier, frames=frames, size_px=size_px)
+    if not worst <= ONNX_TOLERANCE:
+        raise RuntimeError(f"{path}: not written, onnxruntime is {worst:g} off torch, more than {ONNX_TOLERANCE:g}")
+    with hold_file(path, "bevt export"):
+        write_atomic(path, data)
+    return worst
+
+
+@torch.no_grad()
+def onnx_difference(data: bytes, classifier: Classifier, *, frames: int, size_px: int) -> float:
+    """Return the largest difference of onnxruntime's logits from torch's, for random batches of 1 and 2 clips."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for batch_size in (1, 2):
+        clip_BCTHW = torch.randn(batch_size, 3, frames, size_px, size_px, generator=generator)
+        (logits_BV,) = session.run(None, {"clip": clip_BCTHW.numpy()})
+        worst = max(worst, float((torch.from_numpy(logits_BV) - classifier(clip_BCTHW)).abs().max()))
+    return worst

@@ -1,0 +1,175 @@
+"""`bevt bench tokenize`: what the engine costs over a bare loop, whether it idles, whether its memory stays flat."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bevt_core.dataset.shards import write_frame_manifest
+from pipeline.cluster.watch import sigterm_ends
+from pipeline.job.decode_part import load_source
+from pipeline.job.plan import make_plan, make_token_plan, with_settled_tokenizer
+from schemas.errors import UserError
+from schemas.recipes import TokenizeRecipe
+
+_JOB = """
+from bevt_core.console.command_line import App
+app = App("The job")
+@app.command()
+def job(recipe: str, num_cpus: int):
+    from pipeline.job.run import tokenize
+    from schemas.text.json import json_text
+    from schemas.recipes import TokenizeRecipe
+    print(json_text(tokenize(TokenizeRecipe.model_validate_json(recipe), num_cpus=num_cpus, progress="off")))
+app()
+"""
+_LOOP = """
+from bevt_core.console.command_line import App
+app = App("The bare loop")
+@app.command()
+def loop(recipe: str):
+    from pipeline.bench.job import bare_loop
+    from schemas.recipes import TokenizeRecipe
+    bare_loop(TokenizeRecipe.model_validate_json(recipe))
+app()
+"""
+
+
+VIDEOS = (".mp4", ".webm", ".mkv", ".avi")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a command and everything that it started used."""
+
+    cpu_s: float
+    peak_rss_bytes: int
+    wall_s: float
+    output: str
+
+
+def bench_tokenize(recipe: TokenizeRecipe, work: Path, sizes: tuple[int, int], num_cpus: int) -> dict[str, Any]:
+    """Tokenize two selections of `recipe`'s sources, `sizes` of them, with the job and with a bare loop.
+
+    `recipe.root` must hold at least the larger number. The steady state is the difference of the two sizes: starting
+    Ray and loading libraries cancel out. Nothing is kept in `work`.
+    """
+    recipe = with_settled_tokenizer(recipe)
+    used: dict[tuple[str, int], Usage] = {}
+    for size in sizes:
+        for name, code, extra in (("job", _JOB, [str(num_cpus)]), ("loop", _LOOP, [])):
+            root = selection(Path(recipe.root), work / f"root-{size}", size)
+            update = {"root": str(root), "out": str(work / f"{name}-{size}")}
+            text = recipe.model_copy(update=update).model_dump_json()
+            used[name, size] = measure([sys.executable, "-c", code, text, *extra])
+    small, large = sizes
+    spent = {name: used[name, large].cpu_s - used[name, small].cpu_s for name in ("job", "loop")}
+    summary = json.loads(used["job", large].output.splitlines()[-1])
+    return {
+        "cpu_ratio_vs_bare_loop": spent["job"] / spent["loop"],
+        "job_cpu_s_per_source": spent["job"] / (large - small),
+        "loop_cpu_s_per_source": spent["loop"] / (large - small),
+        "actor_busy_share": summary["actor_busy_share"],
+        "bottleneck": summary["bottleneck"],
+        f"rss_ratio_{large / small:.3g}x": used["job", large].peak_rss_bytes / used["job", small].peak_rss_bytes,
+        "peak_rss_bytes": used["job", large].peak_rss_bytes,
+        "videos_per_s": summary["videos_per_s"],
+        "wall_s": used["job", large].wall_s,
+    }
+
+
+def bare_loop(recipe: TokenizeRecipe) -> None:
+    """The same work in one process, without Ray, isolation, commits that are read again, or overlap."""
+    import torch
+
+    from bevt_core.dataset.shards import write_frame_part, write_plan, write_token_manifest, write_token_plan
+    from bevt_core.tokenizers import load_tokenizer
+    from pipeline.job.tokenize_part import PartTokenizer
+
+    torch.set_num_threads(1)
+    plan, items = make_plan(recipe, None, allow_outside=False)
+    token_plan = make_token_plan(recipe, plan)
+    frames_dir, tokens_dir = Path(recipe.out) / "frames", Path(recipe.out) / "tokens" / token_plan.name
+    write_plan(frames_dir, plan, items)
+    write_token_plan(tokens_dir, token_plan)
+    loaded = load_tokenizer(recipe.tokenizer, "cpu", recipe.tokenizer_dtype, recipe.tokenizer_pass_frames)
+    tokenizer = PartTokenizer(loaded, recipe.batch_frames, threads=1)
+    frames, tokens = [], []
+    for part in range(plan.num_parts):
+        span = items[part * plan.sources_per_part : (part + 1) * plan.sources_per_part]
+        samples = [sample for item in span for sample in load_source(Path(recipe.root), item, plan.pool, plan.seed)]
+        frames.append(write_frame_part(frames_dir, part, samples, [], plan))
+        tokens.append(tokenizer.make_token_part(frames_dir, tokens_dir, frames[-1], token_plan)[0])
+    write_token_manifest(tokens_dir, token_plan, write_frame_manifest(frames_dir, plan, frames), tokens)
+
+
+def selection(root: Path, target: Path, count: int) -> Path:
+    """A folder with copies of `count` videos of `root`, each of them as often as it takes."""
+    videos = sorted(path for path in root.rglob("*") if path.suffix in VIDEOS)
+    if not videos:
+        raise UserError(f"{root}: no videos ({', '.join(VIDEOS)}) to measure with; name a folder of videos by --root")
+    target.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        video = videos[number % len(videos)]
+        link = target / f"{number:06d}{video.suffix}"
+        if not link.exists():
+            shutil.copyfile(video, link)
+    return target
+
+
+def measure(command: Sequence[str]) -> Usage:
+    """Run a command; add up the CPU time and the memory of its process and all descendants, looking every 50 ms.
+
+    Raises SystemExit with the command's exit status where it fails: it has printed why. Ctrl-C and SIGTERM end it, too.
+    """
+    began = time.perf_counter()
+    cpu_s: dict[int, float] = {}
+    peak = 0
+    with (
+        sigterm_ends(),
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process,
+    ):
+        try:
+            while process.poll() is None:
+                now = _family(process.pid)
+                cpu_s.update({pid: spent for pid, (spent, _) in now.items()})
+                peak = max(peak, sum(rss for _, rss in now.values()))
+                time.sleep(0.05)
+        except BaseException:
+            process.terminate()
+            raise
+        assert process.stdout is not None
+        output = process.stdout.read()
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return Usage(sum(cpu_s.values()), peak, time.perf_counter() - began, output)
+
+
+def _family(ancestor: int) -> dict[int, tuple[float, int]]:
+    """pid -> (CPU seconds, resident bytes) of a process and its descendants."""
+    ticks, page = 100, 4096  # of every Linux that Ray runs on
+    seen: dict[int, tuple[int, float, int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            seen[int(entry.name)] = (
+                int(fields[1]),
+                (int(fields[11]) + int(fields[12])) / ticks,
+                int(fields[21]) * page,
+            )
+    family = {}
+    for pid, (_, spent, rss) in seen.items():
+        parent = pid
+        while parent not in (0, 1, ancestor):
+            parent = seen.get(parent, (0, 0.0, 0))[0]
+        if parent == ancestor:
+            family[pid] = (spent, rss)
+    return family

@@ -1,0 +1,55 @@
+"""`bevt bench store`: what a stored frame and its tokens take on disk."""
+
+from typing import Any
+
+import numpy as np
+
+from bevt_core.dataset.shards import FRAMES_ZARR, FrameStore, TokenSet, read_plan, read_token_plan, token_set_folders
+from bevt_core.storage.objects import AnyPath
+from pipeline.job.plan import frame_commits, token_commits
+from schemas.errors import UserError
+from schemas.frames import FramePartCommit
+
+
+def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
+    """Bytes per frame, from the commits of a finished dataset: whole files, with their footers and checksums.
+
+    `frame_bytes` is what a JPEG frame takes in `frames.zarr`; `token_bytes_per_frame` what its tokens under one view
+    take in the token set, whose largest figure is given where there are several sets. Raises UserError for a dataset
+    that is not finished or has no frames.
+    """
+    store = FrameStore(dataset_dir / "frames")
+    frames = store.manifest.num_frames
+    if not frames:
+        raise UserError(f"{dataset_dir}: no frames in it; everything was rejected, or nothing was found")
+    plan = read_plan(store.path)
+    assert plan is not None, "written before dataset.json"
+    commits = frame_commits(store.path, plan)
+    stored = sum(stored_bytes(commit) for commit in commits.values())
+    sets: dict[str, dict[str, Any]] = {}
+    for folder in token_set_folders(dataset_dir, having="dataset.json"):
+        manifest, token_plan = TokenSet(folder).manifest, read_token_plan(folder)
+        assert token_plan is not None, "written before dataset.json"
+        num_bytes = sum(commit.num_bytes for commit in token_commits(folder, commits.values(), token_plan).values())
+        grid, views = manifest.tokenizer.grid, manifest.views.num_views
+        sets[manifest.name] = {
+            "token_bytes_per_frame": num_bytes / (frames * views),
+            "bits_per_token": 8 * num_bytes / (frames * views * int(np.prod(grid))),
+            "grid": list(grid),
+            "vocab_size": manifest.tokenizer.vocab_size,
+            "views": views,
+            "bytes": num_bytes,
+        }
+    return {
+        "frames": frames,
+        "samples": store.manifest.num_samples,
+        "frame_bytes": stored / frames,
+        "frame_store_bytes": stored,
+        "token_bytes_per_frame": max((each["token_bytes_per_frame"] for each in sets.values()), default=None),
+        "token_sets": sets,
+    }
+
+
+def stored_bytes(commit: FramePartCommit) -> int:
+    """What the frames of a part take."""
+    return sum(digest.num_bytes for name, digest in commit.files.items() if name.startswith(f"{FRAMES_ZARR}/"))

@@ -1,0 +1,133 @@
+"""Is a frame store what its plan and its commits say, file by file?"""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from bevt_core.dataset.jpeg_layout import read_layout
+from bevt_core.dataset.shards import COMMIT, FRAMES_ZARR, part_name, read_frame_commit, read_sources, sources_digest
+from bevt_core.foreign.rows import read_table
+from bevt_core.storage.files import read_record, sha256_of, sizes_in
+from bevt_core.storage.objects import AnyPath
+from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, below
+from pipeline.check.records import differences, in_threads, parts_digest, read_or_note, strays
+from schemas.errors import UserError
+from schemas.frames import INDEX_SCHEMA, REJECTED_SCHEMA, FramePartCommit, FrameStoreManifest, Plan
+from schemas.text.names import leads_out
+
+
+def verify_frames(
+    frames_dir: AnyPath, plan: Plan, counts: dict[str, int], problems: list[Problem], allow_outside: bool
+) -> list[FramePartCommit]:
+    """The commits of the parts that have one; what they hold is added to `counts`."""
+    counts["sources"] = plan.num_sources
+    commits: list[FramePartCommit] = []
+    planned = _planned_sources(frames_dir, plan, problems)
+    if not allow_outside:
+        problems += _outside(frames_dir / "sources.parquet", planned or [])
+
+    def look(part: int) -> tuple[FramePartCommit | None, list[Problem]]:
+        span = slice(part * plan.sources_per_part, (part + 1) * plan.sources_per_part)
+        found: list[Problem] = []
+        expected = None if planned is None else planned[span]
+        return _verify_frame_part(frames_dir, part, plan, expected, found), found
+
+    for commit, found_problems in in_threads(look, range(plan.num_parts), frames_dir):
+        problems += found_problems
+        if commit is not None:
+            commits.append(commit)
+            counts["indexed"] += commit.num_sources - commit.num_rejected
+            counts["samples"] += commit.num_samples
+            counts["rejected"] += commit.num_rejected
+            counts["parts"] += 1
+    problems += strays(frames_dir, plan)
+    path = frames_dir / "dataset.json"
+    manifest = read_or_note(lambda: read_record(path, FrameStoreManifest), path, problems)
+    if manifest is not None:
+        expected = {
+            **plan.model_dump(include={"dataset", "split", "classes", "pool", "seed"}),
+            "plan_digest": plan.digest(),
+            "num_parts": plan.num_parts,
+            "num_sources": sum(commit.num_sources for commit in commits),
+            "num_samples": counts["samples"],
+            "num_frames": sum(commit.num_frames for commit in commits),
+            "parts_digest": parts_digest(commits),
+        }
+        problems += differences(path, manifest, expected)
+        rejected = sum(manifest.rejected.values())
+        if rejected != counts["rejected"]:
+            problems.append(Problem(str(path), f"says {rejected} rejected, the parts have {counts['rejected']}", RERUN))
+    return commits
+
+
+def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -> list[str] | None:
+    """The sources in the order of their parts, or None where the list of them cannot be trusted."""
+    path = frames_dir / "sources.parquet"
+    try:
+        items = read_sources(frames_dir)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        problems.append(Problem(str(path), f"cannot be read: {error}", RESTORE))
+        return None
+    if sources_digest(items) != plan.sources_digest:
+        problems.append(Problem(str(path), "is not the plan's list", RESTORE))
+        return None
+    return [item.source for item in items]
+
+
+def _outside(path: AnyPath, sources: Iterable[str]) -> list[Problem]:
+    """A problem where sources of the table `path` lead out of the root."""
+    outside = [source for source in sources if leads_out(source) is not None]
+    if not outside:
+        return []
+    return [Problem(str(path), f"{len(outside)} sources lead out of the root, the first is {outside[0]!r}", OUTSIDE)]
+
+
+def _verify_frame_part(
+    frames_dir: AnyPath, part: int, plan: Plan, planned: list[str] | None, problems: list[Problem]
+) -> FramePartCommit | None:
+    """The part's commit, if it has one. `planned` None: nobody knows which sources it should have."""
+    folder = frames_dir / part_name(part)
+
+    def wrong(path: AnyPath, problem: str) -> None:
+        problems.append(Problem(str(folder), f"{below(path, frames_dir)}: {problem}", REPAIR))
+
+    if not folder.is_dir():
+        problems.append(Problem(str(folder), "missing", RERUN))
+        return None
+    try:
+        commit = read_frame_commit(frames_dir, part, plan.digest())
+    except UserError as error:
+        wrong(folder / COMMIT, str(error))
+        return None
+    if commit is None:
+        wrong(folder, "no commit of this plan, or files that are missing or of another size")
+        return None
+    if commit.part != part:
+        wrong(folder / COMMIT, f"is the commit of part {commit.part}")
+    there = sizes_in(folder).keys() - {COMMIT}
+    for name in sorted(there - commit.files.keys()):
+        wrong(folder / name, "is not in the commit")
+    damaged = [name for name, digest in commit.files.items() if sha256_of(folder / name) != digest.sha256]
+    for name in damaged:
+        wrong(folder / name, "its bytes are not those that were committed")
+    if damaged:
+        return commit
+    try:
+        layout = read_layout(folder / FRAMES_ZARR)
+    except UserError as error:
+        wrong(folder / FRAMES_ZARR, str(error))
+        return commit
+    if layout.num_offsets != commit.num_frames + 1:
+        wrong(folder / FRAMES_ZARR, f"{layout.num_offsets} offsets, expected {commit.num_frames + 1}")
+    index = read_table(folder / "index.parquet")
+    rejected = read_table(folder / "rejected.parquet")
+    if not index.schema.equals(INDEX_SCHEMA) or not rejected.schema.equals(REJECTED_SCHEMA):
+        wrong(folder, "the columns are not those of this format version")
+        return commit
+    ended = [*dict.fromkeys(index["source"].to_pylist()), *rejected["source"].to_pylist()]
+    if planned is not None and sorted(ended) != sorted(planned):
+        wrong(folder, f"{len(ended)} sources in index and rejected, the plan has {len(planned)} others")
+    counts = (len(index), len(rejected), sum(index["num_frames"].to_pylist()))
+    if counts != (commit.num_samples, commit.num_rejected, commit.num_frames):
+        wrong(folder / COMMIT, f"its counts are not those of the tables: {counts}")
+    return commit

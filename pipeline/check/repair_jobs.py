@@ -1,0 +1,142 @@
+"""The jobs that made a dataset, read again from what it says of itself. Nothing is written here."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from bevt_core.dataset.shards import read_plan, read_sources, read_token_plan, sources_digest
+from bevt_core.foreign.files import shown
+from bevt_core.storage.contained import check_sources, is_below
+from bevt_core.storage.objects import AnyPath
+from bevt_core.tokenizers import tokenizer_of
+from pipeline.check.token_files import derived_token_plan
+from pipeline.check.verify import token_sets_in
+from pipeline.job.plan import make_plan, make_token_plan
+from pipeline.sources import SOURCES
+from schemas.errors import UserError
+from schemas.frames import Plan, SourceItem
+from schemas.recipes import TokenizeRecipe
+from schemas.recipes.loading import load_recipe_of
+from schemas.tokens import TokenPlan
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs that made a dataset, as its plans have them."""
+
+    out: AnyPath
+    root: AnyPath
+    plan: Plan
+    items: list[SourceItem]
+    frames: TokenizeRecipe
+    token_sets: dict[AnyPath, tuple[TokenPlan, TokenizeRecipe]]  # by folder
+    allow_outside: bool  # sources may lead out of the root
+
+
+def read_jobs(
+    out: AnyPath, root: AnyPath, tokenizer: str | None, list_file: str | AnyPath | None, allow_outside: bool
+) -> Jobs:
+    """The jobs that made the dataset `out`, on the raw files in `root`. Writes nothing.
+
+    Raises UserError where the list of sources or a tokenizer is not to be had any more, for sources that lead out of
+    `root` unless `allow_outside`, and where a plan names another dataset or folder than a job of bevt writes.
+    """
+    plan = read_plan(out / "frames")
+    assert plan is not None
+    if plan.dataset not in SOURCES:
+        raise UserError(f"{out}/frames/plan.json: dataset {shown(plan.dataset)}, expected one of {', '.join(SOURCES)}")
+    recipe = load_recipe_of(TokenizeRecipe, plan.dataset, RECIPES, []).model_copy(
+        update={
+            "root": str(root),
+            "out": str(out),
+            "split": plan.split,
+            "pool": plan.pool,
+            "seed": plan.seed,
+            "sources_per_part": plan.sources_per_part,
+            "min_parts": 1,
+        }
+    )
+    items = stored_items(out / "frames", plan) or _listed_items(recipe, plan, list_file, allow_outside)
+    if not allow_outside:
+        check_sources((item.source for item in items), out / "frames" / "sources.parquet")
+    token_sets = {}
+    for folder in token_sets_in(out):
+        token_plan = derived_token_plan(folder, plan) or read_token_plan(folder)
+        if token_plan is None:
+            raise UserError(
+                f"{folder}: its plan.json is lost; remove it and run the same `bevt tokenize` command again"
+            )
+        if token_plan.name != folder.name:
+            raise UserError(
+                f"{folder}: its plan is of a token set {token_plan.name!r}, which would be written beside it; nothing "
+                f"was changed: rename the folder to {token_plan.name}"
+            )
+        token_sets[folder] = (token_plan, _token_recipe(recipe, plan, folder, token_plan, tokenizer))
+    return Jobs(out, root, plan, items, recipe, token_sets, allow_outside)
+
+
+def check_links(out: AnyPath) -> None:
+    """Raise UserError for folders of the dataset `out` that are links out of it: repair removes and writes in them."""
+    if not isinstance(out, Path):
+        return
+    real_out = os.path.realpath(out)
+    for folder in (out / "frames", out / "tokens", *token_sets_in(out)):
+        target = os.path.realpath(str(folder))
+        if not is_below(target, real_out):
+            raise UserError(
+                f"{folder}: a link to {target}, out of the dataset; nothing was changed: give --allow-outside if it "
+                "is yours"
+            )
+
+
+def _token_recipe(
+    recipe: TokenizeRecipe, plan: Plan, folder: AnyPath, token_plan: TokenPlan, tokenizer: str | None
+) -> TokenizeRecipe:
+    identity = token_plan.tokenizer
+    made_with = recipe.model_copy(
+        update={
+            "views": token_plan.views,
+            "tokenizer": str(tokenizer_of(folder, identity, tokenizer)),
+            "tokenizer_dtype": identity.dtype,
+            "tokenizer_compiled": identity.compiled,
+            "tokenizer_pass_frames": identity.frames_per_pass,
+            "token_set": token_plan.name,
+        }
+    )
+    if make_token_plan(made_with, plan, identity.by_kind().device_kind) != token_plan.by_kind():
+        raise UserError(f"{made_with.tokenizer} is not the tokenizer of {folder}; give its folder with --tokenizer")
+    return made_with
+
+
+# ---- the list of sources ---------------------------------------------------------------------------------------------
+
+
+def stored_items(frames_dir: AnyPath, plan: Plan) -> list[SourceItem] | None:
+    """The items in the order of their parts, or None where the list of them cannot be trusted."""
+    with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+        items = read_sources(frames_dir)
+        if sources_digest(items) == plan.sources_digest:
+            return items
+    return None
+
+
+def _listed_items(
+    recipe: TokenizeRecipe, plan: Plan, list_file: str | AnyPath | None, allow_outside: bool
+) -> list[SourceItem]:
+    """The same from the root and the list file, if they are as they were."""
+    what = f"{recipe.out}/frames/sources.parquet is damaged, and nothing was changed, since it cannot be restored"
+    try:
+        listed, items = make_plan(recipe, list_file, allow_outside)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+    if listed.sources_digest != plan.sources_digest:
+        raise UserError(
+            f"{what}: of {recipe.root} come {len(items)} sources with their classes, which are not the "
+            f"{plan.num_sources} of the dataset; give the --root and the --list that it was made with"
+        )
+    return items

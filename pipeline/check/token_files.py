@@ -1,0 +1,115 @@
+"""Are the files of a token set those that were committed, for the frames that are there? `verify_tokens` reads them."""
+
+from collections.abc import Iterator, Sequence
+
+from bevt_core.dataset.shards import part_name, read_token_commit, read_token_plan
+from bevt_core.foreign.parquet_file import ParquetFile
+from bevt_core.storage.files import read_record, sha256_of
+from bevt_core.storage.objects import AnyPath
+from pipeline.check.problems import REPAIR, RERUN, Problem
+from pipeline.check.records import (
+    committed,
+    contradicted,
+    differences,
+    in_threads,
+    parts_digest,
+    read_or_note,
+    readable,
+    strays,
+)
+from schemas.errors import UserError
+from schemas.frames import FramePartCommit, FrameStoreManifest, Plan
+from schemas.tokens import TokenPartCommit, TokenPlan, TokenSetManifest, token_schema
+
+
+def verify_token_files(
+    frames_dir: AnyPath,
+    frames_plan: Plan,
+    tokens_dir: AnyPath,
+    commits: Sequence[FramePartCommit],
+    problems: list[Problem],
+) -> None:
+    """Check the token parts of the frame parts that have a commit."""
+    before = len(problems)
+    path = tokens_dir / "plan.json"
+    derived = derived_token_plan(tokens_dir, frames_plan)
+    mend = REPAIR if derived else f"remove {tokens_dir} and run the same `bevt tokenize` command again"
+    plan = read_or_note(lambda: read_token_plan(tokens_dir), path, problems, mend)
+    if plan is not None and contradicted(plan, _token_plans(tokens_dir)):
+        problems.append(Problem(str(path), "none of the parts is of this plan", mend))
+        plan = None
+    plan = plan or derived
+    if plan is None:
+        return
+    if plan.frames_plan != frames_plan.digest():
+        problems.append(Problem(str(path), "is of another frame store", "tokenize again with --overwrite"))
+        return
+
+    def look(frames: FramePartCommit) -> tuple[TokenPartCommit | None, list[Problem]]:
+        of_part: list[Problem] = []
+        return _verify_token_part(tokens_dir, frames, plan, of_part), of_part
+
+    found = []
+    for commit, part_problems in in_threads(look, commits, tokens_dir):
+        found.append(commit)
+        problems += part_problems
+    for part in sorted(set(range(frames_plan.num_parts)) - {commit.part for commit in commits}):
+        path = tokens_dir / f"{part_name(part)}.json"  # of frames that must be made again, but the job reads it
+        try:
+            read_record(path, TokenPartCommit)
+        except UserError as error:
+            problems.append(Problem(str(path), str(error), REPAIR))
+    problems += strays(tokens_dir, frames_plan)
+    path = tokens_dir / "dataset.json"
+    manifest = read_or_note(lambda: read_record(path, TokenSetManifest), path, problems)
+    store = readable(frames_dir / "dataset.json", FrameStoreManifest)
+    if len(problems) > before or manifest is None or store is None:
+        return
+    expected = {
+        **plan.model_dump(include={"name", "tokenizer", "views"}),
+        "frames_digest": store.digest(),
+        **store.model_dump(include={"num_parts", "num_samples", "num_frames"}),
+        "parts_digest": parts_digest([commit for commit in found if commit is not None]),
+    }
+    problems += differences(path, manifest, expected)
+
+
+def _verify_token_part(
+    tokens_dir: AnyPath, frames: FramePartCommit, plan: TokenPlan, problems: list[Problem]
+) -> TokenPartCommit | None:
+    path = tokens_dir / f"{part_name(frames.part)}.parquet"
+    if not path.is_file():
+        problems.append(Problem(str(path), "missing", RERUN))
+        return None
+    try:
+        commit = read_token_commit(tokens_dir, frames, plan.digest())
+    except UserError as error:
+        problems.append(Problem(str(path.parent / f"{part_name(frames.part)}.json"), str(error), REPAIR))
+        return None
+    if commit is None:
+        problems.append(Problem(str(path), "no commit for this plan and these frames, or another size", REPAIR))
+        return None
+    if commit.part != frames.part or sha256_of(path) != commit.sha256:
+        problems.append(Problem(str(path), "its bytes are not those that were committed", REPAIR))
+        return None
+    with ParquetFile(path) as file:
+        if not file.schema_arrow.equals(token_schema(plan.tokenizer.grid)):
+            problems.append(Problem(str(path), "the columns are not those of this format version", REPAIR))
+        if file.metadata.num_rows != frames.num_samples * plan.views.num_views:
+            problems.append(Problem(str(path), f"{file.metadata.num_rows} rows of another number", REPAIR))
+    return commit
+
+
+def derived_token_plan(tokens_dir: AnyPath, frames_plan: Plan) -> TokenPlan | None:
+    """The plan of a finished token set as its manifest has it. None where no committed part bears it out."""
+    manifest = readable(tokens_dir / "dataset.json", TokenSetManifest)
+    if manifest is None:
+        return None
+    plan = TokenPlan(
+        name=manifest.name, tokenizer=manifest.tokenizer, views=manifest.views, frames_plan=frames_plan.digest()
+    )
+    return plan if plan.digest() in _token_plans(tokens_dir) else None
+
+
+def _token_plans(tokens_dir: AnyPath) -> Iterator[str]:
+    return committed(tokens_dir, "part-*.json", TokenPartCommit, "token_plan")

@@ -1,0 +1,90 @@
+"""`bevt verify`: is a dataset what its manifests say, file by file, and are its tokens those of its frames?"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from bevt_core.dataset.shards import COMMIT, read_plan, token_set_folders
+from bevt_core.storage.descriptions import what_is
+from bevt_core.storage.objects import AnyPath
+from pipeline.check.frames import verify_frames
+from pipeline.check.problems import REMOVE, Problem
+from pipeline.check.records import committed, contradicted, read_or_note
+from pipeline.check.token_files import verify_token_files
+from schemas.errors import UserError
+from schemas.frames import FramePartCommit
+
+
+def verify(
+    dataset_dir: AnyPath,
+    *,
+    deep: bool = False,
+    sample: int = 32,
+    tokenizer: str | None = None,
+    allow_outside: bool = False,
+) -> dict[str, Any]:
+    """Check a dataset folder (the one with `frames/` and `tokens/`). Returns `ok`, counts, `problems`, agreement.
+
+    Every file of a part is hashed again, every source must be in one of index and rejected. Of `sources.parquet` the
+    rows are what a digest covers, so a flipped bit that leaves them equal is none. `sample` samples of each token set
+    are tokenized again, or with `deep` all of them; `token_agreement` is the share of equal tokens, None where no
+    token set is there. `tokenizer` says where the tokenizer is, if its name alone does not lead to it. Sources that
+    lead out of the root are a problem unless `allow_outside`.
+    """
+    counts, problems = check_files(dataset_dir, allow_outside)
+    token_sets = token_sets_in(dataset_dir)
+    equal = compared = 0
+    if not problems:
+        equal, compared, problems = check_tokens(token_sets, deep=deep, sample=sample, tokenizer=tokenizer)
+    return {
+        "ok": not problems,
+        **counts,
+        "token_sets": [path.name for path in token_sets],
+        "token_agreement": equal / compared if compared else None,
+        "tokens_compared": compared,
+        "problems": [asdict(problem) for problem in problems],
+    }
+
+
+def check_files(dataset_dir: AnyPath, allow_outside: bool = False) -> tuple[dict[str, int], list[Problem]]:
+    """Counts, and what is wrong with the files; whether the tokens are right is another question.
+
+    Raises UserError for a folder that holds no dataset.
+    """
+    frames_dir = dataset_dir / "frames"
+    if not frames_dir.is_dir():
+        raise UserError(
+            f"{dataset_dir}: no frames/ in it ({what_is(dataset_dir)}); give the folder that `bevt tokenize` wrote"
+        )
+    problems: list[Problem] = []
+    counts = {"sources": 0, "indexed": 0, "rejected": 0, "samples": 0, "parts": 0}
+    path = frames_dir / "plan.json"
+    plan = read_or_note(lambda: read_plan(frames_dir), path, problems, REMOVE)
+    if plan is not None and contradicted(plan, committed(frames_dir, f"*/{COMMIT}", FramePartCommit, "plan_digest")):
+        problems.append(Problem(str(path), "none of the parts is of this plan", REMOVE))
+    elif plan is not None:
+        commits = verify_frames(frames_dir, plan, counts, problems, allow_outside)
+        for tokens_dir in token_sets_in(dataset_dir):
+            verify_token_files(frames_dir, plan, tokens_dir, commits, problems)
+    return counts, problems
+
+
+def check_tokens(
+    token_sets: Sequence[AnyPath], *, deep: bool, sample: int, tokenizer: str | None
+) -> tuple[int, int, list[Problem]]:
+    """(equal, compared, problems) of token sets whose files are whole; `verify` says what the arguments are."""
+    problems: list[Problem] = []
+    equal = compared = 0
+    if deep or sample:
+        for tokens_dir in token_sets:
+            from pipeline.check.tokens import compare_tokens  # torch comes with it
+
+            agreed = compare_tokens(tokens_dir, None if deep else sample, tokenizer, problems)
+            equal, compared = equal + agreed[0], compared + agreed[1]
+    return equal, compared, problems
+
+
+def token_sets_in(dataset_dir: AnyPath) -> list[AnyPath]:
+    """The token sets of a dataset, by name, also those that have lost their plan."""
+    found = {str(path): path for name in ("plan.json", "dataset.json") for path in token_set_folders(dataset_dir, name)}
+    return [found[name] for name in sorted(found)]

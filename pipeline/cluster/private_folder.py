@@ -1,0 +1,241 @@
+"""The private folder of a Ray that is started here: its sockets, logs and token, and the processes that work in it."""
+
+import contextlib
+import errno
+import os
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bevt_core.storage.file_locks import EXCLUSIVE, remove_and_let_go, take, take_new
+from pipeline.cluster.output import RayLog
+from schemas.errors import JobError, UserError
+
+SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its closing zero
+RAYS = "r"  # the folder in the private one that Ray is given: it lets everybody into that
+LONGEST_SOCKET = (
+    f"{RAYS}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # that Ray makes in its folder
+)
+PREFIX = "bevt-ray-"
+LOCK = "lock"  # in the private folder, locked while its owner is alive
+KEPT_LOGS = "logs"
+TRIES = 10  # to make a folder, of others that sweep at the same time
+STORE_BYTES = 80 << 20  # Ray wants 75 MiB; a row that goes through it is a few kB
+LOG_BYTES = 32 << 20  # of a long job, and room to start
+ADDRESS_BYTES = 8_000_000 << 10  # with torch; a job ended well with so many, and failed with half
+SHARED_MEMORY = Path("/dev/shm")
+PROCESSES_END_S = 10.0
+TOKEN = secrets.token_hex(32)  # of this process: whoever connects to its Ray must know it
+
+
+def check_addresses() -> None:
+    """Raise this process's limit on its address space as far as it may. Raises JobError where Ray would not fit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < ADDRESS_BYTES:
+        raise JobError(
+            f"`ulimit -v` is {hard >> 10} kB, and Ray's processes reserve up to {ADDRESS_BYTES >> 10} kB each, most of "
+            "it unused; run `ulimit -v unlimited`, or limit memory by a container"
+        )
+
+
+def folders_to_try() -> list[Path]:
+    """Where the private folder may be: the user's own choices first."""
+    chosen = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")]
+    usual = ["/tmp", "/var/tmp", os.environ.get("XDG_RUNTIME_DIR"), str(SHARED_MEMORY)]
+    return list(dict.fromkeys(Path(name) for name in [*chosen, *usual] if name))
+
+
+@contextmanager
+def private_folder(parents: Sequence[Path], log: RayLog) -> Iterator[Path]:
+    """A new folder for this user alone, in the first of `parents` that Ray can use; it is gone when the block ends.
+
+    Those in `parents` that killed processes of this user left are removed first. Where logs are shown, they are kept
+    after a JobError, in KEPT_LOGS.
+    Raises UserError, with what is wrong with each, where Ray can use none.
+    """
+    for parent in parents:
+        sweep(parent)
+    reasons = []
+    for parent in parents:
+        made = _make_in(parent)
+        if not isinstance(made, str):
+            break
+        reasons.append(f"{parent} ({made})")
+    else:
+        raise UserError(
+            f"Ray has no folder for its sockets and logs: {'; '.join(reasons)}. Set TMPDIR to a folder on a local "
+            f"disk whose path has at most {SOCKET_PATH_BYTES - _tail_bytes()} bytes"
+        )
+    folder, lock = made
+    keep_logs = False
+    try:
+        yield folder
+    except JobError:
+        keep_logs = log == "shown"
+        raise
+    finally:
+        with undisturbed():
+            end_processes_in(folder)
+            logs = next(folder.glob(f"{RAYS}/session_*/logs"), None) if keep_logs else None
+            if logs is not None:
+                logs.rename(folder / KEPT_LOGS)
+            _remove(folder, lock)
+
+
+def sweep(parent: Path) -> None:
+    """Remove the private folders in `parent` whose owner was killed, and end the processes of Ray that outlived it.
+
+    The owner's lock ends with it, also in another container. A folder without a lock file holds the kept logs, or is
+    being made: only an empty one is removed.
+    """
+    for folder in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # the owner ended meanwhile, another sweeps, or the file system has no locks
+            found = folder.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                continue
+            if not (folder / LOCK).exists():
+                folder.rmdir()
+                continue
+            lock = take(folder / LOCK, EXCLUSIVE)
+            if lock is not None:
+                end_processes_in(folder, wait_s=0.0)
+                _remove(folder, lock)
+
+
+def _remove(folder: Path, lock: int) -> None:
+    """Remove everything but kept logs, the lock last: a sweep goes on where this is cut short."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.name != KEPT_LOGS:
+                shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != LOCK:
+            with contextlib.suppress(OSError):
+                entry.unlink()
+    remove_and_let_go(folder / LOCK, lock)
+    with contextlib.suppress(OSError):  # logs are kept
+        folder.rmdir()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no second Ctrl-C or SIGTERM, of someone who cannot wait, cut the block short."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
+
+
+def _tail_bytes() -> int:
+    """What the longest path of a socket has after the parent folder."""
+    return len(f"/{PREFIX}12345678/{LONGEST_SOCKET}")
+
+
+def _make_in(parent: Path) -> tuple[Path, int] | str:
+    """A fresh folder in `parent` and the descriptor of its lock, or why Ray cannot use one there."""
+    length = len(os.fsencode(parent.absolute()))
+    if length + _tail_bytes() > SOCKET_PATH_BYTES:
+        return f"{length} bytes long, at most {SOCKET_PATH_BYTES - _tail_bytes()} leave room for a socket's path"
+    try:
+        made, lock = _locked_folder(parent.absolute())
+    except OSError as error:
+        return str(error.strerror)
+    try:
+        free = shutil.disk_usage(made).free
+        needed = LOG_BYTES + (0 if shared_memory_suffices() else STORE_BYTES)
+        if free < needed:
+            raise OSError(0, f"{free >> 20} MiB free, {needed >> 20} needed")
+        with socket.socket(socket.AF_UNIX) as probe:  # network and FUSE file systems may have none
+            probe.bind(str(made / "probe"))
+        (made / "probe").unlink()
+        (made / "auth_token").write_text(TOKEN)  # the folder is this user's alone
+    except OSError as error:
+        _remove(made, lock)
+        return str(error.strerror)
+    return made, lock
+
+
+def _locked_folder(parent: Path) -> tuple[Path, int]:
+    for _ in range(TRIES):
+        made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        with contextlib.suppress(FileNotFoundError):  # another's sweep was between the two
+            lock = take_new(made / LOCK)
+            if lock is not None:
+                return made, lock
+    raise OSError(errno.EBUSY, "others remove what is made in it")
+
+
+def shared_memory_suffices() -> bool:
+    """Whether /dev/shm has room for Ray's object store."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free >= 1.1 * STORE_BYTES and os.access(SHARED_MEMORY, os.W_OK)
+    except OSError:
+        return False
+
+
+@contextmanager
+def environment_in(folder: Path) -> Iterator[None]:
+    """What Ray's processes find in their environment: the token of this process, and not one in the home folder."""
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")}
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.pop("RAY_AUTH_TOKEN", None)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / "auth_token")
+    _forget_token()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        _forget_token()
+
+
+def _forget_token() -> None:
+    """Let Ray read its token anew: it keeps the first one that it finds for the life of the process."""
+    import ray
+
+    loader = getattr(ray._raylet, "AuthenticationTokenLoader", None)  # Ray before 2.52 has no tokens
+    if loader is not None:
+        loader.instance().reset_cache()
+        ray._raylet.Config.initialize("")
+
+
+def end_processes_in(folder: Path, wait_s: float = PROCESSES_END_S) -> None:
+    """Wait for the processes whose output goes into `folder`, and kill those that are there after `wait_s` seconds."""
+    deadline = time.monotonic() + wait_s
+    while left := _processes_in(folder):
+        if time.monotonic() > deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            deadline += PROCESSES_END_S
+        time.sleep(0.05)
+
+
+def _processes_in(folder: Path) -> list[int]:
+    """Those of this user that have their stdout or stderr in `folder`. Titles and environments Ray overwrites."""
+    found = []
+    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        for descriptor in (1, 2):
+            with contextlib.suppress(OSError):
+                if pid != os.getpid() and folder in Path(f"/proc/{pid}/fd/{descriptor}").readlink().parents:
+                    found.append(pid)
+                    break
+    return found

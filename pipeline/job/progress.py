@@ -1,0 +1,121 @@
+"""The driver's view of a running job: counts, rates, and how busy the tokenizers are."""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal
+
+from bevt_core.console.progress import ProgressLine
+from pipeline.job.busy import BusyShare, TokenizeTimes, busy_share
+from schemas.errors import UserError
+from schemas.frames import SourceItem
+
+ProgressMode = Literal["auto", "off"]
+
+
+@dataclass
+class Meter:
+    """What came of the parts of this run, and when."""
+
+    parts: int = 0
+    sources: int = 0
+    frames: int = 0
+    rejected: int = 0
+    timeline: list[tuple[float, int]] = field(default_factory=list)  # seconds since the start, sources of the part
+    times: list[TokenizeTimes] = field(default_factory=list)
+    first_tokens_s: float | None = None  # since the start; None while no part has come back
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """`row` is what the last stage returns for a part."""
+        self.parts += 1
+        self.sources += int(row["sources"])
+        self.frames += int(row["frames"])
+        self.rejected += int(row["rejected"])
+        self.timeline.append((self.seconds, int(row["sources"])))
+        if row["worker"]:
+            times = TokenizeTimes(
+                str(row["worker"]), *(float(row[key]) for key in ("started", "first", "ended", "busy_s"))
+            )
+            self.times.append(times)
+            # By this clock a part ended just now at the latest; the rest is a length of time by the worker's own.
+            first = self.seconds - (times.ended - times.first)
+            self.first_tokens_s = first if self.first_tokens_s is None else min(self.first_tokens_s, first)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    @property
+    def workers(self) -> int:
+        """How many tokenizers took part."""
+        return len({times.worker for times in self.times})
+
+    def busy_share(self) -> BusyShare | None:
+        return busy_share(self.times)
+
+
+class RejectionLimit:
+    """Stops a job that rejects more than it may, as soon as that is certain."""
+
+    MIN_SOURCES = 200  # before a share is believed
+    STANDARD_ERRORS = 3.0
+
+    def __init__(self, share: float | None, total: int) -> None:
+        self.share = share
+        self.total = total
+        self.sources = 0
+        self.rejected = 0
+
+    def add(self, sources: int, rejected: int) -> None:
+        """Raises UserError when the whole job must, or almost surely will, reject more than the share."""
+        self.sources += sources
+        self.rejected += rejected
+        if self.share is None:
+            return
+        found = self.rejected / self.sources
+        error = self.STANDARD_ERRORS * math.sqrt(self.share * (1 - self.share) / self.sources)
+        too_many = self.rejected > self.share * self.total
+        if too_many or (self.sources >= self.MIN_SOURCES and found > self.share + error):
+            raise UserError(
+                f"{self.rejected} of {self.sources} sources were rejected ({found:.1%}), --max-rejected is "
+                f"{self.share:.1%}; see frames/part-*/rejected.parquet. What is done is kept: fix the files, or allow "
+                "more, and run the same command again"
+            )
+
+
+class ProgressView:
+    """How many sources of the job are done, how fast, and when it ends: on stderr, or nowhere if the mode is off."""
+
+    def __init__(self, mode: ProgressMode, name: str, total: int, unit: str) -> None:
+        """`total` sources are to be done, in `unit`: videos, images or sources."""
+        self._line = ProgressLine(name, total, unit=unit) if mode == "auto" else None
+
+    def __enter__(self) -> "ProgressView":
+        if self._line is not None:
+            self._line.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._line is not None:
+            self._line.__exit__(kind, error, trace)
+
+    def update(self, meter: Meter) -> None:
+        """Show what `meter` has counted."""
+        if self._line is None:
+            return
+        share = meter.busy_share()
+        more = f"{meter.frames / meter.seconds:,.0f} frames/s  {meter.rejected} rejected"
+        if share is not None:
+            more += f"  tokenizer busy {share.busy:.0%}"
+        self._line.update(meter.sources, more=more)
+
+
+def unit_of(items: Iterable[SourceItem]) -> str:
+    """Return what sources are called: videos, images, or sources where there are both."""
+    kinds = {item.kind for item in items}
+    return f"{kinds.pop()}s" if len(kinds) == 1 else "sources"

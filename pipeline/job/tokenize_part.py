@@ -1,0 +1,163 @@
+"""One part of a token set: replay the views on the stored frames, tokenize them, commit.
+
+Legend: V views, F frames of the part, N frames of a batch, P the tokenizer's input side, h x w the token grid.
+"""
+
+import itertools
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from bevt_core.dataset.jpeg_array import read_all_jpegs
+from bevt_core.dataset.shards import FRAMES_ZARR, PartView, local_part, write_token_part
+from bevt_core.foreign.rows import read_table
+from bevt_core.storage.objects import AnyPath
+from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.feed import encode_batches
+from bevt_core.views.replay import apply_view, decode_jpeg, draw_view, halve
+from pipeline.job.busy import TokenizeTimes
+from schemas.frames import FramePartCommit
+from schemas.tokens import TokenPartCommit, TokenPlan
+from schemas.views import View, ViewSpec
+
+CHUNK_FRAMES = 8  # that a thread prepares at a time, under all views: 20 views of them at 112 px are 6 MB
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class FramePart:
+    """One committed part of a frame store, in memory: its index and its JPEG frames."""
+
+    index: pa.Table
+    jpegs: list[np.ndarray]
+
+
+def read_frame_part(frames_dir: AnyPath, commit: FramePartCommit) -> FramePart:
+    """Read a whole part, whose store need not be finished. The caller has checked its commit."""
+    with local_part(frames_dir, commit) as folder:
+        jpegs = read_all_jpegs(folder / FRAMES_ZARR)
+        return FramePart(read_table(folder / "index.parquet"), jpegs)
+
+
+def draw_views(spec: ViewSpec, index: pa.Table) -> list[list[View]]:
+    """`[view][sample]` for the samples of an index."""
+    sizes = index.select(["sample_id", "height", "width"]).to_pylist()
+    return [
+        [draw_view(spec, row["sample_id"], view, row["height"], row["width"]) for row in sizes]
+        for view in range(spec.num_views)
+    ]
+
+
+class PartTokenizer:
+    """Tokenizes parts on one device. May be called from several threads: one prepares while another has the device."""
+
+    def __init__(self, tokenizer: Tokenizer, batch_frames: int, threads: int) -> None:
+        """Calls have `batch_frames` frames, rounded up to whole passes, so that only a part's last one is padded."""
+        self.tokenizer = tokenizer
+        self.batch_frames = -(-batch_frames // tokenizer.pass_frames) * tokenizer.pass_frames
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="views")
+        self._device = threading.Lock()
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+
+    def make_token_part(
+        self, frames_dir: AnyPath, tokens_dir: AnyPath, frames: FramePartCommit, plan: TokenPlan
+    ) -> tuple[TokenPartCommit, TokenizeTimes]:
+        """Tokenize a committed frame part and write it."""
+        started = time.monotonic()
+        part = read_frame_part(frames_dir, frames)
+        drawn = draw_views(plan.views, part.index)
+        tokens_VFhw, first, busy_s = self.tokens(part, drawn)
+        ended = time.monotonic()
+        times = TokenizeTimes(self._name, started, ended if first is None else first, ended, busy_s)
+        starts = np.cumsum([0, *part.index["num_frames"].to_pylist()])
+        rows = [
+            PartView(views=views, tokens=[tokens_Fhw[a:b] for a, b in itertools.pairwise(starts)])
+            for views, tokens_Fhw in zip(drawn, tokens_VFhw, strict=True)
+        ]
+        sample_ids = part.index["sample_id"].to_pylist()
+        return write_token_part(tokens_dir, frames, sample_ids, rows, plan, self.tokenizer.gpu_model()), times
+
+    def tokens(self, part: FramePart, drawn: Sequence[Sequence[View]]) -> tuple[np.ndarray, float | None, float]:
+        """Tokens uint16 (V, F, h, w) of all frames of the part under `drawn[view][sample]`.
+
+        Beside them when the first batch had its tokens, in monotonic seconds (None: there was no frame), and for how
+        many seconds the device worked.
+        """
+        num_frames = len(part.jpegs)
+        tokens = np.zeros((len(drawn) * num_frames, *self.tokenizer.grid), dtype=np.uint16)
+        first, busy_s = None, 0.0
+        # While the device has one batch the next is prepared.
+        depth = 2 * self.threads + self.batch_frames // (CHUNK_FRAMES * len(drawn))
+        prepared = ahead(self._pool, self._prepare(part, drawn), depth)
+        batches = rebatch(prepared, self.batch_frames)
+        for positions, encoded in encode_batches(self.tokenizer, batches, self._device):
+            tokens[positions] = encoded.ids_Nhw
+            first, busy_s = first or time.monotonic(), busy_s + encoded.busy_s
+        return tokens.reshape(len(drawn), num_frames, *self.tokenizer.grid), first, busy_s
+
+    def _prepare(
+        self, part: FramePart, drawn: Sequence[Sequence[View]]
+    ) -> Iterator[Callable[[], tuple[np.ndarray, np.ndarray]]]:
+        """Jobs that give (positions in the flattened (V, F), frames N P P C), a few frames of the part each."""
+        num_frames, input_px = len(part.jpegs), self.tokenizer.input_px
+        sample_of = np.repeat(np.arange(part.index.num_rows), part.index["num_frames"].to_numpy())
+        sizes = list(zip(part.index["height"].to_pylist(), part.index["width"].to_pylist(), strict=True))
+        for first in range(0, num_frames, CHUNK_FRAMES):
+            chunk = np.arange(first, min(first + CHUNK_FRAMES, num_frames))
+
+            def job(chunk: np.ndarray = chunk) -> tuple[np.ndarray, np.ndarray]:
+                frames = [decode_jpeg(part.jpegs[i], sizes[sample_of[i]]) for i in chunk]
+                positions = (np.arange(len(drawn))[:, None] * num_frames + chunk).reshape(-1)
+                prepared = [
+                    halve(apply_view(frame_HWC, of_samples[sample_of[i]]), input_px)
+                    for of_samples in drawn
+                    for i, frame_HWC in zip(chunk, frames, strict=True)
+                ]
+                return positions, np.stack(prepared)
+
+            yield job
+
+
+def ahead(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], R]], depth: int) -> Iterator[R]:
+    """The results of `jobs` in order, at most `depth` of them running or waiting ahead of the consumer."""
+    running: deque[Future[R]] = deque()
+    try:
+        for job in jobs:
+            running.append(pool.submit(job))
+            if len(running) >= depth:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def rebatch(blocks: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut (positions, frames) blocks of any length into blocks of `size`, the last one shorter."""
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    count = 0
+    for block in blocks:
+        held.append(block)
+        count += len(block[0])
+        if count >= size:
+            positions, frames = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+            whole = count - count % size
+            for start in range(0, whole, size):
+                yield positions[start : start + size], frames[start : start + size]
+            held, count = [(positions[whole:], frames[whole:])], count - whole
+    if count:
+        positions, frames = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+        yield positions, frames

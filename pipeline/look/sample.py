@@ -1,0 +1,106 @@
+"""`bevt inspect`: a quick look at a dataset or a sample, with a picture of frame | view | decoded tokens."""
+
+import bisect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bevt_core.dataset.shards import FrameStore, TokenSet, token_set_folders
+from bevt_core.reporting.pictures import fitted, save_png
+from bevt_core.storage.descriptions import what_is
+from bevt_core.storage.objects import AnyPath
+from bevt_core.views.replay import apply_view
+from schemas.errors import UserError
+from schemas.recipes.loading import nearest
+
+COLUMNS = 4  # frames of the sample that a picture shows, spread evenly
+CELL_PX = 112
+NEIGHBOURS = 100  # of a sample id that is not there, in the order of the names, that are compared with it
+REJECTED = "frames/part-*/rejected.parquet"
+
+
+def inspect_dataset(
+    dataset_dir: AnyPath, *, sample_id: str | None = None, picture: Path | None = None, tokenizer: str | None = None
+) -> dict[str, Any]:
+    """What is in a dataset; with `sample_id` the row of a sample, the first one where only `picture` is given.
+
+    The picture has a row per view of each token set: the stored frame, the view of it, and its tokens decoded, where a
+    tokenizer with a decoder can be found. Raises UserError for an unknown sample.
+    """
+    if not (dataset_dir / "frames").is_dir():
+        raise UserError(
+            f"{dataset_dir}: no frames/ in it ({what_is(dataset_dir)}); give the folder that `bevt tokenize` wrote"
+        )
+    store = FrameStore(dataset_dir / "frames")
+    sets = [TokenSet(folder) for folder in token_set_folders(dataset_dir, "dataset.json")]
+    report: dict[str, Any] = {
+        "frames": store.manifest.model_dump(mode="json", exclude={"classes"}),
+        "classes": len(store.manifest.classes),
+        "token_sets": {token_set.path.name: token_set.manifest.model_dump(mode="json") for token_set in sets},
+    }
+    if sample_id is None and picture is None:
+        return report
+    ids = store.index["sample_id"].to_pylist()
+    if not ids:
+        raise UserError(f"{dataset_dir}: it has no samples, all its sources were rejected; see {REJECTED}")
+    wanted = ids[0] if sample_id is None else sample_id
+    if wanted not in ids:
+        raise UserError(
+            f"{dataset_dir}: no sample {wanted!r}; {nearest(wanted, _alike(wanted, ids))}it has {len(ids)} samples"
+        )
+    place = store.index.slice(ids.index(wanted), 1).to_pylist()[0]
+    label = place["label"]
+    report["sample"] = {**place, "class": None if label is None else store.manifest.classes[label]}
+    if picture is not None:
+        save_png(picture, contact_sheet(store, sets, place, tokenizer))
+        report["picture"] = str(picture)
+    return report
+
+
+def _alike(wanted: str, ids: Sequence[str]) -> list[str]:
+    """Ids that `wanted` may be a slip of, few enough to compare: its neighbours, and the same file name elsewhere."""
+    ordered = sorted(ids)
+    at = bisect.bisect(ordered, wanted)
+    name = wanted.rpartition("/")[2]
+    return [
+        *ordered[max(0, at - NEIGHBOURS) : at + NEIGHBOURS],
+        *(other for other in ids if other.endswith(f"/{name}")),
+    ]
+
+
+def contact_sheet(store: FrameStore, sets: list[TokenSet], place: dict[str, Any], tokenizer: str | None) -> np.ndarray:
+    """uint8 (H, W, 3): a line per view, with the frames, the views of them, and their tokens decoded."""
+    part, count = place["part"], place["num_frames"]
+    row = store.index["sample_id"].to_pylist().index(place["sample_id"])
+    row -= int(np.searchsorted(store.index["part"].to_numpy(), part))  # in its part
+    chosen = np.linspace(0, count - 1, min(COLUMNS, count)).round().astype(int)
+    frames = [store.read_frames(part, place["frame_start"] + int(i), 1)[0] for i in chosen]
+    lines = []
+    for token_set in sets:
+        decoder = decoder_of(token_set, tokenizer)
+        for view in range(token_set.manifest.views.num_views):
+            stored = token_set.read_view(part, view)
+            cells = [*frames, *(apply_view(frame, stored.views[row]) for frame in frames)]
+            if decoder is not None:
+                import torch
+
+                ids_Nhw = torch.from_numpy(stored.tokens[row][chosen].astype(np.int64))
+                cells += list(decoder.decode(ids_Nhw).cpu().numpy())
+            lines.append(np.concatenate([fitted(cell, CELL_PX) for cell in cells], axis=1))
+    return np.concatenate(lines or [np.concatenate([fitted(frame, CELL_PX) for frame in frames], axis=1)])
+
+
+def decoder_of(token_set: TokenSet, tokenizer: str | None) -> Any:
+    """The tokenizer, if it is the one that made the set and can draw; else None."""
+    from bevt_core.tokenizers import load_tokenizer, tokenizer_of
+
+    identity = token_set.manifest.tokenizer
+    try:
+        loaded = load_tokenizer(tokenizer_of(token_set.path, identity, tokenizer))
+    except UserError:
+        return None
+    if loaded.identity().weights_sha256 != identity.weights_sha256:
+        return None
+    return loaded

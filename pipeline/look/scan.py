@@ -1,0 +1,226 @@
+"""`bevt scan`: what a root holds and what the job will cost, before it runs for days."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bevt_core.console.progress import ProgressLine
+from bevt_core.dataset.known_sets import TOKEN_MAP_BYTES
+from bevt_core.dataset.shards import Rejected
+from bevt_core.foreign.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.media.frame_folders import check_frames
+from bevt_core.media.stills import opened_picture
+from bevt_core.media.video.probing import Glance, MediaError, glance
+from bevt_core.rng import rng_for
+from bevt_core.storage.contained import readable_source
+from bevt_core.storage.files import fetched, size_of, sizes_in
+from bevt_core.storage.objects import AnyPath, as_path, retry_s
+from pipeline.job.decode_part import read_source
+from pipeline.job.progress import unit_of
+from pipeline.sources import SourceListing, check_found, list_sources
+from pipeline.sources.listing import write_parquet_list
+from schemas.frames import PoolSpec, SourceItem
+from schemas.recipes import TokenizeRecipe
+
+STUB_BYTES = 9 * 1024  # what a failed download leaves: the usual K400 mirror has hundreds of files of 0-9 KB
+GFLOP_PER_FRAME = 52.1  # of the DALL-E encoder at 112 px (research: measured with torch's flop counter)
+GPU_TFLOPS = 30.0  # that a data-centre GPU is taken to reach on its convolutions in float32
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One source as the scan found it."""
+
+    num_bytes: int
+    glance: Glance | None
+    reason: str | None  # why it cannot be used
+
+
+def scan(
+    recipe: TokenizeRecipe,
+    *,
+    list_file: str | AnyPath | None = None,
+    allow_outside: bool = False,
+    write: str | AnyPath | None = None,
+    sample: int = 8,
+    threads: int = 4,
+) -> dict[str, Any]:
+    """Look at every source of `recipe`: its size and its header. `sample` of them are decoded to estimate the cost.
+
+    Of an object only the ranges are read that its header needs; those of the sample are fetched whole. `write` puts
+    the usable ones into a Parquet list for `bevt tokenize --list`. Returns counts and estimates. Raises UserError for
+    bad input, StorageError where an object store says no.
+    """
+    root = as_path(recipe.root)
+    listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
+    check_found(listing, root, list_file)
+    for item in listing.items:
+        readable_source(root, item.source, allow_outside)
+    seen = _look_at_all(root, listing.items, recipe.decode_timeout_s, threads)
+    usable = [item for item, what in zip(listing.items, seen, strict=True) if what.reason is None]
+    glances = [what.glance for what in seen if what.glance is not None and what.reason is None]
+    if write is not None:
+        write_parquet_list(as_path(write), SourceListing(usable, listing.classes))
+    stubs = [
+        item.source
+        for item, what in zip(listing.items, seen, strict=True)
+        if item.kind == "video" and 0 <= what.num_bytes < STUB_BYTES
+    ]
+    reasons = Counter(what.reason for what in seen if what.reason is not None)
+    missing = reasons.pop("missing", 0)
+    seconds = np.array([g.seconds for g in glances if g.seconds is not None])
+    return {
+        "sources": len(listing.items),
+        "found": len(listing.items) - missing,
+        "missing": missing,
+        "stubs": len(stubs),
+        "unreadable": dict(sorted(reasons.items())),
+        "usable": len(usable),
+        "ignored": listing.ignored,
+        "warnings": listing.warnings,
+        "bytes": sum(max(0, what.num_bytes) for what in seen),
+        "codecs": _counts(f"{g.container}/{g.codec}" for g in glances),
+        "sizes": _counts(f"{g.width}x{g.height}" for g in glances),
+        "seconds": _spread(seconds),
+        "hours": float(seconds.sum() / 3600),
+        "classes": len(listing.classes),
+        "class_counts": _class_counts(usable, listing.classes),
+        "examples": {
+            "missing": [
+                item.source for item, what in zip(listing.items, seen, strict=True) if what.reason == "missing"
+            ][:5],
+            "stubs": stubs[:5],
+            "unreadable": [
+                f"{item.source}: {what.reason}"
+                for item, what in zip(listing.items, seen, strict=True)
+                if what.reason not in (None, "missing")
+            ][:5],
+        },
+        "estimate": _estimate(recipe, root, usable, glances, sample),
+    }
+
+
+def look(path: AnyPath, kind: str) -> Glance:
+    """The header of a video, of an image, or of the first picture in a folder. Raises MediaError, StorageError."""
+    if kind == "folder":
+        frames = check_frames(path)
+        first = look(path / frames[0], "image")
+        return Glance("folder", first.codec, first.width, first.height, None, len(frames))
+    if kind == "video":
+        return glance(path)
+    with opened_picture(path) as image:
+        return Glance("image", str(image.format).lower(), image.width, image.height, None, 1)
+
+
+def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Seen]:
+    """In children of their own, as the job decodes: a header can kill a demuxer too."""
+    limit_s += 0 if isinstance(root, Path) else retry_s()
+    local = threading.local()
+    children: list[IsolatedFunction] = []
+
+    def one(item: SourceItem) -> Seen:
+        if not hasattr(local, "look"):
+            local.look = IsolatedFunction("pipeline.look.scan:look", DECODER_BYTES)
+            children.append(local.look)
+        path = root / item.source
+        try:
+            num_bytes, kind = size_of(path), str(item.kind)
+            if num_bytes < 0 and kind == "video" and path.is_dir():
+                num_bytes, kind = sum(sizes_in(path).values()), "folder"
+            if num_bytes < 0 and not path.is_dir():
+                return Seen(-1, None, "missing")
+        except PermissionError:
+            return Seen(-1, None, "decoder-error")  # as decoding calls it
+        if num_bytes == 0 and kind != "folder":
+            return Seen(0, None, "empty-file")
+        try:
+            return Seen(num_bytes, local.look(path, kind, limit_s=limit_s), None)
+        except MediaError as error:
+            return Seen(num_bytes, None, error.reason)
+        except ChildTimeout:
+            return Seen(num_bytes, None, "time-out")
+        except ChildCrash:
+            return Seen(num_bytes, None, "crash")
+        except MemoryError:
+            return Seen(num_bytes, None, "out-of-memory")
+
+    with ThreadPoolExecutor(threads) as pool, ProgressLine("scan", len(items), unit=unit_of(items)) as progress:
+        try:
+            seen = []
+            for what in pool.map(one, items):
+                seen.append(what)
+                progress.add(1)
+            return seen
+        finally:
+            for child in children:
+                child.close()
+
+
+def _estimate(
+    recipe: TokenizeRecipe, root: AnyPath, usable: Sequence[SourceItem], glances: Sequence[Glance], sample: int
+) -> dict[str, Any]:
+    """Disk, CPU hours and GPU hours of the whole job, from the headers and from `sample` decoded sources."""
+    frames = sum(pool_size(recipe.pool, g.frames or 1) for g in glances)
+    chosen = rng_for("scan", len(usable)).permutation(len(usable))[:sample]
+    decoded, num_bytes, spent_s = 0, 0, 0.0
+    for turn, i in enumerate([*chosen[:1], *chosen]):
+        with fetched(root, usable[i].source) as local_root:
+            began = time.perf_counter()
+            outcome = read_source(local_root, usable[i], recipe.pool, recipe.seed, recipe.decode_timeout_s, 1)
+            took_s = time.perf_counter() - began
+        if turn == 0:  # it has started the child, and is read once more
+            continue
+        if not isinstance(outcome, Rejected):
+            spent_s += took_s
+            decoded += sum(len(sample.jpegs) for sample in outcome)
+            num_bytes += sum(len(jpeg) for sample in outcome for jpeg in sample.jpegs)
+    if not decoded:
+        return {}
+    views = recipe.views.num_views
+    return {
+        "frames": frames,
+        "frame_bytes": round(num_bytes / decoded),
+        "frames_gb": frames * num_bytes / decoded / 1e9,
+        "tokens_gb": frames * views * TOKEN_MAP_BYTES / 1e9,
+        "decode_cpu_hours": frames * spent_s / decoded / 3600,
+        "tokenizer_gpu_hours": frames * views * GFLOP_PER_FRAME / (GPU_TFLOPS * 1e3) / 3600,
+        "assumed_gpu_tflops": GPU_TFLOPS,
+    }
+
+
+def pool_size(pool: PoolSpec, num_frames: int) -> int:
+    """Frames that are kept of a source with `num_frames`, on average over the phase."""
+    frames = max(1, num_frames // pool.stride)
+    return min(pool.max_frames, frames) if pool.long == "thin" else frames
+
+
+def _counts(values: Any) -> dict[str, int]:
+    return dict(Counter(values).most_common(12))
+
+
+def _spread(seconds: np.ndarray) -> dict[str, float]:
+    if not len(seconds):
+        return {}
+    quantiles = np.quantile(seconds, [0, 0.05, 0.5, 0.95, 1])
+    names = ("min", "p5", "median", "p95", "max")
+    return {name: round(float(value), 3) for name, value in zip(names, quantiles, strict=True)}
+
+
+def _class_counts(items: Sequence[SourceItem], classes: Sequence[str]) -> dict[str, Any]:
+    if not classes:
+        return {}
+    counts = np.bincount([item.label for item in items if item.label is not None], minlength=len(classes))
+    order = np.argsort(counts, kind="stable").tolist()
+    return {
+        "empty": [classes[i] for i in np.flatnonzero(counts == 0).tolist()],
+        "smallest": {classes[i]: int(counts[i]) for i in order[:5]},
+        "largest": {classes[i]: int(counts[i]) for i in order[::-1][:5]},
+        "unlabelled": sum(item.label is None for item in items),
+    }

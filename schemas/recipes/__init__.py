@@ -1,0 +1,53 @@
+"""Recipes: everything that decides the numbers of a run, complete, in one YAML file."""
+
+from schemas.recipes.finetune import (
+    DECODE_TIMEOUT_S,
+    Aspect,
+    AugmentConfig,
+    ClipSampling,
+    EvalViews,
+    FinetuneRecipe,
+    MixConfig,
+    RandAugmentConfig,
+)
+from schemas.recipes.pretrain import OnlineTokens, PretrainRecipe, ProbeConfig, Stream, StreamConfig
+from schemas.recipes.tokenization import TokenizerDtype, TokenizeRecipe
+from schemas.recipes.tokenizer import (
+    AdversarialConfig,
+    DvaeTraining,
+    Layer,
+    PecoTraining,
+    PerceptualConfig,
+    Temperature,
+    TokenizerRecipe,
+)
+from schemas.recipes.training import Decay, LoopConfig, OptimConfig, Precision
+
+__all__ = [
+    "DECODE_TIMEOUT_S",
+    "AdversarialConfig",
+    "Aspect",
+    "AugmentConfig",
+    "ClipSampling",
+    "Decay",
+    "DvaeTraining",
+    "EvalViews",
+    "FinetuneRecipe",
+    "Layer",
+    "LoopConfig",
+    "MixConfig",
+    "OnlineTokens",
+    "OptimConfig",
+    "PecoTraining",
+    "PerceptualConfig",
+    "Precision",
+    "PretrainRecipe",
+    "ProbeConfig",
+    "RandAugmentConfig",
+    "Stream",
+    "StreamConfig",
+    "Temperature",
+    "TokenizeRecipe",
+    "TokenizerDtype",
+    "TokenizerRecipe",
+]

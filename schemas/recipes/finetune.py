@@ -1,0 +1,116 @@
+"""The recipes of `bevt finetune`: a classifier of labelled clips. Sources beside the numbers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.base import Record
+from schemas.models import EncoderConfig
+from schemas.ranges import Attempts, Batch, CropPixels, Epochs, Frames, Pixels, Seconds, Share, check_frames_per_step
+from schemas.recipes.training import LoopConfig, OptimConfig
+
+DECODE_TIMEOUT_S = 60.0  # of the pipeline's k400 recipe
+
+Aspect = Annotated[float, Field(gt=0.0, le=100.0)]
+
+
+class ClipSampling(Record):
+    """Which frames of a video a clip takes: `dense` is the original's SampleFrames, `uniform` its frame_uniform."""
+
+    kind: Literal["dense", "uniform"]
+    frames: Frames
+    interval: Frames  # in frames of the source; ignored by `uniform`
+
+    @property
+    def spacing(self) -> str:
+        """In words: `every 2` or `uniform`."""
+        return f"every {self.interval}" if self.kind == "dense" else "uniform"
+
+
+class RandAugmentConfig(Record):
+    """RandAugment with timm's operations."""
+
+    num_ops: Attempts  # one after another
+    magnitude: float = Field(ge=0.0, le=10.0)
+
+
+class AugmentConfig(Record):
+    """Training-time augmentation of fine-tuning, the same for all frames of a clip."""
+
+    crop_px: CropPixels  # of testing as well
+    area_share: tuple[Share, Share] = (0.08, 1.0)  # RandomResizedCrop
+    aspect: tuple[Aspect, Aspect] = (0.75, 4 / 3)
+    flip_share: Share
+    rand_augment: RandAugmentConfig | None = None
+    erase_share: Share = 0.0  # of clips: a random box is painted over
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> "AugmentConfig":
+        if not 0 < self.area_share[0] <= self.area_share[1] <= 1:
+            raise ValueError(f"area_share {self.area_share} must ascend within 0 to 1")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"aspect {self.aspect} must ascend from above 0")
+        return self
+
+
+class MixConfig(Record):
+    """Mixup and CutMix of pairs of clips and their classes, one draw per step (timm.data.Mixup, batch mode)."""
+
+    mixup_alpha: float = Field(ge=0.0, le=1e3)  # of Beta(alpha, alpha), from which the share is drawn; 0: no Mixup
+    cutmix_alpha: float = Field(ge=0.0, le=1e3)  # 0: no CutMix
+    share: float = Field(default=1.0, gt=0.0, le=1.0)  # of the steps; timm's prob
+    cutmix_share: Share = 0.5  # of these, where both are on; timm's switch_prob
+
+    @model_validator(mode="after")
+    def _something_is_mixed(self) -> "MixConfig":
+        if self.mixup_alpha == 0 and self.cutmix_alpha == 0:
+            raise ValueError("mixup_alpha and cutmix_alpha are both 0; set one of them, or mix=null")
+        return self
+
+
+class EvalViews(Record):
+    """Multi-view testing: temporal clips x spatial crops, scores averaged."""
+
+    clips: Attempts  # 1 with uniform sampling, which spans the whole video
+    crops: Literal[1, 3]
+    short_side_px: Pixels
+
+
+class FinetuneRecipe(Record):
+    """Supervised classification from a pretrained checkpoint or from scratch."""
+
+    kind: Literal["finetune"]
+    title: str
+    dataset: str
+    root: str
+    init: str | None = None  # run directory or weights
+    encoder: EncoderConfig
+    head_dropout: float = Field(ge=0.0, lt=1.0)
+    sampling: ClipSampling
+    augment: AugmentConfig
+    views: EvalViews  # of the final test; validation on the way takes one clip and its centre crop
+    decode_timeout_s: Seconds = DECODE_TIMEOUT_S  # per clip of a file; then it cannot be read
+    val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out per class where the data has no split of its own
+    validate_every_epochs: Epochs
+    global_batch: Batch
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    mix: MixConfig | None = None  # Mixup and CutMix; none in the paper
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are tested and stored
+    optim: OptimConfig
+    loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> "FinetuneRecipe":
+        check_frames_per_step(self.global_batch, self.sampling.frames, "global_batch x sampling.frames")
+        if self.sampling.kind == "uniform" and self.views.clips != 1:
+            raise ValueError(f"views.clips is {self.views.clips}; uniform sampling spans the video with 1 clip")
+        if self.views.short_side_px < self.augment.crop_px:
+            raise ValueError(
+                f"views.short_side_px {self.views.short_side_px} is below augment.crop_px {self.augment.crop_px}"
+            )
+        if self.sampling.frames % self.encoder.patch[0]:
+            raise ValueError(
+                f"sampling.frames {self.sampling.frames} is not a multiple of the encoder's {self.encoder.patch[0]} "
+                "frames per patch"
+            )
+        return self

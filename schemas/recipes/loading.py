@@ -1,0 +1,261 @@
+"""Recipes on disk: complete YAML files, `base:` for a few lines over another one, `--set a.b=c` on top.
+
+A typo names the key and the nearest valid one.
+"""
+
+import contextlib
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from schemas.errors import UserError
+from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe, TokenizerRecipe
+from schemas.text.credentials import holds_credentials, masked
+from schemas.text.plain import shown
+from schemas.text.validation import describe, numbers_of
+from schemas.text.yaml import read_yaml_file, yaml_value
+
+Recipe = TokenizeRecipe | PretrainRecipe | FinetuneRecipe | TokenizerRecipe
+R = TypeVar("R", TokenizeRecipe, PretrainRecipe, FinetuneRecipe, TokenizerRecipe)
+KINDS: dict[str, type[Recipe]] = {
+    "tokenize": TokenizeRecipe,
+    "pretrain": PretrainRecipe,
+    "finetune": FinetuneRecipe,
+    "tokenizer": TokenizerRecipe,
+}
+MAX_BASES = 10  # on top of each other
+MOST_NAMES, MOST_CHARACTERS = 100, 300  # in a message
+COMMANDS = {  # that take recipes of a kind
+    "tokenize": "bevt tokenize",
+    "pretrain": "bevt train",
+    "finetune": "bevt finetune",
+    "tokenizer": "bevt tokenizer train",
+}
+
+
+def load_recipe(name: str, directory: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Load the recipe `name` (a file below `directory` without its `.yaml`, or a path) and apply `a.b=c` overrides.
+
+    Raises UserError for an unknown recipe, key or value, with the nearest valid name.
+    """
+    return _overridden(_read(name, directory, seen=()), name, overrides)
+
+
+def load_recipe_of(kind: type[R], name: str, directory: Path, overrides: Sequence[str] = ()) -> R:
+    """`load_recipe`, for a command that needs one kind; another kind is a UserError that names its command."""
+    wanted = next(key for key, model in KINDS.items() if model is kind)
+    try:
+        data = _read(name, directory, seen=())
+    except UserError:
+        _check_other_places(name, directory, wanted)
+        raise
+    _check_recipe_kind(name, data.get("kind"), wanted)
+    recipe = _overridden(data, name, overrides)
+    _check_recipe_kind(name, recipe.kind, wanted)
+    assert isinstance(recipe, kind)
+    return recipe
+
+
+def _overridden(data: dict[str, Any], name: str, overrides: Sequence[str]) -> Recipe:
+    for override in overrides:
+        _override(data, override, name)
+    return parse_recipe(data, where=name)
+
+
+def _check_recipe_kind(name: str, found: Any, wanted: str) -> None:
+    """Raise UserError for a recipe of another known kind."""
+    if found != wanted and isinstance(found, str) and found in COMMANDS:
+        raise UserError(f"recipe {name!r} is for `{COMMANDS[found]}` (kind: {found}); give one of kind {wanted!r}")
+
+
+def _check_other_places(name: str, directory: Path, wanted: str) -> None:
+    """Raise UserError where a name that is no recipe of `directory` is one of another command, or a folder."""
+    with contextlib.suppress(OSError):
+        for others in directory.parent.parent.glob("*/recipes"):
+            if (others / f"{name}.yaml").is_file():
+                _check_recipe_kind(name, _read(name, others, seen=()).get("kind"), wanted)
+        if Path(name).is_dir():
+            here = Path(name) / "recipe.yaml"
+            raise UserError(f"recipe {name!r} is a folder; give {here if here.is_file() else 'a .yaml file'}")
+
+
+def parse_recipe(data: Any, where: str) -> Recipe:
+    """Validate the complete recipe `data`; `where` is what error messages call it.
+
+    A recipe is recorded with what is made by it, so one that holds credentials is a UserError.
+    """
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: expected a mapping of keys to values, found {type(data).__name__}")
+    _check_credentials(data, where, "")
+    kind = data.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{where}: kind is {shown(kind)}, expected one of {', '.join(KINDS)}")
+    _check_keys(KINDS[kind], data, where, "", list(_paths(KINDS[kind], data, "")))
+    try:
+        return KINDS[kind].model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{where}: {describe(error, KINDS[kind])}") from None
+
+
+def _check_credentials(value: Any, where: str, key: str) -> None:
+    if isinstance(value, str) and holds_credentials(value):
+        raise UserError(
+            f"{where}: {key} is {masked(value)!r}, with credentials that would be recorded; leave them out, and set "
+            "environment variables such as AWS_ACCESS_KEY_ID, AWS_PROFILE or WANDB_API_KEY"
+        )
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        _check_credentials(item, where, f"{key}.{name}".removeprefix("."))
+
+
+def streams_in(name: str, directory: Path) -> list[str]:
+    """Return the names of the streams that the recipe `name` has before any override."""
+    streams = _read(name, directory, seen=()).get("streams")
+    return list(streams) if isinstance(streams, dict) else []
+
+
+def recipe_names(directory: Path) -> list[str]:
+    """Return the names of the recipes in `directory` and its folders, such as `ablations/table9_random_3d`."""
+    found = (path for pattern in ("*.yaml", "*/*.yaml") for path in directory.glob(pattern))
+    return sorted(path.relative_to(directory).with_suffix("").as_posix() for path in found)
+
+
+def to_yaml(recipe: BaseModel) -> str:
+    """The resolved recipe as YAML, in the order of its fields."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else directory / f"{name}.yaml"
+    if not _is_file(path):
+        if _is_file(path, Path.exists):
+            raise UserError(f"recipe {path}: a folder, device or pipe, expected a .yaml file")
+        known = recipe_names(directory)[:MOST_NAMES]
+        raise UserError(
+            f"no recipe {name[:MOST_CHARACTERS]!r}; {nearest(name, known)}known: {', '.join(known)}, or the path of a "
+            ".yaml file"
+        )
+    path = path.resolve()
+    if path in seen:
+        raise UserError(f"{path}: `base` leads back to itself")
+    if len(seen) > MAX_BASES:
+        raise UserError(f"{path}: more than {MAX_BASES} recipes on top of each other by `base`")
+    try:
+        data = read_yaml_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base is {shown(base)}, expected a recipe's name or path")
+    return _merge(_read(base, path.parent, (*seen, path)), data)
+
+
+def _is_file(path: Path, check: Callable[[Path], bool] = Path.is_file) -> bool:
+    try:
+        return check(path)
+    except OSError:  # no permission to its folder, or a name that no file can have
+        return False
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` on `base`, mappings key by key. A mapping of another `kind` replaces: its keys mean other things."""
+    if "kind" in over and over["kind"] != base.get("kind"):
+        return over
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _override(data: dict[str, Any], override: str, where: str) -> None:
+    """Apply `a.b=c` in place; the value is YAML."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {override!r}: expected KEY=VALUE with dots between keys, such as optim.lr=3e-4")
+    *parents, last = path.split(".")
+    target = data
+    for key in parents:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set {override}: {key!r} in {where} is a value, not a group of keys")
+    target[last] = yaml_value(text, f"--set {override}")
+    glued = [key for key in target[last] if ":" in str(key)] if isinstance(target[last], dict) else []
+    if glued:
+        raise UserError(f"--set {override}: {glued[0]!r} is one word; YAML wants a space after a colon: {{a: b}}")
+
+
+def _check_keys(model: type[BaseModel], data: dict[str, Any], where: str, prefix: str, paths: Sequence[str]) -> None:
+    """Raise for the first key that `model` does not have, with where else the recipe has it, or the nearest here."""
+    for key, value in data.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            known = list(model.model_fields)
+            hint = _elsewhere(key, value, paths) or nearest(key, known)
+            raise UserError(f"{where}: unknown key {shown(prefix + key)}; {hint}known here: {', '.join(known)}")
+        if (numbers := numbers_of(field)) and any(isinstance(item, bool) for item in _items(value)):
+            raise UserError(f"{where}: {prefix}{key}: expected {numbers} (given {shown(value)})")
+        if isinstance(value, dict):
+            for inner, item, inner_prefix in _models_in(field.annotation, value, f"{prefix}{key}."):
+                _check_keys(inner, item, where, inner_prefix, paths)
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _paths(model: type[BaseModel], data: dict[str, Any], prefix: str) -> Iterator[str]:
+    """The dotted names of all keys that a recipe like `data` may have."""
+    for key, field in model.model_fields.items():
+        yield f"{prefix}{key}"
+        if isinstance(data.get(key), dict):
+            for inner, item, inner_prefix in _models_in(field.annotation, data[key], f"{prefix}{key}."):
+                yield from _paths(inner, item, inner_prefix)
+
+
+def _elsewhere(key: str, value: Any, paths: Sequence[str]) -> str:
+    """`did you mean 'a.b'? ` for a key that is in another group; `--set a.b=c` of an unknown `a` is about `b`."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((key, value),) = value.items()
+    found = [path for path in paths if path.rpartition(".")[2] == key]
+    return f"did you mean {' or '.join(map(repr, found))}? " if found else ""
+
+
+def _models_in(
+    annotation: Any, value: dict[str, Any], prefix: str
+) -> list[tuple[type[BaseModel], dict[str, Any], str]]:
+    """The (model, mapping, prefix) triples in `value`: of a model itself, a union by `kind`, or a dict of models."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _models_in(arguments[0], value, prefix)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, value, prefix)]
+    if origin in (typing.Union, types.UnionType):
+        models = [a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)]
+        chosen = [m for m in models if _kind_of(m) == value.get("kind")] or models[:1]
+        return [(m, value, prefix) for m in chosen[:1]]
+    if origin is dict:
+        items = [(key, item) for key, item in value.items() if isinstance(item, dict)]
+        return [triple for key, item in items for triple in _models_in(arguments[1], item, f"{prefix}{key}.")]
+    return []
+
+
+def _kind_of(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return typing.get_args(field.annotation)[0] if field else None
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`did you mean 'x'? ` or nothing."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}? " if close else ""

@@ -1,0 +1,78 @@
+"""The recipes of `bevt train`: masked image modelling, masked video modelling, or both. Sources beside the numbers."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from schemas.base import Record
+from schemas.models import BevtConfig, MaskConfig
+from schemas.ranges import Batch, CropPixels, Frames, Pixels, Steps, Strength, check_frames_per_step
+from schemas.recipes.tokenization import TokenizerDtype
+from schemas.recipes.training import LoopConfig, OptimConfig
+from schemas.views import ViewDistribution
+
+Stream = Literal["video", "image"]
+
+
+class OnlineTokens(Record):
+    """Tokens that are computed in the training step, from fresh views, as the original does: no token set is needed."""
+
+    frames: str  # directory of the frame store
+    tokenizer: str  # a name or a tokenizer directory
+    tokenizer_dtype: TokenizerDtype = "float32"  # of its networks, whatever loop.precision is
+    tokenizer_compiled: bool = False  # by torch.compile
+    tokenizer_pass_frames: Batch | None = None  # as in TokenizeRecipe
+    views: ViewDistribution
+
+
+class StreamConfig(Record):
+    """One stream of pretraining: its tokens and how clips are drawn."""
+
+    tokens: str | OnlineTokens  # directory of the token set, or how tokens are made in the step
+    global_batch: Batch  # clips per optimizer step, all ranks together
+    clip_frames: Frames  # pool frames per clip; the pool's stride is the interval
+    loss_weight: Strength = 1.0  # lambda in L = L_MIM + lambda L_MVM is that of the video stream
+    window_parts: Batch = 8  # samples are shuffled inside a window of so many parts
+    mask: MaskConfig
+
+    @model_validator(mode="after")
+    def _a_step_is_of_some_size(self) -> "StreamConfig":
+        check_frames_per_step(self.global_batch, self.clip_frames, "global_batch x clip_frames")
+        return self
+
+
+class ProbeConfig(Record):
+    """How well simple classifiers do on the encoder's features while pretraining runs. Trains nothing of the model."""
+
+    frames: str  # directory of a labelled frame store
+    every: Steps
+    kinds: tuple[Literal["knn", "linear"], ...] = Field(default=("knn", "linear"), min_length=1)
+    crop_px: CropPixels  # centre crops
+    short_side_px: Pixels
+    val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # of every class, held out
+    neighbours: Batch = 20  # of knn; DINO
+    temperature: float = Field(default=0.07, gt=0.0, le=1e3)  # of knn; DINO
+
+
+class PretrainRecipe(Record):
+    """BEVT-I (image only), BEVT-V (video only) or joint: decided by the streams that are present."""
+
+    kind: Literal["pretrain"]
+    title: str
+    init: str | None = None  # checkpoint: BEVT-I for the joint stage
+    model: BevtConfig
+    streams: dict[Stream, StreamConfig] = Field(min_length=1)
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are stored at the end
+    tokenizer: str | None = None  # that made the tokens, a name or a folder: it decodes them for pictures
+    probe: ProbeConfig | None = None
+    optim: OptimConfig
+    loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _pictures_can_be_drawn(self) -> "PretrainRecipe":
+        if self.loop.picture_every and self.tokenizer is None:
+            raise ValueError(
+                f"loop.picture_every is {self.loop.picture_every}, but no tokenizer is named to decode tokens; "
+                "set tokenizer, or loop.picture_every=0"
+            )
+        return self

@@ -1,0 +1,69 @@
+"""The recipes of `bevt tokenizer train`. Sources beside the numbers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.base import Record
+from schemas.ranges import Batch, CropPixels, Depth, Share, Steps, Strength, Width
+from schemas.recipes.training import LoopConfig, OptimConfig
+
+Temperature = Annotated[float, Field(gt=0.0, le=1e3)]
+
+Layer = Annotated[int, Field(ge=0, le=1000)]
+
+
+class DvaeTraining(Record):
+    """A discrete VAE (Ramesh et al. 2021)."""
+
+    kind: Literal["dvae"]
+    preset: str  # a key of bevt_core.tokenizers.dvae.training.DVAE_PRESETS
+    temperature: tuple[Temperature, Temperature]  # Gumbel-softmax, first -> last (Ramesh et al. 2021: 1 -> 1/16)
+    kl_weight: tuple[Strength, Strength]  # first -> last
+    guide_weight: Strength  # at first; pulls towards the k-means codes of the start, then fades out
+    recon: Literal["mse", "logit-laplace"]
+
+
+class PerceptualConfig(Record):
+    """A frozen network whose features of a frame and of its reconstruction should agree."""
+
+    name: str  # timm's
+    layers: tuple[Layer, ...] = Field(min_length=1, max_length=64)  # of its blocks or stages, from 0
+    weight: float = Field(gt=0.0, le=1e6)  # lambda of the perceptual loss
+    weights: str | None  # a file; null takes them from timm's hub
+
+
+class AdversarialConfig(Record):
+    """A network that tells frames from reconstructions, trained against the decoder (PatchGAN, as VQGAN uses it)."""
+
+    weight: float = Field(gt=0.0, le=1e6)  # of fooling it, against the pixel loss
+    start: Share  # share of the run before which it learns, and nobody tries to fool it
+    width: Width  # channels after its first convolution
+    layers: Depth  # each halves the resolution
+
+
+class PecoTraining(Record):
+    """A VQ-VAE with a perceptual loss (Dong et al. 2021, PeCo)."""
+
+    kind: Literal["peco"]
+    preset: str  # a key of bevt_core.tokenizers.peco.tokenizer.PECO_PRESETS
+    pixel: Literal["l1", "mse"]
+    commitment_weight: Strength  # beta of the VQ-VAE
+    ema_decay: float = Field(gt=0.0, lt=1.0)  # of the codebook, per step
+    dead_share: float = Field(ge=0.0, lt=1.0)  # a code in less than this share of the average use starts again
+    perceptual: PerceptualConfig | None
+    adversarial: AdversarialConfig | None = None
+
+
+class TokenizerRecipe(Record):
+    """Training of a tokenizer on the frames of one or more frame stores."""
+
+    kind: Literal["tokenizer"]
+    title: str
+    architecture: Annotated[DvaeTraining | PecoTraining, Field(discriminator="kind")]
+    frames: tuple[str, ...] = Field(min_length=1)  # frame stores
+    input_px: CropPixels = Field(multiple_of=8)  # of the tokenizer; the training crops have this size too
+    global_batch: Batch
+    samples_per_epoch: Steps  # random crops drawn in one epoch
+    optim: OptimConfig
+    loop: LoopConfig

@@ -1,0 +1,96 @@
+"""YAML that somebody else wrote: plain values of bounded size, however its aliases unfold."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from schemas.errors import UserError
+from schemas.text.plain import shown, text_of
+
+MAX_BYTES = 100_000  # the largest shipped recipe has 2,895
+MAX_VALUES = 20_000  # with every alias unfolded
+MAX_DEPTH = 30
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is eight times as fast; both make no objects
+
+
+def read_yaml(data: bytes, where: object) -> Any:
+    """What a YAML file holds. Raises UserError, with the line, for what is no YAML, and for keys that are no text."""
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{where}: more than {MAX_BYTES} bytes, expected a recipe; the largest one here has 3,000")
+    value = _loaded(text_of(data, where), where)
+    _check_names(value, where)
+    return value
+
+
+def read_yaml_file(path: Path) -> Any:
+    """`read_yaml` of a file, however large it is. Raises OSError too."""
+    with path.open("rb") as file:
+        return read_yaml(file.read(MAX_BYTES + 1), path)
+
+
+def yaml_value(text: str, where: str) -> Any:
+    """A value as it is written on the command line. `3e-4` without quotes is a number, which YAML 1.1 reads as text."""
+    value = _loaded(text, where)
+    if isinstance(value, str) and not text.lstrip().startswith(('"', "'")):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if abs(number) < float("inf") else value
+    return value
+
+
+def _loaded(text: str, where: object) -> Any:
+    """Raises UserError."""
+    try:
+        _check_sizes(text, where)
+        return yaml.load(text, Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f", line {mark.line + 1}"
+        raise UserError(f"{where}{line}: not YAML: {error.problem or error.context}") from None
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # characters, dates, numbers, nesting, and tags that do not fit their value, as in `!!bool x`
+        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
+
+
+def _check_sizes(text: str, where: object) -> None:
+    """Raise UserError for more values, or deeper ones, than any recipe has; aliases count as what they stand for."""
+    known: dict[str | None, tuple[int, int]] = {}  # anchor -> values and depth below it
+    stack: list[list[Any]] = [[None, 0, 0]]  # anchor, values and depth of what is open
+    for event in yaml.parse(text, Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            stack.append([event.anchor, 1, 0])
+            values, depth = 0, 0
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, values, depth = stack.pop()
+            depth += 1
+            known[anchor] = (values, depth)
+        elif isinstance(event, yaml.ScalarEvent):
+            values, depth = 1, 0
+            known[event.anchor] = (values, depth)
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in known:
+                raise UserError(f"{where}: the alias {shown(event.anchor)} stands for nothing that ends before it")
+            values, depth = known[event.anchor]
+        else:
+            continue
+        stack[-1][1] += values
+        stack[-1][2] = max(stack[-1][2], depth)
+        if sum(open_[1] for open_ in stack) > MAX_VALUES:
+            raise UserError(f"{where}: more than {MAX_VALUES} values with its aliases unfolded, expected a recipe")
+        if len(stack) + depth > MAX_DEPTH:
+            raise UserError(f"{where}: nests deeper than {MAX_DEPTH} levels, expected a recipe")
+
+
+def _check_names(value: Any, where: object) -> None:
+    """Raise UserError for a key that is a number or a date, in whatever depth."""
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise UserError(f"{where}: the key {shown(key)} is no text; expected the names of a recipe's keys")
+        _check_names(item, where)

@@ -1,0 +1,65 @@
+"""When a job that rejects too much stops."""
+
+import io
+
+import pytest
+
+from bevt_core.console.progress import ProgressLine
+from pipeline.job.progress import Meter, ProgressView, RejectionLimit, unit_of
+from schemas.errors import UserError
+from schemas.frames import SourceItem
+
+
+def test_no_limit() -> None:
+    RejectionLimit(None, 10).add(10, 10)
+
+
+def test_it_stops_when_the_whole_job_must_exceed_it() -> None:
+    limit = RejectionLimit(0.05, 1000)
+    limit.add(100, 20)  # a bad start may be chance: 50 are allowed
+    with pytest.raises(UserError, match="51 of 120"):
+        limit.add(20, 31)
+
+
+def test_it_stops_early_when_the_share_is_certain() -> None:
+    limit = RejectionLimit(0.05, 240_000)
+    limit.add(190, 38)
+    with pytest.raises(UserError, match=r"20\.1%"):
+        limit.add(64, 13)
+
+
+def test_chance_alone_does_not_stop_it() -> None:
+    limit = RejectionLimit(0.05, 240_000)
+    for _ in range(100):
+        limit.add(64, 3)
+
+
+ROW = {"worker": "", "sources": 8, "frames": 80, "rejected": 1}
+
+
+def test_it_counts_sources_and_not_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    videos = [SourceItem(source=f"{i}.mp4", kind="video") for i in range(16)]
+    meter = Meter()
+    with ProgressView("auto", "tokenize", len(videos), unit_of(videos)) as view:
+        for _ in range(2):
+            meter.add(ROW)
+            view.update(meter)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("tokenize 0/16 videos  0.0 %")
+    assert "tokenize 16/16 videos  100.0 %" in shown.err and "2 rejected" in shown.err.splitlines()[-1]
+    with ProgressView("off", "tokenize", 8, "videos") as view:
+        view.update(meter)
+    assert capsys.readouterr().err == ""
+    assert unit_of([*videos, SourceItem(source="a.jpg", kind="image")]) == "sources"
+    assert unit_of([SourceItem(source="a.jpg", kind="image")]) == "images"
+
+
+def test_the_rate_leaves_the_start_out() -> None:
+    """The first result may come after a minute in which processes started."""
+    clock = [0.0]
+    line = ProgressLine("tokenize", 12, unit="videos", now=lambda: clock[0], stream=io.StringIO())
+    for at, done in ((30.0, 0), (60.0, 2), (62.0, 4)):
+        clock[0] = at
+        line.update(done)
+    assert "1 videos/s" in line.text() and "elapsed 1:02  left 0:08" in line.text()

@@ -1,0 +1,75 @@
+"""Ranges of the JPEG array: the same bytes as zarr reads, and damage that zarr would or would not see is an error."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bevt_core.dataset import jpeg_layout
+from bevt_core.dataset.jpeg_array import JpegStore, read_all_jpegs, write_jpegs
+from bevt_core.rng import rng_for
+from schemas.errors import UserError
+
+CHUNK, SHARD = 64, 256  # small enough for frames to cross both
+
+
+@pytest.fixture
+def jpegs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[bytes]:
+    monkeypatch.setattr(jpeg_layout, "CHUNK_BYTES", CHUNK)
+    monkeypatch.setattr(jpeg_layout, "SHARD_BYTES", SHARD)
+    rng = rng_for("jpegs")
+    jpegs = [rng.bytes(int(rng.integers(1, 200))) for _ in range(20)]
+    write_jpegs(tmp_path / "frames.zarr", jpegs)
+    return jpegs
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(first=st.integers(0, 20), count=st.integers(0, 20))
+def test_a_range_is_what_zarr_reads(first: int, count: int, jpegs: list[bytes], tmp_path: Path) -> None:
+    store = JpegStore(tmp_path / "frames.zarr")
+    if first + count > len(jpegs):
+        with pytest.raises(IndexError):
+            store.read(first, count)
+        return
+    array = zarr.open_group(tmp_path / "frames.zarr", mode="r", zarr_format=3)["jpeg"]
+    bounds = store.offsets[first : first + count + 1]
+    assert [frame.tobytes() for frame in store.read(first, count)] == jpegs[first : first + count]
+    assert np.concatenate([np.empty(0, np.uint8), *store.read(first, count)]).tobytes() == (
+        array[bounds[0] : bounds[-1]].tobytes()
+    )
+
+
+def test_all_frames_at_once(jpegs: list[bytes], tmp_path: Path) -> None:
+    assert [frame.tobytes() for frame in read_all_jpegs(tmp_path / "frames.zarr")] == jpegs
+
+
+def test_a_part_without_frames(tmp_path: Path) -> None:
+    write_jpegs(tmp_path / "frames.zarr", [])
+    assert JpegStore(tmp_path / "frames.zarr").read(0, 0) == []
+
+
+@pytest.mark.parametrize("at", [0, CHUNK, -8])
+def test_a_flipped_byte_is_an_error(at: int, jpegs: list[bytes], tmp_path: Path) -> None:
+    shard = tmp_path / "frames.zarr" / "jpeg" / "c" / "0"
+    data = bytearray(shard.read_bytes())
+    data[at] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=r"checksum .* bevt repair"):
+        JpegStore(tmp_path / "frames.zarr").read(0, 4)
+
+
+def test_a_missing_file_is_an_error_and_not_zeros(jpegs: list[bytes], tmp_path: Path) -> None:
+    (tmp_path / "frames.zarr" / "jpeg" / "c" / "1").unlink()
+    with pytest.raises(FileNotFoundError):
+        JpegStore(tmp_path / "frames.zarr").read(0, 20)
+
+
+def test_an_array_of_another_layout_is_refused(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path, zarr_format=3)
+    for name in ("jpeg", "offsets"):
+        group.create_array(name, shape=(8,), dtype="uint8", chunks=(8,))
+    with pytest.raises(UserError, match=r"jpeg/zarr.json: chunk_grid.configuration.chunk_shape\[0\] is 8, expected"):
+        JpegStore(tmp_path)

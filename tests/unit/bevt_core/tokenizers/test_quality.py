@@ -1,0 +1,52 @@
+"""Figures of reconstructions against their definitions."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from bevt_core.dataset.shards import FrameStore
+from bevt_core.tokenizers.inspection import centre_square, prepared, sampled_frames
+from bevt_core.tokenizers.quality import LOSSLESS_DB, Quality, ssim
+from bevt_core.views.replay import halve
+from tests.support.builders import make_token_set
+from tests.unit.bevt_core.tokenizers.test_tokenizers import noise_frames, smooth_frames
+
+
+def test_psnr_is_a_mean_over_frames_and_pooled_over_pixels() -> None:
+    frames = smooth_frames(2)
+    noise = torch.tensor([3.0, 30.0]).reshape(2, 1, 1, 1) * torch.randn(frames.shape)
+    decoded = (frames + noise).round().clamp(0, 255).to(torch.uint8)
+    quality = Quality(8)
+    quality.add(frames, decoded, torch.tensor([[[0, 1]], [[1, 1]]]))
+    result = quality.result()
+    each = [peak_signal_noise_ratio(a, b) for a, b in zip(frames.numpy(), decoded.numpy(), strict=True)]
+    assert result["psnr_db"] == pytest.approx(np.mean(each))
+    assert result["psnr_pooled_db"] == pytest.approx(peak_signal_noise_ratio(frames.numpy(), decoded.numpy()))
+    assert result["psnr_pooled_db"] < result["psnr_db"] - 3
+    assert (result["codebook_used_share"], result["dead_codes"]) == (0.25, 6)
+    assert result["perplexity"] == pytest.approx(np.exp(-(0.25 * np.log(0.25) + 0.75 * np.log(0.75))))
+
+
+def test_a_frame_that_comes_back_is_named_lossless() -> None:
+    quality = Quality(4)
+    quality.add(noise_frames(1), noise_frames(1), torch.zeros(1, 2, 2, dtype=torch.int64))
+    assert (quality.result()["psnr_db"], quality.result()["ssim"]) == (LOSSLESS_DB, 1.0)
+
+
+def test_ssim_falls_with_blur_and_not_with_brightness() -> None:
+    frame = noise_frames(1)[0].numpy() // 2
+    flat = np.full_like(frame, frame.mean())
+    assert ssim(frame, frame + 5) > 0.95 > 0.2 > ssim(frame, flat)
+
+
+def test_frames_are_spread_over_the_store_and_cut_as_view_0_is(tmp_path) -> None:
+    store: FrameStore = make_token_set(tmp_path, num_samples=5, frames=4, sources_per_part=2).frames
+    everything = sampled_frames(store, 100)
+    assert len(everything) == 20
+    some = sampled_frames(store, 5)
+    assert [next(i for i, f in enumerate(everything) if np.array_equal(f, s)) for s in some] == [0, 5, 10, 14, 19]
+    frame = np.arange(256 * 300 * 3, dtype=np.uint32).reshape(256, 300, 3).astype(np.uint8)
+    square = centre_square(frame)
+    assert np.array_equal(square, frame[16:240, 38:262])
+    assert np.array_equal(prepared([frame], 224, halve)[0].numpy(), square)  # PeCo's size: no resampling

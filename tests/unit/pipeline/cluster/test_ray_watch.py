@@ -1,0 +1,63 @@
+"""A job on Ray ends when Ray's own processes are dead or may have no worker, and not when others are."""
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster import watch as ray_watch
+from pipeline.cluster.watch import MemoryShort, RayLost, ray_lives, sigterm_ends
+
+
+def sleeper(folder: Path, name: str) -> "subprocess.Popen[bytes]":
+    program = folder / name
+    program.symlink_to(shutil.which("sleep") or "sleep")
+    return subprocess.Popen([program, "60"])
+
+
+def test_a_dead_raylet_ends_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_watch, "LOOK_S", 0.02)
+    look, others = ray_watch.own_processes, ray_watch.own_processes()  # of a Ray that other tests use
+    monkeypatch.setattr(ray_watch, "own_processes", lambda: look() - others)
+    other, raylet = sleeper(tmp_path, "other"), sleeper(tmp_path, "raylet")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RayLost), ray_lives():
+        while ray_watch.own_processes() != {raylet.pid}:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        other.kill()
+        other.wait()
+        time.sleep(0.1)
+        raylet.kill()
+        time.sleep(10)
+    raylet.wait()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_memory_that_stays_above_rays_limit_ends_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would end every worker, for ever; one that falls below it for a moment goes on."""
+    monkeypatch.setattr(ray_watch, "LOOK_S", 0.02)
+    monkeypatch.setattr(ray_watch, "MEMORY_SHORT_S", 0.5)
+    shares = itertools.cycle([0.99, 0.94])
+    monkeypatch.setattr(ray_watch.ray_memory, "used_share", lambda: next(shares))
+    with ray_lives():
+        time.sleep(1.5)
+    monkeypatch.setattr(ray_watch.ray_memory, "used_share", lambda: 0.99)
+    with pytest.raises(MemoryShort, match="99% in use for"), ray_lives():
+        time.sleep(10)
+
+
+@pytest.mark.parametrize("block", [sigterm_ends, ray_lives])
+def test_sigterm_ends_with_143_also_by_rays_handler(block: type) -> None:
+    for status in (None, int(signal.SIGTERM)):
+        with pytest.raises(SystemExit) as ended, block():
+            if status is not None:  # what Ray's handler does
+                raise SystemExit(status)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        assert ended.value.code == 143

@@ -1,0 +1,75 @@
+"""How busy the tokenizers were, from the times of their parts."""
+
+import pytest
+
+from pipeline.job.busy import TokenizeTimes, bottleneck, busy_share
+from pipeline.job.progress import Meter
+
+
+def parts(worker: str, first: float, count: int, takes: float, busy: float, gap: float) -> list[TokenizeTimes]:
+    """`count` parts one after another, with a gap in between."""
+    starts = [first + i * (takes + gap) for i in range(count)]
+    return [TokenizeTimes(worker, start, start, start + takes, busy) for start in starts]
+
+
+def test_nothing_measured() -> None:
+    assert busy_share([]) is None
+    assert Meter().busy_share() is None
+
+
+def test_a_tokenizer_that_waits_for_decoding() -> None:
+    share = busy_share(parts("a", 0, 100, takes=6, busy=6, gap=4))
+    assert share is not None
+    assert (share.busy, share.held) == (pytest.approx(0.6, abs=1e-9), pytest.approx(0.6, abs=1e-9))
+    assert bottleneck(share).startswith("decoding: the tokenizer had no part for 40% of its time")
+
+
+def test_a_tokenizer_that_waits_for_its_views() -> None:
+    share = busy_share(parts("a", 0, 100, takes=10, busy=5, gap=0))
+    assert share is not None
+    assert (share.busy, share.held) == (pytest.approx(0.5), pytest.approx(1))
+    assert bottleneck(share).startswith("preparing views")
+
+
+def test_two_parts_at_once_are_not_counted_twice() -> None:
+    """One is prepared while another has the device: each is there for 10 s, and busy for 5 of them."""
+    overlapping = [TokenizeTimes("a", 5 * i, 5 * i, 5 * i + 10, 4.8) for i in range(200)]
+    share = busy_share(overlapping)
+    assert share is not None
+    assert share.busy == pytest.approx(0.96, abs=0.01)
+    assert share.held == 1
+    assert bottleneck(share).startswith("tokenizing")
+
+
+def test_starting_and_draining_are_not_the_steady_state() -> None:
+    """The last part's hour is its own: no part waits any more."""
+    share = busy_share([*parts("a", 100, 50, takes=1, busy=1, gap=0), TokenizeTimes("a", 150, 150, 3750, 1)])
+    assert share is not None
+    assert share.busy == pytest.approx(1)
+
+
+def test_each_worker_has_its_own_clock() -> None:
+    """Another node booted years ago, and a worker that joined late is counted from its first part."""
+    share = busy_share([*parts("a", 1e8, 10, 1, 1, 0), *parts("b", 5, 10, 1, 0.5, 0)])
+    assert share is not None
+    assert share.busy == pytest.approx(0.75)
+
+
+def test_few_parts_are_counted_whole() -> None:
+    share = busy_share(parts("a", 10, 2, takes=4, busy=3, gap=2))
+    assert share is not None
+    assert (share.busy, share.held) == (pytest.approx(0.6), pytest.approx(0.8))
+
+
+def test_the_first_tokens_are_those_of_the_first_batch_by_the_clock_of_the_driver() -> None:
+    """Workers' clocks begin anywhere: only lengths of time are taken from them."""
+    meter = Meter()
+    meter.began -= 20
+    row = {"sources": 1, "frames": 1, "rejected": 0, "worker": "a", "busy_s": 1.0}
+    meter.add(row | {"started": 1e6, "first": 1e6 + 2, "ended": 1e6 + 9})  # came back after 20 s
+    assert meter.first_tokens_s == pytest.approx(13, abs=0.5)
+    meter.began -= 10
+    meter.add(row | {"worker": "b", "started": 5.0, "first": 6.0, "ended": 26.0})  # after 30 s
+    assert meter.first_tokens_s == pytest.approx(10, abs=0.5)
+    meter.add(row | {"worker": "a", "started": 1e6 + 9, "first": 1e6 + 10, "ended": 1e6 + 11})
+    assert meter.first_tokens_s == pytest.approx(10, abs=0.5)

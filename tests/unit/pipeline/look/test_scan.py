@@ -1,0 +1,45 @@
+"""`bevt scan`: what a root holds, what the job will cost, and a list that the job takes."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.look.scan import scan
+from pipeline.sources import list_sources
+from tests.support.json_keys import CheckKeys
+from tests.support.media import moving_frames, write_audio, write_image, write_video
+from tests.support.tiny_jobs import tiny_recipe
+
+
+def test_scan(tmp_path: Path, json_keys: CheckKeys) -> None:
+    root = tmp_path / "root"
+    for i in range(3):
+        write_video(root / "a" / f"{i}.mp4", moving_frames(25 * (i + 1), 96, 128, seed=i))
+    write_video(root / "b" / "0.webm", moving_frames(25), codec="libvpx-vp9")
+    (root / "b" / "empty.mp4").write_bytes(b"")
+    (root / "b" / "text.mp4").write_text("not found")
+    (root / "classes.txt").write_text("a\nb\nc\n")
+    write_audio(root / "b" / "tone.mp4")
+    recipe = tiny_recipe(root, tmp_path / "out", tmp_path / "none")
+    report = scan(recipe, write=tmp_path / "list.parquet", threads=1)
+    json_keys("scan", report)
+    assert (report["sources"], report["usable"], report["missing"]) == (7, 4, 0)
+    assert report["unreadable"] == {"empty-file": 1, "no-video-stream": 1, "not-media": 1}
+    assert report["stubs"] >= 2
+    assert report["codecs"] == {"mov/h264": 3, "matroska/vp9": 1}
+    assert report["seconds"]["max"] == pytest.approx(3, abs=0.1)
+    assert report["class_counts"]["empty"] == ["c"]
+    assert report["class_counts"]["largest"] == {"a": 3, "b": 1, "c": 0}
+    assert report["estimate"]["frames"] == 4 * 6
+    assert report["estimate"]["decode_cpu_hours"] > 0
+    again = list_sources("list", root, "train", tmp_path / "list.parquet")
+    assert (len(again.items), again.classes) == (4, ("a", "b", "c"))
+
+
+def test_scan_counts_what_a_list_misses(tmp_path: Path) -> None:
+    write_image(tmp_path / "root" / "x.png", moving_frames(1)[0])
+    (tmp_path / "list.txt").write_text("x.png 0\ngone.png 1\n")
+    recipe = tiny_recipe(tmp_path / "root", tmp_path / "out", tmp_path / "none", "dataset=list")
+    report = scan(recipe, list_file=tmp_path / "list.txt", threads=1)
+    assert (report["found"], report["missing"], report["usable"], report["unreadable"]) == (1, 1, 1, {})
+    assert report["examples"]["missing"] == ["gone.png"]

@@ -1,0 +1,60 @@
+"""Pictures of predictions in a run's TensorBoard files."""
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bevt_core.models.build import SWIN_SIZES, build_bevt
+from bevt_core.tokenizers import load_tokenizer
+from schemas.errors import UserError
+from tests.support.builders import make_token_set
+from tests.unit.trainer.data.test_data import dataset_of
+from trainer.data.order import StreamOrder
+from trainer.pretrain.pictures import PictureHook, check_tokenizer, prediction_rows
+from trainer.pretrain.streams import StoredSource
+
+
+class GreyTokenizer:
+    """Decodes every token to a grey block."""
+
+    def decode(self, tokens_Nhw):
+        assert tokens_Nhw.min() >= 0 and tokens_Nhw.max() < 64
+        return (
+            tokens_Nhw.to(torch.uint8).repeat_interleave(8, 1).repeat_interleave(8, 2)[..., None].expand(-1, -1, -1, 3)
+        )
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return make_token_set(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_bevt(**SWIN_SIZES["nano"], vocab_size=64)
+
+
+def test_visible_tokens_are_shown_as_they_are(videos, model):
+    sample = dataset_of(videos)[0, 0]
+    rows, labels = prediction_rows(model, GreyTokenizer(), sample["clip"], sample["tokens"], sample["mask"], "video")
+    assert [len(row) for row in rows] == [8] * 4 and labels[0] == "clip" and "exact" in labels[2]
+    predicted, true = (np.stack(row)[:, ::8, ::8, 0] for row in rows[2:])
+    hidden = sample["mask"].repeat_interleave(2, 0).numpy()
+    assert (predicted == true)[~hidden].all() and (predicted != true)[hidden].any()
+    assert np.array_equal(true, sample["tokens"].numpy())
+
+
+def test_a_picture_is_logged_at_its_step(videos, model, tmp_path):
+    dataset = dataset_of(videos)
+    streams = {"video": (dataset, StreamOrder(dataset.part_sizes, 6, 2, (0, "video")))}
+    hook = PictureHook(model, GreyTokenizer(), streams, run_dir=tmp_path)
+    assert [hook(done) for done in (3, 6)] == [{}] * 2
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [image.step for image in events.Images("prediction/video")] == [3, 6]
+
+
+def test_another_tokenizer_cannot_decode_the_tokens(videos):
+    with pytest.raises(UserError, match=r"tokens are test's with weights 000000000000, but tokenizer dvae-small has"):
+        check_tokenizer(load_tokenizer("dvae-small"), "dvae-small", {"video": StoredSource(videos, cached_parts=1)})

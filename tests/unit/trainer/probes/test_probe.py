@@ -1,0 +1,119 @@
+"""Probes: they find what features tell and only that, and a pretraining run says by itself what it looks at."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from bevt_core.dataset.shards import TokenSet
+from bevt_core.models.bevt import Bevt
+from bevt_core.rng import rng_for
+from bevt_core.weights.checkpoints import save_weights
+from schemas.errors import UserError
+from schemas.evaluation import FEATURES_SCHEMA
+from schemas.recipes import PretrainRecipe
+from schemas.recipes.loading import load_recipe
+from tests.support.builders import make_token_set
+from trainer.clips.multi_view import Chunk, ViewChunks
+from trainer.clips.sources import StoreClips
+from trainer.data.datasets import normalise
+from trainer.distributed.launch import launch
+from trainer.probes.probe import PROBES, FeatureFile, probe
+from trainer.runs.directory import open_run
+from trainer.setup.models import build_model
+from trainer.testing.extract import extract
+from trainer.testing.frozen import open_frozen
+
+RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
+POSITIONS = {"pooled": 1, "positions": 6}
+
+
+def write_features(path: Path, num_videos: int, positions: int, told: float) -> FeatureFile:
+    """Noise, and at one random position of each video the mark of its class, of strength `told`."""
+    rows = []
+    for video in range(num_videos):
+        rng, label = rng_for(path.name, video), video % 3
+        features_PC = rng.normal(size=(positions, 32)).astype(np.float32)
+        features_PC[rng.integers(positions), label] += told
+        rows.append({"video": str(video), "label": label, "features": list(features_PC), "error": None})
+    rows[:0] = [{"video": "bad", "label": 0, "features": None, "error": "empty"}] * 32  # a row group without any
+    rows.insert(40, {"video": "bad", "label": 0, "features": None, "error": "empty"})
+    pq.write_table(pa.Table.from_pylist(rows, schema=FEATURES_SCHEMA), path, row_group_size=32)
+    return FeatureFile(path)
+
+
+@pytest.mark.parametrize("kind", PROBES)
+def test_a_probe_finds_what_features_tell(kind: str, tmp_path: Path) -> None:
+    accuracy = {}
+    for told in (0.0, 20.0):
+        train, test = (
+            write_features(tmp_path / f"{name}-{told}.parquet", count, POSITIONS[PROBES[kind].level], told)
+            for name, count in (("train", 240), ("test", 120))
+        )
+        answers, label_N = PROBES[kind].predict(train, test, 3, 0, torch.device("cpu"))
+        assert len(answers) == len(label_N) == 120
+        accuracy[told] = float((answers == label_N).double().mean())
+    assert accuracy[20.0] > 0.95 and accuracy[0.0] < 0.5
+
+
+def pretraining_run(folder: Path, tokens: TokenSet) -> Bevt:
+    small = ["model.encoder.embed_dim=16", "model.encoder.num_heads=[1,2,4]", "model.encoder.depths=[1,1,1]"]
+    small += ["model.vocab_size=64", f"streams.video.tokens={tokens.path}", "streams.video.clip_frames=4"]
+    small += ["streams.video.global_batch=2"]
+    recipe = load_recipe("nano_video", RECIPES, small)
+    assert isinstance(recipe, PretrainRecipe)
+    torch.manual_seed(0)
+    model = build_model(recipe.model, ("video",)).eval()
+    open_run(folder, recipe, {}, resume=False, command="bevt train", world_size=1)
+    save_weights(folder / "weights.safetensors", model)
+    return model
+
+
+def test_a_pretraining_run_says_what_it_looks_at(tmp_path: Path) -> None:
+    tokens = make_token_set(tmp_path / "set", num_samples=4)
+    model = pretraining_run(tmp_path / "run", tokens)
+    data = StoreClips(tokens.frames.path)
+    extract(tmp_path / "run", data, tmp_path / "features.parquet", level="positions")
+    extracted = FeatureFile(tmp_path / "features.parquet")
+    features_NPC = torch.cat([extracted[part][0] for part in range(len(extracted))])
+    _, plan = open_frozen(tmp_path / "run", None, None, None)
+    assert plan.sampling.frames == 4 and plan.crop_px == 64
+    views_NTHWC = ViewChunks(data, plan, [Chunk(0, 0, 4)])[0]["views"]
+    with torch.no_grad():
+        last_BTHWC = model.norm(model.encoders["shared"](model.stems["video"](normalise(views_NTHWC)))[-1])
+    torch.testing.assert_close(features_NPC, last_BTHWC.flatten(1, 3))
+    with pytest.raises(UserError, match="belong to one view"):
+        extract(tmp_path / "run", data, tmp_path / "other.parquet", level="positions", clips=2)
+
+
+def test_a_pretraining_run_without_its_tokens_asks_for_a_recipe(tmp_path: Path) -> None:
+    tokens = make_token_set(tmp_path / "set", num_samples=4)
+    pretraining_run(tmp_path / "run", tokens)
+    tokens.path.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="give a fine-tuning recipe"):
+        open_frozen(tmp_path / "run", None, None, None)
+
+
+def test_probe_end_to_end(tmp_path: Path) -> None:
+    tokens = make_token_set(tmp_path / "set", num_samples=8)
+    pretraining_run(tmp_path / "run", tokens)
+    data = StoreClips(tokens.frames.path)
+    train, test = data.subset(data.items[:6]), data.subset(data.items[6:])
+    first = probe(tmp_path / "run", train, test, tmp_path / "out")
+    assert first.keys() == {"knn", "linear"} and first["linear"]["num_videos"] == 2
+    assert probe(tmp_path / "run", train, test, tmp_path / "out") == first
+    with pytest.raises(UserError, match="did you mean 'linear'"):
+        probe(tmp_path / "run", train, test, tmp_path / "out", kinds=["liner"])
+
+
+@pytest.mark.slow
+def test_two_processes_probe_as_one_does(tmp_path: Path) -> None:
+    tokens = make_token_set(tmp_path / "set", num_samples=8)
+    pretraining_run(tmp_path / "run", tokens)
+    data = StoreClips(tokens.frames.path)
+    halves = data.subset(data.items[:6]), data.subset(data.items[6:])
+    together = launch(probe, 2, tmp_path / "run", *halves, tmp_path / "together")
+    assert together == probe(tmp_path / "run", *halves, tmp_path / "alone")

@@ -1,0 +1,97 @@
+"""How many clips a CPU makes ready to train, from shards and from the video files, in one process, in turn."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import decord
+import numpy as np
+
+from bevt_core.dataset.shards import TokenSet
+from bevt_core.storage.contained import contained
+from bevt_core.views.replay import apply_view, decode_jpeg
+from bevt_core.views.resample import PAYS_AFTER
+from schemas.errors import UserError
+from schemas.models import TubeMask
+from trainer.data.datasets import TokenDataset
+
+CLIP_FRAMES, TUBELET = 16, 2  # of the paper
+MASK = TubeMask(kind="tube", ratio=0.5)
+Round = Callable[[int, int], object]  # (epoch, position) -> one clip
+
+
+def bench_loader(video_tokens: Path, root: Path, *, clips: int = 16, repeats: int = 8) -> dict[str, float]:
+    """Compare three ways to the pixels of the same clips, by CPU time over `repeats` epochs, which differ in view.
+
+    Ours gives pixels, tokens and mask. `decord` decodes the same frames of the files below `root`, with one thread, and
+    takes the same crop; the bare loop decodes and crops the stored JPEGs, which it already has in memory.
+    Raises UserError where a video of the set is not below `root`.
+    """
+    tokens = TokenSet(video_tokens)
+    part_views = tokens.manifest.num_parts * tokens.manifest.views.num_views  # all of them stay in memory
+    dataset = TokenDataset(
+        tokens, name="video", seed=0, clip_frames=CLIP_FRAMES, tubelet=TUBELET, mask=MASK, cached_parts=part_views
+    )
+    positions = np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int)).tolist()
+    index = tokens.frames.index.select(["source", "frame_indices", "frame_start"]).take(positions).to_pylist()
+    rows = dict(zip(positions, index, strict=True))
+    files = {position: file_of(root, tokens.frames.manifest.split, row["source"]) for position, row in rows.items()}
+    jpegs: dict[tuple[int, int], Sequence[np.ndarray]] = {}
+    for epoch in range(repeats + 1):
+        for position in positions:
+            part, start, count, _ = dataset.place(epoch, position)
+            jpegs[epoch, position] = tokens.frames.read_jpegs(part, rows[position]["frame_start"] + start, count)
+
+    def from_shards(epoch: int, position: int) -> object:
+        return dataset[epoch, position]
+
+    def from_files(epoch: int, position: int) -> object:
+        _, start, count, view = dataset.place(epoch, position)
+        reader = decord.VideoReader(str(files[position]), num_threads=1)
+        frames_THWC = reader.get_batch(rows[position]["frame_indices"][start : start + count]).asnumpy()
+        return np.stack([apply_view(frame_HWC, view) for frame_HWC in frames_THWC])
+
+    def bare_jpegs(epoch: int, position: int) -> object:
+        view = dataset.place(epoch, position)[3]
+        return [apply_view(decode_jpeg(jpeg), view) for jpeg in jpegs[epoch, position]]
+
+    ours_s, decord_s, jpeg_s = cpu_seconds([from_shards, from_files, bare_jpegs], positions, repeats)
+    return {
+        "clips_per_cpu_s": len(positions) / ours_s,
+        "decord_clips_per_cpu_s": len(positions) / decord_s,
+        "bare_jpeg_clips_per_cpu_s": len(positions) / jpeg_s,
+        "ratio_vs_decord": decord_s / ours_s,
+        "ratio_vs_bare_jpeg": jpeg_s / ours_s,
+        "clips": len(positions),
+        "repeats": repeats,
+    }
+
+
+def cpu_seconds(
+    ways: Sequence[Round],
+    positions: Sequence[int],
+    repeats: int,
+    clock: Callable[[], float] = time.process_time,
+) -> list[float]:
+    """Run every way over all positions, in turn; return the mean CPU seconds, all threads, of a round.
+
+    Epoch 0 warms up, as often as it takes until frames are resampled by compiled code.
+    """
+    seconds = [0.0] * len(ways)
+    warm_up = [0] * math.ceil(PAYS_AFTER / (CLIP_FRAMES * len(positions)))
+    for epoch in (*warm_up, *range(1, repeats + 1)):
+        for i, way in enumerate(ways):
+            begun = clock()
+            for position in positions:
+                way(epoch, position)
+            seconds[i] += (clock() - begun) if epoch else 0.0
+    return [total / repeats for total in seconds]
+
+
+def file_of(root: Path, split: str, source: str) -> Path:
+    """The file that a frame store's sample was made from. Raises UserError where it is not below `root`."""
+    for path in (contained(root, source), contained(root, f"{split}/{source}")):
+        if path.is_file():
+            return path
+    raise UserError(f"{root}: {source} of the dataset is not below it; give --root as `bevt tokenize` got it")

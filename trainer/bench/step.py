@@ -1,0 +1,209 @@
+"""What one training step costs a device: the loop's own step, on batches that are there already.
+
+The parts come from the device's clock. Steps are queued one behind the other, as the loop does on a GPU.
+"""
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from bevt_core.bench.models import MASKED_SHARE, VOCAB_SIZE, step_flops
+from bevt_core.bench.timing import Marks, available_device, device_name, synchronize
+from bevt_core.models.bevt import Bevt, hidden_positions
+from bevt_core.models.build import SWIN_SIZES, build_bevt
+from bevt_core.tokenizers.base import Tokenizer
+from schemas.errors import UserError
+from schemas.recipes import LoopConfig, OptimConfig
+from trainer.distributed.world import World
+from trainer.engine.optim import build_optimizer
+from trainer.engine.schedule import CosineSchedule
+from trainer.engine.step import Stepper, StepReport
+from trainer.engine.task import Batch, Term
+from trainer.metrics.monitor import peak_tflops
+from trainer.pretrain.stage import HIDDEN_MULTIPLE, PretrainTask
+from trainer.setup.models import checkpoint_activations
+
+DROP_PATH = 0.3  # of the paper's joint stage
+SYNC_WARNING = "called a synchronizing CUDA operation"  # of torch.cuda.set_sync_debug_mode
+WARM_UP = 3  # steps; the first one compiles kernels
+# a rate at which random targets do no harm in a few steps; the rest is of the paper's recipe
+OPTIM = OptimConfig(lr=1e-6, weight_decay=0.05, warmup_epochs=0.0, clip_grad_norm=3.0)
+
+
+def bench_train_step(
+    *,
+    size: str = "base",
+    clips: int = 8,
+    images: int = 64,
+    frames: int = 16,
+    size_px: int = 224,
+    device: str = "cuda",
+    precision: str = "bf16",
+    attention: str = "auto",
+    activation_checkpointing: bool = False,
+    compile_blocks: bool = False,
+    tokenizer: Tokenizer | None = None,
+    repeats: int = 8,
+) -> dict[str, Any]:
+    """Measure a joint step of a Swin size, with stored tokens or with `tokenizer` in it.
+
+    Times in milliseconds are medians: `step_ms` from the start of a step to that of the next, its parts `forward_ms`
+    (with the tokenizer), `backward_ms` (with the gradient's norm) and `optimizer_ms`, and `host_ms`, in which the host
+    queued the step. `mfu` counts the model's own operations, none twice, and is None on a device of unknown peak.
+    `syncs` is how often the host waited for the GPU inside a step. Raises UserError for a device that is not there and
+    for an unknown size.
+    """
+    if size not in SWIN_SIZES:
+        raise UserError(f"size {size!r}: expected one of {', '.join(SWIN_SIZES)}")
+    where = available_device(device)
+    loop = LoopConfig(
+        epochs=1.0,
+        seed=0,
+        precision=precision,
+        attention=attention,
+        activation_checkpointing=activation_checkpointing,
+        compile="blocks" if compile_blocks else False,
+        num_workers=0,
+        checkpoint_every=1,
+    )
+    with where:
+        model = build_bevt(**SWIN_SIZES[size], drop_path=DROP_PATH, vocab_size=VOCAB_SIZE)
+    if activation_checkpointing:
+        checkpoint_activations(model)
+    tokenizers = {} if tokenizer is None else dict.fromkeys(("video", "image"), tokenizer)
+    task = _TimedTask(model, {"video": 1.0, "image": 1.0}, VOCAB_SIZE, tokenizers, where)
+    schedule = CosineSchedule(total_steps=10**6, warmup_steps=0, warmup_start=1.0, final_share=1.0)
+    stepper = Stepper(task, build_optimizer(model, OPTIM), schedule, OPTIM, loop, World(0, 1, where))
+    stepper.wrap()
+    batch = {
+        "video": random_part("video", clips, frames, size_px, _grid(size, size_px), where, tokenizer),
+        "image": random_part("image", images, 1, size_px, _grid(size, size_px), where, tokenizer),
+    }
+    first_s, times = _timed_steps(stepper, task, batch, repeats)
+    syncs = count_syncs(lambda: _step(stepper, batch, 0), where)
+    flops = step_flops(size=size, clips=clips, images=images, frames=frames, size_px=size_px)["flops"]
+    achieved = flops / times["step_ms"] / 1e9
+    peak = peak_tflops(where, None)
+    return {
+        "device": device_name(where),
+        "attention": stepper.attention(),
+        "activation_checkpointing": activation_checkpointing,
+        "compile": "blocks" if compile_blocks else "none",
+        "tokens": "stored" if tokenizer is None else f"in the step, {tokenizer.dtype}",
+        "clips": clips,
+        "images": images,
+        **times,
+        "first_step_s": first_s,
+        "samples_per_s": 1000 * (clips + images) / times["step_ms"],
+        "tflops_per_s": achieved,
+        "mfu": None if peak is None else achieved / peak,
+        "peak_gb": torch.cuda.max_memory_allocated(where) / 1e9 if where.type == "cuda" else None,
+        "syncs": syncs,
+    }
+
+
+class _TimedTask(PretrainTask):
+    """The task, with marks around its forward passes."""
+
+    def __init__(
+        self,
+        model: Bevt,
+        weights: Mapping[str, float],
+        vocab_size: int,
+        tokenizers: Mapping[str, Tokenizer],
+        device: torch.device,
+    ) -> None:
+        super().__init__(model, weights, vocab_size, tokenizers)
+        self.forward = Marks(device)
+
+    def losses(self, model: nn.Module, batch: Batch, step: int) -> dict[str, Term]:
+        self.forward.add()
+        terms = super().losses(model, batch, step)
+        self.forward.add()
+        return terms
+
+
+def random_part(
+    stream: str, samples: int, frames: int, size_px: int, grid: int, device: torch.device, tokenizer: Tokenizer | None
+) -> Batch:
+    """Return a stream's random batch as the loader has it, in pinned memory beside a GPU."""
+    mask_BTHW = torch.rand(samples, frames // 2 if stream == "video" else 1, grid, grid) < MASKED_SHARE[stream]
+    part: Batch = {
+        "clip": torch.randint(256, (samples, frames, size_px, size_px, 3), dtype=torch.uint8),
+        "mask": mask_BTHW,
+        "hidden": hidden_positions(mask_BTHW, frames, HIDDEN_MULTIPLE if device.type == "cuda" else 1),
+    }
+    if tokenizer is None:
+        part["tokens"] = torch.randint(VOCAB_SIZE, (samples, frames, grid, grid))
+    else:
+        side = tokenizer.input_px
+        part["frames"] = torch.randint(256, (samples, frames, side, side, 3), dtype=torch.uint8)
+    return {key: value.pin_memory() for key, value in part.items()} if device.type == "cuda" else part
+
+
+def _timed_steps(stepper: Stepper, task: _TimedTask, batch: Batch, repeats: int) -> tuple[float, dict[str, float]]:
+    """Return the first step's seconds, and the median milliseconds of the steps after the warm-up."""
+    device = stepper.world.device
+    begun = time.perf_counter()
+    _step(stepper, batch, 0).read()
+    first_s = time.perf_counter() - begun
+    for step in range(1, WARM_UP):
+        _step(stepper, batch, step).read()
+    synchronize(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    task.forward.marks.clear()
+    marks, host_ms, reports = Marks(device), [], []
+    marks.add()
+    for step in range(repeats):
+        begun = time.perf_counter()
+        reports.append(_step(stepper, batch, step))
+        host_ms.append(1000 * (time.perf_counter() - begun))
+        marks.add()
+        if step:
+            reports[step - 1].read()  # a step late, as the loop does
+    step_ms = marks.intervals_ms()
+    values = [report.read() for report in reports]
+    forward_ms = task.forward.intervals_ms()[::2]
+    backward_ms = [
+        1000 * value["forward_backward_s"] - forward for value, forward in zip(values, forward_ms, strict=True)
+    ]
+    times = {
+        "step_ms": step_ms,
+        "forward_ms": forward_ms,
+        "backward_ms": backward_ms,
+        "optimizer_ms": [1000 * value["optimizer_s"] for value in values],
+        "host_ms": host_ms,
+    }
+    return first_s, {name: statistics.median(each) for name, each in times.items()} | {"loss": values[-1]["loss"]}
+
+
+def _step(stepper: Stepper, batch: Batch, step: int) -> StepReport:
+    return stepper.step(step, [batch], [[]], lambda: False)
+
+
+def count_syncs(step: Callable[[], object], device: torch.device) -> int | None:
+    """Count the operations of `step` in which the host waits for the GPU; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    synchronize(device)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    synchronize(device)
+    return sum(SYNC_WARNING in str(warning.message) for warning in caught)
+
+
+def _grid(size: str, size_px: int) -> int:
+    """Tokens along a side of a crop."""
+    _, patch_h, _ = SWIN_SIZES[size].get("patch", (2, 4, 4))
+    return size_px // (patch_h * 2 ** (len(SWIN_SIZES[size]["depths"]) - 2))

@@ -1,0 +1,185 @@
+"""Which clips a run trained on, which it held out, and what the runs before it read: `clips.parquet` in its directory.
+
+It is written before the first step and never again, and has the rows of the runs that the run started from as well, so
+that a test finds what a model has seen after those are gone.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bevt_core.dataset.shards import FrameStore
+from bevt_core.foreign.rows import read_table
+from bevt_core.models.bevt import Bevt
+from bevt_core.storage.contained import readable_source
+from bevt_core.storage.files import write_atomic
+from bevt_core.storage.objects import as_path
+from bevt_core.weights.checkpoints import load_weights
+from schemas.errors import UserError
+from schemas.frames import SourceItem
+from schemas.recipes import DECODE_TIMEOUT_S, FinetuneRecipe, PretrainRecipe
+from schemas.runs import CLIPS_SCHEMA, Use
+from schemas.text.json import json_text, parse_json
+from trainer.clips.sources import ClipSource, FileClips, StoreClips
+from trainer.distributed.world import World
+from trainer.runs.directory import RECORD, read_run, weights_of
+
+CLIPS = "clips.parquet"
+FACTS = b"bevt"  # schema metadata: the other fields of ClipLists, as JSON
+DIGEST_THREADS = 16  # most of a digest is waiting for a disk
+
+Digests = Sequence[str | None]
+
+
+class ClipLists(NamedTuple):
+    """What a run and those before it read."""
+
+    table: pa.Table  # of CLIPS_SCHEMA
+    unlisted: Mapping[Use, Sequence[str]]  # the runs before it that left no list
+    val_trained_on: int = 0  # how many of the clips that it validates on it, or a run before it, was fine-tuned on
+
+
+NOTHING = ClipLists(CLIPS_SCHEMA.empty_table(), {"train": (), "pretrain": ()})
+
+
+def digests_of(data: ClipSource, world: World) -> list[str | None]:
+    """Return the digest of every item, None for a missing file; the ranks share the work, and all call this."""
+    shares = world.gather(_digests(data, range(world.rank, len(data.items), world.size)))
+    return [shares[at % world.size][at // world.size] for at in range(len(data.items))]
+
+
+def _digests(data: ClipSource, positions: range) -> list[str | None]:
+    with ThreadPoolExecutor(DIGEST_THREADS, thread_name_prefix="digests") as pool:
+        return list(pool.map(data.digest_of, positions))
+
+
+def listed(data: ClipSource, use: Use, digests: Digests) -> pa.Table:
+    """Return the rows of labelled clips."""
+    items, count = data.items, len(data.items)
+    columns: dict[str, Any] = {
+        "use": [use] * count,
+        "run": [""] * count,
+        "place": [data.place] * count,
+        "path": [data.path] * count,
+        "source": [os.fsencode(item.source) for item in items],
+        "kind": [item.kind for item in items],
+        "label": [item.label for item in items],
+        "digest": list(digests),
+    }
+    return pa.table(columns, schema=CLIPS_SCHEMA)
+
+
+def listed_store(store: FrameStore) -> pa.Table:
+    """Return the rows of a frame store that is pretrained on, once for each source."""
+    sources = store.index["source"].unique()
+    constant = {"use": "pretrain", "run": "", "place": "frames", "path": str(store.path), "digest": store.digest}
+    columns: dict[str, Any] = {name: [value] * len(sources) for name, value in constant.items()}
+    nothing = [None] * len(sources)
+    return pa.table(
+        {**columns, "source": sources.cast(pa.binary()), "kind": nothing, "label": nothing}, schema=CLIPS_SCHEMA
+    )
+
+
+def make_lists(tables: Sequence[pa.Table], init: str | None) -> ClipLists:
+    """Return a run's own rows, and after them those of `init`, which it starts from, and of the runs before that."""
+    before = lists_before(init)
+    return before._replace(table=pa.concat_tables([*tables, before.table]))
+
+
+def write_lists(run: Path, lists: ClipLists) -> None:
+    """Write `clips.parquet`, atomically."""
+    facts = {"unlisted": lists.unlisted, "val_trained_on": lists.val_trained_on}
+    sink = pa.BufferOutputStream()
+    table = lists.table.replace_schema_metadata({FACTS: json_text(facts).encode()})
+    pq.write_table(table, sink, compression="zstd")
+    write_atomic(run / CLIPS, sink.getvalue().to_pybytes())
+
+
+def read_lists(run: Path) -> ClipLists | None:
+    """Return what `write_lists` wrote; None where it wrote nothing. Raises UserError for a file that is broken."""
+    path = run / CLIPS
+    if not path.is_file():
+        return None
+    try:
+        table = read_table(path)
+        facts = parse_json((table.schema.metadata or {})[FACTS].decode(), dict, path)
+        return ClipLists(table.replace_schema_metadata(None).cast(CLIPS_SCHEMA), **facts)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not the list of a run's clips ({error}); restore it, or remove it to go on without"
+        ) from None
+
+
+def lists_before(init: str | None) -> ClipLists:
+    """Return what the run or the weights `init`, and the runs before them, were trained on."""
+    if init is None:
+        return NOTHING
+    weights = weights_of(Path(init))
+    folder = weights.parent
+    lists = read_lists(folder)
+    if lists is not None:
+        table = lists.table.filter(pc.not_equal(lists.table["use"], "val"))
+        run = pc.if_else(pc.equal(table["run"], ""), str(folder), table["run"])
+        at = CLIPS_SCHEMA.get_field_index("run")
+        return ClipLists(table.set_column(at, CLIPS_SCHEMA.field("run"), run), lists.unlisted)
+    recipe = read_run(folder)[0] if (folder / RECORD).is_file() else None
+    before, own = NOTHING, {"train", "pretrain"}
+    if isinstance(recipe, PretrainRecipe | FinetuneRecipe):
+        before, own = lists_before(recipe.init), {"pretrain" if isinstance(recipe, PretrainRecipe) else "train"}
+    elif weights.is_file() and isinstance(load_weights(weights), Bevt):
+        own = {"pretrain"}  # it has no classes
+    return before._replace(unlisted={use: [*names, *([init] * (use in own))] for use, names in before.unlisted.items()})
+
+
+def held_out(
+    run: Path,
+    root: Path | None,
+    frames: str | None,
+    classes: tuple[str, ...],
+    decode_timeout_s: float | None,
+    allow_outside: bool = False,
+) -> ClipSource:
+    """Return exactly the clips that the fine-tuning run `run` held out, read where it read them, or at `root`/`frames`.
+
+    Raises UserError for a run without lists, for clips that are missing or have changed since it began, and for such
+    that lead out of the root, unless `allow_outside`.
+    """
+    lists, others = read_lists(run), "name the clips to test: --root, --frames or --list"
+    if lists is None:
+        raise UserError(
+            f"--split val: {run} has no {CLIPS}, the list of the clips that it held out (older versions wrote none); "
+            f"{others}"
+        )
+    rows = lists.table.filter(pc.equal(lists.table["use"], "val")).to_pylist()
+    if not rows:
+        raise UserError(f"--split val: {run} held no clips out; {others}")
+    in_store = rows[0]["place"] == "frames"
+    if (root is not None and in_store) or (frames is not None and not in_store):
+        was, option = ("a frame store", "--frames") if in_store else ("files", "--root")
+        raise UserError(f"--split val: {run} held out clips of {was}, {rows[0]['path']}; give {option}, or neither")
+    place = frames or str(root or rows[0]["path"])
+    if in_store:
+        data: ClipSource = StoreClips(as_path(place), frozenset(os.fsdecode(row["source"]) for row in rows))
+    else:
+        items = tuple(
+            SourceItem(source=os.fsdecode(row["source"]), kind=row["kind"], label=row["label"]) for row in rows
+        )
+        for item in items:
+            readable_source(Path(place), item.source, allow_outside)
+        data = FileClips(Path(place), items, classes, decode_timeout_s or DECODE_TIMEOUT_S)
+    now = dict(
+        zip((os.fsencode(item.source) for item in data.items), _digests(data, range(len(data.items))), strict=True)
+    )
+    changed = [os.fsdecode(row["source"]) for row in rows if now.get(row["source"]) != row["digest"]]
+    if changed:
+        raise UserError(
+            f"--split val: of the {len(rows)} clips that {run} held out, {len(changed)} have changed since it began or "
+            f"are missing in {place}, the first is {changed[0]}; restore them, or {others}"
+        )
+    return data

@@ -1,0 +1,145 @@
+"""How much of what a model is tested on it was trained on: by digests of the clips, along its chain of runs."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bevt_core.console.terminal import note, warn
+from bevt_core.storage.contained import readable_source
+from bevt_core.storage.objects import as_path
+from schemas.errors import UserError
+from schemas.frames import SourceItem
+from schemas.runs import Use
+from trainer.clips.lists import CLIPS, ClipLists, Digests, read_lists
+from trainer.clips.same_pictures import show_the_same
+from trainer.clips.sources import ClipSource, FileClips, StoreClips
+
+TRAINING, PRETRAINING = "overlap_with_training", "overlap_with_pretraining"  # keys of a result
+SHOWN = 5  # names
+
+Overlap = dict[str, Any]
+
+
+def overlaps(run: Path, data: ClipSource, digests: Digests) -> dict[str, Overlap]:
+    """Return what of `data` the model in `run` was fine-tuned on, and what of it was pretrained on without labels.
+
+    Of each: `count`, None where `run` has no list, and `share` of the items. Where there are such: `by_run`, the count
+    by the run that used them; `first`, some names; `unchecked`, how many have the name of a used clip that is gone, so
+    that they cannot be compared; `unlisted`, the runs whose clips are not known.
+    """
+    lists = read_lists(run)
+    if lists is None:
+        unknown = {"count": None, "share": None, "unlisted": [str(run)]}
+        return {TRAINING: unknown, PRETRAINING: unknown}
+    return {
+        TRAINING: overlap_with(lists, "train", data, digests, run),
+        PRETRAINING: overlap_with(lists, "pretrain", data, digests, run),
+    }
+
+
+def overlap_with(lists: ClipLists, use: Use, data: ClipSource, digests: Digests, run: Path) -> Overlap:
+    """Return the overlap of `data` with the clips in `lists` that were used so; `run` is the name of the lists' own."""
+    found, unchecked = _found(lists.table.filter(pc.equal(lists.table["use"], use)), data, digests)
+    names = [data.items[at].source for at in sorted(found)]
+    details: Overlap = {
+        "by_run": dict(Counter(name or str(run) for name in found.values())),
+        "first": names[:SHOWN],
+        "unchecked": unchecked,
+        "unlisted": list(lists.unlisted[use]),
+    }
+    share = len(found) / max(1, len(data.items))
+    return {"count": len(found), "share": share} | {key: value for key, value in details.items() if value}
+
+
+def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int, str], int]:
+    """The items of `data` that are among `rows`, with the run of each one's row; and how many could not be compared.
+
+    Files are compared by content, samples of one frame store by name. Where digests cannot be compared, as between
+    files and a store of them, clips of the same name count if most of some pairs show the same pictures.
+    """
+    names = [os.fsencode(item.source) for item in data.items]
+    same_name = pc.is_in(rows["source"], value_set=pa.array(sorted(set(names)), pa.binary()))
+    contents = pa.array(sorted({digest for digest in digests if digest}), pa.string())
+    same_content = pc.and_(pc.equal(rows["place"], "files"), pc.is_in(rows["digest"], value_set=contents))
+    near = rows.filter(pc.or_(same_name, same_content)).to_pylist()
+    by_key = {_key(row["place"], row["digest"], row["source"]): row["run"] for row in near if row["digest"]}
+    found = {
+        at: by_key[key]
+        for at, (digest, name) in enumerate(zip(digests, names, strict=True))
+        if digest and (key := _key(data.place, digest, name)) in by_key
+    }
+    unchecked: set[int] = set()
+    for (place, path), group in _by_place(near).items():
+        if place == data.place == "files":
+            continue  # their digests have said all
+        left: dict[bytes, list[int]] = {}
+        for at in range(len(names)):
+            if at not in found:
+                left.setdefault(names[at], []).append(at)
+        theirs = {row["source"]: row for row in group if row["source"] in left}
+        same = _same(theirs, place, path, left, data) if theirs else False
+        if same is None:
+            unchecked |= {at for name in theirs for at in left[name]}
+        elif same:
+            found |= {at: theirs[name]["run"] for name in theirs for at in left[name]}
+    return found, len(unchecked - found.keys())
+
+
+def _key(place: str, digest: str, source: bytes) -> tuple[str, bytes]:
+    """What clips that are the same have in common: files their content, frames the store and the name in it."""
+    return digest, b"" if place == "files" else source
+
+
+def _by_place(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["place"], row["path"]), []).append(row)
+    return groups
+
+
+def _same(
+    rows: dict[bytes, dict[str, Any]], place: str, path: str, left: dict[bytes, list[int]], data: ClipSource
+) -> bool | None:
+    """Whether the clips of `rows` show what those of the same names in `data` do; None where they are gone."""
+    names = {os.fsdecode(name): row["kind"] or "video" for name, row in rows.items()}
+    try:
+        if place == "frames":
+            other: ClipSource = StoreClips(as_path(path), frozenset(names))
+        else:
+            for name in names:
+                readable_source(Path(path), name, allow_outside=False)
+            other = FileClips(Path(path), tuple(SourceItem(source=name, kind=kind) for name, kind in names.items()), ())
+        pairs = [(left[os.fsencode(item.source)][0], at) for at, item in enumerate(other.items)]
+        return show_the_same(pairs, data, other)
+    except (UserError, OSError):
+        return None
+
+
+def show_overlap(result: Mapping[str, Overlap]) -> None:
+    """Print what a person should know of the overlaps of tested clips to stderr."""
+    training, pretraining = result[TRAINING], result[PRETRAINING]
+    if training["count"]:
+        warn(
+            f"{described(training, 'tested')} were trained on: this accuracy is no test result, and reports and model "
+            "cards leave it out; to test on clips that were held out: --split val, or a --list of others"
+        )
+    if training.get("unchecked"):
+        warn(
+            f"{training['unchecked']} of the tested clips have the names of clips that were trained on, which are no "
+            "longer where they were, so whether they are the same is unknown"
+        )
+    if training.get("unlisted"):
+        note(f"whether tested clips were trained on is unknown: {', '.join(training['unlisted'])} has no {CLIPS}")
+    if pretraining["count"]:
+        note(f"{described(pretraining, 'tested')} were pretrained on, without their classes")
+
+
+def described(overlap: Overlap, clips: str) -> str:
+    """`3 of 10 tested clips (by RUN; a.mp4, ...)`: the start of a sentence."""
+    total, runs = round(overlap["count"] / overlap["share"]), ", ".join(overlap["by_run"])
+    return f"{overlap['count']} of {total} {clips} clips (by {runs}; {', '.join(overlap['first'])})"

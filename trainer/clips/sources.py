@@ -1,0 +1,290 @@
+"""Where fine-tuning and evaluation get their frames: a frame store, or the video files themselves."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from bevt_core.dataset.shards import FrameStore, sources_digest
+from bevt_core.rng import rng_for
+from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.views.replay import decode_jpeg
+from schemas.errors import UserError
+from schemas.frames import SourceItem
+from schemas.recipes import DECODE_TIMEOUT_S, ClipSampling
+from schemas.runs import Place
+from trainer.clips.content_digest import content_digest
+from trainer.clips.isolated_frames import read_frames
+from trainer.clips.sampling import OTHER_SAMPLING, interval_in_pool
+
+Frame = NDArray[np.uint8]  # HWC, RGB
+Choose = Callable[
+    [int], NDArray[np.int64]
+]  # number of positions -> the positions to read, in any order, repeats allowed
+
+FILE_SHORT_SIDE_PX = 256  # original: Resize(-1, 256) before every crop; what a frame store's pool has as well
+
+
+class ClipSource(Protocol):
+    """Videos, with labels where they are needed. Picklable, so that loader workers may have it."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label."""
+
+    @property
+    def items(self) -> Sequence[SourceItem]:
+        """What there is, by index."""
+
+    @property
+    def stride(self) -> int:
+        """Source frames between neighbouring positions."""
+
+    @property
+    def uneven(self) -> str | None:
+        """An item whose positions are not `stride` apart, or None."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of items, labels and classes."""
+
+    @property
+    def path(self) -> str:
+        """For messages and the run record."""
+
+    @property
+    def place(self) -> Place:
+        """Where its clips are read from."""
+
+    def digest_of(self, index: int) -> str | None:
+        """Identity of an item's content; of a frame store's, together with its name. None where it is missing."""
+
+    def read(self, index: int, choose: Choose) -> list[Frame]:
+        """Return the frames at the positions `choose(number of positions)`, in that order. Raises MediaError."""
+
+    def subset(self, items: Sequence[SourceItem]) -> "ClipSource":
+        """Return the same source with only these of its items."""
+
+
+@dataclass(frozen=True)
+class FileClips:
+    """Videos, folders of a video's frames and pictures below `root`, decoded when they are read.
+
+    A file that takes longer than `decode_timeout_s`, or kills its decoder, is one that cannot be read.
+    """
+
+    root: Path
+    items: tuple[SourceItem, ...]
+    classes: tuple[str, ...]
+    decode_timeout_s: float = DECODE_TIMEOUT_S
+
+    @property
+    def stride(self) -> int:
+        return 1
+
+    @property
+    def uneven(self) -> str | None:
+        return None
+
+    @property
+    def path(self) -> str:
+        return str(self.root)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return _digest(self.items, self.classes, "files")
+
+    @property
+    def place(self) -> Place:
+        return "files"
+
+    def digest_of(self, index: int) -> str | None:
+        """Identity of a file whatever its name and root: see `content_digest`."""
+        return content_digest(self.root / self.items[index].source)
+
+    def read(self, index: int, choose: Choose) -> list[Frame]:
+        item = self.items[index]
+        chosen = np.zeros(0, np.int64)
+
+        def increasing(num_frames: int) -> NDArray[np.int64]:
+            nonlocal chosen
+            chosen = choose(num_frames)
+            return np.unique(chosen)
+
+        if item.kind == "image":
+            increasing(1)
+        path, limit_s = self.root / item.source, self.decode_timeout_s
+        frames, indices = read_frames(path, item.kind, increasing, FILE_SHORT_SIDE_PX, limit_s)
+        return [frames[at] for at in np.searchsorted(indices, chosen)]
+
+    def subset(self, items: Sequence[SourceItem]) -> "FileClips":
+        return replace(self, items=tuple(items))
+
+
+@dataclass(frozen=True)
+class StoreClips:
+    """The samples of a finished frame store, or those of its sources that `only` names."""
+
+    folder: AnyPath
+    only: frozenset[str] | None = None
+
+    @functools.cached_property
+    def store(self) -> FrameStore:
+        return FrameStore(self.folder)
+
+    @functools.cached_property
+    def _samples(self) -> list[tuple[SourceItem, int, int, int, tuple[int, int]]]:
+        """(item, part, first frame in the part, number of frames, (height, width)) of each sample."""
+        columns = self.store.index.select(["source", "label", "part", "frame_start", "num_frames", "height", "width"])
+        return [
+            (SourceItem(source=source, kind="video", label=label), part, first, count, (height, width))
+            for source, label, part, first, count, height, width in zip(*columns.to_pydict().values(), strict=True)
+            if self.only is None or source in self.only
+        ]
+
+    @functools.cached_property
+    def items(self) -> tuple[SourceItem, ...]:
+        return tuple(sample[0] for sample in self._samples)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.store.manifest.classes
+
+    @property
+    def stride(self) -> int:
+        return self.store.manifest.pool.stride
+
+    @functools.cached_property
+    def uneven(self) -> str | None:
+        """A long video whose pool was thinned to `max_frames`."""
+        return next(iter(thinned(self.store)), None)
+
+    @property
+    def path(self) -> str:
+        return str(self.folder)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return _digest(self.items, self.classes, self.store.digest)
+
+    @property
+    def place(self) -> Place:
+        return "frames"
+
+    def digest_of(self, index: int) -> str | None:
+        """The store's digest, which covers every frame in it: a copy of the store elsewhere has the same one."""
+        return self.store.digest
+
+    def frame_indices(self, index: int) -> list[int]:
+        """The numbers, in the source, of the frames that are kept of an item."""
+        return self._frame_indices[index].as_py()
+
+    @functools.cached_property
+    def _frame_indices(self) -> pa.Array:
+        columns = self.store.index.select(["source", "frame_indices"])
+        if self.only is not None:
+            columns = columns.filter(pc.is_in(columns["source"], value_set=pa.array(sorted(self.only), pa.string())))
+        return columns["frame_indices"].combine_chunks()
+
+    def read(self, index: int, choose: Choose) -> list[Frame]:
+        _, part, start, count, size = self._samples[index]
+        chosen = choose(count)
+        first, last = int(chosen.min()), int(chosen.max())
+        jpegs = self.store.read_jpegs(part, start + first, last - first + 1)
+        decoded = {position: decode_jpeg(jpegs[position - first], size) for position in np.unique(chosen).tolist()}
+        return [decoded[position] for position in chosen.tolist()]
+
+    def subset(self, items: Sequence[SourceItem]) -> "StoreClips":
+        return replace(self, only=frozenset(item.source for item in items))
+
+
+def thinned(store: FrameStore) -> list[str]:
+    """Return the sources of which fewer frames are kept than every `pool.stride`-th: long ones, up to pool.max_frames.
+
+    The frames of a sample are evenly spread then, further apart than those of others.
+    """
+    index = store.index.select(["source", "frame_indices"])
+    count_N = pc.list_value_length(index["frame_indices"]).to_numpy()
+    kept = pc.list_flatten(index["frame_indices"]).to_numpy()
+    after_N = np.cumsum(count_N)
+    some = np.flatnonzero(count_N > 1)
+    span = kept[after_N[some] - 1] - kept[after_N[some] - count_N[some]]
+    uneven = some[span != store.manifest.pool.stride * (count_N[some] - 1)]
+    return index["source"].take(pa.array(uneven)).to_pylist()
+
+
+def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tuple[list[SourceItem], list[SourceItem]]:
+    """Hold out `val_share` of every class, at least one source and never all: (train, held out), in the given order.
+
+    A source's place depends on its name, the seed and its class alone, so adding a class leaves the others as they
+    were. The pieces of a long video stay together. Raises UserError for a class with a single source.
+    """
+    by_label: dict[int | None, dict[str, None]] = {}
+    for item in items:
+        by_label.setdefault(item.label, {})[item.source] = None
+    held_out: set[str] = set()
+    for label, sources in by_label.items():
+        if len(sources) < 2:
+            raise UserError(
+                f"class {label} has a single item, {next(iter(sources))}: nothing is left to train on when it is held "
+                "out; add items, drop the class, or give a validation set of its own"
+            )
+        drawn = sorted(sources, key=lambda source: rng_for("split", seed, source).random())
+        held_out.update(drawn[: min(len(sources) - 1, max(1, round(len(sources) * val_share)))])
+    return (
+        [item for item in items if item.source not in held_out],
+        [item for item in items if item.source in held_out],
+    )
+
+
+def stores_of(*sources: ClipSource) -> list[AnyPath]:
+    """Return the frame stores among what clips are read from."""
+    return [as_path(source.path) for source in sources if source.place == "frames"]
+
+
+def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, expected_from: str) -> None:
+    """Raise UserError unless both name the same classes by the same labels."""
+    if tuple(have) == tuple(expected):
+        return
+    pairs = zip(have, expected, strict=False)
+    differing = next((f"label {i}: {a!r} and {b!r}" for i, (a, b) in enumerate(pairs) if a != b), "")
+    raise UserError(
+        f"{have_from} has {len(have)} classes and {expected_from} has {len(expected)}, and they are not the same ones"
+        f"{': ' + differing if differing else ''}; use data with the class map that the head was trained on"
+    )
+
+
+def interval_of(source: ClipSource, sampling: ClipSampling) -> int:
+    """Return the sampling's interval in positions of the source. Raises UserError where it cannot be had."""
+    if sampling.kind == "dense" and source.uneven is not None:
+        raise UserError(
+            f"{source.path}: the frames of {source.uneven} were thinned to pool.max_frames, so clips of one interval "
+            f"cannot be drawn from them; {OTHER_SAMPLING}, or store the frames with a larger pool.max_frames"
+        )
+    return interval_in_pool(sampling, source.stride)
+
+
+def check_labels(source: ClipSource) -> None:
+    """Raise UserError unless there are items, each with a label of the class map."""
+    if not source.items:
+        raise UserError(
+            f"{source.path}: no clips in it; where every source of a frame store was rejected, the report.html beside "
+            "it says why"
+        )
+    for item in source.items:
+        if item.label is None or not 0 <= item.label < len(source.classes):
+            raise UserError(
+                f"{source.path}: {item.source} has label {item.label}, expected 0 to {len(source.classes) - 1}; "
+                "fine-tuning and evaluation need a class for every item"
+            )
+
+
+def _digest(items: Sequence[SourceItem], classes: Sequence[str], of_frames: str) -> str:
+    return hashlib.sha256(repr((sources_digest(items), tuple(classes), of_frames)).encode()).hexdigest()

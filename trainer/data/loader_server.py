@@ -1,0 +1,140 @@
+"""A process that forks loader workers: it has imported what they need once, and has no threads whose locks they copy.
+
+It works for one training process, over a socket, and ends with it, as its workers do. Nothing of them has a name: no
+semaphore, no file, no socket in TMPDIR. This module imports no torch: the training process starts it in a new Python.
+"""
+
+import importlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from schemas.errors import StorageError
+from trainer.distributed.children import die_with_parent, ending_of
+
+START_TIMEOUT_S = 300.0  # imports from a slow network disk
+REPLY_TIMEOUT_S = 20.0
+PRELOADED = "trainer.data.datasets"
+FORK, END = b"F", b"E"
+STOPPING = {signal.SIGINT, signal.SIGTERM}  # blocked: training ends its step first, and then its loaders
+
+_REQUEST = struct.Struct("<cq")
+_REPLY = struct.Struct("<q")
+_SERVER = "import sys; from trainer.data.loader_server import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
+
+
+class LoaderServer:
+    """The training process's side."""
+
+    def __init__(self) -> None:
+        """Start it. Raises StorageError where this machine has no room for another process."""
+        self._control, theirs = socket.socketpair()
+        self._lock = threading.Lock()  # a request and its reply
+        command = [sys.executable, "-P", "-c", _SERVER, str(theirs.fileno()), str(os.getpid())]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # inherited, so that no moment is without it
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
+                )
+        except OSError as error:
+            self._control.close()
+            raise StorageError(
+                f"the loader's processes could not be started: {error}; set loop.num_workers=0"
+            ) from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        try:
+            self._reply(START_TIMEOUT_S)
+        except (EOFError, TimeoutError):
+            self.close()
+            status = ending_of(self._process.returncode)
+            raise StorageError(
+                f"the loader's processes could not be started: the first one {status}; set loop.num_workers=0, or give "
+                "the job more memory"
+            ) from None
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def fork(self, dataset: int, batches: socket.socket) -> int:
+        """Fork a worker for the pickled dataset in the file `dataset`, answering on `batches`; return its process id.
+
+        Raises EOFError or TimeoutError where the server is gone or stopped.
+        """
+        with self._lock:
+            try:
+                socket.send_fds(self._control, [_REQUEST.pack(FORK, 0)], [dataset, batches.fileno()])
+            except OSError:
+                raise EOFError from None
+            return self._reply(REPLY_TIMEOUT_S)
+
+    def end(self, worker: int) -> int | None:
+        """Kill a worker, where it still lives; return how it ended: a negative signal or an exit status."""
+        with self._lock:
+            try:
+                self._control.sendall(_REQUEST.pack(END, worker))
+                return self._reply(REPLY_TIMEOUT_S)
+            except (EOFError, OSError):  # the server is gone, and its workers with it, or stopped, or out of time
+                self.close()
+                return None
+
+    def close(self) -> None:
+        """Kill the server, and with it all workers."""
+        self._process.kill()
+        self._process.wait()
+        self._control.close()
+
+    def _reply(self, timeout_s: float) -> int:
+        self._control.settimeout(timeout_s)
+        try:
+            data = self._control.recv(_REPLY.size, socket.MSG_WAITALL)
+        except ConnectionError:
+            raise EOFError from None
+        if len(data) < _REPLY.size:
+            raise EOFError
+        return int(_REPLY.unpack(data)[0])
+
+
+def serve(descriptor: int, parent: int) -> None:
+    """The server's loop, until the training process ends."""
+    die_with_parent(parent)
+    control = socket.socket(fileno=descriptor)
+    work: Callable[[int, socket.socket], None] = importlib.import_module("trainer.data.loader").work
+    importlib.import_module(PRELOADED)
+    control.sendall(_REPLY.pack(0))
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(control, _REQUEST.size, 2)
+        if not request:
+            os._exit(0)
+        kind, worker = _REQUEST.unpack(request)
+        if kind == FORK:
+            dataset, batches = descriptors
+            bound, binding = os.pipe()
+            server, worker = os.getpid(), os.fork()
+            if not worker:
+                try:
+                    control.close()
+                    die_with_parent(server)
+                    os.close(binding)
+                    work(dataset, socket.socket(fileno=batches))
+                finally:
+                    os._exit(1)
+            os.close(binding)
+            os.read(bound, 1)  # no reply before its life hangs on this one's: it may be stopped at any time
+            os.close(bound)
+            os.close(dataset)
+            os.close(batches)
+            control.sendall(_REPLY.pack(worker))
+        else:
+            os.kill(worker, signal.SIGKILL)  # not reaped before, so the number is its own
+            _, status = os.waitpid(worker, 0)
+            control.sendall(_REPLY.pack(os.waitstatus_to_exitcode(status)))

@@ -1,0 +1,108 @@
+"""The tokenizer in the step, as the original has it: fresh views in every epoch, and tokens computed on the device.
+
+Legend: B samples, T frames of a clip, H W pixels, P the tokenizer's input side, C channels, h w the token grid.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.rng import rng_for
+from bevt_core.storage.objects import AnyPath
+from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.views.replay import halve, random_view
+from schemas.models import MaskConfig
+from schemas.tokens import TokenizerIdentity
+from schemas.views import View, ViewDistribution
+from trainer.data.datasets import ClipDataset
+
+
+@dataclass(frozen=True)
+class OnlineSource:
+    """A frame store and the tokenizer of its frames: what a stream without stored tokens reads."""
+
+    frames: FrameStore
+    tokenizer: Tokenizer
+    views: ViewDistribution
+
+    @property
+    def path(self) -> AnyPath:
+        return self.frames.path
+
+    @property
+    def stores(self) -> tuple[FrameStore | TokenSet, ...]:
+        return (self.frames,)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Identity of the frames and of what tokenizes them."""
+        return hashlib.sha256(f"{self.frames.digest}\0{self.tokenizer.weights_sha256}".encode()).hexdigest()
+
+    @functools.cached_property
+    def identity(self) -> TokenizerIdentity:
+        return self.tokenizer.identity()
+
+    @property
+    def crop_px(self) -> int:
+        return self.views.crop_px
+
+    def dataset(self, **options: Any) -> "FreshViewDataset":
+        return FreshViewDataset(self.frames, self.views, self.identity, **options)
+
+
+class FreshViewDataset(ClipDataset):
+    """Clips under views that no epoch repeats, drawn by (seed, epoch, sample).
+
+    `frames` uint8 (T, P, P, C) are what the tokenizer reads: the view's frames scaled as the pipeline scales them.
+    """
+
+    def __init__(
+        self,
+        frames: FrameStore,
+        views: ViewDistribution,
+        tokenizer: TokenizerIdentity,
+        *,
+        name: str,
+        seed: int,
+        clip_frames: int,
+        tubelet: int,
+        mask: MaskConfig,
+        hidden_multiple: int = 1,
+    ) -> None:
+        super().__init__(
+            frames,
+            name=name,
+            seed=seed,
+            clip_frames=clip_frames,
+            tubelet=tubelet,
+            mask=mask,
+            hidden_multiple=hidden_multiple,
+        )
+        self.views, self.grid, self.input_px = views, tokenizer.grid, tokenizer.input_px
+        self.height, self.width = (frames.index[side].to_numpy() for side in ("height", "width"))
+
+    def view(self, epoch: int, position: int) -> View:
+        rng = rng_for("fresh view", *self.key, epoch, self.sample_id(position))
+        return random_view(self.views, rng, int(self.height[position]), int(self.width[position]))
+
+    def targets(self, epoch: int, position: int, pool_T: np.ndarray, clip_THWC: np.ndarray) -> dict[str, Tensor]:
+        return {"frames": torch.from_numpy(halved(clip_THWC, self.input_px))}
+
+
+def halved(clip_THWC: Iterable[np.ndarray], input_px: int) -> np.ndarray:
+    """Scale every frame to the tokenizer's size: uint8 (T, P, P, C)."""
+    return np.stack([halve(frame_HWC, input_px) for frame_HWC in clip_THWC])
+
+
+def tokens_in_step(tokenizer: Tokenizer, frames_BTPPC: Tensor) -> Tensor:
+    """Tokenize a batch on its device, in the tokenizer's own precision and without a gradient: int64 (B, T, h, w)."""
+    with torch.autocast(frames_BTPPC.device.type, enabled=False):
+        tokens_Nhw = tokenizer.encode(frames_BTPPC.flatten(0, 1))
+    return tokens_Nhw.clone().unflatten(0, frames_BTPPC.shape[:2])  # an inference tensor cannot be saved for backward

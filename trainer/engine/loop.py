@@ -1,0 +1,205 @@
+"""The training loop: fetch, forward, backward, clip, step, log, checkpoint, evaluate. It knows a task and no datasets.
+
+A loss is the sum over the targets of the whole step, divided by their number on all ranks and micro-batches together.
+So two processes compute what one computes, and accumulation is exact.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from bevt_core.console.inert import one_line
+from bevt_core.console.progress import ProgressLine, say
+from bevt_core.console.terminal import show
+from schemas.errors import UserError
+from schemas.recipes import LoopConfig, OptimConfig
+from trainer.distributed.stop_signals import stop_signals
+from trainer.distributed.watchdog import watchdog
+from trainer.distributed.world import World, same_bits
+from trainer.engine.checkpoint import CHECKPOINTS, Checkpoints, Identity, LogLine, check_identity, read_checkpoint
+from trainer.engine.checkpoint_writer import CheckpointWriter
+from trainer.engine.evaluations import Evaluation, run_all
+from trainer.engine.schedule import CosineSchedule
+from trainer.engine.step import Stepper, StepReport
+from trainer.engine.step_log import Diary
+from trainer.engine.task import BatchSource, Task
+from trainer.metrics.data_wait import DataWait
+from trainer.metrics.log import MetricsLog, last_step
+from trainer.metrics.monitor import StepFlops
+
+Hook = Callable[[int], Mapping[str, float]]  # steps done -> values for the log; a part of every step, on every rank
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The state of a run when `fit` returns."""
+
+    step: int  # optimizer steps done since the run began
+    finished: bool  # False: a signal stopped it, and there is a checkpoint of `step`
+    metrics: dict[str, float]  # the last step's line of the log
+    checkpoint: Path | None
+    interrupted: bool = False  # it was a Ctrl-C that stopped it
+
+
+class _Start(NamedTuple):
+    """Where a run begins."""
+
+    step: int
+    bad_steps: int = 0  # in a row, before it
+    line: LogLine | None = None  # of the last step, whose evaluations a signal or a crash ended
+
+
+def fit(
+    task: Task,
+    source: BatchSource,
+    optimizer: torch.optim.Optimizer,
+    schedule: CosineSchedule,
+    *,
+    optim: OptimConfig,
+    loop: LoopConfig,
+    world: World,
+    run_dir: Path,
+    identity: Identity,
+    resume: bool,
+    hooks: Sequence[Hook] = (),
+    evaluations: Sequence[Evaluation] = (),
+    step_flops: StepFlops | None = None,
+    data_wait: DataWait | None = None,
+) -> FitResult:
+    """Train `task.model` up to `schedule.total_steps` or `loop.max_steps`, and leave a checkpoint of the last step.
+
+    With `resume` it goes on from the newest complete checkpoint in `run_dir`. `identity` is everything that decides the
+    numbers; a checkpoint of another identity is a UserError. SIGTERM and SIGINT end the current step, write a
+    checkpoint and return. Raises UserError after more than `loop.max_bad_steps` steps in a row without a finite
+    loss and gradient. With `loop.hang_timeout_s` a process in which nothing moves for so long ends, with its
+    stacks. `step_flops` make rank 0 log the rate of operations, and it adds the waits of each step to `data_wait`.
+
+    `hooks` belong to a step and may change what a checkpoint has. `evaluations` come after it, and after the step's
+    checkpoint; their time is `hook_s` in the log. A signal ends them as well, and a resumed run repeats them.
+    """
+    stop = min(schedule.total_steps, loop.max_steps or schedule.total_steps)
+    checkpoints = Checkpoints(run_dir / CHECKPOINTS, loop.keep_checkpoints, loop.keep_every)
+    stepper = Stepper(task, optimizer, schedule, optim, loop, world)
+    start = _restore(checkpoints, stepper, identity, world, run_dir) if resume else _Start(0)
+    first = start.step
+    if not first:
+        stepper.wrap()
+    result = FitResult(first, first >= stop, {}, checkpoints.path_of(first) if first else None)
+    if first >= stop and start.line is None:
+        return result
+
+    with ExitStack() as stack:
+        stack.enter_context(same_bits(loop.deterministic, world.device))
+        if world.is_main and world.device.type == "cuda" and stepper.attention() is not None:
+            show(f"window attention: {stepper.attention()}")
+        log = None
+        if world.is_main:
+            log = stack.enter_context(MetricsLog(run_dir, first if start.line is None else first - 1, loop.wandb))
+        signals = stack.enter_context(stop_signals())
+        writer = stack.enter_context(CheckpointWriter(checkpoints)) if world.is_main else None
+        still_alive = stack.enter_context(watchdog(loop.hang_timeout_s))
+        progress = stack.enter_context(ProgressLine("step", stop, first=first))
+        if data_wait is not None and world.is_main:
+            stack.callback(data_wait.finish)
+        diary = Diary(loop, first, stop, log, world, step_flops, start.bad_steps, progress, data_wait)
+
+        def save(step: int, line: Mapping[str, float] | None) -> None:
+            weights, training = stepper.snapshot()
+            if log is not None and writer is not None:
+                log.sync()
+                writer.save(step, weights, training, identity, diary.bad_steps, line)
+
+        def evaluate(steps_done: int, due: Sequence[Evaluation]) -> bool:
+            """Run what is due and log the step; False, and no line, where a signal ended it."""
+            began = time.perf_counter()
+            found = run_all(due, steps_done, lambda: bool(signals), task.model)
+            if found is not None:
+                diary.write({**found, "hook_s": time.perf_counter() - began})
+            return found is not None
+
+        if start.line is not None:
+            diary.reopen(start.line)
+            complete = evaluate(first, _due(evaluations, first))
+            result = FitResult(
+                first, complete and first >= stop, diary.values, result.checkpoint, signal.SIGINT in signals
+            )
+            if result.finished or not complete:
+                return result
+
+        queued: StepReport | None = None  # a step that the device may still be at
+        asked = time.perf_counter()
+        for step, micros in zip(range(first, stop), source.batches(first, stop), strict=True):
+            began = time.perf_counter()
+            report = stepper.step(
+                step, micros, [list(source.samples_in(micro)) for micro in micros], lambda: bool(signals)
+            )
+            report.asked_s, report.began_s = asked, began
+            for hook in hooks:
+                report.values |= hook(step + 1)
+                task.model.train()
+            if writer is not None:
+                writer.check()
+            stopping = diary.close(queued) if queued is not None else False
+            queued = None
+            due = _due(evaluations, step + 1)
+            saving = stopping or step + 1 == stop or (step + 1) % loop.checkpoint_every == 0
+            if runs_ahead(world.device) and not saving and not due:
+                queued = report
+            else:
+                stopping |= diary.read(report)
+                saving |= stopping
+                if not due:
+                    diary.write({})
+                if saving:
+                    save(step + 1, diary.values if due else None)
+                complete = not due or (not stopping and evaluate(step + 1, due))
+                if not complete and not saving:
+                    save(step + 1, diary.values)
+                stopping |= not complete
+                if saving or stopping:
+                    path, interrupted = checkpoints.path_of(step + 1), signal.SIGINT in signals
+                    result = FitResult(step + 1, complete and step + 1 == stop, diary.values, path, interrupted)
+            if diary.values:  # the first step is over, which may take long
+                still_alive()
+            if stopping:
+                break
+            asked = time.perf_counter()
+    world.barrier()  # nobody leaves before the last checkpoint is whole
+    return result
+
+
+def runs_ahead(device: torch.device) -> bool:
+    """Whether the host queues a step before it reads what the one before reports, so that the device never waits."""
+    return device.type == "cuda"
+
+
+def _due(evaluations: Sequence[Evaluation], steps_done: int) -> list[Evaluation]:
+    return [evaluation for evaluation in evaluations if evaluation.due(steps_done)]
+
+
+def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, world: World, run_dir: Path) -> _Start:
+    """Load the newest complete checkpoint; return where to go on."""
+    path = world.on_main(lambda: checkpoints.newest(_warn))
+    if path is None and checkpoints.paths():
+        raise UserError(f"{checkpoints.folder}: none of the checkpoints is complete; start a new run in another --out")
+    if path is None:
+        if world.is_main:
+            _warn(f"{checkpoints.folder}: no checkpoint to resume from yet; starting at step 0")
+        return _Start(0)
+    record, training = read_checkpoint(path, stepper.task.model, lambda saved: check_identity(path, saved, identity))
+    stepper.wrap()
+    stepper.load_state(training)
+    if world.is_main:
+        show(one_line(f"resuming from {path}"))
+    logged = world.on_main(lambda: last_step(run_dir))
+    return _Start(record.step, record.bad_steps, record.line if logged < record.step - 1 else None)
+
+
+def _warn(message: str) -> None:
+    say(f"warning: {message}")

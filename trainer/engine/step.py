@@ -1,0 +1,197 @@
+"""One optimizer step: everything that touches model, optimizer, scaler and collectives.
+
+On a GPU nothing here waits for the device: what a step is to report comes back while the next one runs, and a step
+without a finite loss or gradient is skipped by the optimizer's own kernel.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bevt_core.models.swin import attention_in_use, use_attention
+from bevt_core.rng import rng_for
+from schemas.errors import UserError
+from schemas.recipes import LoopConfig, OptimConfig
+from trainer.distributed.sharding import compile_blocks, fit_state, is_shard, reduce_gradients, replicate, shard, whole
+from trainer.distributed.world import World, from_host, to_host
+from trainer.engine.checkpoint import state_of
+from trainer.engine.precision import AUTOCAST, autocast
+from trainer.engine.schedule import CosineSchedule
+from trainer.engine.tally import Tally
+from trainer.engine.task import Batch, Task, to_device
+from trainer.metrics.monitor import StepClock
+
+
+@dataclass
+class StepReport:
+    """What a step reports once the device is done with it. `read` waits for that."""
+
+    step: int
+    values: dict[str, float]  # what is known before: the learning rate, what hooks return
+    tally: Tally
+    facts: Tensor  # on the host after `arrived`: gradient norm, loss scale, each micro-batch's loss, the tally
+    arrived: Callable[[], None]
+    clock: StepClock
+    samples: list[list[str]]  # by micro-batch
+    world: World
+    began_s: float = 0.0  # perf_counter of the loop when it had the batch, and when it asked for it
+    asked_s: float = 0.0
+    offenders: list[str] = field(default_factory=list)  # samples to blame where the step was skipped
+
+    def read(self) -> dict[str, float]:
+        """Wait for the device; return the step's values, equal on all ranks but times, and set `offenders`."""
+        self.arrived()
+        norm, scale, *losses = self.facts[: 2 + len(self.samples)].tolist()
+        sums = self.tally.values(self.facts[2 + len(self.samples) :])
+        values = sums | {"grad_norm": norm} | self.values | self.clock.seconds()
+        if scale:
+            values["loss_scale"] = scale
+        finite_loss = math.isfinite(values["loss"])
+        if finite_loss and math.isfinite(norm):
+            return values
+        values["skipped"] = 1.0
+        if finite_loss and scale >= 1:
+            return values  # an overflow in fp16 is the scaler's business, until its scale falls below 1
+        suspects = zip(losses, self.samples, strict=True)
+        named = [i for loss, ids in suspects if finite_loss or not math.isfinite(loss) for i in ids]
+        self.offenders = [name for names in self.world.gather(named) for name in names]
+        return values
+
+
+class Stepper:
+    """The model, spread over the processes, and its optimizer."""
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        schedule: CosineSchedule,
+        optim: OptimConfig,
+        loop: LoopConfig,
+        world: World,
+    ) -> None:
+        self.task, self.optimizer, self.schedule = task, optimizer, schedule
+        self.optim, self.loop, self.world = optim, loop, world
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=loop.precision == "fp16")
+        self.parameters: list[Tensor] = []
+        self.model: nn.Module = task.model
+
+    def wrap(self) -> None:
+        """Move the model to the device, compile it, and spread it over the processes."""
+        self.model = self.task.model.to(self.world.device).train()
+        if self.world.device.type == "cuda":  # a CPU has one way that is fast
+            self._choose_attention()
+        if self.loop.compile == "blocks":
+            compile_blocks(self.task.model)
+        if self.loop.parallel == "fsdp" and self.world.size > 1:
+            shard(self.task.model, self.optimizer, self.world)
+        if self.loop.compile is True:
+            self.task.model.compile()
+        if self.loop.parallel == "ddp" and self.world.size > 1:
+            self.model = replicate(self.task.model)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def attention(self) -> str | None:
+        """Return which implementation of window attention is in use, if any."""
+        return attention_in_use(self.task.model, self.world.device, AUTOCAST[self.loop.precision] or torch.float32)
+
+    def _choose_attention(self) -> None:
+        if self.loop.attention == "triton" and self.attention() not in (None, "triton"):
+            raise UserError(
+                f"loop.attention is triton with loop.precision {self.loop.precision}; it needs bf16 or fp16, an NVIDIA "
+                "GPU of compute capability 8.0 or later and heads of at most 128 channels. Set loop.attention=auto"
+            )
+        use_attention(self.task.model, self.loop.attention)
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Copy the weights and the rest of the training state to the CPU; every process calls this."""
+        sharded = is_shard(self.parameters[0])
+        if not (sharded or self.world.is_main):
+            return {}, {}
+        training = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return whole(state_of(self.task.model)), whole(training)
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up the optimizer's state, after `wrap`."""
+        self.optimizer.load_state_dict(fit_state(state["optimizer"], self.optimizer))
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+
+    def step(
+        self, step: int, micros: Sequence[Batch], samples: list[list[str]], stop_asked: Callable[[], bool]
+    ) -> StepReport:
+        """Queue a step over the rank's micro-batches, `samples` being their ids; return what will be known of it."""
+        clock = StepClock(self.world.device)
+        rate = self.optim.lr * self.schedule.share(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_share"]
+        # dropout and drop path follow (seed, step, rank), so a resumed run needs no generator state
+        torch.manual_seed(int(rng_for("step", self.loop.seed, step, self.world.rank).integers(2**63)))
+        tally, losses = self._forward_backward(step, micros)
+        tally.count("stop", float(stop_asked()))
+        tally.count("samples", float(sum(map(len, samples))))
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.optim.clip_grad_norm or float("inf"))
+        norm = norm.full_tensor() if is_shard(norm) else norm  # type: ignore[attr-defined]
+        reduced = tally.reduce(self.world)
+        clock.lap("forward_backward_s")
+        scale = self._update(tally.loss(reduced), norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        clock.lap("optimizer_s")
+        facts = torch.cat([torch.stack([norm, scale, *losses]).double(), reduced])
+        return StepReport(step, {"lr": rate}, tally, *to_host(facts), clock, samples, self.world)
+
+    def _forward_backward(self, step: int, micros: Sequence[Batch]) -> tuple[Tally, list[Tensor]]:
+        """Accumulate the gradient over the micro-batches; return the logged sums, and each micro-batch's loss."""
+        world = self.world
+        counts = self._counts(micros)
+        totals = world.sum(from_host(list(counts.values()), world.device)).clamp(min=1)
+        shares = dict(zip(counts, (world.size / totals).float(), strict=True))  # DDP takes the mean over ranks
+        tally = Tally(dict(zip(counts, totals, strict=True)))
+        losses = []
+        for i, micro in enumerate(micros):
+            with self._no_sync(last=i == len(micros) - 1):
+                on_device = to_device(micro, world.device)
+                with autocast(world.device, self.loop.precision):
+                    terms = self.task.losses(self.model, on_device, step)
+                loss = torch.stack([t.weight * t.loss_sum.float() * shares[n] for n, t in terms.items()]).sum()
+                self.scaler.scale(loss).backward()
+            tally.add_terms(terms)
+            losses.append(loss.detach())
+        return tally, losses
+
+    def _counts(self, micros: Sequence[Batch]) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for micro in micros:
+            for name, count in self.task.counts(micro).items():
+                counts[name] = counts.get(name, 0) + count
+        return counts
+
+    def _no_sync(self, *, last: bool) -> Any:
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        if is_shard(self.parameters[0]):
+            reduce_gradients(self.model, now=last)
+        return nullcontext()
+
+    def _update(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Step the optimizer unless loss or gradient is not finite; return the loss scale, 0 where there is none.
+
+        All ranks see the same loss and gradient, so all decide the same.
+        """
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # skips by itself
+            self.scaler.update()
+            return self.scaler.scale(torch.ones_like(norm))
+        finite = torch.isfinite(loss) & torch.isfinite(norm)
+        # what the gradient scaler sets too: fused AdamW leaves parameters and state as they are where it is 1
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        del self.optimizer.found_inf  # type: ignore[attr-defined]
+        return torch.zeros_like(norm)

@@ -1,0 +1,120 @@
+"""Steps that are over: their lines in the log, the progress line, and the bad ones in a row."""
+
+import math
+import time
+from collections.abc import Mapping
+
+from bevt_core.console.progress import ProgressLine, say
+from bevt_core.console.readable import percent, shown
+from schemas.errors import UserError
+from schemas.recipes import LoopConfig
+from trainer.distributed.world import World
+from trainer.engine.checkpoint import LogLine
+from trainer.engine.step import StepReport
+from trainer.metrics.data_wait import DataWait
+from trainer.metrics.log import MetricsLog, timing
+from trainer.metrics.monitor import StepFlops, memory_gb, peak_tflops, rates
+
+MAIN = ("loss",)  # shown before the rate
+HIDDEN = {"lr", "grad_norm", "step_s", "data_wait_s", "data_wait_share", "samples_per_s", "skipped", "hook_s"} | {
+    "forward_backward_s",
+    "optimizer_s",
+    "tflops_per_s",
+    "memory_gb",
+}
+
+
+class Diary:
+    """What a rank knows of the steps that it has done; rank 0, which has `log`, writes it down."""
+
+    def __init__(
+        self,
+        loop: LoopConfig,
+        first: int,
+        stop: int,
+        log: MetricsLog | None,
+        world: World,
+        step_flops: StepFlops | None,
+        bad_steps: int,
+        progress: ProgressLine,
+        data_wait: DataWait | None,
+    ) -> None:
+        self.loop, self.stop, self.log, self.world, self.step_flops = loop, stop, log, world, step_flops
+        self.bad_steps, self.progress, self.data_wait = bad_steps, progress, data_wait
+        self.step = first - 1  # the last one that was read
+        self.values: dict[str, float] = {}  # of it
+        self.closed_s = 0.0  # perf_counter when it was read
+        self.peak = peak_tflops(world.device, loop.peak_tflops)
+
+    def close(self, report: StepReport) -> bool:
+        """Read a step and log it; return whether some rank was asked to stop while it ran."""
+        stopping = self.read(report)
+        self.write({})
+        return stopping
+
+    def read(self, report: StepReport) -> bool:
+        """Wait for a step's values; return whether some rank was asked to stop while it ran.
+
+        Raises UserError, with the step logged, after too many bad steps in a row.
+        """
+        self.step, values = report.step, report.read()
+        stopping = bool(values.pop("stop"))
+        self.bad_steps = self.bad_steps + 1 if report.offenders else 0
+        now = time.perf_counter()
+        step_s = now - max(report.asked_s, self.closed_s)  # a queued step begins when the one before it is done
+        self.closed_s = now
+        values |= timing(values.pop("samples"), report.began_s - report.asked_s, step_s)
+        values |= rates(self.step_flops, step_s, self.world, self.peak) | {"memory_gb": memory_gb(self.world.device)}
+        self.values = values
+        if report.offenders:
+            self._warn_or_stop(report.offenders)
+        return stopping
+
+    def reopen(self, line: LogLine) -> None:
+        """Take up the last step of a checkpoint, which is to be logged with what hooks find after it."""
+        self.values = {name: math.nan if value is None else value for name, value in line.items()}
+
+    def write(self, found: Mapping[str, float]) -> None:
+        """Log the step that was read last, with what hooks `found` after it."""
+        self.values |= found
+        done, values = self.step + 1, self.values
+        if self.log is None:
+            return
+        self.log.write(self.step, values)
+        words = in_words(found)
+        if words:
+            say(f"step {done}/{self.stop}: {words}")
+        if self.progress.on_terminal or done % self.loop.log_every == 0 or done == self.stop:
+            self.progress.update(done, *shown_values(values))
+        if self.data_wait is not None and "data_wait_s" in values:
+            self.data_wait.add(values["data_wait_s"], values["step_s"])
+
+    def _warn_or_stop(self, offenders: list[str]) -> None:
+        values, allowed = self.values, self.loop.max_bad_steps
+        named = ", ".join(offenders[:20]) + (f" and {len(offenders) - 20} more" if len(offenders) > 20 else "")
+        message = f"step {self.step}: loss {values['loss']}, gradient norm {values['grad_norm']}; skipped. "
+        message += f"Samples: {named}"
+        if self.bad_steps > allowed:
+            self.write({})
+            raise UserError(
+                f"{message}. That is {self.bad_steps} such steps in a row, loop.max_bad_steps is {allowed}; "
+                "look at these samples, or lower optim.lr and resume from the last checkpoint"
+            )
+        if self.world.is_main:
+            say(f"warning: {message}")
+
+
+def in_words(values: Mapping[str, float]) -> str:
+    """Return values for a person, those about the machine left out."""
+    return "  ".join(f"{name} {shown(name, value)}" for name, value in values.items() if name not in HIDDEN)
+
+
+def shown_values(values: Mapping[str, float]) -> tuple[str, str]:
+    """Return what the progress line has of a step: before the rate, and at its end."""
+    main = {name: values[name] for name in MAIN if name in values}
+    more = in_words({name: value for name, value in values.items() if name not in main})
+    if "lr" in values:
+        more += f"  lr {values['lr']:.3g}  |g| {values['grad_norm']:.3g}  {values['samples_per_s']:.1f} samples/s"
+        more += f"  data wait {percent(values['data_wait_share'])}"
+    skipped = "  SKIPPED" if "skipped" in values else ""
+    return in_words(main), (more + skipped).strip()

@@ -1,0 +1,71 @@
+"""What a step logs, summed over micro-batches and ranks."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trainer.distributed.world import World, from_host
+from trainer.engine.task import Term
+
+
+class Tally:
+    """What a step logs: sums, added up over micro-batches here and over ranks in one collective."""
+
+    def __init__(self, totals: Mapping[str, Tensor]) -> None:
+        """`totals` are the numbers of targets of the whole step, by term."""
+        self.totals = dict(totals)
+        self.weights: dict[str, float] = {}
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, float] = {}
+
+    def add(self, name: str, value: Tensor) -> None:
+        value = value.detach().double()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def count(self, name: str, value: float) -> None:
+        """Log a number that the host knows."""
+        self.counts[name] = value
+
+    def add_terms(self, terms: Mapping[str, Term]) -> None:
+        for name, term in terms.items():
+            self.weights[name] = term.weight
+            self.add(f"{name}_loss", term.loss_sum / self.totals[name])
+            for key, value in term.sums.items():
+                self.add(f"{name}_{key}", value / self.totals[name])
+            for key, value in term.histograms.items():
+                self.add(f"{name}_{key}_perplexity", value)
+
+    def reduce(self, world: World) -> Tensor:
+        """Sum over ranks, on the device: float64, for `values` and `loss`."""
+        counts = from_host(list(self.counts.values()), world.device)
+        return world.sum(torch.cat([*(value.flatten() for value in self.sums.values()), counts]))
+
+    def loss(self, reduced: Tensor) -> Tensor:
+        """Return the weighted sum of the terms, on the device."""
+        return torch.stack([w * piece.squeeze() for w, piece in self._weighted(reduced)]).sum()
+
+    def values(self, reduced: Tensor) -> dict[str, float]:
+        """Name the numbers of `reduced`, which is on the host; a histogram is logged as its perplexity."""
+        pieces = reduced.split(self._sizes())
+        values = {
+            name: float(piece) if self._is_number(name) else perplexity(piece)
+            for name, piece in zip([*self.sums, *self.counts], pieces, strict=True)
+        }
+        return {"loss": sum(weight * float(piece) for weight, piece in self._weighted(reduced)), **values}
+
+    def _weighted(self, reduced: Tensor) -> list[tuple[float, Tensor]]:
+        pieces = dict(zip([*self.sums, *self.counts], reduced.split(self._sizes()), strict=True))
+        return [(weight, pieces[f"{name}_loss"]) for name, weight in self.weights.items()]
+
+    def _sizes(self) -> list[int]:
+        return [value.numel() for value in self.sums.values()] + [1] * len(self.counts)
+
+    def _is_number(self, name: str) -> bool:
+        return name in self.counts or self.sums[name].ndim == 0
+
+
+def perplexity(histogram: Tensor) -> float:
+    """Return exp of the entropy of a histogram: how many classes are in use, if they were used evenly."""
+    share = histogram / histogram.sum().clamp(min=1)
+    return float(torch.exp(-torch.special.xlogy(share, share).sum()))

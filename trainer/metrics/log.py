@@ -1,0 +1,126 @@
+"""The log of a run: one JSON line per step, TensorBoard, and Weights & Biases where it is asked for."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from bevt_core.console.disk_errors import explaining
+from bevt_core.console.installation import install_command
+from bevt_core.storage.files import read_bounded, write_atomic
+from schemas.errors import UserError
+from schemas.text.json import json_text, parse_json
+from schemas.text.yaml import read_yaml_file
+
+METRICS_FILE = "metrics.jsonl"
+MAX_LOG_BYTES = 2 << 30  # of a log; a line has some 300 bytes, so that is millions of steps
+
+
+class MetricsLog:
+    """Append one line per step. A resumed run first drops the lines behind its checkpoint, so steps never repeat."""
+
+    def __init__(self, run_dir: Path, first_step: int, wandb_project: str | None = None) -> None:
+        """Raises UserError where a project of Weights & Biases is named, but cannot be logged to."""
+        from torch.utils.tensorboard import SummaryWriter  # half a second to import
+
+        self._wandb = None if wandb_project is None else _wandb_run(wandb_project, run_dir)
+        self._path = run_dir / METRICS_FILE
+        self._file: IO[str] = _reopened(self._path, first_step)
+        with explaining(run_dir / "tensorboard"):
+            self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step or None)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write a line `{"step": step, ...}`, NaN and infinity as null; numbers also go to TensorBoard."""
+        with explaining(self._path):
+            self._file.write(json_text({"step": step, **values}) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(dict(values), step=step)
+
+    def sync(self) -> None:
+        """Make the lines so far survive a crash of the machine: called before a checkpoint relies on them."""
+        with explaining(self._path):
+            os.fsync(self._file.fileno())
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.sync()
+        with explaining(self._path):
+            self._file.close()
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if error is None else 1)
+
+
+def _wandb_run(project: str, run_dir: Path) -> Any:
+    """Begin, or go on with, the run of this directory; the id follows the directory, so a resume finds it."""
+    try:
+        import wandb
+    except ImportError:
+        raise UserError(
+            f"loop.wandb is {project!r}, but Weights & Biases is not installed; `{install_command('wandb')}`, or "
+            "loop.wandb=null"
+        ) from None
+    name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+    recipe = run_dir / "recipe.yaml"
+    config = read_yaml_file(recipe) if recipe.is_file() else {}
+    # of itself it uploads the command line and the address of the checkout's git remote, either of which may have a key
+    settings = wandb.Settings(x_disable_meta=True, disable_git=True)
+    options = {"project": project, "dir": str(run_dir), "name": run_dir.name, "config": config, "settings": settings}
+    try:
+        return wandb.init(id=name, resume="allow", **options)
+    except wandb.Error as error:  # no key, no network, no such entity
+        raise UserError(
+            f"loop.wandb is {project!r}: {error}; `wandb login`, WANDB_MODE=offline for a log that `wandb sync` sends "
+            "later, or loop.wandb=null"
+        ) from error
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log, in order; a last line that a crash cut short is left out.
+
+    Raises UserError for what is no log.
+    """
+    path = run_dir / METRICS_FILE
+    try:
+        data = read_bounded(path, MAX_LOG_BYTES)
+    except FileNotFoundError:
+        return []
+    except (PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: cannot be read, expected the log of a run: {error.strerror}") from None
+    whole = data[: data.rfind(b"\n") + 1]  # what follows the last newline is not a whole line
+    try:
+        lines = whole.decode().split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; expected one JSON object per line") from None
+    return [parse_json(line, dict, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def last_step(run_dir: Path) -> int:
+    """Return the last step that a run has logged, -1 before the first."""
+    return max((line["step"] for line in read_metrics(run_dir)), default=-1)
+
+
+def _reopened(path: Path, first_step: int) -> IO[str]:
+    kept = [line for line in read_metrics(path.parent) if line["step"] < first_step]
+    write_atomic(path, "".join(json_text(line) + "\n" for line in kept).encode())
+    return path.open("a")
+
+
+def timing(samples: float, data_wait_s: float, step_s: float) -> dict[str, float]:
+    """Return how fast a step was, and which share of it waited for data."""
+    return {
+        "data_wait_s": data_wait_s,
+        "step_s": step_s,  # the wait included
+        "data_wait_share": min(1.0, data_wait_s / step_s),
+        "samples_per_s": samples / step_s,
+    }

@@ -1,0 +1,83 @@
+"""A pretraining recipe's sizes from its tokens: vocabulary, patches for their grid, clips no longer than the pool."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.tokenizers import find_tokenizer, settle_default
+from bevt_core.tokenizers.card import read_card
+from schemas.errors import UserError
+from schemas.models import EncoderConfig
+from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
+from trainer.setup.models import halvings, tubelet_of
+
+
+class Sizes(NamedTuple):
+    """What a stream's tokens are."""
+
+    vocab_size: int
+    grid: tuple[int, int]  # rows, columns per frame
+    crop_px: int
+    max_frames: int  # of a sample in the pool
+
+
+def follow_tokens(recipe: PretrainRecipe, overrides: Sequence[str]) -> tuple[PretrainRecipe, list[str]]:
+    """Return `recipe` with the sizes of its tokens, and a line per key that changed.
+
+    A key that `overrides` sets stays as it is, and so does one that cannot follow: the streams differ, or no patch of
+    whole pixels gives the grid. Without all of the token sets nothing follows; opening the streams reports those.
+    """
+    try:
+        sizes = {name: _sizes(stream) for name, stream in recipe.streams.items()}
+    except UserError:
+        return recipe, []
+    wanted: dict[str, Any] = {}
+    vocabularies = {size.vocab_size for size in sizes.values()}
+    if len(vocabularies) == 1:
+        wanted["model.vocab_size"] = vocabularies.pop()
+    patches = {patch_for(recipe.model.encoder, size) for size in sizes.values()} - {None}
+    if len(patches) == 1:
+        wanted["model.encoder.patch"] = patches.pop()
+    for name, stream in recipe.streams.items():
+        tubelet = tubelet_of(name, recipe.model)
+        longest = sizes[name].max_frames // tubelet * tubelet
+        if 0 < longest < stream.clip_frames:
+            wanted[f"streams.{name}.clip_frames"] = longest
+    set_by_hand = {override.partition("=")[0] for override in overrides}
+    data, lines = recipe.model_dump(), []
+    for key, value in wanted.items():
+        *parents, last = key.split(".")
+        group = data
+        for parent in parents:
+            group = group[parent]
+        if group[last] != value and not _is_set(key, set_by_hand):
+            lines.append(f"{key} is {_short(value)}, as the tokens need, not the recipe's {_short(group[last])}")
+            group[last] = value
+    return (PretrainRecipe.model_validate(data), lines) if lines else (recipe, lines)
+
+
+def patch_for(encoder: EncoderConfig, sizes: Sizes) -> tuple[int, int, int] | None:
+    """Return the patch under which `encoder` predicts the token grid, or None where pixels do not divide so."""
+    sides = [rows * 2 ** halvings(encoder) for rows in sizes.grid]
+    if any(sizes.crop_px % side for side in sides):
+        return None
+    return encoder.patch[0], sizes.crop_px // sides[0], sizes.crop_px // sides[1]
+
+
+def _sizes(stream: StreamConfig) -> Sizes:
+    if isinstance(stream.tokens, OnlineTokens):
+        card = read_card(find_tokenizer(settle_default(stream.tokens.tokenizer, lambda message: None)))
+        pool = FrameStore(stream.tokens.frames).manifest.pool
+        return Sizes(card.sizes.vocab_size, card.grid, stream.tokens.views.crop_px, pool.max_frames)
+    tokens = TokenSet(stream.tokens)
+    identity = tokens.manifest.tokenizer
+    pool = tokens.frames.manifest.pool
+    return Sizes(identity.vocab_size, identity.grid, tokens.manifest.views.crop_px, pool.max_frames)
+
+
+def _is_set(key: str, set_by_hand: Collection[str]) -> bool:
+    return any(key == given or key.startswith(f"{given}.") for given in set_by_hand)
+
+
+def _short(value: Any) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,97 @@
+"""What a pretraining model predicts, as pictures: a clip, what it sees of it, its tokens and the true ones decoded.
+
+Legend: T frames, H W pixels or token grid, C channels. Masks are at tubelet resolution in time.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bevt_core.console.disk_errors import explaining
+from bevt_core.models.bevt import Bevt, Stream
+from bevt_core.reporting.pictures import hide, sheet
+from bevt_core.tokenizers.base import Tokenizer
+from schemas.errors import UserError
+from schemas.recipes import Precision
+from trainer.data.datasets import normalise
+from trainer.data.online import tokens_in_step
+from trainer.engine.precision import autocast
+from trainer.pretrain.streams import Source, Streams
+
+Row = list[np.ndarray]
+
+
+def prediction_rows(
+    model: Bevt, tokenizer: Tokenizer, clip_THWC: Tensor, tokens_THW: Tensor, mask_THW: Tensor, stream: Stream
+) -> tuple[list[Row], list[str]]:
+    """Return the rows of a picture for one sample, and their labels.
+
+    The rows: the clip, its visible part, the predicted tokens decoded (visible ones: true), the true tokens decoded.
+    """
+    device = model.mask_token.device
+    predicted_THW = model.predict(normalise(clip_THWC[None].to(device)), mask_THW[None].to(device), stream)[0].cpu()
+    hidden_THW = mask_THW.repeat_interleave(len(tokens_THW) // len(mask_THW), dim=0)
+    correct = (predicted_THW == tokens_THW)[hidden_THW].float().mean()
+    clip, mask = clip_THWC.numpy(), mask_THW.numpy()
+    rows = [
+        list(clip),
+        list(hide(clip, mask)),
+        list(tokenizer.decode(torch.where(hidden_THW, predicted_THW, tokens_THW)).cpu().numpy()),
+        list(tokenizer.decode(tokens_THW).cpu().numpy()),
+    ]
+    return rows, ["clip", "masked", f"predicted ({correct:.0%} of the hidden tokens exact)", "true tokens"]
+
+
+class PictureHook:
+    """The same sample of each stream in TensorBoard, with what the model now predicts for it."""
+
+    def __init__(
+        self,
+        model: Bevt,
+        tokenizer: Tokenizer,
+        streams: Streams,
+        run_dir: Path,
+        precision: Precision = "fp32",
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # half a second to import
+
+        self.model, self.tokenizer, self.precision = model, tokenizer, precision
+        self.samples = {name: dataset[0, 0] for name, (dataset, _) in streams.items()}
+        for sample in self.samples.values():
+            if "frames" in sample:
+                sample["tokens"] = tokens_in_step(tokenizer, sample["frames"][None])[0].cpu()
+        self.folder = run_dir / "tensorboard"
+        self.writer = SummaryWriter(str(self.folder))
+
+    def __call__(self, steps_done: int) -> dict[str, float]:
+        self.model.eval()  # the loop puts it back
+        for name, sample in self.samples.items():
+            with autocast(self.model.mask_token.device, self.precision):
+                rows, labels = prediction_rows(
+                    self.model,
+                    self.tokenizer,
+                    sample["clip"],
+                    sample["tokens"],
+                    sample["mask"],
+                    name,  # type: ignore[arg-type]
+                )
+            with explaining(self.folder):
+                self.writer.add_image(f"prediction/{name}", sheet(rows, labels), steps_done, dataformats="HWC")
+        with explaining(self.folder):
+            self.writer.flush()
+        return {}
+
+
+def check_tokenizer(tokenizer: Tokenizer, name: str, sources: Mapping[str, Source]) -> None:
+    """Raise UserError where a token set was made by another tokenizer than the one that is to decode it."""
+    for stream, source in sources.items():
+        wanted = source.identity
+        if tokenizer.weights_sha256 != wanted.weights_sha256:
+            raise UserError(
+                f"{stream} stream, {source.path}: its tokens are {wanted.name}'s with weights "
+                f"{wanted.weights_sha256[:12]}, but tokenizer {name} has {tokenizer.weights_sha256[:12]}; name the "
+                "tokenizer that made them, or set loop.picture_every=0"
+            )

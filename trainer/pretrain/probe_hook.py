@@ -1,0 +1,143 @@
+"""What simple classifiers tell from the encoder's features while it is pretrained, on a labelled frame store.
+
+A hook of the loop. Legend: N videos, C channels, V classes.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bevt_core.models.bevt import Bevt, Stream
+from schemas.errors import UserError
+from schemas.recipes import ClipSampling, EvalViews, PretrainRecipe, ProbeConfig
+from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
+from trainer.clips.sources import ClipSource, StoreClips, check_labels, split_items
+from trainer.data.datasets import normalise
+from trainer.distributed.cpus import loader_workers
+from trainer.distributed.sharding import share_of_rank
+from trainer.distributed.world import World
+from trainer.engine.evaluations import StopAsked, StopTogether, asked_together, never, stop_if
+from trainer.pretrain.streams import frames_of
+from trainer.probes.knn import knn_predict
+from trainer.probes.linear import held_out, linear_predict
+
+
+def _knn(
+    train_NC: Tensor,
+    train_N: Tensor,
+    test_NC: Tensor,
+    num_classes: int,
+    config: ProbeConfig,
+    before_fit: Callable[[], None],
+) -> Tensor:
+    before_fit()
+    return knn_predict(train_NC, train_N, test_NC, num_classes, config.neighbours, config.temperature)
+
+
+def _linear(
+    train_NC: Tensor,
+    train_N: Tensor,
+    test_NC: Tensor,
+    num_classes: int,
+    config: ProbeConfig,
+    before_fit: Callable[[], None],
+) -> Tensor:
+    return linear_predict(train_NC, train_N, test_NC, num_classes, before_fit=before_fit)
+
+
+# features (N, C), labels (N), test features (N, C), V, settings, what to call before each fit -> predicted classes (N)
+KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, int, ProbeConfig, Callable[[], None]], Tensor]] = {
+    "knn": _knn,
+    "linear": _linear,
+}
+
+
+class ProbeHook:
+    """The features of one clip and its centre crop of every video, and how well classifiers do on them."""
+
+    def __init__(self, model: Bevt, recipe: PretrainRecipe, world: World) -> None:
+        """Raises UserError for a store without labels, or with too few videos of a class."""
+        assert recipe.probe is not None
+        self.model, self.config, self.world = model, recipe.probe, world
+        self.stream: Stream = "video" if "video" in recipe.streams else "image"
+        self.precision = recipe.loop.precision
+        self.num_workers = loader_workers(recipe.loop.num_workers)
+        videos = StoreClips(Path(self.config.frames))
+        check_labels(videos)
+        self.num_classes = len(videos.classes)
+        self.splits = [videos.subset(items) for items in split_items(videos.items, self.config.val_share, seed=0)]
+        if "linear" in self.config.kinds:
+            _check_linear(self.splits[0])
+        stream = recipe.streams[self.stream]
+        interval = videos.stride if stream.clip_frames == 1 else frames_of(stream).manifest.pool.stride
+        _check_interval(videos, interval)
+        self.plan = ViewPlan(
+            ClipSampling(kind="dense", frames=stream.clip_frames, interval=interval),
+            self.config.crop_px,
+            EvalViews(clips=1, crops=1, short_side_px=self.config.short_side_px),
+            "normal",
+            seed=0,
+        )
+
+    def __call__(self, steps_done: int, stop_asked: StopAsked = never) -> Mapping[str, float]:
+        """Return, on rank 0, `KIND_top1` of every kind: the share of held-out videos whose class it tells right."""
+        self.model.eval()  # the loop puts it back
+        (train_NC, train_N), (test_NC, test_N) = (self._features(split, stop_asked) for split in self.splits)
+        train_NC, train_N, test_NC, test_N = (x.to(self.world.device) for x in (train_NC, train_N, test_NC, test_N))
+        accuracies: dict[str, float] = {}
+        with StopTogether(self.world) as ranks:
+            for kind in self.config.kinds if self.world.is_main else ():
+                predicted_N = KINDS[kind](
+                    train_NC, train_N, test_NC, self.num_classes, self.config, lambda: stop_if(stop_asked())
+                )
+                accuracies[f"{kind}_top1"] = float((predicted_N == test_N).double().mean())
+        ranks.gather(None)  # rank 0 may be asked to stop while it fits
+        return accuracies
+
+    def _features(self, videos: ClipSource, stop_asked: StopAsked = never) -> tuple[Tensor, Tensor]:
+        """Features (N, C) and labels (N), the same on all ranks, which share the work."""
+        parts = range(len(self.plan.parts(videos)))
+        mine = share_of_rank(parts, self.model, self.world)
+        work = functools.partial(_pooled, self.model, self.stream)
+        how: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}
+        good: dict[int, list[Row]] = {}
+        asked = asked_together(stop_asked, self.model, self.world)
+        with (
+            StopTogether(self.world) as ranks,
+            videos_seen("  probe", videos, self.plan, mine, len(parts), asked) as seen,
+        ):
+            for part, rows in map_parts(work, videos, self.plan, mine, device=self.world.device, seen=seen, **how):
+                good[part] = [row for row in rows if row["error"] is None]
+        everyone = {part: rows for shares in ranks.gather(good) for part, rows in shares.items()}
+        rows = [row for part in parts for row in everyone[part]]
+        return torch.stack([row["features"] for row in rows]), torch.tensor([row["label"] for row in rows])
+
+
+def _check_interval(videos: StoreClips, interval: int) -> None:
+    """Raise UserError, now and not when the first time comes, for frames unlike those that are pretrained on."""
+    if interval % videos.stride:
+        raise UserError(
+            f"probe of {videos.path}: pool.stride={videos.stride}, and the frames of a clip in pretraining are "
+            f"{interval} apart, which is no multiple of it; store the probe's with `--set pool.stride={interval}`"
+        )
+    if videos.uneven is not None:
+        raise UserError(
+            f"probe of {videos.path}: the frames of {videos.uneven} were thinned to pool.max_frames, so they are "
+            f"more than {videos.stride} apart; store them with a larger pool.max_frames"
+        )
+
+
+def _check_linear(train: ClipSource) -> None:
+    """Raise UserError, now and not when the first time comes, where a linear probe cannot choose its weight decay."""
+    try:
+        held_out(torch.tensor([item.label for item in train.items]), seed=0)
+    except UserError as error:
+        raise UserError(f"probe of {train.path}: {error}; or leave linear out of probe.kinds") from None
+
+
+def _pooled(model: Bevt, stream: Stream, views_BTHWC: Tensor, num_videos: int) -> list[Row]:
+    return [{"features": row_C} for row_C in model.pooled(normalise(views_BTHWC), stream).float().cpu()]

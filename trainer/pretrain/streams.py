@@ -1,0 +1,224 @@
+"""The streams of a pretraining recipe: where their tokens come from, checked against the recipe, and their orders."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bevt_core.console.terminal import warn
+from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.storage.objects import AnyPath
+from bevt_core.storage.part_cache import Entry, cache_bytes
+from bevt_core.tokenizers import load_tokenizer, settle_default
+from schemas.errors import UserError
+from schemas.models import BevtConfig
+from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
+from schemas.recipes.loading import streams_in
+from schemas.tokens import TokenizerIdentity
+from trainer.clips.sources import thinned
+from trainer.data.datasets import ClipDataset, TokenDataset
+from trainer.data.online import OnlineSource
+from trainer.data.order import StreamOrder
+from trainer.setup.models import tokens_per_side, tubelet_of
+
+MASKS = {"image": ("block",), "video": ("tube", "random_3d", "random_frame", "frame_diff")}  # kinds, by stream
+
+STAGES = {"image": {"image"}, "video": {"video"}, "joint": {"image", "video"}}
+
+Streams = dict[str, tuple[ClipDataset, StreamOrder]]
+
+
+@dataclass(frozen=True)
+class StoredSource:
+    """A token set: what a stream reads whose tokens were made before."""
+
+    tokens: TokenSet
+    cached_parts: int
+
+    @property
+    def path(self) -> AnyPath:
+        return self.tokens.path
+
+    @property
+    def frames(self) -> FrameStore:
+        return self.tokens.frames
+
+    @property
+    def stores(self) -> tuple[FrameStore | TokenSet, ...]:
+        return (self.tokens.frames, self.tokens)
+
+    @property
+    def digest(self) -> str:
+        return self.tokens.digest
+
+    @property
+    def identity(self) -> TokenizerIdentity:
+        return self.tokens.manifest.tokenizer
+
+    @property
+    def crop_px(self) -> int:
+        return self.tokens.manifest.views.crop_px
+
+    def dataset(self, **options: Any) -> TokenDataset:
+        return TokenDataset(self.tokens, cached_parts=self.cached_parts, **options)
+
+
+Source = StoredSource | OnlineSource
+
+
+def check_stage(stage: str, recipe: str, streams: Sequence[str]) -> None:
+    """Raise UserError where the streams of the recipe called `recipe` are those of another stage."""
+    other = next((name for name, those in STAGES.items() if those == set(streams)), None)
+    if other is not None and other != stage:
+        raise UserError(f"stage {stage}: the recipe {recipe!r} is of the stage {other}; give `bevt train {other}`")
+
+
+def check_token_options(recipe: str, directory: Path, given: Mapping[str, str | None]) -> None:
+    """Raise UserError for an option --video-tokens or --image-tokens whose stream the recipe does not have.
+
+    Of a recipe that cannot be read nothing is known; its own error says why.
+    """
+    try:
+        streams = streams_in(recipe, directory)
+    except UserError:
+        return
+    for name, tokens in given.items():
+        if tokens is not None and name not in streams:
+            raise UserError(
+                f"--{name}-tokens {tokens}: the recipe {recipe!r} has no {name} stream, only {', '.join(streams)}; "
+                "drop the option, or give --recipe one that has it"
+            )
+
+
+def open_sources(recipe: PretrainRecipe, device: torch.device) -> dict[str, Source]:
+    """Open what every stream reads; tokenizers go to `device`. Raises UserError where one does not fit the recipe."""
+    sources: dict[str, Source] = {}
+    for name, stream in recipe.streams.items():
+        with _errors_name(name, stream):
+            sources[name] = _open(stream, device)
+        check_fit(name, stream, recipe.model, sources[name])
+    check_cache(recipe, sources)
+    return sources
+
+
+@contextmanager
+def _errors_name(name: str, stream: StreamConfig) -> Iterator[None]:
+    """Put the stream, and the option that says what it reads, before an error about what it reads."""
+    option = f"--set streams.{name}.tokens..." if isinstance(stream.tokens, OnlineTokens) else f"--{name}-tokens"
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name} stream ({option}): {error}") from None
+
+
+def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
+    """Raise UserError where the local copies of two windows of parts, the one in use and the next, would not fit."""
+    needed = 0
+    for name, stream in recipe.streams.items():
+        for store in sources[name].stores:
+            place = store.place(0)
+            if isinstance(place, Entry):
+                parts = min(store.manifest.num_parts, 2 * stream.window_parts)
+                needed += parts * sum(digest.num_bytes for digest in place.files().values())
+    if needed > cache_bytes():
+        raise UserError(
+            f"BEVT_CACHE_BYTES is {cache_bytes()}: training from an object store keeps two windows of parts on the "
+            f"local disk, here about {needed} bytes; raise it, or lower streams.*.window_parts"
+        )
+
+
+def _open(stream: StreamConfig, device: torch.device) -> Source:
+    match stream.tokens:
+        case OnlineTokens() as tokens:
+            folder = settle_default(tokens.tokenizer, warn)
+            tokenizer = load_tokenizer(folder, device, tokens.tokenizer_dtype, tokens.tokenizer_pass_frames)
+            if tokens.tokenizer_compiled:
+                tokenizer.compile()
+            return OnlineSource(FrameStore(tokens.frames), tokenizer, tokens.views)
+        case path:
+            return StoredSource(TokenSet(path), cached_parts=2 * stream.window_parts)
+
+
+def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_multiple: int = 1) -> Streams:
+    """Return the dataset and the order of every stream. For `hidden_multiple` see `hidden_positions`."""
+    streams: Streams = {}
+    for name, stream in recipe.streams.items():
+        dataset = sources[name].dataset(
+            name=name,
+            seed=recipe.loop.seed,
+            clip_frames=stream.clip_frames,
+            tubelet=tubelet_of(name, recipe.model),
+            mask=stream.mask,
+            hidden_multiple=hidden_multiple,
+        )
+        order = StreamOrder(dataset.part_sizes, stream.global_batch, stream.window_parts, (recipe.loop.seed, name))
+        streams[name] = (dataset, order)
+    return streams
+
+
+def frames_of(stream: StreamConfig) -> FrameStore:
+    """Open the frames that a stream reads."""
+    tokens = stream.tokens
+    return FrameStore(tokens.frames) if isinstance(tokens, OnlineTokens) else TokenSet(tokens).frames
+
+
+def warn_of_odd(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
+    """Warn of a stream whose frames can be trained on and are not what one expects.
+
+    Videos given for images are trained on frame by frame, as in the paper's Table 7. Videos whose pool was thinned give
+    clips of a longer interval than others; fine-tuning, which has an interval in its recipe, refuses them.
+    """
+    for name, stream in recipe.streams.items():
+        where, store = f"{name} stream, {sources[name].path}", sources[name].frames
+        stored, pool = store.manifest, store.manifest.pool
+        if name == "image" and stored.num_frames > stored.num_samples:
+            warn(
+                f"{where}: a set of videos, {stored.num_frames} frames of {stored.num_samples} samples; one frame of "
+                "each is taken as an image in every epoch. If that is not wanted, give --image-tokens a set of images"
+            )
+        if stream.clip_frames > 1 and (found := thinned(store)):
+            warn(
+                f"{where}: the frames of {len(found)} of {stored.num_samples} samples, e.g. {found[0]}, were thinned "
+                f"to pool.max_frames={pool.max_frames}, so those of their clips are more than "
+                f"pool.stride={pool.stride} apart; to keep them as several samples instead, tokenize with `--set "
+                "pool.long=cut`"
+            )
+
+
+def check_fit(name: str, stream: StreamConfig, model: BevtConfig, source: Source) -> None:
+    """Raise UserError, naming both values and the mend, where the tokens do not fit the recipe."""
+    where, tokenizer, stored = f"{name} stream, {source.path}", source.identity, source.frames.manifest
+    if stream.clip_frames > 1 and stored.num_frames == stored.num_samples:
+        raise UserError(
+            f"{where}: a set of images, one frame of each of {stored.num_samples} samples, and the stream's clips have "
+            f"{stream.clip_frames} frames; give --video-tokens a set of videos, or swap it with --image-tokens"
+        )
+    if tokenizer.vocab_size != model.vocab_size:
+        raise UserError(
+            f"{where}: the vocabulary has {tokenizer.vocab_size} tokens, the recipe's model.vocab_size "
+            f"is {model.vocab_size}; set model.vocab_size={tokenizer.vocab_size}, or use another tokenizer"
+        )
+    crop_px = source.crop_px
+    grid = tokens_per_side(model.encoder, crop_px)
+    if tokenizer.grid != grid:
+        raise UserError(
+            f"{where}: crops of {crop_px} px have {tokenizer.grid[0]} x {tokenizer.grid[1]} "
+            f"tokens, but the recipe's encoder predicts {grid[0]:g} x {grid[1]:g} of them; change "
+            "model.encoder.patch or the tokenizer"
+        )
+    tubelet = tubelet_of(name, model)
+    if stream.clip_frames % tubelet:
+        raise UserError(
+            f"{where}: streams.{name}.clip_frames is {stream.clip_frames}, not a multiple of the encoder's "
+            f"{tubelet} frames per tubelet (model.encoder.patch)"
+        )
+    if name == "image" and stream.clip_frames != 1:
+        raise UserError(f"{where}: streams.image.clip_frames is {stream.clip_frames}; an image is a clip of 1 frame")
+    if stream.mask.kind not in MASKS[name]:
+        raise UserError(
+            f"{where}: streams.{name}.mask.kind is {stream.mask.kind!r}; "
+            f"expected {' or '.join(MASKS[name])} for {name}s"
+        )

@@ -1,0 +1,172 @@
+"""What frozen features tell of the classes: nearest neighbours, a linear layer, or attention under a linear layer.
+
+Legend: N videos, P positions of a clip, C channels, V classes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from bevt_core.foreign.parquet_file import ParquetFile
+from bevt_core.storage.files import write_atomic
+from bevt_core.storage.one_writer import hold
+from schemas.errors import UserError
+from schemas.evaluation import FeatureLevel
+from schemas.recipes import FinetuneRecipe
+from schemas.recipes.loading import nearest
+from schemas.text.json import json_text
+from trainer.clips.lists import digests_of
+from trainer.clips.overlap import overlaps, show_overlap
+from trainer.clips.sources import ClipSource, check_classes, check_labels
+from trainer.distributed.world import join_world
+from trainer.probes.attentive import fit_attentive
+from trainer.probes.knn import knn_predict
+from trainer.probes.linear import linear_predict
+from trainer.runs.directory import weights_of
+from trainer.testing.evaluate import accuracies
+from trainer.testing.extract import extract
+
+RESULT = "probe.json"
+
+
+class FeatureFile:
+    """What `extract` wrote, a row group at a time; videos that could not be read are left out."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = ParquetFile(path)
+
+    def __len__(self) -> int:
+        return self.file.num_row_groups
+
+    def __getitem__(self, group: int) -> tuple[Tensor, Tensor]:
+        """Return the features (N, P, C) and labels (N) of a row group."""
+        table = self.file.read_row_group(group, columns=["label", "features"])
+        table = table.filter(pc.is_valid(table["features"]))
+        vectors = table["features"].combine_chunks().flatten()
+        numbers = vectors.flatten().to_numpy(zero_copy_only=False)
+        num_videos, num_vectors = len(table), len(vectors)
+        shape = (num_videos, num_vectors // max(num_videos, 1), len(numbers) // max(num_vectors, 1))
+        labels_N = torch.from_numpy(table["label"].to_numpy().astype(np.int64))
+        return torch.from_numpy(numbers.reshape(shape).copy()), labels_N
+
+    def pooled(self) -> tuple[Tensor, Tensor]:
+        """Return the features (N, C) and labels (N) of all videos of a file with one vector each."""
+        features, labels = zip(*_parts(self), strict=True)
+        return torch.cat([part_NPC[:, 0] for part_NPC in features]), torch.cat(labels)
+
+
+class Probe(NamedTuple):
+    """A kind of probe: the features that it reads, and (train, test, V, seed, device) -> classes told, true classes."""
+
+    level: FeatureLevel
+    predict: Callable[[FeatureFile, FeatureFile, int, int, torch.device], tuple[Tensor, Tensor]]
+
+
+def _knn(
+    train: FeatureFile, test: FeatureFile, num_classes: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    (train_NC, train_N), (test_NC, test_N) = train.pooled(), test.pooled()
+    return knn_predict(train_NC.to(device), train_N, test_NC, num_classes).cpu(), test_N
+
+
+def _linear(
+    train: FeatureFile, test: FeatureFile, num_classes: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    (train_NC, train_N), (test_NC, test_N) = train.pooled(), test.pooled()
+    told_N = linear_predict(train_NC.to(device), train_N.to(device), test_NC.to(device), num_classes, seed)
+    return told_N.cpu(), test_N
+
+
+def _attentive(
+    train: FeatureFile, test: FeatureFile, num_classes: int, seed: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    classify = fit_attentive(train, num_classes, seed, device)
+    told, labels = zip(*((classify(x_NPC).argmax(dim=1), label_N) for x_NPC, label_N in _parts(test)), strict=True)
+    return torch.cat(told).cpu(), torch.cat(labels)
+
+
+PROBES: dict[str, Probe] = {
+    "knn": Probe("pooled", _knn),
+    "linear": Probe("pooled", _linear),
+    "attentive": Probe("positions", _attentive),
+}
+
+
+def probe(
+    checkpoint: Path,
+    train: ClipSource,
+    test: ClipSource,
+    out: Path,
+    *,
+    kinds: Sequence[str] = ("knn", "linear"),
+    recipe: FinetuneRecipe | None = None,
+    clips: int | None = None,
+    crops: int | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    num_workers: int = 0,
+) -> dict[str, Any]:
+    """Probe the frozen encoder of `checkpoint` on labelled clips; every process of the job calls this.
+
+    Features go to the folder `out`, which a repeated call goes on from; rank 0 fits the probes and writes `probe.json`.
+    `recipe`, `clips` and `crops` are as in `extract`; a probe of positions looks at one view where they are not given.
+    `precision` is the encoder's, also as in `extract`; the probes are fitted in fp32. Returns, by kind, top1,
+    mean_class, num_videos, num_failed and failed of the test videos, and how much of them the encoder was trained on
+    (`trainer.clips.overlap`). Raises UserError for data that does not fit.
+    """
+    for kind in kinds:
+        if kind not in PROBES:
+            raise UserError(f"probe {kind!r}: {nearest(kind, list(PROBES))}expected one of {', '.join(PROBES)}")
+    for source in (train, test):
+        check_labels(source)
+    check_classes(test.classes, train.classes, test.path, train.path)
+    failed: dict[str, str] = {}
+    with join_world() as world, ExitStack() as locks:
+        world.on_main(lambda: locks.enter_context(hold(out, "bevt probe")))
+        # positions come first: what they cannot have is refused before any work
+        for level in sorted({PROBES[kind].level for kind in kinds}, key=lambda level: level != "positions"):
+            alone = 1 if level == "positions" else None  # of clips and of crops, where nothing else is asked for
+            options: dict[str, Any] = {"level": level, "recipe": recipe, "precision": precision}
+            options |= {"clips": alone if clips is None else clips, "crops": alone if crops is None else crops}
+            for name, source in (("train", train), ("test", test)):
+                file = _features(out, name, level)
+                written = extract(checkpoint, source, file, num_workers=num_workers, **options)
+                failed |= written["failed"] if name == "test" else {}
+        digests = digests_of(test, world)
+        if not world.is_main:
+            return {}
+        seen = overlaps(weights_of(checkpoint).parent, test, digests)
+        show_overlap(seen)
+        result: dict[str, Any] = {}
+        for kind in kinds:
+            fit_on, test_on = (FeatureFile(_features(out, name, PROBES[kind].level)) for name in ("train", "test"))
+            told_N, label_N = PROBES[kind].predict(fit_on, test_on, len(train.classes), seed, world.device)
+            result[kind] = _figures(told_N, label_N, failed, len(train.classes)) | seen
+        write_atomic(out / RESULT, (json_text(result, indent=1) + "\n").encode())
+        return result
+
+
+def _figures(told_N: Tensor, label_N: Tensor, failed: dict[str, str], num_classes: int) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = [
+        {"video": "", "label": label, "rank": int(told != label), "error": None}
+        for told, label in zip(told_N.tolist(), label_N.tolist(), strict=True)
+    ]
+    rows += [{"video": name, "label": None, "rank": None, "error": error} for name, error in failed.items()]
+    figures = accuracies(rows, num_classes)
+    del figures["top5"]  # a probe tells one class
+    return figures
+
+
+def _parts(features: FeatureFile) -> Iterator[tuple[Tensor, Tensor]]:
+    """The row groups that have videos."""
+    return (part for part in (features[group] for group in range(len(features))) if len(part[1]))
+
+
+def _features(out: Path, name: str, level: FeatureLevel) -> Path:
+    return out / f"{name}-{level}.parquet"

@@ -1,0 +1,179 @@
+"""Look at run directories: what was run, how far it came, how the losses went. Reads only; a run may be going on."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bevt_core.reporting.charts import curves_png
+from bevt_core.storage.files import write_atomic
+from bevt_core.storage.one_writer import owner
+from schemas.errors import UserError
+from schemas.recipes import TokenizeRecipe
+from schemas.recipes.loading import Recipe, nearest
+from schemas.runs import RunRecord
+from trainer.engine.checkpoint import CHECKPOINTS, Checkpoints
+from trainer.metrics.log import METRICS_FILE, read_metrics
+from trainer.runs.directory import RECORD, flat, read_run
+from trainer.runs.status import RESULTS, progress_of
+from trainer.runs.table import sparklines
+
+UNFINISHED = "not finished"
+POINTS = 400  # of a curve: steps are averaged down to so many
+
+
+def list_runs(root: Path) -> list[dict[str, Any]]:
+    """Return the summary of every run below `root`, the newest first; one that cannot be read has `error` instead.
+
+    Raises UserError where there is none.
+    """
+    found = sorted(path.parent for path in root.rglob(RECORD)) if root.is_dir() else []
+    if not found:
+        raise UserError(f"{root}: no runs below it, no directory has a {RECORD}; give the folder that --out is in")
+    return sorted((_row_of(run) for run in found), key=lambda row: row.get("started", ""), reverse=True)
+
+
+def _row_of(run: Path) -> dict[str, Any]:
+    try:
+        return summary_of(run)
+    except UserError as error:
+        return {"run": str(run), "error": str(error)}
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """Return what a run is, how far it is (`trainer.runs.status`), when it last logged a step, and that step's values.
+
+    `left_s` are the seconds to its end while it is alive, `silent_s` those since its last step. Raises UserError for a
+    directory without a run.
+    """
+    recipe, record = read_run(run)
+    lines = read_metrics(run)
+    logged = datetime.fromtimestamp((run / METRICS_FILE).stat().st_mtime, UTC) if lines else None
+    max_steps = None if isinstance(recipe, TokenizeRecipe) else recipe.loop.max_steps
+    progress = progress_of(run, record, max_steps, lines)
+    state = _state(run, recipe, record, progress.step)
+    return {
+        "run": str(run),
+        "kind": recipe.kind,
+        "title": recipe.title,
+        "step": progress.step,
+        "total_steps": progress.total,
+        "status": progress.status,
+        "left_s": progress.left_s,
+        "silent_s": progress.silent_s,
+        "state": state,
+        "finished": state == "finished",
+        "started": record.started,
+        "logged": None if logged is None else logged.isoformat(timespec="seconds"),
+        "metrics": {key: value for key, value in lines[-1].items() if key != "step"} if lines else {},
+    }
+
+
+def _state(run: Path, recipe: Recipe, record: RunRecord, step: int) -> str:
+    if not any((run / result).exists() for result in RESULTS):
+        return UNFINISHED
+    total = record.total_steps
+    if total is None and not isinstance(recipe, TokenizeRecipe) and step == recipe.loop.max_steps:
+        return f"stopped by loop.max_steps at {step} steps"  # or finished: older versions recorded no total
+    if total is not None and 0 < step < total:
+        return f"stopped by loop.max_steps at {step} of {total} steps"
+    return "finished"
+
+
+def show_run(run: Path) -> dict[str, Any]:
+    """Return the summary of a run, its record, its checkpoints and how often it had to skip a step.
+
+    `writer` is the process that works on it, by `host`, `pid` and `since`; None where none is known.
+    """
+    _, record = read_run(run)
+    writer = owner(run)
+    return {
+        **summary_of(run),
+        "command": record.command,
+        "processes": record.world_size,
+        "writer": None if writer is None else writer.model_dump(include={"host", "pid", "since"}),
+        "device": record.device,
+        "git_revision": record.git_revision,
+        "datasets": {name: ref.path for name, ref in record.datasets.items()},
+        "checkpoints": [path.name for path in Checkpoints(run / CHECKPOINTS, 1).paths()],
+        "skipped_steps": sum("skipped" in line for line in read_metrics(run)),
+    }
+
+
+def compare_runs(runs: Sequence[Path], keys: Sequence[str] | None, out: Path) -> dict[str, Any]:
+    """Draw the curves `keys` of the metrics of all `runs` into the PNG `out`; return what differs between the runs.
+
+    Without `keys` the picture has the loss, and the curves in text also have accuracies. Raises UserError for a key
+    that no run has, with the nearest that there is.
+    """
+    drawn = list(keys) if keys else ["loss"]
+    logs = {str(run): read_metrics(run) for run in runs}
+    known = {key for lines in logs.values() for line in lines for key in line}
+    for key in drawn:
+        if key not in known:
+            raise UserError(
+                f"no run has {key!r} in its log; {nearest(key, sorted(known))}known: {', '.join(sorted(known))}"
+            )
+    curves = {
+        f"{run} {key}" if len(drawn) > 1 else run: averaged(points)
+        for run, lines in logs.items()
+        for key in drawn
+        if (points := points_of(lines, key))
+    }
+    write_atomic(out, curves_png(curves, "step", ", ".join(drawn)))
+    compared = list(dict.fromkeys([*drawn, *([] if keys else sorted(filter(is_accuracy, known)))]))
+    facts = {str(run): _facts(run) for run in runs}
+    return {
+        "picture": str(out),
+        "different": _differing({run: sections["settings"] for run, sections in facts.items()}),
+        "data": _differing({run: sections["data"] for run, sections in facts.items()}),
+        "machine": _differing({run: sections["machine"] for run, sections in facts.items()}),
+        "results": {run: _results(Path(run), lines, compared) for run, lines in logs.items()},
+        "curves": {key: sparklines({run: points_of(lines, key) for run, lines in logs.items()}) for key in compared},
+        "last": {name: y[-1] for name, (_, y) in curves.items()},
+    }
+
+
+def points_of(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return (step, value) of every line that has a number under `key`."""
+    return [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+
+
+def is_accuracy(key: str) -> bool:
+    return key.endswith(("_acc", "_top1")) or key == "top1"
+
+
+def _facts(run: Path) -> dict[str, dict[str, Any]]:
+    recipe, record = read_run(run)
+    revision = record.git_revision and record.git_revision[:12] + ("-dirty" if "-dirty" in record.git_revision else "")
+    machine = {"device": record.device, "processes": record.world_size, "git_revision": revision}
+    return {
+        "settings": flat(recipe.model_dump(mode="json")),
+        "data": {name: f"{ref.path} ({ref.digest[:12]})" for name, ref in record.datasets.items()},
+        "machine": machine | record.versions,
+    }
+
+
+def _differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By key, the values of all runs, where they differ."""
+    keys = sorted({key for of_run in values.values() for key in of_run})
+    different = [key for key in keys if len({str(of_run.get(key)) for of_run in values.values()}) > 1]
+    return {key: {run: of_run.get(key) for run, of_run in values.items()} for key in different}
+
+
+def _results(run: Path, lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
+    """The state of a run, the last value of each of `keys`, and its median rate."""
+    summary = summary_of(run)
+    found = {key: summary[key] for key in ("status", "step", "total_steps")}
+    found |= {key: points[-1][1] if (points := points_of(lines, key)) else None for key in keys}
+    rates = [rate for _, rate in points_of(lines, "samples_per_s")]
+    return found | {"samples_per_s": float(np.median(rates)) if rates else None}
+
+
+def averaged(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Average neighbouring (step, value) pairs, so that at most `POINTS` are left: the steps and the values."""
+    groups = np.array_split(np.array(points, dtype=float), min(POINTS, len(points)))
+    steps, values = zip(*(group.mean(axis=0).tolist() for group in groups), strict=True)
+    return list(steps), list(values)

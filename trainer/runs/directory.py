@@ -1,0 +1,172 @@
+"""A run's directory: what was run, on what, and what came of it.
+
+recipe.yaml          resolved: `bevt train RUN/recipe.yaml` means the same
+run.json             command, code revision, versions, dataset digests (schemas.runs.RunRecord)
+resumes.jsonl        a line per resume: time, command, number of processes
+clips.parquet        the clips that it, and the runs it started from, trained on or held out (schemas.runs)
+metrics.jsonl        a line per step
+tensorboard/
+checkpoints/
+weights.safetensors  at the end: what bevt_core.weights.checkpoints.load_weights reads
+"""
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bevt_core.console.disk_errors import explaining
+from bevt_core.storage.descriptions import RECIPE, RECORD, what_is
+from bevt_core.storage.files import read_bounded, read_record, write_atomic, write_record
+from bevt_core.storage.one_writer import content_of
+from schemas.errors import UserError
+from schemas.recipes import ProbeConfig
+from schemas.recipes.loading import Recipe, parse_recipe, to_yaml
+from schemas.runs import DatasetRef, RunRecord
+from schemas.text.credentials import masked
+from schemas.text.json import json_text
+from schemas.text.yaml import MAX_BYTES, read_yaml
+from trainer.engine.checkpoint import Identity
+
+RESUMES, WEIGHTS = "resumes.jsonl", "weights.safetensors"
+HUB_WEIGHTS = "model.safetensors"  # of a folder in Hugging Face's layout
+PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr", "safetensors")
+
+# what may differ between a checkpoint and the run that resumes it: where things lie, and how the work is carried out
+FREE_KEYS = frozenset(
+    {"title", "init", "tokenizer", "root", "frames", "decode_timeout_s"}
+    | {
+        f"streams.{name}.{key}"
+        for name in ("video", "image")
+        for key in ("tokens", "tokens.frames", "tokens.tokenizer")
+    }
+    | {"architecture.perceptual.weights"}  # of a perceptual network; the data's digests have their content
+    | {"probe", "loop.wandb", "loop.peak_tflops"}
+    | {f"probe.{key}" for key in ProbeConfig.model_fields}
+    | {f"loop.{key}" for key in ("max_steps", "micro_batches", "processes", "num_workers", "log_every")}
+    | {f"loop.{key}" for key in ("checkpoint_every", "keep_every", "keep_checkpoints", "picture_every")}
+    | {f"loop.{key}" for key in ("activation_checkpointing", "compile", "parallel", "max_bad_steps", "hang_timeout_s")}
+    | {"loop.attention", "loop.deterministic"}
+)
+
+
+def open_run(
+    run_dir: Path,
+    recipe: Recipe,
+    datasets: Mapping[str, DatasetRef],
+    *,
+    resume: bool,
+    command: str,
+    world_size: int,
+    total_steps: int | None = None,
+    device: str | None = None,
+) -> None:
+    """Make the run directory and its record (rank 0 only), or note the resume in the one that exists.
+
+    Raises UserError when the directory holds a run and `resume` was not asked for.
+    """
+    exists = (run_dir / RECORD).is_file()
+    if exists and not resume:
+        raise UserError(f"{run_dir} holds a run already; give --resume to go on with it, or another --out")
+    if not exists and run_dir.is_dir() and content_of(run_dir) not in ([], [RECIPE]):  # a start may have been killed
+        raise UserError(f"{run_dir} is not empty and holds no run; give another --out")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if exists:
+        with explaining(run_dir / RESUMES), (run_dir / RESUMES).open("a") as file:
+            file.write(json_text({"time": now, "command": masked(command), "world_size": world_size}) + "\n")
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomic(run_dir / RECIPE, to_yaml(recipe).encode())
+    record = RunRecord(
+        command=masked(command),
+        recipe_digest=recipe.digest(),
+        git_revision=git_revision(),
+        versions={"python": platform.python_version()} | {name: metadata.version(name) for name in _installed()},
+        datasets=dict(datasets),
+        world_size=world_size,
+        started=now,
+        total_steps=total_steps,
+        device=device,
+    )
+    write_record(run_dir / RECORD, record)
+
+
+def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
+    """Return what a run directory says was run. Raises UserError when it is none, or its recipe was edited since."""
+    record = read_record(run_dir / RECORD, RunRecord)
+    if record is None or not (run_dir / RECIPE).is_file():
+        raise UserError(f"{run_dir}: {what_is(run_dir)}; expected the directory of a run, with {RECORD} and {RECIPE}")
+    where = run_dir / RECIPE
+    recipe = parse_recipe(read_yaml(read_bounded(where, MAX_BYTES), where), where=str(where))
+    if recipe.digest() != record.recipe_digest:
+        raise UserError(
+            f"{run_dir / RECIPE}: digest {recipe.digest()[:12]}, but {RECORD} says {record.recipe_digest[:12]}; it was "
+            "edited after the run. Copy it elsewhere and give it as a recipe of its own"
+        )
+    return recipe, record
+
+
+def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, DatasetRef], why: str) -> None:
+    """Raise UserError, naming both digests, where a run that is repeated would read other data."""
+    for name, ref in wanted.items():
+        now = found.get(name)
+        if now is None or now.digest != ref.digest:
+            raise UserError(
+                f"{why} read {name} from {ref.path} with digest {ref.digest[:12]}, but now it is "
+                f"{now.path + ' with ' + now.digest[:12] if now else 'missing'}; point it at the same data, "
+                "or start a new run from its recipe.yaml"
+            )
+
+
+def identity_of(recipe: Recipe, datasets: Mapping[str, DatasetRef]) -> Identity:
+    """Return all that decides a run's numbers, by dotted key: the recipe less FREE_KEYS, the data by content."""
+    facts: Identity = {
+        key: json_text(value) if isinstance(value, list) else value
+        for key, value in flat(recipe.model_dump(mode="json")).items()
+        if key not in FREE_KEYS
+    }
+    return facts | {f"data.{name}": ref.digest for name, ref in datasets.items()}
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one of dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix.removesuffix("."): value}
+    return {key: item for name, inner in value.items() for key, item in flat(inner, f"{prefix}{name}.").items()}
+
+
+def weights_of(place: Path) -> Path:
+    """The weights in a run's directory or in a Hugging Face folder that `bevt export` wrote; a file is itself."""
+    if not place.is_dir():
+        return place
+    return place / (WEIGHTS if (place / WEIGHTS).is_file() or not (place / HUB_WEIGHTS).is_file() else HUB_WEIGHTS)
+
+
+def existing_weights(place: Path) -> Path:
+    """`weights_of`; UserError where there are none, saying what is there."""
+    weights = weights_of(place)
+    if not weights.is_file():
+        raise UserError(f"{place}: {what_is(place)}; expected a finished run, or its weights")
+    return weights
+
+
+def resume_command(command: str) -> str:
+    return command if "--resume" in command.split() else f"{command} --resume"
+
+
+def git_revision() -> str | None:
+    """Return the checkout's commit, with "-dirty" behind it when files were changed; None outside a checkout."""
+    where = Path(__file__).resolve().parents[1]
+    try:
+        call = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(call, cwd=where, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _installed() -> list[str]:
+    names = {distribution.metadata["Name"].lower() for distribution in metadata.distributions()}
+    return [name for name in PACKAGES if name in names]

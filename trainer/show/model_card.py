@@ -1,0 +1,170 @@
+"""The model card of an exported folder, from a run's record, its recipe and its evaluations.
+
+Its form is that of the Hugging Face Hub: README.md with YAML on top (https://huggingface.co/docs/hub/model-cards).
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from bevt_core.console.inert import Markup, markdown_code, markdown_text
+from bevt_core.models.counting import num_parameters
+from bevt_core.reporting.html import markdown_table
+from bevt_core.storage.files import sha256_of
+from bevt_core.weights.checkpoints import Model, load_weights
+from bevt_core.weights.export import save_hub_folder
+from schemas.errors import UserError
+from schemas.recipes import FinetuneRecipe, OnlineTokens, PretrainRecipe, StreamConfig
+from schemas.runs import RunRecord
+from trainer.runs.directory import RECORD, existing_weights, read_run
+from trainer.show.run_facts import encoder_name, epochs_of, facts_of, stages_of, tokenizer_of_stages
+from trainer.testing.classifier_card import CARD
+
+HEADER = "---\nlibrary_name: bevt\ntags:\n- video-classification\n- bevt\n---\n"
+UNTOLD = "not told"
+ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/~-])(/[^"',=\[\]]*)""")  # also as a value: --out=/a/b, init="/a/b"
+SHORTENED = "Of an absolute path only its last part is shown."
+LICENCE = (
+    "bevt's code is under Apache-2.0. These weights were learned from the data and started from the "
+    "weights named above; the terms of both decide what they may be used for, and whoever publishes this folder must "
+    "add a `license:` line to its head. Where tokens of DALL-E's dVAE were learned from, its licence asks to say so."
+)
+USE_CLASSIFIER = """\
+from trainer.testing.predict import predict
+
+for answer in predict(".", ["clip.mp4"]):  # this folder; files, folders or globs
+    print(answer["video"], answer.get("classes") or answer["error"])
+"""
+USE_MODEL = """\
+from pathlib import Path
+from bevt_core.weights.checkpoints import load_weights
+
+model = load_weights(Path("model.safetensors")).eval()
+print(model.config)  # {shape}
+"""
+SHAPES = {
+    "classifier": "model(clip): normalised clips (B, 3, T, H, W) -> logits (B, classes); model.features(clip): (B, D)",
+    "bevt": "model.encoders and model.stems by name; `bevt finetune --init` and `bevt extract` read this folder",
+}
+
+
+def export_hub(checkpoint: Path, out: Path, evaluations: Sequence[Path] = ()) -> Model:
+    """Write the model of a run, or of bare weights, in the Hub's layout: weights, config, model card, class names.
+
+    `evaluations` are folders of `bevt evaluate --out`; those of these weights are quoted. Raises UserError.
+    """
+    weights = existing_weights(checkpoint)
+    model = load_weights(weights)
+    files = {"README.md": model_card(weights, model, evaluations)}
+    if (weights.parent / CARD).is_file():
+        files[CARD] = (weights.parent / CARD).read_text()
+    save_hub_folder(out, model, files)
+    return model
+
+
+def model_card(weights: Path, model: Model, evaluations: Sequence[Path] = ()) -> str:
+    """Return the card as Markdown. Of weights that lie in no run's directory it says that nothing is known of them."""
+    sizes = {"parameters": f"{num_parameters(model):,}", "sha256 of the weights": sha256_of(weights)}
+    if (weights.parent / RECORD).is_file():
+        recipe, record = read_run(weights.parent)
+        if not isinstance(recipe, PretrainRecipe | FinetuneRecipe):
+            raise UserError(f"{weights.parent}: a tokenizer; its folder `tokenizer` is what others need")
+        title, facts, sections = recipe.title, _facts(recipe), [_record(record)]
+        if isinstance(recipe, FinetuneRecipe):
+            sections.insert(0, _accuracy(weights.parent, evaluations))
+    else:
+        title, facts = "BEVT model", {"made by": "not known; the weights do not lie in the directory of a run"}
+        sections = []
+    use = USE_CLASSIFIER if (weights.parent / CARD).is_file() else USE_MODEL.format(shape=SHAPES[model.config["kind"]])
+    return "\n\n".join(
+        [
+            HEADER,
+            f"# {markdown_text(title)}",
+            "BEVT: BERT Pretraining of Video Transformers, https://arxiv.org/abs/2112.01529.",
+            markdown_table(("", ""), [(key, value) for key, value in (facts | sizes).items()]),
+            *sections,
+            f"## Use\n\nWith `bevt` installed:\n\n```python\n{use}```",
+            f"## Licence\n\n{LICENCE}\n",
+        ]
+    )
+
+
+def _facts(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:
+    loop, optim = recipe.loop, recipe.optim
+    training = {
+        "epochs": epochs_of(loop),
+        "peak learning rate": f"{optim.lr:g}",
+        "seed": str(loop.seed),
+        "started from": without_folders(recipe.init) if recipe.init else "scratch",
+    }
+    stages = stages_of(recipe.init)
+    if isinstance(recipe, FinetuneRecipe):
+        sampling = recipe.sampling
+        return {
+            "task": f"video classification, {recipe.dataset}",
+            "encoder": encoder_name(recipe.encoder),
+            "input": f"{sampling.frames} frames ({sampling.spacing}), {recipe.augment.crop_px} px, "
+            "RGB normalised with ImageNet's mean and deviation",
+            "global batch": str(recipe.global_batch),
+            "tokenizer of the pretraining": tokenizer_of_stages(stages),
+            **training,
+        }
+    return {
+        "task": "pretraining: masked token prediction, " + " and ".join(recipe.streams),
+        "encoder": encoder_name(recipe.model.encoder),
+        "tokenizer": tokenizer_of_stages([recipe]),
+        "tokens": ", ".join(_tokens_of(stream) for stream in recipe.streams.values()),
+        **training,
+    }
+
+
+def _tokens_of(stream: StreamConfig) -> str:
+    if isinstance(stream.tokens, OnlineTokens):
+        return f"made in the step, of {without_folders(stream.tokens.frames)}"
+    return without_folders(stream.tokens)
+
+
+def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
+    tables = []
+    for facts in (facts for facts in facts_of([run, *evaluations]) if facts.run == str(run) and facts.top1 is not None):
+        rows = [
+            ("top-1", f"{facts.top1:.2%}"),
+            ("mean over classes", UNTOLD if facts.mean_class is None else f"{facts.mean_class:.2%}"),
+            ("videos", UNTOLD if facts.num_videos is None else f"{facts.num_videos:g}"),
+            ("of", without_folders(facts.data)),
+            ("views (clips x crops)", facts.setting.views),
+            ("measured by", Markup("`bevt evaluate`") if facts.evaluated else facts.tested),
+            *([("of the videos", facts.seen)] if facts.seen else []),
+        ]
+        tables.append(markdown_table(("", ""), rows))
+    return "\n\n".join(["## Accuracy", *(tables or ["Not evaluated."])])
+
+
+def _record(record: RunRecord) -> str:
+    rows = [
+        ("command", markdown_code(_shared(record.command))),
+        ("recipe's digest", record.recipe_digest),
+        ("code", record.git_revision or "no checkout"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        *(
+            (f"data: {name}", f"{without_folders(ref.path)}, digest {ref.digest}")
+            for name, ref in record.datasets.items()
+        ),
+        ("processes", str(record.world_size)),
+        ("started", record.started),
+    ]
+    return f"## How it was made\n\n{SHORTENED}\n\n" + markdown_table(("", ""), rows)
+
+
+def _shared(command: str) -> str:
+    """A command as a card shows it: no folders of its author."""
+    try:
+        return shlex.join(map(without_folders, shlex.split(command)))
+    except ValueError:  # it was edited: a quotation mark without its twin
+        return without_folders(command)
+
+
+def without_folders(text: str) -> str:
+    """Shorten every absolute path in `text`, a word of a command, to its last part: a card is for others to read."""
+    return ABSOLUTE_PATH.sub(lambda found: f".../{Path(found[1]).name}", text)

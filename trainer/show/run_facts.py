@@ -1,0 +1,231 @@
+"""What decides a fine-tuning run's accuracy, from its directory and those of the runs that it started from."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bevt_core.console.terminal import note
+from bevt_core.models.build import SWIN_SIZES
+from bevt_core.storage.files import read_record, sha256_of
+from bevt_core.storage.json_file import read_json_file
+from bevt_core.storage.objects import as_path
+from schemas.errors import UserError
+from schemas.evaluation import EvaluationPlan
+from schemas.models import SwinConfig, TimeSformerConfig
+from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
+from schemas.runs import RunRecord
+from schemas.text.yaml import read_yaml_file
+from schemas.tokens import TokenSetManifest
+from trainer.clips.lists import read_lists
+from trainer.clips.overlap import PRETRAINING, TRAINING
+from trainer.metrics.log import read_metrics
+from trainer.runs.directory import RECIPE, RECORD, WEIGHTS, read_run
+from trainer.testing.evaluate import PLAN, RESULT
+
+UNKNOWN = "unknown"  # a fact that the directories do not tell
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What must be equal for two accuracies to be comparable. Unequal fields are named in a report."""
+
+    data: str  # the dataset's name
+    encoder: str  # "Swin-B", ...
+    pretraining: str  # the stages, in order: "image -> joint"; "none" is from scratch
+    tokenizer: str
+    image_epochs: str  # of BEVT-I; "" where there is no such stage
+    video_epochs: str  # of the last stage that had videos, counted in them
+    epochs: str  # of fine-tuning
+    frames: str  # of a clip, and how they are chosen
+    views: str  # "clips x crops"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A fine-tuning run: its setting and how it tested."""
+
+    run: str
+    title: str
+    setting: Setting
+    top1: float | None  # of an evaluation, else of the last validation on the way
+    mean_class: float | None
+    num_videos: int | None
+    data: str  # the place of the videos that it was tested on
+    tested: str  # where the figures come from
+    evaluated: bool  # by `bevt evaluate`
+    seen: str  # of the videos before the test, where something is or might be; else empty
+    multiply_adds_per_view: int | None
+
+
+def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
+    """Return the facts of every finished fine-tuning run in or below `directories`, once for each of its test sets.
+
+    The evaluations are those in or below `directories`; those with a video that the run, or one before it, was
+    fine-tuned on are no test and left out. A run without any has its last validation. Raises UserError where there is
+    no run.
+    """
+    evaluations = _evaluations(directories)
+    runs = sorted({path.parent for folder in directories for path in folder.rglob(RECORD)})
+    found = []
+    for run in runs:
+        if _kind(run) == "finetune" and (run / WEIGHTS).is_file():
+            recipe, record = read_run(run)
+            assert isinstance(recipe, FinetuneRecipe)
+            by_data = evaluations.get(sha256_of(run / WEIGHTS), {})
+            tests: list[Path | None] = [
+                folder
+                for data, folder in by_data.items()
+                if data != record.datasets["train"].digest and not _was_trained_on(folder)
+            ]
+            found += [_facts(run, recipe, record, folder) for folder in tests or [None]]
+    if not found:
+        raise UserError(
+            f"no finished fine-tuning run in {', '.join(map(str, directories))}; give directories that "
+            "`bevt finetune` wrote, and those that `bevt evaluate --out` wrote for them"
+        )
+    return found
+
+
+def _overlap(evaluation: Path, key: str) -> dict[str, Any]:
+    """An evaluation's overlap with training; of an older one, which has none, `count` is None."""
+    return read_json_file(evaluation / RESULT, dict).get(key, {"count": None})
+
+
+def _was_trained_on(evaluation: Path) -> bool:
+    """Whether some of the tested videos were; says so."""
+    count = _overlap(evaluation, TRAINING)["count"]
+    if count:
+        note(f"{evaluation} is left out: {count} of its videos were trained on")
+    return bool(count)
+
+
+def _seen(evaluation: Path) -> str:
+    training, pretraining = _overlap(evaluation, TRAINING), _overlap(evaluation, PRETRAINING)
+    is_known = training["count"] is not None and not training.keys() & {"unlisted", "unchecked"}
+    notes = [] if is_known else ["overlap with training clips unknown"]
+    if pretraining["count"]:
+        notes.append(f"{pretraining['count']} of them pretrained on without labels")
+    return "; ".join(notes)
+
+
+def _kind(run: Path) -> str | None:
+    """The kind of a run's recipe, without reading the rest: other runs may be of other versions."""
+    recipe = run / RECIPE
+    return read_yaml_file(recipe).get("kind") if recipe.is_file() else None
+
+
+def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Path | None) -> RunFacts:
+    if evaluation is not None:
+        result = read_json_file(evaluation / RESULT, dict)
+        data, tested, tested_views = result.get("data", UNKNOWN), str(evaluation), result["views"]
+        top1, mean_class, num_videos = result["top1"], result["mean_class"], result["num_videos"]
+        multiply_adds = result.get("multiply_adds_per_view")
+        seen = _seen(evaluation)
+    else:
+        last: dict[str, Any] = next((line for line in reversed(read_metrics(run)) if "val_top1" in line), {})
+        top1, mean_class, num_videos = (last.get(f"val_{key}") for key in ("top1", "mean_class", "videos"))
+        data = record.datasets["val"].path
+        tested, tested_views = "validation on the way", "1x1"
+        multiply_adds, seen = None, ""
+        lists = read_lists(run)
+        if lists is not None and lists.val_trained_on:
+            top1 = mean_class = num_videos = None
+            seen = f"{lists.val_trained_on} clips to validate on were trained on"
+    stages, sampling = stages_of(recipe.init), recipe.sampling
+    videos = [stage for stage in stages if "video" in stage.streams]
+    images = [stage for stage in stages if "video" not in stage.streams]
+    setting = Setting(
+        data=recipe.dataset,
+        encoder=encoder_name(recipe.encoder),
+        pretraining=_pretraining(recipe.init, stages),
+        tokenizer=tokenizer_of_stages(stages),
+        image_epochs=epochs_of(images[-1].loop) if images else "",
+        video_epochs=epochs_of(videos[-1].loop) if videos else "",
+        epochs=epochs_of(recipe.loop),
+        frames=f"{sampling.frames} {sampling.spacing}",
+        views=tested_views,
+    )
+    return RunFacts(
+        run=str(run),
+        title=recipe.title,
+        setting=setting,
+        top1=top1,
+        mean_class=mean_class,
+        num_videos=num_videos,
+        data=data,
+        tested=tested,
+        evaluated=evaluation is not None,
+        seen=seen,
+        multiply_adds_per_view=multiply_adds,
+    )
+
+
+def stages_of(init: str | None) -> list[PretrainRecipe]:
+    """The pretraining runs that lead to `init`, the first one first, as far as their directories are there."""
+    stages: list[PretrainRecipe] = []
+    while init is not None:
+        folder = Path(init) if Path(init).is_dir() else Path(init).parent
+        if _kind(folder) != "pretrain":
+            break
+        recipe = read_run(folder)[0]
+        assert isinstance(recipe, PretrainRecipe)
+        stages.append(recipe)
+        init = recipe.init
+    return stages[::-1]
+
+
+def epochs_of(loop: LoopConfig) -> str:
+    return f"{loop.epochs:g}" + ("" if loop.max_steps is None else f", stopped after {loop.max_steps} steps")
+
+
+def _pretraining(init: str | None, stages: Sequence[PretrainRecipe]) -> str:
+    if init is None:
+        return "none"
+    if not stages:
+        return UNKNOWN
+    names = [] if stages[0].init is None else [UNKNOWN]
+    for stage in stages:
+        name = "joint" if len(stage.streams) == 2 else next(iter(stage.streams))
+        names.append(f"{name}, separate encoders" if stage.model.share_encoder == "separate" else name)
+    return " -> ".join(names)
+
+
+def tokenizer_of_stages(stages: Sequence[PretrainRecipe]) -> str:
+    """The tokenizer's name by the last stage's token set, or by that set's name where it is gone."""
+    names = set()
+    for stage in stages[-1:]:
+        for stream in stage.streams.values():
+            if isinstance(stream.tokens, OnlineTokens):
+                names.add(Path(stream.tokens.tokenizer).name)
+                continue
+            manifest = read_record(as_path(stream.tokens) / "dataset.json", TokenSetManifest)
+            names.add(manifest.tokenizer.name if manifest is not None else Path(stream.tokens).name.rpartition("-v")[0])
+    return ", ".join(sorted(names)) or "none"
+
+
+def encoder_name(encoder: SwinConfig | TimeSformerConfig) -> str:
+    """`Swin-B` for the sizes that have a name, the sizes themselves for others."""
+    if isinstance(encoder, TimeSformerConfig):
+        return "TimeSformer-B" if (encoder.embed_dim, encoder.depth) == (768, 12) else f"TimeSformer {encoder.depth}"
+    for name, sizes in SWIN_SIZES.items():
+        if (sizes["embed_dim"], tuple(sizes["depths"])) == (encoder.embed_dim, encoder.depths):
+            return f"Swin-{name[0].upper()}" if name != "nano" else "Swin-nano"
+    return f"Swin {encoder.embed_dim} {encoder.depths}"
+
+
+def _evaluations(directories: Iterable[Path]) -> dict[str, dict[str, Path]]:
+    """Finished evaluations of frames in order, by weights' digest and data's: of several the one of most views."""
+    best: dict[tuple[str, str], tuple[int, Path]] = {}
+    for folder in sorted({path.parent for directory in directories for path in directory.rglob(PLAN)}):
+        plan = read_record(folder / PLAN, EvaluationPlan)
+        if plan is None or plan.temporal != "normal" or not (folder / RESULT).is_file():
+            continue
+        views = plan.views.clips * plan.views.crops
+        what = plan.weights_sha256, plan.data_digest
+        if views > best.get(what, (0, folder))[0]:
+            best[what] = (views, folder)
+    by_weights: dict[str, dict[str, Path]] = {}
+    for (weights, data), (_, folder) in best.items():
+        by_weights.setdefault(weights, {})[data] = folder
+    return by_weights

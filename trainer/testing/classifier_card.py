@@ -1,0 +1,36 @@
+"""The card beside a classifier's weights: its classes, and how it samples and tests clips."""
+
+from pathlib import Path
+
+from bevt_core.storage.descriptions import what_is
+from bevt_core.storage.files import read_record
+from schemas.errors import UserError
+from schemas.evaluation import ClassifierCard
+from schemas.recipes import FinetuneRecipe
+from trainer.runs.directory import HUB_WEIGHTS, WEIGHTS
+
+CARD = "classifier.json"
+
+
+def read_card(weights: Path) -> ClassifierCard:
+    """Return the card beside the weights of a fine-tuned model. Raises UserError where there is none."""
+    place = weights.parent if weights.name in (WEIGHTS, HUB_WEIGHTS) else weights
+    if not weights.is_file():
+        raise UserError(f"{place}: {what_is(place)}; expected a finished fine-tuning run, or its weights")
+    card = read_record(weights.parent / CARD, ClassifierCard)
+    if card is None:
+        raise UserError(
+            f"{place}: {what_is(place)}, no {CARD} with it; expected a fine-tuning run: make one with `bevt finetune`, "
+            "or give `bevt import-checkpoint` the --classes of another code's classifier"
+        )
+    return card
+
+
+def card_of(recipe: FinetuneRecipe, classes: tuple[str, ...]) -> ClassifierCard:
+    return ClassifierCard(
+        title=recipe.title,
+        classes=classes,
+        sampling=recipe.sampling,
+        crop_px=recipe.augment.crop_px,
+        views=recipe.views,
+    )

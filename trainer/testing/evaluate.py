@@ -1,0 +1,259 @@
+"""Multi-view testing: several clips and crops of every video, scores averaged; each video counted exactly once.
+
+Videos are cut into parts. A part's scores do not depend on which process computes it, or how many there
+are; with an output folder it is written when it is done, and a killed evaluation goes on from there.
+Legend: N videos, B views, T frames, H W pixels, C channels, V classes.
+"""
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from bevt_core.models.build import build_classifier
+from bevt_core.models.classifier import Classifier
+from bevt_core.models.counting import model_info
+from bevt_core.storage.files import read_record, sha256_of, write_atomic, write_record
+from bevt_core.storage.json_file import read_json_file
+from bevt_core.storage.one_writer import content_of, hold, reading
+from bevt_core.storage.staging import clean_staging
+from bevt_core.weights.checkpoints import load_weights
+from schemas.errors import UserError
+from schemas.evaluation import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
+from schemas.recipes import EvalViews, Precision
+from schemas.text.json import json_text
+from trainer.clips.lists import digests_of
+from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
+from trainer.clips.overlap import TRAINING, overlaps, show_overlap
+from trainer.clips.sources import ClipSource, check_classes, check_labels, stores_of
+from trainer.data.datasets import normalise
+from trainer.distributed.sharding import share_of_rank
+from trainer.distributed.world import World, join_world
+from trainer.engine.evaluations import StopAsked, StopTogether, asked_together, never
+from trainer.engine.precision import resolve
+from trainer.runs.directory import weights_of
+from trainer.testing.classifier_card import read_card
+from trainer.testing.parts import PartFiles, changes, note_stored, stored_since
+from trainer.testing.tables import write_tables
+
+COMMAND = "bevt evaluate"
+PLAN, RESULT, SCORES = "evaluation-plan.json", "evaluation.json", "scores.parquet"
+COUNTED = ("video", "label", "prediction", "rank", "error")  # what the accuracies need of a row
+TOP = 5
+
+
+def evaluate(
+    checkpoint: Path,
+    data: ClipSource,
+    *,
+    clips: int | None = None,
+    crops: int | None = None,
+    temporal: Temporal = "normal",
+    seed: int = 0,
+    precision: str = "auto",
+    out: Path | None = None,
+    num_workers: int = 0,
+) -> dict[str, Any]:
+    """Test a fine-tuned model on `data` with `clips` x `crops` views per video; every process of the job calls this.
+
+    `checkpoint` is a fine-tuning run or its weights; views that are not given are those of its recipe. `precision` is
+    auto, fp32, bf16 or fp16 (see `trainer.engine.precision`), the same on all processes. With `out`, the scores go to
+    `scores.parquet` and the result to `evaluation.json`; a repeated call goes on, or says that the result is there and
+    returns it with `stored_since`. Returns top1, top5, mean_class (shares), num_videos, num_failed, failed (by video),
+    views, precision, seconds, videos_per_second (of what this call scored), multiply_adds_per_view and per_video (as
+    the paper's tables count them), and the overlaps of `data` with what the model was trained on
+    (`trainer.clips.overlap`), which are also printed.
+    Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
+    """
+    begun = time.monotonic()
+    path = weights_of(checkpoint)
+    card = read_card(path)
+    check_labels(data)
+    check_classes(data.classes, card.classes, data.path, str(checkpoint))
+    plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), temporal, seed)
+    with join_world() as world, ExitStack() as locks:
+        chosen = world.from_main(resolve(precision, world.device))
+        world.on_main(lambda: locks.enter_context(reading(stores_of(data), COMMAND)))
+        if out is not None and world.on_main(lambda: _prepare(out, locks, _plan_of(path, data, plan, chosen))):
+            stored = read_json_file(out / RESULT, dict)
+            if world.is_main and TRAINING in stored:  # older versions wrote none
+                show_overlap(stored)
+            return stored | stored_since(out / RESULT)
+        model = load_weights(path)
+        assert isinstance(model, Classifier)  # the card lies beside nothing else
+        model.to(world.device)
+        digests = digests_of(data, world)
+        seen = world.on_main(lambda: overlaps(path.parent, data, digests))
+        if world.is_main and temporal == "normal":  # once, where an analysis tests the same clips several times
+            show_overlap(seen)
+        result = run_views(model, data, plan, world, precision=chosen, num_workers=num_workers, out=out)
+        check_some_read(data, result["num_videos"], result["failed"])
+        result |= seen | cost_of_views(model, plan)
+        result |= {"data": data.path, "temporal": temporal, "seed": seed, "precision": chosen}
+        result["seconds"] = round(time.monotonic() - begun, 2)
+        if out is not None and world.is_main:
+            files = PartFiles(out / SCORES, SCORES_SCHEMA)
+            files.merge(plan.part_sizes(data))
+            result["calibration_error"] = write_tables(out / SCORES, data.classes, out)
+            write_atomic(out / RESULT, (json_text(result, indent=1) + "\n").encode())
+            files.clear()  # not before: an interrupted evaluation scores nothing again
+        world.barrier()
+        return result
+
+
+def run_views(
+    model: nn.Module,
+    data: ClipSource,
+    plan: ViewPlan,
+    world: World,
+    *,
+    precision: Precision,
+    num_workers: int = 0,
+    out: Path | None = None,
+    name: str = "evaluate",
+    stop_asked: StopAsked = never,
+) -> dict[str, Any]:
+    """Test `model`, which is on the world's device, on every video of `data` once; all ranks get the same result.
+
+    With `out`, parts that lie there without an error are not computed again. The model is left in evaluation mode.
+    Progress is shown under `name`. Raises EvaluationStopped on all ranks once `stop_asked` says so on one of them.
+    """
+    begun = time.monotonic()
+    files = None if out is None else PartFiles(out / SCORES, SCORES_SCHEMA)
+    sizes = plan.part_sizes(data)
+    parts = range(len(sizes))
+    todo = list(parts) if files is None else files.todo(sizes)
+    world.barrier()  # every rank has looked before any writes
+    mine = share_of_rank(todo, model, world)
+    work = functools.partial(score, model.eval())
+    scored_here: dict[int, list[Row]] = {}
+    how: dict[str, Any] = {"device": world.device, "precision": precision, "num_workers": num_workers}
+    asked = asked_together(stop_asked, model, world)
+    with StopTogether(world) as ranks, videos_seen(name, data, plan, mine, len(todo), asked) as seen:
+        for part, scored in map_parts(work, data, plan, mine, seen=seen, **how):
+            part_rows = [ranked(row) for row in scored]
+            if files is not None:
+                files.write(part, part_rows)
+            scored_here[part] = [{key: row[key] for key in COUNTED} for row in part_rows]
+    by_part = {part: rows for share in ranks.gather(scored_here) for part, rows in share.items()}
+    everyone = [row for rows in by_part.values() for row in rows]
+    videos_per_second = len(everyone) / (time.monotonic() - begun)
+    if files is not None:
+        everyone += [row for part in sorted(set(parts) - set(todo)) for row in files.read(part, COUNTED)]
+    return {
+        **accuracies(everyone, len(data.classes)),
+        "views": f"{plan.views.clips}x{plan.views.crops}",
+        "videos_per_second": round(videos_per_second, 3),
+    }
+
+
+def cost_of_views(model: Classifier, plan: ViewPlan) -> dict[str, int]:
+    """Return the multiply-adds of one view and of all views of a video, counted as the paper's tables do."""
+    config = {key: value for key, value in model.config.items() if key != "kind"}
+    build = functools.partial(build_classifier, **config)
+    per_view = model_info(build, frames=plan.sampling.frames, size_px=plan.crop_px)["paper_flops"]
+    return {"multiply_adds_per_view": per_view, "multiply_adds_per_video": per_view * plan.views_per_video}
+
+
+def accuracies(rows: Sequence[Row], num_classes: int) -> dict[str, Any]:
+    """Return top1, top5 and mean_class over the videos that could be read, and the others by name.
+
+    `mean_class` is the mean over the classes that occur of the share of their videos that is recognised.
+    """
+    good = [row for row in rows if row["error"] is None]
+    label = np.array([row["label"] for row in good], dtype=np.int64)
+    rank = np.array([row["rank"] for row in good], dtype=np.int64)
+    videos_V = np.bincount(label, minlength=num_classes)
+    right_V = np.bincount(label[rank == 0], minlength=num_classes)
+    occurs_V = videos_V > 0
+    failed = {row["video"]: row["error"] for row in rows if row["error"] is not None}
+    return {
+        "top1": float((rank == 0).mean()) if good else 0.0,
+        "top5": float((rank < TOP).mean()) if good else 0.0,
+        "mean_class": float((right_V[occurs_V] / videos_V[occurs_V]).mean()) if good else 0.0,
+        "num_videos": len(good),
+        "num_failed": len(failed),
+        "failed": dict(sorted(failed.items())),
+    }
+
+
+def check_some_read(data: ClipSource, num_read: int, failed: Mapping[str, str]) -> None:
+    """Raise UserError where not one video could be read: that is a wrong place or a lost disk, and no result."""
+    if not data.items:
+        raise UserError(f"{data.path}: no clips in it")
+    if not num_read:
+        name, error = next(iter(failed.items()))
+        raise UserError(
+            f"{data.path}: none of the {len(failed)} videos could be read, the first, {name}: {error}; give the root "
+            "that the list's names are relative to, or mount it; the same --out tries all of them again"
+        )
+
+
+def chosen_views(card: ClassifierCard, clips: int | None, crops: int | None) -> EvalViews:
+    """Return the card's views with other numbers where they are given. Raises UserError for what cannot be."""
+    if clips is not None and clips < 1:
+        raise UserError(f"{clips} clips: expected at least 1")
+    if crops not in (None, 1, 3):
+        raise UserError(f"{crops} crops: expected 1 (centre) or 3 (along the long side)")
+    given = {name: value for name, value in (("clips", clips), ("crops", crops)) if value is not None}
+    return card.views.model_copy(update=given)
+
+
+def score(model: nn.Module, views_BTHWC: Tensor, num_videos: int) -> list[Row]:
+    """Return the softmax scores of each video, mean over its views."""
+    logits_BV = model(normalise(views_BTHWC))
+    scores_NV = logits_BV.float().softmax(dim=1).unflatten(0, (num_videos, -1)).mean(dim=1).cpu().numpy()
+    return [{"scores": scores_V} for scores_V in scores_NV]
+
+
+def ranked(row: Row) -> Row:
+    """Add the prediction and how many classes come before the true one; None where there is nothing to say."""
+    if row["error"] is not None:
+        return {**row, "prediction": None, "rank": None, "scores": None}
+    best_first_V = np.argsort(-row["scores"], kind="stable")
+    at = np.flatnonzero(best_first_V == row["label"])
+    return {**row, "prediction": int(best_first_V[0]), "rank": int(at[0]) if len(at) else None}
+
+
+def _plan_of(weights: Path, data: ClipSource, plan: ViewPlan, precision: Precision) -> EvaluationPlan:
+    """What an evaluation is. Raises UserError for views that `data` does not have."""
+    plan.check(data)  # before a folder is claimed that other options would be refused in
+    return EvaluationPlan(
+        weights_sha256=sha256_of(weights),
+        data_digest=data.digest,
+        sampling=plan.sampling,
+        crop_px=plan.crop_px,
+        views=plan.views,
+        temporal=plan.temporal,
+        seed=plan.seed,
+        precision=precision,
+    )
+
+
+def _prepare(out: Path, locks: ExitStack, now: EvaluationPlan) -> bool:
+    """Claim `out` for this evaluation; return whether it is finished already.
+
+    Raises UserError for another one's folder, and for one that another process writes.
+    """
+    parts = PartFiles(out / SCORES, SCORES_SCHEMA)
+    if not (out / RESULT).is_file() or parts.folder.exists():  # a finished one may be on a read-only disk
+        locks.enter_context(hold(out, COMMAND))
+    then = read_record(out / PLAN, EvaluationPlan)
+    if then is None:
+        if out.is_dir() and content_of(out):
+            raise UserError(f"{out} is not empty and holds no evaluation; give another --out")
+        write_record(out / PLAN, now)
+        return False
+    if then != now:
+        raise UserError(f"{out} holds another evaluation ({changes(then, now)}); give another --out")
+    if (out / RESULT).is_file():
+        parts.clear()
+        clean_staging(out)
+        note_stored(out, out / RESULT, read_json_file(out / RESULT, dict)["num_failed"])
+        return True
+    return False

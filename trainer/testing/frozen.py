@@ -1,0 +1,75 @@
+"""A trained encoder as it is, and the clips that it looks at: of a classifier, or of any stage of pretraining."""
+
+from pathlib import Path
+
+from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.models.build import backbone_sizes, build_classifier
+from bevt_core.models.classifier import Classifier
+from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.surgery import initialise
+from schemas.errors import UserError
+from schemas.evaluation import ClassifierCard
+from schemas.recipes import ClipSampling, EvalViews, FinetuneRecipe, OnlineTokens, PretrainRecipe
+from trainer.clips.multi_view import ViewPlan
+from trainer.runs.directory import RECORD, existing_weights, read_run
+from trainer.setup.start_from import classifier_state
+from trainer.testing.classifier_card import CARD, card_of, read_card
+from trainer.testing.evaluate import chosen_views
+
+
+def open_frozen(
+    checkpoint: Path, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
+) -> tuple[Classifier, ViewPlan]:
+    """Return the encoder of a run or of weights, under a head that means nothing for a pretrained one, and its views.
+
+    A classifier has its own; a pretrained encoder gets those of `recipe`, or else looks at the centre of one clip like
+    those that it was pretrained on. Raises UserError where neither says what they were, or it cannot read them.
+    """
+    path = existing_weights(checkpoint)
+    if (path.parent / CARD).is_file():
+        card = read_card(path)
+    else:
+        card = _card_of_pretraining(path) if recipe is None else card_of(recipe, ("none",))
+    model = classifier_of_pretrained(path)
+    tubelet = model.config["patch"][0]
+    if card.sampling.frames % tubelet:
+        raise UserError(
+            f"{checkpoint}: its encoder reads {tubelet} frames at a time, and clips of {card.sampling.frames} do not "
+            "divide by that; set sampling.frames"
+        )
+    return model, ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
+
+
+def classifier_of_pretrained(path: Path) -> Classifier:
+    """Return the video stem, encoder and norm in the weights `path`, with the windows that they were trained with."""
+    source = load_weights(path)
+    if isinstance(source, Classifier):
+        return source
+    model = build_classifier(num_classes=1, encoder=source.config["encoder"], **backbone_sizes(source.config))
+    initialise(model, classifier_state(source, model.config))
+    return model
+
+
+def _card_of_pretraining(weights: Path) -> ClassifierCard:
+    """Return what the clips of a pretraining run's video stream are, from its recipe and its token set."""
+    mend = "give a fine-tuning recipe (--recipe), which says what clips it looks at"
+    recipe = read_run(weights.parent)[0] if (weights.parent / RECORD).is_file() else None
+    if not isinstance(recipe, PretrainRecipe) or "video" not in recipe.streams:
+        raise UserError(f"{weights}: no pretraining run with a video stream; {mend}")
+    stream = recipe.streams["video"]
+    try:
+        if isinstance(stream.tokens, OnlineTokens):
+            frames, crop_px = FrameStore(stream.tokens.frames), stream.tokens.views.crop_px
+        else:
+            tokens = TokenSet(stream.tokens)
+            frames, crop_px = tokens.frames, tokens.manifest.views.crop_px
+        interval = frames.manifest.pool.stride
+    except (UserError, OSError) as error:
+        raise UserError(f"{weights}: what it was pretrained on is not where it was ({error}); {mend}") from None
+    return ClassifierCard(
+        title=recipe.title,
+        classes=("none",),
+        sampling=ClipSampling(kind="dense", frames=stream.clip_frames, interval=interval),
+        crop_px=crop_px,
+        views=EvalViews(clips=1, crops=1, short_side_px=crop_px),
+    )

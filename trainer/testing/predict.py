@@ -1,0 +1,105 @@
+"""Class names with scores for files, folders and globs; a file that cannot be read does not stop the rest."""
+
+import functools
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bevt_core.console.terminal import note
+from bevt_core.foreign.files import unreadable
+from bevt_core.media.kinds import count_suffixes, is_hidden, kind_of
+from bevt_core.models.classifier import Classifier
+from bevt_core.weights.checkpoints import load_weights
+from schemas.errors import UserError
+from schemas.frames import SourceItem
+from schemas.recipes import DECODE_TIMEOUT_S
+from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
+from trainer.clips.sources import FileClips
+from trainer.distributed.world import join_world
+from trainer.engine.precision import resolve
+from trainer.runs.directory import weights_of
+from trainer.testing.classifier_card import read_card
+from trainer.testing.evaluate import chosen_views, score
+
+NOTHING = "no videos or pictures"
+
+
+def predict(
+    checkpoint: Path | str,
+    places: Sequence[str],
+    *,
+    clips: int | None = None,
+    crops: int | None = None,
+    top: int = 5,
+    precision: str = "auto",
+    decode_timeout_s: float = DECODE_TIMEOUT_S,
+    num_workers: int = 0,
+) -> list[dict[str, Any]]:
+    """Return, per file that `places` name, `video` and `classes` ([{name, score}], best first), or `error`.
+
+    A place without files has a row as well, after the files, with `error`.
+
+    `checkpoint` is a fine-tuning run, its weights, or a folder that `bevt export` wrote. Views and `precision` are
+    those of `evaluate`. Raises UserError for a model without a head, or when no place holds any file.
+    """
+    path = weights_of(Path(checkpoint))
+    card = read_card(path)
+    found = {place: find_media(place) for place in places}
+    items = tuple(item_of(file) for file in dict.fromkeys(file for files in found.values() for file in files))
+    if not items:
+        raise UserError(f"{', '.join(places)}: {NOTHING} there; give files, folders or globs")
+    data = FileClips(Path(), items, card.classes, decode_timeout_s)
+    plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
+    predictions = []
+    with join_world() as world:
+        model = load_weights(path)
+        assert isinstance(model, Classifier)
+        model.to(world.device).eval()
+        parts = range(len(plan.parts(data)))
+        work = functools.partial(score, model)
+        chosen = resolve(precision, world.device)
+        how: dict[str, Any] = {"device": world.device, "precision": chosen, "num_workers": num_workers}
+        with videos_seen("predict", data, plan, parts, len(parts)) as seen:
+            for _, rows in map_parts(work, data, plan, parts, seen=seen, **how):
+                predictions += [_best(row, card.classes, top) for row in rows]
+    return predictions + [{"video": place, "error": f"{NOTHING} there"} for place, files in found.items() if not files]
+
+
+def _best(row: Row, classes: Sequence[str], top: int) -> dict[str, Any]:
+    if row["error"] is not None:
+        return {"video": row["video"], "error": row["error"]}
+    best = row["scores"].argsort()[::-1][:top]
+    named = [{"name": classes[label], "score": round(float(row["scores"][label]), 4)} for label in best]
+    return {"video": row["video"], "classes": named}
+
+
+def find_media(place: str) -> list[Path]:
+    """Expand a folder (videos and pictures below it) or a glob; a plain path stays, whether it exists or not."""
+    if glob.has_magic(place) and not Path(place).exists():
+        matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
+        return [Path(match) for match in matches if Path(match).is_file()]
+    if Path(place).is_dir():
+        files = sorted(_files_below(Path(place)))
+        others = count_suffixes(str(path) for path in files if kind_of(str(path)) is None)
+        if others:
+            counts = ", ".join(f"{count} {suffix}" for suffix, count in others.items())
+            note(f"{place}: files not used: {counts}")
+        return [path for path in files if kind_of(str(path)) is not None]
+    return [Path(place)]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files but hidden ones, in any depth. Raises UserError for a folder that may not be read."""
+
+    def refuse(error: OSError) -> None:
+        raise unreadable(error, Path(error.filename))
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        yield from (Path(parent, name) for name in names if not is_hidden(name))
+
+
+def item_of(path: Path) -> SourceItem:
+    return SourceItem(source=str(path), kind=kind_of(str(path)) or "video")

@@ -1,0 +1,88 @@
+"""Random crops of stored frames, for the training of tokenizers, and which sources are kept from it.
+
+Legend: N frames, H W pixels, C channels (RGB).
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bevt_core.dataset.shards import FrameStore
+from bevt_core.rng import rng_for
+from bevt_core.storage.objects import AnyPath
+from bevt_core.views.replay import decode_jpeg
+from trainer.clips.augment import Box, resize
+
+HELD_OUT_SHARE = 0.05  # of the sources, by name: no frame of theirs is trained on
+FLIP_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class FrameCrops:
+    """Random square crops of random stored frames: a function of (seed, epoch, number)."""
+
+    folders: tuple[AnyPath, ...]
+    input_px: int
+    key: tuple[object, ...]
+    held_out: bool  # crops of the sources that are held out, or of all others
+
+    @functools.cached_property
+    def _stores(self) -> list[FrameStore]:
+        return [FrameStore(folder) for folder in self.folders]
+
+    @functools.cached_property
+    def _pools(self) -> list[tuple[int, int, int, int, int, int, str]]:
+        """(store, part, first frame, number of frames, height, width, source) of samples on this side."""
+        pools = []
+        for number, store in enumerate(self._stores):
+            columns = store.index.select(["part", "frame_start", "num_frames", "height", "width", "source"]).to_pydict()
+            sources = held_out_sources(columns["source"])
+            pools += [
+                (number, part, first, count, height, width, source)
+                for part, first, count, height, width, source in zip(*columns.values(), strict=True)
+                if (source in sources) == self.held_out
+            ]
+        return pools
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def __getitem__(self, at: tuple[object, int]) -> dict[str, Any]:
+        """Return `frame` uint8 (input_px, input_px, C) and `sample_id`."""
+        rng = rng_for("tokenizer-crop", *self.key, *at)
+        number, part, first, count, height, width, source = self._pools[rng.integers(len(self._pools))]
+        jpeg = self._stores[number].read_jpegs(part, first + int(rng.integers(count)), 1)[0]
+        frame_HWC = decode_jpeg(jpeg, (height, width))
+        return {"frame": random_crop(frame_HWC, self.input_px, rng), "sample_id": source}
+
+    def first(self, count: int, of: object) -> Tensor:
+        """Stack `count` crops that the name `of` and their numbers alone decide: uint8 (N, H, W, C)."""
+        return torch.stack([self[of, number]["frame"] for number in range(count)])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def random_crop(frame_HWC: np.ndarray, size_px: int, rng: np.random.Generator) -> Tensor:
+    """Cut a random square, between `size_px` and the frame's short side wide, and scale it to `size_px`.
+
+    So the network sees frames from their own resolution up to those scaled down to fit.
+    """
+    height, width, _ = frame_HWC.shape
+    short = min(height, width)
+    side = int(rng.integers(min(size_px, short), short, endpoint=True))
+    top, left = rng.integers((height - side, width - side), endpoint=True)
+    box = Box(int(top), int(left), side, side)
+    crop_HWC = resize(box.of(torch.from_numpy(frame_HWC)[None]), size_px, size_px)[0]
+    return (crop_HWC.flip(1) if rng.random() < FLIP_SHARE else crop_HWC).contiguous()
+
+
+def held_out_sources(sources: Sequence[str]) -> frozenset[str]:
+    """Choose HELD_OUT_SHARE of the sources, at least one, by their names."""
+    drawn = sorted(sources, key=lambda source: rng_for("tokenizer-held-out", source).random())
+    return frozenset(drawn[: max(1, round(HELD_OUT_SHARE * len(sources)))])
