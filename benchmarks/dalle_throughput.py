@@ -30,7 +30,7 @@ from bevt_core.tokenizers.dvae.training import DVAE_PRESETS
 from bevt_core.tokenizers.feed import encode_batches
 from bevt_core.tokenizers.inspection import DTYPES_LEFT_OUT
 from bevt_core.tokenizers.precision import DTYPES
-from schemas.text.json import json_text
+from schemas.text.json_text import json_text
 
 INPUT_PX = 112
 

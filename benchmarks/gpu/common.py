@@ -19,7 +19,7 @@ import torch
 
 from bevt_core.bench.timing import device_name
 from schemas.recipes.loading import load_recipe
-from schemas.text.json import json_text
+from schemas.text.json_text import json_text
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPES = REPO / "trainer" / "recipes"

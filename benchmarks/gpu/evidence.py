@@ -23,7 +23,7 @@ from bevt_core.rng import rng_for
 from pipeline.synthetic.camera_motion import CLASSES
 from schemas.frames import SourceItem
 from schemas.recipes.loading import load_recipe
-from schemas.text.json import json_text
+from schemas.text.json_text import json_text
 from trainer.clips.sources import StoreClips
 from trainer.finetune.stage import finetune
 from trainer.pretrain.stage import pretrain

@@ -7,7 +7,7 @@ from typing import Any
 
 from table import render
 
-from schemas.text.json import json_text
+from schemas.text.json_text import json_text
 
 LOG_TAIL = 2000  # characters, of a step that did not end well
 

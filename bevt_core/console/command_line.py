@@ -17,7 +17,7 @@ from bevt_core.console.progress import say
 from bevt_core.console.terminal import plain_messages, print_lines
 from schemas.errors import JobError, JointError, StorageError, UserError
 from schemas.text.credentials import masked_command
-from schemas.text.json import json_text
+from schemas.text.json_text import json_text
 
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal

@@ -17,7 +17,7 @@ from bevt_core.console.inert import lines, one_line
 from bevt_core.console.progress import say
 from bevt_core.console.readable import summary_lines
 from schemas.text.credentials import masked
-from schemas.text.json import json_text
+from schemas.text.json_text import json_text
 
 
 def show(text: str) -> None:

@@ -18,7 +18,7 @@ from bevt_core.storage.files import read_bounded
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError, UserError
-from schemas.text.json import parse_json, typed
+from schemas.text.json_text import parse_json, typed
 from schemas.text.plain import SHOWN_CHARACTERS, shown, text_of
 
 MAX_BYTES = 90 << 20  # of a text that is read whole; the largest official list has 80 MB

@@ -7,8 +7,8 @@ from typing import Any
 from bevt_core.storage.files import read_bounded
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.one_writer import content_of
-from schemas.text.json import parse_json
-from schemas.text.yaml import read_yaml
+from schemas.text.json_text import parse_json
+from schemas.text.yaml_text import read_yaml
 
 RECIPE, RECORD = "recipe.yaml", "run.json"  # of a run's directory
 RUNS = {

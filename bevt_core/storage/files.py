@@ -22,7 +22,7 @@ from bevt_core.storage.objects import CONNECTIONS, AnyPath, ObjectPath
 from bevt_core.storage.regular_file import check_size, read_regular
 from bevt_core.storage.staging import clean_staging, discard, scratch_folder, staged_file, staged_folder
 from schemas.errors import StorageError, UserError
-from schemas.text.json import parse_json
+from schemas.text.json_text import parse_json
 from schemas.text.plain import text_of
 from schemas.text.validation import describe
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from bevt_core.storage.files import read_bounded
 from bevt_core.storage.objects import AnyPath
-from schemas.text.json import MAX_BYTES, parse_json
+from schemas.text.json_text import MAX_BYTES, parse_json
 from schemas.text.plain import text_of
 
 

@@ -25,7 +25,7 @@ from bevt_core.weights.foreign import (
 from bevt_core.weights.kinds import OURS, advice, check_kind
 from bevt_core.weights.surgery import StateDict, Surgery, initialise, swin_sizes, tensor_of
 from schemas.errors import UserError
-from schemas.text.json import json_text, parse_json
+from schemas.text.json_text import json_text, parse_json
 
 Model = Bevt | Classifier
 

@@ -23,7 +23,7 @@ app = App("The job")
 @app.command()
 def job(recipe: str, num_cpus: int):
     from pipeline.job.run import tokenize
-    from schemas.text.json import json_text
+    from schemas.text.json_text import json_text
     from schemas.recipes import TokenizeRecipe
     print(json_text(tokenize(TokenizeRecipe.model_validate_json(recipe), num_cpus=num_cpus, progress="off")))
 app()

@@ -60,7 +60,7 @@ from pipeline.sources import check_found
 from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
-from schemas.text.json import json_text
+from schemas.text.json_text import json_text
 from schemas.tokens import TokenPartCommit, TokenPlan
 
 if TYPE_CHECKING:

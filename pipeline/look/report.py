@@ -14,7 +14,7 @@ import pyarrow as pa
 from bevt_core.dataset.shards import FrameStore, TokenSet, part_name
 from bevt_core.foreign.rows import read_table
 from bevt_core.reporting.charts import curves_png, histograms_png
-from bevt_core.reporting.html import Page, relinked
+from bevt_core.reporting.page import Page, relinked
 from bevt_core.reporting.pictures import png
 from bevt_core.storage.files import each, read_record, write_atomic
 from bevt_core.storage.objects import AnyPath, as_path

@@ -16,7 +16,7 @@ from pipeline.sources.class_names import MOST_NUMBERED, class_index
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
-from schemas.text.json import json_text, parse_json
+from schemas.text.json_text import json_text, parse_json
 
 SHOWN_NAMES = 5  # of the classes that are not known
 

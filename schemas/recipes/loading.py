@@ -19,7 +19,7 @@ from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe, Toke
 from schemas.text.credentials import holds_credentials, masked
 from schemas.text.plain import shown
 from schemas.text.validation import describe, numbers_of
-from schemas.text.yaml import read_yaml_file, yaml_value
+from schemas.text.yaml_text import read_yaml_file, yaml_value
 
 Recipe = TokenizeRecipe | PretrainRecipe | FinetuneRecipe | TokenizerRecipe
 R = TypeVar("R", TokenizeRecipe, PretrainRecipe, FinetuneRecipe, TokenizerRecipe)

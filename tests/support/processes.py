@@ -22,7 +22,7 @@ class Holder:
     """`role(place, command)` of this module in a process of its own, which has said that it is ready."""
 
     def __init__(self, role: str, place: Path, command: str, wrapper: Sequence[str] = ()) -> None:
-        code = "import sys; from tests import processes; processes.play(*sys.argv[1:])"
+        code = "import sys; from tests.support import processes; processes.play(*sys.argv[1:])"
         call = [*wrapper, sys.executable, "-c", code, role, str(place), command]
         self._process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid

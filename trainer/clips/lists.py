@@ -25,7 +25,7 @@ from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S, FinetuneRecipe, PretrainRecipe
 from schemas.runs import CLIPS_SCHEMA, Use
-from schemas.text.json import json_text, parse_json
+from schemas.text.json_text import json_text, parse_json
 from trainer.clips.sources import ClipSource, FileClips, StoreClips
 from trainer.distributed.world import World
 from trainer.runs.directory import RECORD, read_run, weights_of

@@ -11,7 +11,7 @@ from bevt_core.dataset.shards import TokenSet
 from bevt_core.masking import tube
 from bevt_core.models.bevt import Bevt
 from bevt_core.reporting.charts import curves_png
-from bevt_core.reporting.html import Page
+from bevt_core.reporting.page import Page
 from bevt_core.reporting.pictures import png, sheet
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer

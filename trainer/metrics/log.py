@@ -11,8 +11,8 @@ from bevt_core.console.disk_errors import explaining
 from bevt_core.console.installation import install_command
 from bevt_core.storage.files import read_bounded, write_atomic
 from schemas.errors import UserError
-from schemas.text.json import json_text, parse_json
-from schemas.text.yaml import read_yaml_file
+from schemas.text.json_text import json_text, parse_json
+from schemas.text.yaml_text import read_yaml_file
 
 METRICS_FILE = "metrics.jsonl"
 MAX_LOG_BYTES = 2 << 30  # of a log; a line has some 300 bytes, so that is millions of steps

@@ -20,7 +20,7 @@ from schemas.errors import UserError
 from schemas.evaluation import FeatureLevel
 from schemas.recipes import FinetuneRecipe
 from schemas.recipes.loading import nearest
-from schemas.text.json import json_text
+from schemas.text.json_text import json_text
 from trainer.clips.lists import digests_of
 from trainer.clips.overlap import overlaps, show_overlap
 from trainer.clips.sources import ClipSource, check_classes, check_labels

@@ -27,8 +27,8 @@ from schemas.recipes import ProbeConfig
 from schemas.recipes.loading import Recipe, parse_recipe, to_yaml
 from schemas.runs import DatasetRef, RunRecord
 from schemas.text.credentials import masked
-from schemas.text.json import json_text
-from schemas.text.yaml import MAX_BYTES, read_yaml
+from schemas.text.json_text import json_text
+from schemas.text.yaml_text import MAX_BYTES, read_yaml
 from trainer.engine.checkpoint import Identity
 
 RESUMES, WEIGHTS = "resumes.jsonl", "weights.safetensors"

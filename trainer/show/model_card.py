@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bevt_core.console.inert import Markup, markdown_code, markdown_text
 from bevt_core.models.counting import num_parameters
-from bevt_core.reporting.html import markdown_table
+from bevt_core.reporting.page import markdown_table
 from bevt_core.storage.files import sha256_of
 from bevt_core.weights.checkpoints import Model, load_weights
 from bevt_core.weights.export import save_hub_folder

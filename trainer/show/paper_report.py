@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from bevt_core.reporting.html import Page, markdown_table
+from bevt_core.reporting.page import Page, markdown_table
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.one_writer import hold
 from trainer.show.paper_tables import DATA, TABLES, UNSTATED, PaperRow, PaperTable

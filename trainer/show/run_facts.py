@@ -15,7 +15,7 @@ from schemas.evaluation import EvaluationPlan
 from schemas.models import SwinConfig, TimeSformerConfig
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from schemas.runs import RunRecord
-from schemas.text.yaml import read_yaml_file
+from schemas.text.yaml_text import read_yaml_file
 from schemas.tokens import TokenSetManifest
 from trainer.clips.lists import read_lists
 from trainer.clips.overlap import PRETRAINING, TRAINING

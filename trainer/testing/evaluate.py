@@ -26,7 +26,7 @@ from bevt_core.weights.checkpoints import load_weights
 from schemas.errors import UserError
 from schemas.evaluation import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
 from schemas.recipes import EvalViews, Precision
-from schemas.text.json import json_text
+from schemas.text.json_text import json_text
 from trainer.clips.lists import digests_of
 from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
 from trainer.clips.overlap import TRAINING, overlaps, show_overlap

@@ -19,7 +19,7 @@ from bevt_core.console.command_line import App
 from bevt_core.console.inert import csv_text, html_text, lines, markdown_code, one_line, text_of_csv
 from bevt_core.console.terminal import emit, warn
 from bevt_core.reporting.charts import curves_png
-from bevt_core.reporting.html import Page, markdown_table
+from bevt_core.reporting.page import Page, markdown_table
 from bevt_core.reporting.pictures import sheet
 from schemas.errors import UserError
 from tests.support.hostile_names import NAMES, PageCheck, controls_in, formulas_in

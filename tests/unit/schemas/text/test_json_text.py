@@ -13,7 +13,7 @@ from bevt_core.console.terminal import emit
 from bevt_core.storage.files import MAX_RECORD_BYTES, read_record
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
-from schemas.text.json import MAX_BYTES, MAX_VALUES, json_text, parse_json
+from schemas.text.json_text import MAX_BYTES, MAX_VALUES, json_text, parse_json
 from trainer.metrics.log import read_metrics
 
 REPO = Path(__file__).resolve().parents[4]
@@ -38,7 +38,7 @@ def test_all_json_is_written_by_one_function() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("dumps", "dump") and ast.unparse(node.value) == "json"
     }
-    assert callers == {"schemas/text/json.py", "schemas/base.py"}  # the second for digests, which refuse NaN
+    assert callers == {"schemas/text/json_text.py", "schemas/base.py"}  # the second for digests, which refuse NaN
 
 
 @pytest.mark.parametrize(
