@@ -1,0 +1,1 @@
+"""Results as pages, charts and pictures. Not here: what a terminal shows (console)."""

@@ -1,0 +1,1 @@
+"""What the job and its dataset cost: engine overhead, bytes per frame."""

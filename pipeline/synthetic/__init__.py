@@ -1,0 +1,1 @@
+"""Small data made on the spot: videos of a virtual camera, pictures for training a tokenizer."""

@@ -1,0 +1,1 @@
+"""What training costs: a step on a device, clips from a loader."""

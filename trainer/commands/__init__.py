@@ -1,0 +1,1 @@
+"""The commands of training, testing and looking at runs: parse, load a recipe, call one function."""

@@ -1,0 +1,1 @@
+"""Shards to training batches: datasets, order, loader processes. Not here: labelled clips (clips)."""

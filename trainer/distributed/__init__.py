@@ -1,0 +1,1 @@
+"""Processes and devices: ranks, sharding, launching, signals, watchdog. Knows nothing of models' tasks."""

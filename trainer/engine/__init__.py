@@ -1,0 +1,1 @@
+"""The training loop: steps, optimizer, schedule, checkpoints. Knows a task only by its interface."""

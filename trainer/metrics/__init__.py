@@ -1,0 +1,1 @@
+"""The log of a run and what it measures: metrics, throughput, waiting for data."""

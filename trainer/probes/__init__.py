@@ -1,0 +1,1 @@
+"""What frozen features know: kNN, linear and attentive probes."""

@@ -1,0 +1,1 @@
+"""Run directories: writing them, their status, listing and comparing them."""

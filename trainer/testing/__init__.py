@@ -1,0 +1,1 @@
+"""A trained model on labelled clips: multi-view testing, prediction, features, temporal analysis."""

@@ -1,0 +1,1 @@
+"""What the training of tokenizers has of its own: crops, tasks, reconstructions."""

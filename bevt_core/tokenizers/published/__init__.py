@@ -1,0 +1,1 @@
+"""Published tokenizers: downloading their weights and converting them to our files."""
