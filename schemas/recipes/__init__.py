@@ -21,7 +21,7 @@ from schemas.recipes.tokenizer import (
     Temperature,
     TokenizerRecipe,
 )
-from schemas.recipes.training import Decay, LoopConfig, OptimConfig, Precision
+from schemas.recipes.training import Decay, Execution, LoopConfig, OptimConfig, Precision
 
 __all__ = [
     "DECODE_TIMEOUT_S",
@@ -32,6 +32,7 @@ __all__ = [
     "Decay",
     "DvaeTraining",
     "EvalViews",
+    "Execution",
     "FinetuneRecipe",
     "Layer",
     "LoopConfig",
