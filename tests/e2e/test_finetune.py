@@ -26,7 +26,8 @@ from tests.support.json_keys import CheckKeys
 from tests.support.tiny_jobs import only
 from trainer.clips.sources import StoreClips, split_items
 from trainer.distributed.launch import launch
-from trainer.finetune.stage import build_from_recipe, dry_run, finetune
+from trainer.finetune.model import build_from_recipe
+from trainer.finetune.stage import dry_run, finetune
 from trainer.metrics.log import read_metrics
 from trainer.testing.evaluate import evaluate
 from trainer.testing.extract import extract

@@ -14,8 +14,9 @@ from tests.support.tiny_jobs import save_tiny_tokenizer
 from trainer.data.online import FreshViewDataset, tokens_in_step
 from trainer.distributed.launch import launch
 from trainer.metrics.log import read_metrics
-from trainer.pretrain.stage import PretrainTask, dry_run, pretrain
+from trainer.pretrain.stage import dry_run, pretrain
 from trainer.pretrain.streams import open_sources, open_streams
+from trainer.pretrain.task import PretrainTask
 from trainer.runs.directory import identity_of
 from trainer.setup.models import build_model
 

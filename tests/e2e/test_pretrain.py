@@ -19,8 +19,9 @@ from tests.support.children import descendants, is_running, wait_until
 from trainer.clips.lists import read_lists
 from trainer.distributed.launch import launch
 from trainer.metrics.log import read_metrics
-from trainer.pretrain.stage import PretrainTask, dry_run, pretrain
+from trainer.pretrain.stage import dry_run, pretrain
 from trainer.pretrain.streams import open_sources, open_streams
+from trainer.pretrain.task import PretrainTask
 from trainer.runs.browse import summary_of
 from trainer.runs.directory import read_run
 from trainer.setup.memory import OUTSIDE_GB, USABLE_SHARE

@@ -21,14 +21,12 @@ from tests.support.tiny_jobs import save_tiny_tokenizer, tiny_recipe
 from trainer.clips.sources import StoreClips
 from trainer.commands.training import TRAINER_RECIPES
 from trainer.demo.run import demo
-from trainer.finetune import stage as finetuning
 from trainer.finetune.stage import finetune
-from trainer.pretrain import stage as pretraining
 from trainer.pretrain.stage import pretrain
 from trainer.probes.probe import probe
+from trainer.setup import session
 from trainer.show import paper_report
 from trainer.testing.temporal import analyse_temporal
-from trainer.tokenizer import stage as tokenizing
 from trainer.tokenizer.stage import train_tokenizer
 
 
@@ -86,9 +84,7 @@ def test_a_run_holds_its_directory_and_what_it_reads(
             assert refusal(removing([store], "bevt repair")).startswith(f"{store}: `mine`")
         raise StartedError
 
-    for module in (pretraining, finetuning, tokenizing):
-        for name in ("make_plan", "make_finetune_plan", "check_batches"):
-            monkeypatch.setattr(module, name, look, raising=False)
+    monkeypatch.setattr(session, "make_plan", look)
     with pytest.raises(StartedError):
         start_training(stage, dataset, tmp_path / "run", command="mine")
     assert not (tmp_path / "run").exists() and refusal(removing([dataset / "frames"], "bevt repair")) == ""

@@ -10,7 +10,7 @@ from schemas.errors import UserError
 from schemas.recipes import DvaeTraining, FinetuneRecipe, PecoTraining, TokenizerRecipe
 from schemas.recipes.loading import load_recipe, recipe_names
 from trainer.engine.optim import param_groups
-from trainer.finetune.stage import build_from_recipe, lr_share
+from trainer.finetune.model import build_from_recipe, lr_share
 from trainer.runs.directory import identity_of
 from trainer.tokenizer.stage import sizes_of
 from trainer.tokenizer.tasks import ARCHITECTURES
