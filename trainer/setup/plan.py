@@ -39,7 +39,7 @@ class Workload(Generic[R]):
     orders: Mapping[str, StreamOrder]  # by stream
     cost: CountedCost | None  # None: not counted
     describe: Callable[["Plan[R]", str], list[str]]  # the stage's lines of the plan, for the name of a device
-    facts: Callable[["Plan[R]"], dict[str, Any]]  # the stage's numbers of the plan
+    facts: Callable[["Plan[R]"], dict[str, Any]] = lambda plan: {}  # the stage's numbers of the plan
     splits_well: Callable[[int, int], bool] = lambda micro_batches, processes: True  # whether the stage allows them
 
 

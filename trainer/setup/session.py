@@ -95,10 +95,9 @@ class Session:
     ) -> Identity:
         """Print the plan and make the run directory, or note the resume in it; every rank calls this.
 
-        Returns the identity of the run: `datasets` are what is read from disk and decides its numbers.
-
-        `lists`, given whether the directory has a list of clips, returns the one to write, on rank 0. Raises UserError
-        on all ranks where another run is in the directory.
+        Returns the identity of the run; `datasets` are what is read from disk and decides its numbers. `lists`, given
+        whether the directory has a list of clips, returns the one to write, on rank 0. Raises UserError on all ranks
+        where another run is in the directory.
         """
         world, loop, schedule = self.world, plan.recipe.loop, plan.schedule
         if world.is_main:

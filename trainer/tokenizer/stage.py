@@ -161,8 +161,4 @@ def tokenizer_workload(
             f"{total * recipe.global_batch} crops of {recipe.input_px} px from the frames of {num_sources} sources"
         ]
 
-    return Workload(recipe, {FRAMES: order}, None, describe, _facts)
-
-
-def _facts(plan: Plan[TokenizerRecipe]) -> dict[str, Any]:
-    return {"global_batch": plan.recipe.global_batch, "crops_seen": plan.samples_seen(FRAMES)}
+    return Workload(recipe, {FRAMES: order}, None, describe)

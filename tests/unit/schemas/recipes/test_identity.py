@@ -1,13 +1,15 @@
 """Which keys of a recipe may differ when a run is resumed: those that their types declare free, and no others."""
 
+from pathlib import Path
+
 import pytest
 
 from schemas.recipes import Execution, LoopConfig
 from schemas.recipes.identity import deciding
 from schemas.recipes.loading import load_recipe
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.runs.directory import flat
 
+RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
 VIEWS = "{crop_px: 64, short_side_min_px: 72, short_side_max_px: 80, flip_share: 0.5, jitter: 0.0}"
 ONLINE = f"streams.image.tokens={{frames: store, tokenizer: dalle, views: {VIEWS}}}"
 PROBE = "probe={frames: store, every: 5, crop_px: 64, short_side_px: 72}"
@@ -26,7 +28,7 @@ FREE = {  # by recipe and settings: how checkpoints of earlier versions record a
 
 @pytest.mark.parametrize("settings", FREE)
 def test_all_keys_decide_a_run_but_places_names_execution_and_probes(settings: tuple[str, ...]) -> None:
-    recipe = load_recipe(settings[0], TRAINER_RECIPES, settings[1:])
+    recipe = load_recipe(settings[0], RECIPES, settings[1:])
     plain = flat(recipe.model_dump(mode="json"))
     found = deciding(recipe)
     assert plain.keys() - found.keys() == FREE[settings] | LOOP

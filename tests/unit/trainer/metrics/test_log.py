@@ -7,10 +7,11 @@ import pytest
 from schemas.errors import UserError
 from schemas.recipes import PretrainRecipe
 from schemas.recipes.loading import load_recipe_of
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.metrics.log import METRICS_FILE, MetricsLog, last_step, read_metrics
 from trainer.runs.browse import list_runs, show_run
 from trainer.runs.directory import open_run
+
+RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_a_line_of_a_log_that_is_no_step_is_named(tmp_path: Path, line: str, pro
     """By what resumes a run and by what looks at it."""
     open_run(
         tmp_path,
-        load_recipe_of(PretrainRecipe, "nano_video", TRAINER_RECIPES),
+        load_recipe_of(PretrainRecipe, "nano_video", RECIPES),
         {},
         resume=False,
         command="x",
