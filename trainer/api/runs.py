@@ -24,14 +24,14 @@ class LoadedRun:
     weights: Path
     device: torch.device
     model: Bevt | Classifier
-    recipe: Recipe | None  # that it was trained by; None without a run's record, as in an exported folder
+    recipe: Recipe | None  # that it was trained with; None without a run's record, as in an exported folder
     card: ClassifierCard | None  # a classifier's classes, and the clips that it reads
 
     @functools.cached_property
     def encoder(self) -> Classifier:
-        """The model as a feature extractor: a classifier itself, or a pretrained video stream below an untrained head.
+        """The model as a feature extractor: a classifier itself, else the pretrained encoder below an untrained head.
 
-        Raises UserError for a model that was pretrained on images alone.
+        Of a model without a video stream, the stem for images becomes the one for clips, as when fine-tuning starts.
         """
         if isinstance(self.model, Classifier):
             return self.model
