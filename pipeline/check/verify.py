@@ -6,7 +6,7 @@ from typing import Any
 
 from bevt_core.dataset.shards import COMMIT, read_plan, token_set_folders
 from bevt_core.storage.descriptions import what_is
-from bevt_core.storage.objects import AnyPath
+from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.check.frames import verify_frames
 from pipeline.check.problems import REMOVE, Problem
 from pipeline.check.records import committed, contradicted, read_or_note
@@ -16,7 +16,7 @@ from schemas.frames import FramePartCommit
 
 
 def verify(
-    dataset_dir: AnyPath,
+    directory: str | AnyPath,
     *,
     deep: bool = False,
     sample: int = 32,
@@ -31,6 +31,7 @@ def verify(
     token set is there. `tokenizer` says where the tokenizer is, if its name alone does not lead to it. Sources that
     lead out of the root are a problem unless `allow_outside`.
     """
+    dataset_dir = as_path(directory)
     counts, problems = check_files(dataset_dir, allow_outside)
     token_sets = token_sets_in(dataset_dir)
     equal = compared = 0

@@ -48,7 +48,7 @@ TOP = 5
 
 
 def evaluate(
-    checkpoint: Path,
+    checkpoint: Path | str,
     data: ClipSource,
     *,
     clips: int | None = None,
@@ -71,7 +71,7 @@ def evaluate(
     Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
     """
     begun = time.monotonic()
-    path = weights_of(checkpoint)
+    path = weights_of(Path(checkpoint))
     card = read_card(path)
     check_labels(data)
     check_classes(data.classes, card.classes, data.path, str(checkpoint))
