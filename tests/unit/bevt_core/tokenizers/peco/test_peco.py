@@ -18,7 +18,7 @@ from bevt_core.tokenizers.peco.perceptual import Perceptual
 from bevt_core.tokenizers.peco.tokenizer import PECO_PRESETS, PecoTrainingModule
 from schemas.errors import UserError
 from schemas.recipes import PecoTraining, PerceptualConfig
-from tests.unit.bevt_core.tokenizers.test_tokenizers import noise_frames, smooth_frames
+from tests.support.frames import noise_frames, smooth_frames
 from trainer.distributed.world import World
 from trainer.tokenizer.tasks import FRAMES, PecoTask, drawn_vectors
 
