@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from bevt_core.console.inert import one_line
-from bevt_core.models.classifier import Classifier
 from schemas.recipes import FinetuneRecipe
 from trainer.clips.mixing import splits_pairs
 from trainer.clips.sources import ClipSource
@@ -51,7 +51,7 @@ class FinetunePlan:
         )
 
 
-def counted_finetune_cost(recipe: FinetuneRecipe, build: Callable[[], Classifier]) -> CountedCost:
+def counted_finetune_cost(recipe: FinetuneRecipe, build: Callable[[], nn.Module]) -> CountedCost:
     """Return what counts the clips of `recipe`, each time once, for the classifier that `build` makes."""
     return functools.cache(functools.partial(finetune_cost, recipe, build, TERM))
 

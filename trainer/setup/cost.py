@@ -103,11 +103,11 @@ def pretrain_cost(recipe: PretrainRecipe, crop_px: Mapping[str, int], activation
 
 
 def finetune_cost(
-    recipe: FinetuneRecipe, build: Callable[[], Classifier], stream: str, activation_checkpointing: bool
+    recipe: FinetuneRecipe, build: Callable[[], nn.Module], stream: str, activation_checkpointing: bool
 ) -> TrainingCost:
     """Count the clips of the one `stream` of fine-tuning, for the classifier that `build` makes."""
     with torch.device("meta"):
-        model = build()
+        model = cast(Classifier, build())
     if activation_checkpointing:
         checkpoint_encoder(model.encoder)
     frames, size_px = recipe.sampling.frames, recipe.augment.crop_px
