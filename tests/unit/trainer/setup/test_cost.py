@@ -16,8 +16,11 @@ from bevt_core.bench.models import peak_bytes
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.build import build_bevt, build_classifier
 from bevt_core.models.classifier import Classifier
+from schemas.recipes import PretrainRecipe
+from schemas.recipes.loading import load_recipe_of
+from tests.support.pretraining import RECIPES
 from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_numbers
-from trainer.setup.cost import FLOAT_BYTES, SampleCost, sample_cost
+from trainer.setup.cost import FLOAT_BYTES, SampleCost, pretrain_cost, sample_cost
 from trainer.setup.models import checkpoint_activations, checkpoint_encoder
 
 ENCODERS = {
@@ -121,3 +124,23 @@ def test_the_peak_is_that_of_a_step(encoder: str, checkpointed: bool) -> None:
 
     measured = peak_bytes(step) + clip_BCTHW.nbytes  # the clip is kept, and was there before
     assert FLOAT_BYTES * peak_numbers(layers) == pytest.approx(measured, rel=0.15)  # worst seen 0.11
+
+
+@pytest.mark.parametrize(
+    ("name", "checkpointed", "followed_mb"),
+    [
+        ("joint_swin_base_k400_in1k", False, {"video": 1205.3, "image": 131.8}),
+        ("joint_swin_base_k400_in1k", True, {"video": 209.7, "image": 31.3}),
+        ("ablations/table8_timesformer_joint", False, {"video": 1409.2, "image": 93.5}),
+        ("ablations/table8_timesformer_joint", True, {"video": 241.3, "image": 20.3}),
+    ],
+)
+def test_a_sample_of_a_shipped_recipe_takes_what_it_took(
+    name: str, checkpointed: bool, followed_mb: dict[str, float]
+) -> None:
+    """Figures of a pass of torch's own operators that was followed tensor by tensor on the meta device."""
+    recipe = load_recipe_of(PretrainRecipe, name, RECIPES)
+    samples = pretrain_cost(recipe, dict.fromkeys(followed_mb, 224), checkpointed).samples
+    assert {stream: sample.peak_bytes / 1e6 for stream, sample in samples.items()} == pytest.approx(
+        followed_mb, rel=0.08
+    )
