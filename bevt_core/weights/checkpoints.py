@@ -123,13 +123,6 @@ def _planned(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], 
     return model
 
 
-def load_official(path: Path | str) -> Bevt:
-    """Read a pretraining checkpoint of the original code (github.com/xyzforever/BEVT), sizes from its tensors."""
-    model = import_official(Path(path)).model
-    assert isinstance(model, Bevt)
-    return model
-
-
 class Imported(NamedTuple):
     """A model read from another project's checkpoint, and what a person should know about the reading."""
 
@@ -139,7 +132,10 @@ class Imported(NamedTuple):
 
 
 def import_official(path: Path) -> Imported:
-    """Read a pretraining checkpoint of the original code. UserError for one of another kind."""
+    """Read a pretraining checkpoint of the original code (github.com/xyzforever/BEVT), sizes from its tensors.
+
+    Raises UserError for one of another kind.
+    """
     with _errors_name(path):
         state, dropped = bevt_from_official(_read_foreign(path, "official"))
         vocab_size, decoder_dim = tensor_of(state, "lm_head.weight", 2).shape

@@ -13,7 +13,6 @@ from schemas.recipes.finetune import (
 from schemas.recipes.pretrain import OnlineTokens, PretrainRecipe, ProbeConfig, Stream, StreamConfig
 from schemas.recipes.tokenization import TokenizerDtype, TokenizeRecipe
 from schemas.recipes.tokenizer import (
-    AdversarialConfig,
     DvaeTraining,
     Layer,
     PecoTraining,
@@ -25,7 +24,6 @@ from schemas.recipes.training import Decay, Execution, LoopConfig, OptimConfig, 
 
 __all__ = [
     "DECODE_TIMEOUT_S",
-    "AdversarialConfig",
     "Aspect",
     "AugmentConfig",
     "ClipSampling",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import Record
-from schemas.ranges import Batch, CropPixels, Depth, Share, Steps, Strength, Width
+from schemas.ranges import Batch, CropPixels, Steps, Strength
 from schemas.recipes.identity import Free
 from schemas.recipes.training import LoopConfig, OptimConfig
 
@@ -34,15 +34,6 @@ class PerceptualConfig(Record):
     weights: Free[str | None]  # a file; null takes them from timm's hub
 
 
-class AdversarialConfig(Record):
-    """A network that tells frames from reconstructions, trained against the decoder (PatchGAN, as VQGAN uses it)."""
-
-    weight: float = Field(gt=0.0, le=1e6)  # of fooling it, against the pixel loss
-    start: Share  # share of the run before which it learns, and nobody tries to fool it
-    width: Width  # channels after its first convolution
-    layers: Depth  # each halves the resolution
-
-
 class PecoTraining(Record):
     """A VQ-VAE with a perceptual loss (Dong et al. 2021, PeCo)."""
 
@@ -53,7 +44,6 @@ class PecoTraining(Record):
     ema_decay: float = Field(gt=0.0, lt=1.0)  # of the codebook, per step
     dead_share: float = Field(ge=0.0, lt=1.0)  # a code in less than this share of the average use starts again
     perceptual: PerceptualConfig | None
-    adversarial: AdversarialConfig | None = None
 
 
 class TokenizerRecipe(Record):

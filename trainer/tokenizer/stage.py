@@ -19,7 +19,6 @@ from bevt_core.storage.objects import as_path
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.card import read_card
 from bevt_core.tokenizers.codes import VECTORS_PER_CODE
-from bevt_core.tokenizers.peco.adversary import smallest_frame_px
 from bevt_core.tokenizers.quality import measure
 from schemas.errors import UserError
 from schemas.recipes import PecoTraining, TokenizerRecipe
@@ -93,14 +92,6 @@ def sizes_of(recipe: TokenizerRecipe) -> Sizes:
             f"input_px {recipe.input_px} is not a multiple of the {sizes.stride} px of a token of preset {preset!r}; "
             f"set input_px={sizes.stride * max(1, round(recipe.input_px / sizes.stride))}"
         )
-    training = recipe.architecture
-    if isinstance(training, PecoTraining) and training.adversarial is not None:
-        smallest_px = smallest_frame_px(training.adversarial.layers)
-        if recipe.input_px < smallest_px:
-            raise UserError(
-                f"architecture.adversarial.layers {training.adversarial.layers} need frames of {smallest_px} px, "
-                f"input_px is {recipe.input_px}; take fewer layers or larger frames"
-            )
     return sizes
 
 

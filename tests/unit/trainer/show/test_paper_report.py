@@ -15,7 +15,7 @@ from schemas.recipes.loading import load_recipe
 from schemas.runs import DatasetRef
 from tests.support.builders import make_token_set
 from tests.support.json_keys import CheckKeys
-from tests.unit.trainer.probes.test_probe import pretraining_run
+from tests.support.pretraining import pretraining_run
 from trainer.clips.sources import StoreClips
 from trainer.finetune.model import build_from_recipe
 from trainer.runs.directory import open_run
