@@ -17,9 +17,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bevt_core.storage.contained import contained
-from bevt_core.storage.download_limit import TooLong
 from bevt_core.storage.objects import CONNECTIONS, AnyPath, ObjectPath
 from bevt_core.storage.regular_file import check_size, read_regular
+from bevt_core.storage.s3.download_limit import TooLong
 from bevt_core.storage.staging import clean_staging, discard, scratch_folder, staged_file, staged_folder
 from schemas.errors import StorageError, UserError
 from schemas.text.json_text import parse_json

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from bevt_core.console.disk_errors import explained, explaining
 from bevt_core.console.terminal import warn
-from bevt_core.storage.file_locks import (
+from bevt_core.storage.locks.file_locks import (
     EXCLUSIVE,
     SHARED,
     TRIES,

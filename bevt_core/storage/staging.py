@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bevt_core.console.disk_errors import explained
-from bevt_core.storage.file_locks import EXCLUSIVE, TRIES, let_go, remove_and_let_go, take, take_new
+from bevt_core.storage.locks.file_locks import EXCLUSIVE, TRIES, let_go, remove_and_let_go, take, take_new
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import StorageError, UserError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bevt_core.storage import one_writer
-from bevt_core.storage.file_locks import NoLocksError, _removed
 from bevt_core.storage.files import read_bounded, read_record
+from bevt_core.storage.locks.file_locks import NoLocksError, _removed
 from bevt_core.storage.one_writer import READERS, WRITER, hold, is_written, owner, reading
 from bevt_core.storage.staging import STAGING, clean_staging, discard, staged_folder
 from schemas.errors import UserError

@@ -12,6 +12,7 @@ from bevt_core.dataset.shards import read_frame_commit, read_plan, read_token_co
 from bevt_core.storage import objects
 from bevt_core.storage.files import committed_folder, fetched, read_record, remove, sha256_of, sizes_in, write_record
 from bevt_core.storage.objects import ObjectPath, as_path
+from bevt_core.storage.s3 import service
 from schemas.errors import StorageError, UserError
 from schemas.views import View
 from tests.support.builders import make_token_set
@@ -27,7 +28,7 @@ def server() -> Iterator[S3Server]:
 @pytest.fixture
 def store(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     """The server without faults, and short waits."""
-    monkeypatch.setattr(objects, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(service, "FIRST_WAIT_S", 0.001)
     monkeypatch.setenv("BEVT_RETRY_S", "5")
     server.requests.clear()
     yield server

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.storage import file_locks
+from bevt_core.storage.locks import file_locks
 from bevt_core.storage.one_writer import READERS, WRITER, hold, hold_file, owner, reading, removing
 from schemas.errors import StorageError, UserError
 from tests.support.processes import Holder, refusal
