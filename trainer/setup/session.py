@@ -7,7 +7,7 @@ from typing import Any
 
 from bevt_core.console.progress import say
 from bevt_core.console.terminal import note, show
-from bevt_core.storage.objects import ObjectPath
+from bevt_core.storage.interface import storage_of
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.clips.sources import FileClips
@@ -110,7 +110,7 @@ def read_from(streams: Mapping[str, tuple[Samples, StreamOrder]]) -> ReadFrom:
     if any(isinstance(getattr(dataset, "source", None), FileClips) for dataset in datasets):
         return "files"
     stores = [store for dataset in datasets if isinstance(dataset, ClipDataset) for store in dataset.stores]
-    return "objects" if any(isinstance(store.path, ObjectPath) for store in stores) else "frames"
+    return "objects" if any(storage_of(store.path).is_remote for store in stores) else "frames"
 
 
 def ending(result: FitResult, schedule: CosineSchedule) -> dict[str, Any]:
