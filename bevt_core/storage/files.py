@@ -33,7 +33,7 @@ def write_atomic(path: AnyPath, data: bytes) -> None:
 
 
 def create_record(path: AnyPath, record: R) -> R:
-    """`write_record`, unless there is one, which stays. Returns the record that is there: of writers at once, one's."""
+    """`write_record`, unless a record exists. Returns the stored one: of concurrent writers, that of the first."""
     data = _record_bytes(record)
     if storage_of(path).create(data):
         return record
@@ -97,9 +97,9 @@ def clean_staging(folder: AnyPath) -> None:
 
 
 def fetched(root: AnyPath, name: str) -> AbstractContextManager[Path]:
-    """A local folder that has the file or folder `name` as `root` has it: `root` itself, or a copy for the block.
+    """A local folder with the file or folder `name` of `root`: `root` itself, or a copy for the block.
 
-    What `root` does not have is not there either.
+    A name that `root` lacks is absent from the copy too.
     """
     return storage_of(root).fetched(name)
 
@@ -115,12 +115,12 @@ def size_of(path: AnyPath) -> int:
 
 
 def sizes_in(folder: AnyPath) -> dict[str, int]:
-    """Bytes of every file below `folder`, by its path in it; empty for a folder that is not there."""
+    """Bytes of every file below `folder`, by its path in it; empty for an absent folder."""
     return storage_of(folder).sizes()
 
 
 def remove(path: AnyPath) -> None:
-    """Remove a file, or a folder with all that is in it, at once. What is not there stays so."""
+    """Remove a file, or a folder with its content, at once. Does nothing where nothing exists."""
     storage_of(path).remove()
 
 

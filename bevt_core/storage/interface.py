@@ -21,7 +21,7 @@ class Storage(Protocol):
 
     @property
     def replaces_folders(self) -> bool:
-        """Whether a writer of a folder that is there overwrites it; else it leaves it alone."""
+        """Whether a writer overwrites an existing folder; if not, it leaves the folder alone."""
 
     @property
     def retry_s(self) -> float:
@@ -108,7 +108,7 @@ class Storage(Protocol):
         """A local folder that appears here as a whole when the block ends well; its file `commit` comes last."""
 
     def remove(self) -> None:
-        """Remove a file, or a folder with its content. What is absent stays so."""
+        """Remove a file, or a folder with its content. Does nothing where nothing exists."""
 
     def clean_staging(self) -> None:
         """Remove what writers of this folder that are no longer alive left half-written on the local disk."""
