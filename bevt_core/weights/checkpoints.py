@@ -13,8 +13,7 @@ from bevt_core.models.bevt import Bevt
 from bevt_core.models.build import build_bevt, build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.windows import Size3
-from bevt_core.storage.files import write_atomic
-from bevt_core.storage.json_file import read_json_file
+from bevt_core.storage.files import read_json_file, write_atomic
 from bevt_core.weights.files import UNREADABLE, first_line, head_of, is_safetensors, read_state_dict
 from bevt_core.weights.foreign import (
     bevt_from_image_swin,

@@ -13,7 +13,7 @@ from torch import nn
 from bevt_core.console.installation import install_command
 from bevt_core.models.classifier import Classifier
 from bevt_core.storage.files import write_atomic
-from bevt_core.storage.one_writer import hold_file
+from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.staging import staged_folder
 from bevt_core.weights.checkpoints import BUILDERS, Model
 from schemas.errors import UserError

@@ -23,10 +23,9 @@ from bevt_core.dataset.shards import (
     write_frame_manifest,
     write_token_manifest,
 )
-from bevt_core.storage.files import each
+from bevt_core.storage.files import clean_staging, each
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.one_writer import writes
-from bevt_core.storage.staging import clean_staging
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.card import check_device
 from pipeline.cluster.output import RayLog

@@ -19,8 +19,9 @@ from bevt_core.masking import MASKERS, blockwise
 from bevt_core.models.bevt import hidden_positions
 from bevt_core.models.windows import shape_constant
 from bevt_core.rng import rng_for
-from bevt_core.storage.objects import ObjectPath
-from bevt_core.storage.part_cache import Entry, ReadAhead
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.part_cache import ReadAhead
+from bevt_core.storage.remote import Entry
 from bevt_core.views.replay import apply_view, decode_jpeg
 from schemas.errors import StorageError
 from schemas.models import BlockMask, MaskConfig
@@ -139,7 +140,7 @@ class ClipDataset(Dataset, ABC):
 
     def expect(self, order: StreamOrder, step: int) -> None:
         """Have the parts that `step` and the steps after it read copied here, where they are not read in place."""
-        distant = [store for store in self.stores if isinstance(store.path, ObjectPath)]
+        distant = [store for store in self.stores if storage_of(store.path).is_remote]
         if distant:
             places = [store.place(part) for part in order.parts_ahead(step) for store in distant]
             self._read_ahead.want([place for place in places if isinstance(place, Entry)])

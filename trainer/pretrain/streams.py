@@ -11,7 +11,8 @@ import torch
 from bevt_core.console.terminal import warn
 from bevt_core.dataset.shards import FrameStore, TokenSet
 from bevt_core.storage.objects import AnyPath
-from bevt_core.storage.part_cache import Entry, cache_bytes
+from bevt_core.storage.part_cache import cache_bytes
+from bevt_core.storage.remote import Entry
 from bevt_core.tokenizers import load_tokenizer, settle_default
 from schemas.errors import UserError
 from schemas.models import BevtConfig

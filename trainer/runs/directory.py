@@ -21,7 +21,7 @@ from typing import Any
 from bevt_core.console.disk_errors import explaining
 from bevt_core.storage.descriptions import RECIPE, RECORD, what_is
 from bevt_core.storage.files import read_bounded, read_record, write_atomic, write_record
-from bevt_core.storage.one_writer import content_of
+from bevt_core.storage.local import content_of
 from schemas.errors import UserError
 from schemas.recipes.identity import deciding
 from schemas.recipes.loading import Recipe, TrainingRecipe, parse_recipe, to_yaml

@@ -18,7 +18,8 @@ from bevt_core.console.progress import say
 from bevt_core.console.terminal import note, show
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
-from bevt_core.storage.objects import AnyPath, ObjectPath
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.one_writer import hold, reading
 from bevt_core.weights.checkpoints import save_state
 from schemas.recipes import FinetuneRecipe, PretrainRecipe
@@ -214,7 +215,7 @@ def read_from(streams: Mapping[str, tuple[Samples, StreamOrder]]) -> ReadFrom:
     if any(isinstance(getattr(dataset, "source", None), FileClips) for dataset in datasets):
         return "files"
     stores = [store for dataset in datasets if isinstance(dataset, ClipDataset) for store in dataset.stores]
-    return "objects" if any(isinstance(store.path, ObjectPath) for store in stores) else "frames"
+    return "objects" if any(storage_of(store.path).is_remote for store in stores) else "frames"
 
 
 def ending(result: FitResult, schedule: CosineSchedule) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from bevt_core.media.errors import MediaError
 from bevt_core.media.video.keyframes import announces_another_size, size_headers, starts_anew
 from bevt_core.media.video.packet_order import NO_PTS, doubt_of_order, leading_packets
 from bevt_core.storage.files import size_of
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
@@ -87,7 +88,7 @@ def open_video(path: AnyPath) -> av.container.InputContainer:
         raise MediaError("open", "empty-file", "0 bytes")
     try:
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-        container = av.open(str(path.absolute()) if isinstance(path, Path) else path.reader(), options=options)
+        container = av.open(storage_of(path).native_input(), options=options)
     except StorageError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:

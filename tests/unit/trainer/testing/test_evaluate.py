@@ -13,7 +13,8 @@ from PIL import Image
 from bevt_core.models.build import SWIN_SIZES, build_classifier
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import remove, write_record
-from bevt_core.storage.one_writer import hold, hold_file
+from bevt_core.storage.locks.writers import hold_file
+from bevt_core.storage.one_writer import hold
 from bevt_core.weights.checkpoints import save_weights
 from schemas.errors import StorageError, UserError
 from schemas.evaluation import FEATURES_SCHEMA, Temporal
