@@ -17,9 +17,12 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from bevt_core.dataset.frame_rows import check_index
+from bevt_core.dataset.frame_store import FRAMES_ZARR, local_part
 from bevt_core.dataset.jpeg_array import read_all_jpegs
-from bevt_core.dataset.shards import FRAMES_ZARR, PartView, local_part, write_token_part
-from bevt_core.foreign.rows import read_table
+from bevt_core.dataset.token_rows import PartView
+from bevt_core.dataset.token_set import write_token_part
+from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.feed import encode_batches
@@ -47,7 +50,8 @@ def read_frame_part(frames_dir: AnyPath, commit: FramePartCommit) -> FramePart:
     """Read a whole part, whose store need not be finished. The caller has checked its commit."""
     with local_part(frames_dir, commit) as folder:
         jpegs = read_all_jpegs(folder / FRAMES_ZARR)
-        return FramePart(read_table(folder / "index.parquet"), jpegs)
+        path = folder / "index.parquet"
+        return FramePart(check_index(read_table(path), path), jpegs)
 
 
 def draw_views(spec: ViewSpec, index: pa.Table) -> list[list[View]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views.replay import halve
 from pipeline.job.run import tokenize

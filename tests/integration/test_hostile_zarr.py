@@ -16,9 +16,10 @@ import pytest
 import zarr
 from packaging.requirements import Requirement
 
+from bevt_core.dataset.frame_store import FrameStore, read_frame_commit
 from bevt_core.dataset.jpeg_array import MOST_FRAME_BYTES, JpegStore, open_jpegs, read_all_jpegs, write_jpegs
 from bevt_core.dataset.jpeg_layout import METADATA_BYTES
-from bevt_core.dataset.shards import FrameStore, TokenSet, read_frame_commit
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.tokenizers import load_tokenizer
 from pipeline.check.repair import repair
 from pipeline.check.tokens import compare_tokens

@@ -8,7 +8,7 @@ from pathlib import Path
 import decord
 import numpy as np
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage.contained import contained
 from bevt_core.views.replay import apply_view, decode_jpeg
 from bevt_core.views.resample import PAYS_AFTER

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bevt_core.dataset.shards import FrameStore, PartView, TokenSet, part_name
-from bevt_core.dataset.token_rows import BadRow, check_rows
+from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.frame_rows import BadRow
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_rows import PartView, check_rows
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.masking import MASKERS, blockwise
 from bevt_core.models.bevt import hidden_positions
 from bevt_core.models.windows import shape_constant

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from bevt_core.console.terminal import warn
-from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.part_cache import Entry, cache_bytes
 from bevt_core.tokenizers import load_tokenizer, settle_default

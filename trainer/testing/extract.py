@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from bevt_core.foreign.rows import read_table
+from bevt_core.foreign.parquet_file import read_table
 from bevt_core.models.classifier import Classifier
 from bevt_core.storage.files import read_record, sha256_of, write_record
 from bevt_core.storage.one_writer import hold_file, reading

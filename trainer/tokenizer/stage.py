@@ -13,7 +13,7 @@ from torch import nn
 
 from bevt_core.console.inert import one_line
 from bevt_core.console.terminal import show
-from bevt_core.dataset.shards import FrameStore
+from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.reporting.pictures import save_png, sheet
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import remove, sha256_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage import part_cache as cache
 from bevt_core.storage.objects import ObjectPath, as_path
 from bevt_core.storage.part_cache import Entry, ReadAhead, cache_folder, hold

@@ -5,16 +5,14 @@ import re
 from typing import get_args
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import TypeAdapter
 
-from bevt_core.dataset.shards import FrameStore, read_frame_commit, read_token_plan, write_token_part
+from bevt_core.dataset.frame_store import read_frame_commit
+from bevt_core.dataset.token_set import read_token_plan, write_token_part
 from bevt_core.masking import MASKERS
 from bevt_core.views.replay import apply_view
-from schemas.errors import UserError
 from schemas.models import BlockMask, MaskConfig, TubeMask
 from tests.support.builders import make_token_set
 from trainer.data.datasets import StreamBatches, TokenDataset, draw_mask, normalise
@@ -169,18 +167,6 @@ def shorten(view):
 def move(view, **changes):
     """Change the box of the second sample."""
     view.views[1] = view.views[1].model_copy(update=changes)
-
-
-@pytest.mark.parametrize(("column", "value"), [("label", 2), ("label", -1), ("num_frames", -1), ("frame_start", -7)])
-def test_an_index_that_cannot_be_is_named(tmp_path, column, value):
-    frames = make_token_set(tmp_path, num_samples=4, sources_per_part=2).frames
-    path = frames.path / "part-00001" / "index.parquet"
-    table = frames.read_index(1)
-    rows = table.to_pylist()
-    rows[1][column] = value
-    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
-    with pytest.raises(UserError, match=rf"index.parquet: sample '0003.mp4' has {column} {value}, expected 0 to"):
-        _ = FrameStore(frames.path).index
 
 
 def test_masks_hide_at_most_their_share():

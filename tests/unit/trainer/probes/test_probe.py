@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.bevt import Bevt
 from bevt_core.rng import rng_for
 from bevt_core.weights.checkpoints import save_weights
