@@ -15,11 +15,11 @@ from PIL import Image
 
 import bevt_core.views.jitter
 import bevt_core.views.resample
+from bevt_core.masking import draw_mask
 from bevt_core.rng import rng_for
 from bevt_core.views.replay import apply_view, decode_jpeg, encode_jpeg, random_view, shrink_short_side
 from schemas.models import BlockMask, MaskConfig, TubeMask
 from schemas.views import ViewDistribution
-from trainer.data.datasets import draw_mask
 
 ROUNDS, CLIPS, IMAGES, FRAMES, SHORT_SIDE_PX, QUALITY = 7, 8, 64, 16, 256, 90
 TUBE, BLOCK = TubeMask(kind="tube", ratio=0.5), BlockMask(kind="block", ratio=0.5)

@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from bevt_core.models.bevt import Bevt, StreamBatch, hidden_positions, stretch_mask
+from bevt_core.masking import hidden_positions, stretch_mask
+from bevt_core.models.bevt import Bevt, StreamBatch
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
 from bevt_core.models.counting import flops
 from bevt_core.rng import rng_for

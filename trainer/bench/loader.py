@@ -14,7 +14,7 @@ from bevt_core.views.replay import apply_view, decode_jpeg
 from bevt_core.views.resample import PAYS_AFTER
 from schemas.errors import UserError
 from schemas.models import TubeMask
-from trainer.data.datasets import TokenDataset
+from trainer.data.token_dataset import TokenDataset
 
 CLIP_FRAMES, TUBELET = 16, 2  # of the paper
 MASK = TubeMask(kind="tube", ratio=0.5)

@@ -22,7 +22,7 @@ from bevt_core.views.replay import halve, random_view
 from schemas.models import MaskConfig
 from schemas.tokens import TokenizerIdentity
 from schemas.views import View, ViewDistribution
-from trainer.data.datasets import ClipDataset
+from trainer.data.clip_dataset import ClipDataset
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from trainer.clips.mixing import check_pairs, draw_mix, mix_pairs
 from trainer.clips.multi_view import ViewPlan
 from trainer.clips.sampling import SAMPLERS
 from trainer.clips.sources import ClipSource, check_classes, check_labels, interval_of, stores_of
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.distributed.cpus import loader_workers
 from trainer.distributed.ema import WithAverage
 from trainer.distributed.sharding import whole

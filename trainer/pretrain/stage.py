@@ -18,7 +18,7 @@ from bevt_core.weights.checkpoints import save_state
 from schemas.recipes import PretrainRecipe
 from schemas.runs import DatasetRef, RunRecord
 from trainer.clips.lists import CLIPS, listed_store, make_lists, write_lists
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.data.online import OnlineSource, tokens_in_step
 from trainer.distributed.ema import WithAverage
 from trainer.distributed.sharding import whole

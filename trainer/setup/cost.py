@@ -21,11 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from bevt_core.masking import draw_mask
 from bevt_core.models.counting import flops, num_parameters
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer, settle_default
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
-from trainer.data.datasets import draw_mask
 from trainer.metrics.monitor import StepFlops
 from trainer.setup.models import build_model, checkpoint_activations, checkpoint_encoder, tokens_per_side, tubelet_of
 

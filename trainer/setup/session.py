@@ -11,7 +11,8 @@ from bevt_core.storage.objects import ObjectPath
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizerRecipe
 from schemas.runs import DatasetRef
 from trainer.clips.sources import FileClips
-from trainer.data.datasets import ClipDataset, Samples, StreamBatches
+from trainer.data.batches import Samples, StreamBatches
+from trainer.data.clip_dataset import ClipDataset
 from trainer.data.order import StreamOrder
 from trainer.distributed.cpus import describe_workers, loader_workers, local_processes, usable_cpus
 from trainer.distributed.world import World, micro_batches_of

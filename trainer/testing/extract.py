@@ -21,7 +21,7 @@ from schemas.evaluation import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
 from schemas.recipes import FinetuneRecipe, Precision
 from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
 from trainer.clips.sources import ClipSource, stores_of
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.distributed.world import World, join_world
 from trainer.engine.precision import resolve
 from trainer.runs.directory import weights_of

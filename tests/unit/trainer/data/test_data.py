@@ -11,13 +11,15 @@ from pydantic import TypeAdapter
 
 from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.token_set import read_token_plan, write_token_part
-from bevt_core.masking import MASKERS
+from bevt_core.masking import MASKERS, draw_mask
 from bevt_core.views.replay import apply_view
 from schemas.models import BlockMask, MaskConfig, TubeMask
 from tests.support.builders import make_token_set
-from trainer.data.datasets import StreamBatches, TokenDataset, draw_mask, normalise
-from trainer.data.loader import SampleError, make_loader
+from trainer.data.batches import StreamBatches, normalise
+from trainer.data.errors import SampleError
+from trainer.data.loader import make_loader
 from trainer.data.order import StreamOrder, view_of_epoch
+from trainer.data.token_dataset import TokenDataset
 from trainer.pretrain.streams import MASKS
 
 TUBE = TubeMask(kind="tube", ratio=0.5, min_block=2)

@@ -19,7 +19,7 @@ from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
 from trainer.clips.multi_view import Chunk, ViewChunks
 from trainer.clips.sources import StoreClips
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.distributed.launch import launch
 from trainer.probes.probe import PROBES, FeatureFile, probe
 from trainer.runs.directory import open_run
