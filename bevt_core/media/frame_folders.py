@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.media.errors import MediaError
+from bevt_core.media.errors import MediaError, one_line
 from bevt_core.media.kinds import kind_of, suffix_of
 from bevt_core.media.stills import read_picture
-from bevt_core.media.video.probing import one_line
 from bevt_core.storage.files import sizes_in
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
