@@ -91,7 +91,7 @@ def bench_step(
     clock = _PartClock(device)
 
     def data(*, token_px: int | None) -> Tensor:
-        crops = [apply_view(decode_jpeg(jpeg), view) for jpeg in jpegs]
+        crops = [apply_view(decode_jpeg(jpeg), view, "compiled") for jpeg in jpegs]
         frames_NHWC = np.stack(crops if token_px is None else [halve(crop, token_px) for crop in crops])
         return torch.from_numpy(frames_NHWC).to(device)
 

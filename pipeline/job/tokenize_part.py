@@ -27,6 +27,7 @@ from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.feed import encode_batches
 from bevt_core.views.replay import apply_view, decode_jpeg, draw_view, halve
+from bevt_core.views.resample import backend_for
 from pipeline.job.busy import TokenizeTimes
 from schemas.frames import FramePartCommit
 from schemas.tokens import TokenPartCommit, TokenPlan
@@ -116,6 +117,7 @@ class PartTokenizer:
     ) -> Iterator[Callable[[], tuple[np.ndarray, np.ndarray]]]:
         """Jobs that give (positions in the flattened (V, F), frames N P P C), a few frames of the part each."""
         num_frames, input_px = len(part.jpegs), self.tokenizer.input_px
+        backend = backend_for(len(drawn) * num_frames)
         sample_of = np.repeat(np.arange(part.index.num_rows), part.index["num_frames"].to_numpy())
         sizes = list(zip(part.index["height"].to_pylist(), part.index["width"].to_pylist(), strict=True))
         for first in range(0, num_frames, CHUNK_FRAMES):
@@ -125,7 +127,7 @@ class PartTokenizer:
                 frames = [decode_jpeg(part.jpegs[i], sizes[sample_of[i]]) for i in chunk]
                 positions = (np.arange(len(drawn))[:, None] * num_frames + chunk).reshape(-1)
                 prepared = [
-                    halve(apply_view(frame_HWC, of_samples[sample_of[i]]), input_px)
+                    halve(apply_view(frame_HWC, of_samples[sample_of[i]], backend), input_px)
                     for of_samples in drawn
                     for i, frame_HWC in zip(chunk, frames, strict=True)
                 ]

@@ -20,6 +20,7 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.objects import ObjectPath
 from bevt_core.storage.part_cache import Entry, ReadAhead
 from bevt_core.views.replay import apply_view, decode_jpeg
+from bevt_core.views.resample import backend_for
 from schemas.errors import StorageError
 from schemas.models import MaskConfig
 from schemas.views import View
@@ -60,6 +61,7 @@ class ClipDataset(Dataset, ABC):
         self.sample_ids = index["sample_id"].combine_chunks()
         self.part_sizes = np.bincount(self.part, minlength=frames.manifest.num_parts).astype(np.int64)
         self.part_first = np.cumsum(self.part_sizes) - self.part_sizes
+        self.backend = backend_for(len(self) * clip_frames)  # of the views in an epoch
         self._read_ahead = ReadAhead()
 
     @property
@@ -104,7 +106,7 @@ class ClipDataset(Dataset, ABC):
         clip_THWC = np.empty((self.clip_frames, view.crop_px, view.crop_px, 3), np.uint8)
         height, width = self.sizes_N2[position].tolist()
         for i, jpeg in enumerate(jpegs):  # one frame at a time, which stays in the cache
-            clip_THWC[i::count] = apply_view(decode_jpeg(jpeg, (height, width)), view)
+            clip_THWC[i::count] = apply_view(decode_jpeg(jpeg, (height, width)), view, self.backend)
         grid_THW = (self.clip_frames // self.tubelet, *self.grid)
         return {
             "clip": torch.from_numpy(clip_THWC),

@@ -69,6 +69,14 @@ def test_a_sample_is_a_function_of_seed_epoch_and_identity(tokens):
     assert not torch.equal(one["mask"], dataset_of(tokens)[5, 7]["mask"])
 
 
+def test_a_large_epoch_is_replayed_by_compiled_code_with_the_same_pixels(tokens):
+    dataset = dataset_of(tokens)
+    assert (dataset.backend, dataset_of(tokens, clip_frames=64).backend) == ("pillow", "compiled")
+    by_pillow = dataset[1, 3]["clip"]
+    dataset.backend = "compiled"
+    assert torch.equal(dataset[1, 3]["clip"], by_pillow)
+
+
 def test_a_short_pool_loops(tokens):
     sample = dataset_of(tokens, clip_frames=24)[0, 3]
     for key in ("clip", "tokens"):
