@@ -95,8 +95,8 @@ def check_index(index: pa.Table, path: AnyPath, num_classes: int | None = None) 
     if num_classes is not None:
         ranges["label"] = (0, num_classes - 1)
     for column, (least, most) in ranges.items():
-        values = index[column].fill_null(least).to_numpy()
-        wrong = np.flatnonzero((values < least) | (values > (np.inf if most is None else most)))
+        known, values = index[column].is_valid().to_numpy(), index[column].fill_null(least).to_numpy()
+        wrong = np.flatnonzero(known & ((values < least) | (values > (np.inf if most is None else most))))
         if len(wrong):
             expected = f"at least {least}" if most is None else f"{least} to {most}"
             raise _bad_row(index, path, int(wrong[0]), f"{column} {values[wrong[0]]}, expected {expected}")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.dataset.frame_rows import BadRow
+from bevt_core.dataset.frame_rows import BadRow, check_index
 from bevt_core.dataset.frame_store import FrameStore, read_frame_commit
 from pipeline.check.verify import verify
 from pipeline.job.tokenize_part import read_frame_part
@@ -110,3 +110,11 @@ def test_equal_times_negative_times_and_repeated_frames_are_read(dataset: Path) 
     """A file may begin before zero, and a variable rate gives equal times; the format allows both."""
     edit_row(dataset, 1, 0, {"times_s": [-0.1, 0.0, 0.0, 0.1], "frame_indices": [0, 0, 1, 1]})
     assert FrameStore(dataset / "frames").index["times_s"][2].as_py() == [-0.1, 0.0, 0.0, 0.1]
+
+
+def test_a_store_without_classes_has_no_labels(dataset: Path) -> None:
+    index = FrameStore(dataset / "frames").read_index(0)
+    unlabelled = index.set_column(2, index.schema.field("label"), pa.nulls(len(index), pa.int32()))
+    assert check_index(unlabelled, dataset, num_classes=0) is unlabelled
+    with pytest.raises(BadRow, match=r"row 0, sample '0000\.mp4', has label 0, expected 0 to -1"):
+        check_index(index, dataset, num_classes=0)
