@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from bevt_core.dataset.commits import digest_of, part_name, read_manifest
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.dataset.token_rows import PartView, part_view, token_table
+from bevt_core.dataset.token_rows import PartView, check_rows, part_view, token_table
 from bevt_core.foreign.parquet_file import ParquetFile
 from bevt_core.storage.files import (
     create_record,
@@ -132,6 +132,14 @@ class TokenSet:
         with hold(self.place(part)) as folder, ParquetFile(folder / f"{part_name(part)}.parquet") as file:
             table = file.read_row_group(view)
         return part_view(table, self.path_of(part), view, self.manifest.tokenizer)
+
+    def read_fitting_view(
+        self, part: int, view: int, sample_ids: Sequence[str], sizes: Sequence[tuple[int, int, int]]
+    ) -> PartView:
+        """`read_view`; also raises BadRow unless its rows fit the samples, whose `sizes` are (frames, height, width)."""
+        stored = self.read_view(part, view)
+        check_rows(stored, self.path_of(part), view, self.manifest.views.crop_px, sample_ids, sizes)
+        return stored
 
     def path_of(self, part: int) -> AnyPath:
         return self.path / f"{part_name(part)}.parquet"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.dataset.token_rows import PartView, check_rows
+from bevt_core.dataset.token_rows import PartView
 from bevt_core.dataset.token_set import TokenSet
 from schemas.models import MaskConfig
 from schemas.views import View
@@ -79,11 +79,11 @@ class TokenDataset(ClipDataset):
 
     def _read_view(self, part: int, view: int) -> PartView:
         """Read a row group; raise BadRow where it does not fit the part's frames."""
-        stored, first = self.tokens.read_view(part, view), int(self.part_first[part])
+        first = int(self.part_first[part])
         rows = slice(first, first + int(self.part_sizes[part]))
-        crop_px, ids = self.tokens.manifest.views.crop_px, self.sample_ids[rows].to_pylist()
-        check_rows(stored, self.tokens.path_of(part), view, crop_px, ids, self.sizes_N3[rows].tolist())
-        return stored
+        return self.tokens.read_fitting_view(
+            part, view, self.sample_ids[rows].to_pylist(), self.sizes_N3[rows].tolist()
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_views": OrderedDict()}
