@@ -110,8 +110,8 @@ def check_ids(index: pa.Table, path_of: Callable[[int], AnyPath]) -> None:
     ids, part_N = index["sample_id"], index["part"].to_numpy()
     if pc.count_distinct(ids).as_py() == len(ids):
         return
-    seen: set[str] = set()
-    row = next(row for row, sample in enumerate(ids.to_pylist()) if sample in seen or seen.add(sample))
+    code_N = ids.combine_chunks().dictionary_encode().indices.to_numpy()
+    row = int(np.setdiff1d(np.arange(len(ids)), np.unique(code_N, return_index=True)[1])[0])
     start = int(np.searchsorted(part_N, part_N[row]))
     what = "the sample id of an earlier row, expected each id once"
     raise _bad_row(index.slice(start), path_of(int(part_N[row])), row - start, what)

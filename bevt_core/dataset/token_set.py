@@ -136,7 +136,7 @@ class TokenSet:
     def read_fitting_view(
         self, part: int, view: int, sample_ids: Sequence[str], sizes: Sequence[tuple[int, int, int]]
     ) -> PartView:
-        """`read_view`; also raises BadRow unless its rows fit the samples, whose `sizes` are (frames, height, width)."""
+        """`read_view`; raises BadRow unless the rows fit the samples, whose `sizes` are (frames, height, width)."""
         stored = self.read_view(part, view)
         check_rows(stored, self.path_of(part), view, self.manifest.views.crop_px, sample_ids, sizes)
         return stored
