@@ -13,21 +13,17 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-import bevt_core.views.jitter
-import bevt_core.views.resample
 from bevt_core.rng import rng_for
 from bevt_core.views.jitter import jitter_by_pillow, jitter_compiled
 from bevt_core.views.replay import apply_view, box_of, decode_jpeg, encode_jpeg, random_view, shrink_short_side
-from bevt_core.views.resample import pixels_read
+from bevt_core.views.resample import Backend, pixels_read
 from schemas.views import View, ViewDistribution
 
 ROUNDS, PICTURES, SHORT_SIDE_PX, QUALITY = 9, 200, 256, 90
 VIEWS = ViewDistribution(crop_px=224, short_side_min_px=256, short_side_max_px=320, flip_share=0.5, jitter=0.4)
-NEVER = 1 << 60
 
 
 def main() -> None:
-    bevt_core.views.resample.PAYS_AFTER = 0
     pictures = [read(path) for path in sys.argv[1:]] or [smooth_noise(i) for i in range(8)]
     jpegs = [encode_jpeg(shrink_short_side(picture, SHORT_SIDE_PX), QUALITY) for picture in pictures]
     frames = [decode_jpeg(jpeg) for jpeg in jpegs]
@@ -39,17 +35,16 @@ def main() -> None:
             frame = frames[i % len(frames)]
             way(frame, view)
 
-    def replayed(some: list[View], pays_after: int) -> None:
-        bevt_core.views.jitter.PAYS_AFTER = pays_after
+    def replayed(some: list[View], backend: Backend) -> None:
         for i, view in enumerate(some):
-            apply_view(decode_jpeg(jpegs[i % len(jpegs)]), view)
+            apply_view(decode_jpeg(jpegs[i % len(jpegs)]), view, backend)
 
     ways: dict[str, Callable[[], None]] = {
         "jitter by Pillow": lambda: alone(by_pillow),
         "jitter compiled": lambda: alone(compiled),
-        "JPEG to crop, jitter by Pillow": lambda: replayed(views, NEVER),
-        "JPEG to crop, jitter compiled": lambda: replayed(views, 0),
-        "JPEG to crop, no jitter": lambda: replayed(plain, 0),
+        "JPEG to crop, by Pillow": lambda: replayed(views, "pillow"),
+        "JPEG to crop, compiled": lambda: replayed(views, "compiled"),
+        "JPEG to crop, compiled, no jitter": lambda: replayed(plain, "compiled"),
     }
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
@@ -60,7 +55,7 @@ def main() -> None:
             way()
             spent[name].append((time.process_time() - began) / PICTURES * 1e3)
     for name, times in spent.items():
-        print(f"{name:32s} {statistics.median(times):.3f} ms a picture (least {min(times):.3f})")
+        print(f"{name:34s} {statistics.median(times):.3f} ms a picture (least {min(times):.3f})")
 
 
 def by_pillow(frame_HWC: np.ndarray, view: View) -> np.ndarray:

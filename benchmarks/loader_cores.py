@@ -13,13 +13,11 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-import bevt_core.views.jitter
-import bevt_core.views.resample
+from bevt_core.masking import draw_mask
 from bevt_core.rng import rng_for
 from bevt_core.views.replay import apply_view, decode_jpeg, encode_jpeg, random_view, shrink_short_side
 from schemas.models import BlockMask, MaskConfig, TubeMask
 from schemas.views import ViewDistribution
-from trainer.data.datasets import draw_mask
 
 ROUNDS, CLIPS, IMAGES, FRAMES, SHORT_SIDE_PX, QUALITY = 7, 8, 64, 16, 256, 90
 TUBE, BLOCK = TubeMask(kind="tube", ratio=0.5), BlockMask(kind="block", ratio=0.5)
@@ -32,7 +30,6 @@ REACHED_TFLOPS = {"A100": 50.0, "H100": 157.0, "B200": 357.0}
 
 
 def main() -> None:
-    bevt_core.views.resample.PAYS_AFTER = bevt_core.views.jitter.PAYS_AFTER = 0
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sys.argv[1:]] or [noise(i) for i in range(8)]
     frames_HWC = [shrink_short_side(picture, SHORT_SIDE_PX) for picture in pictures]
     stored = [(encode_jpeg(frame_HWC, QUALITY), frame_HWC.shape[:2]) for frame_HWC in frames_HWC]
@@ -40,7 +37,7 @@ def main() -> None:
     def sample(key: int, frames: int, views: ViewDistribution, mask: MaskConfig) -> None:
         rng, (jpeg, size_HW) = rng_for("loader cores", key), stored[key % len(stored)]
         view = random_view(views, rng, *size_HW)
-        clip_THWC = np.stack([apply_view(decode_jpeg(jpeg), view) for _ in range(frames)])
+        clip_THWC = np.stack([apply_view(decode_jpeg(jpeg), view, "compiled") for _ in range(frames)])
         draw_mask(mask, rng, (max(1, frames // 2), 14, 14), clip_THWC)
 
     clip_ms = cpu_ms(CLIPS, lambda key: sample(key, FRAMES, PLAIN, TUBE))

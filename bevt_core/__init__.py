@@ -6,8 +6,9 @@ Users import from here (docs/python.md). A name is imported when it is first use
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bevt_core.dataset.frame_store import FrameStore
     from bevt_core.dataset.samples import read_sample, read_view
-    from bevt_core.dataset.shards import FrameStore, TokenSet
+    from bevt_core.dataset.token_set import TokenSet
     from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
     from bevt_core.tokenizers import load_tokenizer
 else:

@@ -1,8 +1,11 @@
 """Which positions the model must predict: masks over the token grid, True = hidden.
 
 BEVT, https://arxiv.org/abs/2112.01529, section 3.2 and table 9. A mask is a function of its own generator, so it
-depends neither on the batch nor on the worker. Inside this file one frame's mask is an integer with a bit per
-position, row by row: placing a block and counting what it adds are then single operations.
+depends neither on the batch nor on the worker. A batch's mask also becomes the list of positions that the loss is
+computed on.
+
+Inside this file one frame's mask is an integer with a bit per position, row by row: placing a block and counting what
+it adds are then single operations.
 
 Legend: T tubelets, H W token grid, B masks of a batch.
 """
@@ -12,10 +15,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from schemas.models import BlockMask, MaskConfig
 
 Size2 = tuple[int, int]  # (H, W)
 Size3 = tuple[int, int, int]  # (T, H, W)
 
+NO_POSITION = -1  # pads a list of positions
 TRIES_PER_BLOCK = 10  # BEiT: after so many misfits in a row the mask is left as it is
 
 
@@ -119,6 +127,16 @@ MASKERS: dict[str, Masker] = {
 }
 
 
+def draw_mask(config: MaskConfig, rng: np.random.Generator, grid_THW: Size3, frames_THWC: np.ndarray) -> np.ndarray:
+    """Draw the mask of one sample: bool (T, H, W), True = hidden = predicted. `frame_diff` reads `frames_THWC`."""
+    T, H, W = grid_THW
+    num_masked = int(config.ratio * H * W)
+    if isinstance(config, BlockMask):
+        return blockwise(rng, (H, W), num_masked, config.min_block)[None].repeat(T, axis=0)
+    options = {"min_block": config.min_block, "length_range": config.length_share} if config.kind == "tube" else {}
+    return MASKERS[config.kind](rng, grid_THW, num_masked, frames_THWC=frames_THWC, **options)
+
+
 def motion_energy(frames_THWC: np.ndarray, grid_THW: Size3) -> np.ndarray:
     """Average over each cell of the grid how much a frame differs from the one before: float32 (T, H, W).
 
@@ -179,3 +197,28 @@ def _uniforms(rng: np.random.Generator) -> Iterator[float]:
     """Uniform floats on [0, 1), drawn some at a time: a call into numpy costs more than the number."""
     while True:
         yield from rng.random(64).tolist()
+
+
+def stretch_mask(mask_BTHW: Tensor, grid_THW: Sequence[int]) -> Tensor:
+    """Repeat a mask to a finer grid, e.g. from 14 x 14 token positions to the stem's 56 x 56.
+
+    Raises ValueError where the grid is not a multiple of the mask.
+    """
+    if any(fine % coarse for fine, coarse in zip(grid_THW, mask_BTHW.shape[1:], strict=True)):
+        raise ValueError(
+            f"a mask of {tuple(mask_BTHW.shape[1:])} (T, H, W) cannot cover a grid of {tuple(grid_THW)}: "
+            "make it at tubelet resolution, on the token grid"
+        )
+    for axis, size in enumerate(grid_THW, start=1):
+        mask_BTHW = mask_BTHW.repeat_interleave(size // mask_BTHW.shape[axis], dim=axis)
+    return mask_BTHW
+
+
+def hidden_positions(mask_BTHW: Tensor, frames: int, multiple: int = 1) -> Tensor:
+    """Return the positions that a mask hides in the flattened tokens of all frames (B, frames, H, W): int64 (M,).
+
+    A hidden tubelet hides all of its frames. The list ends with as many -1 as make its length a multiple of
+    `multiple`. It waits for the mask's device: a loader calls it, on the CPU.
+    """
+    hidden_M = stretch_mask(mask_BTHW, (frames, *mask_BTHW.shape[2:])).flatten().nonzero().squeeze(1)
+    return F.pad(hidden_M, (0, -len(hidden_M) % multiple), value=NO_POSITION)

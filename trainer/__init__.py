@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         run_pretraining,
     )
     from trainer.clips.sources import FileClips, StoreClips
-    from trainer.data.datasets import normalise
+    from trainer.data.batches import normalise
     from trainer.testing.evaluate import evaluate
     from trainer.testing.predict import predict
 else:

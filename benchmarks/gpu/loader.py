@@ -6,7 +6,7 @@ import torch
 from common import joint_recipe, step
 from made_shards import CORES, photo_shards
 
-from trainer.data.datasets import StreamBatches
+from trainer.data.batches import StreamBatches
 from trainer.metrics.log import read_metrics
 from trainer.pretrain.stage import HIDDEN_MULTIPLE, pretrain
 from trainer.pretrain.streams import open_sources, open_streams

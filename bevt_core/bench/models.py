@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from bevt_core.models.bevt import Bevt, StreamBatch, hidden_positions, stretch_mask
+from bevt_core.masking import hidden_positions, stretch_mask
+from bevt_core.models.bevt import Bevt, StreamBatch
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
 from bevt_core.models.counting import flops
 from bevt_core.rng import rng_for
@@ -90,7 +91,7 @@ def bench_step(
     clock = _PartClock(device)
 
     def data(*, token_px: int | None) -> Tensor:
-        crops = [apply_view(decode_jpeg(jpeg), view) for jpeg in jpegs]
+        crops = [apply_view(decode_jpeg(jpeg), view, "compiled") for jpeg in jpegs]
         frames_NHWC = np.stack(crops if token_px is None else [halve(crop, token_px) for crop in crops])
         return torch.from_numpy(frames_NHWC).to(device)
 

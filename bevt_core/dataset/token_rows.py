@@ -1,4 +1,4 @@
-"""A row group of a token set as views and tokens, with every row checked: a dataset may be somebody else's.
+"""A row group of a token set: the views of a part's samples and their tokens, written, read and checked.
 
 Ids are used as indices later on, and views as boxes in pictures, where a wrong one would end in an IndexError, or in a
 fault of the GPU, that names no sample.
@@ -6,24 +6,57 @@ fault of the GPU, that names no sample.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from bevt_core.foreign.rows import PartView, views_of
+from bevt_core.dataset.frame_rows import FIX, BadRow
 from bevt_core.storage.objects import AnyPath
 from bevt_core.views.replay import scaled_size
-from schemas.errors import UserError
 from schemas.text.validation import describe
 from schemas.tokens import TokenizerIdentity, token_schema
 from schemas.views import View
 
-FIX = "run `bevt verify`, then `bevt repair`"
+
+@dataclass(frozen=True)
+class PartView:
+    """One view of all samples of a part, in index order: the geometry and the tokens, uint16 (F, rows, columns)."""
+
+    views: list[View]
+    tokens: list[np.ndarray]
 
 
-class BadRow(UserError):
-    """A row of a dataset's file holds what it cannot. The message names the file, the sample and the value."""
+def token_table(schema: pa.Schema, sample_ids: Sequence[str], view: int, row: PartView) -> pa.Table:
+    grid = schema.field("tokens").type.value_type.list_size
+    lengths = [len(tokens) for tokens in row.tokens]
+    flat = np.concatenate([tokens.reshape(-1) for tokens in row.tokens]) if row.tokens else np.zeros(0, np.uint16)
+    frames = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.uint16()), grid)
+    columns = {
+        "sample_id": pa.array(sample_ids, pa.string()),
+        "view": pa.array(np.full(len(sample_ids), view, np.int32)),
+        **{
+            name: pa.array([getattr(v, name) for v in row.views], schema.field(name).type)
+            for name in ("short_side_px", "top_px", "left_px", "crop_px", "flip")
+        },
+        "jitter": pa.array(
+            [[{"op": op, "factor": factor} for op, factor in v.jitter] for v in row.views],
+            schema.field("jitter").type,
+        ),
+        "tokens": pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), frames),
+    }
+    return pa.table(columns, schema=schema)
+
+
+def views_of(table: pa.Table) -> list[View]:
+    names = ["short_side_px", "top_px", "left_px", "crop_px", "flip"]
+    rows = table.select(names).to_pylist()
+    jitters = table["jitter"].to_pylist()
+    return [
+        View(**row, jitter=tuple((step["op"], step["factor"]) for step in jitter))
+        for row, jitter in zip(rows, jitters, strict=True)
+    ]
 
 
 def part_view(table: pa.Table, path: AnyPath, view: int, tokenizer: TokenizerIdentity) -> PartView:
@@ -78,16 +111,3 @@ def check_rows(
                 f"{path}: sample {sample!r} has its crop at ({row.top_px}, {row.left_px}) with {crop_px} px in view "
                 f"{view}, outside of its frame of {scaled_h} x {scaled_w} px; {FIX}"
             )
-
-
-def check_index(index: pa.Table, path: AnyPath, schema: pa.Schema, num_classes: int) -> pa.Table:
-    """Return the index of a frame part as it was read from `path`. Raises BadRow where it is none."""
-    if not index.schema.equals(schema):
-        raise BadRow(f"{path}: its columns are not those of a frame store's index; {FIX}")
-    for column, most in (("label", num_classes - 1), ("num_frames", 2**31 - 1), ("frame_start", 2**62)):
-        values = index[column].drop_null().to_numpy()
-        if len(values) and not (values.min() >= 0 and values.max() <= most):
-            wrong = values.min() if values.min() < 0 else values.max()
-            sample = index["sample_id"][index[column].index(wrong).as_py()].as_py()
-            raise BadRow(f"{path}: sample {sample!r} has {column} {wrong}, expected 0 to {most}; {FIX}")
-    return index

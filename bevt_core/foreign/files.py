@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from bevt_core.foreign.isolation import ChildCrash, ChildTimeout, IsolatedFunction
-from bevt_core.foreign.rows import read_table
+from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.files import read_bounded
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble

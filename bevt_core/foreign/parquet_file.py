@@ -183,3 +183,15 @@ def _text_bytes(values: Any) -> int:
         values = values[0] if isinstance(values, list) else values
     lengths = pc.binary_length(values.dictionary).cast(pa.int64())
     return pc.sum(pc.take(lengths, values.indices)).as_py() or 0
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file. Raises OSError, and UserError for one that is cut or unpacks to too much."""
+    with ParquetFile(path) as file:
+        return file.read(columns)

@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import PIL
 
+from bevt_core.media.errors import MediaError, one_line
 from bevt_core.media.frame_folders import frames_in, read_frame
 from bevt_core.media.stills import read_picture
 from bevt_core.media.video.decoded import Choose, Decoded, Disagreement, Frame, Kept
 from bevt_core.media.video.orientation import shown_as_stored
-from bevt_core.media.video.probing import MediaError, VideoInfo, one_line, probe
+from bevt_core.media.video.probing import probe
 from bevt_core.media.video.selective import read_selectively
 from bevt_core.media.video.sequential import read_by_counting
+from bevt_core.media.video.video_info import VideoInfo
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
 from schemas.frames import DamagePolicy, MediaKind, PoolSpec

@@ -1,5 +1,6 @@
 """What is wrong with a video or a picture. No decoder is imported here: training has no need of one."""
 
+from bevt_core.storage.objects import AnyPath
 from schemas.frames import Stage
 
 
@@ -14,3 +15,11 @@ class MediaError(Exception):
 
     def __reduce__(self) -> tuple[type["MediaError"], tuple[str, str, str]]:
         return MediaError, (self.stage, self.reason, self.message)
+
+
+def one_line(error: BaseException, path: AnyPath) -> str:
+    """An error as one line of at most 300 characters, without the file's place: equal on every machine."""
+    text = getattr(error, "strerror", None) or str(error)
+    for place in (str(path.absolute()), str(path)):
+        text = text.replace(place, path.name)
+    return " ".join(f"{type(error).__name__}: {text}".split())[:300]

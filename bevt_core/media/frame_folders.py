@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bevt_core.media.errors import MediaError
+from bevt_core.media.errors import MediaError, one_line
 from bevt_core.media.kinds import kind_of, suffix_of
 from bevt_core.media.stills import read_picture
-from bevt_core.media.video.probing import one_line
 from bevt_core.storage.files import sizes_in
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath

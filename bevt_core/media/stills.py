@@ -13,13 +13,13 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image
 
-from bevt_core.media.errors import MediaError
-from bevt_core.media.video.probing import MAX_PIXELS, one_line
+from bevt_core.media.errors import MediaError, one_line
 from bevt_core.storage.files import size_of
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
+from schemas.ranges import MOST_FRAME_PIXELS
 
 # Not everything that Pillow opens: EPS runs Ghostscript, and a thumbnail inside a PSD or an icon is not the picture.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "AVIF", "JPEG2000", "TGA")
@@ -83,8 +83,8 @@ def _opened(path: AnyPath) -> Iterator[Image.Image]:
         raise_storage_trouble(error, path)
         raise MediaError("open", "not-media", one_line(error, path)) from None
     with file, image:
-        if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
-            limits = f"the limits are {MAX_PIXELS} pixels and {MAX_SIDE} on a side"
+        if image.width * image.height > MOST_FRAME_PIXELS or max(image.size) > MAX_SIDE:
+            limits = f"the limits are {MOST_FRAME_PIXELS} pixels and {MAX_SIDE} on a side"
             raise MediaError("open", "too-large", f"{image.width}x{image.height}, {limits}")
         trouble = _pixel_trouble(image)
         if trouble is not None:

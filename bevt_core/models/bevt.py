@@ -5,18 +5,18 @@ Legend: B batch, T H W grid (pixels, tubelets or tokens), C channels, N = T*H*W 
 D width of the decoder, M masked positions of a batch, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bevt_core.masking import hidden_positions, stretch_mask
 from bevt_core.models.swin import init_weights
 
 Stream = Literal["video", "image"]
 
-NO_POSITION = -1  # fills a list of positions up
 IGNORED = -100  # the target of such a position, which no loss counts
 
 
@@ -35,31 +35,6 @@ class StreamBatch(NamedTuple):
     tokens_BTHW: Tensor
     mask_BTHW: Tensor
     hidden_M: Tensor  # `hidden_positions` of the mask
-
-
-def stretch_mask(mask_BTHW: Tensor, grid_THW: Sequence[int]) -> Tensor:
-    """Repeat a mask to a finer grid, e.g. from 14 x 14 token positions to the stem's 56 x 56.
-
-    Raises ValueError where the grid is not a multiple of the mask.
-    """
-    if any(fine % coarse for fine, coarse in zip(grid_THW, mask_BTHW.shape[1:], strict=True)):
-        raise ValueError(
-            f"a mask of {tuple(mask_BTHW.shape[1:])} (T, H, W) cannot cover a grid of {tuple(grid_THW)}: "
-            "make it at tubelet resolution, on the token grid"
-        )
-    for axis, size in enumerate(grid_THW, start=1):
-        mask_BTHW = mask_BTHW.repeat_interleave(size // mask_BTHW.shape[axis], dim=axis)
-    return mask_BTHW
-
-
-def hidden_positions(mask_BTHW: Tensor, frames: int, multiple: int = 1) -> Tensor:
-    """Return the positions that a mask hides in the flattened tokens of all frames (B, frames, H, W): int64 (M,).
-
-    A hidden tubelet hides all of its frames. The list ends with as many -1 as make its length a multiple of
-    `multiple`. It waits for the mask's device: a loader calls it, on the CPU.
-    """
-    hidden_M = stretch_mask(mask_BTHW, (frames, *mask_BTHW.shape[2:])).flatten().nonzero().squeeze(1)
-    return F.pad(hidden_M, (0, -len(hidden_M) % multiple), value=NO_POSITION)
 
 
 class Bevt(nn.Module):

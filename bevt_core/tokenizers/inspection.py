@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bevt_core.dataset.shards import FrameStore
+from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.card import DECODER, ENCODER, read_card

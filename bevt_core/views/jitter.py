@@ -5,13 +5,12 @@ Brightness and contrast so map every level to one level, whatever its place, and
 What is computed is a table, the saturation, and a table. Only the mean needs pixels that the crop does not.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from bevt_core.views.resample import PAYS_AFTER, Pixels
+from bevt_core.views.resample import Backend, Pixels
 from schemas.views import JitterOp
 
 ENHANCERS = {
@@ -25,13 +24,15 @@ Jitter = Sequence[tuple[JitterOp, float]]  # (operation, factor), in the order t
 LEVELS = np.arange(256, dtype=np.int32)
 BLACK, UNCHANGED = 0, np.float32(1)
 
-_pictures = itertools.count()
 
+def jitter(frame_HWC: np.ndarray, operations: Jitter, needed: Pixels, backend: Backend = "pillow") -> np.ndarray:
+    """Apply the operations to a frame, uint8 (H, W, 3). Pixels outside of `needed` may have any value.
 
-def jitter(frame_HWC: np.ndarray, operations: Jitter, needed: Pixels) -> np.ndarray:
-    """Apply the operations to a frame, uint8 (H, W, 3). What is not `needed` may be anything."""
-    compiled = sum(op == "saturation" for op, _ in operations) <= 1 and next(_pictures) >= PAYS_AFTER
-    return jitter_compiled(frame_HWC, operations, needed) if compiled else jitter_by_pillow(frame_HWC, operations)
+    Pillow also applies what the compiled backend cannot: more than one saturation.
+    """
+    if backend == "compiled" and sum(op == "saturation" for op, _ in operations) <= 1:
+        return jitter_compiled(frame_HWC, operations, needed)
+    return jitter_by_pillow(frame_HWC, operations)
 
 
 def jitter_by_pillow(frame_HWC: np.ndarray, operations: Jitter) -> np.ndarray:

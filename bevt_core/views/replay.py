@@ -10,7 +10,7 @@ from PIL import Image
 
 from bevt_core.rng import rng_for
 from bevt_core.views.jitter import JITTER_OPS, jitter
-from bevt_core.views.resample import Box, pixels_read, resize_box
+from bevt_core.views.resample import Backend, Box, pixels_read, resize_box
 from schemas.errors import UserError
 from schemas.ranges import MOST_FRAME_PIXELS
 from schemas.views import JitterOp, View, ViewDistribution, ViewSpec
@@ -61,17 +61,18 @@ def random_view(spec: ViewDistribution, rng: np.random.Generator, height: int, w
     )
 
 
-def apply_view(frame_HWC: np.ndarray, view: View) -> np.ndarray:
+def apply_view(frame_HWC: np.ndarray, view: View, backend: Backend = "pillow") -> np.ndarray:
     """The view of one decoded frame: uint8 (H, W, 3) -> uint8 (crop_px, crop_px, 3).
 
     Jitter comes first: contrast depends on the mean of the uncropped picture, as in the original.
-    Scaling and cropping are one bicubic resampling of the crop's box, so only the crop's pixels are computed.
+    Scaling and cropping are one bicubic resampling of the crop's box, so only the crop's pixels are computed. The
+    result does not depend on the backend; `backend_for` names the faster one.
     """
     height, width = frame_HWC.shape[:2]
     box = box_of(view, height, width)
     if view.jitter:
-        frame_HWC = jitter(frame_HWC, view.jitter, pixels_read(height, width, box, view.crop_px))
-    return resize_box(frame_HWC, box, view.crop_px, flip=view.flip)
+        frame_HWC = jitter(frame_HWC, view.jitter, pixels_read(height, width, box, view.crop_px), backend)
+    return resize_box(frame_HWC, box, view.crop_px, backend, flip=view.flip)
 
 
 def box_of(view: View, height: int, width: int) -> Box:

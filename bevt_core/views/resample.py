@@ -7,31 +7,40 @@ An enlargement reads four pixels along each axis for every pixel that it makes. 
 unroll the inner loop. Reductions, which read more, are Pillow's own, one axis at a time.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from functools import cache, lru_cache
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in px
+Backend = Literal["pillow", "compiled"]  # the same bits
 Pixels = tuple[int, int, int, int]  # the rows and columns of a frame: top, bottom, left, right
 
 TAPS = 4  # of the bicubic kernel, whose support is 2 px to each side
 FRACTION_BITS = 22  # of Pillow's weights for 8-bit pixels
 SHARPNESS = -0.5  # the kernel's parameter `a`, as Pillow has it
-PAYS_AFTER = 1000  # pictures of a process: with fewer, numba's second of start-up is not won back
-
-_pictures = itertools.count()
+PAYS_AFTER = 1000  # pictures: with fewer, the second that numba takes to start is not won back
 
 
-def resize_box(frame_HWC: np.ndarray, box: Box, size_px: int, *, flip: bool = False) -> np.ndarray:
-    """Scale a box of a frame to a square: uint8 (H, W, 3) -> uint8 (size_px, size_px, 3), mirrored if `flip`."""
+def backend_for(num_pictures: int) -> Backend:
+    """Return the faster backend for a caller that scales or jitters so many pictures."""
+    return "compiled" if num_pictures >= PAYS_AFTER else "pillow"
+
+
+def resize_box(
+    frame_HWC: np.ndarray, box: Box, size_px: int, backend: Backend = "pillow", *, flip: bool = False
+) -> np.ndarray:
+    """Scale a box of a frame to a square: uint8 (H, W, 3) -> uint8 (size_px, size_px, 3), mirrored if `flip`.
+
+    Pillow also makes what the compiled backend cannot: reductions, and frames of less than TAPS px.
+    """
     height, width = frame_HWC.shape[:2]
     enlarges = max(box[2] - box[0], box[3] - box[1]) <= size_px and min(height, width) >= TAPS
-    compiled = enlarges and next(_pictures) >= PAYS_AFTER
-    return (enlarge_compiled if compiled else resize_by_pillow)(frame_HWC, box, size_px, flip=flip)
+    resize = enlarge_compiled if backend == "compiled" and enlarges else resize_by_pillow
+    return resize(frame_HWC, box, size_px, flip=flip)
 
 
 def pixels_read(height: int, width: int, box: Box, size_px: int) -> Pixels:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bevt_core.dataset.shards import write_frame_manifest
+from bevt_core.dataset.frame_store import write_frame_manifest
 from pipeline.cluster.watch import sigterm_ends
 from pipeline.job.decode_part import load_source
 from pipeline.job.plan import make_plan, make_token_plan, with_settled_tokenizer
@@ -87,7 +87,8 @@ def bare_loop(recipe: TokenizeRecipe) -> None:
     """The same work in one process, without Ray, isolation, commits that are read again, or overlap."""
     import torch
 
-    from bevt_core.dataset.shards import write_frame_part, write_plan, write_token_manifest, write_token_plan
+    from bevt_core.dataset.frame_store import write_frame_part, write_plan
+    from bevt_core.dataset.token_set import write_token_manifest, write_token_plan
     from bevt_core.tokenizers import load_tokenizer
     from pipeline.job.tokenize_part import PartTokenizer
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from bevt_core.dataset.shards import FRAMES_ZARR, FrameStore, TokenSet, read_plan, read_token_plan, token_set_folders
+from bevt_core.dataset.frame_store import FRAMES_ZARR, FrameStore, read_plan
+from bevt_core.dataset.token_set import TokenSet, read_token_plan, token_set_folders
 from bevt_core.storage.objects import AnyPath
 from pipeline.job.plan import frame_commits, token_commits
 from schemas.errors import UserError

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from bevt_core.dataset.commits import COMMIT, part_name
+from bevt_core.dataset.frame_rows import check_index
+from bevt_core.dataset.frame_store import FRAMES_ZARR, read_frame_commit, read_sources, sources_digest
 from bevt_core.dataset.jpeg_layout import read_layout
-from bevt_core.dataset.shards import COMMIT, FRAMES_ZARR, part_name, read_frame_commit, read_sources, sources_digest
-from bevt_core.foreign.rows import read_table
+from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath
 from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, below
@@ -123,6 +125,11 @@ def _verify_frame_part(
     rejected = read_table(folder / "rejected.parquet")
     if not index.schema.equals(INDEX_SCHEMA) or not rejected.schema.equals(REJECTED_SCHEMA):
         wrong(folder, "the columns are not those of this format version")
+        return commit
+    try:
+        check_index(index, folder / "index.parquet", len(plan.classes))
+    except UserError as error:
+        wrong(folder / "index.parquet", str(error))
         return commit
     ended = [*dict.fromkeys(index["source"].to_pylist()), *rejected["source"].to_pylist()]
     if planned is not None and sorted(ended) != sorted(planned):

@@ -7,12 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from bevt_core.dataset.shards import (
-    part_name,
-    write_plan,
-    write_token_plan,
-)
-from bevt_core.foreign.rows import read_table
+from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.frame_store import write_plan
+from bevt_core.dataset.token_set import write_token_plan
+from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import each, read_record, remove, write_record
 from bevt_core.storage.interface import storage_of

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bevt_core.dataset.shards import read_plan, read_sources, read_token_plan, sources_digest
+from bevt_core.dataset.frame_store import read_plan, read_sources, sources_digest
+from bevt_core.dataset.token_set import read_token_plan
 from bevt_core.foreign.files import shown
 from bevt_core.storage.contained import check_sources
 from bevt_core.storage.interface import storage_of

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from bevt_core.dataset.shards import part_name, read_token_commit, read_token_plan
+from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.token_set import read_token_commit, read_token_plan
 from bevt_core.foreign.parquet_file import ParquetFile
 from bevt_core.storage.files import read_record, sha256_of
 from bevt_core.storage.objects import AnyPath

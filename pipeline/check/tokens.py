@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from bevt_core.dataset.shards import TokenSet, part_name
+from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import read_record
 from bevt_core.storage.objects import AnyPath

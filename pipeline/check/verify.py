@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bevt_core.dataset.shards import COMMIT, read_plan, token_set_folders
+from bevt_core.dataset.commits import COMMIT
+from bevt_core.dataset.frame_store import read_plan
+from bevt_core.dataset.token_set import token_set_folders
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.check.frames import verify_frames

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.dataset.shards import FrameSample, Rejected, write_frame_part
+from bevt_core.dataset.frame_rows import FrameSample, Rejected
+from bevt_core.dataset.frame_store import write_frame_part
 from bevt_core.foreign.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.media.decoding import decode_source, pool_indices
+from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.frame_size import one_size
-from bevt_core.media.video.probing import MediaError, read_through
+from bevt_core.media.source_bytes import read_through
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import fetched

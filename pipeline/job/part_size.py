@@ -2,7 +2,7 @@
 
 import math
 
-from bevt_core.dataset.shards import read_plan
+from bevt_core.dataset.frame_store import read_plan
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.card import read_card

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.console.terminal import warn
-from bevt_core.dataset.shards import (
-    part_name,
+from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.frame_store import (
     read_frame_commit,
     read_plan,
     read_sources,
-    read_token_commit,
-    read_token_plan,
     rejected_reasons,
     sources_digest,
     write_plan,
-    write_token_plan,
 )
+from bevt_core.dataset.token_set import read_token_commit, read_token_plan, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import clean_staging, each, read_record, remove, write_record
 from bevt_core.storage.interface import storage_of

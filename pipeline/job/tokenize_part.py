@@ -17,13 +17,17 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from bevt_core.dataset.frame_rows import check_index
+from bevt_core.dataset.frame_store import FRAMES_ZARR, local_part
 from bevt_core.dataset.jpeg_array import read_all_jpegs
-from bevt_core.dataset.shards import FRAMES_ZARR, PartView, local_part, write_token_part
-from bevt_core.foreign.rows import read_table
+from bevt_core.dataset.token_rows import PartView
+from bevt_core.dataset.token_set import write_token_part
+from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.feed import encode_batches
 from bevt_core.views.replay import apply_view, decode_jpeg, draw_view, halve
+from bevt_core.views.resample import backend_for
 from pipeline.job.busy import TokenizeTimes
 from schemas.frames import FramePartCommit
 from schemas.tokens import TokenPartCommit, TokenPlan
@@ -47,7 +51,8 @@ def read_frame_part(frames_dir: AnyPath, commit: FramePartCommit) -> FramePart:
     """Read a whole part, whose store need not be finished. The caller has checked its commit."""
     with local_part(frames_dir, commit) as folder:
         jpegs = read_all_jpegs(folder / FRAMES_ZARR)
-        return FramePart(read_table(folder / "index.parquet"), jpegs)
+        path = folder / "index.parquet"
+        return FramePart(check_index(read_table(path), path), jpegs)
 
 
 def draw_views(spec: ViewSpec, index: pa.Table) -> list[list[View]]:
@@ -112,6 +117,7 @@ class PartTokenizer:
     ) -> Iterator[Callable[[], tuple[np.ndarray, np.ndarray]]]:
         """Jobs that give (positions in the flattened (V, F), frames N P P C), a few frames of the part each."""
         num_frames, input_px = len(part.jpegs), self.tokenizer.input_px
+        backend = backend_for(len(drawn) * num_frames)
         sample_of = np.repeat(np.arange(part.index.num_rows), part.index["num_frames"].to_numpy())
         sizes = list(zip(part.index["height"].to_pylist(), part.index["width"].to_pylist(), strict=True))
         for first in range(0, num_frames, CHUNK_FRAMES):
@@ -121,7 +127,7 @@ class PartTokenizer:
                 frames = [decode_jpeg(part.jpegs[i], sizes[sample_of[i]]) for i in chunk]
                 positions = (np.arange(len(drawn))[:, None] * num_frames + chunk).reshape(-1)
                 prepared = [
-                    halve(apply_view(frame_HWC, of_samples[sample_of[i]]), input_px)
+                    halve(apply_view(frame_HWC, of_samples[sample_of[i]], backend), input_px)
                     for of_samples in drawn
                     for i, frame_HWC in zip(chunk, frames, strict=True)
                 ]

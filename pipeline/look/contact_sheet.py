@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bevt_core.console.inert import one_line
-from bevt_core.dataset.shards import COMMIT, FrameStore, TokenSet, part_name
+from bevt_core.dataset.commits import COMMIT, part_name
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.reporting.pictures import GAP_PX, broken, fitted, sheet, tiled
 from bevt_core.storage.files import each, read_record
 from bevt_core.views.replay import apply_view

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bevt_core.dataset.shards import FrameStore, TokenSet, part_name
-from bevt_core.foreign.rows import read_table
+from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
+from bevt_core.foreign.parquet_file import read_table
 from bevt_core.reporting.charts import curves_png, histograms_png
 from bevt_core.reporting.page import Page, relinked
 from bevt_core.reporting.pictures import png
@@ -150,9 +152,7 @@ def _sizes(page: Page, store: FrameStore) -> None:
     shapes: dict[tuple[int, int], int] = {}
 
     def look(part: int) -> tuple[pa.Table, FramePartCommit | None]:
-        folder = store.path / part_name(part)
-        table = read_table(folder / "index.parquet", columns=["num_frames", "times_s", "height", "width"])
-        return table, read_record(folder / "commit.json", FramePartCommit)
+        return store.read_index(part), read_record(store.path / part_name(part) / "commit.json", FramePartCommit)
 
     for table, commit in each(look, parts, store.path):
         if not len(table):

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bevt_core.dataset.shards import FrameStore, TokenSet, token_set_folders
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet, token_set_folders
 from bevt_core.reporting.pictures import fitted, save_png
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.objects import AnyPath

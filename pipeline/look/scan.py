@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from bevt_core.console.progress import ProgressLine
+from bevt_core.dataset.frame_rows import Rejected
 from bevt_core.dataset.known_sets import TOKEN_MAP_BYTES
-from bevt_core.dataset.shards import Rejected
 from bevt_core.foreign.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
-from bevt_core.media.video.probing import Glance, MediaError, glance
+from bevt_core.media.video.glance import Glance, glance
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import fetched, size_of, sizes_in

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from tests.support.media import moving_frames, write_video
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import trainer.testing.evaluate
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import build_bevt
 from bevt_core.models.counting import flops
 from bevt_core.tokenizers import load_tokenizer

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views.replay import halve
 from pipeline.job.run import tokenize
 from pipeline.synthetic.camera_motion import make_camera_motion_set
 from schemas.models import BlockMask, TubeMask
 from tests.support.tiny_jobs import tiny_recipe
-from trainer.data.datasets import TokenDataset
+from trainer.data.token_dataset import TokenDataset
 
 CASES = {  # recipe overrides, clip length, mask
     "video": ([], 4, TubeMask(kind="tube", ratio=0.5, min_block=2)),

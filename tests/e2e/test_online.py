@@ -11,6 +11,7 @@ from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
 from tests.support.pretraining import RECIPES, TINY
 from tests.support.tiny_jobs import save_tiny_tokenizer
+from trainer.data.batches import make_batch
 from trainer.data.online import FreshViewDataset, tokens_in_step
 from trainer.distributed.launch import launch
 from trainer.metrics.log import read_metrics
@@ -64,7 +65,7 @@ def test_under_a_stored_view_it_gives_the_stored_tokens_and_loss_to_the_bit(stor
     tokenizer = open_sources(recipe, CPU)["video"].tokenizer
     results = []
     for dataset, tokenizers in ((tokens, {}), (fresh, {"video": tokenizer})):
-        batch = dataset.collate([dataset[1, int(position)] for position in order.batch(3)[1]])
+        batch = make_batch(dataset, [dataset[1, int(position)] for position in order.batch(3)[1]])
         task = PretrainTask(model, {"video": 1.0}, 32, tokenizers)
         with torch.autocast("cpu", torch.bfloat16):  # which is the model's, not the tokenizer's
             seen = task._tokens("video", batch)

@@ -17,6 +17,7 @@ from tests.support.builders import make_token_set
 from tests.support.children import descendants, is_running, wait_until
 from tests.support.pretraining import recipe_of, settings
 from trainer.clips.lists import read_lists
+from trainer.data.batches import make_batch
 from trainer.distributed.launch import launch
 from trainer.metrics.log import read_metrics
 from trainer.pretrain.stage import dry_run, pretrain
@@ -311,7 +312,7 @@ def test_every_parameter_of_an_active_stream_gets_a_gradient(data, stage, names,
     recipe = recipe_of(data, *encoder, stage=stage, streams=streams)
     opened = open_streams(recipe, open_sources(recipe, torch.device("cpu")))
     task = PretrainTask(build_model(recipe.model, streams), dict.fromkeys(streams, 1.0), recipe.model.vocab_size, {})
-    batch = {name: data.collate([data[0, position] for position in range(4)]) for name, (data, _) in opened.items()}
+    batch = {name: make_batch(data, [data[0, position] for position in range(4)]) for name, (data, _) in opened.items()}
     terms = task.losses(task.model, batch, 0)
     torch.stack([term.loss_sum for term in terms.values()]).sum().backward()
     assert [name for name, parameter in task.model.named_parameters() if parameter.grad is None] == []

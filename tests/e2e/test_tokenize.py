@@ -15,7 +15,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cli
-from bevt_core.dataset.shards import FrameStore, TokenSet, part_name
+from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views.replay import apply_view, halve
 from pipeline.check.repair import repair

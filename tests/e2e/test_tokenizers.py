@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 import cli
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage.files import sha256_of
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views.replay import apply_view

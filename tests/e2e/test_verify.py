@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.dataset.shards import (
-    PartView,
+from bevt_core.dataset.frame_store import read_frame_commit, read_plan
+from bevt_core.dataset.token_rows import PartView
+from bevt_core.dataset.token_set import (
     TokenSet,
-    read_frame_commit,
-    read_plan,
     read_token_plan,
     write_token_manifest,
     write_token_part,

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from tests.golden.golden_dataset import ITEMS, TOKEN_PLAN, jpeg, write_golden
 
 GOLDEN = Path(__file__).parent / "format-v1"

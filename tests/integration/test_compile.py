@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from bevt_core.models.bevt import hidden_positions
+from bevt_core.masking import hidden_positions
 from bevt_core.models.build import SWIN_SIZES, build_bevt
 from bevt_core.models.swin import VideoSwin
 from trainer.distributed.sharding import compile_blocks

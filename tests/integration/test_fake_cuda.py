@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bevt_core.models.bevt import hidden_positions
+from bevt_core.masking import hidden_positions
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
 from bevt_core.models.swin import use_attention
 from schemas.recipes import LoopConfig, MixConfig, OptimConfig

@@ -16,9 +16,10 @@ import pytest
 import zarr
 from packaging.requirements import Requirement
 
+from bevt_core.dataset.frame_store import FrameStore, read_frame_commit
 from bevt_core.dataset.jpeg_array import MOST_FRAME_BYTES, JpegStore, open_jpegs, read_all_jpegs, write_jpegs
 from bevt_core.dataset.jpeg_layout import METADATA_BYTES
-from bevt_core.dataset.shards import FrameStore, TokenSet, read_frame_commit
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.tokenizers import load_tokenizer
 from pipeline.check.repair import repair
 from pipeline.check.tokens import compare_tokens
@@ -32,7 +33,7 @@ from tests.support.builders import make_token_set
 from tests.support.hostile import claim_size, edit_metadata, make_pickled_zarr, recommit, write_offsets
 from tests.support.tiny_jobs import save_tiny_tokenizer
 from trainer.clips.sources import StoreClips
-from trainer.data.datasets import TokenDataset
+from trainer.data.token_dataset import TokenDataset
 from trainer.tokenizer.frame_crops import FrameCrops
 
 

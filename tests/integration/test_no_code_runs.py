@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from bevt_core.foreign.files import read_mat
-from bevt_core.foreign.rows import read_table
+from bevt_core.foreign.parquet_file import read_table
 from bevt_core.models.build import SWIN_SIZES, build_classifier
 from bevt_core.tokenizers.peco.perceptual import Perceptual
 from bevt_core.tokenizers.published.convert import convert_pickles

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from bevt_core.dataset.shards import TokenSet, read_token_plan, write_token_plan
+from bevt_core.dataset.token_set import TokenSet, read_token_plan, write_token_plan
 from bevt_core.tokenizers import PRETRAINED, load_tokenizer
 from bevt_core.tokenizers.card import DvaeSizes, PecoSizes, StoredTokenizer, read_card
 from bevt_core.tokenizers.precision import DTYPES

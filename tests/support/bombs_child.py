@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bevt_core.dataset.shards import FrameStore
+from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.foreign.files import Lines, read_csv, read_json, read_parquet
 from bevt_core.media.errors import MediaError
 from bevt_core.media.stills import read_picture

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.bevt import Bevt
 from bevt_core.weights.checkpoints import save_weights
 from schemas.models import TubeMask
 from schemas.recipes import PretrainRecipe
 from schemas.recipes.loading import load_recipe_of
-from trainer.data.datasets import TokenDataset
+from trainer.data.token_dataset import TokenDataset
 from trainer.runs.directory import open_run
 from trainer.setup.models import build_model
 

@@ -9,14 +9,14 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from schemas.models import MaskConfig
 from schemas.recipes import ClipSampling, EvalViews, FinetuneRecipe
 from trainer.clips.multi_view import Chunk, ViewChunks, ViewPlan
 from trainer.clips.sources import ClipSource, check_labels
-from trainer.data.datasets import TokenDataset
-from trainer.data.loader import SampleError
-from trainer.finetune.stage import TrainingClips
+from trainer.data.errors import SampleError
+from trainer.data.token_dataset import TokenDataset
+from trainer.finetune.task import TrainingClips
 
 CACHED_PARTS = 16  # whose tokens a process keeps: a part of 256 samples, 30 frames and 196 tokens takes 3 MB
 

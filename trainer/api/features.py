@@ -16,7 +16,7 @@ from schemas.recipes import DECODE_TIMEOUT_S, FinetuneRecipe
 from trainer.api.runs import LoadedRun
 from trainer.clips.multi_view import map_parts
 from trainer.clips.sources import FileClips
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.testing.extract import features as features_of_views
 from trainer.testing.frozen import views_of
 from trainer.testing.predict import item_of

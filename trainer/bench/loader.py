@@ -1,6 +1,5 @@
 """How many clips a CPU makes ready to train, from shards and from the video files, in one process, in turn."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,13 +7,12 @@ from pathlib import Path
 import decord
 import numpy as np
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage.contained import contained
 from bevt_core.views.replay import apply_view, decode_jpeg
-from bevt_core.views.resample import PAYS_AFTER
 from schemas.errors import UserError
 from schemas.models import TubeMask
-from trainer.data.datasets import TokenDataset
+from trainer.data.token_dataset import TokenDataset
 
 CLIP_FRAMES, TUBELET = 16, 2  # of the paper
 MASK = TubeMask(kind="tube", ratio=0.5)
@@ -50,11 +48,11 @@ def bench_loader(video_tokens: Path, root: Path, *, clips: int = 16, repeats: in
         _, start, count, view = dataset.place(epoch, position)
         reader = decord.VideoReader(str(files[position]), num_threads=1)
         frames_THWC = reader.get_batch(rows[position]["frame_indices"][start : start + count]).asnumpy()
-        return np.stack([apply_view(frame_HWC, view) for frame_HWC in frames_THWC])
+        return np.stack([apply_view(frame_HWC, view, dataset.backend) for frame_HWC in frames_THWC])
 
     def bare_jpegs(epoch: int, position: int) -> object:
         view = dataset.place(epoch, position)[3]
-        return [apply_view(decode_jpeg(jpeg), view) for jpeg in jpegs[epoch, position]]
+        return [apply_view(decode_jpeg(jpeg), view, dataset.backend) for jpeg in jpegs[epoch, position]]
 
     ours_s, decord_s, jpeg_s = cpu_seconds([from_shards, from_files, bare_jpegs], positions, repeats)
     return {
@@ -76,11 +74,10 @@ def cpu_seconds(
 ) -> list[float]:
     """Run every way over all positions, in turn; return the mean CPU seconds, all threads, of a round.
 
-    Epoch 0 warms up, as often as it takes until frames are resampled by compiled code.
+    Epoch 0 warms up.
     """
     seconds = [0.0] * len(ways)
-    warm_up = [0] * math.ceil(PAYS_AFTER / (CLIP_FRAMES * len(positions)))
-    for epoch in (*warm_up, *range(1, repeats + 1)):
+    for epoch in range(repeats + 1):
         for i, way in enumerate(ways):
             begun = clock()
             for position in positions:

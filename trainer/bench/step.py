@@ -14,7 +14,8 @@ from torch import nn
 
 from bevt_core.bench.models import MASKED_SHARE, VOCAB_SIZE, step_flops
 from bevt_core.bench.timing import Marks, available_device, device_name, synchronize
-from bevt_core.models.bevt import Bevt, hidden_positions
+from bevt_core.masking import hidden_positions
+from bevt_core.models.bevt import Bevt
 from bevt_core.models.build import SWIN_SIZES, build_bevt
 from bevt_core.tokenizers.base import Tokenizer
 from schemas.errors import UserError

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bevt_core.dataset.shards import FrameStore
-from bevt_core.foreign.rows import read_table
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.foreign.parquet_file import read_table
 from bevt_core.models.bevt import Bevt
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import write_atomic

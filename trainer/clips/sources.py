@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bevt_core.dataset.shards import FrameStore, sources_digest
+from bevt_core.dataset.frame_store import FrameStore, sources_digest
 from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.views.replay import decode_jpeg

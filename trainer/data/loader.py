@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from schemas.errors import StorageError, UserError
+from trainer.data.errors import LoaderError, SampleError
 from trainer.data.loader_server import LoaderServer
 from trainer.data.parcels import receive, send
 from trainer.distributed.children import ending_of, is_stopped
@@ -34,14 +35,6 @@ Place = Callable[[Tensor], Tensor]  # from a worker's memory to where a batch's 
 
 _STEP = struct.Struct("<q")
 _server: LoaderServer | None = None
-
-
-class LoaderError(UserError):
-    """A process of the loader was lost, or cannot be started."""
-
-
-class SampleError(UserError):
-    """A sample could not be read. The message names the sample, its part and the file."""
 
 
 def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pin_memory: bool) -> Iterable[Any]:

@@ -21,7 +21,7 @@ from trainer.distributed.children import ending_of
 
 START_TIMEOUT_S = 300.0  # imports from a slow network disk
 REPLY_TIMEOUT_S = 20.0
-PRELOADED = "trainer.data.datasets"
+PRELOADED = ("trainer.data.batches", "trainer.data.token_dataset")
 FORK, END = b"F", b"E"
 STOPPING = {signal.SIGINT, signal.SIGTERM}  # blocked: training ends its step first, and then its loaders
 
@@ -110,7 +110,8 @@ def serve(descriptor: int, parent: int) -> None:
     die_with_parent(parent)
     control = socket.socket(fileno=descriptor)
     work: Callable[[int, socket.socket], None] = importlib.import_module("trainer.data.loader").work
-    importlib.import_module(PRELOADED)
+    for module in PRELOADED:
+        importlib.import_module(module)
     control.sendall(_REPLY.pack(0))
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, _REQUEST.size, 2)

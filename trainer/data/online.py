@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.base import Tokenizer
@@ -21,7 +22,7 @@ from bevt_core.views.replay import halve, random_view
 from schemas.models import MaskConfig
 from schemas.tokens import TokenizerIdentity
 from schemas.views import View, ViewDistribution
-from trainer.data.datasets import ClipDataset
+from trainer.data.clip_dataset import ClipDataset
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.masking import tube
 from bevt_core.models.bevt import Bevt
 from bevt_core.reporting.charts import curves_png

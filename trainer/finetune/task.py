@@ -15,7 +15,7 @@ from trainer.clips.augment import augment_clip
 from trainer.clips.mixing import draw_mix, mix_pairs
 from trainer.clips.sampling import SAMPLERS
 from trainer.clips.sources import ClipSource, interval_of
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.engine.task import Batch, Term
 
 TERM = "class"  # of the loss, and the name of the one stream

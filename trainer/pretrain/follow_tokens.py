@@ -3,7 +3,8 @@
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.card import read_card
 from schemas.errors import UserError

@@ -16,7 +16,7 @@ from bevt_core.reporting.pictures import hide, sheet
 from bevt_core.tokenizers.base import Tokenizer
 from schemas.errors import UserError
 from schemas.recipes import Precision
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.data.online import tokens_in_step
 from trainer.engine.precision import autocast
 from trainer.pretrain.streams import Source, Streams

@@ -16,7 +16,7 @@ from schemas.errors import UserError
 from schemas.recipes import ClipSampling, EvalViews, PretrainRecipe, ProbeConfig
 from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
 from trainer.clips.sources import ClipSource, StoreClips, check_labels, split_items
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.distributed.cpus import loader_workers
 from trainer.distributed.sharding import share_of_rank
 from trainer.distributed.world import World

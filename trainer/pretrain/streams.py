@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from bevt_core.console.terminal import warn
-from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.part_cache import cache_bytes
 from bevt_core.storage.remote import Entry
@@ -20,9 +21,10 @@ from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.recipes.loading import streams_in
 from schemas.tokens import TokenizerIdentity
 from trainer.clips.sources import thinned
-from trainer.data.datasets import ClipDataset, TokenDataset
+from trainer.data.clip_dataset import ClipDataset
 from trainer.data.online import OnlineSource
 from trainer.data.order import StreamOrder
+from trainer.data.token_dataset import TokenDataset
 from trainer.setup.models import tokens_per_side, tubelet_of
 
 MASKS = {"image": ("block",), "video": ("tube", "random_3d", "random_frame", "frame_diff")}  # kinds, by stream

@@ -7,7 +7,7 @@ from torch import nn
 
 from bevt_core.models.bevt import StreamBatch
 from bevt_core.tokenizers.base import Tokenizer
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.data.online import tokens_in_step
 from trainer.engine.task import Batch, Term
 

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bevt_core.masking import draw_mask
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.counting import flops, num_parameters
 from bevt_core.models.stems import Stem2d, Stem3d
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer, settle_default
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
-from trainer.data.datasets import draw_mask
 from trainer.metrics.monitor import StepFlops
 from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_numbers, stem_flops, stem_grid
 from trainer.setup.models import build_model, checkpoint_activations, checkpoint_encoder, tokens_per_side, tubelet_of

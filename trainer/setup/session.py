@@ -26,7 +26,8 @@ from schemas.recipes import FinetuneRecipe, PretrainRecipe
 from schemas.runs import DatasetRef
 from trainer.clips.lists import CLIPS, ClipLists, write_lists
 from trainer.clips.sources import FileClips
-from trainer.data.datasets import ClipDataset, Samples, StreamBatches
+from trainer.data.batches import Samples, StreamBatches
+from trainer.data.clip_dataset import ClipDataset
 from trainer.data.order import StreamOrder
 from trainer.distributed.cpus import describe_workers, loader_workers, local_processes, usable_cpus
 from trainer.distributed.ema import WithAverage

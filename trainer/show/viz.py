@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bevt_core.console.inert import one_line
 from bevt_core.console.terminal import note
+from bevt_core.masking import draw_mask
 from bevt_core.media.errors import MediaError
 from bevt_core.models.attention_maps import attention_maps
 from bevt_core.models.bevt import Bevt
@@ -31,7 +32,7 @@ from schemas.recipes.loading import nearest
 from trainer.clips.augment import crop_views
 from trainer.clips.sampling import SAMPLERS, Positions, repeats
 from trainer.clips.sources import ClipSource, FileClips, StoreClips, interval_of
-from trainer.data.datasets import draw_mask, normalise
+from trainer.data.batches import normalise
 from trainer.data.online import OnlineSource, tokens_in_step
 from trainer.pretrain.pictures import Row, prediction_rows
 from trainer.pretrain.streams import open_sources, open_streams

@@ -30,7 +30,7 @@ from trainer.clips.lists import digests_of
 from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
 from trainer.clips.overlap import TRAINING, overlaps, show_overlap
 from trainer.clips.sources import ClipSource, check_classes, check_labels, stores_of
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.distributed.sharding import share_of_rank
 from trainer.distributed.world import World, join_world
 from trainer.engine.evaluations import StopAsked, StopTogether, asked_together, never

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import backbone_sizes, build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.weights.checkpoints import load_weights

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bevt_core.dataset.shards import FrameStore
+from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath
 from bevt_core.views.replay import decode_jpeg

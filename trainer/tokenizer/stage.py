@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bevt_core.console.terminal import show
-from bevt_core.dataset.shards import FrameStore
+from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.models.counting import num_parameters
 from bevt_core.reporting.pictures import save_png, sheet
 from bevt_core.rng import rng_for

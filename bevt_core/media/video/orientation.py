@@ -7,8 +7,9 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type
 
+from bevt_core.media.errors import MediaError, one_line
+from bevt_core.media.video.container import open_video, video_stream
 from bevt_core.media.video.decoded import Frame
-from bevt_core.media.video.probing import MediaError, one_line, open_video, video_stream
 
 
 def upright(frame: av.VideoFrame) -> Frame:

@@ -1,115 +1,17 @@
-"""What a video file holds, read from its packets without decoding: the reference for both decoders."""
+"""What a video file contains, read from its packets without decoding: the reference for both decoders."""
 
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-from av.stream import Disposition
 
-from bevt_core.media.errors import MediaError
+from bevt_core.media.errors import MediaError, one_line
+from bevt_core.media.video.container import open_video, video_stream
 from bevt_core.media.video.keyframes import announces_another_size, size_headers, starts_anew
 from bevt_core.media.video.packet_order import NO_PTS, doubt_of_order, leading_packets
-from bevt_core.storage.files import size_of
-from bevt_core.storage.interface import storage_of
-from bevt_core.storage.objects import AnyPath
-from bevt_core.storage.read_errors import raise_storage_trouble
-from schemas.errors import StorageError
+from bevt_core.media.video.video_info import VideoInfo
 from schemas.ranges import MOST_FRAME_PIXELS
-
-av.logging.set_level(av.logging.PANIC)
-
-# Only demuxers of plain media files: a playlist would make FFmpeg open other files, or the network.
-FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,gif,3gp,ivf,mjpeg,wtv,nut"
-MAX_PIXELS = MOST_FRAME_PIXELS  # of one frame
-
-READ_BYTES = 1 << 20  # of `read_through`, at a time
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """A video's packets. `shown_pts` is in display order; the `packet_*` arrays are in the file's decoding order."""
-
-    path: Path
-    container: str
-    codec: str
-    width: int
-    height: int
-    video_streams: int
-    has_duration: bool
-    sample_aspect: Fraction  # noted, not applied, as in the original
-    time_base: Fraction
-    frame_s: float  # seconds from one frame to the next, by the stream's average rate
-    packet_pts: np.ndarray  # int64, NO_PTS where there is none
-    packet_is_key: np.ndarray  # bool
-    shown_pts: np.ndarray  # int64, sorted
-    discarded: int  # packets that an edit list cuts away
-    leading: int  # packets shown before the keyframe that they follow: open groups of pictures
-    closed: bool  # no frame depends on one before its keyframe
-    reorders: bool  # the decoder may show frames in another order than that of the packets
-    doubt: str | None  # why frame i may not be the i-th packet by time, so that only decoding tells
-
-    @property
-    def num_frames(self) -> int:
-        return len(self.shown_pts)
-
-    @property
-    def times_s(self) -> np.ndarray:
-        """Presentation times in seconds, float64, in display order."""
-        return self.shown_pts * float(self.time_base)
-
-
-def read_through(path: Path) -> None:
-    """Read a file, or the files of a folder, to the end: StorageError where it is the storage that cannot be read.
-
-    Decoders do not say why bytes did not come, so this tells a damaged file from a damaged disk.
-    """
-    try:
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            if file.is_file():
-                with file.open("rb", buffering=0) as stream:
-                    while stream.read(READ_BYTES):
-                        pass
-    except OSError as error:
-        raise_storage_trouble(error, path)
-
-
-def open_video(path: AnyPath) -> av.container.InputContainer:
-    """Open a media file by itself. Raises MediaError for what is no video file, StorageError if it cannot be read."""
-    try:
-        size = size_of(path)
-    except OSError as error:
-        raise_storage_trouble(error, path)
-        raise
-    if size < 0:
-        raise MediaError("open", "missing", "no such file")
-    if size == 0:
-        raise MediaError("open", "empty-file", "0 bytes")
-    try:
-        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-        container = av.open(storage_of(path).native_input(), options=options)
-    except StorageError:
-        raise
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise_storage_trouble(error, path)
-        raise MediaError("open", "not-media", one_line(error, path)) from None
-    if all(_is_cover(stream) for stream in container.streams.video):
-        what = "none is video" if not container.streams.video else "and video is only a cover picture"
-        what = f"{len(container.streams)} streams, {what}"
-        container.close()
-        raise MediaError("open", "no-video-stream", what)
-    return container
-
-
-def video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The stream that FFmpeg calls the best, or the first other one where that is a cover picture."""
-    best = container.streams.best("video")
-    return next(stream for stream in (best, *container.streams.video) if stream is not None and not _is_cover(stream))
-
-
-def _is_cover(stream: av.VideoStream) -> bool:
-    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def probe(path: Path) -> VideoInfo:
@@ -119,9 +21,9 @@ def probe(path: Path) -> VideoInfo:
         context = stream.codec_context
         if context is None or not context.width or not context.height:
             raise MediaError("open", "unknown-codec", "no decoder for its video stream")
-        if context.width * context.height > MAX_PIXELS:
+        if context.width * context.height > MOST_FRAME_PIXELS:
             size = f"{context.width}x{context.height}"
-            raise MediaError("open", "too-large", f"frames of {size}, the limit is {MAX_PIXELS} pixels")
+            raise MediaError("open", "too-large", f"frames of {size}, the limit is {MOST_FRAME_PIXELS} pixels")
         extradata = context.extradata or b""
         columns: list[tuple[int, bool, bool, int]] = []  # pts, keyframe, cut by an edit list, bytes
         headers: list[set[bytes]] = []  # of the keyframes
@@ -166,40 +68,3 @@ def probe(path: Path) -> VideoInfo:
             reorders=bool(context.has_b_frames),
             doubt=doubt,
         )
-
-
-def one_line(error: BaseException, path: AnyPath) -> str:
-    """An error as one line of at most 300 characters, without the file's place: equal on every machine."""
-    text = getattr(error, "strerror", None) or str(error)
-    for place in (str(path.absolute()), str(path)):
-        text = text.replace(place, path.name)
-    return " ".join(f"{type(error).__name__}: {text}".split())[:300]
-
-
-@dataclass(frozen=True)
-class Glance:
-    """What a file's header says; nothing is decoded, and of a video only the header is read."""
-
-    container: str
-    codec: str
-    width: int
-    height: int
-    seconds: float | None  # None: the header does not say, or it is a picture
-    frames: int | None  # of a video: counted by the header, or its duration times its rate
-
-
-def glance(path: AnyPath) -> Glance:
-    """Read the header of a video. Raises MediaError, StorageError."""
-    with open_video(path) as container:
-        stream = video_stream(container)
-        context = stream.codec_context
-        if context is None or not context.width or not context.height:
-            raise MediaError("open", "unknown-codec", "no decoder for its video stream")
-        seconds = None
-        if stream.duration and stream.time_base:
-            seconds = float(stream.duration * stream.time_base)
-        elif container.duration:
-            seconds = container.duration / av.time_base
-        rate = stream.average_rate or stream.guessed_rate
-        frames = stream.frames or (round(seconds * float(rate)) if seconds and rate else None)
-        return Glance(container.format.name.split(",")[0], context.name, context.width, context.height, seconds, frames)

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 import av
 import numpy as np
 
+from bevt_core.media.errors import MediaError, one_line
+from bevt_core.media.video.container import open_video, video_stream
 from bevt_core.media.video.decoded import Decoded, Disagreement, Frame, Kept
 from bevt_core.media.video.orientation import upright
 from bevt_core.media.video.packet_order import in_decoding_order
-from bevt_core.media.video.probing import MediaError, VideoInfo, one_line, open_video, video_stream
+from bevt_core.media.video.video_info import VideoInfo
 
 
 def read_selectively(

@@ -9,9 +9,11 @@ from typing import Generic
 import av
 import numpy as np
 
+from bevt_core.media.errors import MediaError, one_line
+from bevt_core.media.video.container import open_video, video_stream
 from bevt_core.media.video.decoded import Choose, Decoded, Frame, Kept
 from bevt_core.media.video.orientation import upright, upright_size
-from bevt_core.media.video.probing import MediaError, VideoInfo, one_line, open_video, video_stream
+from bevt_core.media.video.video_info import VideoInfo
 
 
 def read_by_counting(

@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bevt_core.foreign import parquet_file
-from bevt_core.foreign.parquet_file import ParquetFile
+from bevt_core.foreign.parquet_file import ParquetFile, read_table
 from bevt_core.foreign.parquet_pages import pages_of, schema_elements
-from bevt_core.foreign.rows import read_table
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
 from tests.support.parquet_bombs import BOMBS

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bevt_core.models.bevt import Bevt, StreamBatch, hidden_positions, stretch_mask
+from bevt_core.masking import hidden_positions, stretch_mask
+from bevt_core.models.bevt import Bevt, StreamBatch
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
 
 VOCAB = 32

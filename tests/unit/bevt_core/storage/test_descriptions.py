@@ -9,7 +9,8 @@ import pytest
 import bevt_core.console.installation
 import cli
 from bevt_core.console.installation import install_command
-from bevt_core.dataset.shards import FrameStore, TokenSet
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import write_record

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.dataset.shards import TokenSet
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage import part_cache as cache
 from bevt_core.storage.objects import ObjectPath, as_path
 from bevt_core.storage.part_cache import ReadAhead, cache_folder, hold
@@ -19,8 +19,9 @@ from schemas.models import TubeMask
 from tests.support.builders import make_token_set
 from tests.support.cached_parts import NUM, SIZE, STORE, content, entries_there, entry, read
 from tests.support.s3_server import S3Server, s3_server
-from trainer.data.datasets import StreamBatches, TokenDataset
+from trainer.data.batches import StreamBatches
 from trainer.data.order import StreamOrder
+from trainer.data.token_dataset import TokenDataset
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from bevt_core.dataset.shards import FrameStore
+from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.tokenizers.inspection import centre_square, prepared, sampled_frames
 from bevt_core.tokenizers.quality import LOSSLESS_DB, Quality, ssim
 from bevt_core.views.replay import halve

@@ -71,7 +71,7 @@ def test_a_crop_depends_on_no_pixel_beyond_those_that_it_says(
     assert (resize_box(frame, box, size_px) == resize_box(spoilt, box, size_px)).all()
 
 
-def test_a_view_has_the_same_bits_before_and_after_the_compiler_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_has_the_same_bits_by_either_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = picture(256, 341, 0, 255)
     operations: Jitter = (("saturation", 1.3), ("contrast", 0.7), ("brightness", 1.2))
     view = View(short_side_px=300, top_px=40, left_px=60, crop_px=224, flip=True, jitter=tuple(operations))
@@ -80,12 +80,11 @@ def test_a_view_has_the_same_bits_before_and_after_the_compiler_is_loaded(monkey
     def noted(name: str, function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
         return lambda *args: calls.append(name) or function(*args)  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(module, "PAYS_AFTER", 2)
-    monkeypatch.setattr(module, "_pictures", iter(range(100)))
     monkeypatch.setattr(module, "jitter_compiled", noted("compiled", jitter_compiled))
     monkeypatch.setattr(module, "jitter_by_pillow", noted("pillow", jitter_by_pillow))
-    views = [apply_view(frame, view) for _ in range(4)]
-    assert calls == ["pillow", "pillow", "compiled", "compiled"]
+    views = [apply_view(frame, view), apply_view(frame, view, "pillow"), apply_view(frame, view, "compiled")]
+    assert calls == ["pillow", "pillow", "compiled"]
     assert all((other == views[0]).all() for other in views[1:])
     twice = [("saturation", 0.5), ("brightness", 0.9), ("saturation", 1.5)]
-    assert (jitter(frame, twice, (0, 256, 0, 341)) == jitter_by_pillow(frame, twice)).all()
+    assert (jitter(frame, twice, (0, 256, 0, 341), "compiled") == jitter_by_pillow(frame, twice)).all()
+    assert calls[3:] == ["pillow"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from bevt_core.rng import rng_for
 from bevt_core.views import resample
-from bevt_core.views.resample import TAPS, Box, enlarge_compiled, resize_box, resize_by_pillow
+from bevt_core.views.resample import TAPS, Box, backend_for, enlarge_compiled, resize_box, resize_by_pillow
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -55,19 +55,25 @@ def test_a_tall_frame_has_the_bits_of_pillow_12() -> None:
     assert digest.startswith("944ea68d")
 
 
-def test_the_compiler_is_loaded_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def noted(name: str) -> Callable[..., np.ndarray]:
         return lambda *args, **options: calls.append(name) or np.empty(0)  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(resample, "PAYS_AFTER", 2)
-    monkeypatch.setattr(resample, "_pictures", iter(range(100)))
     monkeypatch.setattr(resample, "enlarge_compiled", noted("compiled"))
     monkeypatch.setattr(resample, "resize_by_pillow", noted("pillow"))
-    for size_px in (20, 20, 20, 10, 20):  # a reduction is Pillow's always
-        resize_box(noise(40, 40), (1.5, 2.0, 17.5, 18.0), size_px)
-    assert calls == ["pillow", "pillow", "compiled", "pillow", "compiled"]
+    frame, box = noise(40, 40), (1.5, 2.0, 17.5, 18.0)
+    resize_box(frame, box, 20)
+    resize_box(frame, box, 20, "compiled")
+    resize_box(frame, box, 20, "pillow")
+    resize_box(frame, box, 10, "compiled")  # a reduction is always Pillow's
+    resize_box(noise(3, 40), (1.0, 0.0, 4.0, 3.0), 20, "compiled")
+    assert calls == ["pillow", "compiled", "pillow", "pillow", "pillow"]
+
+
+def test_the_compiler_starts_only_where_it_pays() -> None:
+    assert [backend_for(pictures) for pictures in (0, 999, 1000, 10**9)] == ["pillow"] * 2 + ["compiled"] * 2
 
 
 def test_where_no_folder_can_be_written_it_is_compiled_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

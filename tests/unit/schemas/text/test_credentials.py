@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.dataset.shards import Rejected
+from bevt_core.dataset.frame_rows import Rejected
 from bevt_core.media.errors import MediaError
 from pipeline.job import decode_part as frames_job
 from schemas.errors import UserError

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bevt_core.dataset.shards import FrameStore
+from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.foreign.isolation import IsolatedFunction
 from schemas.errors import UserError
 from schemas.frames import SourceItem

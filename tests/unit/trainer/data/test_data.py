@@ -5,21 +5,20 @@ import re
 from typing import get_args
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from pydantic import TypeAdapter
 
-from bevt_core.dataset.shards import FrameStore, read_frame_commit, read_token_plan, write_token_part
-from bevt_core.masking import MASKERS
+from bevt_core.dataset.frame_store import read_frame_commit
+from bevt_core.dataset.token_set import read_token_plan, write_token_part
+from bevt_core.masking import MASKERS, draw_mask
 from bevt_core.views.replay import apply_view
-from schemas.errors import UserError
 from schemas.models import BlockMask, MaskConfig
 from tests.support.builders import make_token_set
 from tests.support.pretraining import TUBE, dataset_of
-from trainer.data.datasets import StreamBatches, draw_mask, normalise
-from trainer.data.loader import SampleError, make_loader
+from trainer.data.batches import StreamBatches, normalise
+from trainer.data.errors import SampleError
+from trainer.data.loader import make_loader
 from trainer.data.order import StreamOrder, view_of_epoch
 from trainer.pretrain.streams import MASKS
 
@@ -62,6 +61,14 @@ def test_a_sample_is_a_function_of_seed_epoch_and_identity(tokens):
     one, other = dataset_of(tokens)[4, 7], pickle.loads(pickle.dumps(dataset_of(tokens, cached_parts=1)))[4, 7]
     assert all(torch.equal(one[key], other[key]) for key in ("clip", "tokens", "mask"))
     assert not torch.equal(one["mask"], dataset_of(tokens)[5, 7]["mask"])
+
+
+def test_a_large_epoch_is_replayed_by_compiled_code_with_the_same_pixels(tokens):
+    dataset = dataset_of(tokens)
+    assert (dataset.backend, dataset_of(tokens, clip_frames=64).backend) == ("pillow", "compiled")
+    by_pillow = dataset[1, 3]["clip"]
+    dataset.backend = "compiled"
+    assert torch.equal(dataset[1, 3]["clip"], by_pillow)
 
 
 def test_a_short_pool_loops(tokens):
@@ -164,18 +171,6 @@ def shorten(view):
 def move(view, **changes):
     """Change the box of the second sample."""
     view.views[1] = view.views[1].model_copy(update=changes)
-
-
-@pytest.mark.parametrize(("column", "value"), [("label", 2), ("label", -1), ("num_frames", -1), ("frame_start", -7)])
-def test_an_index_that_cannot_be_is_named(tmp_path, column, value):
-    frames = make_token_set(tmp_path, num_samples=4, sources_per_part=2).frames
-    path = frames.path / "part-00001" / "index.parquet"
-    table = frames.read_index(1)
-    rows = table.to_pylist()
-    rows[1][column] = value
-    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
-    with pytest.raises(UserError, match=rf"index.parquet: sample '0003.mp4' has {column} {value}, expected 0 to"):
-        _ = FrameStore(frames.path).index
 
 
 def test_masks_hide_at_most_their_share():

@@ -15,7 +15,8 @@ from schemas.errors import StorageError
 from tests.support.children import is_running, wait_until
 from tests.support.loader_datasets import Failing, Fatal, Numbers, Slow, Unloadable
 from trainer.data import loader as loader_module
-from trainer.data.loader import LoaderError, SampleError, make_loader
+from trainer.data.errors import LoaderError, SampleError
+from trainer.data.loader import make_loader
 
 REPO = Path(__file__).resolve().parents[4]
 KILLED = """

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from bevt_core.masking import draw_mask
 from schemas.errors import UserError
 from schemas.recipes import OnlineTokens, PretrainRecipe
 from schemas.recipes.loading import load_recipe, recipe_names
-from trainer.data.datasets import draw_mask
 from trainer.data.order import StreamOrder
 from trainer.pretrain.plan import pretrain_workload
 from trainer.pretrain.streams import MASKS

@@ -15,7 +15,7 @@ from tests.support.builders import make_token_set
 from tests.support.pretraining import pretraining_run
 from trainer.clips.multi_view import Chunk, ViewChunks
 from trainer.clips.sources import StoreClips
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.distributed.launch import launch
 from trainer.probes.probe import PROBES, FeatureFile, probe
 from trainer.testing.extract import extract

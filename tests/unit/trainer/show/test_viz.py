@@ -24,7 +24,7 @@ from tests.support.frames import GreyTokenizer
 from tests.support.json_keys import CheckKeys
 from tests.support.media import moving_frames, write_video
 from tests.support.pretraining import pretraining_run
-from trainer.data.datasets import normalise
+from trainer.data.batches import normalise
 from trainer.show import viz
 from trainer.show.viz import STRATEGIES, viz_attention, viz_predict
 

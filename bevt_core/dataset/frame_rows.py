@@ -1,0 +1,141 @@
+"""The rows of a frame store: Python values, the Arrow tables of its Parquet files, and the check of an index.
+
+A dataset may be somebody else's, so what is read is checked before a row is used as a position or a size.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bevt_core.storage.objects import AnyPath
+from schemas.errors import UserError
+from schemas.frames import INDEX_SCHEMA, MOST_FRAMES, REJECTED_SCHEMA, SOURCES_SCHEMA, SourceItem
+
+FIX = "run `bevt verify`, then `bevt repair`"
+
+
+class BadRow(UserError):
+    """A row of a dataset's file has an impossible value. The message names the file, the sample and the value."""
+
+
+@dataclass(frozen=True)
+class FrameSample:
+    """The stored frames of one source, and where they come from."""
+
+    source: str
+    label: int | None
+    jpegs: list[bytes]
+    frame_indices: list[int]
+    times_s: list[float]
+    height: int
+    width: int
+    decoder: str
+    decoder_version: str
+    warnings: list[str]
+    piece: int | None = None  # of a source that is cut into several samples
+
+    @property
+    def sample_id(self) -> str:
+        return self.source if self.piece is None else f"{self.source}#{self.piece:04d}"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A source that could not be used, and why."""
+
+    source: str
+    label: int | None
+    stage: str
+    reason: str
+    message: str
+    attempts: int
+
+
+def index_table(samples: Sequence[FrameSample]) -> pa.Table:
+    starts = np.cumsum([0] + [len(sample.jpegs) for sample in samples])
+    rows = [
+        {
+            "sample_id": sample.sample_id,
+            "source": sample.source,
+            "label": sample.label,
+            "num_frames": len(sample.jpegs),
+            "frame_start": int(start),
+            "frame_indices": sample.frame_indices,
+            "times_s": sample.times_s,
+            "height": sample.height,
+            "width": sample.width,
+            "decoder": sample.decoder,
+            "decoder_version": sample.decoder_version,
+            "warnings": sample.warnings,
+        }
+        for sample, start in zip(samples, starts, strict=False)
+    ]
+    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+
+
+def rejected_table(rejected: Sequence[Rejected]) -> pa.Table:
+    return pa.Table.from_pylist([vars(row) for row in rejected], schema=REJECTED_SCHEMA)
+
+
+def sources_table(items: Sequence[SourceItem]) -> pa.Table:
+    return pa.Table.from_pylist([item.model_dump() for item in items], schema=SOURCES_SCHEMA)
+
+
+def check_index(index: pa.Table, path: AnyPath, num_classes: int | None = None) -> pa.Table:
+    """Return the index of a frame part as it was read from `path`. Raises BadRow, naming row, sample and value.
+
+    Without `num_classes` labels are not checked: a reader that does not use them need not know the classes.
+    """
+    if not index.schema.equals(INDEX_SCHEMA):
+        raise BadRow(f"{path}: its columns are not those of a frame store's index; {FIX}")
+    ranges = {"num_frames": (0, MOST_FRAMES), "frame_start": (0, MOST_FRAMES), "height": (1, None), "width": (1, None)}
+    if num_classes is not None:
+        ranges["label"] = (0, num_classes - 1)
+    for column, (least, most) in ranges.items():
+        known, values = index[column].is_valid().to_numpy(), index[column].fill_null(least).to_numpy()
+        wrong = np.flatnonzero(known & ((values < least) | (values > (np.inf if most is None else most))))
+        if len(wrong):
+            expected = f"at least {least}" if most is None else f"{least} to {most}"
+            raise _bad_row(index, path, int(wrong[0]), f"{column} {values[wrong[0]]}, expected {expected}")
+    check_ids(index.append_column("part", pa.array(np.zeros(len(index), np.int32))), lambda part: path)
+    _check_lists(index, path)
+    return index
+
+
+def check_ids(index: pa.Table, path_of: Callable[[int], AnyPath]) -> None:
+    """Raise BadRow where a sample id occurs twice. `path_of` gives the file of each value of the column `part`."""
+    ids, part_N = index["sample_id"], index["part"].to_numpy()
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    code_N = ids.combine_chunks().dictionary_encode().indices.to_numpy()
+    row = int(np.setdiff1d(np.arange(len(ids)), np.unique(code_N, return_index=True)[1])[0])
+    start = int(np.searchsorted(part_N, part_N[row]))
+    what = "the sample id of an earlier row, expected each id once"
+    raise _bad_row(index.slice(start), path_of(int(part_N[row])), row - start, what)
+
+
+def _check_lists(index: pa.Table, path: AnyPath) -> None:
+    """Raise BadRow unless each sample has one frame index and one time per frame, both in order."""
+    count_N = index["num_frames"].to_numpy()
+    for column, least in (("frame_indices", 0), ("times_s", -np.inf)):
+        lists = index[column].combine_chunks()
+        length_N = pc.list_value_length(lists).to_numpy()
+        for row in np.flatnonzero(length_N != count_N)[:1].tolist():
+            raise _bad_row(index, path, row, f"{length_N[row]} {column}, expected {count_N[row]}, one per frame")
+        values = lists.flatten()
+        value_V = values.to_numpy(zero_copy_only=False).astype(np.float64)  # a null becomes NaN
+        row_V = np.repeat(np.arange(len(count_N)), length_N)
+        falls_V = np.diff(value_V, prepend=-np.inf) < 0
+        falls_V[1:] &= row_V[1:] == row_V[:-1]
+        for at in np.flatnonzero(~np.isfinite(value_V) | (value_V < least) | falls_V)[:1].tolist():
+            before = f" after {values[at - 1].as_py()}" if falls_V[at] else ""
+            expected = "finite numbers that do not fall" if column == "times_s" else "0 or more, not falling"
+            what = f"{values[at].as_py()}{before} in {column}, expected {expected}"
+            raise _bad_row(index, path, int(row_V[at]), what)
+
+
+def _bad_row(index: pa.Table, path: AnyPath, row: int, what: str) -> BadRow:
+    return BadRow(f"{path}: row {row}, sample {index['sample_id'][row].as_py()!r}, has {what}; {FIX}")

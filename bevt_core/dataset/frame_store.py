@@ -1,0 +1,217 @@
+"""The frame store on disk, format version 1: its writer, then its reader.
+
+    <dataset>/frames/{plan.json, sources.parquet, dataset.json}
+    <dataset>/frames/part-00000/{frames.zarr, index.parquet, rejected.parquet, commit.json}
+
+The bytes of a part depend only on its input. Presence is read from Parquet and commits, never from Zarr, where a
+missing chunk reads as zeros.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bevt_core.dataset.commits import COMMIT, digest_file, digest_of, part_name, read_manifest
+from bevt_core.dataset.frame_rows import (
+    FrameSample,
+    Rejected,
+    check_ids,
+    check_index,
+    index_table,
+    rejected_table,
+    sources_table,
+)
+from bevt_core.dataset.jpeg_array import open_jpegs, write_jpegs
+from bevt_core.foreign.parquet_file import parquet_bytes, read_table
+from bevt_core.storage.files import (
+    committed_folder,
+    create_record,
+    each,
+    read_record,
+    size_of,
+    sizes_in,
+    write_atomic,
+    write_record,
+)
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.storage.part_cache import Place, hold
+from bevt_core.views.replay import decode_jpeg
+from schemas.errors import UserError
+from schemas.frames import (
+    FileDigest,
+    FramePartCommit,
+    FrameStoreManifest,
+    Plan,
+    SourceItem,
+)
+
+FRAMES_ZARR = "frames.zarr"
+
+
+def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
+    """Write `plan.json` unless it exists, and its `sources.parquet`. Returns the plan that is stored.
+
+    `items` are in the order of their parts. Of several writers the first one wins; if its plan differs from `plan`, its
+    sources are left alone.
+    """
+    sources = frames_dir / "sources.parquet"
+    before = read_plan(frames_dir)
+    there = before or create_record(frames_dir / "plan.json", plan)
+    if there.digest() == plan.digest() and (before is None or size_of(sources) < 0):
+        write_atomic(sources, parquet_bytes(sources_table(items)))
+    return there
+
+
+def read_plan(frames_dir: AnyPath) -> Plan | None:
+    return read_record(frames_dir / "plan.json", Plan)
+
+
+def read_sources(frames_dir: AnyPath) -> list[SourceItem]:
+    rows = read_table(frames_dir / "sources.parquet").to_pylist()
+    return [SourceItem(**row) for row in rows]
+
+
+def sources_digest(items: Sequence[SourceItem]) -> str:
+    """sha256 over the items in their order; what `Plan.sources_digest` holds."""
+    lines = "".join(f"{item.source}\0{item.kind}\0{item.label}\n" for item in items)
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+
+
+def write_frame_part(
+    frames_dir: AnyPath, part: int, samples: Sequence[FrameSample], rejected: Sequence[Rejected], plan: Plan
+) -> FramePartCommit:
+    """Write part `part`, its commit last; where another writer committed it first, its copy stays."""
+    is_done = functools.partial(_is_committed, frames_dir, part, plan.digest())
+    with committed_folder(frames_dir / part_name(part), COMMIT, is_done) as staging:
+        jpegs = [jpeg for sample in samples for jpeg in sample.jpegs]
+        write_jpegs(staging / FRAMES_ZARR, jpegs)
+        pq.write_table(index_table(samples), staging / "index.parquet", compression="zstd")
+        pq.write_table(rejected_table(rejected), staging / "rejected.parquet", compression="zstd")
+        names = sorted(str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file())
+        commit = FramePartCommit(
+            part=part,
+            num_sources=len({sample.source for sample in samples}) + len(rejected),
+            num_samples=len(samples),
+            num_frames=len(jpegs),
+            num_rejected=len(rejected),
+            plan_digest=plan.digest(),
+            files={name: digest_file(staging / name) for name in names},
+        )
+        write_record(staging / COMMIT, commit)
+    return commit
+
+
+def read_frame_commit(frames_dir: AnyPath, part: int, plan_digest: str) -> FramePartCommit | None:
+    """The commit of a part that is done for this plan: its files are there with their sizes. Else None."""
+    folder = frames_dir / part_name(part)
+    commit = read_record(folder / COMMIT, FramePartCommit)
+    if commit is None or commit.plan_digest != plan_digest:
+        return None
+    there = sizes_in(folder)
+    whole = all(there.get(name) == digest.num_bytes for name, digest in commit.files.items())
+    return commit if whole else None
+
+
+def local_part(frames_dir: AnyPath, commit: FramePartCommit) -> AbstractContextManager[Path]:
+    """A local folder with the files of a committed part: its own, or a copy for the block of what the commit names."""
+    sizes = {name: digest.num_bytes for name, digest in commit.files.items()}
+    return storage_of(frames_dir / part_name(commit.part)).copied(sizes)
+
+
+def _is_committed(frames_dir: AnyPath, part: int, plan_digest: str) -> bool:
+    return read_frame_commit(frames_dir, part, plan_digest) is not None
+
+
+def write_frame_manifest(frames_dir: AnyPath, plan: Plan, commits: Sequence[FramePartCommit]) -> FrameStoreManifest:
+    """Write `dataset.json` from the commits of all parts, in order."""
+    some_rejected = [commit.part for commit in commits if commit.num_rejected]
+    rejected: dict[str, int] = {}
+    for reasons in each(lambda part: rejected_reasons(frames_dir, part), some_rejected, frames_dir):
+        for reason in reasons:
+            rejected[reason] = rejected.get(reason, 0) + 1
+    manifest = FrameStoreManifest(
+        dataset=plan.dataset,
+        split=plan.split,
+        classes=plan.classes,
+        pool=plan.pool,
+        seed=plan.seed,
+        plan_digest=plan.digest(),
+        num_parts=plan.num_parts,
+        num_sources=sum(commit.num_sources for commit in commits),
+        num_samples=sum(commit.num_samples for commit in commits),
+        num_frames=sum(commit.num_frames for commit in commits),
+        rejected=dict(sorted(rejected.items())),
+        parts_digest=digest_of([commit.digest() for commit in commits]),
+    )
+    write_record(frames_dir / "dataset.json", manifest)
+    return manifest
+
+
+def rejected_reasons(frames_dir: AnyPath, part: int) -> list[str]:
+    """Why each of a part's rejected sources could not be used."""
+    table = read_table(frames_dir / part_name(part) / "rejected.parquet", columns=["reason"])
+    return list(table["reason"].to_pylist())
+
+
+class FrameStore:
+    """Read a finished frame store. Arrays open lazily, once per process, so it may be pickled into workers.
+
+    Of a store on an object store the parts are read from local copies (`bevt_core.storage.part_cache`).
+    """
+
+    def __init__(self, path: str | AnyPath) -> None:
+        self.path = as_path(path)
+        self.manifest = read_manifest(self.path, FrameStoreManifest, "frame store")
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return self.manifest.digest()
+
+    @functools.cached_property
+    def index(self) -> pa.Table:
+        """All samples: the columns of INDEX_SCHEMA and `part`, in (part, row) order. Raises BadRow."""
+        tables = each(self.read_index, range(self.manifest.num_parts), self.path)
+        numbered = [
+            table.append_column("part", pa.array(np.full(len(table), part, dtype=np.int32)))
+            for part, table in enumerate(tables)
+        ]
+        index = pa.concat_tables(numbered).combine_chunks()
+        check_ids(index, self.index_path)
+        return index
+
+    def read_index(self, part: int) -> pa.Table:
+        """The samples of one part: the columns of INDEX_SCHEMA. Raises BadRow."""
+        path = self.index_path(part)
+        return check_index(read_table(path), path, len(self.manifest.classes))
+
+    def index_path(self, part: int) -> AnyPath:
+        return self.path / part_name(part) / "index.parquet"
+
+    def read_jpegs(self, part: int, first: int, count: int) -> list[np.ndarray]:
+        """The bytes of `count` frames from position `first` of the part: one contiguous range."""
+        with hold(self.place(part)) as folder:
+            return open_jpegs(str(folder / FRAMES_ZARR)).read(first, count)
+
+    def read_frames(self, part: int, first: int, count: int) -> list[np.ndarray]:
+        """`read_jpegs`, decoded: RGB uint8 (H, W, 3)."""
+        return [decode_jpeg(data) for data in self.read_jpegs(part, first, count)]
+
+    def place(self, part: int) -> Place:
+        """Where the part's frames are read: in its folder, or from a copy."""
+        folder = self.path / part_name(part)
+        return storage_of(folder).cached(f"{self.digest}-{folder.name}", functools.partial(_frame_files, folder))
+
+
+def _frame_files(folder: AnyPath) -> dict[str, FileDigest]:
+    """Of a committed part, what frames are read from."""
+    commit = read_record(folder / COMMIT, FramePartCommit)
+    if commit is None:
+        raise UserError(f"{folder}: no {COMMIT}; run bevt verify, then bevt repair")
+    return {name: digest for name, digest in commit.files.items() if name.startswith(f"{FRAMES_ZARR}/")}

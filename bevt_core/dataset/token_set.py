@@ -1,0 +1,164 @@
+"""Token sets on disk, format version 1: their writer, then their reader.
+
+<dataset>/tokens/<name>/{plan.json, part-00000.parquet, part-00000.json, dataset.json}
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bevt_core.dataset.commits import digest_of, part_name, read_manifest
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_rows import PartView, check_rows, part_view, token_table
+from bevt_core.foreign.parquet_file import ParquetFile
+from bevt_core.storage.files import (
+    create_record,
+    read_record,
+    size_of,
+    write_atomic,
+    write_record,
+)
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.storage.part_cache import Place, hold
+from schemas.errors import UserError
+from schemas.frames import (
+    FileDigest,
+    FramePartCommit,
+    FrameStoreManifest,
+)
+from schemas.tokens import TokenPartCommit, TokenPlan, TokenSetManifest, token_schema
+
+_TOKENS_COLUMN = "tokens.list.element.list.element"
+
+
+def write_token_part(
+    tokens_dir: AnyPath,
+    frames: FramePartCommit,
+    sample_ids: Sequence[str],
+    rows: Sequence[PartView],
+    plan: TokenPlan,
+    gpu_model: str | None = None,
+) -> TokenPartCommit:
+    """Write the tokens of the frame part `frames`, and their commit. `rows[v]` is view `v` of all its samples."""
+    part = frames.part
+    schema = token_schema(plan.tokenizer.grid)
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=["jitter.list.element.op"],
+        column_encoding={_TOKENS_COLUMN: "BYTE_STREAM_SPLIT"},  # 320 bytes per 14x14 frame (docs/log.md)
+    ) as writer:
+        for view, row in enumerate(rows):
+            table = token_table(schema, sample_ids, view, row)
+            writer.write_table(table, row_group_size=max(1, len(table)))
+    data = sink.getvalue().to_pybytes()
+    commit = TokenPartCommit(
+        part=part,
+        num_samples=len(sample_ids),
+        num_rows=len(sample_ids) * len(rows),
+        sha256=hashlib.sha256(data).hexdigest(),
+        num_bytes=len(data),
+        frames_commit=frames.digest(),
+        token_plan=plan.digest(),
+        gpu_model=gpu_model,
+    )
+    write_atomic(tokens_dir / f"{part_name(part)}.parquet", data)
+    write_record(tokens_dir / f"{part_name(part)}.json", commit)
+    return commit
+
+
+def read_token_commit(tokens_dir: AnyPath, frames: FramePartCommit, plan_digest: str) -> TokenPartCommit | None:
+    """The commit of a token part that is done for this plan and frame part, with its file in its size. Else None."""
+    name = part_name(frames.part)
+    commit = read_record(tokens_dir / f"{name}.json", TokenPartCommit)
+    if commit is None or commit.token_plan != plan_digest or commit.frames_commit != frames.digest():
+        return None
+    return commit if size_of(tokens_dir / f"{name}.parquet") == commit.num_bytes else None
+
+
+def read_token_plan(tokens_dir: AnyPath) -> TokenPlan | None:
+    return read_record(tokens_dir / "plan.json", TokenPlan)
+
+
+def write_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
+    """Write `plan.json` unless it exists. Returns the plan that is stored."""
+    return create_record(tokens_dir / "plan.json", plan)
+
+
+def write_token_manifest(
+    tokens_dir: AnyPath, plan: TokenPlan, frames: FrameStoreManifest, commits: Sequence[TokenPartCommit]
+) -> TokenSetManifest:
+    """Write the token set's `dataset.json` from the commits of all parts, in order."""
+    manifest = TokenSetManifest(
+        name=plan.name,
+        tokenizer=plan.tokenizer,
+        views=plan.views,
+        frames_digest=frames.digest(),
+        num_parts=len(commits),
+        num_samples=frames.num_samples,
+        num_frames=frames.num_frames,
+        parts_digest=digest_of([commit.digest() for commit in commits]),
+    )
+    write_record(tokens_dir / "dataset.json", manifest)
+    return manifest
+
+
+class TokenSet:
+    """Read a finished token set and the frame store that it belongs to. May be pickled into workers."""
+
+    def __init__(self, path: str | AnyPath) -> None:
+        self.path = as_path(path)
+        self.manifest = manifest = read_manifest(self.path, TokenSetManifest, "token set")
+        self.frames = FrameStore(self.path.parent.parent / "frames")
+        if self.frames.digest != manifest.frames_digest:
+            raise UserError(
+                f"{self.path}: made from the frame store {manifest.frames_digest[:12]}, but {self.frames.path} is now "
+                f"{self.frames.digest[:12]}; run the same `bevt tokenize` command again: it makes the token parts anew"
+            )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        return self.manifest.digest()
+
+    def read_view(self, part: int, view: int) -> PartView:
+        """View `view` of all samples of the part: reads one row group. Raises BadRow."""
+        with hold(self.place(part)) as folder, ParquetFile(folder / f"{part_name(part)}.parquet") as file:
+            table = file.read_row_group(view)
+        return part_view(table, self.path_of(part), view, self.manifest.tokenizer)
+
+    def read_fitting_view(
+        self, part: int, view: int, sample_ids: Sequence[str], sizes: Sequence[tuple[int, int, int]]
+    ) -> PartView:
+        """`read_view`; raises BadRow unless the rows fit the samples, whose `sizes` are (frames, height, width)."""
+        stored = self.read_view(part, view)
+        check_rows(stored, self.path_of(part), view, self.manifest.views.crop_px, sample_ids, sizes)
+        return stored
+
+    def path_of(self, part: int) -> AnyPath:
+        return self.path / f"{part_name(part)}.parquet"
+
+    def place(self, part: int) -> Place:
+        """Where the part's views are read: in the set's folder, or from a copy."""
+        files = functools.partial(_token_files, self.path, part)
+        return storage_of(self.path).cached(f"{self.digest}-{part_name(part)}", files)
+
+
+def _token_files(tokens_dir: AnyPath, part: int) -> dict[str, FileDigest]:
+    name = part_name(part)
+    commit = read_record(tokens_dir / f"{name}.json", TokenPartCommit)
+    if commit is None:
+        raise UserError(f"{tokens_dir / name}.json: not there; run bevt verify, then bevt repair")
+    return {f"{name}.parquet": FileDigest(sha256=commit.sha256, num_bytes=commit.num_bytes)}
+
+
+def token_set_folders(dataset_dir: AnyPath, having: str) -> list[AnyPath]:
+    """The token sets of a dataset, by name, that have the file `having`: plan.json, or dataset.json if finished."""
+    folders: list[AnyPath] = [path.parent for path in dataset_dir.glob(f"tokens/*/{having}")]
+    return sorted(folders, key=str)

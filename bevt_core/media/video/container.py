@@ -1,0 +1,53 @@
+"""A video file that is opened by itself, and the stream of it that is decoded."""
+
+import av
+from av.stream import Disposition
+
+from bevt_core.media.errors import MediaError, one_line
+from bevt_core.storage.files import size_of
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath
+from bevt_core.storage.read_errors import raise_storage_trouble
+from schemas.errors import StorageError
+
+av.logging.set_level(av.logging.PANIC)
+
+# Only demuxers of plain media files: a playlist would make FFmpeg open other files, or the network.
+FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,gif,3gp,ivf,mjpeg,wtv,nut"
+
+
+def open_video(path: AnyPath) -> av.container.InputContainer:
+    """Open a media file by itself. Raises MediaError for what is no video file, StorageError if it cannot be read."""
+    try:
+        size = size_of(path)
+    except OSError as error:
+        raise_storage_trouble(error, path)
+        raise
+    if size < 0:
+        raise MediaError("open", "missing", "no such file")
+    if size == 0:
+        raise MediaError("open", "empty-file", "0 bytes")
+    try:
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+        container = av.open(storage_of(path).native_input(), options=options)
+    except StorageError:
+        raise
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise_storage_trouble(error, path)
+        raise MediaError("open", "not-media", one_line(error, path)) from None
+    if all(_is_cover(stream) for stream in container.streams.video):
+        what = "none is video" if not container.streams.video else "and video is only a cover picture"
+        what = f"{len(container.streams)} streams, {what}"
+        container.close()
+        raise MediaError("open", "no-video-stream", what)
+    return container
+
+
+def video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The stream that FFmpeg calls the best, or the first other one where that is a cover picture."""
+    best = container.streams.best("video")
+    return next(stream for stream in (best, *container.streams.video) if stream is not None and not _is_cover(stream))
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)

@@ -1,0 +1,38 @@
+"""What the header of a video file shows, for a look at many files."""
+
+from dataclasses import dataclass
+
+import av
+
+from bevt_core.media.errors import MediaError
+from bevt_core.media.video.container import open_video, video_stream
+from bevt_core.storage.objects import AnyPath
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a file's header says; nothing is decoded, and of a video only the header is read."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    seconds: float | None  # None: the header does not say, or it is a picture
+    frames: int | None  # of a video: counted by the header, or its duration times its rate
+
+
+def glance(path: AnyPath) -> Glance:
+    """Read the header of a video. Raises MediaError, StorageError."""
+    with open_video(path) as container:
+        stream = video_stream(container)
+        context = stream.codec_context
+        if context is None or not context.width or not context.height:
+            raise MediaError("open", "unknown-codec", "no decoder for its video stream")
+        seconds = None
+        if stream.duration and stream.time_base:
+            seconds = float(stream.duration * stream.time_base)
+        elif container.duration:
+            seconds = container.duration / av.time_base
+        rate = stream.average_rate or stream.guessed_rate
+        frames = stream.frames or (round(seconds * float(rate)) if seconds and rate else None)
+        return Glance(container.format.name.split(",")[0], context.name, context.width, context.height, seconds, frames)

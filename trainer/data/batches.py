@@ -1,0 +1,90 @@
+"""Samples -> the batches of a step, and pixels as the stem reads them.
+
+A batch is a function of (seed, step, rank, world size): there is nothing to save.
+Legend: B samples, T frames of a clip, H W pixels, C channels.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bevt_core.masking import hidden_positions
+from bevt_core.models.windows import shape_constant
+from trainer.data.clip_dataset import ClipDataset
+from trainer.data.loader import make_loader
+from trainer.data.order import StreamOrder, rank_slice
+from trainer.engine.task import Batch, split
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB, as in the original's img_norm_cfg
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+class Samples(Protocol):
+    """Samples by (epoch, position in the order), each with its `sample_id`. Picklable, for the loader's workers."""
+
+    def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]: ...
+
+
+class StreamBatches(Dataset):
+    """By step: the micro-batches of this rank's share of the global batch of every stream. The loop's BatchSource."""
+
+    def __init__(
+        self,
+        streams: Mapping[str, tuple[Samples, StreamOrder]],
+        *,
+        rank: int,
+        world_size: int,
+        num_workers: int,
+        pin_memory: bool,
+        micro_batches: int = 1,
+    ) -> None:
+        self.streams = dict(streams)
+        self.rank, self.world_size = rank, world_size
+        self.num_workers, self.pin_memory, self.micro_batches = num_workers, pin_memory, micro_batches
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        """Return the collated samples of every stream, by micro-batch."""
+        micros: list[Batch] = [{} for _ in range(self.micro_batches)]
+        for name, (dataset, order) in self.streams.items():
+            epoch, positions = order.batch(step)
+            if isinstance(dataset, ClipDataset):
+                dataset.expect(order, step)
+            mine = rank_slice(positions, self.rank, self.world_size)
+            for micro, share in zip(micros, split(mine, self.micro_batches), strict=True):
+                micro[name] = make_batch(dataset, [dataset[epoch, int(position)] for position in share])
+        return micros
+
+    def batches(self, first: int, stop: int) -> Iterable[list[Batch]]:
+        return make_loader(self, first, stop, num_workers=self.num_workers, pin_memory=self.pin_memory)
+
+    def samples_in(self, batch: Batch) -> list[str]:
+        return [sample_id for stream in batch.values() for sample_id in stream["sample_id"]]
+
+
+def make_batch(dataset: Samples, samples: Sequence[Mapping[str, Any]]) -> Batch:
+    """Collate the dataset's samples; of masked clips also find `hidden`, the positions to predict, int64 (M,)."""
+    batch = collate(samples)
+    if isinstance(dataset, ClipDataset):
+        batch["hidden"] = hidden_positions(batch["mask"], dataset.clip_frames, dataset.hidden_multiple)
+    return batch
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
+    """Stack the tensors of the samples; everything else becomes a list."""
+    columns = {key: [sample[key] for sample in samples] for key in samples[0]}
+    return {key: torch.stack(c) if isinstance(c[0], Tensor) else c for key, c in columns.items()}
+
+
+def normalise(clip_BTHWC: Tensor) -> Tensor:
+    """uint8 frames -> float32 (B, C, T, H, W) with ImageNet's mean and deviation: the stem's input."""
+    mean, std = imagenet_statistics(clip_BTHWC.device)
+    return ((clip_BTHWC.float() - mean) / std).permute(0, 4, 1, 2, 3)
+
+
+@shape_constant
+def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each colour (3,), copied to a device once."""
+    return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)

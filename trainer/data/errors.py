@@ -1,0 +1,11 @@
+"""What can go wrong while batches are read."""
+
+from schemas.errors import UserError
+
+
+class LoaderError(UserError):
+    """A process of the loader was lost, or cannot be started."""
+
+
+class SampleError(UserError):
+    """A sample could not be read. The message names the sample, its part and the file."""
