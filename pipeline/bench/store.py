@@ -6,7 +6,7 @@ import numpy as np
 
 from bevt_core.dataset.shards import FRAMES_ZARR, FrameStore, TokenSet, read_plan, read_token_plan, token_set_folders
 from bevt_core.storage.objects import AnyPath
-from pipeline.job.plan import frame_commits, token_commits
+from pipeline.job.commits import frame_commits, token_commits
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit
 

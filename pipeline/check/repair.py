@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 
@@ -24,7 +24,7 @@ from pipeline.check.repair_jobs import Jobs, check_links, read_jobs, stored_item
 from pipeline.check.verify import check_files, check_tokens
 from pipeline.cluster.session import cluster_has, ray_session
 from pipeline.job.plan import note_tokenizer
-from pipeline.job.run import tokenize
+from pipeline.job.run import RunOptions, tokenize
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
 from schemas.tokens import TOKENIZER_PLACE, TokenizerPlace, TokenPlan
@@ -42,7 +42,7 @@ def repair(
     tokenizer: str | None = None,
     deep: bool = False,
     sample: int = 32,
-    **job: Any,
+    **job: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Remove what `verify` finds broken in the dataset `out`, and run its jobs, which make what is missing.
 
@@ -87,7 +87,7 @@ def repair(
 # ---- removing and making again ---------------------------------------------------------------------------------------
 
 
-def _make_again(jobs: Jobs, problems: Sequence[Problem], job: dict[str, Any]) -> list[AnyPath]:
+def _make_again(jobs: Jobs, problems: Sequence[Problem], job: RunOptions) -> list[AnyPath]:
     """Remove what is broken and run the jobs. Returns what was removed."""
     frames_dir = jobs.out / "frames"
     parts = parts_in(frames_dir, jobs.plan.num_parts, problems)
