@@ -12,6 +12,7 @@ from bevt_core.foreign.files import shown
 from bevt_core.storage.contained import check_sources, is_below
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import tokenizer_of
+from pipeline import recipes_dir
 from pipeline.check.token_files import derived_token_plan
 from pipeline.check.verify import token_sets_in
 from pipeline.job.plan import make_plan, make_token_plan
@@ -21,8 +22,6 @@ from schemas.frames import Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 from schemas.recipes.loading import load_recipe_of
 from schemas.tokens import TokenPlan
-
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def read_jobs(
     assert plan is not None
     if plan.dataset not in SOURCES:
         raise UserError(f"{out}/frames/plan.json: dataset {shown(plan.dataset)}, expected one of {', '.join(SOURCES)}")
-    recipe = load_recipe_of(TokenizeRecipe, plan.dataset, RECIPES, []).model_copy(
+    recipe = load_recipe_of(TokenizeRecipe, plan.dataset, recipes_dir(), []).model_copy(
         update={
             "root": str(root),
             "out": str(out),
