@@ -10,7 +10,7 @@ from bevt_core.foreign.rows import read_table
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath
 from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, below
-from pipeline.check.records import differences, in_threads, parts_digest, read_or_note, strays
+from pipeline.check.records import differences, look_at_parts, parts_digest, read_or_note, strays
 from schemas.errors import UserError
 from schemas.frames import INDEX_SCHEMA, REJECTED_SCHEMA, FramePartCommit, FrameStoreManifest, Plan
 from schemas.text.names import leads_out
@@ -32,7 +32,7 @@ def verify_frames(
         expected = None if planned is None else planned[span]
         return _verify_frame_part(frames_dir, part, plan, expected, found), found
 
-    for commit, found_problems in in_threads(look, range(plan.num_parts), frames_dir):
+    for commit, found_problems in look_at_parts("check frames", look, range(plan.num_parts), frames_dir):
         problems += found_problems
         if commit is not None:
             commits.append(commit)

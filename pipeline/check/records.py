@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from bevt_core.console.inert import one_line
+from bevt_core.console.progress import ProgressLine
 from bevt_core.storage.files import each, read_record
 from bevt_core.storage.objects import AnyPath
 from pipeline.check.problems import REPAIR, RERUN, Problem, part_of
@@ -73,7 +75,15 @@ def contradicted(plan: Plan | TokenPlan, digests: Iterator[str]) -> bool:
     return first is not None and first != plan.digest() and plan.digest() not in digests
 
 
-def in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
+def look_at_parts(name: str, look: Callable[[A], B], parts: Sequence[A], where: AnyPath) -> Iterator[B]:
+    """`look` at each of the parts, in their order and many at a time, with progress under `name` on stderr."""
+    with ProgressLine(one_line(name), len(parts), unit="parts") as progress:
+        for found in _in_threads(look, parts, where):
+            progress.add(1)
+            yield found
+
+
+def _in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
     """`map` in threads: hashing lets go of the interpreter lock, and requests to an object store mostly wait."""
     if not isinstance(where, Path):
         yield from each(function, items, where)
