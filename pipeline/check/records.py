@@ -33,7 +33,7 @@ def readable(path: AnyPath, kind: type[R]) -> R | None:
 
 
 def read_or_note(read: Callable[[], R | None], path: AnyPath, problems: list[Problem], mend: str = REPAIR) -> R | None:
-    """`read()`, or None after a note that `path` is missing, or that it is damaged, which `mend` mends."""
+    """`read()`, or None after a problem is noted: `path` is missing, or damaged, with `mend` as its fix."""
     try:
         record = read()
     except UserError as error:
@@ -45,14 +45,14 @@ def read_or_note(read: Callable[[], R | None], path: AnyPath, problems: list[Pro
 
 
 def differences(path: AnyPath, manifest: Record, expected: dict[str, Any]) -> list[Problem]:
-    """Where a manifest is not what its parts and its plan make it. The job writes it anew in any case."""
+    """The fields of a manifest that its parts and its plan contradict. The job always writes manifests anew."""
     said = manifest.model_dump(include=set(expected))
     wrong = [key for key, value in expected.items() if said[key] != value]
     return [Problem(str(path), f"{key} is {said[key]!r}, expected {expected[key]!r}", RERUN) for key in wrong]
 
 
 def parts_digest(commits: Sequence[FramePartCommit] | Sequence[TokenPartCommit]) -> str:
-    """What the manifests hold, computed here again: sha256 over the digests of the commits."""
+    """The manifests' `parts_digest`, computed again: sha256 over the digests of the commits."""
     return hashlib.sha256("".join(commit.digest() for commit in commits).encode()).hexdigest()
 
 

@@ -37,7 +37,7 @@ def check_whole(folder: AnyPath, done: Collection[int], num_parts: int) -> None:
 
 
 def lost_commit(folder: AnyPath, part: int, more: str = "") -> StorageError:
-    """What to say of a part that was committed a moment ago, and is not any more."""
+    """The error for a part that was committed a moment ago and is gone."""
     return StorageError(
         errno.ENOENT,
         f"{folder / part_name(part)}{more}: gone, or changed, since this job made it; does another one remove parts "

@@ -1,4 +1,4 @@
-"""What a job is, written before its first part, so that another job into the same place is refused."""
+"""The plan of a job. It is written before the first part, so that another job into the same place is refused."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,11 +53,6 @@ class Job:
         """The parts to make."""
         done: Collection[int] = self.frames_done if self.tokens_dir is None else self.tokens_done
         return [part for part in range(self.plan.num_parts) if part not in done]
-
-    def items_of(self, part: int) -> Sequence[SourceItem]:
-        """The sources of a part."""
-        start = part * self.plan.sources_per_part
-        return self.items[start : start + self.plan.sources_per_part]
 
 
 def settle_job(
@@ -142,7 +137,7 @@ def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
 
 
 def note_left_out(frames_dir: AnyPath, listing: SourceListing) -> None:
-    """Write down what the listing left out."""
+    """Record what the listing left out."""
     write_record(frames_dir / LEFT_OUT, LeftOut(by_suffix=listing.ignored, warnings=tuple(listing.warnings)))
 
 
@@ -235,7 +230,7 @@ def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
 
 
 def note_tokenizer(tokens_dir: AnyPath, folder: Path) -> None:
-    """Write down where the tokenizer was, for those who check the set later; no digest has it."""
+    """Record where the tokenizer was, for later checks of the set; it is excluded from every digest."""
     write_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace(folder=str(folder.absolute())))
 
 

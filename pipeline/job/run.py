@@ -19,6 +19,7 @@ from pipeline.cluster.session import await_gpu, cluster_has, ray_session
 from pipeline.job.actor_pool import ActorPool
 from pipeline.job.commits import count_missing, drop_broken_parts
 from pipeline.job.finish import summarize, write_manifests
+from pipeline.job.part_size import of_part
 from pipeline.job.plan import Job, make_token_plan, note_tokenizer, settle_job, settle_token_plan
 from pipeline.job.progress import Meter, ProgressMode, ProgressView, RejectionLimit, unit_of
 from pipeline.job.rows import PartToMake
@@ -110,7 +111,7 @@ def _with_token_plan(job: Job, gpus: int) -> Job:
 
 
 def _run(job: Job, pool: ActorPool | None, meter: Meter, limit: RejectionLimit, progress: ProgressMode) -> None:
-    """Make the parts that are not committed. Raises what a worker met, and UserError where too many are rejected."""
+    """Make the parts that are not committed. Raises a worker's error, and UserError where too many are rejected."""
     recipe = job.recipe
     place = Workplace(
         frames_dir=job.frames_dir,
@@ -124,7 +125,7 @@ def _run(job: Job, pool: ActorPool | None, meter: Meter, limit: RejectionLimit, 
         attempts=recipe.attempts,
         allow_outside=job.allow_outside,
     )
-    todo = [PartToMake(part, job.items_of(part)) for part in job.todo]
+    todo = [PartToMake(part, of_part(job.items, job.plan, part)) for part in job.todo]
     waiting = [item for part in todo for item in part.items]
     name = "store frames" if pool is None else "tokenize"
     with ProgressView(progress, name, len(waiting), unit_of(waiting)) as view:
