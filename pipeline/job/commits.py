@@ -52,7 +52,7 @@ def count_missing(frames_dir: AnyPath, commit: FramePartCommit) -> int:
     return rejected_reasons(frames_dir, commit.part).count("missing")
 
 
-def drop_broken_parts(frames_dir: AnyPath, plan: Plan, done: dict[int, FramePartCommit]) -> None:
+def drop_broken_parts(frames_dir: AnyPath, plan: Plan, done: Collection[int]) -> None:
     """Remove part folders that are there without a valid commit: writers never replace a folder.
 
     On an object store they do, and another driver may be at it.
