@@ -10,7 +10,8 @@ from bevt_core.dataset.frame_store import read_plan, read_sources
 from bevt_core.storage.files import create_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.job import plan as plans
-from pipeline.job.plan import check_root, check_whole, settle_plan
+from pipeline.job.commits import check_whole
+from pipeline.job.plan import check_root, settle_plan
 from schemas.errors import StorageError, UserError
 from schemas.frames import Plan, PoolSpec, SourceItem
 from tests.support.s3_server import S3Server, s3_server
