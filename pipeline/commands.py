@@ -53,7 +53,7 @@ def tokenize(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Decode a dataset and tokenize it once, on Ray, into a frame store and a token set.
+    """Decode a dataset and tokenize it once, into a frame store and a token set.
 
     The same command again continues a killed job and does nothing for a finished one.
 
@@ -105,7 +105,9 @@ def scan(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Look at a root before a long job: found, missing, stubs, unreadable, codecs, sizes, and what the job will cost.
+    """Check a dataset root before a long job: missing, unreadable and odd files.
+
+    Reports files found and missing, stubs, codecs and sizes, and estimates what the job will cost.
 
     \b
     Example:
@@ -131,9 +133,9 @@ def repair(
     verbose: Verbose = False,
     json_: AsJson = False,
 ) -> None:
-    """Make again just those parts that `bevt verify` finds damaged. What to make is read from the dataset.
+    """Make again the parts of a dataset that `bevt verify` finds damaged.
 
-    --deep and --sample say how far it looks, as for `bevt verify`.
+    What to make is read from the dataset. --deep and --sample set how much is checked, as for `bevt verify`.
 
     \b
     Example:
@@ -153,7 +155,7 @@ def inspect(
     tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is, to decode the tokens.")] = None,
     json_: AsJson = False,
 ) -> None:
-    """Show one sample: where it came from, its frames and times, its views and token maps.
+    """Show one sample: its source, frames, times, views and token maps.
 
     \b
     Example:
@@ -172,7 +174,7 @@ def verify(
     allow_outside: AllowOutside = False,
     json_: AsJson = False,
 ) -> None:
-    """Check a dataset: digests, counts, nothing lost, and that the stored tokens are those of the stored frames.
+    """Check a dataset: digests, counts, and that tokens match the stored frames.
 
     \b
     Example:
@@ -198,7 +200,10 @@ def bench_tokenize(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """The job's CPU time against a bare loop's, by the difference of two sizes; its memory at both; busy tokenizers.
+    """Measure the CPU time of a tokenization job against a bare loop.
+
+    The figure is the difference of two job sizes; peak memory at both sizes and the tokenizers' busy share are reported
+    too.
 
     A busy share and a ratio of memory mean something where the smaller job already has more parts than are in flight:
     --small 48 --large 480 --set sources_per_part=8.
@@ -216,7 +221,9 @@ def bench_store(
     directory: Directory,
     json_: AsJson = False,
 ) -> None:
-    """Bytes on disk of a stored frame and of its tokens, from the commits of a finished dataset.
+    """Measure the bytes on disk of a stored frame and of its tokens.
+
+    They are read from the commits of a finished dataset.
 
     \b
     Example:
@@ -233,7 +240,9 @@ def demo_videos(
     seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
     json_: AsJson = False,
 ) -> None:
-    """Make a small labelled set of H.264 files: a camera moves over photographs, the class is its motion.
+    """Make a small labelled set of videos whose class is the camera's motion.
+
+    The files are H.264: a camera moves over photographs.
 
     \b
     Example:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.console.inert import one_line
@@ -24,30 +25,33 @@ INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signa
 
 NO_ROOM = "failed to map segment"  # the dynamic linker's words, where a library does not fit into the address space
 
+HELP_COLUMNS = 100  # at most; a narrower terminal has its own width
+PLAIN: Any = {"rich_markup_mode": None, "pretty_exceptions_enable": False}  # for every `typer.Typer`
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
 class App(typer.Typer):
     """Typer, with the errors that are meant for the user printed alone: one message, exit code 2 or 1."""
 
-    def __init__(self, help: str) -> None:
+    def __init__(self, help: str, group: type[TyperGroup] = TyperGroup) -> None:
         super().__init__(
             help=help,
+            cls=group,
             no_args_is_help=True,
-            add_completion=False,
-            rich_markup_mode=None,
-            pretty_exceptions_enable=False,
+            context_settings={"max_content_width": HELP_COLUMNS},
+            **PLAIN,
         )
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[C], C]:
         """Typer's, with a Ctrl-C that ends the command with INTERRUPTED in every version of Typer."""
         register = super().command(name, **options)
 
-        def register_interruptible(function: C) -> C:
-            register(_interruptible(function))
+        def registerinterruptible(function: C) -> C:
+            register(interruptible(function))
             return function
 
-        return register_interruptible
+        return registerinterruptible
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         skip_working_folder()
@@ -81,7 +85,9 @@ class App(typer.Typer):
         sys.exit(status)
 
 
-def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
+def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the command `function`, which a Ctrl-C ends with INTERRUPTED and one line."""
+
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
         try:

@@ -11,7 +11,7 @@ from schemas.errors import UserError
 from schemas.recipes import PretrainRecipe
 from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.commands.options import TRAINER_RECIPES
 from trainer.distributed.launch import launch
 from trainer.metrics.log import read_metrics
 from trainer.pretrain.stage import pretrain

@@ -26,7 +26,7 @@ import cli
 from pipeline import recipes_dir
 from schemas.recipes.loading import KINDS, load_recipe, recipe_names
 from tests.support.json_keys import RECORD_TO
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.commands.options import TRAINER_RECIPES
 
 HERE = Path(__file__).parent
 Surface = dict[str, Any]

@@ -19,7 +19,7 @@ from tests.support.builders import make_token_set
 from tests.support.processes import elsewhere, refusal
 from tests.support.tiny_jobs import save_tiny_tokenizer, tiny_recipe
 from trainer.clips.sources import StoreClips
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.commands.options import TRAINER_RECIPES
 from trainer.demo.run import demo
 from trainer.finetune import stage as finetuning
 from trainer.finetune.stage import finetune

@@ -34,7 +34,7 @@ from schemas.frames import SOURCES_SCHEMA, FrameStoreManifest
 from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
 from tests.support.parquet_bombs import repeated_text
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.commands.options import TRAINER_RECIPES
 from trainer.metrics.log import read_metrics
 
 LIMIT_S, LIMIT_BYTES = 2.0, 500 << 20

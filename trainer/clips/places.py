@@ -1,9 +1,10 @@
 """Where the commands get labelled clips from: files of a data set that the pipeline knows, or a frame store.
 
-What a data set's files are is the other half's to say: `Sources` is how it is asked, and `cli.py` brings both together.
+The pipeline knows the files of each data set; `Sources` holds its functions, and `cli.py` fills it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -34,18 +35,15 @@ class Listing(Protocol):
     def warnings(self) -> Sequence[str]: ...
 
 
-class Sources(Protocol):
-    """What the module `pipeline.sources` answers."""
+@dataclass(frozen=True)
+class Sources:
+    """How data sets' files are listed: functions of `pipeline.sources`, which the trainer does not import."""
 
-    def list_sources(
-        self, dataset: str, root: AnyPath, split: str, list_file: str | AnyPath | None, allow_outside: bool, /
-    ) -> Listing: ...
-    def check_found(self, listing: Any, root: AnyPath, list_file: str | AnyPath | None, /) -> None: ...
-    def label_by(self, listing: Any, classes: tuple[str, ...], where: str, classes_from: str, /) -> Listing: ...
-    def says_split(self, dataset: str, root: AnyPath, split: str, allow_outside: bool, /) -> bool: ...
-    def choose_stored(
-        self, folder: AnyPath, manifest: FrameStoreManifest, stored: Sequence[SourceItem], list_file: AnyPath, /
-    ) -> list[SourceItem]: ...
+    list_sources: Callable[[str, AnyPath, str, str | AnyPath | None, bool], Listing]
+    check_found: Callable[[Any, AnyPath, str | AnyPath | None], None]
+    label_by: Callable[[Any, tuple[str, ...], str, str], Listing]
+    says_split: Callable[[str, AnyPath, str, bool], bool]
+    choose_stored: Callable[[AnyPath, FrameStoreManifest, Sequence[SourceItem], AnyPath], list[SourceItem]]
 
 
 class Place(NamedTuple):

@@ -4,7 +4,7 @@ import pytest
 
 from bevt_core.console.command_line import App, overrides_of
 from schemas.recipes.loading import load_recipe
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.commands.options import TRAINER_RECIPES
 
 NAMES = ["2024", 'it\'s "odd", 50% $HOME #1: [x]', "🐈 and 👩‍👩‍👧", "über\ttab\u2028line", "null"]
 

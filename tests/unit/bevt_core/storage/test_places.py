@@ -25,7 +25,7 @@ from schemas.recipes.loading import load_recipe, load_recipe_of, to_yaml
 from schemas.runs import RunRecord
 from tests.support.builders import make_token_set
 from tests.support.tiny_jobs import save_tiny_tokenizer
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.commands.options import TRAINER_RECIPES
 from trainer.runs.directory import read_run, weights_of
 from trainer.setup.start_from import weights_file
 from trainer.show.viz import viz_predict

@@ -9,7 +9,8 @@ from pipeline.commands import PIPELINE_RECIPES
 from schemas.errors import UserError
 from schemas.recipes import PretrainRecipe, TokenizeRecipe
 from schemas.recipes.loading import load_recipe, recipe_names, to_yaml
-from trainer.commands.training import STAGE_RECIPES, TRAINER_RECIPES
+from trainer.commands.options import TRAINER_RECIPES
+from trainer.commands.pretrain import STAGE_RECIPES
 
 TOKENIZE = {
     "kind": "tokenize",

@@ -18,7 +18,7 @@ from schemas.recipes.loading import load_recipe_of
 from tests.support.builders import make_token_set
 from tests.support.json_keys import CheckKeys
 from trainer.commands.estimate import Machine, checkpoints_gb, plan_finetuning, plan_pretraining
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.commands.options import TRAINER_RECIPES
 from trainer.pretrain.stage import dry_run
 
 TINY = KnownSet("tiny", "video", "k400", 70, 2, 10, 1, 2, crop_px=64)

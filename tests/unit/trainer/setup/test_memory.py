@@ -9,7 +9,7 @@ import torch
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, LoopConfig, MixConfig, PretrainRecipe
 from schemas.recipes.loading import load_recipe
-from trainer.commands.training import memory_of
+from trainer.commands.options import memory_of
 from trainer.finetune.plan import TERM, fit_finetune_recipe
 from trainer.runs.directory import identity_of
 from trainer.setup.cost import SampleCost, TrainingCost, sample_cost
