@@ -65,7 +65,7 @@ class _Loaded(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         entry = self._table[name]
         if isinstance(entry, Group):
-            options = {"no_args_is_help": True, "cls": group_class({"Commands": entry.commands})}
+            options: Any = {"no_args_is_help": True, "cls": group_class({"Commands": entry.commands})}
             app = typer.Typer(name=name, help=entry.help, add_completion=False, **PLAIN, **options)
             app.callback()(_nothing)
         else:
