@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from bevt_core.console.inert import one_line
+from bevt_core.console.readable import count
 from schemas.recipes import FinetuneRecipe
 from trainer.clips.mixing import splits_pairs
 from trainer.clips.sources import ClipSource
@@ -87,12 +88,12 @@ def describe_finetune(
     recipe, order, sampling, optim = plan.recipe, plan.order, plan.recipe.sampling, plan.recipe.optim
     lines = [
         one_line(recipe.title),
-        f"  {plan.world_size} process(es) on {device}, {recipe.loop.precision}",
+        f"  {count(plan.world_size, 'process')} on {device}, {recipe.loop.precision}",
         f"  {len(train.items)} videos of {len(train.classes)} classes to train on, {len(val.items)} to validate on",
         f"  {plan.steps} steps of {plan.schedule.total_steps} ({recipe.loop.epochs:g} epochs of "
         f"{order.steps_per_epoch}), {order.dropped_per_epoch} videos left out per epoch",
-        f"  batch {recipe.global_batch} on {plan.world_size} process(es) in {plan.micro_batches} micro-batch(es) of at "
-        f"most {plan.micro_batch}; {plan.clips_seen} clips seen",
+        f"  batch {recipe.global_batch} on {count(plan.world_size, 'process')} in "
+        f"{count(plan.micro_batches, 'micro-batch')} of at most {plan.micro_batch}; {plan.clips_seen} clips seen",
         f"  clips of {sampling.frames} frames ({sampling.spacing}) at {recipe.augment.crop_px} px",
         f"  learning rate: {optim.lr * optim.warmup_start:g} to {optim.lr:g} in {plan.schedule.warmup_steps} steps, on "
         f"a cosine to {optim.lr * optim.final_lr_share:g}; per layer below the "

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bevt_core.console.inert import one_line
+from bevt_core.console.readable import count
 from schemas.recipes import PretrainRecipe
 from trainer.data.order import StreamOrder
 from trainer.distributed.world import micro_batches_of
@@ -95,7 +96,7 @@ def describe(plan: PretrainPlan, recipe: PretrainRecipe, cost: StepCost, tflops:
     loop, optim, schedule = recipe.loop, recipe.optim, plan.schedule
     lines = [
         one_line(recipe.title),
-        f"  {plan.world_size} process(es) on {device}, {loop.precision}",
+        f"  {count(plan.world_size, 'process')} on {device}, {loop.precision}",
         f"  {plan.steps} steps of {schedule.total_steps} ({loop.epochs:g} epochs)",
         f"  learning rate: {optim.lr * optim.warmup_start:g} to {optim.lr:g} in {schedule.warmup_steps} steps, on a "
         f"cosine to {optim.lr * optim.final_lr_share:g}; it belongs to the batches below, on any number of processes",
@@ -105,7 +106,7 @@ def describe(plan: PretrainPlan, recipe: PretrainRecipe, cost: StepCost, tflops:
         share = f"{low}" if low == high else f"{low} or {high}"
         lines.append(
             f"  {name}: {order.num_samples} samples, {order.dropped_per_epoch} left out per epoch; batch "
-            f"{order.global_batch} = {plan.world_size} x {share} in {plan.micro_batches} micro-batch(es); "
+            f"{order.global_batch} = {plan.world_size} x {share} in {count(plan.micro_batches, 'micro-batch')}; "
             f"{plan.samples_seen(name)} {UNITS[name]} in {plan.steps / order.steps_per_epoch:.4g} epochs"
         )
     if plan.micro_batches != loop.micro_batches:

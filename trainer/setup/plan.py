@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from bevt_core.console.readable import count
 from schemas.errors import UserError
 from trainer.data.order import StreamOrder
 from trainer.setup.cost import StepCost, TrainingCost
@@ -17,8 +18,8 @@ def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_s
     for name, order in orders.items():
         if order.global_batch // world_size < micro_batches:
             raise UserError(
-                f"{name} stream: a global batch of {order.global_batch} on {world_size} process(es) in "
-                f"{micro_batches} micro-batches leaves some of them empty; use fewer processes or micro-batches"
+                f"{name} stream: a global batch of {order.global_batch} on {count(world_size, 'process')} in "
+                f"{count(micro_batches, 'micro-batch')} leaves some of them empty; use fewer processes or micro-batches"
             )
 
 
