@@ -3,14 +3,16 @@
 import functools
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperGroup
+from typer.models import ArgumentInfo
 
 from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.console.inert import one_line
@@ -86,7 +88,10 @@ class App(typer.Typer):
 
 
 def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the command `function`, which a Ctrl-C ends with INTERRUPTED and one line."""
+    """Return the command `function`, which a Ctrl-C ends with INTERRUPTED, and whose errors name options.
+
+    Library errors name arguments, as in "give another `out`"; here this becomes "give another --out".
+    """
 
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
@@ -95,8 +100,28 @@ def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
+        except (UserError, StorageError, JobError) as error:
+            error.args = (*error.args[:-1], _with_options(str(error), function))
+            raise
 
     return command
+
+
+def _with_options(message: str, function: Callable[..., Any]) -> str:
+    """The message with the options of a command in place of the names of its arguments in backticks."""
+    options = {name: _option_of(name, hint) for name, hint in get_type_hints(function, include_extras=True).items()}
+    return re.sub(r"`(\w+)`", lambda found: options.get(found[1]) or found[0], message)
+
+
+def _option_of(name: str, hint: Any) -> str | None:
+    """`--list` for `list_file`; nothing for what is given without an option."""
+    infos = getattr(hint, "__metadata__", ())
+    if any(isinstance(info, ArgumentInfo) for info in infos):
+        return None
+    # Typer takes the first name in `typer.Option("--list", ...)` for a default until it has read the signature
+    declared = [each for info in infos for each in (info.default, *(info.param_decls or ()))]
+    names = [each for each in declared if isinstance(each, str) and each.startswith("--")]
+    return next(iter(names), f"--{name.replace('_', '-')}")
 
 
 def skip_working_folder() -> None:

@@ -187,7 +187,7 @@ def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, wor
     """Load the newest complete checkpoint; return where to go on."""
     path = world.on_main(lambda: checkpoints.newest(warn))
     if path is None and checkpoints.paths():
-        raise UserError(f"{checkpoints.folder}: none of the checkpoints is complete; start a new run in another --out")
+        raise UserError(f"{checkpoints.folder}: none of the checkpoints is complete; start a new run in another `out`")
     if path is None:
         if world.is_main:
             warn(f"{checkpoints.folder}: no checkpoint to resume from yet; starting at step 0")
