@@ -18,8 +18,8 @@ from bevt_core.dataset.token_rows import PartView
 from bevt_core.dataset.token_set import write_token_manifest, write_token_part, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.views.replay import draw_view, encode_jpeg
-from pipeline import recipes_dir
 from pipeline.job.plan import make_plan, make_token_plan
+from pipeline.recipes import PIPELINE_RECIPES
 from schemas.recipes import TokenizeRecipe
 from schemas.recipes.loading import load_recipe_of
 
@@ -48,7 +48,7 @@ def make_finished_job(root: Path, out: Path, parts: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture)
     overrides = [f"root={root}", f"out={out}", f"tokenizer={TOKENIZER}", "sources_per_part=1"]
-    recipe = load_recipe_of(TokenizeRecipe, "folder", recipes_dir(), overrides)
+    recipe = load_recipe_of(TokenizeRecipe, "folder", PIPELINE_RECIPES, overrides)
     plan, items = make_plan(recipe, None, allow_outside=False)
     token_plan = make_token_plan(recipe, plan)
     frames_dir, tokens_dir = out / "frames", out / "tokens" / token_plan.name

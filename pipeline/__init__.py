@@ -3,7 +3,6 @@
 Users import from here (docs/python.md). A name is imported when it is first used.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,8 +26,3 @@ __all__ = ["list_sources", "load_recipe", "scan", "tokenize", "verify"]
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def recipes_dir() -> Path:
-    """Where the recipes of `bevt tokenize` are."""
-    return Path(__file__).parent / "recipes"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline import recipes_dir
+from pipeline.recipes import PIPELINE_RECIPES
 from schemas.recipes import TokenizeRecipe
 from schemas.recipes.loading import load_recipe_of
 
@@ -13,4 +13,4 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> TokenizeRecipe:
     `overrides` are `KEY=VALUE` as for `--set`, such as `root=/data/videos` or `pool.stride=4`.
     Raises UserError for an unknown recipe, key or value, with the nearest valid name.
     """
-    return load_recipe_of(TokenizeRecipe, name, recipes_dir(), overrides)
+    return load_recipe_of(TokenizeRecipe, name, PIPELINE_RECIPES, overrides)

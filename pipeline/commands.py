@@ -8,7 +8,7 @@ import typer
 from bevt_core.console.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, overrides_of
 from bevt_core.console.terminal import emit, note, warn
 from bevt_core.storage.objects import as_path
-from pipeline import recipes_dir
+from pipeline.recipes import PIPELINE_RECIPES
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def tokenize(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Decode a dataset and tokenize it once, on Ray, into a frame store and a token set.
+    """Decode a dataset and tokenize it once, into a frame store and a token set.
 
     The same command again continues a killed job and does nothing for a finished one.
 
@@ -104,7 +104,9 @@ def scan(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Look at a root before a long job: found, missing, stubs, unreadable, codecs, sizes, and what the job will cost.
+    """Check a dataset root before a long job: missing, unreadable and odd files.
+
+    Reports files found and missing, stubs, codecs and sizes, and estimates what the job will cost.
 
     \b
     Example:
@@ -130,9 +132,9 @@ def repair(
     verbose: Verbose = False,
     json_: AsJson = False,
 ) -> None:
-    """Make again just those parts that `bevt verify` finds damaged. What to make is read from the dataset.
+    """Make again the parts of a dataset that `bevt verify` finds damaged.
 
-    --deep and --sample say how far it looks, as for `bevt verify`.
+    What to make is read from the dataset. --deep and --sample set how much is checked, as for `bevt verify`.
 
     \b
     Example:
@@ -152,7 +154,7 @@ def inspect(
     tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is, to decode the tokens.")] = None,
     json_: AsJson = False,
 ) -> None:
-    """Show one sample: where it came from, its frames and times, its views and token maps.
+    """Show one sample: its source, frames, times, views and token maps.
 
     \b
     Example:
@@ -171,7 +173,7 @@ def verify(
     allow_outside: AllowOutside = False,
     json_: AsJson = False,
 ) -> None:
-    """Check a dataset: digests, counts, nothing lost, and that the stored tokens are those of the stored frames.
+    """Check a dataset: digests, counts, and that tokens match the stored frames.
 
     \b
     Example:
@@ -197,7 +199,10 @@ def bench_tokenize(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """The job's CPU time against a bare loop's, by the difference of two sizes; its memory at both; busy tokenizers.
+    """Measure the CPU time of a tokenization job against a bare loop.
+
+    The figure is the difference of two job sizes; peak memory at both sizes and the tokenizers' busy share are reported
+    too.
 
     A busy share and a ratio of memory mean something where the smaller job already has more parts than are in flight:
     --small 48 --large 480 --set sources_per_part=8.
@@ -215,7 +220,9 @@ def bench_store(
     directory: Directory,
     json_: AsJson = False,
 ) -> None:
-    """Bytes on disk of a stored frame and of its tokens, from the commits of a finished dataset.
+    """Measure the bytes on disk of a stored frame and of its tokens.
+
+    They are read from the commits of a finished dataset.
 
     \b
     Example:
@@ -232,7 +239,9 @@ def demo_videos(
     seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
     json_: AsJson = False,
 ) -> None:
-    """Make a small labelled set of H.264 files: a camera moves over photographs, the class is its motion.
+    """Make a small labelled set of videos whose class is the camera's motion.
+
+    The files are H.264: a camera moves over photographs.
 
     \b
     Example:
@@ -259,7 +268,7 @@ def _tokenize_recipe(
     overrides = [*(set_ or []), *overrides_of(given)]
     if any(override.startswith("sources_per_part=") for override in overrides):
         overrides.insert(0, "min_parts=1")
-    return load_recipe_of(TokenizeRecipe, recipe or dataset, recipes_dir(), overrides)
+    return load_recipe_of(TokenizeRecipe, recipe or dataset, PIPELINE_RECIPES, overrides)
 
 
 def share(text: str) -> float:

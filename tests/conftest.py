@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bevt_core.console.terminal import OUR_PACKAGES, print_log
 from tests.support.json_keys import CheckKeys, check_json_keys
 
 REPO = Path(__file__).resolve().parent.parent
@@ -41,6 +42,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "json_keys" in getattr(item, "fixturenames", ()):
             item.add_marker("json_keys")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def printed_log() -> None:
+    """Warnings and notes are printed as by `bevt`, also where a test calls a function of the library."""
+    print_log((*OUR_PACKAGES, "tests"))
 
 
 @pytest.fixture(autouse=True)

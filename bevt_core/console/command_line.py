@@ -3,13 +3,16 @@
 import functools
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperGroup
+from typer.models import ArgumentInfo
 
 from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.console.inert import one_line
@@ -24,30 +27,33 @@ INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signa
 
 NO_ROOM = "failed to map segment"  # the dynamic linker's words, where a library does not fit into the address space
 
+HELP_COLUMNS = 100  # at most; a narrower terminal has its own width
+PLAIN: Any = {"rich_markup_mode": None, "pretty_exceptions_enable": False}  # for every `typer.Typer`
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
 class App(typer.Typer):
     """Typer, with the errors that are meant for the user printed alone: one message, exit code 2 or 1."""
 
-    def __init__(self, help: str) -> None:
+    def __init__(self, help: str, group: type[TyperGroup] = TyperGroup) -> None:
         super().__init__(
             help=help,
+            cls=group,
             no_args_is_help=True,
-            add_completion=False,
-            rich_markup_mode=None,
-            pretty_exceptions_enable=False,
+            context_settings={"max_content_width": HELP_COLUMNS},
+            **PLAIN,
         )
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[C], C]:
         """Typer's, with a Ctrl-C that ends the command with INTERRUPTED in every version of Typer."""
         register = super().command(name, **options)
 
-        def register_interruptible(function: C) -> C:
-            register(_interruptible(function))
+        def registerinterruptible(function: C) -> C:
+            register(interruptible(function))
             return function
 
-        return register_interruptible
+        return registerinterruptible
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         skip_working_folder()
@@ -81,7 +87,12 @@ class App(typer.Typer):
         sys.exit(status)
 
 
-def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
+def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the command `function`, which a Ctrl-C ends with INTERRUPTED, and whose errors name options.
+
+    Library errors name arguments, as in "give another `out`"; here this becomes "give another --out".
+    """
+
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -89,8 +100,28 @@ def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt:
             say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
+        except (UserError, StorageError, JobError) as error:
+            error.args = (*error.args[:-1], _with_options(str(error), function))
+            raise
 
     return command
+
+
+def _with_options(message: str, function: Callable[..., Any]) -> str:
+    """The message with the options of a command in place of the names of its arguments in backticks."""
+    options = {name: _option_of(name, hint) for name, hint in get_type_hints(function, include_extras=True).items()}
+    return re.sub(r"`(\w+)`", lambda found: options.get(found[1]) or found[0], message)
+
+
+def _option_of(name: str, hint: Any) -> str | None:
+    """`--list` for `list_file`; nothing for what is given without an option."""
+    infos = getattr(hint, "__metadata__", ())
+    if any(isinstance(info, ArgumentInfo) for info in infos):
+        return None
+    # Typer takes the first name in `typer.Option("--list", ...)` for a default until it has read the signature
+    declared = [each for info in infos for each in (info.default, *(info.param_decls or ()))]
+    names = [each for each in declared if isinstance(each, str) and each.startswith("--")]
+    return next(iter(names), f"--{name.replace('_', '-')}")
 
 
 def skip_working_folder() -> None:

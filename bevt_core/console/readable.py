@@ -39,6 +39,12 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.4g} B"
 
 
+def count(number: int, noun: str) -> str:
+    """Return `1 process`, `2 processes`, `0 ranks`."""
+    plural = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 

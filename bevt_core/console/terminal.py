@@ -1,5 +1,7 @@
 """What a command prints. Only this module and `bevt_core.console.progress` print, and they print plain text.
 
+Warnings and notes of the library are log records: who imports bevt gets them by `logging`, and `bevt` prints them.
+
 Names and error messages may have terminal escapes, line ends and credentials in them; see `bevt_core.console.inert` and
 `schemas.text.credentials`.
 """
@@ -9,7 +11,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import IO, Any, TextIO
 
@@ -19,6 +21,8 @@ from bevt_core.console.readable import summary_lines
 from schemas.text.credentials import masked
 from schemas.text.json_text import json_text
 
+OUR_PACKAGES = ("schemas", "bevt_core", "pipeline", "trainer")
+
 
 def show(text: str) -> None:
     """Print to stdout. Line ends in `text` are the caller's own: names that come into it are `one_line` before."""
@@ -26,14 +30,21 @@ def show(text: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print a warning to stderr."""
-    say(f"warning: {message}")
+    """Log a warning under the name of the calling module; `bevt` prints it to stderr as `warning: ...`."""
+    _logger_of_caller().warning(one_line(masked(message)), stacklevel=2)
 
 
 def note(message: str) -> None:
-    """Print what was decided by itself to stderr; under torchrun rank 0 does."""
+    """Log what was decided by itself under the name of the calling module; `bevt` prints it as `note: ...`.
+
+    Under torchrun rank 0 does.
+    """
     if os.environ.get("RANK", "0") == "0":
-        say(f"note: {message}")
+        _logger_of_caller().info(one_line(masked(message)), stacklevel=2)
+
+
+def _logger_of_caller() -> logging.Logger:
+    return logging.getLogger(sys._getframe(2).f_globals["__name__"])
 
 
 def emit(summary: dict[str, Any], as_json: bool) -> None:
@@ -58,11 +69,20 @@ def _masked_values(value: Any) -> Any:
 
 
 def plain_messages() -> None:
-    """Let tracebacks, Python's warnings and libraries' log lines of this process be plain text as well."""
+    """Print our log of this process, and let tracebacks, Python's warnings and libraries' log lines be plain text."""
+    print_log(OUR_PACKAGES)
     sys.excepthook = _print_traceback
     warnings.showwarning = _print_warning
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_PlainFormatter())
+
+
+def print_log(packages: Iterable[str]) -> None:
+    """Print warnings and notes of `packages` to stderr, once, also if a library configures logging for itself."""
+    for logger in map(logging.getLogger, packages):
+        logger.handlers = [_Lines()]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def print_lines(text: str, file: IO[str]) -> None:
@@ -83,6 +103,14 @@ def _print_warning(
     line: str | None = None,
 ) -> None:
     print_lines(warnings.formatwarning(one_line(str(message)), category, filename, lineno, line), file or sys.stderr)
+
+
+class _Lines(logging.Handler):
+    """Prints a record as one line, above the progress that a terminal shows."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = "note" if record.levelno == logging.INFO else record.levelname.lower()
+        say(f"{kind}: {record.getMessage()}")
 
 
 class _PlainFormatter(logging.Formatter):

@@ -51,7 +51,7 @@ def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> Non
     wrapped.model.load_state_dict(model.state_dict())
     with hold_file(folder, "bevt export"):
         if folder.exists():
-            raise UserError(f"{folder} exists; give another --out")
+            raise UserError(f"{folder} exists; give another `out`")
         with staged_folder(folder) as staging:
             for name, text in files.items():
                 (staging / name).write_text(text)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bevt_core.console.readable import count
 from pipeline.cluster.watch import RayLost
 from schemas.errors import JobError, StorageError, UserError
 
@@ -76,7 +77,7 @@ def explain(error: BaseException, kills: int) -> str | None:
 def explain_start(error: BaseException, kills: int) -> str:
     """Why a Ray that was to run on this machine alone did not start, and what to do."""
     if kills > 0:
-        return f"memory ran out, and Linux killed {kills} process(es); {LESS_MEMORY}"
+        return f"memory ran out, and Linux killed {count(kills, 'process')}; {LESS_MEMORY}"
     known = explain(error, kills)
     if known is not None and not isinstance(error, RayLost):
         return known
@@ -114,7 +115,7 @@ def _out_of_memory(text: str, kills: int) -> str:
 
 def _died(text: str, kills: int) -> str:
     if kills > 0:
-        return f"memory ran out, and Linux killed {kills} process(es); {LESS_MEMORY}. {GO_ON}"
+        return f"memory ran out, and Linux killed {count(kills, 'process')}; {LESS_MEMORY}. {GO_ON}"
     return f"a worker process died again and again. {GO_ON}; where it happens again, look at the memory that is free"
 
 

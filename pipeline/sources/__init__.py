@@ -25,7 +25,7 @@ from schemas.recipes.loading import nearest
 def list_list(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """Whatever `--list` names: `path label` lines, or a Parquet file of `bevt scan`."""
     if list_file is None:
-        raise UserError("dataset list needs --list FILE, with a `path label` on each line")
+        raise UserError("dataset list needs `list_file`, with a `path label` on each line")
     return list_from_file(tree, list_file, [split, ""] if tree.is_folder(split) else [""], "video")
 
 
@@ -78,31 +78,33 @@ def list_sources(
 
 def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, allow_outside: bool) -> SourceListing:
     if not root.is_dir():
-        raise UserError(f"--root {root}: no such folder; give the folder that holds the files of {dataset}")
+        raise UserError(f"`root` {root}: no such folder; give the folder that holds the files of {dataset}")
     if list_file is not None and not list_file.is_file():
-        raise UserError(f"--list {list_file}: no such file")
+        raise UserError(f"`list_file` {list_file}: no such file")
     tree = _tree(root, allow_outside)
     if list_file is not None and list_file.name.endswith(".parquet"):
         listing = read_parquet_list(tree, list_file)
     else:
         listing = SOURCES[dataset](tree, split, list_file)
     if not listing.items and list_file is not None:
-        raise UserError(f"--list {list_file}: names no files; expected `path label` lines, or the data set's own list")
+        raise UserError(
+            f"`list_file` {list_file}: names no files; expected `path label` lines, or the data set's own list"
+        )
     if not listing.items and is_made_here(root):
-        raise UserError(f"--root {root}: {what_is(root)}; expected the folder that holds the files of {dataset}")
+        raise UserError(f"`root` {root}: {what_is(root)}; expected the folder that holds the files of {dataset}")
     if not listing.items:
         hint = f"; {listing.ignored_note}" if listing.ignored else ""
-        raise UserError(f"--root {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")
+        raise UserError(f"`root` {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")
     return listing
 
 
 def check_found(listing: SourceListing, root: AnyPath, list_file: str | AnyPath | None) -> None:
     """Raise UserError where a list names files, and none of them is there."""
     if listing.missing and len(listing.missing) == len(listing.items):
-        named = f"--list {list_file}" if list_file is not None else f"--root {root}: its list of the split"
+        named = f"`list_file` {list_file}" if list_file is not None else f"`root` {root}: its list of the split"
         raise UserError(
             f"{named}: none of the {len(listing.items)} files that it names is there; the first was looked for as "
-            f"{root / listing.missing[0]}: check --root, and the paths of the list"
+            f"{root / listing.missing[0]}: check `root`, and the paths of the list"
         )
 
 

@@ -66,25 +66,25 @@ def choose_stored(
     that is not the store's: they are compared by name, with those of the store where the list has no class map.
     """
     if not list_file.is_file():
-        raise UserError(f"--list {list_file}: no such file")
+        raise UserError(f"`list_file` {list_file}: no such file")
     tree = NamedSources(folder, (item.source for item in stored), manifest.classes)
     if list_file.name.endswith(".parquet"):
         listing = read_parquet_list(tree, list_file)
     else:
         listing = LISTS.get(manifest.dataset, _list_any)(tree, manifest.split, list_file)
     if not listing.items:
-        raise UserError(f"--list {list_file}: names nothing")
+        raise UserError(f"`list_file` {list_file}: names nothing")
     if listing.missing:
         more = ", ..." if len(listing.missing) > SHOWN else ""
         raise UserError(
-            f"--list {list_file}: {len(listing.missing)} of its {len(listing.items)} sources are not in the frame "
+            f"`list_file` {list_file}: {len(listing.missing)} of its {len(listing.items)} sources are not in the frame "
             f"store {folder} ({', '.join(listing.missing[:SHOWN])}{more}); take them out of the list, or store them; "
             "rejected.parquet of each part says which could not be used"
         )
     listed = {item.source: item.label for item in listing.items}
     chosen = [item for item in stored if item.source in listed]
     for item in chosen:
-        _check_label(item, listed[item.source], listing, manifest.classes, f"--list {list_file}")
+        _check_label(item, listed[item.source], listing, manifest.classes, f"`list_file` {list_file}")
     return chosen
 
 

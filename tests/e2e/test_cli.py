@@ -1,13 +1,15 @@
 """The command line as a new user meets it: help, examples, and one clear error for bad input."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import typer
+from typer.testing import CliRunner
 
 import cli
+from bevt_core.console.command_table import Command, Group
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -18,16 +20,28 @@ def bevt(*arguments: str, cwd: Path = REPO) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _commands() -> list[list[str]]:
-    root = typer.main.get_command(cli.app)
-    names = []
-    for name, command in root.commands.items():
-        names += [[name, inner] for inner in command.commands] if hasattr(command, "commands") else [[name]]
-    return names
+def _commands() -> dict[str, Command]:
+    """Every command and sub-command, `train` or `runs list`, with its entry in the table."""
+    found: dict[str, Command] = {}
+    for name, entry in [each for table in cli.PANELS.values() for each in table.items()]:
+        inner = entry.commands if isinstance(entry, Group) else {"": entry}
+        found |= {f"{name} {each}".strip(): command for each, command in inner.items()}
+    return found
 
 
-OUR_FILES = 24  # with code that `bevt --help` imports: it may become less
-ALL_MODULES = 124  # on Python 3.11 with the versions of constraints.txt, beyond those of the bare interpreter
+def _lists() -> list[tuple[list[str], list[str]]]:
+    """The lists of commands in the help, as arguments before --help and the lines that it has to have."""
+    groups = {name: entry for table in cli.PANELS.values() for name, entry in table.items() if isinstance(entry, Group)}
+    lists = {(): {name: each for table in cli.PANELS.values() for name, each in table.items()}}
+    lists |= {(name,): dict(group.commands) for name, group in groups.items()}
+    return [
+        ([*arguments], [f"  {name.ljust(max(map(len, table)))}  {each.help}" for name, each in table.items()])
+        for arguments, table in lists.items()
+    ]
+
+
+OUR_FILES = 12  # with code that `bevt --help` imports: it may become less
+ALL_MODULES = 105  # on Python 3.11 with the versions of constraints.txt, beyond those of the bare interpreter
 
 
 def test_help_needs_no_heavy_import() -> None:
@@ -43,11 +57,36 @@ def test_help_needs_no_heavy_import() -> None:
     assert len(loaded) <= ALL_MODULES + 40, "other versions import a few more, but not so many"
 
 
-@pytest.mark.parametrize("command", _commands(), ids=" ".join)
-def test_every_command_shows_an_example(command: list[str]) -> None:
-    result = bevt(*command, "--help")
-    assert result.returncode == 0
-    assert f"  bevt {' '.join(command)}" in result.stdout
+@pytest.mark.parametrize("command", _commands())
+def test_every_command_shows_its_sentence_and_an_example(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [*command.split(), "--help"], terminal_width=100)
+    assert result.exit_code == 0
+    assert result.stdout.split("\n\n")[1].strip() == _commands()[command].help
+    assert f"  bevt {command}" in result.stdout
+
+
+@pytest.mark.parametrize(("arguments", "lines"), _lists(), ids=lambda value: " ".join(value) if value else "bevt")
+def test_the_list_of_commands_has_a_line_for_each(arguments: list[str], lines: list[str]) -> None:
+    shown = CliRunner().invoke(cli.app, [*arguments, "--help"], terminal_width=100).stdout.splitlines()
+    assert set(lines) <= set(shown)
+    for line in lines:
+        assert len(line) <= 100 and line.endswith(".") and line.count(". ") == 0 and "..." not in line
+
+
+def test_commands_are_grouped() -> None:
+    shown = CliRunner().invoke(cli.app, ["--help"], terminal_width=100).stdout.splitlines()
+    titles = [line.removesuffix(":") for line in shown if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Options", "Data", "Pretrain", "Fine-tune & test", "Look", "Share", "Measure"]
+
+
+def test_commands_are_completed() -> None:
+    """`bevt to<TAB>` in bash."""
+    environment = {"_BEVT_COMPLETE": "complete_bash", "COMP_WORDS": "bevt to", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['bevt']; import cli; cli.app()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, env=os.environ | environment
+    )
+    assert ran.stdout.split() == ["tokenize", "tokenizer"]
 
 
 @pytest.mark.parametrize(

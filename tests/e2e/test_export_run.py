@@ -13,8 +13,8 @@ from tests.support.builders import make_token_set
 from tests.support.media import moving_frames, write_video
 from trainer import evaluate, predict
 from trainer.clips.sources import StoreClips, split_items
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.finetune.stage import finetune
+from trainer.recipes import TRAINER_RECIPES
 from trainer.runs.directory import read_run
 from trainer.show.model_card import without_folders
 

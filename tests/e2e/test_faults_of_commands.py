@@ -19,8 +19,8 @@ from tests.support.builders import make_token_set
 from tests.support.faults import calls_of, copy_of, full_at, killed_at, left_over, limited_to
 from tests.support.tiny_jobs import digests
 from trainer.clips.sources import StoreClips
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.probes.probe import probe
+from trainer.recipes import TRAINER_RECIPES
 from trainer.testing.evaluate import evaluate
 from trainer.tokenizer import stage as tokenizing
 from trainer.tokenizer.stage import train_tokenizer

@@ -11,10 +11,10 @@ from schemas.errors import UserError
 from schemas.recipes import PretrainRecipe
 from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.distributed.launch import launch
 from trainer.metrics.log import read_metrics
 from trainer.pretrain.stage import pretrain
+from trainer.recipes import TRAINER_RECIPES
 
 TINY = ["model.vocab_size=64", "model.encoder.embed_dim=16", "model.encoder.depths=[1,1,1]", "ema_decay=0.5"]
 TINY += ["model.encoder.num_heads=[1,2,4]", "loop.num_workers=0", "loop.log_every=100", "loop.checkpoint_every=100"]

@@ -62,7 +62,7 @@ def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path, json_keys):
     assert losses(tmp_path / "again") == losses(tmp_path / "run")
     one, other = (load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("run", "again"))
     assert all(torch.equal(one[key], other[key]) for key in one)
-    with pytest.raises(UserError, match="holds a run already; give --resume"):
+    with pytest.raises(UserError, match="holds a run already; give `resume`"):
         pretrain(recipe, tmp_path / "run")
 
 

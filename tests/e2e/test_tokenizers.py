@@ -20,9 +20,9 @@ from tests.support.builders import make_token_set
 from tests.support.json_keys import CheckKeys
 from tests.support.media import moving_frames, write_image
 from tests.support.tiny_jobs import save_tiny_tokenizer
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.distributed.launch import launch
 from trainer.metrics.log import read_metrics
+from trainer.recipes import TRAINER_RECIPES
 from trainer.tokenizer import stage as train
 from trainer.tokenizer.stage import METRICS, train_tokenizer
 

@@ -52,12 +52,12 @@ def training(folder: Path) -> list[str]:
 def test_torchrun_and_its_loaders(folder: Path) -> None:
     torchrun = ["torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", BIN / "bevt"]
     printed = run(folder, *torchrun, *training(folder))
-    assert "2 process(es) on cpu" in printed and (folder / "run" / "weights.safetensors").is_file()
+    assert "2 processes on cpu" in printed and (folder / "run" / "weights.safetensors").is_file()
 
 
 @pytest.mark.slow
 def test_spawned_processes(folder: Path) -> None:
-    assert "2 process(es) on cpu" in run(folder, "bevt", *training(folder), "--nproc", "2")
+    assert "2 processes on cpu" in run(folder, "bevt", *training(folder), "--nproc", "2")
 
 
 @pytest.mark.slow

@@ -23,10 +23,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import cli
-from pipeline import recipes_dir
+from pipeline.recipes import PIPELINE_RECIPES
 from schemas.recipes.loading import KINDS, load_recipe, recipe_names
 from tests.support.json_keys import RECORD_TO
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.recipes import TRAINER_RECIPES
 
 HERE = Path(__file__).parent
 Surface = dict[str, Any]
@@ -56,7 +56,7 @@ def cli_flags() -> Surface:
 
 def recipe_keys() -> Surface:
     """`models`: kind of recipe -> key -> its type and default. `shipped`: digest of every shipped recipe."""
-    folders = {"pipeline": recipes_dir(), "trainer": TRAINER_RECIPES}
+    folders = {"pipeline": PIPELINE_RECIPES, "trainer": TRAINER_RECIPES}
     return {
         "models": {kind: dict(_keys_of(model)) for kind, model in KINDS.items()},
         "shipped": {

@@ -26,8 +26,8 @@ from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
 from tests.support.faults import CALLS, calls_of, copy_of, full_at, killed_at, left_over, limited_to
 from tests.support.tiny_jobs import digests
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.engine.checkpoint import Checkpoints, state_of
+from trainer.recipes import TRAINER_RECIPES
 from trainer.show import paper_report
 from trainer.tokenizer.stage import _store
 

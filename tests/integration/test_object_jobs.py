@@ -78,7 +78,7 @@ def test_a_root_lists_as_it_does_on_a_disk(server: S3Server, tmp_path: Path, dat
 
 
 def test_a_root_that_is_not_there_and_a_line_that_leads_out(server: S3Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--root s3://data/nothing: no such folder"):
+    with pytest.raises(UserError, match=r"`root` s3://data/nothing: no such folder"):
         list_sources("folder", as_path("s3://data/nothing"), "train")
     (as_path("s3://data/out") / "x.mp4").write_bytes(b"")
     (tmp_path / "list.txt").write_text("../secret.mp4 0\n")

@@ -14,7 +14,8 @@ from schemas.base import Record
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
 from schemas.text.validation import describe
-from trainer.commands.training import STAGE_RECIPES, TRAINER_RECIPES
+from trainer.commands.pretrain import STAGE_RECIPES
+from trainer.recipes import TRAINER_RECIPES
 
 for module in ("evaluation", "frames", "models", "recipes", "runs", "tokens", "views"):
     importlib.import_module(f"schemas.{module}")

@@ -20,11 +20,11 @@ from tests.support.builders import make_token_set
 from tests.support.processes import elsewhere, refusal
 from tests.support.tiny_jobs import save_tiny_tokenizer, tiny_recipe
 from trainer.clips.sources import StoreClips
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.demo.run import demo
 from trainer.finetune.stage import finetune
 from trainer.pretrain.stage import pretrain
 from trainer.probes.probe import probe
+from trainer.recipes import TRAINER_RECIPES
 from trainer.setup import session
 from trainer.show import paper_report
 from trainer.testing.temporal import analyse_temporal

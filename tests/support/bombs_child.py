@@ -34,8 +34,8 @@ from schemas.frames import SOURCES_SCHEMA, FrameStoreManifest
 from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
 from tests.support.parquet_bombs import repeated_text
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.metrics.log import read_metrics
+from trainer.recipes import TRAINER_RECIPES
 
 LIMIT_S, LIMIT_BYTES = 2.0, 500 << 20
 Attack = Callable[[], object]

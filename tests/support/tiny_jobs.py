@@ -8,7 +8,7 @@ import torch
 
 from bevt_core.tokenizers.card import DvaeSizes
 from bevt_core.tokenizers.dvae.training import DvaeTrainingModule
-from pipeline import recipes_dir
+from pipeline.recipes import PIPELINE_RECIPES
 from schemas.recipes import TokenizeRecipe
 from schemas.recipes.loading import load_recipe
 
@@ -25,7 +25,7 @@ def tiny_recipe(root: Path, out: Path, tokenizer: Path, *overrides: str) -> Toke
     """`nano_video` on a folder with two views, four sources per part."""
     small = ["sources_per_part=4", "min_parts=1", "views.num_views=2", "pool.max_frames=6", "decode_timeout_s=10"]
     places = [f"root={root}", f"out={out}", f"tokenizer={tokenizer}"]
-    recipe = load_recipe("nano_video", recipes_dir(), [*places, *small, *overrides])
+    recipe = load_recipe("nano_video", PIPELINE_RECIPES, [*places, *small, *overrides])
     assert isinstance(recipe, TokenizeRecipe)
     return recipe
 

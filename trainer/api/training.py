@@ -14,8 +14,7 @@ from trainer.finetune.stage import finetune
 from trainer.pretrain.follow_tokens import follow_tokens
 from trainer.pretrain.stage import pretrain
 from trainer.pretrain.streams import STAGES
-
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+from trainer.recipes import TRAINER_RECIPES
 
 
 def load_pretrain_recipe(name: str, overrides: Sequence[str] = ()) -> PretrainRecipe:
@@ -25,7 +24,7 @@ def load_pretrain_recipe(name: str, overrides: Sequence[str] = ()) -> PretrainRe
     these exist and no override sets them. Raises UserError for an unknown recipe, key or value, with the nearest valid
     name.
     """
-    return follow_tokens(load_recipe_of(PretrainRecipe, name, RECIPES, overrides), overrides)[0]
+    return follow_tokens(load_recipe_of(PretrainRecipe, name, TRAINER_RECIPES, overrides), overrides)[0]
 
 
 def load_finetune_recipe(name: str, overrides: Sequence[str] = ()) -> FinetuneRecipe:
@@ -33,7 +32,7 @@ def load_finetune_recipe(name: str, overrides: Sequence[str] = ()) -> FinetuneRe
 
     `overrides` are `KEY=VALUE` as for `--set`. Raises UserError as `load_pretrain_recipe`.
     """
-    return load_recipe_of(FinetuneRecipe, name, RECIPES, overrides)
+    return load_recipe_of(FinetuneRecipe, name, TRAINER_RECIPES, overrides)
 
 
 def run_pretraining(recipe: PretrainRecipe, out: Path | str, *, resume: bool = False) -> dict[str, Any]:

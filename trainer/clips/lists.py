@@ -150,19 +150,19 @@ def held_out(
     Raises UserError for a run without lists, for clips that are missing or have changed since it began, and for such
     that lead out of the root, unless `allow_outside`.
     """
-    lists, others = read_lists(run), "name the clips to test: --root, --frames or --list"
+    lists, others = read_lists(run), "name the clips to test: `root`, `frames` or `list_file`"
     if lists is None:
         raise UserError(
-            f"--split val: {run} has no {CLIPS}, the list of the clips that it held out (older versions wrote none); "
+            f"`split` val: {run} has no {CLIPS}, the list of the clips that it held out (older versions wrote none); "
             f"{others}"
         )
     rows = lists.table.filter(pc.equal(lists.table["use"], "val")).to_pylist()
     if not rows:
-        raise UserError(f"--split val: {run} held no clips out; {others}")
+        raise UserError(f"`split` val: {run} held no clips out; {others}")
     in_store = rows[0]["place"] == "frames"
     if (root is not None and in_store) or (frames is not None and not in_store):
-        was, option = ("a frame store", "--frames") if in_store else ("files", "--root")
-        raise UserError(f"--split val: {run} held out clips of {was}, {rows[0]['path']}; give {option}, or neither")
+        was, option = ("a frame store", "`frames`") if in_store else ("files", "`root`")
+        raise UserError(f"`split` val: {run} held out clips of {was}, {rows[0]['path']}; give {option}, or neither")
     place = frames or str(root or rows[0]["path"])
     if in_store:
         data: ClipSource = StoreClips(as_path(place), frozenset(os.fsdecode(row["source"]) for row in rows))
@@ -179,7 +179,7 @@ def held_out(
     changed = [os.fsdecode(row["source"]) for row in rows if now.get(row["source"]) != row["digest"]]
     if changed:
         raise UserError(
-            f"--split val: of the {len(rows)} clips that {run} held out, {len(changed)} have changed since it began or "
+            f"`split` val: of the {len(rows)} clips that {run} held out, {len(changed)} have changed since it began or "
             f"are missing in {place}, the first is {changed[0]}; restore them, or {others}"
         )
     return data

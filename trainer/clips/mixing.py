@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bevt_core.console.readable import count
 from schemas.errors import UserError
 from schemas.recipes import MixConfig
 from trainer.clips.augment import Box
@@ -80,6 +81,7 @@ def check_pairs(global_batch: int, micro_batches: int, world_size: int) -> None:
     """Raise UserError where a pair would be split between processes or micro-batches."""
     if splits_pairs(global_batch, micro_batches, world_size):
         raise UserError(
-            f"mix: a global batch of {global_batch} on {world_size} process(es) in {micro_batches} micro-batches "
-            f"splits pairs of clips; make it a multiple of {2 * micro_batches * world_size}, or use fewer of either"
+            f"mix: a global batch of {global_batch} on {count(world_size, 'process')} in "
+            f"{count(micro_batches, 'micro-batch')} splits pairs of clips; make it a multiple of "
+            f"{2 * micro_batches * world_size}, or use fewer of either"
         )

@@ -1,9 +1,10 @@
 """Where the commands get labelled clips from: files of a data set that the pipeline knows, or a frame store.
 
-What a data set's files are is the other half's to say: `Sources` is how it is asked, and `cli.py` brings both together.
+The pipeline knows the files of each data set; `Sources` holds its functions, and `cli.py` fills it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -32,24 +33,21 @@ class Listing(Protocol):
     def warnings(self) -> Sequence[str]: ...
 
 
-class Sources(Protocol):
-    """What the module `pipeline.sources` answers."""
+@dataclass(frozen=True)
+class Sources:
+    """How data sets' files are listed: functions of `pipeline.sources`, which the trainer does not import."""
 
-    def list_sources(
-        self, dataset: str, root: AnyPath, split: str, list_file: str | AnyPath | None, allow_outside: bool, /
-    ) -> Listing: ...
-    def check_found(self, listing: Any, root: AnyPath, list_file: str | AnyPath | None, /) -> None: ...
-    def label_by(self, listing: Any, classes: tuple[str, ...], where: str, classes_from: str, /) -> Listing: ...
-    def says_split(self, dataset: str, root: AnyPath, split: str, allow_outside: bool, /) -> bool: ...
-    def has_split(self, dataset: str, root: AnyPath, split: str, allow_outside: bool, /) -> bool: ...
-    def split_to_test(self, dataset: str, /) -> str: ...
-    def choose_stored(
-        self, folder: AnyPath, manifest: FrameStoreManifest, stored: Sequence[SourceItem], list_file: AnyPath, /
-    ) -> list[SourceItem]: ...
+    list_sources: Callable[[str, AnyPath, str, str | AnyPath | None, bool], Listing]
+    check_found: Callable[[Any, AnyPath, str | AnyPath | None], None]
+    label_by: Callable[[Any, tuple[str, ...], str, str], Listing]
+    says_split: Callable[[str, AnyPath, str, bool], bool]
+    has_split: Callable[[str, AnyPath, str, bool], bool]
+    split_to_test: Callable[[str], str]
+    choose_stored: Callable[[AnyPath, FrameStoreManifest, Sequence[SourceItem], AnyPath], list[SourceItem]]
 
 
 class Place(NamedTuple):
-    """What the options say of where clips are; `of` stands before the options' names, as in --val-root."""
+    """What the options say of where clips are; `of` begins the names of its arguments, as in val_root."""
 
     root: Path | None = None
     frames: str | None = None
@@ -89,7 +87,7 @@ def clips_to_test(
         return held_out(run, place.root, place.frames, classes, reading.decode_timeout_s, reading.allow_outside)
     if place.frames is not None and place.split is not None:
         raise UserError(
-            f"--split {place.split} chooses among files, and --frames names a frame store; drop one of them"
+            f"`split` {place.split} chooses among files, and `frames` names a frame store; drop one of them"
         )
     clips = _clips(sources, dataset or FOLDER, place, reading, classes, classes_from)
     if place.split is not None and place.list_file is None:
@@ -109,7 +107,7 @@ def check_dataset(dataset: str | None, *places: Place) -> None:
     given = [place for place in places if place.is_given]
     if dataset is not None and given and all(place.frames is not None for place in given):
         raise UserError(
-            f"--dataset {dataset} says how files are read, and --frames names a frame store; drop one of them"
+            f"`dataset` {dataset} says how files are read, and `frames` names a frame store; drop one of them"
         )
 
 
@@ -119,7 +117,7 @@ def train_and_val(
     """Labelled clips to train on and to validate on: those that `val` names, else those that the root of `train` keeps
     apart, else `val_share` of every class, which is said on stderr."""
     if dataset == "list" and val.root is not None and val.list_file is None:
-        raise UserError(f"--val-root {val.root}: dataset list needs --val-list FILE as well")
+        raise UserError(f"`val_root` {val.root}: dataset list needs `val_list` as well")
     to_train = _clips(sources, dataset, train._replace(split="train"), reading)
     if val.is_given and val.root is None and val.frames is None:
         val = val._replace(root=train.root, frames=train.frames)  # another list of the same place
@@ -134,7 +132,7 @@ def train_and_val(
     train_items, val_items = split_items(to_train.items, val_share, seed)
     note(
         f"{to_train.path}: {len(val_items)} of {len(to_train.items)} videos held out to validate on, {val_share:g} of "
-        "every class; to name others: --val-root, --val-frames, --val-list"
+        "every class; to name others: `val_root`, `val_frames`, `val_list`"
     )
     return to_train.subset(train_items), to_train.subset(val_items)
 
@@ -143,7 +141,7 @@ def _check_split(sources: Sources, dataset: str, place: Place, split: str, readi
     """Raise UserError where all of the root would be taken for a split that it does not know."""
     assert place.root is not None  # or there were no clips
     if not sources.has_split(dataset, place.root, split, reading.allow_outside):
-        raise UserError(f"--split {split}: no such folder in --root {place.root}, and no official list of it; drop it")
+        raise UserError(f"`split` {split}: no such folder in `root` {place.root}, and no official list of it; drop it")
 
 
 def _clips(
@@ -158,7 +156,7 @@ def _clips(
     if place.frames is not None:
         return _stored(sources, place, place.frames)
     if place.root is None:
-        raise UserError(f"no data: give --{place.of}root (files) or --{place.of}frames (a frame store)")
+        raise UserError(f"no data: give `{place.of}root` (files) or `{place.of}frames` (a frame store)")
     split = place.split or sources.split_to_test(dataset)
     listing = sources.list_sources(dataset, place.root, split, place.list_file, reading.allow_outside)
     sources.check_found(listing, place.root, place.list_file)
@@ -176,7 +174,7 @@ def _stored(sources: Sources, place: Place, frames: str) -> ClipSource:
     """The clips of a frame store, or those of them that a list names."""
     if place.root is not None:
         raise UserError(
-            f"--{place.of}root {place.root} and --{place.of}frames {frames}: clips come from files or from a frame "
+            f"`{place.of}root` {place.root} and `{place.of}frames` {frames}: clips come from files or from a frame "
             f"store; drop one of them"
         )
     source = StoreClips(as_path(frames))

@@ -1,12 +1,14 @@
-"""The benchmark of a training step, as a command. Heavy imports are inside it."""
+"""The benchmarks of training and loading, as commands. Heavy imports are inside them."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from bevt_core.console.command_line import AsJson
+from bevt_core.console.command_line import AsJson, Overrides
 from bevt_core.console.terminal import emit
 from schemas.errors import UserError
+from trainer.recipes import TRAINER_RECIPES
 
 
 def bench_step(
@@ -29,7 +31,9 @@ def bench_step(
     ] = False,
     json_: AsJson = False,
 ) -> None:
-    """A joint step with stored tokens: against one with the tokenizer in it (cpu), or part by part (cuda).
+    """Measure a training step with stored tokens.
+
+    On a CPU, a joint step is compared with one that has the tokenizer in it; on a GPU, it is measured part by part.
 
     On a GPU: milliseconds of forward, backward and optimizer by CUDA events, MFU, peak memory, and how often the host
     waited for the GPU inside a step.
@@ -67,3 +71,46 @@ def _refuse_gpu_options(**given: bool) -> None:
     for name, is_given in given.items():
         if is_given:
             raise UserError(f"--{name.replace('_', '-')} is for --device cuda; the comparison on a CPU runs in fp32")
+
+
+def bench_loader(
+    root: Annotated[Path, typer.Option(help="Where the videos that the set or store was made from are.")],
+    video_tokens: Annotated[Path | None, typer.Option(help="A token set of videos, 224 px.")] = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Compare fine-tuning's clips from --frames and from the files.")
+    ] = False,
+    frames: Annotated[str | None, typer.Option(help="--finetune: a frame store (bevt tokenize --frames-only).")] = None,
+    recipe: Annotated[str, typer.Option(help="--finetune: whose clips.")] = "finetune_k400_swin_base",
+    clips: Annotated[int, typer.Option(help="Of a round, spread over the set.")] = 16,
+    repeats: Annotated[int, typer.Option(help="Epochs of each, alternating; one more warms up.")] = 8,
+    set_: Overrides = None,
+    json_: AsJson = False,
+) -> None:
+    """Measure clips per CPU-second from shards and from video files.
+
+    Shards are compared with decord on the video files and with a bare JPEG loop.
+
+    With --finetune: augmented clips of a recipe from a frame store against the files, decoding child included. Keys:
+    file_clips_per_cpu_s, store_clips_per_cpu_s, ratio_store_vs_files (of the two), mean_difference (of the pixels,
+    0 to 255; null where the store has not every frame, as then the clips are not the same), clips, repeats.
+
+    \b
+    Examples:
+      bevt bench loader --video-tokens datasets/k400/tokens/dalle-v8 --root /data/k400/train --json
+      bevt bench loader --finetune --frames datasets/k400-dense/frames --root /data/k400/train --json
+    """
+    from bevt_core.storage.objects import as_path
+    from schemas.recipes import FinetuneRecipe
+    from schemas.recipes.loading import load_recipe_of
+    from trainer.bench.clips import bench_clips
+    from trainer.bench.loader import bench_loader as run
+
+    if (frames if finetune else video_tokens) is None:
+        raise UserError("give --video-tokens, a token set; or --finetune and --frames, a frame store")
+    if finetune:
+        assert frames is not None
+        loaded = load_recipe_of(FinetuneRecipe, recipe, TRAINER_RECIPES, set_ or [])
+        emit(bench_clips(as_path(frames), root, loaded, clips=clips, repeats=repeats), json_)
+    else:
+        assert video_tokens is not None
+        emit(run(video_tokens, root, clips=clips, repeats=repeats), json_)

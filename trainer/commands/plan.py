@@ -46,7 +46,7 @@ def plan(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Estimate the paper's experiment on a public data set: hours, memory, disk and price of every step.
+    """Estimate the hours, memory, disk and price of the paper's experiment.
 
     Nothing is read: sizes of the sets are known, operations are counted for the shipped recipes. For a recipe of your
     own see `bevt train --dry-run --assume`.
@@ -99,7 +99,7 @@ def _training_steps(known: KnownSet, gpus: int, tflops: float, memory_gb: float)
     from schemas.recipes import FinetuneRecipe, PretrainRecipe
     from schemas.recipes.loading import load_recipe_of
     from trainer.commands.estimate import Machine, plan_finetuning, plan_pretraining, with_price
-    from trainer.commands.training import TRAINER_RECIPES
+    from trainer.recipes import TRAINER_RECIPES
 
     machine = Machine(gpus, tflops, memory_gb)
     planned = {}

@@ -7,7 +7,8 @@ import typer
 
 from bevt_core.console.command_line import AsJson, Overrides
 from bevt_core.console.terminal import emit
-from trainer.commands.training import TRAINER_RECIPES, ClipsRecipe, clips_recipe
+from trainer.commands.options import ClipsRecipe, clips_recipe
+from trainer.recipes import TRAINER_RECIPES
 
 Out = Annotated[Path, typer.Option(help="Where the pictures go, without a suffix: .png and .mp4 are added.")]
 
@@ -46,7 +47,7 @@ def predict(
     tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is now, if it has moved.")] = None,
     json_: AsJson = False,
 ) -> None:
-    """Draw a clip, what the model sees of it, the tokens that it predicts decoded, and the true ones decoded.
+    """Draw a clip, its masked input, and the predicted and true tokens decoded.
 
     \b
     Example:
@@ -66,7 +67,7 @@ def attention(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Draw how much attention each position gets, a row per stage of the encoder.
+    """Draw how much attention each position gets, a row per stage.
 
     \b
     Example:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from bevt_core.console.readable import count
+
 # Enough for any card. An H100 may take 89 ms for a joint step of 8 clips and 64 images, whose JPEGs take 0.12 s of a
 # fast core (benchmarks/loader_cores.py) and 0.45 s of the slowest measured: 1.3 to 5 cores. Video files and faster
 # cards ask for more.
@@ -30,12 +32,12 @@ def describe_workers(num_workers: int | None) -> str:
     """Return, in words, what `loader_workers` gives and why."""
     chosen = loader_workers(num_workers)
     if num_workers is not None:
-        return f"{chosen} processes per rank (loop.num_workers)"
+        return f"{count(chosen, 'process')} per rank (loop.num_workers)"
     if chosen == 0:
         return "in the training process, because the model needs the CPU"
     return (
-        f"{chosen} processes per rank; {local_processes()} rank(s) share {usable_cpus()} CPUs here, each keeps one for "
-        f"itself, and {MOST_WORKERS} loaders are enough for any card"
+        f"{count(chosen, 'process')} per rank; {count(local_processes(), 'rank')} on {usable_cpus()} CPUs here, "
+        f"each keeps one for itself, and {MOST_WORKERS} loaders are enough for any card"
     )
 
 

@@ -57,11 +57,11 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
     raised again as a UserError, anything else as ProcessFailedError.
     """
     if nproc < 1:
-        raise UserError(f"--nproc {nproc}: expected at least 1")
+        raise UserError(f"`nproc` {nproc}: expected at least 1")
     under_torchrun = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if under_torchrun and nproc > 1:
         raise UserError(
-            f"--nproc {nproc} under torchrun, which started {os.environ['WORLD_SIZE']} processes; leave one out"
+            f"`nproc` {nproc} under torchrun, which started {os.environ['WORLD_SIZE']} processes; leave one out"
         )
     if nproc == 1:
         return function(*args, **kwargs)

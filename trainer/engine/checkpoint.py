@@ -162,5 +162,5 @@ def check_identity(path: Path, saved: Identity, now: Identity) -> None:
     if changed:
         raise UserError(
             f"{path} belongs to another run: {'; '.join(changed)}. "
-            "Give the values of then to resume it, or start a new run in another --out"
+            "Give the values of then to resume it, or start a new run in another `out`"
         )

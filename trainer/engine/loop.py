@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 
 from bevt_core.console.inert import one_line
-from bevt_core.console.progress import ProgressLine, say
-from bevt_core.console.terminal import show
+from bevt_core.console.progress import ProgressLine
+from bevt_core.console.terminal import show, warn
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.distributed.stop_signals import stop_signals
@@ -185,12 +185,12 @@ def _due(evaluations: Sequence[Evaluation], steps_done: int) -> list[Evaluation]
 
 def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, world: World, run_dir: Path) -> _Start:
     """Load the newest complete checkpoint; return where to go on."""
-    path = world.on_main(lambda: checkpoints.newest(_warn))
+    path = world.on_main(lambda: checkpoints.newest(warn))
     if path is None and checkpoints.paths():
-        raise UserError(f"{checkpoints.folder}: none of the checkpoints is complete; start a new run in another --out")
+        raise UserError(f"{checkpoints.folder}: none of the checkpoints is complete; start a new run in another `out`")
     if path is None:
         if world.is_main:
-            _warn(f"{checkpoints.folder}: no checkpoint to resume from yet; starting at step 0")
+            warn(f"{checkpoints.folder}: no checkpoint to resume from yet; starting at step 0")
         return _Start(0)
     record, training = read_checkpoint(path, stepper.task.model, lambda saved: check_identity(path, saved, identity))
     stepper.wrap()
@@ -199,7 +199,3 @@ def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, wor
         show(one_line(f"resuming from {path}"))
     logged = world.on_main(lambda: last_step(run_dir))
     return _Start(record.step, record.bad_steps, record.line if logged < record.step - 1 else None)
-
-
-def _warn(message: str) -> None:
-    say(f"warning: {message}")

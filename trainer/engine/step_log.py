@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from bevt_core.console.progress import ProgressLine, say
 from bevt_core.console.readable import percent, shown
+from bevt_core.console.terminal import warn
 from schemas.errors import UserError
 from schemas.recipes import Execution
 from trainer.distributed.world import World
@@ -101,7 +102,7 @@ class Diary:
                 "look at these samples, or lower optim.lr and resume from the last checkpoint"
             )
         if self.world.is_main:
-            say(f"warning: {message}")
+            warn(message)
 
 
 def in_words(values: Mapping[str, float]) -> str:

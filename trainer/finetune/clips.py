@@ -61,5 +61,5 @@ def check_listed(run: Path, train: ClipSource, val: ClipSource) -> None:
         use, source, _ = min(then ^ now, key=lambda clip: clip[:2])
         raise UserError(
             f"{run} began on other clips or classes: {len(then - now)} of those in its {CLIPS} are not given now, and "
-            f"{len(now - then)} others are, e.g. {os.fsdecode(source)} ({use}); give the same, or another --out"
+            f"{len(now - then)} others are, e.g. {os.fsdecode(source)} ({use}); give the same, or another `out`"
         )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bevt_core.console.readable import count
 from schemas.recipes import FinetuneRecipe
 from trainer.clips.mixing import splits_pairs
 from trainer.data.order import StreamOrder
@@ -46,8 +47,9 @@ def _describe(videos: Videos, plan: Plan[FinetuneRecipe], device: str) -> list[s
         f"  {videos.train} videos of {videos.classes} classes to train on, {videos.val} to validate on",
         f"  {plan.steps} steps of {plan.schedule.total_steps} ({recipe.loop.epochs:g} epochs of "
         f"{order.steps_per_epoch}), {order.dropped_per_epoch} videos left out per epoch",
-        f"  batch {recipe.global_batch} on {plan.world_size} process(es) in {plan.micro_batches} micro-batch(es) of at "
-        f"most {plan.micro_batch(TERM)}; {plan.samples_seen(TERM)} clips seen",
+        f"  batch {recipe.global_batch} on {count(plan.world_size, 'process')} in "
+        f"{count(plan.micro_batches, 'micro-batch')} of at most {plan.micro_batch(TERM)}; "
+        f"{plan.samples_seen(TERM)} clips seen",
         f"  clips of {sampling.frames} frames ({sampling.spacing}) at {recipe.augment.crop_px} px",
         f"{learning_rate(plan)}; per layer below the head {optim.layer_decay:g} times as much, in the backbone "
         f"{optim.backbone_lr_share:g} times",

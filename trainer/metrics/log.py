@@ -13,7 +13,7 @@ from bevt_core.storage.files import read_bounded, write_atomic
 from schemas.errors import UserError
 from schemas.text.json_text import json_text, parse_json, typed
 from schemas.text.plain import shown
-from schemas.text.yaml_text import read_yaml_file
+from schemas.text.yaml_text import MAX_BYTES, read_yaml
 
 METRICS_FILE = "metrics.jsonl"
 MAX_LOG_BYTES = 2 << 30  # of a log; a line has some 300 bytes, so that is millions of steps
@@ -73,7 +73,7 @@ def _wandb_run(project: str, run_dir: Path) -> Any:
         ) from None
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
     recipe = run_dir / "recipe.yaml"
-    config = read_yaml_file(recipe) if recipe.is_file() else {}
+    config = read_yaml(read_bounded(recipe, MAX_BYTES), recipe) if recipe.is_file() else {}
     # of itself it uploads the command line and the address of the checkout's git remote, either of which may have a key
     settings = wandb.Settings(x_disable_meta=True, disable_git=True)
     options = {"project": project, "dir": str(run_dir), "name": run_dir.name, "config": config, "settings": settings}

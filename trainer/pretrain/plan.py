@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from bevt_core.console.readable import count
 from schemas.recipes import PretrainRecipe
 from trainer.data.order import StreamOrder
 from trainer.setup.cost import pretrain_cost
@@ -33,7 +34,7 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
         share = f"{low}" if low == high else f"{low} or {high}"
         lines.append(
             f"  {name}: {order.num_samples} samples, {order.dropped_per_epoch} left out per epoch; batch "
-            f"{order.global_batch} = {plan.world_size} x {share} in {plan.micro_batches} micro-batch(es); "
+            f"{order.global_batch} = {plan.world_size} x {share} in {count(plan.micro_batches, 'micro-batch')}; "
             f"{plan.samples_seen(name)} {UNITS[name]} in {plan.steps / order.steps_per_epoch:.4g} epochs"
         )
     if plan.micro_batches != loop.micro_batches:

@@ -53,9 +53,9 @@ def open_run(
     """
     exists = (run_dir / RECORD).is_file()
     if exists and not resume:
-        raise UserError(f"{run_dir} holds a run already; give --resume to go on with it, or another --out")
+        raise UserError(f"{run_dir} holds a run already; give `resume` to go on with it, or another `out`")
     if not exists and run_dir.is_dir() and content_of(run_dir) not in ([], [RECIPE]):  # a start may have been killed
-        raise UserError(f"{run_dir} is not empty and holds no run; give another --out")
+        raise UserError(f"{run_dir} is not empty and holds no run; give another `out`")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if exists:
         with explaining(run_dir / RESUMES), (run_dir / RESUMES).open("a") as file:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from bevt_core.console.readable import count
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig
 from trainer.setup.cost import TrainingCost
@@ -55,15 +56,15 @@ def fit_memory(
             needed_gb = peak_gb(number, checkpointing)
             if needed_gb <= usable_gb:
                 chosen = (
-                    f"{number} micro-batch(es) {how} take about {needed_gb:.3g} GB of {usable_gb:.3g} that are usable"
+                    f"{count(number, 'micro-batch')} {how}: about {needed_gb:.3g} GB of {usable_gb:.3g} that are usable"
                 )
                 chosen += f" on a card of {memory_gb:.4g} GB{refused}"
                 return Execution(number, checkpointing, chosen)
             refused = f"; {number} {how} would take {needed_gb:.3g} GB"
     raise UserError(
-        f"a step takes about {needed_gb:.3g} GB on each of {processes} process(es) even in {micro_batches[-1]} "
-        f"micro-batch(es) with activation checkpointing, but {usable_gb:.3g} of {memory_gb:.4g} GB are usable; use a "
-        "card with more memory, or --set loop.micro_batches=N to try it anyway"
+        f"a step takes about {needed_gb:.3g} GB on each of {count(processes, 'process')} even in "
+        f"{count(micro_batches[-1], 'micro-batch')} with activation checkpointing, but {usable_gb:.3g} of "
+        f"{memory_gb:.4g} GB are usable; use a card with more memory, or --set loop.micro_batches=N to try it anyway"
     )
 
 

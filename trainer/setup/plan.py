@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from bevt_core.console.inert import one_line
+from bevt_core.console.readable import count
 from bevt_core.console.terminal import show
 from schemas.errors import UserError
 from schemas.recipes.loading import TrainingRecipe
@@ -140,8 +141,8 @@ def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_s
     for name, order in orders.items():
         if order.global_batch // world_size < micro_batches:
             raise UserError(
-                f"{name} stream: a global batch of {order.global_batch} on {world_size} process(es) in "
-                f"{micro_batches} micro-batches leaves some of them empty; use fewer processes or micro-batches"
+                f"{name} stream: a global batch of {order.global_batch} on {count(world_size, 'process')} in "
+                f"{count(micro_batches, 'micro-batch')} leaves some of them empty; use fewer processes or micro-batches"
             )
 
 
@@ -169,7 +170,7 @@ def facts(plan: Plan[R], tflops: float) -> dict[str, Any]:
 
 
 def processes_line(plan: Plan[R], device: str) -> str:
-    return f"  {plan.world_size} process(es) on {device}, {plan.recipe.loop.precision}"
+    return f"  {count(plan.world_size, 'process')} on {device}, {plan.recipe.loop.precision}"
 
 
 def learning_rate(plan: Plan[R]) -> str:

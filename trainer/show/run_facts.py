@@ -8,14 +8,14 @@ from typing import Any
 from bevt_core.console.terminal import note
 from bevt_core.models.build import SWIN_SIZES
 from bevt_core.storage.descriptions import RECIPE
-from bevt_core.storage.files import read_json_file, read_record, sha256_of
+from bevt_core.storage.files import read_bounded, read_json_file, read_record, sha256_of
 from bevt_core.storage.objects import as_path
 from schemas.errors import UserError
 from schemas.evaluation import EvaluationPlan
 from schemas.models import SwinConfig, TimeSformerConfig
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from schemas.runs import RunRecord
-from schemas.text.yaml_text import read_yaml_file
+from schemas.text.yaml_text import MAX_BYTES, read_yaml
 from schemas.tokens import TokenSetManifest
 from trainer.clips.lists import read_lists
 from trainer.clips.overlap import PRETRAINING, TRAINING
@@ -111,8 +111,11 @@ def _seen(evaluation: Path) -> str:
 
 def _kind(run: Path) -> str | None:
     """The kind of a run's recipe, without reading the rest: other runs may be of other versions."""
-    recipe = run / RECIPE
-    return read_yaml_file(recipe).get("kind") if recipe.is_file() else None
+    path = run / RECIPE
+    if not path.is_file():
+        return None
+    recipe = read_yaml(read_bounded(path, MAX_BYTES), path)
+    return recipe.get("kind") if isinstance(recipe, dict) else None
 
 
 def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Path | None) -> RunFacts:

@@ -245,11 +245,11 @@ def _prepare(out: Path, locks: ExitStack, now: EvaluationPlan) -> bool:
     then = read_record(out / PLAN, EvaluationPlan)
     if then is None:
         if out.is_dir() and content_of(out):
-            raise UserError(f"{out} is not empty and holds no evaluation; give another --out")
+            raise UserError(f"{out} is not empty and holds no evaluation; give another `out`")
         write_record(out / PLAN, now)
         return False
     if then != now:
-        raise UserError(f"{out} holds another evaluation ({changes(then, now)}); give another --out")
+        raise UserError(f"{out} holds another evaluation ({changes(then, now)}); give another `out`")
     if (out / RESULT).is_file():
         parts.clear()
         clean_staging(out)

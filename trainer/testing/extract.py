@@ -176,10 +176,10 @@ def _prepare(out: Path, locks: ExitStack, now: ExtractionPlan) -> bool:
     then = read_record(record, ExtractionPlan)
     if then is None:
         if out.exists():
-            raise UserError(f"{out} exists and is not from an extraction; give another --out")
+            raise UserError(f"{out} exists and is not from an extraction; give another `out`")
         write_record(record, now)
     elif then != now:
-        raise UserError(f"{out} holds other features ({changes(then, now)}); give another --out")
+        raise UserError(f"{out} holds other features ({changes(then, now)}); give another `out`")
     if not out.exists():
         return False
     parts.clear()

@@ -1,10 +1,15 @@
 """What the command line hands on to recipes, and what it says where memory ran out."""
 
-import pytest
+from pathlib import Path
+from typing import Annotated
 
-from bevt_core.console.command_line import App, overrides_of
+import pytest
+import typer
+
+from bevt_core.console.command_line import App, ListFile, Resume, overrides_of
+from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.recipes import TRAINER_RECIPES
 
 NAMES = ["2024", 'it\'s "odd", 50% $HOME #1: [x]', "🐈 and 👩‍👩‍👧", "über\ttab\u2028line", "null"]
 
@@ -33,3 +38,24 @@ def test_no_memory_is_one_line(error: Exception, capsys: pytest.CaptureFixture[s
     message = capsys.readouterr().err
     assert raised.value.code == 1 and message.startswith("error: no memory left (") and message.count("\n") == 1
     assert "ulimit -v" in message
+
+
+def test_a_library_error_gets_the_commands_options(capsys: pytest.CaptureFixture[str]) -> None:
+    app = App("test")
+
+    @app.command("load")
+    def load(
+        data: Annotated[str, typer.Argument()],
+        val_root: Path = Path("x"),
+        list_file: ListFile = None,
+        resume: Resume = False,
+    ) -> None:
+        raise UserError("`val_root` x: give `list_file` or `resume`, not `data` or `other`, as in `bevt load`")
+
+    @app.command("other")
+    def other() -> None: ...
+
+    with pytest.raises(SystemExit):
+        app(["load", "x"])
+    wanted = "error: --val-root x: give --list or --resume, not `data` or `other`, as in `bevt load`\n"
+    assert capsys.readouterr().err == wanted

@@ -4,16 +4,19 @@ import fcntl
 import io
 import json
 import os
+import re
 import struct
 import termios
+from pathlib import Path
 
 import pytest
 
 from bevt_core.console import progress as progress_module
 from bevt_core.console.progress import LINE_S, ProgressLine, say
-from bevt_core.console.readable import clock, duration, shown, size, summary_lines, table
+from bevt_core.console.readable import clock, count, duration, shown, size, summary_lines, table
 from bevt_core.console.terminal import emit
 
+REPO = Path(__file__).parents[4]
 CASES = {
     "top1": (0.45678, "45.7 %"),
     "val_top1": (1.0, "100.0 %"),
@@ -170,3 +173,14 @@ def test_the_width_is_that_of_the_terminal_behind_stderr(monkeypatch):
     with open(theirs, "w") as stream:  # noqa: PTH123 - a descriptor
         assert progress_module._columns(stream) == 33
     os.close(ours)
+
+
+def test_a_count_has_its_plural() -> None:
+    assert [count(n, "process") for n in (0, 1, 2)] == ["0 processes", "1 process", "2 processes"]
+    assert [count(2, noun) for noun in ("rank", "micro-batch", "video")] == ["2 ranks", "2 micro-batches", "2 videos"]
+
+
+def test_no_text_of_ours_leaves_the_plural_to_the_reader() -> None:
+    packages = ("schemas", "bevt_core", "pipeline", "trainer")
+    files = [REPO / "cli.py", *(path for package in packages for path in (REPO / package).rglob("*.py"))]
+    assert not [str(path) for path in files if re.search(r"[a-z]\((s|es|ies)\)", path.read_text())]

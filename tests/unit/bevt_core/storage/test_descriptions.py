@@ -16,9 +16,9 @@ from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import write_record
 from bevt_core.tokenizers.card import read_card
 from bevt_core.weights.checkpoints import save_weights
-from pipeline import recipes_dir
 from pipeline.check.verify import verify
 from pipeline.look.sample import inspect_dataset
+from pipeline.recipes import PIPELINE_RECIPES
 from schemas.errors import UserError
 from schemas.evaluation import ClassifierCard
 from schemas.recipes import ClipSampling, EvalViews, FinetuneRecipe, PretrainRecipe, TokenizeRecipe, TokenizerRecipe
@@ -26,7 +26,7 @@ from schemas.recipes.loading import load_recipe, load_recipe_of, to_yaml
 from schemas.runs import RunRecord
 from tests.support.builders import make_token_set
 from tests.support.tiny_jobs import save_tiny_tokenizer
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.recipes import TRAINER_RECIPES
 from trainer.runs.directory import read_run, weights_of
 from trainer.setup.start_from import weights_file
 from trainer.show.viz import viz_predict
@@ -141,7 +141,7 @@ KINDS = {
     FinetuneRecipe: "nano_finetune",
     TokenizerRecipe: "nano_peco",
 }
-HOMES = {"k400": recipes_dir()}
+HOMES = {"k400": PIPELINE_RECIPES}
 COMMANDS = {"k400": "bevt tokenize", "nano_joint": "bevt train", "nano_finetune": "bevt finetune"}
 
 

@@ -381,7 +381,7 @@ def test_howto100m(tmp_path: Path) -> None:
 def test_a_list_of_anything(tmp_path: Path) -> None:
     touch(tmp_path, "é'\" $(x)/-a.mp4", "b.jpg")
     (tmp_path / "my.txt").write_text("é'\" $(x)/-a.mp4 3\nb.jpg 1\n", encoding="utf-8")
-    with pytest.raises(UserError, match="needs --list"):
+    with pytest.raises(UserError, match="needs `list_file`"):
         list_sources("list", tmp_path, "train")
     listing = list_sources("list", tmp_path, "train", tmp_path / "my.txt")
     assert [(item.source, item.kind, item.label) for item in listing.items] == [

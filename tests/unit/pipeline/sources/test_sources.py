@@ -201,8 +201,8 @@ def test_real_data(shared_data: Path) -> None:
 
 
 def test_every_source_of_the_recipes_is_known() -> None:
-    from pipeline import recipes_dir
+    from pipeline.recipes import PIPELINE_RECIPES
     from schemas.recipes.loading import load_recipe, recipe_names
 
-    for name in recipe_names(recipes_dir()):
-        assert load_recipe(name, recipes_dir()).dataset in SOURCES
+    for name in recipe_names(PIPELINE_RECIPES):
+        assert load_recipe(name, PIPELINE_RECIPES).dataset in SOURCES

@@ -13,7 +13,7 @@ from schemas.errors import UserError
 from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes.loading import load_recipe
 from schemas.text.credentials import MASK, holds_credentials, is_credential, masked, masked_command
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.recipes import TRAINER_RECIPES
 from trainer.runs.directory import RECORD, RESUMES, open_run
 
 KEY_ID, AWS_SECRET = "AKIA" + "IOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLE" + "KEY"  # AWS's own examples

@@ -11,15 +11,15 @@ from typer.testing import CliRunner
 import cli
 import trainer.commands.estimate
 from bevt_core.dataset.known_sets import KNOWN_SETS, KnownSet, known_sets
-from pipeline import recipes_dir
+from pipeline.recipes import PIPELINE_RECIPES
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe
 from schemas.recipes.loading import load_recipe_of
 from tests.support.builders import make_token_set
 from tests.support.json_keys import CheckKeys
 from trainer.commands.estimate import Machine, checkpoints_gb, plan_finetuning, plan_pretraining
-from trainer.commands.training import TRAINER_RECIPES
 from trainer.pretrain.stage import dry_run
+from trainer.recipes import TRAINER_RECIPES
 
 TINY = KnownSet("tiny", "video", "k400", 70, 2, 10, 1, 2, crop_px=64)
 
@@ -31,7 +31,7 @@ def bevt(*arguments: str) -> str:
 @pytest.mark.parametrize("name", KNOWN_SETS)
 def test_known_sets_are_stored_as_the_recipes_say(name: str) -> None:
     known = KNOWN_SETS[name]
-    recipe = load_recipe_of(TokenizeRecipe, known.recipe, recipes_dir())
+    recipe = load_recipe_of(TokenizeRecipe, known.recipe, PIPELINE_RECIPES)
     assert (known.stride, known.views, known.crop_px) == (
         recipe.pool.stride,
         recipe.views.num_views,

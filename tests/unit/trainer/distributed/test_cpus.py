@@ -41,7 +41,7 @@ def test_a_gpu_gets_its_share_of_the_cpus(monkeypatch: pytest.MonkeyPatch) -> No
         assert loader_workers(3) == 3
     machine(monkeypatch, 64, 8)
     assert loader_workers(None, 8) == 7  # before they are started
-    assert "7 processes per rank; 8 rank(s) share 64 CPUs here" in described(monkeypatch, 64, LOCAL_WORLD_SIZE="8")
+    assert "7 processes per rank; 8 ranks on 64 CPUs here" in described(monkeypatch, 64, LOCAL_WORLD_SIZE="8")
     assert describe_workers(2) == "2 processes per rank (loop.num_workers)"
     machine(monkeypatch, 64, 0)
     assert "in the training process" in describe_workers(None)

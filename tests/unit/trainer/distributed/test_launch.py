@@ -143,5 +143,5 @@ def test_one_process_is_called_in_place(monkeypatch):
     with pytest.raises(UserError, match="under torchrun, which started 4"):
         launch(os.getpid, 2)
     monkeypatch.delenv("WORLD_SIZE")
-    with pytest.raises(UserError, match="--nproc 0"):
+    with pytest.raises(UserError, match="`nproc` 0"):
         launch(os.getpid, 0)

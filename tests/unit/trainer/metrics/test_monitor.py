@@ -1,6 +1,7 @@
 """What the log says of the machine, and where else it goes."""
 
 import sys
+import types
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tests.support.toy_run import CPU, LOOP, OPTIM, STEPS, ToySource, ToyTask, r
 from trainer.engine.loop import fit
 from trainer.engine.optim import build_optimizer
 from trainer.engine.schedule import CosineSchedule
-from trainer.metrics.log import read_metrics
+from trainer.metrics.log import MetricsLog, read_metrics
 from trainer.metrics.monitor import PEAK_TFLOPS, StepFlops, peak_tflops, rates
 
 FLOPS = StepFlops(model=2e9, hardware=3e9)
@@ -92,3 +93,12 @@ def test_without_wandb_it_says_how_to_get_it(tmp_path, monkeypatch):
         UserError, match=r"'bevt', but Weights & Biases is not installed; `pip install -e '.*\[wandb\]'`"
     ):
         run(tmp_path, wandb="bevt")
+
+
+def test_a_recipe_that_is_no_file_is_not_sent_to_wandb(tmp_path, monkeypatch):
+    wandb = types.ModuleType("wandb")
+    wandb.Settings, wandb.init, wandb.Error = dict, dict, RuntimeError
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    (tmp_path / "recipe.yaml").symlink_to("/proc/self/status")
+    with pytest.raises(UserError, match=r"recipe\.yaml: a device or pipe, expected a file"):
+        MetricsLog(tmp_path, 0, "bevt")

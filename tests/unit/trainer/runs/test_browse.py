@@ -22,7 +22,7 @@ from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
 from schemas.runs import DatasetRef
 from tests.support.processes import Holder
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.recipes import TRAINER_RECIPES
 from trainer.runs.browse import POINTS, averaged, compare_runs, list_runs, show_run
 from trainer.runs.directory import WEIGHTS, open_run
 

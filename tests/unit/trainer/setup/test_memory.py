@@ -9,7 +9,7 @@ import torch
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, LoopConfig, MixConfig, PretrainRecipe
 from schemas.recipes.loading import load_recipe
-from trainer.commands.training import memory_of
+from trainer.commands.options import memory_of
 from trainer.finetune.plan import Videos, finetune_workload
 from trainer.finetune.task import TERM
 from trainer.runs.directory import identity_of
@@ -80,7 +80,7 @@ def test_what_is_chosen_fits_and_the_reason_says_what_does_not() -> None:
     execution = fit_memory(peak_gb, [1, 2, 4], memory_gb, 8)
     assert execution[:2] == (1, True)
     assert execution.reason == (
-        "1 micro-batch(es) with activation checkpointing take about 10 GB of 10 that are usable on a card of 13.76 GB; "
+        "1 micro-batch with activation checkpointing: about 10 GB of 10 that are usable on a card of 13.76 GB; "
         "4 without activation checkpointing would take 12 GB"
     )
     with pytest.raises(UserError, match=r"takes about 4 GB on each of 8 .* even in 4 micro-batch.* 1.7 of 4 GB"):

@@ -22,7 +22,7 @@ from trainer.runs.directory import open_run
 from trainer.show.model_card import model_card
 from trainer.show.paper_report import differences, nearest_row, write_report
 from trainer.show.paper_tables import BY_DATA, TABLES
-from trainer.show.run_facts import encoder_name, facts_of
+from trainer.show.run_facts import encoder_name, facts_of, stages_of
 from trainer.testing.classifier_card import CARD, card_of
 from trainer.testing.evaluate import evaluate
 
@@ -106,3 +106,21 @@ def test_shipped_recipes_are_of_the_papers_encoder_and_views() -> None:
         if name != "diving48":
             assert f"{recipe.views.clips}x{recipe.views.crops}" == setting.views
             assert f"{recipe.loop.epochs:g}" == setting.epochs
+
+
+def test_a_recipe_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    """Some files of the kernel never end, or wait; others may link to them from a run's folder."""
+    tuned_run(tmp_path / "tuned")
+    (tmp_path / "tuned" / "recipe.yaml").unlink()
+    (tmp_path / "tuned" / "recipe.yaml").symlink_to("/proc/self/status")
+    with pytest.raises(UserError, match=r"recipe\.yaml: a device or pipe, expected a file"):
+        facts_of([tmp_path])
+    with pytest.raises(UserError, match=r"recipe\.yaml: a device or pipe, expected a file"):
+        stages_of(str(tmp_path / "tuned"))
+
+
+def test_a_recipe_that_is_a_list_is_of_no_run(tmp_path: Path) -> None:
+    tuned_run(tmp_path / "tuned")
+    (tmp_path / "tuned" / "recipe.yaml").write_text("[1]")
+    with pytest.raises(UserError, match="no finished fine-tuning run"):
+        facts_of([tmp_path])

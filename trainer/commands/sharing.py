@@ -1,4 +1,4 @@
-"""The command that reads other codes' checkpoints, with what `bevt evaluate` must know of a classifier among them."""
+"""The commands for models that come from, or go to, other code. Heavy imports are inside them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import typer
 from bevt_core.console.command_line import AsJson, Overrides
 from bevt_core.console.terminal import emit
 from schemas.errors import UserError
-from trainer.commands.training import TRAINER_RECIPES
+from trainer.recipes import TRAINER_RECIPES
 
 if TYPE_CHECKING:
     from bevt_core.weights.checkpoints import Imported
@@ -40,7 +40,7 @@ def import_checkpoint(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Read another code's checkpoint, strictly: every key is used or known to be dropped.
+    """Convert another code's checkpoint, strictly: every key is accounted for.
 
     The keys of the kinds official and video-swin were taken from those codes and not checked on a published file.
 
@@ -135,3 +135,64 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     if twice or not names:
         raise UserError(f"{path}: {f'the class {twice[0]!r} occurs twice' if twice else 'no class names in it'}")
     return tuple(names)
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A run's directory, or weights.safetensors.")],
+    out: Annotated[Path, typer.Option(help="hub: the folder; program: the .pt2 file; onnx: the .onnx file.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="hub (Hugging Face layout), program (torch.export) or onnx.")
+    ] = "hub",
+    evaluation: Annotated[
+        list[Path] | None, typer.Option(help="hub: what `bevt evaluate --out` wrote, for the model card (repeatable).")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="program, onnx: frames of a clip. Default: as fine-tuned, else 32.")
+    ] = None,
+    size_px: Annotated[
+        int | None, typer.Option(min=1, help="program, onnx: side of a frame. Default: as fine-tuned, else 224.")
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Export a model: for the Hugging Face Hub, as a program, or as ONNX.
+
+    hub: the same weights with a model card. program, onnx: a classifier that runs without bevt.
+
+    A program or an ONNX file takes clips (B, 3, frames, size, size), RGB normalised with ImageNet's mean and deviation,
+    with any B, and gives logits. An ONNX file is run by onnxruntime and compared with torch before it is written.
+
+    \b
+    Examples:
+      bevt export runs/finetune-k400 --evaluation runs/evaluate-k400 --out hub/bevt-k400
+      bevt export runs/finetune-k400 --format onnx --out bevt-k400.onnx
+    """
+    from bevt_core.models.classifier import Classifier
+    from bevt_core.storage.files import read_record
+    from bevt_core.weights.checkpoints import load_weights
+    from bevt_core.weights.export import save_onnx, save_program
+    from schemas.evaluation import ClassifierCard
+    from trainer.runs.directory import existing_weights
+    from trainer.show.model_card import export_hub
+    from trainer.testing.classifier_card import CARD
+
+    if format_ == "hub":
+        export_hub(checkpoint, out, evaluation or [])
+        emit({"out": str(out), "format": format_}, json_)
+        return
+    weights = existing_weights(checkpoint)
+    model = load_weights(weights)
+    if format_ not in ("program", "onnx") or not isinstance(model, Classifier):
+        raise UserError(
+            f"--format {format_!r} of a {type(model).__name__}: expected hub, or program or onnx of a classifier"
+        )
+    card = read_record(weights.parent / CARD, ClassifierCard)
+    clip = {
+        "frames": frames or (card.sampling.frames if card else 32),
+        "size_px": size_px or (card.crop_px if card else 224),
+    }
+    checked = {}
+    if format_ == "program":
+        save_program(out, model, **clip)
+    else:
+        checked["largest_difference"] = save_onnx(out, model, **clip)
+    emit({"out": str(out), "format": format_, **clip, **checked}, json_)

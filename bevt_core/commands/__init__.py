@@ -1,0 +1,1 @@
+"""Commands of `bevt` about models and tokenizers by themselves: options and the call of one function each."""

@@ -1,0 +1,81 @@
+"""The commands about models by themselves: `bevt model info` and `bevt bench`. Heavy imports are inside them."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from bevt_core.console.command_line import AsJson
+from bevt_core.console.terminal import emit
+from schemas.errors import UserError
+
+
+def info(
+    name: Annotated[str, typer.Argument(help="A Video Swin size: nano, tiny, small, base or large.")],
+    num_classes: Annotated[int, typer.Option(help="400 for Kinetics-400, 174 for Something-Something V2.")] = 400,
+    json_: AsJson = False,
+) -> None:
+    """Show a classifier's parameters and multiply-adds at common sizes.
+
+    Counts are for 16 and 32 frames and both of the paper's windows.
+
+    \b
+    Example:
+      bevt model info base
+    """
+    from functools import partial
+
+    from bevt_core.models.build import SWIN_SIZES, build_classifier
+    from bevt_core.models.counting import model_info
+
+    if name not in SWIN_SIZES:
+        raise UserError(f"model {name!r}: expected one of {', '.join(SWIN_SIZES)}")
+    size_px = 64 if name == "nano" else 224
+    rows = {}
+    for window in ((8, 7, 7), (16, 7, 7)):
+        for frames in (16, 32):
+            sizes = {**SWIN_SIZES[name], "window": window, "num_classes": num_classes}
+            build = partial(build_classifier, **sizes)
+            rows[f"window {window} frames {frames}"] = model_info(build, frames=frames, size_px=size_px)
+    emit(rows, json_)
+
+
+def bench_encoder(
+    size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
+    repeats: Annotated[int, typer.Option(help="Of each, alternating; medians are reported.")] = 5,
+    json_: AsJson = False,
+) -> None:
+    """Measure Video Swin against torchvision's, forward and backward.
+
+    Both have the same weights and inputs.
+
+    \b
+    Example:
+      bevt bench encoder --json
+    """
+    from bevt_core.bench.models import bench_encoder as run
+
+    emit(run(size=size, repeats=repeats), json_)
+
+
+def bench_attention(
+    device: Annotated[Literal["cuda", "cpu"], typer.Option(help="Where it runs.")] = "cuda",
+    size: Annotated[str, typer.Option(help="nano, tiny, small, base or large.")] = "base",
+    dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of queries, keys and values.")] = "bf16",
+    clips: Annotated[int, typer.Option(help="Clips of 16 frames in a batch.")] = 8,
+    images: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
+    repeats: Annotated[int, typer.Option(help="Timed runs of each; medians are reported.")] = 10,
+    json_: AsJson = False,
+) -> None:
+    """Measure every window attention implementation at a Swin's shapes.
+
+    Milliseconds, peak memory, relative errors against float64, and whether two runs give the same bits. On a GPU: math,
+    torchvision's formula, sdpa, triton, flex_attention. What an implementation fails with is reported in its place.
+
+    \b
+    Example:
+      bevt bench attention --device cuda --json
+    """
+    from bevt_core.bench.attention import bench_attention as run
+
+    result = run(size=size, clips=clips, images=images, device=device, dtype=dtype, repeats=repeats)
+    emit(result if json_ else {"device": result["device"], "totals_ms": result["totals_ms"]}, json_)

@@ -1,0 +1,94 @@
+"""The commands of `bevt tokenizer` that need no trainer. Heavy imports are inside them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bevt_core.console.command_line import AsJson
+from bevt_core.console.terminal import emit
+from schemas.errors import UserError
+
+
+def tokenizer_info(
+    name: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
+    frames: Annotated[Path | None, typer.Option(help="A frame store: what the tokenizer keeps of its frames.")] = None,
+    max_frames: Annotated[int, typer.Option(min=1, help="Looked at, evenly spread over the store.")] = 1024,
+    json_: AsJson = False,
+) -> None:
+    """Show what a tokenizer is and how well it reconstructs stored frames.
+
+    With --frames: PSNR, SSIM, and the share of the codebook in use.
+
+    \b
+    Example:
+      bevt tokenizer info dvae-small --frames datasets/imagenet/frames
+    """
+    from bevt_core.tokenizers.inspection import tokenizer_info as run
+
+    emit(run(name, frames, max_frames), json_)
+
+
+def compare_tokenizers(
+    a: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
+    b: Annotated[str, typer.Argument(help="Another one's, or the same.")],
+    frames: Annotated[Path, typer.Option(help="The frame store to compare them on.")],
+    max_frames: Annotated[int, typer.Option(min=1, help="Looked at, evenly spread over the store.")] = 128,
+    json_: AsJson = False,
+) -> None:
+    """Compare two tokenizers: equal ids, quality, speed and what changes ids.
+
+    Ids are compared after a change of dtype, JPEG quality and resampling filter.
+
+    \b
+    Example:
+      bevt tokenizer compare dalle dvae-small --frames datasets/imagenet/frames --json
+    """
+    from bevt_core.tokenizers.inspection import compare_tokenizers as run
+
+    emit(run(a, b, frames, max_frames), json_)
+
+
+def convert_tokenizer(
+    encoder: Annotated[Path, typer.Argument(help="The official encoder.pkl.")],
+    decoder: Annotated[Path | None, typer.Argument(help="The official decoder.pkl, for pictures.")] = None,
+    out: Annotated[Path, typer.Option(help="Gets encoder.safetensors, decoder.safetensors, tokenizer.json.")] = ...,  # type: ignore[assignment]
+    expected_sha256: Annotated[str | None, typer.Option(help="Refuse an encoder.pkl of another digest.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Convert the published DALL-E pickles to safetensors.
+
+    Only the seven known classes are unpickled.
+
+    \b
+    Example:
+      bevt tokenizer convert encoder.pkl decoder.pkl --out tokenizers/dalle
+    """
+    from bevt_core.tokenizers.published.convert import convert_pickles
+
+    emit(convert_pickles(encoder, decoder, out, expected_sha256).model_dump(mode="json"), json_)
+
+
+def fetch_tokenizer(
+    name: Annotated[str, typer.Argument(help="dalle.")],
+    out: Annotated[Path | None, typer.Option(help="Default: where it is found by its name.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="Another address that serves encoder.pkl and decoder.pkl.")] = None,
+    expected_sha256: Annotated[str | None, typer.Option(help="Refuse an encoder.pkl of another digest.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Download the published DALL-E tokenizer and convert it.
+
+    An interrupted download continues where it stopped.
+
+    \b
+    Example:
+      bevt tokenizer fetch dalle
+    """
+    from bevt_core.tokenizers import tokenizer_cache
+    from bevt_core.tokenizers.published.fetch import DALLE_URL, fetch_dalle
+
+    if name != "dalle":
+        raise UserError(f"tokenizer {name!r}: only 'dalle' is published; train one with `bevt tokenizer train`")
+    target = out or tokenizer_cache() / "dalle"
+    stored = fetch_dalle(target, base_url=mirror or DALLE_URL, expected_sha256=expected_sha256)
+    emit({"tokenizer": str(target), **stored.model_dump(mode="json")}, json_)

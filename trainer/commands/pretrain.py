@@ -1,0 +1,108 @@
+"""`bevt train`, which pretrains. Heavy imports are inside it."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bevt_core.console.command_line import (
+    AsJson,
+    Nproc,
+    Overrides,
+    RecipeName,
+    Resume,
+    command_typed,
+    overrides_of,
+)
+from bevt_core.console.terminal import emit, note, show
+from schemas.errors import UserError
+from trainer.commands.options import DryRun, MemoryGb, Tflops, memory_of
+from trainer.commands.plan import Assume, Price, check_only_planned
+from trainer.recipes import TRAINER_RECIPES
+
+STAGE_RECIPES = {
+    "image": "image_swin_base_in1k",
+    "video": "video_swin_base_k400",
+    "joint": "joint_swin_base_k400_in1k",
+}
+
+
+def train(
+    stage: Annotated[str | None, typer.Argument(help="image (BEVT-I), video (BEVT-V) or joint.")] = None,
+    video_tokens: Annotated[str | None, typer.Option(help="Token set of the video stream, also s3://.")] = None,
+    image_tokens: Annotated[str | None, typer.Option(help="Token set of the image stream, also s3://.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Start from this run or weights, e.g. BEVT-I for joint.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's directory. Default: runs/<stage>.")] = None,
+    recipe: RecipeName = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Repeat this run: its recipe and data, into --out.")
+    ] = None,
+    nproc: Nproc = 1,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    tflops: Tflops = 100.0,
+    memory_gb: MemoryGb = None,
+    assume: Assume = None,
+    price_per_gpu_hour: Price = None,
+    set_: Overrides = None,
+    json_: AsJson = False,
+) -> None:
+    """Pretrain from token sets: masked images, masked videos, or both jointly.
+
+    Vocabulary, patch size and clip length follow from the token sets, if no --set says otherwise.
+
+    \b
+    Examples:
+      bevt train joint --video-tokens datasets/k400/tokens/dalle-v8 --image-tokens datasets/imagenet/tokens/dalle-v20
+      bevt train image --recipe nano_image --image-tokens demo/images/tokens/dvae-v8 --out runs/image
+      bevt train joint --dry-run --nproc 8 --tflops 150 --memory-gb 80
+      bevt train joint --dry-run --assume k400,in1k --nproc 32 --price-per-gpu-hour 2.5
+      bevt train --from runs/joint --out runs/joint-again
+    """
+    from bevt_core.dataset.known_sets import known_sets
+    from schemas.recipes import PretrainRecipe
+    from schemas.recipes.loading import load_recipe_of
+    from trainer.commands.estimate import Machine, dataset_facts, plan_pretraining, with_price
+    from trainer.distributed.launch import launch
+    from trainer.pretrain.follow_tokens import follow_tokens
+    from trainer.pretrain.stage import dry_run as plan
+    from trainer.pretrain.stage import pretrain as run
+    from trainer.pretrain.streams import check_stage, check_token_options
+    from trainer.runs.directory import read_run
+
+    given = {"streams.video.tokens": video_tokens, "streams.image.tokens": image_tokens, "init": init}
+    overrides = [*(set_ or []), *overrides_of(given)]
+    repeats = None
+    if from_ is not None:
+        _, repeats = read_run(from_)
+        loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
+    else:
+        if stage not in STAGE_RECIPES:
+            raise UserError(f"stage {stage!r}: expected one of {', '.join(STAGE_RECIPES)}, or --from RUN")
+        name = recipe or STAGE_RECIPES[stage]
+        try:
+            loaded = load_recipe_of(PretrainRecipe, name, TRAINER_RECIPES, overrides)
+        except UserError:
+            check_token_options(name, TRAINER_RECIPES, {"video": video_tokens, "image": image_tokens})
+            raise
+        check_stage(stage, name, list(loaded.streams))
+        if assume is None:
+            loaded, followed = follow_tokens(loaded, overrides)
+            for line in followed:
+                note(line)
+    target = out or Path("runs") / (stage or f"{from_.name}-again" if from_ else "pretrain")
+    memory = memory_of(memory_gb, set_)
+    if dry_run:
+        processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
+        if assume is not None:
+            words, numbers = plan_pretraining(loaded, known_sets(assume), Machine(processes, tflops, memory))
+            show(words)
+            numbers |= dataset_facts(known_sets(assume))
+        else:
+            numbers = plan(loaded, processes=processes, tflops=tflops, memory=memory)
+        emit(with_price(numbers, price_per_gpu_hour), json_)
+        return
+    check_only_planned(assume, price_per_gpu_hour)
+    options = {"resume": resume, "repeats": repeats, "command": command_typed(), "tflops": tflops, "memory": memory}
+    emit(launch(run, nproc, loaded, target, **options), json_)

@@ -1,0 +1,90 @@
+"""The commands that read finished and running runs: `bevt runs` and `bevt report`. Heavy imports are inside them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bevt_core.console.command_line import AsJson
+from bevt_core.console.terminal import emit, show
+
+
+def list_runs(
+    directory: Annotated[Path, typer.Argument(help="Runs are looked for below it.")] = Path("runs"),
+    json_: AsJson = False,
+) -> None:
+    """List the runs below a folder, newest first: steps, loss and state.
+
+    The state is alive, finished, stopped or dead; a live run has its time left.
+
+    \b
+    Example:
+      bevt runs list runs
+    """
+    from trainer.runs.browse import list_runs as run
+    from trainer.runs.table import list_table
+
+    rows = run(directory)
+    if json_:
+        emit({"runs": rows}, json_)
+        return
+    show("\n".join(list_table(rows)))
+
+
+def show_run(run: Annotated[Path, typer.Argument(help="A run's directory.")], json_: AsJson = False) -> None:
+    """Show one run: its command, data, checkpoints and last metrics.
+
+    \b
+    Example:
+      bevt runs show runs/joint
+    """
+    from trainer.runs.browse import show_run as show
+
+    emit(show(run), json_)
+
+
+def compare_runs(
+    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.")],
+    out: Annotated[Path, typer.Option(help="The PNG of the curves.")] = Path("curves.png"),
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="A value of the log (repeatable). Default: loss; in text accuracies too."),
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """Compare runs: settings that differ, results and curves.
+
+    Data and machines are compared too; the curves are also drawn as a PNG.
+
+    \b
+    Example:
+      bevt runs compare runs/joint runs/joint-lr3 --key mvm_loss --out curves.png
+    """
+    from trainer.runs.browse import compare_runs as compare
+    from trainer.runs.table import compare_table
+
+    compared = compare(runs, key, out)
+    if json_:
+        emit(compared, json_)
+        return
+    show("\n".join(compare_table(compared)))
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Fine-tuning runs and their evaluations, or folders that hold both.")
+    ],
+    out: Annotated[Path, typer.Option(help="Gets report.html, report.md and report.csv.")] = Path("report"),
+    json_: AsJson = False,
+) -> None:
+    """Write the paper's result tables with these runs in them.
+
+    They are Tables 1 and 3 to 6, and the settings in which the runs differ.
+
+    \b
+    Example:
+      bevt report runs/finetune-k400 runs/evaluate-k400 --out report
+    """
+    from trainer.show.paper_report import write_report
+
+    emit(write_report(runs, out), json_)
