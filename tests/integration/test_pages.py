@@ -1,4 +1,4 @@
-"""Pages name only files that exist: links, modules, tests, benchmarks. The log is of its day and exempt from the last."""
+"""Pages name only files that exist: links, modules, tests, benchmarks. Commands in the log are exempt."""
 
 import re
 from pathlib import Path
