@@ -1,7 +1,7 @@
 """Pillow's bicubic resampling of a box of a picture, rows first, and compiled where it enlarges: the same bits, sooner.
 
 Pillow resamples along x, then along y, in 32-bit integers with weights of 22 fractional bits, so its result can be
-repeated exactly. Since version 13 it begins with y where a picture is tall; here x is always first (decision 3).
+repeated exactly. Since version 13 it begins with y where a picture is tall; here x is always first (ADR 3).
 
 An enlargement reads four pixels along each axis for every pixel that it makes. That constant lets numba's compiler
 unroll the inner loop. Reductions, which read more, are Pillow's own, one axis at a time.

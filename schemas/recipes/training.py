@@ -25,7 +25,7 @@ class OptimConfig(Record):
     warmup_start: Share = 0.1  # share of lr at step 0; mmcv's default
     final_lr_share: Share = 0.0
     clip_grad_norm: float | None = Field(default=None, gt=0.0, le=1e6)
-    param_groups: Literal["plain", "mmcv"] = "plain"  # which parameters decay, and at what rate: docs/decisions.md
+    param_groups: Literal["plain", "mmcv"] = "plain"  # which parameters decay, and at what rate: ADR 53
 
 
 class Numerics(Record):

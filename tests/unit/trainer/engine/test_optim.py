@@ -66,7 +66,7 @@ def test_layer_decay_knows_every_parameter_of_a_classifier():
     ],
 )
 def test_mmcvs_quirks_are_a_choice(recipe, block_norm, final_norm):
-    """Original: the longest key that a name contains decides alone (docs/decisions.md)."""
+    """Original: the longest key that a name contains decides alone (ADR 53)."""
     loaded = load_recipe(recipe, RECIPES, ["optim.param_groups=mmcv"])
     plain = load_recipe(recipe, RECIPES)
     with torch.device("meta"):
