@@ -1,1 +1,37 @@
-"""The method, and the code that both sides share: masks, encoders, decoders, tokenizers, shards, views."""
+"""The method, and the code that both sides share: masks, encoders, decoders, tokenizers, shards, views.
+
+Users import from here (docs/python.md). A name is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bevt_core.dataset.frame_store import FrameStore
+    from bevt_core.dataset.samples import read_sample, read_view
+    from bevt_core.dataset.token_set import TokenSet
+    from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
+    from bevt_core.tokenizers import load_tokenizer
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from bevt_core.lazy import public_name
+
+        return public_name(__name__, name)
+
+
+__all__ = [
+    "SWIN_SIZES",
+    "FrameStore",
+    "TokenSet",
+    "build_bevt",
+    "build_classifier",
+    "load_tokenizer",
+    "read_sample",
+    "read_view",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

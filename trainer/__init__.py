@@ -1,1 +1,52 @@
-"""Shards -> checkpoints and metrics, on torch.distributed."""
+"""Shards -> checkpoints and metrics, on torch.distributed.
+
+Users import from here (docs/python.md). A name is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainer.api.clips import AugmentedClips, LabelledClips, TokenClips
+    from trainer.api.features import features, file_features
+    from trainer.api.runs import load_run
+    from trainer.api.training import (
+        load_finetune_recipe,
+        load_pretrain_recipe,
+        run_finetuning,
+        run_pretraining,
+    )
+    from trainer.clips.sources import FileClips, StoreClips
+    from trainer.data.batches import normalise
+    from trainer.testing.evaluate import evaluate
+    from trainer.testing.predict import predict
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from bevt_core.lazy import public_name
+
+        return public_name(__name__, name)
+
+
+__all__ = [
+    "AugmentedClips",
+    "FileClips",
+    "LabelledClips",
+    "StoreClips",
+    "TokenClips",
+    "evaluate",
+    "features",
+    "file_features",
+    "load_finetune_recipe",
+    "load_pretrain_recipe",
+    "load_run",
+    "normalise",
+    "predict",
+    "run_finetuning",
+    "run_pretraining",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,7 +12,7 @@ from torch import Tensor
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.swin import use_attention
 from bevt_core.models.window_attention import triton_op
-from bevt_core.weights.checkpoints import load_official
+from bevt_core.weights.checkpoints import import_official
 from bevt_core.weights.foreign import OFFICIAL_KEYS
 from bevt_core.weights.surgery import rename
 
@@ -29,7 +29,7 @@ LIMITS = {
 def main() -> None:
     with step("parity") as (options, result):
         golden = np.load(ORACLE / "official_tiny.npz")
-        model = load_official(ORACLE / "official_tiny.safetensors").to(options.device).eval()
+        model = import_official(ORACLE / "official_tiny.safetensors").model.to(options.device).eval()
         head_dim = model.config["embed_dim"] // model.config["num_heads"][0]
         torch.backends.cudnn.allow_tf32 = False  # TF32 has 10 bits
         for precision in AUTOCAST:

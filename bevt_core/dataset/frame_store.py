@@ -9,8 +9,8 @@ missing chunk reads as zeros.
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +32,16 @@ from bevt_core.foreign.parquet_file import parquet_bytes, read_table
 from bevt_core.storage.files import (
     committed_folder,
     create_record,
-    download,
     each,
     read_record,
-    scratch_folder,
     size_of,
     sizes_in,
     write_atomic,
     write_record,
 )
-from bevt_core.storage.objects import AnyPath, ObjectPath, as_path
-from bevt_core.storage.part_cache import Entry, Place, hold
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.storage.part_cache import Place, hold
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import UserError
 from schemas.frames import (
@@ -120,16 +119,10 @@ def read_frame_commit(frames_dir: AnyPath, part: int, plan_digest: str) -> Frame
     return commit if whole else None
 
 
-@contextmanager
-def local_part(frames_dir: AnyPath, commit: FramePartCommit) -> Iterator[Path]:
+def local_part(frames_dir: AnyPath, commit: FramePartCommit) -> AbstractContextManager[Path]:
     """A local folder with the files of a committed part: its own, or a copy for the block of what the commit names."""
-    folder = frames_dir / part_name(commit.part)
-    if isinstance(folder, Path):
-        yield folder
-        return
-    with scratch_folder("fetched") as copy:
-        download(folder, {name: digest.num_bytes for name, digest in commit.files.items()}, copy)
-        yield copy
+    sizes = {name: digest.num_bytes for name, digest in commit.files.items()}
+    return storage_of(frames_dir / part_name(commit.part)).copied(sizes)
 
 
 def _is_committed(frames_dir: AnyPath, part: int, plan_digest: str) -> bool:
@@ -213,12 +206,10 @@ class FrameStore:
     def place(self, part: int) -> Place:
         """Where the part's frames are read: in its folder, or from a copy."""
         folder = self.path / part_name(part)
-        if isinstance(folder, Path):
-            return folder
-        return Entry(f"{self.digest}-{folder.name}", folder, functools.partial(_frame_files, folder))
+        return storage_of(folder).cached(f"{self.digest}-{folder.name}", functools.partial(_frame_files, folder))
 
 
-def _frame_files(folder: ObjectPath) -> dict[str, FileDigest]:
+def _frame_files(folder: AnyPath) -> dict[str, FileDigest]:
     """Of a committed part, what frames are read from."""
     commit = read_record(folder / COMMIT, FramePartCommit)
     if commit is None:

@@ -17,7 +17,8 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from bevt_core.dataset.jpeg_layout import CRC_BYTES, JPEG, OFFSETS, REPAIR, Layout, read_layout, regular_file
+from bevt_core.dataset.jpeg_layout import CRC_BYTES, JPEG, OFFSETS, REPAIR, Layout, read_layout
+from bevt_core.storage.regular_file import is_irregular
 from schemas.errors import UserError
 
 ABSENT = 2**64 - 1  # the offset, in a shard's index, of a chunk that was never written
@@ -109,7 +110,7 @@ class JpegStore:
     def _read_index(self, shard: int) -> np.ndarray:
         """(offset, bytes) of every chunk of a shard, from its end."""
         path = self._path_of(shard)
-        if path.exists() and not regular_file(path):
+        if is_irregular(path):
             raise UserError(f"{path}: not a regular file; {REPAIR}")
         size = 16 * self.layout.shard_chunks + CRC_BYTES
         with path.open("rb") as file:
@@ -137,8 +138,8 @@ def _read_offsets(path: Path, layout: Layout) -> np.ndarray:
     size = 8 * layout.num_offsets + CRC_BYTES
     if not path.exists() and layout.num_offsets == 1:
         offsets = np.zeros(1, np.int64)  # zarr leaves out what is all zeros
-    elif not regular_file(path) or path.stat().st_size != size:
-        found = f"{path.stat().st_size} bytes" if regular_file(path) else "no such file"
+    elif not path.is_file() or path.stat().st_size != size:
+        found = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
         raise UserError(f"{path}: {found}, expected {layout.num_offsets} offsets in {size} bytes; {REPAIR}")
     else:
         offsets = np.frombuffer(without_checksum(path.read_bytes(), path, "the offsets"), "<i8").astype(np.int64)

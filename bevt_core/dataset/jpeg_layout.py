@@ -6,9 +6,9 @@ small files are read as plain JSON and compared with those that `write_jpegs` ha
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import UserError
 from schemas.frames import JPEG_SHARD_BYTES, MOST_FRAMES, MOST_JPEG_SHARDS
@@ -92,23 +92,13 @@ def read_layout(path: AnyPath) -> Layout:
     return layout
 
 
-def regular_file(path: AnyPath) -> bool:
-    """False for what is not there, and for a pipe or a device, which could be read for ever. Links are followed."""
-    return path.is_file()
-
-
 def _read_metadata(path: AnyPath) -> dict[str, Any]:
     """The JSON object in a zarr.json."""
-    if not regular_file(path):
+    if not path.is_file():  # nothing, or a pipe, which could be read for ever
         old = (path.parent / ".zgroup", path.parent / ".zarray")
-        what = "a store of Zarr version 2" if any(map(regular_file, old)) else "no such file"
+        what = "a store of Zarr version 2" if any(place.is_file() for place in old) else "no such file"
         raise UserError(f"{path}: {what}, expected Zarr version 3 as bevt writes it; {REPAIR}")
-    if isinstance(path, Path):
-        with path.open("rb") as file:
-            data = file.read(METADATA_BYTES + 1)
-    else:
-        size = path.size()
-        data = path.read_range(0, min(size, METADATA_BYTES + 1)) if size > 0 else b""
+    data = storage_of(path).read_start(METADATA_BYTES + 1)
     if len(data) > METADATA_BYTES:
         raise UserError(f"{path}: more than {METADATA_BYTES} bytes, expected the metadata of one array; {REPAIR}")
     try:

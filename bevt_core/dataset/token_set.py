@@ -6,7 +6,6 @@
 import functools
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +21,9 @@ from bevt_core.storage.files import (
     write_atomic,
     write_record,
 )
-from bevt_core.storage.objects import AnyPath, ObjectPath, as_path
-from bevt_core.storage.part_cache import Entry, Place, hold
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.storage.part_cache import Place, hold
 from schemas.errors import UserError
 from schemas.frames import (
     FileDigest,
@@ -146,12 +146,11 @@ class TokenSet:
 
     def place(self, part: int) -> Place:
         """Where the part's views are read: in the set's folder, or from a copy."""
-        if isinstance(self.path, Path):
-            return self.path
-        return Entry(f"{self.digest}-{part_name(part)}", self.path, functools.partial(_token_files, self.path, part))
+        files = functools.partial(_token_files, self.path, part)
+        return storage_of(self.path).cached(f"{self.digest}-{part_name(part)}", files)
 
 
-def _token_files(tokens_dir: ObjectPath, part: int) -> dict[str, FileDigest]:
+def _token_files(tokens_dir: AnyPath, part: int) -> dict[str, FileDigest]:
     name = part_name(part)
     commit = read_record(tokens_dir / f"{name}.json", TokenPartCommit)
     if commit is None:

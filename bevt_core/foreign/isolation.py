@@ -1,11 +1,10 @@
 """Calls in a long-lived child process with a time limit: a file that kills its decoder costs one call, not the job.
 
 A decoder may loop in native code holding the interpreter's lock, where no thread and no signal handler runs; only
-killing its process helps. The child dies with its parent (PR_SET_PDEATHSIG), however that ends.
+killing its process helps. The child dies with its parent, however that ends.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import importlib
 import os
@@ -21,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
+from bevt_core.processes import die_with_parent
+
 _LENGTH = struct.Struct("<Q")
 _PIPE_BYTES = 1 << 20  # frames come back in megabytes; Linux's default is 64 kB
 _ASKED, _RETURNED, _RAISED = "asked", "returned", "raised"
@@ -130,9 +130,7 @@ def ask(question: Any) -> Any:
 
 def serve(target: str, parent: int, most_bytes: int) -> None:
     """The child's loop. File descriptor 1 is the answers' only; what libraries print goes to stderr."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        return
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     global _child_answers
     _child_answers = os.dup(1)

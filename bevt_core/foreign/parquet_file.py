@@ -6,7 +6,6 @@ A file may unpack to MOST_BYTES, or to MOST_TIMES its own size if that is more: 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bevt_core.foreign.parquet_pages import pages_of, schema_elements
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import StorageError, UserError
 from schemas.text.plain import shown
@@ -34,10 +34,10 @@ class ParquetFile:
     def __init__(self, path: AnyPath) -> None:
         """Raises OSError, and UserError for a file that is none or asks for more than it should."""
         self.path = path
-        if isinstance(path, Path) and path.exists() and not path.is_file():  # a pipe would be waited for
+        if storage_of(path).is_irregular():  # a pipe would be waited for
             raise UserError(f"{path}: not a regular file, expected Parquet")
         with _errors_name(path):
-            self._file: Any = path.open("rb") if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+            self._file: Any = path.open("rb")
             try:
                 self._num_bytes = _size(self._file)
                 _check_footer(self._file, self._num_bytes)

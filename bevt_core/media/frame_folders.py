@@ -4,11 +4,9 @@ All frames have one name with a number in it. Optical flow, masks, a cover or a 
 beside them; files whose names begin with a dot never count.
 """
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from bevt_core.media.errors import MediaError, one_line
 from bevt_core.media.kinds import kind_of, suffix_of
 from bevt_core.media.stills import read_picture
 from bevt_core.storage.files import sizes_in
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
@@ -101,11 +100,10 @@ def check_frames(folder: AnyPath) -> list[str]:
     """
     try:
         frames, _ = frames_in(folder)
-        if isinstance(folder, Path):
-            for name in frames:
-                end = _ENDS.get(suffix_of(name))
-                if end is not None and _last_bytes(folder / name, len(end)) != end:
-                    read_frame(folder, name)  # which may be whole all the same: bytes may follow a picture's end
+        for name in frames:
+            end = _ENDS.get(suffix_of(name))
+            if end is not None and storage_of(folder / name).last_bytes(len(end)) not in (None, end):
+                read_frame(folder, name)  # which may be whole all the same: bytes may follow a picture's end
     except StorageError:
         raise
     except OSError as error:
@@ -114,19 +112,12 @@ def check_frames(folder: AnyPath) -> list[str]:
     return frames
 
 
-def read_frame(folder: Path, name: str) -> np.ndarray:
+def read_frame(folder: AnyPath, name: str) -> np.ndarray:
     """`read_picture` of one of the frames. A MediaError names it."""
     try:
         return read_picture(folder / name)[0]
     except MediaError as error:
         raise MediaError(error.stage, error.reason, f"{name}: {error.message}") from None
-
-
-def _last_bytes(path: Path, count: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - count))
-        return file.read()
 
 
 def _patterns(pictures: Iterable[str]) -> list[_Pattern]:

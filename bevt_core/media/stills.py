@@ -9,13 +9,13 @@ import warnings as python_warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from bevt_core.media.errors import MediaError, one_line
 from bevt_core.storage.files import size_of
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
@@ -58,7 +58,7 @@ def opened_picture(path: AnyPath) -> Iterator[Image.Image]:
 
     Raises MediaError for what is no picture, is too large, or has a pixel type without a range; StorageError.
     """
-    if isinstance(path, Path) and path.is_dir():
+    if storage_of(path).is_folder():
         raise MediaError("open", "not-media", "a folder, expected a picture")
     size = size_of(path)
     if size <= 0:
@@ -73,7 +73,7 @@ def opened_picture(path: AnyPath) -> Iterator[Image.Image]:
 @contextmanager
 def _opened(path: AnyPath) -> Iterator[Image.Image]:
     try:
-        file = path.open("rb") if isinstance(path, Path) else path.reader()
+        file = storage_of(path).reader()
         image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     except StorageError:
         raise
@@ -92,7 +92,7 @@ def _opened(path: AnyPath) -> Iterator[Image.Image]:
         yield image
 
 
-def read_picture(path: Path) -> tuple[np.ndarray, list[str]]:
+def read_picture(path: AnyPath) -> tuple[np.ndarray, list[str]]:
     """Return (frame, notes): an upright RGB frame, uint8 (H, W, 3), and what was done to get it.
 
     Transparency is laid over white, of 16 bits the high 8 are kept, and of several pictures in a file (animations,

@@ -9,34 +9,23 @@ blobs. They are only read, as what the commits and the layout say they are, and 
 `bevt repair`, which also removes, refuses a dataset whose folders are links that lead out of it.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import overload
 
-from bevt_core.storage.objects import AnyPath, ObjectPath
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath
 from schemas.errors import UserError
-from schemas.text.names import leads_out
-
-ALLOW = "nothing outside it is read unless --allow-outside is given"
+from schemas.text.names import ALLOW, leads_out
 
 
 @overload
 def contained(root: Path, name: str) -> Path: ...
 @overload
-def contained(root: ObjectPath, name: str) -> ObjectPath: ...
-@overload
 def contained(root: AnyPath, name: str) -> AnyPath: ...
 def contained(root: AnyPath, name: str) -> AnyPath:
     """`root / name`, which is below `root`. Raises UserError for a name that leads out of it, by itself or by links."""
-    why = leads_out(name)
-    if why is not None:
-        raise UserError(f"{name!r} leads out of {root}: {why}; {ALLOW}")
-    if isinstance(root, Path):
-        target = os.path.realpath(root / name)
-        if not is_below(target, os.path.realpath(root)):
-            raise UserError(f"{root / name}: a link to {target}, out of {root}; {ALLOW}")
-    return root / name
+    return storage_of(root).contained(name)
 
 
 def readable_source(root: AnyPath, source: str, allow_outside: bool) -> AnyPath:
@@ -47,10 +36,8 @@ def readable_source(root: AnyPath, source: str, allow_outside: bool) -> AnyPath:
     if allow_outside and "\0" not in source:
         return root / source
     path = contained(root, source)
-    if isinstance(path, Path) and path.is_dir():
-        with os.scandir(path) as entries:
-            for link in (entry.name for entry in entries if entry.is_symlink()):
-                contained(root, f"{source}/{link}")
+    for link in storage_of(path).links():
+        contained(root, f"{source}/{link}")
     return path
 
 
@@ -60,8 +47,3 @@ def check_sources(sources: Iterable[str], where: object) -> None:
         why = leads_out(source)
         if why is not None:
             raise UserError(f"{where}: its source {source!r} leads out of the root: {why}; {ALLOW}")
-
-
-def is_below(target: str, folder: str) -> bool:
-    """Whether one real path is the other, or below it."""
-    return os.path.commonpath([target, folder]) == folder

@@ -1,12 +1,11 @@
 """What a folder or file of ours is, in words, for the message where another one was wanted."""
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 from bevt_core.storage.files import read_bounded
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
-from bevt_core.storage.one_writer import content_of
 from schemas.text.json_text import parse_json
 from schemas.text.yaml_text import read_yaml
 
@@ -90,12 +89,12 @@ def _token_sets(dataset: AnyPath) -> str:
 
 
 def _other(place: AnyPath) -> str:
-    if not isinstance(place, Path):
-        return "a folder of other things"
     try:
-        names = content_of(place)
+        names = storage_of(place).names()
     except OSError as error:
         return f"a folder that cannot be read ({error.strerror})"
+    if names is None:
+        return "a folder of other things"
     if not names:
         return "an empty folder"
     return f"a folder of other things ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"

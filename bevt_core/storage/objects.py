@@ -1,26 +1,22 @@
 """Object stores: a path on one, with as much of `pathlib.Path` as this project needs.
 
-There are no folders to make and no renames. An object appears whole, by one put. Every request that fails for a reason
-that may pass (throttling, a 5xx answer, a lost connection) is tried again for RETRY_S seconds, and then ends in a
-StorageError.
+There are no folders to make and no renames. An object appears whole, by one put. Requests are retried, and fail with a
+StorageError, as `s3.service` says.
 """
 
 import contextlib
 import errno
 import fnmatch
-import functools
 import io
 import os
-import random
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from bevt_core.console.installation import install_command
-from bevt_core.storage.download_limit import at_most
+from bevt_core.storage.s3.download_limit import at_most
+from bevt_core.storage.s3.ranges import Ranges
+from bevt_core.storage.s3.service import request
 from schemas.errors import StorageError, UserError
 from schemas.text.credentials import holds_credentials, masked
 from schemas.text.names import leads_out
@@ -30,14 +26,7 @@ R = TypeVar("R")
 SET_CREDENTIALS = "leave credentials out of it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 SCHEME = "s3://"
-RETRY_S = 120.0  # of failures in a row, unless $BEVT_RETRY_S says otherwise
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0  # between tries: doubled each time, and half of it at random
-CONNECT_TIMEOUT_S = 10
-CONNECTIONS = 32  # of a process
 CHUNK_BYTES = 16 << 20  # of a multipart upload; files of less than two of them go up in one put
-READ_BYTES, READ_RANGES = 256 << 10, 8  # that a reader fetches at a time, and how many of them it keeps
-_LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_REFUSED = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.EREMCHG)
 
 
 @dataclass(frozen=True)
@@ -153,7 +142,7 @@ class ObjectPath:
         size = self.size()
         if size < 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url)
-        return io.BufferedReader(_Ranges(self, size))
+        return io.BufferedReader(Ranges(self.name, size, self.read_range))
 
     def chunks(self) -> Iterator[bytes]:
         """The object in pieces of CHUNK_BYTES, for those that need not fit into memory."""
@@ -227,81 +216,7 @@ class ObjectPath:
             raise StorageError(errno.ENOENT, f"{self.url}: no bucket {bucket!r}; make it, or mend the name") from None
 
     def _request(self, what: str, call: Callable[[Any], R]) -> R:
-        """`call(the file system)`, again and again while it fails for a reason that may pass."""
-        limit_s = retry_s()
-        began, wait_s, tries = time.monotonic(), FIRST_WAIT_S, 0
-        store = _file_system()
-        while True:
-            tries += 1
-            try:
-                return call(store)
-            except (FileNotFoundError, FileExistsError):
-                raise
-            except PermissionError as error:
-                mend = "check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
-                raise StorageError(errno.EACCES, f"{self.url}: no permission to {what} it ({error}); {mend}") from error
-            except _no_credentials() as error:
-                mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-                raise StorageError(errno.EACCES, f"{self.url}: no credentials; {mend}") from error
-            except _may_pass() as error:
-                if isinstance(error, OSError) and error.errno in _LOCAL_DISK:
-                    raise
-                if isinstance(error, OSError) and error.errno in _REFUSED:
-                    raise StorageError(error.errno, f"{self.url}: cannot {what} it: {_said(error)}") from error
-                spent_s = time.monotonic() - began
-                if spent_s + wait_s > limit_s:
-                    spent = f"{tries} tries in {spent_s:.0f} s"
-                    raise StorageError(
-                        errno.EIO,
-                        f"{self.url}: cannot {what} it, {spent}, the last one: {_said(error)}. "
-                        f"Check the network and the object store ({_endpoint()}), then run the same command again: "
-                        "what is finished is kept",
-                    ) from error
-            except _unusable() as error:
-                raise StorageError(errno.EINVAL, f"{self.url}: cannot {what} it: {_said(error)}") from error
-            time.sleep(wait_s * random.uniform(0.5, 1.0))
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-
-
-class _Ranges(io.RawIOBase):
-    """The bytes of an object, fetched by ranges of READ_BYTES, the last few of which are kept."""
-
-    def __init__(self, path: ObjectPath, size: int) -> None:
-        super().__init__()
-        self.name = path.name
-        self._size = size
-        self._at = 0
-        self._range = functools.lru_cache(maxsize=READ_RANGES)(
-            lambda i: path.read_range(i * READ_BYTES, min((i + 1) * READ_BYTES, size))
-        )
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """At most up to the end of a range, as a raw file may; 0 at the end."""
-        if self._at >= self._size:
-            return 0
-        number, start = divmod(self._at, READ_BYTES)
-        piece = self._range(number)[start : start + len(buffer)]
-        buffer[: len(piece)] = piece
-        self._at += len(piece)
-        return len(piece)
-
-
-def retry_s() -> float:
-    """How long a request may fail in a row."""
-    return float(os.environ.get("BEVT_RETRY_S", RETRY_S))
+        return request(self.url, what, call)
 
 
 AnyPath = Path | ObjectPath
@@ -319,60 +234,3 @@ def as_path(text: str | AnyPath) -> AnyPath:
     if "://" in text:
         raise UserError(f"{text}: expected a path on this machine, or {SCHEME}bucket/prefix")
     return Path(text)
-
-
-# ---- the library behind it -------------------------------------------------------------------------------------------
-
-_lock = threading.Lock()
-
-
-def _file_system() -> Any:
-    """The one of this process, shared by its threads."""
-    with _lock:
-        return _new_file_system(os.getpid())
-
-
-@functools.lru_cache(maxsize=1)
-def _new_file_system(pid: int) -> Any:
-    """Credentials, region and address come from the environment, as AWS's own tools read it."""
-    try:
-        import s3fs
-    except ImportError:
-        raise UserError(f"paths like s3://... need the package s3fs: `{install_command('s3')}`") from None
-    store = s3fs.S3FileSystem(
-        skip_instance_cache=True,
-        use_listings_cache=False,
-        config_kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "max_pool_connections": CONNECTIONS},
-    )
-    store.retries = 1  # one policy, that of `_request`, above botocore's own few tries
-    return store
-
-
-def _no_credentials() -> tuple[type[Exception], ...]:
-    from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
-
-    return (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
-
-
-def _may_pass() -> tuple[type[Exception], ...]:
-    from aiohttp import ClientError
-    from botocore.exceptions import ConnectionError as NotConnected
-    from botocore.exceptions import HTTPClientError, IncompleteReadError
-    from botocore.parsers import ResponseParserError
-
-    return (OSError, ClientError, NotConnected, HTTPClientError, IncompleteReadError, ResponseParserError)
-
-
-def _unusable() -> type[Exception]:
-    """Names that no bucket can have, settings that fit nothing: whatever else botocore says."""
-    from botocore.exceptions import BotoCoreError
-
-    return BotoCoreError
-
-
-def _endpoint() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-
-
-def _said(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

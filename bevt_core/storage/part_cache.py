@@ -14,14 +14,13 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from bevt_core.storage.files import download, read_record, sha256_of, write_record
-from bevt_core.storage.objects import ObjectPath
-from bevt_core.storage.staging import STAGING, clean_staging, discard, staged_folder
+from bevt_core.storage.files import clean_staging, read_record, sha256_of, write_record
+from bevt_core.storage.remote import Entry, download
+from bevt_core.storage.staging import STAGING, discard, staged_folder
 from schemas.base import Record
 from schemas.errors import StorageError, UserError
 from schemas.frames import FileDigest
@@ -31,15 +30,6 @@ FILES = "files.json"
 LOCKS = "locks"
 TRIES = 3  # of a download whose bytes are not those that were committed
 ROOM_WAIT_S = 60.0  # for readers to let go of an entry
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Files below `source` that are copied together. `files` says which, and is called only for an entry not here."""
-
-    key: str
-    source: ObjectPath
-    files: Callable[[], dict[str, FileDigest]]
 
 
 Place = Path | Entry  # a folder to read in, or what has to be copied first

@@ -13,21 +13,41 @@ _NO_FILE = (errno.ENXIO, errno.ELOOP, errno.EINVAL, errno.EAGAIN, errno.EPERM)
 _KERNEL = ("/proc", "/sys")
 
 
+class NotRegularError(OSError):
+    """A folder, a pipe, a device or a file of the kernel, where a regular file was expected."""
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """Open a regular file without waiting for a writer; return the descriptor. Raises NotRegularError, OSError."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise NotRegularError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+
+
+def is_irregular(path: Path) -> bool:
+    """Whether something other than a regular file is at `path`. Links are followed."""
+    return path.exists() and not path.is_file()
+
+
 def read_regular(path: Path, most: int) -> bytes:
     """The content of a file of at most `most` bytes; never waits for a writer.
 
     Raises UserError for a larger one, and for what is no file: a pipe, a device, a file of the kernel. Raises OSError.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_regular(path, os.O_RDONLY)
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_dev in _kernel_devices():
-                raise UserError(f"{path}: a device or pipe, expected a file")
+            if found.st_dev in _kernel_devices():
+                raise NotRegularError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
             check_size(path, found.st_size, most)
             data = _read(descriptor, most + 1)
         finally:
             os.close(descriptor)
+    except NotRegularError:
+        raise UserError(f"{path}: a device or pipe, expected a file") from None
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise

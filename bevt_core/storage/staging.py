@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bevt_core.console.disk_errors import explained
-from bevt_core.storage.file_locks import EXCLUSIVE, TRIES, let_go, remove_and_let_go, take, take_new
-from bevt_core.storage.objects import AnyPath
+from bevt_core.storage.locks.file_locks import EXCLUSIVE, TRIES, let_go, remove_and_let_go, take, take_new
 from schemas.errors import StorageError, UserError
 
 STAGING = ".staging"  # the folder of half-written folders, on the same file system as what they become
@@ -119,13 +118,12 @@ def discard(folder: Path) -> None:
         (folder.parent / STAGING).rmdir()
 
 
-def clean_staging(folder: AnyPath) -> None:
+def clean_local_staging(folder: Path) -> None:
     """Remove what writers that are no longer alive left half-written in `folder`, and their lock files.
 
-    For an object store that is what they left on the local disk. Other processes may do the same at the same time.
-    Where the file system has no locks everything stays, as nobody can know who is alive.
+    Other processes may do the same at the same time. Where the file system has no locks everything stays, as nobody can
+    know who is alive.
     """
-    folder = folder if isinstance(folder, Path) else scratch()
     staging = folder / STAGING
     for file in [path for path in _listed(folder) if _FILE.fullmatch(path.name)]:
         _remove_if_dead(file, lambda: None)
@@ -170,7 +168,7 @@ def _locked_file(target: Path) -> tuple[Path, int]:
 
 @contextmanager
 def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
-    """A fresh folder in one that another process's `clean_staging` may remove in between."""
+    """A fresh folder in one that another process's `clean_local_staging` may remove in between."""
     _check_no_link(staging)
     for _ in range(TRIES):
         folder = staging / f"{name}{_word()}"

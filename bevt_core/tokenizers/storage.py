@@ -7,7 +7,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bevt_core.storage.files import sha256_of, write_record
-from bevt_core.storage.one_writer import hold_file
+from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.staging import staged_folder
 from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, DvaeSizes, Kind, PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.precision import DTYPES

@@ -13,8 +13,7 @@ from bevt_core.models.bevt import Bevt
 from bevt_core.models.build import build_bevt, build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.windows import Size3
-from bevt_core.storage.files import write_atomic
-from bevt_core.storage.json_file import read_json_file
+from bevt_core.storage.files import read_json_file, write_atomic
 from bevt_core.weights.files import UNREADABLE, first_line, head_of, is_safetensors, read_state_dict
 from bevt_core.weights.foreign import (
     bevt_from_image_swin,
@@ -123,13 +122,6 @@ def _planned(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], 
     return model
 
 
-def load_official(path: Path | str) -> Bevt:
-    """Read a pretraining checkpoint of the original code (github.com/xyzforever/BEVT), sizes from its tensors."""
-    model = import_official(Path(path)).model
-    assert isinstance(model, Bevt)
-    return model
-
-
 class Imported(NamedTuple):
     """A model read from another project's checkpoint, and what a person should know about the reading."""
 
@@ -139,7 +131,10 @@ class Imported(NamedTuple):
 
 
 def import_official(path: Path) -> Imported:
-    """Read a pretraining checkpoint of the original code. UserError for one of another kind."""
+    """Read a pretraining checkpoint of the original code (github.com/xyzforever/BEVT), sizes from its tensors.
+
+    Raises UserError for one of another kind.
+    """
     with _errors_name(path):
         state, dropped = bevt_from_official(_read_foreign(path, "official"))
         vocab_size, decoder_dim = tensor_of(state, "lm_head.weight", 2).shape

@@ -13,9 +13,9 @@ from torch import nn
 from bevt_core.console.installation import install_command
 from bevt_core.models.classifier import Classifier
 from bevt_core.storage.files import write_atomic
-from bevt_core.storage.one_writer import hold_file
+from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.staging import staged_folder
-from bevt_core.weights.checkpoints import BUILDERS, Model, load_weights
+from bevt_core.weights.checkpoints import BUILDERS, Model
 from schemas.errors import UserError
 
 ONNX_TOLERANCE = 1e-4  # of logits; measured 5e-8 for a nano classifier
@@ -56,11 +56,6 @@ def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> Non
             for name, text in files.items():
                 (staging / name).write_text(text)
             wrapped.save_pretrained(staging)
-
-
-def load_hub_folder(folder: Path) -> Model:
-    """Read what `save_hub_folder` wrote, bit for bit."""
-    return load_weights(folder / "model.safetensors")
 
 
 def save_program(path: Path, classifier: Classifier, *, frames: int, size_px: int) -> None:

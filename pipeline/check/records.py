@@ -1,15 +1,14 @@
 """What the checks of `bevt verify` share: records that may be damaged, and manifests that may say something else."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from bevt_core.storage.files import each, read_record
+from bevt_core.storage.files import read_record
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from pipeline.check.problems import REPAIR, RERUN, Problem, part_of
 from schemas.base import Record
@@ -75,8 +74,5 @@ def contradicted(plan: Plan | TokenPlan, digests: Iterator[str]) -> bool:
 
 def in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
     """`map` in threads: hashing lets go of the interpreter lock, and requests to an object store mostly wait."""
-    if not isinstance(where, Path):
-        yield from each(function, items, where)
-        return
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="verify") as pool:
+    with ThreadPoolExecutor(storage_of(where).hash_threads, thread_name_prefix="verify") as pool:
         yield from pool.map(function, items)

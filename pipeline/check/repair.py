@@ -1,7 +1,6 @@
 """`bevt repair`: make again just what `bevt verify` finds broken."""
 
 import contextlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from bevt_core.dataset.token_set import write_token_plan
 from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import each, read_record, remove, write_record
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.one_writer import removing, writes
 from pipeline.check.problems import REPAIRABLE, Problem, below, parts_in, to_remove
@@ -169,7 +169,7 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
 def _is_there(jobs: Jobs, source: str) -> bool:
     """Raises UserError for a source that leads out of the root, unless that is allowed."""
     path = readable_source(jobs.root, source, jobs.allow_outside)
-    return os.path.exists(path) if isinstance(path, Path) else path.exists()  # noqa: PTH110 - a name may be too long
+    return storage_of(path).exists()
 
 
 def _missing_then(jobs: Jobs) -> set[str]:

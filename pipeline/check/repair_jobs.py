@@ -1,7 +1,6 @@
 """The jobs that made a dataset, read again from what it says of itself. Nothing is written here."""
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import pyarrow as pa
 from bevt_core.dataset.frame_store import read_plan, read_sources, sources_digest
 from bevt_core.dataset.token_set import read_token_plan
 from bevt_core.foreign.files import shown
-from bevt_core.storage.contained import check_sources, is_below
+from bevt_core.storage.contained import check_sources
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import tokenizer_of
 from pipeline.check.token_files import derived_token_plan
@@ -83,12 +83,9 @@ def read_jobs(
 
 def check_links(out: AnyPath) -> None:
     """Raise UserError for folders of the dataset `out` that are links out of it: repair removes and writes in them."""
-    if not isinstance(out, Path):
-        return
-    real_out = os.path.realpath(out)
     for folder in (out / "frames", out / "tokens", *token_sets_in(out)):
-        target = os.path.realpath(str(folder))
-        if not is_below(target, real_out):
+        target = storage_of(out).outside(folder)
+        if target is not None:
             raise UserError(
                 f"{folder}: a link to {target}, out of the dataset; nothing was changed: give --allow-outside if it "
                 "is yours"

@@ -8,7 +8,7 @@ from bevt_core.dataset.commits import COMMIT
 from bevt_core.dataset.frame_store import read_plan
 from bevt_core.dataset.token_set import token_set_folders
 from bevt_core.storage.descriptions import what_is
-from bevt_core.storage.objects import AnyPath
+from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.check.frames import verify_frames
 from pipeline.check.problems import REMOVE, Problem
 from pipeline.check.records import committed, contradicted, read_or_note
@@ -18,7 +18,7 @@ from schemas.frames import FramePartCommit
 
 
 def verify(
-    dataset_dir: AnyPath,
+    directory: str | AnyPath,
     *,
     deep: bool = False,
     sample: int = 32,
@@ -33,6 +33,7 @@ def verify(
     token set is there. `tokenizer` says where the tokenizer is, if its name alone does not lead to it. Sources that
     lead out of the root are a problem unless `allow_outside`.
     """
+    dataset_dir = as_path(directory)
     counts, problems = check_files(dataset_dir, allow_outside)
     token_sets = token_sets_in(dataset_dir)
     equal = compared = 0

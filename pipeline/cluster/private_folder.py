@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bevt_core.storage.file_locks import EXCLUSIVE, remove_and_let_go, take, take_new
+from bevt_core.storage.locks.file_locks import EXCLUSIVE, remove_and_let_go, take, take_new
 from pipeline.cluster.output import RayLog
 from schemas.errors import JobError, UserError
 

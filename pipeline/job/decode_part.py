@@ -2,7 +2,6 @@
 
 import errno
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from bevt_core.media.source_bytes import read_through
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import fetched
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.views.replay import encode_jpeg, shrink_short_side
 from schemas.errors import StorageError
@@ -88,15 +88,7 @@ def read_source(
 
 def root_trouble(root: AnyPath) -> str | None:
     """Why nothing can be read under `root`: it is not there, or empty, as a mount point is without its mount."""
-    if not isinstance(root, Path):
-        return None if root.is_dir() else "nothing is there"
-    try:
-        with os.scandir(root) as entries:
-            return None if any(not entry.name.startswith(".") for entry in entries) else "an empty folder"
-    except FileNotFoundError:
-        return "no such folder"
-    except OSError as error:
-        return error.strerror
+    return storage_of(root).absence()
 
 
 def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list[FrameSample]:

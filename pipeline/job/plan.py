@@ -18,10 +18,10 @@ from bevt_core.dataset.frame_store import (
 )
 from bevt_core.dataset.token_set import read_token_commit, read_token_plan, write_token_plan
 from bevt_core.rng import rng_for
-from bevt_core.storage.files import each, read_record, remove, write_record
+from bevt_core.storage.files import clean_staging, each, read_record, remove, write_record
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.one_writer import removing
-from bevt_core.storage.staging import clean_staging
 from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.card import read_card
 from pipeline.job.decode_part import root_trouble
@@ -220,7 +220,7 @@ def drop_broken_parts(frames_dir: AnyPath, plan: Plan, done: dict[int, FramePart
 
     On an object store they do, and another driver may be at it.
     """
-    if not isinstance(frames_dir, Path):
+    if storage_of(frames_dir).replaces_folders:
         return
     for part in range(plan.num_parts):
         folder = frames_dir / part_name(part)

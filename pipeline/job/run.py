@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 from bevt_core.console.terminal import warn
 from bevt_core.dataset.frame_store import read_frame_commit, write_frame_manifest
 from bevt_core.dataset.token_set import read_token_commit, read_token_plan, write_token_manifest
-from bevt_core.storage.files import each
+from bevt_core.storage.files import clean_staging, each
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.one_writer import writes
-from bevt_core.storage.staging import clean_staging
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.card import check_device
 from pipeline.cluster.output import RayLog

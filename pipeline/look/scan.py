@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ from bevt_core.media.video.glance import Glance, glance
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import fetched, size_of, sizes_in
-from bevt_core.storage.objects import AnyPath, as_path, retry_s
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.job.decode_part import read_source
 from pipeline.job.progress import unit_of
 from pipeline.sources import SourceListing, check_found, list_sources
@@ -122,7 +122,7 @@ def look(path: AnyPath, kind: str) -> Glance:
 
 def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Seen]:
     """In children of their own, as the job decodes: a header can kill a demuxer too."""
-    limit_s += 0 if isinstance(root, Path) else retry_s()
+    limit_s += storage_of(root).retry_s
     local = threading.local()
     children: list[IsolatedFunction] = []
 

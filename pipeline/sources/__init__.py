@@ -43,7 +43,11 @@ __all__ = ["SOURCES", "SourceListing", "check_found", "choose_stored", "label_by
 
 
 def list_sources(
-    dataset: str, root: AnyPath, split: str, list_file: str | AnyPath | None = None, allow_outside: bool = False
+    dataset: str,
+    root: str | AnyPath,
+    split: str,
+    list_file: str | AnyPath | None = None,
+    allow_outside: bool = False,
 ) -> SourceListing:
     """List the files of `split` under `root`, in an order that depends on their names alone.
 
@@ -55,7 +59,7 @@ def list_sources(
     if dataset not in SOURCES:
         raise UserError(f"no dataset {dataset!r}; {nearest(dataset, list(SOURCES))}known: {', '.join(SOURCES)}")
     try:
-        return _listed(dataset, root, split, None if list_file is None else as_path(list_file), allow_outside)
+        return _listed(dataset, as_path(root), split, None if list_file is None else as_path(list_file), allow_outside)
     except PermissionError as error:
         raise unreadable(error, as_path(str(error.filename or root))) from None
 

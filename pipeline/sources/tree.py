@@ -6,13 +6,12 @@ from pathlib import Path, PurePosixPath
 
 from bevt_core.foreign.files import unreadable
 from bevt_core.media.kinds import is_hidden
-from bevt_core.storage.contained import is_below
+from bevt_core.storage.local import is_below
 from bevt_core.storage.objects import AnyPath, ObjectPath
 from schemas.errors import UserError
-from schemas.text.names import leads_out
+from schemas.text.names import ALLOW, leads_out
 
 NAME_BYTES = 255  # the longest name that a local file may have
-_OUTSIDE = "nothing outside it is read unless --allow-outside is given"
 
 
 class Tree:
@@ -56,7 +55,7 @@ class Tree:
         if normal == ".":
             raise UserError(f"{where}: {path!r} names no file")
         if not self.allow_outside and leads_out(normal) is not None:
-            raise UserError(f"{where}: {path!r} leads out of the root {self.root}; {_OUTSIDE}")
+            raise UserError(f"{where}: {path!r} leads out of the root {self.root}; {ALLOW}")
         if not self.allow_outside and any(name.startswith(".") for name in PurePosixPath(normal).parts):
             raise UserError(
                 f"{where}: {path!r}: files and folders whose names begin with a dot are not read; rename it"
@@ -128,14 +127,14 @@ class Tree:
     def _check_link(self, path: str) -> None:
         target = os.path.realpath(path)
         if not self.allow_outside and not is_below(target, self._real_root):
-            raise UserError(f"{path}: a link to {target}, out of the root {self.root}; {_OUTSIDE}")
+            raise UserError(f"{path}: a link to {target}, out of the root {self.root}; {ALLOW}")
 
 
 class ObjectTree(Tree):
     """The same under a prefix of an object store, where nothing leads out."""
 
     def __init__(self, root: ObjectPath) -> None:
-        self.root = root
+        self.root = self._prefix = root
         self.allow_outside = False
         self._folders = {}
 
@@ -156,8 +155,7 @@ class ObjectTree(Tree):
 
     def _read(self, folder: str) -> dict[str, bool]:
         if folder not in self._folders:
-            assert isinstance(self.root, ObjectPath)
-            there = (self.root / folder).entries()
+            there = (self._prefix / folder).entries()
             self._folders[folder] = {name: is_dir for name, is_dir in there.items() if not is_hidden(name)}
             for name in self._folders[folder]:
                 if len(name.encode()) > NAME_BYTES:

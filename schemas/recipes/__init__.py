@@ -13,7 +13,6 @@ from schemas.recipes.finetune import (
 from schemas.recipes.pretrain import OnlineTokens, PretrainRecipe, ProbeConfig, Stream, StreamConfig
 from schemas.recipes.tokenization import TokenizerDtype, TokenizeRecipe
 from schemas.recipes.tokenizer import (
-    AdversarialConfig,
     DvaeTraining,
     Layer,
     PecoTraining,
@@ -21,17 +20,17 @@ from schemas.recipes.tokenizer import (
     Temperature,
     TokenizerRecipe,
 )
-from schemas.recipes.training import Decay, LoopConfig, OptimConfig, Precision
+from schemas.recipes.training import Decay, Execution, LoopConfig, OptimConfig, Precision
 
 __all__ = [
     "DECODE_TIMEOUT_S",
-    "AdversarialConfig",
     "Aspect",
     "AugmentConfig",
     "ClipSampling",
     "Decay",
     "DvaeTraining",
     "EvalViews",
+    "Execution",
     "FinetuneRecipe",
     "Layer",
     "LoopConfig",

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from schemas.base import Record
 from schemas.models import EncoderConfig
 from schemas.ranges import Attempts, Batch, CropPixels, Epochs, Frames, Pixels, Seconds, Share, check_frames_per_step
+from schemas.recipes.identity import Free
 from schemas.recipes.training import LoopConfig, OptimConfig
 
 DECODE_TIMEOUT_S = 60.0  # of the pipeline's k400 recipe
@@ -80,16 +81,16 @@ class FinetuneRecipe(Record):
     """Supervised classification from a pretrained checkpoint or from scratch."""
 
     kind: Literal["finetune"]
-    title: str
+    title: Free[str]
     dataset: str
-    root: str
-    init: str | None = None  # run directory or weights
+    root: Free[str]
+    init: Free[str | None] = None  # run directory or weights
     encoder: EncoderConfig
     head_dropout: float = Field(ge=0.0, lt=1.0)
     sampling: ClipSampling
     augment: AugmentConfig
     views: EvalViews  # of the final test; validation on the way takes one clip and its centre crop
-    decode_timeout_s: Seconds = DECODE_TIMEOUT_S  # per clip of a file; then it cannot be read
+    decode_timeout_s: Free[Seconds] = DECODE_TIMEOUT_S  # per clip of a file; then it cannot be read
     val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out per class where the data has no split of its own
     validate_every_epochs: Epochs
     global_batch: Batch

@@ -21,7 +21,8 @@ from schemas.text.plain import shown
 from schemas.text.validation import describe, numbers_of
 from schemas.text.yaml_text import read_yaml_file, yaml_value
 
-Recipe = TokenizeRecipe | PretrainRecipe | FinetuneRecipe | TokenizerRecipe
+TrainingRecipe = PretrainRecipe | FinetuneRecipe | TokenizerRecipe
+Recipe = TokenizeRecipe | TrainingRecipe
 R = TypeVar("R", TokenizeRecipe, PretrainRecipe, FinetuneRecipe, TokenizerRecipe)
 KINDS: dict[str, type[Recipe]] = {
     "tokenize": TokenizeRecipe,

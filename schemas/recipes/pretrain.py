@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from schemas.base import Record
 from schemas.models import BevtConfig, MaskConfig
 from schemas.ranges import Batch, CropPixels, Frames, Pixels, Steps, Strength, check_frames_per_step
+from schemas.recipes.identity import Free
 from schemas.recipes.tokenization import TokenizerDtype
 from schemas.recipes.training import LoopConfig, OptimConfig
 from schemas.views import ViewDistribution
@@ -17,8 +18,8 @@ Stream = Literal["video", "image"]
 class OnlineTokens(Record):
     """Tokens that are computed in the training step, from fresh views, as the original does: no token set is needed."""
 
-    frames: str  # directory of the frame store
-    tokenizer: str  # a name or a tokenizer directory
+    frames: Free[str]  # directory of the frame store
+    tokenizer: Free[str]  # a name or a tokenizer directory
     tokenizer_dtype: TokenizerDtype = "float32"  # of its networks, whatever loop.precision is
     tokenizer_compiled: bool = False  # by torch.compile
     tokenizer_pass_frames: Batch | None = None  # as in TokenizeRecipe
@@ -28,7 +29,7 @@ class OnlineTokens(Record):
 class StreamConfig(Record):
     """One stream of pretraining: its tokens and how clips are drawn."""
 
-    tokens: str | OnlineTokens  # directory of the token set, or how tokens are made in the step
+    tokens: Free[str] | OnlineTokens  # directory of the token set, or how tokens are made in the step
     global_batch: Batch  # clips per optimizer step, all ranks together
     clip_frames: Frames  # pool frames per clip; the pool's stride is the interval
     loss_weight: Strength = 1.0  # lambda in L = L_MIM + lambda L_MVM is that of the video stream
@@ -58,13 +59,13 @@ class PretrainRecipe(Record):
     """BEVT-I (image only), BEVT-V (video only) or joint: decided by the streams that are present."""
 
     kind: Literal["pretrain"]
-    title: str
-    init: str | None = None  # checkpoint: BEVT-I for the joint stage
+    title: Free[str]
+    init: Free[str | None] = None  # checkpoint: BEVT-I for the joint stage
     model: BevtConfig
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are stored at the end
-    tokenizer: str | None = None  # that made the tokens, a name or a folder: it decodes them for pictures
-    probe: ProbeConfig | None = None
+    tokenizer: Free[str | None] = None  # that made the tokens, a name or a folder: it decodes them for pictures
+    probe: Free[ProbeConfig | None] = None
     optim: OptimConfig
     loop: LoopConfig
 

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import Record
-from schemas.ranges import Batch, CropPixels, Depth, Share, Steps, Strength, Width
+from schemas.ranges import Batch, CropPixels, Steps, Strength
+from schemas.recipes.identity import Free
 from schemas.recipes.training import LoopConfig, OptimConfig
 
 Temperature = Annotated[float, Field(gt=0.0, le=1e3)]
@@ -30,16 +31,7 @@ class PerceptualConfig(Record):
     name: str  # timm's
     layers: tuple[Layer, ...] = Field(min_length=1, max_length=64)  # of its blocks or stages, from 0
     weight: float = Field(gt=0.0, le=1e6)  # lambda of the perceptual loss
-    weights: str | None  # a file; null takes them from timm's hub
-
-
-class AdversarialConfig(Record):
-    """A network that tells frames from reconstructions, trained against the decoder (PatchGAN, as VQGAN uses it)."""
-
-    weight: float = Field(gt=0.0, le=1e6)  # of fooling it, against the pixel loss
-    start: Share  # share of the run before which it learns, and nobody tries to fool it
-    width: Width  # channels after its first convolution
-    layers: Depth  # each halves the resolution
+    weights: Free[str | None]  # a file; null takes them from timm's hub
 
 
 class PecoTraining(Record):
@@ -52,16 +44,15 @@ class PecoTraining(Record):
     ema_decay: float = Field(gt=0.0, lt=1.0)  # of the codebook, per step
     dead_share: float = Field(ge=0.0, lt=1.0)  # a code in less than this share of the average use starts again
     perceptual: PerceptualConfig | None
-    adversarial: AdversarialConfig | None = None
 
 
 class TokenizerRecipe(Record):
     """Training of a tokenizer on the frames of one or more frame stores."""
 
     kind: Literal["tokenizer"]
-    title: str
+    title: Free[str]
     architecture: Annotated[DvaeTraining | PecoTraining, Field(discriminator="kind")]
-    frames: tuple[str, ...] = Field(min_length=1)  # frame stores
+    frames: Free[tuple[str, ...]] = Field(min_length=1)  # frame stores
     input_px: CropPixels = Field(multiple_of=8)  # of the tokenizer; the training crops have this size too
     global_batch: Batch
     samples_per_epoch: Steps  # random crops drawn in one epoch

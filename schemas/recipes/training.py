@@ -1,4 +1,4 @@
-"""What every training recipe has: the optimizer and the loop. Sources beside the numbers."""
+"""What every training recipe has: the optimizer and the loop, which numbers it decides and how it is executed."""
 
 from typing import Annotated, Literal
 
@@ -28,17 +28,23 @@ class OptimConfig(Record):
     param_groups: Literal["plain", "mmcv"] = "plain"  # which parameters decay, and at what rate: docs/decisions.md
 
 
-class LoopConfig(Record):
-    """How a run is executed. Nothing here but `seed`, `precision` and `epochs` may change its numbers.
+class Numerics(Record):
+    """What of the loop decides the numbers of a run."""
 
-    On a GPU the commands replace `micro_batches`, `processes` and `activation_checkpointing` by what fits its memory
+    epochs: Epochs  # of the longest-named stream: video where there is one
+    seed: Seed
+    precision: Precision
+
+
+class Execution(Record):
+    """How the loop is executed: what may differ between a checkpoint and the run that resumes it.
+
+    These fields change no number of a run but its rounding, and what drop path and dropout draw. On a GPU the commands
+    replace `micro_batches`, `processes` and `activation_checkpointing` by what fits its memory
     (trainer/setup/memory.py).
     """
 
-    epochs: Epochs  # of the longest-named stream: video where there is one
     max_steps: Steps | None = None  # stop early; the schedule still follows `epochs`
-    seed: Seed
-    precision: Precision
     micro_batches: Batch = 1  # gradient accumulation: parts that a rank's batch is cut into
     processes: Processes | None = None  # that `micro_batches` is for: on fewer it grows, on more it shrinks
     parallel: Literal["ddp", "fsdp"] = "ddp"  # every process holds the model, or a shard of it (FSDP2)
@@ -64,6 +70,10 @@ class LoopConfig(Record):
     max_bad_steps: int = Field(default=3, ge=0, le=10**6)
     # for a step, its hooks and checkpoint; then the rank ends. A first step has more: trainer/distributed/watchdog.py
     hang_timeout_s: Seconds | None = None
+
+
+class LoopConfig(Execution, Numerics):  # in this order of bases the fields of Numerics are written first
+    """The training loop of a recipe."""
 
     @model_validator(mode="after")
     def _kept_checkpoints_exist(self) -> "LoopConfig":

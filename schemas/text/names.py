@@ -2,6 +2,10 @@
 
 import re
 
+from schemas.errors import UserError
+
+ALLOW = "nothing outside it is read unless --allow-outside is given"
+
 _DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
 
 
@@ -24,3 +28,10 @@ def leads_out(path: str) -> str | None:
     if any(name in ("", ".") for name in path.split("/")):
         return "it has an empty component or `.`"
     return None
+
+
+def check_below(path: str, folder: object) -> None:
+    """Raise UserError, naming `folder`, for a path that `leads_out` of it."""
+    why = leads_out(path)
+    if why is not None:
+        raise UserError(f"{path!r} leads out of {folder}: {why}; {ALLOW}")

@@ -18,10 +18,10 @@ from bevt_core.models.build import build_classifier
 from bevt_core.storage.files import write_record
 from bevt_core.weights.checkpoints import save_weights
 from tests.support.builders import make_token_set
+from tests.support.classifiers import CARD, SIZES
 from tests.support.json_keys import CheckKeys
+from tests.support.listings import touch
 from tests.support.media import moving_frames, write_video
-from tests.unit.pipeline.sources.test_sources import touch
-from tests.unit.trainer.testing.test_evaluate import CARD, SIZES
 
 STORED = 6  # videos of the frame store: 0000.mp4, ... with the classes no and yes in turn
 

@@ -11,13 +11,12 @@ from schemas.recipes.loading import load_recipe
 from tests.conftest import REPO
 from tests.support.builders import make_token_set
 from tests.support.media import moving_frames, write_video
+from trainer import evaluate, predict
 from trainer.clips.sources import StoreClips, split_items
 from trainer.commands.training import TRAINER_RECIPES
 from trainer.finetune.stage import finetune
 from trainer.runs.directory import read_run
 from trainer.show.model_card import without_folders
-from trainer.testing.evaluate import evaluate
-from trainer.testing.predict import predict
 
 TINY = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "loop.num_workers=0"]
 TINY += ["global_batch=4", "sampling.frames=4", "encoder.window=[2,4,4]", "loop.max_steps=1", "title=Mine | yours"]
@@ -113,7 +112,7 @@ def test_weights_alone_say_that_nothing_is_known(place: Path, tmp_path: Path) ->
     (tmp_path / "w.safetensors").write_bytes((place / "runs" / "mine" / "weights.safetensors").read_bytes())
     export(tmp_path / "w.safetensors", "--out", tmp_path / "hub")
     card = (tmp_path / "hub" / "README.md").read_text()
-    assert "not known; the weights do not lie in the directory of a run" in card and "load_weights" in card
+    assert "not known; the weights do not lie in the directory of a run" in card and "load_run" in card
     assert "expected hub, or program or onnx of a classifier" in export(
         place / "runs/mine", "--format", "x", "--out", "x"
     )

@@ -22,11 +22,13 @@ from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, TokenizerRecipe
 from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
+from tests.support.finetuning import TINY, recipe_of
 from tests.support.json_keys import CheckKeys
 from tests.support.tiny_jobs import only
 from trainer.clips.sources import StoreClips, split_items
 from trainer.distributed.launch import launch
-from trainer.finetune.stage import build_from_recipe, dry_run, finetune
+from trainer.finetune.model import build_from_recipe
+from trainer.finetune.stage import dry_run, finetune
 from trainer.metrics.log import read_metrics
 from trainer.testing.evaluate import evaluate
 from trainer.testing.extract import extract
@@ -34,8 +36,6 @@ from trainer.tokenizer.frame_crops import held_out_sources
 from trainer.tokenizer.stage import METRICS, train_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
-TINY = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "loop.num_workers=0"]
-TINY += ["global_batch=4", "loop.checkpoint_every=2", "sampling.frames=4", "encoder.window=[2,4,4]", "loop.epochs=2"]
 SIZES = {"embed_dim": 16, "num_heads": (1, 2, 4), "depths": (1, 1, 1), "patch": (2, 8, 8), "vocab_size": 64}
 
 
@@ -49,12 +49,6 @@ def halves(tokens: TokenSet) -> tuple[StoreClips, StoreClips]:
     source = StoreClips(tokens.frames.path)
     train, val = split_items(source.items, 0.25, seed=0)
     return source.subset(train), source.subset(val)
-
-
-def recipe_of(*overrides: str) -> FinetuneRecipe:
-    recipe = load_recipe("nano_finetune", RECIPES, [*TINY, *overrides])
-    assert isinstance(recipe, FinetuneRecipe)
-    return recipe
 
 
 def losses(run: Path) -> list[float]:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bevt_core.weights.checkpoints import load_weights
-from tests.e2e.test_finetune import recipe_of as finetune_recipe_of
-from tests.e2e.test_pretrain import recipe_of
 from tests.support.builders import make_token_set
+from tests.support.finetuning import recipe_of as finetune_recipe_of
+from tests.support.pretraining import recipe_of
 from trainer.clips.sources import StoreClips
 from trainer.distributed.launch import launch
 from trainer.finetune.stage import finetune

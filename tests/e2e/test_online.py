@@ -8,15 +8,16 @@ import torch
 from bevt_core.tokenizers import load_tokenizer
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
-from tests.e2e.test_pretrain import REPO, TINY
 from tests.support.builders import make_token_set
+from tests.support.pretraining import RECIPES, TINY
 from tests.support.tiny_jobs import save_tiny_tokenizer
 from trainer.data.batches import make_batch
 from trainer.data.online import FreshViewDataset, tokens_in_step
 from trainer.distributed.launch import launch
 from trainer.metrics.log import read_metrics
-from trainer.pretrain.stage import PretrainTask, dry_run, pretrain
+from trainer.pretrain.stage import dry_run, pretrain
 from trainer.pretrain.streams import open_sources, open_streams
+from trainer.pretrain.task import PretrainTask
 from trainer.runs.directory import identity_of
 from trainer.setup.models import build_model
 
@@ -38,7 +39,7 @@ def recipes(stored, *extra):
     small = [s for s in TINY if "streams.image" not in s and "vocab" not in s]
     small += ["model.vocab_size=32", "streams.video.mask.min_block=1", *extra]
     return [
-        load_recipe("nano_video", REPO / "trainer" / "recipes", [*small, f"streams.video.tokens={tokens}"])
+        load_recipe("nano_video", RECIPES, [*small, f"streams.video.tokens={tokens}"])
         for tokens in (stored.path, online)
     ]
 

@@ -13,24 +13,22 @@ import torch
 from bevt_core.rng import rng_for
 from bevt_core.weights.checkpoints import load_weights
 from schemas.errors import UserError
-from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
 from tests.support.children import descendants, is_running, wait_until
+from tests.support.pretraining import recipe_of, settings
 from trainer.clips.lists import read_lists
 from trainer.data.batches import make_batch
 from trainer.distributed.launch import launch
 from trainer.metrics.log import read_metrics
-from trainer.pretrain.stage import PretrainTask, dry_run, pretrain
+from trainer.pretrain.stage import dry_run, pretrain
 from trainer.pretrain.streams import open_sources, open_streams
+from trainer.pretrain.task import PretrainTask
 from trainer.runs.browse import summary_of
 from trainer.runs.directory import read_run
 from trainer.setup.memory import OUTSIDE_GB, USABLE_SHARE
 from trainer.setup.models import build_model
 
 REPO = Path(__file__).parents[2]
-TINY = ["model.vocab_size=64", "model.encoder.embed_dim=16", "model.encoder.num_heads=[1,2,4]", "loop.log_every=100"]
-TINY += ["model.encoder.depths=[1,1,1]", "loop.num_workers=0", "loop.checkpoint_every=5"]
-TINY += ["streams.video.global_batch=4", "streams.image.global_batch=6"]
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +38,6 @@ def data(tmp_path_factory):
         "video": make_token_set(root / "videos"),
         "image": make_token_set(root / "images", kind="image", num_samples=40, num_views=3),
     }
-
-
-def settings(data, *extra, streams=("video", "image")):
-    chosen = [s for s in TINY if not s.startswith("streams.") or s.split(".")[1] in streams]
-    return [*chosen, *(f"streams.{name}.tokens={data[name].path}" for name in streams), *extra]
-
-
-def recipe_of(data, *extra, stage="joint", streams=("video", "image")):
-    return load_recipe(f"nano_{stage}", REPO / "trainer" / "recipes", settings(data, *extra, streams=streams))
 
 
 def losses(run):

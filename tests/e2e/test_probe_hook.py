@@ -7,8 +7,8 @@ import torch
 
 from schemas.errors import UserError
 from schemas.recipes import ProbeConfig
-from tests.e2e.test_pretrain import recipe_of
 from tests.support.builders import make_token_set
+from tests.support.pretraining import recipe_of
 from trainer.distributed.world import World
 from trainer.engine.evaluations import EvaluationStopped
 from trainer.metrics.log import read_metrics

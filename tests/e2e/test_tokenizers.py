@@ -110,7 +110,7 @@ def test_two_processes_train_the_peco_that_one_trains(frames: Path, tmp_path: Pa
         ("input_px=72", "72 is not a multiple of the 16 px of a token .* set input_px=64"),
         ("architecture.perceptual={name: resnet19, layers: [1], weight: 1, weights: null}", "no such model in timm"),
         ("architecture.ema_decays=0.5", "did you mean 'ema_decay'"),
-        ("architecture.adversarial={weight: 1, start: 0, width: 8, layers: 5}", "5 need frames of 96 px, input_px is"),
+        ("architecture.adversarial={weight: 1, start: 0, width: 8, layers: 5}", "architecture.adversarial"),
         ("loop.micro_batches=8", "leaves some of them empty"),
     ],
 )

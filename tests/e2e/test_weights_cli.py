@@ -13,7 +13,6 @@ import cli
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
 from bevt_core.weights.checkpoints import load_weights
-from bevt_core.weights.export import load_hub_folder
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
 from tests.support.foreign_checkpoints import as_video_swin, small_swin3d
@@ -48,7 +47,7 @@ def test_torchvision_in_and_hub_folder_out(tmp_path: Path, json_keys: CheckKeys)
         torch.testing.assert_close(model.eval()(clip_BCTHW), reference(clip_BCTHW), atol=1e-5, rtol=0)
 
     json_keys("export", run("export", tmp_path / "w.st", "--out", tmp_path / "hub"))
-    again = load_hub_folder(tmp_path / "hub").state_dict()
+    again = load_weights(tmp_path / "hub" / "model.safetensors").state_dict()
     assert all(torch.equal(tensor, again[key]) for key, tensor in model.state_dict().items())
 
 

@@ -19,9 +19,9 @@ from trainer.engine.optim import build_optimizer
 from trainer.engine.schedule import CosineSchedule
 from trainer.engine.step import Stepper
 from trainer.engine.task import Batch, Task
-from trainer.finetune.plan import TERM
-from trainer.finetune.stage import ClassifyTask
-from trainer.pretrain.stage import HIDDEN_MULTIPLE, PretrainTask
+from trainer.finetune.task import TERM, ClassifyTask
+from trainer.pretrain.stage import HIDDEN_MULTIPLE
+from trainer.pretrain.task import PretrainTask
 from trainer.probes.knn import knn_predict
 
 pytestmark = pytest.mark.fake_cuda

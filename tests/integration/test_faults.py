@@ -17,7 +17,8 @@ from bevt_core.storage.one_writer import hold
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.card import DvaeSizes
 from bevt_core.tokenizers.dvae.training import DvaeTrainingModule
-from bevt_core.weights.export import load_hub_folder, save_hub_folder
+from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.export import save_hub_folder
 from pipeline.job.plan import settle_plan
 from schemas.errors import UserError
 from schemas.recipes import TokenizerRecipe
@@ -64,7 +65,7 @@ def export(place: Path) -> None:
 
 def hub_is_whole_or_absent(place: Path) -> None:
     if (place / "hub").exists():
-        load_hub_folder(place / "hub")
+        load_weights(place / "hub" / "model.safetensors")
 
 
 def store(step: int) -> Callable[[Path], object]:

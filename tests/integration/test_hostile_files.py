@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.storage import one_writer
-from bevt_core.storage.file_locks import NoLocksError, _removed
-from bevt_core.storage.files import read_bounded, read_record
-from bevt_core.storage.one_writer import READERS, WRITER, hold, is_written, owner, reading
-from bevt_core.storage.staging import STAGING, clean_staging, discard, staged_folder
+from bevt_core.storage.files import clean_staging, read_bounded, read_record
+from bevt_core.storage.locks import exclusive
+from bevt_core.storage.locks.file_locks import NoLocksError, _removed
+from bevt_core.storage.one_writer import hold, is_written, owner, reading
+from bevt_core.storage.staging import READERS, STAGING, WRITER, discard, staged_folder
 from schemas.errors import UserError
 from schemas.tokens import TokenizerIdentity
 from trainer.metrics.log import METRICS_FILE, read_metrics
@@ -73,7 +73,7 @@ def test_a_lock_file_with_another_name_is_not_written(tmp_path: Path, monkeypatc
     def no_locks(path: Path) -> int:
         raise NoLocksError
 
-    monkeypatch.setattr(one_writer, "_taken", no_locks)
+    monkeypatch.setattr(exclusive, "_taken", no_locks)
     with hold(store, "x"):
         pass
     assert victim.read_text() == "precious"

@@ -12,7 +12,8 @@ import pytest
 from bevt_core.dataset.frame_store import FrameStore, local_part, read_frame_commit, sources_digest
 from bevt_core.media.video.glance import glance
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
-from bevt_core.storage.objects import READ_BYTES, ObjectPath, as_path
+from bevt_core.storage.objects import ObjectPath, as_path
+from bevt_core.storage.s3.ranges import READ_BYTES
 from pipeline.check.problems import to_remove
 from pipeline.check.verify import check_files, verify
 from pipeline.job.decode_part import make_frame_part

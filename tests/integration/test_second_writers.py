@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bevt_core.dataset.frame_store import read_plan, read_sources
-from bevt_core.storage.one_writer import hold, hold_file, owner, reading, removing
+from bevt_core.storage.locks.writers import hold_file
+from bevt_core.storage.one_writer import hold, owner, reading, removing
 from pipeline.check.repair import repair
 from pipeline.job.plan import find_token_plan, settle_plan
 from pipeline.job.run import tokenize
@@ -21,14 +22,12 @@ from tests.support.tiny_jobs import save_tiny_tokenizer, tiny_recipe
 from trainer.clips.sources import StoreClips
 from trainer.commands.training import TRAINER_RECIPES
 from trainer.demo.run import demo
-from trainer.finetune import stage as finetuning
 from trainer.finetune.stage import finetune
-from trainer.pretrain import stage as pretraining
 from trainer.pretrain.stage import pretrain
 from trainer.probes.probe import probe
+from trainer.setup import session
 from trainer.show import paper_report
 from trainer.testing.temporal import analyse_temporal
-from trainer.tokenizer import stage as tokenizing
 from trainer.tokenizer.stage import train_tokenizer
 
 
@@ -86,9 +85,7 @@ def test_a_run_holds_its_directory_and_what_it_reads(
             assert refusal(removing([store], "bevt repair")).startswith(f"{store}: `mine`")
         raise StartedError
 
-    for module in (pretraining, finetuning, tokenizing):
-        for name in ("make_plan", "make_finetune_plan", "check_batches"):
-            monkeypatch.setattr(module, name, look, raising=False)
+    monkeypatch.setattr(session, "make_plan", look)
     with pytest.raises(StartedError):
         start_training(stage, dataset, tmp_path / "run", command="mine")
     assert not (tmp_path / "run").exists() and refusal(removing([dataset / "frames"], "bevt repair")) == ""

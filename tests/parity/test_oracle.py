@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.build import build_classifier
-from bevt_core.weights.checkpoints import load_official
+from bevt_core.weights.checkpoints import import_official
 from bevt_core.weights.foreign import OFFICIAL_KEYS
 from bevt_core.weights.surgery import classifier_from_pretrained, rename
 
@@ -32,7 +32,9 @@ def golden(oracle: Path) -> Mapping[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model(weights: Path) -> Bevt:
-    return load_official(weights).eval()
+    model = import_official(weights).model
+    assert isinstance(model, Bevt)
+    return model.eval()
 
 
 def wave(step: np.ndarray, *shape: int) -> Tensor:

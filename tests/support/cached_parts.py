@@ -5,7 +5,8 @@ import random
 import sys
 
 from bevt_core.storage.objects import ObjectPath
-from bevt_core.storage.part_cache import Entry, cache_folder, hold
+from bevt_core.storage.part_cache import cache_folder, hold
+from bevt_core.storage.remote import Entry
 from schemas.frames import FileDigest
 
 NUM, SIZE = 8, 10_000  # entries, bytes of each

@@ -1,5 +1,8 @@
 """Processes of this machine: which there are below one, what they do, and waiting for them."""
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,3 +49,12 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 50.0) -> None:
     while not condition():
         assert time.monotonic() < give_up, "timed out"
         time.sleep(0.02)
+
+
+def wait_for_sigterm() -> str:
+    """Write this process's id to the file of its rank in $READY, then wait for SIGTERM."""
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda signum, frame: asked.set())
+    Path(os.environ["READY"], os.environ["RANK"]).write_text(str(os.getpid()))
+    asked.wait(60)
+    return "stopped" if asked.is_set() else "timed out"

@@ -32,7 +32,8 @@ from tests.support.media import moving_frames, write_video
 from tests.support.tiny_jobs import save_tiny_tokenizer, tiny_recipe
 from trainer.data.batches import StreamBatches
 from trainer.engine import step
-from trainer.pretrain.stage import PretrainTask, pretrain
+from trainer.pretrain.stage import pretrain
+from trainer.pretrain.task import PretrainTask
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "bevt_core", "pipeline", "trainer")

@@ -1,4 +1,4 @@
-"""The Triton kernels in Triton's interpreter. `test_triton_attention.py` runs this file in a process of its own.
+"""The Triton kernels in Triton's interpreter. `test_triton_op.py` runs this file in a process of its own.
 
 The interpreter must be chosen before Triton is imported, and other tests import it.
 """

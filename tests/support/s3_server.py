@@ -61,12 +61,12 @@ def s3_server() -> Iterator[S3Server]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_MAX_ATTEMPTS", "1")  # so that it is our tries that are seen
-        from bevt_core.storage import objects
+        from bevt_core.storage.s3 import service
 
-        objects._new_file_system.cache_clear()
+        service._new_file_system.cache_clear()
         import boto3
 
         boto3.client("s3").create_bucket(Bucket="data")
         yield server
-        objects._new_file_system.cache_clear()
+        service._new_file_system.cache_clear()
     server.stop()

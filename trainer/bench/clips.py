@@ -13,7 +13,7 @@ from schemas.recipes import FinetuneRecipe
 from trainer.bench.loader import cpu_seconds, file_of
 from trainer.clips.isolated_frames import decoder_pid
 from trainer.clips.sources import FileClips, StoreClips
-from trainer.finetune.stage import TrainingClips
+from trainer.finetune.task import TrainingClips
 
 
 def bench_clips(

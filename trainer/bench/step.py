@@ -26,7 +26,8 @@ from trainer.engine.schedule import CosineSchedule
 from trainer.engine.step import Stepper, StepReport
 from trainer.engine.task import Batch, Term
 from trainer.metrics.monitor import peak_tflops
-from trainer.pretrain.stage import HIDDEN_MULTIPLE, PretrainTask
+from trainer.pretrain.stage import HIDDEN_MULTIPLE
+from trainer.pretrain.task import PretrainTask
 from trainer.setup.models import checkpoint_activations
 
 DROP_PATH = 0.3  # of the paper's joint stage

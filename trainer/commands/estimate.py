@@ -10,11 +10,11 @@ from bevt_core.dataset.known_sets import FRAME_BYTES, TOKEN_MAP_BYTES, KnownSet
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, OnlineTokens, PretrainRecipe
 from trainer.data.order import StreamOrder
-from trainer.finetune.plan import counted_finetune_cost, finetune_facts, fit_finetune_recipe, make_finetune_plan
-from trainer.finetune.stage import build_from_recipe
-from trainer.pretrain.plan import cost_of, counted_at, describe, facts, fit_recipe, make_plan
+from trainer.finetune.plan import Videos, finetune_workload
+from trainer.pretrain.plan import pretrain_workload
 from trainer.setup.cost import STATE_COPIES
-from trainer.setup.memory import Memory, memory_gb_of
+from trainer.setup.memory import Memory
+from trainer.setup.plan import Plan, describe, facts, make_plan
 
 PART_SAMPLES = 64  # of the assumed token sets; changes no number of a plan
 
@@ -42,33 +42,27 @@ def plan_pretraining(recipe: PretrainRecipe, sets: Sequence[KnownSet], machine: 
         sizes = np.full(-(-known.samples // PART_SAMPLES), PART_SAMPLES)
         sizes[-1] -= sizes.sum() - known.samples
         orders[name] = StreamOrder(sizes, stream.global_batch, stream.window_parts, (recipe.loop.seed, name))
-    counted, why = counted_at(recipe, crop_px), None
-    memory_gb = memory_gb_of(machine.memory)
-    if memory_gb is not None:
-        recipe, why = fit_recipe(recipe, counted, orders, memory_gb, machine.processes)
-    plan = make_plan(recipe, orders, machine.processes, why)
-    cost = cost_of(plan, recipe, counted)
-    state_bytes = counted(plan.activation_checkpointing).state_bytes
-    numbers = facts(plan, cost, machine.tflops) | {"memory_gb": cost.peak_gb}
-    numbers["checkpoints_gb"] = checkpoints_gb(state_bytes, recipe.ema_decay, recipe.loop.keep_checkpoints)
-    return describe(plan, recipe, cost, machine.tflops, "any device"), numbers
+    plan = make_plan(pretrain_workload(recipe, orders, crop_px), machine.processes, machine.memory)
+    return describe(plan, machine.tflops, "any device"), _numbers(plan, machine.tflops)
 
 
 def plan_finetuning(recipe: FinetuneRecipe, known: KnownSet, machine: Machine) -> dict[str, Any]:
     """Return the numbers of `recipe` on the set `known`. Raises UserError for pictures."""
     if known.kind != "video":
         raise UserError(f"{known.name} has pictures; fine-tuning needs a set of videos, such as k400")
-    counted = counted_finetune_cost(recipe, lambda: build_from_recipe(recipe, known.classes))
-    why = None
-    memory_gb = memory_gb_of(machine.memory)
-    if memory_gb is not None:
-        recipe, why = fit_finetune_recipe(recipe, counted, memory_gb, machine.processes)
-    plan = make_finetune_plan(recipe, known.samples, machine.processes, why)
-    cost = plan.cost(counted)
-    state_bytes = counted(recipe.loop.activation_checkpointing).state_bytes
-    numbers = finetune_facts(plan, cost, machine.tflops) | {"memory_gb": cost.peak_gb}
-    numbers["checkpoints_gb"] = checkpoints_gb(state_bytes, recipe.ema_decay, recipe.loop.keep_checkpoints)
-    return numbers
+    workload = finetune_workload(recipe, Videos(known.samples, 0, known.classes))
+    return _numbers(make_plan(workload, machine.processes, machine.memory), machine.tflops)
+
+
+def _numbers(plan: Plan[Any], tflops: float) -> dict[str, Any]:
+    """The plan's numbers, with the memory that a process needs and the disk that checkpoints take."""
+    recipe, cost = plan.recipe, plan.cost()
+    assert cost is not None and plan.workload.cost is not None
+    state_bytes = plan.workload.cost(recipe.loop.activation_checkpointing).state_bytes
+    return facts(plan, tflops) | {
+        "memory_gb": cost.peak_gb,
+        "checkpoints_gb": checkpoints_gb(state_bytes, recipe.ema_decay, recipe.loop.keep_checkpoints),
+    }
 
 
 def sets_of_streams(recipe: PretrainRecipe, sets: Sequence[KnownSet]) -> dict[str, KnownSet]:

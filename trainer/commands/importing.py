@@ -53,7 +53,7 @@ def import_checkpoint(
     from functools import partial
 
     from bevt_core.models.counting import num_parameters
-    from bevt_core.storage.one_writer import hold_file
+    from bevt_core.storage.locks.writers import hold_file
     from bevt_core.weights.checkpoints import (
         import_image_swin,
         import_official,

@@ -17,8 +17,9 @@ from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.masking import draw_mask
 from bevt_core.rng import rng_for
-from bevt_core.storage.objects import ObjectPath
-from bevt_core.storage.part_cache import Entry, ReadAhead
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.part_cache import ReadAhead
+from bevt_core.storage.remote import Entry
 from bevt_core.views.replay import apply_view, decode_jpeg
 from bevt_core.views.resample import backend_for
 from schemas.errors import StorageError
@@ -130,7 +131,7 @@ class ClipDataset(Dataset, ABC):
 
     def expect(self, order: StreamOrder, step: int) -> None:
         """Have the parts that `step` and the steps after it read copied here, where they are not read in place."""
-        distant = [store for store in self.stores if isinstance(store.path, ObjectPath)]
+        distant = [store for store in self.stores if storage_of(store.path).is_remote]
         if distant:
             places = [store.place(part) for part in order.parts_ahead(step) for store in distant]
             self._read_ahead.want([place for place in places if isinstance(place, Entry)])

@@ -15,8 +15,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from bevt_core.processes import die_with_parent
 from schemas.errors import StorageError
-from trainer.distributed.children import die_with_parent, ending_of
+from trainer.distributed.children import ending_of
 
 START_TIMEOUT_S = 300.0  # imports from a slow network disk
 REPLY_TIMEOUT_S = 20.0

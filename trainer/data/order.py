@@ -90,9 +90,6 @@ class StreamOrder:
     def dropped_per_epoch(self) -> int:
         return self.num_samples % self.global_batch
 
-    def epoch_of(self, step: int) -> int:
-        return step // self.steps_per_epoch
-
     def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
         """Return the epoch and the sample positions [global_batch] of `step`, counted from 0 over the whole run."""
         epoch, at = divmod(step, self.steps_per_epoch)

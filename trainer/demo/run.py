@@ -10,7 +10,7 @@ from typing import Any
 
 from bevt_core.console.inert import one_line
 from bevt_core.console.terminal import show
-from bevt_core.storage.json_file import read_json_file
+from bevt_core.storage.files import read_json_file
 from bevt_core.storage.one_writer import writes
 from schemas.errors import UserError
 from trainer.demo.report import write_report

@@ -1,19 +1,8 @@
-"""How processes of one job end together, and how one ended."""
+"""How a process of a job ended."""
 
 import contextlib
-import ctypes
-import os
 import signal
 from pathlib import Path
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process, even a stopped one, when the thread of `parent` that started it ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the line above
-        os._exit(1)
 
 
 def is_stopped(pid: int) -> bool:

@@ -19,8 +19,9 @@ from typing import Any
 
 from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.console.terminal import plain_messages
+from bevt_core.processes import die_with_parent
 from schemas.errors import StorageError, UserError
-from trainer.distributed.children import die_with_parent, ending_of, is_stopped
+from trainer.distributed.children import ending_of, is_stopped
 
 END_TIMEOUT_S = 30.0  # for a process to end after it has sent its result
 FAILED_TIMEOUT_S = 1.0  # for a process to end after a peer has failed

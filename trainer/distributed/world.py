@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from schemas.errors import JointError, StorageError, UserError
-from schemas.recipes import LoopConfig
+from schemas.recipes import Execution
 
 R = TypeVar("R")
 
@@ -153,7 +153,7 @@ def to_host(values: Tensor) -> tuple[Tensor, Callable[[], None]]:
     return copy, event.synchronize
 
 
-def micro_batches_of(loop: LoopConfig, world_size: int) -> int:
+def micro_batches_of(loop: Execution, world_size: int) -> int:
     """Return the gradient accumulation that keeps a micro-batch as large as on the recipe's number of processes."""
     if loop.processes is None:
         return loop.micro_batches

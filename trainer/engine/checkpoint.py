@@ -21,8 +21,8 @@ from safetensors.torch import load_model
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from bevt_core.storage.files import read_record, remove, sha256_of, write_record
-from bevt_core.storage.staging import clean_staging, staged_folder
+from bevt_core.storage.files import clean_staging, read_record, remove, sha256_of, write_record
+from bevt_core.storage.staging import staged_folder
 from bevt_core.weights.files import UNREADABLE, first_line
 from schemas.base import Record
 from schemas.errors import UserError

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from bevt_core.console.progress import ProgressLine, say
 from bevt_core.console.readable import percent, shown
 from schemas.errors import UserError
-from schemas.recipes import LoopConfig
+from schemas.recipes import Execution
 from trainer.distributed.world import World
 from trainer.engine.checkpoint import LogLine
 from trainer.engine.step import StepReport
@@ -29,7 +29,7 @@ class Diary:
 
     def __init__(
         self,
-        loop: LoopConfig,
+        loop: Execution,
         first: int,
         stop: int,
         log: MetricsLog | None,

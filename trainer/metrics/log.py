@@ -11,7 +11,8 @@ from bevt_core.console.disk_errors import explaining
 from bevt_core.console.installation import install_command
 from bevt_core.storage.files import read_bounded, write_atomic
 from schemas.errors import UserError
-from schemas.text.json_text import json_text, parse_json
+from schemas.text.json_text import json_text, parse_json, typed
+from schemas.text.plain import shown
 from schemas.text.yaml_text import read_yaml_file
 
 METRICS_FILE = "metrics.jsonl"
@@ -88,7 +89,8 @@ def _wandb_run(project: str, run_dir: Path) -> Any:
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's log, in order; a last line that a crash cut short is left out.
 
-    Raises UserError for what is no log.
+    Every line has a whole number `step`; its other values are numbers or None. Raises UserError for any other line, and
+    for what is no log.
     """
     path = run_dir / METRICS_FILE
     try:
@@ -102,7 +104,18 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
         lines = whole.decode().split("\n")[:-1]
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}; expected one JSON object per line") from None
-    return [parse_json(line, dict, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    line: dict[str, Any] = parse_json(text, dict, where)
+    if "step" not in line:
+        raise UserError(f"{where}: no step, expected one in every line; remove the line")
+    typed(line["step"], int, where, "step")
+    for name, value in line.items():
+        if value is not None and not isinstance(value, int | float):
+            raise UserError(f"{where}: {shown(name)} is {shown(value)}, expected a number or null; remove the line")
+    return line
 
 
 def last_step(run_dir: Path) -> int:

@@ -12,7 +12,8 @@ from bevt_core.console.terminal import warn
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage.objects import AnyPath
-from bevt_core.storage.part_cache import Entry, cache_bytes
+from bevt_core.storage.part_cache import cache_bytes
+from bevt_core.storage.remote import Entry
 from bevt_core.tokenizers import load_tokenizer, settle_default
 from schemas.errors import UserError
 from schemas.models import BevtConfig

@@ -21,10 +21,10 @@ from typing import Any
 from bevt_core.console.disk_errors import explaining
 from bevt_core.storage.descriptions import RECIPE, RECORD, what_is
 from bevt_core.storage.files import read_bounded, read_record, write_atomic, write_record
-from bevt_core.storage.one_writer import content_of
+from bevt_core.storage.local import content_of
 from schemas.errors import UserError
-from schemas.recipes import ProbeConfig
-from schemas.recipes.loading import Recipe, parse_recipe, to_yaml
+from schemas.recipes.identity import deciding
+from schemas.recipes.loading import Recipe, TrainingRecipe, parse_recipe, to_yaml
 from schemas.runs import DatasetRef, RunRecord
 from schemas.text.credentials import masked
 from schemas.text.json_text import json_text
@@ -34,23 +34,6 @@ from trainer.engine.checkpoint import Identity
 RESUMES, WEIGHTS = "resumes.jsonl", "weights.safetensors"
 HUB_WEIGHTS = "model.safetensors"  # of a folder in Hugging Face's layout
 PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr", "safetensors")
-
-# what may differ between a checkpoint and the run that resumes it: where things lie, and how the work is carried out
-FREE_KEYS = frozenset(
-    {"title", "init", "tokenizer", "root", "frames", "decode_timeout_s"}
-    | {
-        f"streams.{name}.{key}"
-        for name in ("video", "image")
-        for key in ("tokens", "tokens.frames", "tokens.tokenizer")
-    }
-    | {"architecture.perceptual.weights"}  # of a perceptual network; the data's digests have their content
-    | {"probe", "loop.wandb", "loop.peak_tflops"}
-    | {f"probe.{key}" for key in ProbeConfig.model_fields}
-    | {f"loop.{key}" for key in ("max_steps", "micro_batches", "processes", "num_workers", "log_every")}
-    | {f"loop.{key}" for key in ("checkpoint_every", "keep_every", "keep_checkpoints", "picture_every")}
-    | {f"loop.{key}" for key in ("activation_checkpointing", "compile", "parallel", "max_bad_steps", "hang_timeout_s")}
-    | {"loop.attention", "loop.deterministic"}
-)
 
 
 def open_run(
@@ -121,12 +104,10 @@ def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, Dataset
             )
 
 
-def identity_of(recipe: Recipe, datasets: Mapping[str, DatasetRef]) -> Identity:
-    """Return all that decides a run's numbers, by dotted key: the recipe less FREE_KEYS, the data by content."""
+def identity_of(recipe: TrainingRecipe, datasets: Mapping[str, DatasetRef]) -> Identity:
+    """Return all that decides a run's numbers, by dotted key: the recipe but for its free keys, the data by content."""
     facts: Identity = {
-        key: json_text(value) if isinstance(value, list) else value
-        for key, value in flat(recipe.model_dump(mode="json")).items()
-        if key not in FREE_KEYS
+        key: json_text(value) if isinstance(value, list) else value for key, value in deciding(recipe).items()
     }
     return facts | {f"data.{name}": ref.digest for name, ref in datasets.items()}
 

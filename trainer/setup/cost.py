@@ -1,32 +1,28 @@
 """What an optimizer step costs, counted on the meta device: no weights, no arithmetic, no data.
 
-Operations and state are exact for the model that is counted. Activations are an estimate: the peak of torch's own
-operators for one sample in fp32, half of it under bf16 and fp16, with fused attention, which keeps no matrices.
+Operations and state are exact for the model that is counted. Activations are an estimate from the sizes of its layers
+(`activations`): the peak of one sample in fp32, half of it under bf16 and fp16.
 """
 
 import functools
 import math
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import _engine_run_backward
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from bevt_core.masking import draw_mask
+from bevt_core.models.classifier import Classifier
 from bevt_core.models.counting import flops, num_parameters
+from bevt_core.models.stems import Stem2d, Stem3d
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer, settle_default
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from trainer.metrics.monitor import StepFlops
+from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_numbers, stem_flops, stem_grid
 from trainer.setup.models import build_model, checkpoint_activations, checkpoint_encoder, tokens_per_side, tubelet_of
 
 MASKS_DRAWN = 256  # for the mean share of hidden positions
@@ -94,7 +90,8 @@ def pretrain_cost(recipe: PretrainRecipe, crop_px: Mapping[str, int], activation
         positions = stream.clip_frames * int(rows) * int(columns)
         hidden = hidden_share(recipe, name, (int(rows), int(columns))) * positions
         features = functools.partial(model.features, mask_BTHW=None, stream=name)
-        encoder = sample_cost(model, features, stream.clip_frames, crop_px[name])
+        layers = bevt_layers(model, name, stream.clip_frames, crop_px[name])
+        encoder = sample_cost(features, model.stems[name], layers, stream.clip_frames, crop_px[name])
         more_flops = 3 * 2 * hidden * model.lm_head.weight.numel()  # forward, and two products backward
         logit_bytes = 2 * hidden * model.lm_head.out_features * FLOAT_BYTES
         if isinstance(stream.tokens, OnlineTokens):
@@ -110,10 +107,11 @@ def finetune_cost(
 ) -> TrainingCost:
     """Count the clips of the one `stream` of fine-tuning, for the classifier that `build` makes."""
     with torch.device("meta"):
-        model = build()
+        model = cast(Classifier, build())
     if activation_checkpointing:
-        checkpoint_encoder(cast(nn.Module, model.encoder))
-    clip = sample_cost(model, model, recipe.sampling.frames, recipe.augment.crop_px)
+        checkpoint_encoder(model.encoder)
+    frames, size_px = recipe.sampling.frames, recipe.augment.crop_px
+    clip = sample_cost(model, model.stem, classifier_layers(model, frames, size_px), frames, size_px)
     return _cost(model, recipe.loop, recipe.ema_decay, {stream: clip})
 
 
@@ -144,104 +142,16 @@ def tokenizer_flops(name: str) -> float:
     return flops(lambda: tokenizer.encode(frames_NPPC)) / count
 
 
-def sample_cost(model: nn.Module, forward: Callable[[Tensor], Tensor], frames: int, size_px: int) -> SampleCost:
-    """Count the forward and backward pass of one clip, in fp32. `model` is on the meta device."""
-    clip_BCTHW = torch.zeros(1, 3, frames, size_px, size_px, device="meta")
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)  # so that the gradients are no activations
-    counter = _Flops()
-    with _FuseAttention(counter), _Operators(counter) as operators:
-        loss = forward(clip_BCTHW).sum()
-        counter.backward = True
-        # what `loss.backward()` calls; by itself it switches function modes off, and blocks may run again in it
-        _engine_run_backward((loss,), (torch.ones_like(loss),), False, False, (), accumulate_grad=True)
-    return SampleCost(counter.total - counter.repeated, counter.total, operators.peak_bytes)
+def sample_cost(
+    forward: Callable[[Tensor], Tensor], stem: nn.Module, layers: Sequence[Layer], frames: int, size_px: int
+) -> SampleCost:
+    """Count the forward and backward pass of one clip, in fp32. `forward` has its weights on the meta device.
 
-
-class _Flops:
-    """Operations so far. In the backward pass only what is computed again needs a graph, so gradients are enabled."""
-
-    def __init__(self) -> None:
-        self.total = self.repeated = 0
-        self.backward = False
-
-    def add(self, flops: int) -> None:
-        self.total += flops
-        if self.backward and torch.is_grad_enabled():
-            self.repeated += flops
-
-
-class _FuseAttention(TorchFunctionMode):
-    """Attention as a device does it that fuses it, counted by its definition: two products, and four backward."""
-
-    def __init__(self, counter: _Flops) -> None:
-        super().__init__()
-        self.counter = counter
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.scaled_dot_product_attention:
-            q, k, v = args
-            self.counter.add(2 * _product_flops(q, k))
-            return _FusedAttention.apply(q, k, v, (kwargs or {}).get("attn_mask"), self.counter)
-        return func(*args, **(kwargs or {}))
-
-
-class _FusedAttention(torch.autograd.Function):
-    """Nothing is kept but inputs and output. Computes nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, counter: _Flops) -> Tensor:
-        y = torch.empty_like(q)
-        ctx.save_for_backward(q, k, v, bias, y)
-        ctx.counter = counter
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, _ = ctx.saved_tensors
-        ctx.counter.add(4 * _product_flops(*inputs[:2]))
-        wanted = zip(inputs, ctx.needs_input_grad, strict=False)
-        return (*(torch.empty_like(x) if needed else None for x, needed in wanted), None)
-
-
-def _product_flops(q: Tensor, k: Tensor) -> int:
-    return 2 * q.numel() * k.shape[-2]
-
-
-class _Operators(TorchDispatchMode):
-    """Count what operators compute, follow the storages that they allocate, and remember the most bytes held at a time.
-
-    `FlopCounterMode` counts the same, but its hooks on modules keep tensors alive.
+    Each product of the forward pass needs two in the backward pass, one for either gradient. The embedding of the
+    pixels in `stem` needs only the gradient of its weights.
     """
-
-    def __init__(self, counter: _Flops) -> None:
-        super().__init__()
-        self.counter = counter
-        self.held_bytes = self.peak_bytes = 0
-        self._alive: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:  # type: ignore[attr-defined]
-            self.counter.add(flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result))  # type: ignore[attr-defined]
-        known = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in known | self._alive:
-                self._follow(tensor.untyped_storage())
-        self.peak_bytes = max(self.peak_bytes, self.held_bytes)
-        return result
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-
-        def free() -> None:
-            self._alive.discard(key)
-            self.held_bytes -= size
-
-        self._alive.add(key)
-        self.held_bytes += size
-        weakref.finalize(storage, free)
+    clip_BCTHW = torch.zeros(1, 3, frames, size_px, size_px, device="meta")
+    known = cast(Stem2d | Stem3d, stem)
+    model_flops = 3 * flops(lambda: forward(clip_BCTHW)) - stem_flops(known, stem_grid(known, frames, size_px))
+    repeated_flops = sum(layer.repeated_flops for layer in layers)
+    return SampleCost(model_flops, model_flops + repeated_flops, FLOAT_BYTES * peak_numbers(layers))

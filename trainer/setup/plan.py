@@ -1,15 +1,138 @@
-"""What the plans of all stages share: whether batches fit the processes, and what the steps cost."""
+"""What a run of any stage will do, before it does it: micro-batches, steps, samples seen, and what that costs.
+
+A stage says what its `Workload` is. Both a run (trainer/setup/session.py) and a dry run (`show_plan`) plan it by
+`make_plan`.
+"""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, TypeVar, cast
 
+from bevt_core.console.inert import one_line
+from bevt_core.console.terminal import show
 from schemas.errors import UserError
+from schemas.recipes.loading import TrainingRecipe
 from trainer.data.order import StreamOrder
+from trainer.distributed.world import micro_batches_of
+from trainer.engine.schedule import CosineSchedule, schedule_of
 from trainer.setup.cost import StepCost, TrainingCost
+from trainer.setup.memory import (
+    Memory,
+    fit_loop,
+    largest_micro_batch,
+    memory_gb_of,
+    possible_micro_batches,
+    shards_of,
+)
 
 DEFAULT_TFLOPS = 100.0  # effective, per device: what a run is thought to reach, not what a data sheet says
 
-
+R = TypeVar("R", bound=TrainingRecipe)
 CountedCost = Callable[[bool], TrainingCost]  # with or without activation checkpointing
+
+
+@dataclass(frozen=True)
+class Workload(Generic[R]):
+    """What a stage is to do: its recipe, its data, what a sample costs, and what it adds to the plan."""
+
+    recipe: R
+    orders: Mapping[str, StreamOrder]  # by stream
+    cost: CountedCost | None  # None: not counted
+    describe: Callable[["Plan[R]", str], list[str]]  # the stage's lines of the plan, for the name of a device
+    facts: Callable[["Plan[R]"], dict[str, Any]] = lambda plan: {}  # the stage's numbers of the plan
+    splits_well: Callable[[int, int], bool] = lambda micro_batches, processes: True  # whether the stage allows them
+
+
+@dataclass(frozen=True)
+class Plan(Generic[R]):
+    """The arithmetic of a run."""
+
+    workload: Workload[R]
+    recipe: R  # with the micro-batches that fit the memory
+    schedule: CosineSchedule
+    world_size: int
+    reason: str | None  # why the micro-batches are not the recipe's; None where they are
+
+    @property
+    def orders(self) -> Mapping[str, StreamOrder]:
+        return self.workload.orders
+
+    @property
+    def steps(self) -> int:
+        """Steps that will be taken; fewer than the schedule's with loop.max_steps."""
+        return min(self.schedule.total_steps, self.recipe.loop.max_steps or self.schedule.total_steps)
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches per process."""
+        return micro_batches_of(self.recipe.loop, self.world_size)
+
+    def samples_seen(self, stream: str) -> int:
+        return self.steps * self.orders[stream].global_batch
+
+    def micro_batch(self, stream: str) -> int:
+        """Return the samples of the largest micro-batch of any process."""
+        return largest_micro_batch(self.orders[stream].global_batch, self.world_size, self.micro_batches)
+
+    def cost(self) -> StepCost | None:
+        """Count what a step costs, which takes seconds the first time; None for a stage that is not counted."""
+        if self.workload.cost is None:
+            return None
+        return self.workload.cost(self.recipe.loop.activation_checkpointing).step(
+            {name: order.global_batch for name, order in self.orders.items()},
+            {name: self.micro_batch(name) for name in self.orders},
+            shards_of(self.recipe.loop, self.world_size),
+        )
+
+
+Fitted = tuple[R, str | None]
+
+
+def make_plan(
+    workload: Workload[R],
+    processes: int,
+    memory: Memory = "recipe",
+    on_main: Callable[[Callable[[], Fitted[R]]], Fitted[R]] = lambda work: work(),
+) -> Plan[R]:
+    """Choose micro-batches that fit `memory` and count the steps. An epoch is one of the video stream if there is one.
+
+    In a run of several processes `on_main` is `World.on_main`, so that rank 0 alone counts. Raises UserError where
+    nothing fits the memory, or the recipe's batches do not fit so many processes.
+    """
+    orders, recipe, reason = workload.orders, workload.recipe, None
+    memory_gb = memory_gb_of(memory)
+    if memory_gb is not None:
+        gb = memory_gb
+        recipe, reason = on_main(lambda: _fitted(workload, processes, gb))
+    leading = orders["video" if "video" in orders else next(iter(orders))]
+    schedule = schedule_of(recipe.optim, recipe.loop.epochs, leading.steps_per_epoch)
+    plan = Plan(workload, recipe, schedule, processes, reason)
+    check_batches(orders, plan.micro_batches, processes)
+    return plan
+
+
+def _fitted(workload: Workload[R], processes: int, memory_gb: float) -> Fitted[R]:
+    """The recipe with the micro-batches that fit `memory_gb`, and why."""
+    recipe = workload.recipe
+    if workload.cost is None:
+        return recipe, None
+    batches = {name: order.global_batch for name, order in workload.orders.items()}
+    possible = possible_micro_batches(batches.values(), processes)
+    possible = [number for number in possible if workload.splits_well(number, processes)] or possible[:1]
+    loop, reason = fit_loop(recipe.loop, workload.cost, batches, possible, memory_gb, processes)
+    return cast(R, recipe.model_copy(update={"loop": loop})), reason
+
+
+def show_plan(
+    workload: Workload[R], *, processes: int, tflops: float = DEFAULT_TFLOPS, memory: Memory = "recipe"
+) -> dict[str, Any]:
+    """Print the plan of a workload on so many processes, starting none and writing nothing: the dry run of any stage.
+
+    Returns the plan's numbers.
+    """
+    plan = make_plan(workload, processes, memory)
+    show(describe(plan, tflops, "any device"))
+    return {"dry_run": True, **facts(plan, tflops)}
 
 
 def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_size: int) -> None:
@@ -22,7 +145,43 @@ def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_s
             )
 
 
-def cost_lines(cost: StepCost, steps: int, processes: int, tflops: float, why: str | None) -> list[str]:
+def describe(plan: Plan[R], tflops: float, device: str) -> str:
+    """Return what a person should check before the GPUs start."""
+    cost = plan.cost()
+    costs = [] if cost is None else cost_lines(cost, plan.steps, plan.world_size, tflops, plan.reason)
+    return "\n".join([one_line(plan.recipe.title), *plan.workload.describe(plan, device), *costs])
+
+
+def facts(plan: Plan[R], tflops: float) -> dict[str, Any]:
+    """Return the plan's numbers for a program."""
+    cost = plan.cost()
+    numbers = {
+        "steps": plan.steps,
+        "processes": plan.world_size,
+        "micro_batches": plan.micro_batches,
+        "activation_checkpointing": plan.recipe.loop.activation_checkpointing,
+        **plan.workload.facts(plan),
+    }
+    if cost is None:
+        return numbers
+    hours = cost.hours(plan.steps, plan.world_size, tflops)
+    return numbers | {"flops_total": plan.steps * cost.flops, "hours": hours, "tflops": tflops} | asdict(cost)
+
+
+def processes_line(plan: Plan[R], device: str) -> str:
+    return f"  {plan.world_size} process(es) on {device}, {plan.recipe.loop.precision}"
+
+
+def learning_rate(plan: Plan[R]) -> str:
+    """Return the learning rate of a run in words: its warm-up and its decay."""
+    optim = plan.recipe.optim
+    return (
+        f"  learning rate: {optim.lr * optim.warmup_start:g} to {optim.lr:g} in {plan.schedule.warmup_steps} steps, on "
+        f"a cosine to {optim.lr * optim.final_lr_share:g}"
+    )
+
+
+def cost_lines(cost: StepCost, steps: int, processes: int, tflops: float, reason: str | None) -> list[str]:
     """Return what `steps` steps cost, in words, and why their micro-batches are as they are."""
     repeated = cost.flops - cost.model_flops
     again = f" ({repeated / 1e12:.4g} of them again, for activation checkpointing)" if repeated else ""
@@ -32,5 +191,5 @@ def cost_lines(cost: StepCost, steps: int, processes: int, tflops: float, why: s
         f"{cost.hours(steps, processes, tflops):.3g} h at {tflops:g} TFLOP/s per process",
         f"    memory per process: {cost.state_bytes / 1e9:.3g} GB of weights, gradients and optimizer; "
         f"activations about {cost.activation_bytes / 1e9:.2g} GB (estimate)",
-        *([] if why is None else [f"    {why}"]),
+        *([] if reason is None else [f"    {reason}"]),
     ]

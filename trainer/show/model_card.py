@@ -31,16 +31,15 @@ LICENCE = (
     "add a `license:` line to its head. Where tokens of DALL-E's dVAE were learned from, its licence asks to say so."
 )
 USE_CLASSIFIER = """\
-from trainer.testing.predict import predict
+from trainer import predict
 
 for answer in predict(".", ["clip.mp4"]):  # this folder; files, folders or globs
     print(answer["video"], answer.get("classes") or answer["error"])
 """
 USE_MODEL = """\
-from pathlib import Path
-from bevt_core.weights.checkpoints import load_weights
+from trainer import load_run
 
-model = load_weights(Path("model.safetensors")).eval()
+model = load_run(".").model  # this folder
 print(model.config)  # {shape}
 """
 SHAPES = {

@@ -7,8 +7,7 @@ from typing import Any
 
 from bevt_core.console.terminal import note
 from bevt_core.models.build import SWIN_SIZES
-from bevt_core.storage.files import read_record, sha256_of
-from bevt_core.storage.json_file import read_json_file
+from bevt_core.storage.files import read_json_file, read_record, sha256_of
 from bevt_core.storage.objects import as_path
 from schemas.errors import UserError
 from schemas.evaluation import EvaluationPlan

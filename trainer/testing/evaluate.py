@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from bevt_core.models.build import build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.counting import model_info
-from bevt_core.storage.files import read_record, sha256_of, write_atomic, write_record
-from bevt_core.storage.json_file import read_json_file
-from bevt_core.storage.one_writer import content_of, hold, reading
-from bevt_core.storage.staging import clean_staging
+from bevt_core.storage.files import clean_staging, read_json_file, read_record, sha256_of, write_atomic, write_record
+from bevt_core.storage.local import content_of
+from bevt_core.storage.one_writer import hold, reading
 from bevt_core.weights.checkpoints import load_weights
 from schemas.errors import UserError
 from schemas.evaluation import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
@@ -48,7 +47,7 @@ TOP = 5
 
 
 def evaluate(
-    checkpoint: Path,
+    checkpoint: Path | str,
     data: ClipSource,
     *,
     clips: int | None = None,
@@ -71,7 +70,7 @@ def evaluate(
     Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
     """
     begun = time.monotonic()
-    path = weights_of(checkpoint)
+    path = weights_of(Path(checkpoint))
     card = read_card(path)
     check_labels(data)
     check_classes(data.classes, card.classes, data.path, str(checkpoint))

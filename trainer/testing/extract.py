@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bevt_core.foreign.parquet_file import read_table
 from bevt_core.models.classifier import Classifier
-from bevt_core.storage.files import read_record, sha256_of, write_record
-from bevt_core.storage.one_writer import hold_file, reading
-from bevt_core.storage.staging import clean_staging
+from bevt_core.storage.files import clean_staging, read_record, sha256_of, write_record
+from bevt_core.storage.locks.writers import hold_file
+from bevt_core.storage.one_writer import reading
 from schemas.errors import UserError
 from schemas.evaluation import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
 from schemas.recipes import FinetuneRecipe, Precision

@@ -26,19 +26,35 @@ def open_frozen(
     A classifier has its own; a pretrained encoder gets those of `recipe`, or else looks at the centre of one clip like
     those that it was pretrained on. Raises UserError where neither says what they were, or it cannot read them.
     """
-    path = existing_weights(checkpoint)
-    if (path.parent / CARD).is_file():
-        card = read_card(path)
-    else:
-        card = _card_of_pretraining(path) if recipe is None else card_of(recipe, ("none",))
-    model = classifier_of_pretrained(path)
-    tubelet = model.config["patch"][0]
+    card = _card(checkpoint, recipe)
+    model = classifier_of_pretrained(existing_weights(checkpoint))
+    return model, _plan(checkpoint, card, model, clips, crops)
+
+
+def views_of(
+    checkpoint: Path, encoder: Classifier, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
+) -> ViewPlan:
+    """Return the views that `open_frozen` gives this encoder of `checkpoint`. Raises UserError as it does."""
+    return _plan(checkpoint, _card(checkpoint, recipe), encoder, clips, crops)
+
+
+def _card(checkpoint: Path, recipe: FinetuneRecipe | None) -> ClassifierCard:
+    weights = existing_weights(checkpoint)
+    if (weights.parent / CARD).is_file():
+        return read_card(weights)
+    return _card_of_pretraining(weights) if recipe is None else card_of(recipe, ("none",))
+
+
+def _plan(
+    checkpoint: Path, card: ClassifierCard, encoder: Classifier, clips: int | None, crops: int | None
+) -> ViewPlan:
+    tubelet = encoder.config["patch"][0]
     if card.sampling.frames % tubelet:
         raise UserError(
             f"{checkpoint}: its encoder reads {tubelet} frames at a time, and clips of {card.sampling.frames} do not "
             "divide by that; set sampling.frames"
         )
-    return model, ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
+    return ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
 
 
 def classifier_of_pretrained(path: Path) -> Classifier:

@@ -3,37 +3,31 @@
 Legend: N frames, H W pixels, C channels (RGB), h w token grid.
 """
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 
-from bevt_core.console.inert import one_line
 from bevt_core.console.terminal import show
 from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.models.counting import num_parameters
 from bevt_core.reporting.pictures import save_png, sheet
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import remove, sha256_of
 from bevt_core.storage.objects import as_path
-from bevt_core.storage.one_writer import hold, reading
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.card import read_card
 from bevt_core.tokenizers.codes import VECTORS_PER_CODE
-from bevt_core.tokenizers.peco.adversary import smallest_frame_px
 from bevt_core.tokenizers.quality import measure
 from schemas.errors import UserError
 from schemas.recipes import PecoTraining, TokenizerRecipe
 from schemas.recipes.loading import nearest
 from schemas.runs import DatasetRef
 from trainer.data.order import StreamOrder
-from trainer.distributed.world import join_world, micro_batches_of
 from trainer.engine.evaluations import Evaluation, every, on_main
-from trainer.engine.schedule import CosineSchedule, schedule_of
-from trainer.setup.plan import check_batches
-from trainer.setup.session import Job, ending
+from trainer.setup.plan import Plan, Workload
+from trainer.setup.session import build, open_session
 from trainer.tokenizer.frame_crops import FrameCrops
 from trainer.tokenizer.reconstructions import Reconstructions
 from trainer.tokenizer.tasks import ARCHITECTURES, FRAMES, Sizes, TokenizerModule
@@ -52,44 +46,29 @@ def train_tokenizer(
     """
     architecture = ARCHITECTURES[recipe.architecture.kind]
     sizes = sizes_of(recipe)
-    with join_world() as world, ExitStack() as locks:
+    with open_session(out, resume=resume, command=command) as session:
+        world, key = session.world, (recipe.loop.seed,)
         folders = tuple(as_path(folder) for folder in recipe.frames)
-        world.on_main(lambda: locks.enter_context(hold(out, command)))
-        world.on_main(lambda: locks.enter_context(reading(folders, command)))
-        key = (recipe.loop.seed,)
-        crops = FrameCrops(folders, recipe.input_px, key, held_out=False)
+        session.read(folders)
+        crops, held_out = (FrameCrops(folders, recipe.input_px, key, held_out=side) for side in (False, True))
         if not len(crops):
             raise UserError(f"{', '.join(recipe.frames)}: one source each; two or more are needed, one is held out")
-        order = StreamOrder(
-            np.ones(recipe.samples_per_epoch, np.int64), recipe.global_batch, recipe.samples_per_epoch, (*key, "crops")
-        )
-        check_batches({FRAMES: order}, micro_batches_of(recipe.loop, world.size), world.size)
-        schedule = schedule_of(recipe.optim, recipe.loop.epochs, order.steps_per_epoch)
-        torch.manual_seed(recipe.loop.seed)  # the initial weights
-        model = architecture.build(sizes, recipe.architecture)
+        model = build(recipe.loop.seed, lambda: architecture.build(sizes, recipe.architecture))
         tokenizer = cast(TokenizerModule, model)
-        task = architecture.task(model, recipe.architecture, schedule.total_steps, world, recipe.loop.seed)
-        datasets = _datasets(recipe)
-        if world.is_main:
-            show(_describe(recipe, model, sizes, len(crops), schedule))
-        job = Job(recipe, datasets, out, world, resume, command)
-        job.open(schedule)
-        if not job.resumes:
+        plan = session.plan(tokenizer_workload(recipe, num_parameters(model), sizes, len(crops)))
+        task = architecture.task(model, recipe.architecture, plan.schedule.total_steps, world, recipe.loop.seed)
+        identity = session.begin(plan, _datasets(recipe))
+        if not session.resumes:
             _warm_start(tokenizer, sizes, crops, recipe)
-        held_out = FrameCrops(folders, recipe.input_px, key, held_out=True)
         evaluations: list[Evaluation] = []
         if recipe.loop.picture_every:
             shown = held_out.first(SHOWN_CROPS, 0) if world.is_main else None
             draw = None if shown is None else Reconstructions(tokenizer, shown, out, world.device)
             evaluations.append(Evaluation(every(recipe.loop.picture_every), on_main(draw)))
         how: dict[str, Any] = {"lr_share": architecture.lr_share, "hooks": task.hooks, "evaluations": evaluations}
-        result = job.fit(task, {FRAMES: (crops, order)}, schedule, **how)
-        summary: dict[str, Any] = {
-            "run": str(out),
-            **ending(result, schedule),
-            "metrics": result.metrics,
-            "tokenizer": str(out / "tokenizer") if result.finished else None,
-        }
+        result = session.fit(plan, identity, task, {FRAMES: crops}, **how)
+        summary = session.summary(plan, result)
+        summary["tokenizer"] = str(out / "tokenizer") if result.finished else None
         if world.is_main and result.finished:
             _store(tokenizer, out / "tokenizer", recipe, result.step)
             summary |= _tested(out, held_out, world.device)
@@ -113,14 +92,6 @@ def sizes_of(recipe: TokenizerRecipe) -> Sizes:
             f"input_px {recipe.input_px} is not a multiple of the {sizes.stride} px of a token of preset {preset!r}; "
             f"set input_px={sizes.stride * max(1, round(recipe.input_px / sizes.stride))}"
         )
-    training = recipe.architecture
-    if isinstance(training, PecoTraining) and training.adversarial is not None:
-        smallest_px = smallest_frame_px(training.adversarial.layers)
-        if recipe.input_px < smallest_px:
-            raise UserError(
-                f"architecture.adversarial.layers {training.adversarial.layers} need frames of {smallest_px} px, "
-                f"input_px is {recipe.input_px}; take fewer layers or larger frames"
-            )
     return sizes
 
 
@@ -147,7 +118,7 @@ def _warm_start(tokenizer: TokenizerModule, sizes: Sizes, crops: FrameCrops, rec
 
 def _store(tokenizer: TokenizerModule, folder: Path, recipe: TokenizerRecipe, step: int) -> None:
     """Write the tokenizer; one that an earlier end of this run left there, at another step, makes room for it."""
-    if folder.exists() and read_card(folder).origin["step"] != step:
+    if folder.exists() and read_card(folder).origin.get("step") != step:
         remove(folder)
     if not folder.exists():
         origin: dict[str, str | int | float] = {"recipe": recipe.digest(), "title": recipe.title, "step": step}
@@ -164,11 +135,21 @@ def _tested(out: Path, crops: FrameCrops, device: torch.device) -> dict[str, flo
     return measure(tokenizer, frames_NHWC)
 
 
-def _describe(recipe: TokenizerRecipe, model: nn.Module, sizes: Sizes, num_pools: int, schedule: CosineSchedule) -> str:
-    """What a person should check before the GPUs start."""
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    crops = schedule.total_steps * recipe.global_batch
-    return (
-        f"{one_line(recipe.title)}\n  {millions:.1f} M parameters, {sizes.vocab_size} tokens; "
-        f"{schedule.total_steps} steps, {crops} crops of {recipe.input_px} px from the frames of {num_pools} sources"
-    )
+def tokenizer_workload(
+    recipe: TokenizerRecipe, parameters: int, sizes: Sizes, num_sources: int
+) -> Workload[TokenizerRecipe]:
+    """Return the work of `recipe`, whose networks have so many parameters, on crops of so many sources.
+
+    Its cost is not counted.
+    """
+    num_crops = recipe.samples_per_epoch
+    order = StreamOrder(np.ones(num_crops, np.int64), recipe.global_batch, num_crops, (recipe.loop.seed, "crops"))
+
+    def describe(plan: Plan[TokenizerRecipe], device: str) -> list[str]:
+        total = plan.schedule.total_steps
+        return [
+            f"  {parameters / 1e6:.1f} M parameters, {sizes.vocab_size} tokens; {total} steps, "
+            f"{total * recipe.global_batch} crops of {recipe.input_px} px from the frames of {num_sources} sources"
+        ]
+
+    return Workload(recipe, {FRAMES: order}, None, describe)

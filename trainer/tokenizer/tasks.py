@@ -17,7 +17,6 @@ from bevt_core.tokenizers.card import StoredTokenizer
 from bevt_core.tokenizers.codes import count_and_sum
 from bevt_core.tokenizers.dvae.losses import guide_weight_at, kl_weight_at, temperature_at
 from bevt_core.tokenizers.dvae.training import DVAE_PRESETS, DvaeTrainingModule, dvae_lr_share
-from bevt_core.tokenizers.peco.adversary import Adversary
 from bevt_core.tokenizers.peco.perceptual import Perceptual
 from bevt_core.tokenizers.peco.tokenizer import PECO_PRESETS, PecoOutput, PecoTrainingModule
 from schemas.recipes import DvaeTraining, PecoTraining
@@ -81,7 +80,7 @@ class DvaeTask:
 
 
 class PecoTask:
-    """Pixels, commitment, the look of the reconstruction to a frozen network (PeCo, section 3.2 and 3.3), an adversary.
+    """Pixels, commitment, and the distance of a frozen network's features (PeCo, section 3.2 and 3.3).
 
     The codebook is no parameter: after each step it follows the vectors of the whole global batch, so neither the
     number of processes nor that of micro-batches changes it.
@@ -109,10 +108,6 @@ class PecoTask:
         if self._perceptual is not None and self.training.perceptual is not None:
             parts["perceptual"] = self._perceptual(out.decoded_NCHW, out.unit_NCHW)
             loss = loss + self.training.perceptual.weight * parts["perceptual"]
-        if out.game is not None and self.training.adversarial is not None:
-            parts |= {"fool": out.game.fool, "tell_apart": out.game.tell_apart}
-            begun = step >= self.training.adversarial.start * self.total_steps
-            loss = loss + begun * self.training.adversarial.weight * out.game.fool + out.game.tell_apart
         count = len(out.unit_NCHW)
         counts_V = torch.bincount(out.ids_M, minlength=self.model.sizes.vocab_size).float()
         sums = {name: value.detach() * count for name, value in parts.items()}
@@ -150,12 +145,6 @@ def drawn_vectors(vectors_MD: Tensor, world: World, count: int, *key: object) ->
     return world.sum(drawn)
 
 
-def adversary_of(training: PecoTraining) -> Adversary | None:
-    """Build the adversary that the recipe asks for."""
-    config = training.adversarial
-    return None if config is None else Adversary(config.width, config.layers)
-
-
 # ---- the table ------------------------------------------------------------------------------------
 
 
@@ -178,7 +167,7 @@ ARCHITECTURES = {
     ),
     "peco": Architecture(
         presets=PECO_PRESETS,
-        build=lambda sizes, training: PecoTrainingModule(sizes, adversary_of(training)),
+        build=lambda sizes, training: PecoTrainingModule(sizes),
         task=PecoTask,
         lr_share=lambda name: 1.0,
     ),

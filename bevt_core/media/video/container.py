@@ -1,12 +1,11 @@
 """A video file that is opened by itself, and the stream of it that is decoded."""
 
-from pathlib import Path
-
 import av
 from av.stream import Disposition
 
 from bevt_core.media.errors import MediaError, one_line
 from bevt_core.storage.files import size_of
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
@@ -30,7 +29,7 @@ def open_video(path: AnyPath) -> av.container.InputContainer:
         raise MediaError("open", "empty-file", "0 bytes")
     try:
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-        container = av.open(str(path.absolute()) if isinstance(path, Path) else path.reader(), options=options)
+        container = av.open(storage_of(path).native_input(), options=options)
     except StorageError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:

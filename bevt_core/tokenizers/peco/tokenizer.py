@@ -14,7 +14,6 @@ from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.card import PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.codes import fit_codes, nearest_code
 from bevt_core.tokenizers.dvae.pixels import to_uint8, to_unit
-from bevt_core.tokenizers.peco.adversary import Adversary, Game
 from bevt_core.tokenizers.peco.codebook import Codebook
 from bevt_core.tokenizers.peco.networks import build_decoder, build_encoder
 from bevt_core.tokenizers.storage import save_tokenizer
@@ -85,20 +84,18 @@ class PecoOutput(NamedTuple):
     commitment: Tensor  # mean squared distance of the vectors to their codes
     ids_M: Tensor
     vectors_MD: Tensor  # the encoder's, without gradient: what the codebook follows
-    game: Game | None  # of the adversary, where there is one
 
 
 class PecoTrainingModule(nn.Module):
     """Encoder -> nearest codes -> decoder. The codebook has no gradient: the task moves it after each step."""
 
-    def __init__(self, sizes: PecoSizes, adversary: Adversary | None = None) -> None:
-        """Weights come from torch's global generator. The adversary is trained too, and not stored."""
+    def __init__(self, sizes: PecoSizes) -> None:
+        """Weights come from torch's global generator."""
         super().__init__()
         self.sizes = sizes
         self.encoder = build_encoder(sizes)
         self.decoder = build_decoder(sizes)
         self.codebook = Codebook(sizes.vocab_size, sizes.code_dim)
-        self.adversary = adversary
 
     @torch.no_grad()
     def warm_start(self, frames_NHWC: Tensor, generator: torch.Generator) -> None:
@@ -118,8 +115,7 @@ class PecoTrainingModule(nn.Module):
         quantised_NDhw = quantised_MD.reshape(vectors_NhwD.shape).permute(0, 3, 1, 2).contiguous()
         decoded_NCHW = unsigned(self.decoder(quantised_NDhw).float())
         commitment = F.mse_loss(vectors_MD, quantised_MD.detach())
-        game = None if self.adversary is None else self.adversary.play(unit_NCHW, decoded_NCHW)
-        return PecoOutput(unit_NCHW, decoded_NCHW, commitment, ids_M, vectors_MD.detach(), game)
+        return PecoOutput(unit_NCHW, decoded_NCHW, commitment, ids_M, vectors_MD.detach())
 
     @torch.no_grad()
     def reconstruct(self, frames_NHWC: Tensor) -> Tensor:

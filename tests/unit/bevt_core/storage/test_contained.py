@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from bevt_core.dataset.frame_store import FrameStore, sources_digest
 from bevt_core.dataset.token_set import read_token_plan
 from bevt_core.storage.contained import contained, readable_source
-from bevt_core.storage.files import download, read_record, remove, write_record
+from bevt_core.storage.files import read_record, remove, write_record
 from bevt_core.storage.objects import ObjectPath
+from bevt_core.storage.remote import download
 from pipeline.check.repair import repair
 from pipeline.check.verify import verify
 from pipeline.job.decode_part import make_frame_part

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bevt_core.storage import staging
-from bevt_core.storage.files import StorageError, read_record, write_atomic, write_record
-from bevt_core.storage.staging import STAGING, clean_staging, staged_folder
+from bevt_core.storage.files import StorageError, clean_staging, read_record, write_atomic, write_record
+from bevt_core.storage.staging import STAGING, staged_folder
 from schemas.errors import UserError
 from schemas.tokens import TokenizerIdentity
 from schemas.views import View

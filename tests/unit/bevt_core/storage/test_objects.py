@@ -12,7 +12,9 @@ from bevt_core.dataset.frame_store import read_frame_commit, read_plan
 from bevt_core.dataset.token_set import read_token_commit, read_token_plan
 from bevt_core.storage import objects
 from bevt_core.storage.files import committed_folder, fetched, read_record, remove, sha256_of, sizes_in, write_record
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import ObjectPath, as_path
+from bevt_core.storage.s3 import service
 from schemas.errors import StorageError, UserError
 from schemas.views import View
 from tests.support.builders import make_token_set
@@ -28,7 +30,7 @@ def server() -> Iterator[S3Server]:
 @pytest.fixture
 def store(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     """The server without faults, and short waits."""
-    monkeypatch.setattr(objects, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(service, "FIRST_WAIT_S", 0.001)
     monkeypatch.setenv("BEVT_RETRY_S", "5")
     server.requests.clear()
     yield server
@@ -174,3 +176,38 @@ def test_a_token_part_without_its_file_is_not_done(store: S3Server) -> None:
     assert read_token_commit(tokens.path, frames, token_plan.digest()) is not None
     (tokens.path / "part-00000.parquet").unlink()
     assert read_token_commit(tokens.path, frames, token_plan.digest()) is None
+
+
+@pytest.mark.parametrize("kind", ["local", "object store"])
+def test_both_storages_answer_alike(kind: str, store: S3Server, tmp_path: Path) -> None:
+    root = tmp_path if kind == "local" else as_path("s3://data/alike")
+    a = storage_of(root / "x" / "a")
+    assert not a.exists() and a.size() == -1 and storage_of(root / "x").sizes() == {}
+    with pytest.raises(FileNotFoundError):
+        a.read_bounded(3)
+    assert a.create(b"old") and not a.create(b"new")
+    a.write_atomic(b"abc")
+    assert a.exists() and a.size() == 3 and a.sha256() == hashlib.sha256(b"abc").hexdigest()
+    assert (a.read_bounded(3), a.read_start(2), a.read_start(9)) == (b"abc", b"ab", b"abc")
+    with pytest.raises(UserError, match="expected a file of at most"):
+        a.read_bounded(2)
+    with a.reader() as file:
+        assert (file.seek(1), file.read()) == (1, b"bc")
+    with storage_of(root).committed_folder("commit", is_done=lambda: True) as staging:
+        (staging / "b").write_bytes(b"b")
+    with storage_of(root / "y").committed_folder("commit", is_done=lambda: False) as staging:
+        (staging / "commit").write_bytes(b"b")
+    assert storage_of(root).sizes() == {"x/a": 3, "y/commit": 1}
+    assert storage_of(root).absence() is None and not a.is_irregular() and not a.is_folder()
+    for name in ("../x", "/x", "x/./a"):
+        with pytest.raises(UserError, match="leads out of"):
+            storage_of(root).contained(name)
+    assert storage_of(root).contained("x/a") == root / "x" / "a" and storage_of(root).links() == []
+    with storage_of(root).fetched("x") as folder, storage_of(root).copied({"y/commit": 1}) as copy:
+        assert (folder / "x" / "a").read_bytes() == b"abc" and (copy / "y" / "commit").read_bytes() == b"b"
+    with storage_of(root).hold("first"), storage_of(root).reading("first"):
+        pass
+    storage_of(root / "x").remove()
+    storage_of(root / "y" / "commit").remove()
+    storage_of(root / "nothing").remove()
+    assert storage_of(root).sizes() == {} and storage_of(root).owner() is None

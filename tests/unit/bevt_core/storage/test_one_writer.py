@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.storage import file_locks
-from bevt_core.storage.one_writer import READERS, WRITER, hold, hold_file, owner, reading, removing
+from bevt_core.storage.locks import file_locks
+from bevt_core.storage.locks.writers import hold_file
+from bevt_core.storage.one_writer import hold, owner, reading, removing
+from bevt_core.storage.staging import READERS, WRITER
 from schemas.errors import StorageError, UserError
 from tests.support.processes import Holder, refusal
 
@@ -163,6 +165,62 @@ def test_two_files_of_a_folder_have_a_writer_each(tmp_path: Path) -> None:
     with hold_file(a, "a"), hold_file(b, "b"), hold(tmp_path, "all"):
         assert refusal(hold_file(a, "x")).startswith(f"{a}: `a`") and refusal(hold_file(tmp_path / "c", "x")) == ""
     assert list(tmp_path.iterdir()) == []
+
+
+NAMES = {
+    "a link": lambda folder: folder / "link",
+    "a link to a link": lambda folder: folder / "link2",
+    "through a linked folder": lambda folder: folder.with_name("other") / "out",
+    "through its parent": lambda folder: folder / "sub" / ".." / "out",
+    "relative": lambda folder: Path("./out"),
+}
+
+
+def named(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another name of `folder / "out"`."""
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link").symlink_to("out")
+    (folder / "link2").symlink_to(folder / "link")
+    folder.with_name("other").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    return NAMES[name](folder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_has_one_writer_under_all_its_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    other, out = named(name, folder, monkeypatch), folder / "out"
+    out.write_text("old")
+    with hold_file(out, "first"), hold_file(other, "first"):
+        assert refusal(hold_file(other, "second")).startswith(f"{other}: `first`")
+    with hold_file(other, "first"):
+        assert refusal(hold_file(out, "second")).startswith(f"{out}: `first`")
+        other.unlink()  # as a rename over it does
+        assert refusal(hold_file(other, "second")).startswith(f"{other}: `first`")
+    assert not list(tmp_path.rglob("*.writer"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_is_not_made_and_written_at_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as `bevt export` into the directory of a run."""
+    folder = tmp_path / "folder"
+    other, out = named(name, folder, monkeypatch), folder / "out"
+    out.mkdir()
+    for holds, wants in ((hold, hold_file), (hold_file, hold)):
+        for held, wanted in ((out, out), (out, other), (other, out)):
+            with holds(held, "first"), wants(wanted, "first"):
+                pass
+            with holds(held, "first"):
+                assert refusal(wants(wanted, "second")).startswith(f"{wanted}: `first`")
+    with hold(out, "first"), hold(other, "first"):
+        assert "`first`" in refusal(hold(other, "second"))
+    assert not list(tmp_path.rglob("*.writer"))
+
+
+def test_a_link_into_a_folder_that_cannot_be_written_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/proc/version")
+    with hold_file(tmp_path / "out", "first"):
+        assert "`first`" in refusal(hold_file(tmp_path / "out", "second"))
 
 
 def test_a_command_inside_of_a_command_may_hold_it_again(tmp_path: Path) -> None:

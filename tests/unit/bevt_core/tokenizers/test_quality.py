@@ -10,7 +10,7 @@ from bevt_core.tokenizers.inspection import centre_square, prepared, sampled_fra
 from bevt_core.tokenizers.quality import LOSSLESS_DB, Quality, ssim
 from bevt_core.views.replay import halve
 from tests.support.builders import make_token_set
-from tests.unit.bevt_core.tokenizers.test_tokenizers import noise_frames, smooth_frames
+from tests.support.frames import noise_frames, smooth_frames
 
 
 def test_psnr_is_a_mean_over_frames_and_pooled_over_pixels() -> None:

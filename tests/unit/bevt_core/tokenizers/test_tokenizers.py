@@ -26,6 +26,7 @@ from bevt_core.tokenizers.dvae.training import DVAE_PRESETS, DvaeTrainingModule,
 from bevt_core.tokenizers.dvae.warm_start import to_patches
 from bevt_core.tokenizers.published.convert import convert_pickles
 from schemas.errors import UserError
+from tests.support.frames import noise_frames, smooth_frames
 from tests.support.json_keys import CheckKeys
 
 TINY = DvaeSizes(n_hid=8, n_blk_per_group=1, n_init=16, vocab_size=32)
@@ -38,11 +39,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def noise_frames(count: int, size: int = 32, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
 
 
 @pytest.fixture(scope="module")
@@ -277,12 +273,6 @@ def test_training_lowers_the_loss_and_repeats_from_its_seeds(recon: str) -> None
     first = run()
     assert first[-1] < first[0] - 0.003
     assert first == run()
-
-
-def smooth_frames(count: int, size: int = 32) -> torch.Tensor:
-    coarse = torch.rand((count, 3, 4, 4), generator=torch.Generator().manual_seed(5))
-    fine = nn.functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)
-    return (fine * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def test_a_warm_start_uses_the_codebook_and_repeats() -> None:

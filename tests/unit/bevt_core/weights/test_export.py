@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
+from bevt_core.weights.checkpoints import load_weights
 from bevt_core.weights.export import (
     HubModel,
-    load_hub_folder,
     onnx_difference,
     save_hub_folder,
     save_onnx,
@@ -26,7 +26,10 @@ def test_a_hub_folder_round_trips(tmp_path: Path) -> None:
     }.items():
         save_hub_folder(tmp_path / name, model, {"README.md": "# A card"})
         assert {"config.json", "model.safetensors"} <= {path.name for path in (tmp_path / name).iterdir()}
-        for again in (HubModel.from_pretrained(tmp_path / name).model, load_hub_folder(tmp_path / name)):
+        for again in (
+            HubModel.from_pretrained(tmp_path / name).model,
+            load_weights(tmp_path / name / "model.safetensors"),
+        ):
             assert type(again) is type(model)
             assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in model.state_dict().items())
         assert (tmp_path / name / "README.md").read_text() == "# A card"

@@ -11,8 +11,8 @@ from pipeline.sources import choose_stored, list_sources, says_split
 from pipeline.sources.listing import write_parquet_list
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
+from tests.support.listings import labels, touch
 from tests.support.media import moving_frames, write_image
-from tests.unit.pipeline.sources.test_sources import labels, touch
 
 # ---- Kinetics-400 ----------------------------------------------------------------------------------------------------
 

@@ -4,24 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sources import SOURCES, SourceListing, list_sources
+from pipeline.sources import SOURCES, list_sources
 from pipeline.sources.list_lines import split_line
 from pipeline.sources.listing import label_by
 from schemas.errors import UserError
-
-
-def touch(root: Path, *paths: str) -> Path:
-    """Stub files; listing does not open them."""
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"")
-    return root
-
-
-def labels(listing: SourceListing) -> dict[str, str | None]:
-    """source -> class name."""
-    return {item.source: None if item.label is None else listing.classes[item.label] for item in listing.items}
-
+from tests.support.listings import labels, touch
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from schemas.recipes import MixConfig
 from trainer.clips.augment import Box
 from trainer.clips.mixing import Mix, check_pairs, draw_mix, mix_pairs
 from trainer.data.batches import normalise
-from trainer.finetune.stage import UNREADABLE, ClassifyTask
+from trainer.finetune.task import UNREADABLE, ClassifyTask
 
 BOTH = MixConfig(mixup_alpha=0.8, cutmix_alpha=1.0, share=0.9)
 

@@ -13,27 +13,21 @@ from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.token_set import read_token_plan, write_token_part
 from bevt_core.masking import MASKERS, draw_mask
 from bevt_core.views.replay import apply_view
-from schemas.models import BlockMask, MaskConfig, TubeMask
+from schemas.models import BlockMask, MaskConfig
 from tests.support.builders import make_token_set
+from tests.support.pretraining import TUBE, dataset_of
 from trainer.data.batches import StreamBatches, normalise
 from trainer.data.errors import SampleError
 from trainer.data.loader import make_loader
 from trainer.data.order import StreamOrder, view_of_epoch
-from trainer.data.token_dataset import TokenDataset
 from trainer.pretrain.streams import MASKS
 
-TUBE = TubeMask(kind="tube", ratio=0.5, min_block=2)
 BLOCK = BlockMask(kind="block", ratio=0.5, min_block=2)
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
     return make_token_set(tmp_path_factory.mktemp("videos"), num_samples=20, sources_per_part=8, num_views=3)
-
-
-def dataset_of(tokens, **changes):
-    arguments = {"name": "video", "seed": 0, "clip_frames": 8, "tubelet": 2, "mask": TUBE, "cached_parts": 2}
-    return TokenDataset(tokens, **(arguments | changes))
 
 
 def batches_of(tokens, rank=0, world_size=1, num_workers=0):

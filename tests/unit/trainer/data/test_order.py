@@ -52,7 +52,7 @@ def test_any_schedule_of_world_sizes_reads_the_same_global_batches(sizes, global
             shares = [rank_slice(resumed.batch(step)[1], rank, world_size) for rank in range(world_size)]
             assert np.array_equal(np.concatenate(shares), batch)
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
-            assert epoch == resumed.epoch_of(step)
+            assert epoch == resumed.batch(step)[0]
             step += 1
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import JointError, UserError
-from tests.support.children import is_running, wait_until
+from tests.support.children import is_running, wait_for_sigterm, wait_until
 from trainer.distributed.launch import ProcessFailedError, _collect, _Outcome, launch
 
 REPO = Path(__file__).parents[4]
@@ -53,14 +53,6 @@ def misbehave(how: str) -> None:
     if how == "bug":
         raise KeyError("lost")
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def wait_for_sigterm() -> str:
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda signum, frame: asked.set())
-    Path(os.environ["READY"], os.environ["RANK"]).write_text(str(os.getpid()))
-    asked.wait(60)
-    return "stopped" if asked.is_set() else "timed out"
 
 
 def wait_for_the_end() -> None:
@@ -130,7 +122,7 @@ def test_a_signal_that_ends_the_processes_ends_the_parent(signum, error, tmp_pat
 def test_a_killed_parent_leaves_no_process_behind(tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
-        "from tests.unit.trainer.distributed.test_launch import wait_for_sigterm\n"
+        "from tests.support.children import wait_for_sigterm\n"
         "from trainer.distributed.launch import launch\n"
         "if __name__ == '__main__':\n    launch(wait_for_sigterm, 2)\n"
     )

@@ -14,9 +14,10 @@ from schemas.recipes.loading import load_recipe
 from trainer.data.order import StreamOrder
 from trainer.engine.optim import build_optimizer, layer_decay_share, param_groups, swin_layers, timesformer_layers
 from trainer.engine.schedule import CosineSchedule
-from trainer.finetune.stage import build_from_recipe, lr_share
-from trainer.pretrain.plan import make_plan
+from trainer.finetune.model import build_from_recipe, lr_share
+from trainer.pretrain.plan import pretrain_workload
 from trainer.setup.models import build_model
+from trainer.setup.plan import make_plan
 
 RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
 
@@ -131,7 +132,7 @@ def planned(name, **num_samples):
         )
         for stream, config in recipe.streams.items()
     }
-    return recipe, make_plan(recipe, orders, world_size=32)
+    return recipe, make_plan(pretrain_workload(recipe, orders, {}), processes=32)
 
 
 def test_joint_recipe_has_the_papers_steps_and_rates():

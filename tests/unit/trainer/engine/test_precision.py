@@ -27,7 +27,7 @@ from trainer.clips.sources import StoreClips
 from trainer.distributed.world import World
 from trainer.engine.evaluations import never
 from trainer.engine.precision import AUTO, AUTOCAST, autocast, resolve
-from trainer.finetune.stage import _Validation
+from trainer.finetune.validation import Validation
 from trainer.probes.probe import probe
 from trainer.testing.evaluate import evaluate, score
 from trainer.testing.extract import extract
@@ -182,5 +182,5 @@ def test_validation_has_the_recipes(store: StoreClips, checkpoint: Path, used: l
     recipe = load_recipe("nano_finetune", RECIPES, [*small, "loop.num_workers=0"])
     assert isinstance(recipe, FinetuneRecipe)
     model: Any = load_weights(checkpoint / "weights.safetensors")
-    validation = _Validation(model, store, recipe, World(rank=0, size=1, device=CPU))
+    validation = Validation(model, store, recipe, World(rank=0, size=1, device=CPU))
     assert validation(1, never)["val_videos"] == 8 and set(used) == {"bf16"}

@@ -9,20 +9,11 @@ from bevt_core.models.build import SWIN_SIZES, build_bevt
 from bevt_core.tokenizers import load_tokenizer
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
-from tests.unit.trainer.data.test_data import dataset_of
+from tests.support.frames import GreyTokenizer
+from tests.support.pretraining import dataset_of
 from trainer.data.order import StreamOrder
 from trainer.pretrain.pictures import PictureHook, check_tokenizer, prediction_rows
 from trainer.pretrain.streams import StoredSource
-
-
-class GreyTokenizer:
-    """Decodes every token to a grey block."""
-
-    def decode(self, tokens_Nhw):
-        assert tokens_Nhw.min() >= 0 and tokens_Nhw.max() < 64
-        return (
-            tokens_Nhw.to(torch.uint8).repeat_interleave(8, 1).repeat_interleave(8, 2)[..., None].expand(-1, -1, -1, 3)
-        )
 
 
 @pytest.fixture(scope="module")

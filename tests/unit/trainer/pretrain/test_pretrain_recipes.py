@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from schemas.errors import UserError
 from schemas.recipes import OnlineTokens, PretrainRecipe
 from schemas.recipes.loading import load_recipe, recipe_names
 from trainer.data.order import StreamOrder
-from trainer.pretrain.plan import fit_recipe, make_plan
+from trainer.pretrain.plan import pretrain_workload
 from trainer.pretrain.streams import MASKS
 from trainer.setup.cost import hidden_share, pretrain_cost
 from trainer.setup.models import build_model, tokens_per_side, tubelet_of
+from trainer.setup.plan import make_plan
 
 RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
 LOADED = {name: load_recipe(name, RECIPES) for name in recipe_names(RECIPES)}
@@ -33,14 +35,15 @@ def dataset_of(tokens):
     return (tokens.frames if isinstance(tokens, OnlineTokens) else tokens).split("/")[1]
 
 
-def planned(recipe, world_size):
+def planned(recipe, world_size, memory="recipe", cost=None):
     orders = {}
     for name, stream in recipe.streams.items():
         num_samples = SAMPLES.get(dataset_of(stream.tokens), NUM_SAMPLES_NANO)
         orders[name] = StreamOrder(
             np.full(num_samples // 200, 200), stream.global_batch, stream.window_parts, (0, name)
         )
-    return make_plan(recipe, orders, world_size)
+    workload = pretrain_workload(recipe, orders, {})
+    return make_plan(workload if cost is None else replace(workload, cost=cost), world_size, memory)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -128,12 +131,10 @@ def test_a_step_costs_what_the_architecture_says():
     assert 17.0e9 < cost.activation_bytes < 1.25 * 17.0e9
     assert 3.2e9 < checkpointed.activation_bytes < 1.5 * 3.2e9
     assert cost.state_bytes == 16 * 109_679_048  # 101.3 M and the LM head's 8.4 M
-    orders = planned(recipe, world_size=8).orders
     for memory_gb, clips in ((141, 32), (80, 16), (32, 8), (24, 4)):  # per micro-batch, on 8 GPUs
-        fitted, why = fit_recipe(recipe, counted, orders, memory_gb, world_size=8)
-        plan = planned(fitted, world_size=8)
-        assert (plan.micro_batch("video"), plan.micro_batch("image")) == (clips, 8 * clips), why
-        assert not plan.activation_checkpointing
+        plan = planned(recipe, 8, memory_gb, counted)
+        assert (plan.micro_batch("video"), plan.micro_batch("image")) == (clips, 8 * clips), plan.reason
+        assert not plan.recipe.loop.activation_checkpointing
 
 
 def differing(one, other, prefix=""):

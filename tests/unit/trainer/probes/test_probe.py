@@ -8,22 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bevt_core.dataset.token_set import TokenSet
-from bevt_core.models.bevt import Bevt
 from bevt_core.rng import rng_for
-from bevt_core.weights.checkpoints import save_weights
 from schemas.errors import UserError
 from schemas.evaluation import FEATURES_SCHEMA
-from schemas.recipes import PretrainRecipe
-from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
+from tests.support.pretraining import pretraining_run
 from trainer.clips.multi_view import Chunk, ViewChunks
 from trainer.clips.sources import StoreClips
 from trainer.data.batches import normalise
 from trainer.distributed.launch import launch
 from trainer.probes.probe import PROBES, FeatureFile, probe
-from trainer.runs.directory import open_run
-from trainer.setup.models import build_model
 from trainer.testing.extract import extract
 from trainer.testing.frozen import open_frozen
 
@@ -57,19 +51,6 @@ def test_a_probe_finds_what_features_tell(kind: str, tmp_path: Path) -> None:
         assert len(answers) == len(label_N) == 120
         accuracy[told] = float((answers == label_N).double().mean())
     assert accuracy[20.0] > 0.95 and accuracy[0.0] < 0.5
-
-
-def pretraining_run(folder: Path, tokens: TokenSet) -> Bevt:
-    small = ["model.encoder.embed_dim=16", "model.encoder.num_heads=[1,2,4]", "model.encoder.depths=[1,1,1]"]
-    small += ["model.vocab_size=64", f"streams.video.tokens={tokens.path}", "streams.video.clip_frames=4"]
-    small += ["streams.video.global_batch=2"]
-    recipe = load_recipe("nano_video", RECIPES, small)
-    assert isinstance(recipe, PretrainRecipe)
-    torch.manual_seed(0)
-    model = build_model(recipe.model, ("video",)).eval()
-    open_run(folder, recipe, {}, resume=False, command="bevt train", world_size=1)
-    save_weights(folder / "weights.safetensors", model)
-    return model
 
 
 def test_a_pretraining_run_says_what_it_looks_at(tmp_path: Path) -> None:

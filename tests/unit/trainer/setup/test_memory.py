@@ -1,6 +1,6 @@
 """Micro-batches that fit a card: which, why, and that nothing else of a run follows from them."""
 
-import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +10,10 @@ from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, LoopConfig, MixConfig, PretrainRecipe
 from schemas.recipes.loading import load_recipe
 from trainer.commands.training import memory_of
-from trainer.finetune.plan import TERM, fit_finetune_recipe
+from trainer.finetune.plan import Videos, finetune_workload
+from trainer.finetune.task import TERM
 from trainer.runs.directory import identity_of
-from trainer.setup.cost import SampleCost, TrainingCost, sample_cost
+from trainer.setup.cost import SampleCost, TrainingCost
 from trainer.setup.memory import (
     OUTSIDE_GB,
     USABLE_SHARE,
@@ -22,7 +23,7 @@ from trainer.setup.memory import (
     possible_micro_batches,
     shards_of,
 )
-from trainer.setup.models import build_model, checkpoint_activations
+from trainer.setup.plan import make_plan
 
 RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
 BATCH = {"video": 256, "image": 2048}
@@ -100,10 +101,14 @@ def test_pairs_of_mixup_stay_together() -> None:
     mixed = recipe.model_copy(update={"mix": MixConfig(mixup_alpha=0.8, cutmix_alpha=1.0)})
     cost = TrainingCost({TERM: SampleCost(1e12, 1e12, 5e9)}, state_bytes=1_400_000_000)
     memory_gb = OUTSIDE_GB + 12 / USABLE_SHARE
-    assert fit_finetune_recipe(mixed, lambda checkpointing: cost, memory_gb, 8)[0].loop.micro_batches == 4
-    assert fit_finetune_recipe(recipe, lambda checkpointing: cost, memory_gb - 4, 8)[0].loop.micro_batches == 8
+
+    def fitted(recipe: FinetuneRecipe, memory_gb: float) -> int:
+        workload = replace(finetune_workload(recipe, Videos(1000, 0, 400)), cost=lambda checkpointing: cost)
+        return make_plan(workload, 8, memory_gb).micro_batches
+
+    assert fitted(mixed, memory_gb) == 4 and fitted(recipe, memory_gb - 4) == 8
     with pytest.raises(UserError, match="even in 4 micro-batch"):
-        fit_finetune_recipe(mixed, lambda checkpointing: cost, memory_gb - 4, 8)
+        fitted(mixed, memory_gb - 4)
 
 
 def test_shards_spread_the_state() -> None:
@@ -121,19 +126,6 @@ def test_the_identity_of_a_run_does_not_know_its_card() -> None:
     ]
     assert fitted[0].loop != fitted[1].loop
     assert identity_of(fitted[0], {}) == identity_of(fitted[1], {}) == identity_of(recipe, {})
-
-
-def test_checkpointing_repeats_operations_that_are_none_of_the_models() -> None:
-    recipe = load("nano_joint")
-    with torch.device("meta"):
-        model = build_model(recipe.model, ("video",))
-    features = functools.partial(model.features, mask_BTHW=None, stream="video")
-    plain = sample_cost(model, features, frames=8, size_px=64)
-    checkpoint_activations(model)
-    checkpointed = sample_cost(model, features, frames=8, size_px=64)
-    assert plain.model_flops == plain.flops == checkpointed.model_flops
-    assert 1.1 < checkpointed.flops / plain.flops < 4 / 3
-    assert checkpointed.peak_bytes < plain.peak_bytes
 
 
 def test_the_card_is_asked_unless_the_recipe_is_set(

@@ -15,9 +15,9 @@ from schemas.recipes.loading import load_recipe
 from schemas.runs import DatasetRef
 from tests.support.builders import make_token_set
 from tests.support.json_keys import CheckKeys
-from tests.unit.trainer.probes.test_probe import pretraining_run
+from tests.support.pretraining import pretraining_run
 from trainer.clips.sources import StoreClips
-from trainer.finetune.stage import build_from_recipe
+from trainer.finetune.model import build_from_recipe
 from trainer.runs.directory import open_run
 from trainer.show.model_card import model_card
 from trainer.show.paper_report import differences, nearest_row, write_report

@@ -20,10 +20,10 @@ from bevt_core.reporting.pictures import GAP_PX, LINE_PX, MARK, broken, film, he
 from cli import app
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
+from tests.support.frames import GreyTokenizer
 from tests.support.json_keys import CheckKeys
 from tests.support.media import moving_frames, write_video
-from tests.unit.trainer.pretrain.test_pictures import GreyTokenizer
-from tests.unit.trainer.probes.test_probe import pretraining_run
+from tests.support.pretraining import pretraining_run
 from trainer.data.batches import normalise
 from trainer.show import viz
 from trainer.show.viz import STRATEGIES, viz_attention, viz_predict

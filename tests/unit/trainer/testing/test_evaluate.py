@@ -13,13 +13,15 @@ from PIL import Image
 from bevt_core.models.build import SWIN_SIZES, build_classifier
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import remove, write_record
-from bevt_core.storage.one_writer import hold, hold_file
+from bevt_core.storage.locks.writers import hold_file
+from bevt_core.storage.one_writer import hold
 from bevt_core.weights.checkpoints import save_weights
 from schemas.errors import StorageError, UserError
-from schemas.evaluation import FEATURES_SCHEMA, ClassifierCard, Temporal
+from schemas.evaluation import FEATURES_SCHEMA, Temporal
 from schemas.frames import SourceItem
 from schemas.recipes import ClipSampling, EvalViews
 from tests.support.builders import make_token_set
+from tests.support.classifiers import CARD, SIZES
 from tests.support.media import moving_frames, write_image, write_video
 from tests.support.processes import elsewhere
 from trainer.clips import multi_view as views
@@ -32,15 +34,6 @@ from trainer.testing.extract import extract
 from trainer.testing.parts import PartFiles
 from trainer.testing.predict import predict
 from trainer.testing.tables import add_to_bins, calibration_error, confusion_picture
-
-SIZES = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2), "window": (2, 2, 2), "patch": (2, 8, 8)}
-CARD = ClassifierCard(
-    title="test",
-    classes=("no", "yes"),
-    sampling=ClipSampling(kind="dense", frames=4, interval=1),
-    crop_px=32,
-    views=EvalViews(clips=2, crops=3, short_side_px=32),
-)
 
 
 @pytest.fixture(scope="module")

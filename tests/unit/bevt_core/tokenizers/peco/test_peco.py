@@ -13,15 +13,14 @@ from bevt_core.storage.files import sha256_of
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.card import PecoSizes
 from bevt_core.tokenizers.codes import count_and_sum
-from bevt_core.tokenizers.peco.adversary import Adversary, smallest_frame_px
 from bevt_core.tokenizers.peco.codebook import EPS, Codebook, straight_through
 from bevt_core.tokenizers.peco.perceptual import Perceptual
 from bevt_core.tokenizers.peco.tokenizer import PECO_PRESETS, PecoTrainingModule
 from schemas.errors import UserError
-from schemas.recipes import AdversarialConfig, PecoTraining, PerceptualConfig
-from tests.unit.bevt_core.tokenizers.test_tokenizers import noise_frames, smooth_frames
+from schemas.recipes import PecoTraining, PerceptualConfig
+from tests.support.frames import noise_frames, smooth_frames
 from trainer.distributed.world import World
-from trainer.tokenizer.tasks import FRAMES, PecoTask, adversary_of, drawn_vectors
+from trainer.tokenizer.tasks import FRAMES, PecoTask, drawn_vectors
 
 TINY = PecoSizes(width=8, blocks=1, code_dim=8, vocab_size=32)
 TRAINING = PecoTraining(
@@ -44,9 +43,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def started(seed: int = 0, training: PecoTraining = TRAINING) -> PecoTrainingModule:
+def started(seed: int = 0) -> PecoTrainingModule:
     torch.manual_seed(seed)
-    module = PecoTrainingModule(TINY, adversary_of(training))
+    module = PecoTrainingModule(TINY)
     module.warm_start(smooth_frames(40), torch.Generator().manual_seed(0))
     return module
 
@@ -175,51 +174,6 @@ def test_drawn_vectors_do_not_depend_on_the_number_of_processes(monkeypatch: pyt
     worlds = [World(rank=rank, size=2, device=torch.device("cpu")) for rank in range(2)]
     parts = [drawn_vectors(share, world, 6, 0, 7) for share, world in zip(shares, worlds, strict=True)]
     assert torch.equal(parts[0] + parts[1], alone)
-
-
-# ---- the adversary -------------------------------------------------------------------------------
-
-AGAINST = TRAINING.model_copy(update={"adversarial": AdversarialConfig(weight=0.1, start=0.5, width=8, layers=2)})
-
-
-def test_each_side_of_the_game_moves_only_itself() -> None:
-    adversary = Adversary(width=8, layers=2)
-    frames, decoded = torch.rand(2, 3, 24, 24), torch.rand(2, 3, 24, 24, requires_grad=True)
-    game = adversary.play(frames, decoded)
-    assert torch.allclose(game.fool, -adversary(decoded).mean())
-    game.fool.backward(retain_graph=True)
-    assert decoded.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in adversary.parameters())
-    decoded.grad = None
-    game.tell_apart.backward()
-    assert decoded.grad is None
-    assert all(parameter.grad is not None for parameter in adversary.parameters())
-
-
-def test_the_smallest_frame_has_one_patch() -> None:
-    for layers in (1, 2, 3):
-        adversary, side_px = Adversary(width=8, layers=layers), smallest_frame_px(layers)
-        assert adversary(torch.rand(1, 3, side_px, side_px)).shape == (1, 1, 1, 1)
-
-
-def test_the_adversary_learns_to_tell_and_is_fooled_only_after_the_start() -> None:
-    """Until then networks and codebook are those of a run without adversary, to the bit."""
-    plain, against = started(), started(training=AGAINST)
-    against.load_state_dict(plain.state_dict(), strict=False)
-    kept = {name: value.clone() for name, value in against.adversary.state_dict().items()}
-    run(plain, 5)
-    half = AGAINST.model_copy(update={"adversarial": AGAINST.adversarial.model_copy(update={"start": 1.0})})
-    run(against, 5, training=half)
-    for name, value in plain.state_dict().items():
-        assert torch.equal(against.state_dict()[name], value)
-    assert any(not torch.equal(value, kept[name]) for name, value in against.adversary.state_dict().items())
-    run(plain, 5), run(against, 5, training=AGAINST)
-    assert not torch.equal(plain.decoder[0].weight, against.decoder[0].weight)
-
-
-def test_with_an_adversary_micro_batches_change_nothing() -> None:
-    whole, cut = started(training=AGAINST), started(training=AGAINST)
-    assert run(whole, 3, training=AGAINST) == pytest.approx(run(cut, 3, 4, AGAINST), abs=1e-5)
 
 
 @pytest.mark.parametrize("preset", PECO_PRESETS)

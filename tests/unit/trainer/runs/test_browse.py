@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 import cli
 from bevt_core.reporting.charts import curves_png
-from bevt_core.storage import file_locks
-from bevt_core.storage.one_writer import WRITER, hold
+from bevt_core.storage.locks import file_locks
+from bevt_core.storage.one_writer import hold
+from bevt_core.storage.staging import WRITER
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
 from schemas.runs import DatasetRef

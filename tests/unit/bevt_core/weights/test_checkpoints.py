@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
-from bevt_core.weights.checkpoints import load_official, load_weights, save_weights
+from bevt_core.weights.checkpoints import import_official, load_weights, save_weights
 from bevt_core.weights.foreign import bevt_from_official
 from bevt_core.weights.surgery import (
     classifier_from_pretrained,
@@ -49,7 +49,7 @@ def test_other_files_are_refused_with_a_mend(tmp_path: Path) -> None:
         load_weights(tmp_path / "text.safetensors")
     torch.save({"state_dict": {"conv.weight": torch.zeros(1)}}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"an unknown code.*expected official"):
-        load_official(tmp_path / "other.pth")
+        import_official(tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"conv\.weight"):
         bevt_from_official({"conv.weight": torch.zeros(1)})
 

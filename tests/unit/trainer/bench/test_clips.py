@@ -16,7 +16,7 @@ from tests.support.media import moving_frames, write_video
 from trainer.bench.clips import bench_clips
 from trainer.clips.sources import FileClips, StoreClips
 from trainer.commands.training import TRAINER_RECIPES
-from trainer.finetune.stage import TrainingClips
+from trainer.finetune.task import TrainingClips
 
 NAMES = ("a/0.mp4", "b/1.mp4", "b/2.mp4")
 

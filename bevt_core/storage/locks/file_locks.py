@@ -9,11 +9,12 @@ it keeps only those out who ask.
 import errno
 import fcntl
 import os
-import stat
 import struct
 import threading
 from pathlib import Path
 from typing import NamedTuple
+
+from bevt_core.storage.regular_file import NotRegularError, open_regular
 
 EXCLUSIVE, SHARED = fcntl.F_WRLCK, fcntl.F_RDLCK
 TRIES = 100  # of a file that others remove while it is opened
@@ -88,15 +89,11 @@ def take_new(path: Path) -> int | None:
 def open_lock_file(path: Path, flags: int) -> int:
     """Open a regular file, through no link and without waiting. Raises NoLockFileError for anything else, OSError."""
     try:
-        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        return open_regular(path, flags | os.O_NOFOLLOW)
     except OSError as error:
-        if error.errno in _NO_FILE:
-            raise NoLockFileError(error.errno, os.strerror(error.errno), str(path)) from None
+        if isinstance(error, NotRegularError) or error.errno in _NO_FILE:
+            raise NoLockFileError(error.errno, os.strerror(error.errno or 0), str(path)) from None
         raise
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise NoLockFileError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
 
 
 def let_go(descriptor: int) -> None:

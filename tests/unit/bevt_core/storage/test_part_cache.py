@@ -12,7 +12,8 @@ import pytest
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage import part_cache as cache
 from bevt_core.storage.objects import ObjectPath, as_path
-from bevt_core.storage.part_cache import Entry, ReadAhead, cache_folder, hold
+from bevt_core.storage.part_cache import ReadAhead, cache_folder, hold
+from bevt_core.storage.remote import Entry
 from schemas.errors import StorageError, UserError
 from schemas.models import TubeMask
 from tests.support.builders import make_token_set

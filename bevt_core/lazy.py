@@ -1,0 +1,32 @@
+"""The public names of a package, imported when they are first used, so that importing the package stays cheap.
+
+A package's `__init__.py` imports its public names below `if TYPE_CHECKING:`, where type checkers find them. The same
+lines say here, at run time, which module a name comes from.
+"""
+
+import ast
+import functools
+import importlib
+import inspect
+import sys
+from typing import TypeGuard
+
+
+def public_name(package: str, name: str) -> object:
+    """Import `name` from the module that `package` names for it, and keep it as an attribute of the package."""
+    value = getattr(importlib.import_module(public_modules(package)[name]), name)
+    setattr(sys.modules[package], name, value)
+    return value
+
+
+@functools.cache
+def public_modules(package: str) -> dict[str, str]:
+    """Return the module of each public name: the imports below `if TYPE_CHECKING:` in the package's `__init__.py`."""
+    body = ast.parse(inspect.getsource(sys.modules[package])).body
+    checked = [line for block in body if _is_for_type_checkers(block) for line in block.body]
+    imports = [line for line in checked if isinstance(line, ast.ImportFrom)]
+    return {alias.name: str(line.module) for line in imports for alias in line.names}
+
+
+def _is_for_type_checkers(block: ast.stmt) -> TypeGuard[ast.If]:
+    return isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"

@@ -1,0 +1,97 @@
+"""What a lock file says: the process that has the lock. It is for messages only."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bevt_core.storage.locks.file_locks import is_taken, mine, open_lock_file
+from schemas.base import Record
+from schemas.ranges import Count
+
+MOST_BYTES = 64 << 10  # of a lock file that are read
+SHOWN = 160  # characters of a command in a message
+NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # for the owner of a lock to write its line
+
+
+class Owner(Record):
+    """The process that has a lock, as its lock file says."""
+
+    host: str
+    pid: Count
+    command: str
+    since: str  # ISO 8601, UTC
+
+    def __str__(self) -> str:
+        """Without what a terminal would act on, and not too long: the file may come from anywhere."""
+        command = self.command if len(self.command) <= SHOWN else f"{self.command[: SHOWN - 3]}..."
+        text = f"`{command}` (process {self.pid} on {self.host}, since {self.since})"
+        return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def note(descriptor: int, command: str) -> None:
+    """Append the line of this process, unless the file has other names: then it may be somebody's."""
+    if not _has_other_names(descriptor):
+        _append(descriptor, command)
+
+
+def note_alone(descriptor: int, command: str) -> None:
+    """`note`, in place of what the file has."""
+    if not _has_other_names(descriptor):
+        os.truncate(descriptor, 0)
+        _append(descriptor, command)
+
+
+def line_of(command: str) -> str:
+    """The line of this process, with a final newline."""
+    since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = command.encode(errors="replace").decode()  # an argument may be no UTF-8
+    return Owner(host=socket.gethostname(), pid=os.getpid(), command=text, since=since).model_dump_json() + "\n"
+
+
+def owner_of(lock: Path) -> Owner | None:
+    """The last process that noted itself in a lock file, if the lock is taken."""
+    with contextlib.suppress(OSError):  # it is gone, or may not be read
+        held = mine(lock)
+        if held is not None:
+            return last_noted(held)
+        with opened(lock) as descriptor:
+            return last_noted(descriptor) if is_taken(descriptor) else None
+    return None
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[int]:
+    """A descriptor of a lock file, to read. Raises NoLockFileError, OSError."""
+    descriptor = open_lock_file(file, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def last_noted(descriptor: int) -> Owner:
+    """The last line of an open lock file, which its owner may be about to write."""
+    for _ in range(NOTE_TRIES):
+        size = os.fstat(descriptor).st_size
+        lines = os.pread(descriptor, MOST_BYTES, max(0, size - MOST_BYTES)).splitlines()
+        with contextlib.suppress(IndexError, ValidationError):
+            return Owner.model_validate_json(lines[-1])
+        time.sleep(NOTE_WAIT_S)
+    return Owner(host="an unknown host", pid=0, command="unknown", since="unknown")
+
+
+def _has_other_names(descriptor: int) -> bool:
+    return os.fstat(descriptor).st_nlink > 1
+
+
+def _append(descriptor: int, command: str) -> None:
+    os.lseek(descriptor, 0, os.SEEK_END)
+    os.write(descriptor, line_of(command).encode())
+    os.fsync(descriptor)  # for readers on other hosts

@@ -1,0 +1,44 @@
+"""Who reads a local frame store or token set, and who removes parts of it: `<store>/.readers`."""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bevt_core.storage.locks.exclusive import locked
+from bevt_core.storage.locks.file_locks import SHARED, is_mine, remove_and_let_go, take
+from bevt_core.storage.locks.owners import note, owner_of
+from bevt_core.storage.staging import READERS
+from schemas.errors import UserError
+
+
+@contextmanager
+def read_store(store: Path, command: str) -> Iterator[None]:
+    """Share the store with other readers for the block. Raises UserError where parts are being removed.
+
+    A store that cannot be locked is read all the same.
+    """
+    lock, descriptor = store / READERS, None
+    if not is_mine(lock):
+        with contextlib.suppress(OSError):  # another user's store, or a disk without locks: it is only not guarded
+            descriptor = take(lock, SHARED)
+            if descriptor is None:
+                raise UserError(
+                    f"{store}: {owner_of(lock) or 'another process'} removes parts of it; wait until it ends"
+                )
+            note(descriptor, command)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            remove_and_let_go(lock, descriptor)
+
+
+@contextmanager
+def remove_from_store(store: Path, command: str) -> Iterator[None]:
+    """Keep readers out of the store for the block. Raises UserError where it is being read."""
+    if not store.is_dir():
+        yield
+        return
+    with locked(store / READERS, store, command, "reads", "wait until it ends, or stop it"):
+        yield

@@ -1,0 +1,1 @@
+"""Requests to object stores. Not here: paths on them (`storage.objects`)."""

@@ -1,0 +1,126 @@
+"""One request to an object store: its retries, its errors and the client of this process.
+
+A request that fails for a reason that may pass (throttling, a 5xx answer, a lost connection) is retried for RETRY_S
+seconds and then ends in a StorageError.
+"""
+
+import errno
+import functools
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from bevt_core.console.installation import install_command
+from schemas.errors import StorageError, UserError
+
+R = TypeVar("R")
+
+RETRY_S = 120.0  # of failures in a row, unless $BEVT_RETRY_S says otherwise
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0  # between tries: doubled each time, and half of it at random
+CONNECT_TIMEOUT_S = 10
+CONNECTIONS = 32  # of a process
+_LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_REFUSED = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.EREMCHG)
+
+
+def retry_s() -> float:
+    """How long a request may fail in a row."""
+    return float(os.environ.get("BEVT_RETRY_S", RETRY_S))
+
+
+def request(url: str, what: str, call: Callable[[Any], R]) -> R:
+    """Return `call(the file system)`, retried while it fails for a reason that may pass.
+
+    `what` is the verb for messages. Raises FileNotFoundError, FileExistsError, and StorageError that names `url`.
+    """
+    limit_s = retry_s()
+    began, wait_s, tries = time.monotonic(), FIRST_WAIT_S, 0
+    store = _file_system()
+    while True:
+        tries += 1
+        try:
+            return call(store)
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except PermissionError as error:
+            mend = "check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
+            raise StorageError(errno.EACCES, f"{url}: no permission to {what} it ({error}); {mend}") from error
+        except _no_credentials() as error:
+            mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            raise StorageError(errno.EACCES, f"{url}: no credentials; {mend}") from error
+        except _may_pass() as error:
+            if isinstance(error, OSError) and error.errno in _LOCAL_DISK:
+                raise
+            if isinstance(error, OSError) and error.errno in _REFUSED:
+                raise StorageError(error.errno, f"{url}: cannot {what} it: {_said(error)}") from error
+            spent_s = time.monotonic() - began
+            if spent_s + wait_s > limit_s:
+                spent = f"{tries} tries in {spent_s:.0f} s"
+                raise StorageError(
+                    errno.EIO,
+                    f"{url}: cannot {what} it, {spent}, the last one: {_said(error)}. "
+                    f"Check the network and the object store ({_endpoint()}), then run the same command again: "
+                    "what is finished is kept",
+                ) from error
+        except _unusable() as error:
+            raise StorageError(errno.EINVAL, f"{url}: cannot {what} it: {_said(error)}") from error
+        time.sleep(wait_s * random.uniform(0.5, 1.0))
+        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+_lock = threading.Lock()
+
+
+def _file_system() -> Any:
+    """The one of this process, shared by its threads."""
+    with _lock:
+        return _new_file_system(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _new_file_system(pid: int) -> Any:
+    """Credentials, region and address come from the environment, as AWS's own tools read it."""
+    try:
+        import s3fs
+    except ImportError:
+        raise UserError(f"paths like s3://... need the package s3fs: `{install_command('s3')}`") from None
+    store = s3fs.S3FileSystem(
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        config_kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "max_pool_connections": CONNECTIONS},
+    )
+    store.retries = 1  # one policy, that of `request`, above botocore's own few tries
+    return store
+
+
+def _no_credentials() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
+
+    return (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
+
+
+def _may_pass() -> tuple[type[Exception], ...]:
+    from aiohttp import ClientError
+    from botocore.exceptions import ConnectionError as NotConnected
+    from botocore.exceptions import HTTPClientError, IncompleteReadError
+    from botocore.parsers import ResponseParserError
+
+    return (OSError, ClientError, NotConnected, HTTPClientError, IncompleteReadError, ResponseParserError)
+
+
+def _unusable() -> type[Exception]:
+    """Names that no bucket can have, settings that fit nothing: whatever else botocore says."""
+    from botocore.exceptions import BotoCoreError
+
+    return BotoCoreError
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+
+
+def _said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

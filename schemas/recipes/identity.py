@@ -1,0 +1,49 @@
+"""Which keys of a recipe decide the numbers of a run: all but those that their types declare free.
+
+Free are the fields of `Execution` and every field annotated with `Free`.
+"""
+
+import typing
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic.fields import FieldInfo
+
+from schemas.base import Record
+from schemas.recipes.training import Execution
+
+T = TypeVar("T")
+
+
+class FreeMark:
+    """In the metadata of a field: it may differ between a checkpoint and the run that resumes it."""
+
+
+FREE: Final = FreeMark()
+Free = Annotated[T, FREE]  # names, places whose content has a digest, and what only watches a run
+
+
+def deciding(record: Record, prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a recipe that are not free, by dotted key, as JSON has them."""
+    found: dict[str, Any] = {}
+    plain = record.model_dump(mode="json")
+    executed = Execution.model_fields if isinstance(record, Execution) else {}
+    for name, field in type(record).model_fields.items():
+        value = getattr(record, name)
+        if name in executed or _is_free(field, value):
+            continue
+        for key, inner in value.items() if isinstance(value, dict) else [("", value)]:
+            path = f"{prefix}{name}.{key}".removesuffix(".")
+            found |= deciding(inner, f"{path}.") if isinstance(inner, Record) else {path: _of(plain[name], key)}
+    return found
+
+
+def _of(plain: Any, key: str) -> Any:
+    return plain[key] if isinstance(plain, dict) else plain
+
+
+def _is_free(field: FieldInfo, value: Any) -> bool:
+    """Whether a field is free, or of the types of a union the one of a `value` that is no record."""
+    if FREE in field.metadata:
+        return True
+    marked = [FREE in getattr(option, "__metadata__", ()) for option in typing.get_args(field.annotation)]
+    return any(marked) and not isinstance(value, Record)

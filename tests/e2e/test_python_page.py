@@ -1,0 +1,41 @@
+"""The examples of docs/python.md run, one after another, on a few tiny videos."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPO
+from tests.support.inline_jobs import without_ray
+from tests.support.media import moving_frames, write_video
+
+SHORTER = ('"loop.max_steps=20"', '"loop.max_steps=1", "loop.num_workers=0"')
+
+
+def test_the_examples_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label, name in enumerate(("left", "right")):
+        for number in range(4):
+            write_video(
+                tmp_path / "videos" / name / f"{number}.mp4", moving_frames(10, 80, 96, seed=2 * number + label)
+            )
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "python.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 10
+    with without_ray():
+        for block in blocks:
+            exec(block.replace(*SHORTER), {})
+    printed = capsys.readouterr().out
+    assert "['left', 'left', 'left', 'left']" in printed and "videos/left/0.mp4 [{'name': " in printed
+
+
+def test_the_page_names_all_that_is_public() -> None:
+    import bevt_core
+    import pipeline
+    import trainer
+
+    page = (REPO / "docs" / "python.md").read_text()
+    for package in (pipeline, bevt_core, trainer):
+        (row,) = re.findall(rf"^\| `{package.__name__}` \|(.*)\|$", page, flags=re.MULTILINE)
+        assert sorted(re.findall(r"`(\w+)`", row)) == sorted(package.__all__)

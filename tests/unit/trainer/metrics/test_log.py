@@ -1,0 +1,42 @@
+"""The log of a run, read back: which lines are refused."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import UserError
+from schemas.recipes import PretrainRecipe
+from schemas.recipes.loading import load_recipe_of
+from trainer.metrics.log import METRICS_FILE, MetricsLog, last_step, read_metrics
+from trainer.runs.browse import list_runs, show_run
+from trainer.runs.directory import open_run
+
+RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ('{"loss": 1.0}', "no step, expected one in every line"),
+        ('{"step": "1"}', "step is '1', expected a whole number"),
+        ('{"step": null, "loss": 1.0}', "step is None, expected a whole number"),
+        ('{"step": 1, "loss": "low"}', "'loss' is 'low', expected a number or null"),
+        ('{"step": 1, "step_s": [1]}', r"'step_s' is \[1\], expected a number or null"),
+    ],
+)
+def test_a_line_of_a_log_that_is_no_step_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    """By what resumes a run and by what looks at it."""
+    open_run(
+        tmp_path,
+        load_recipe_of(PretrainRecipe, "nano_video", RECIPES),
+        {},
+        resume=False,
+        command="x",
+        world_size=1,
+    )
+    (tmp_path / METRICS_FILE).write_text(f'{{"step": 0, "loss": null}}\n{line}\n{{"step": 2}}\n')
+    for read in (read_metrics, last_step, show_run, lambda run: MetricsLog(run, 2)):
+        with pytest.raises(UserError, match=rf"metrics\.jsonl, line 2: {problem}"):
+            read(tmp_path)
+    (row,) = list_runs(tmp_path)
+    assert "line 2" in row["error"]

@@ -1,0 +1,167 @@
+"""What a training step keeps in memory for its backward pass, from the sizes of the model's layers.
+
+All counts are numbers of one sample, for attention kernels that keep no matrices but the bias. The bias and a gradient
+of weights are counted too, though a batch has them once, so the estimate is high for large batches.
+
+Legend: T H W grid, C channels, N positions of a window or frame.
+"""
+
+import itertools
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple, cast
+
+from torch import nn
+
+from bevt_core.models.bevt import Bevt, Stream
+from bevt_core.models.classifier import Classifier
+from bevt_core.models.decoders import FuseStages, ToFrames
+from bevt_core.models.stems import Stem2d, Stem3d
+from bevt_core.models.swin import PatchMerging, Stage, SwinBlock, VideoSwin
+from bevt_core.models.timesformer import DividedBlock, TimeSformer
+from bevt_core.models.windows import Size3, fit_window, kind_counts, windows_of
+
+End = tuple[Size3, int]  # grid and channels of a stage's output
+
+
+class Layer(NamedTuple):
+    """What one layer costs in the backward pass, for one sample."""
+
+    kept: int  # numbers, from its forward to its backward pass
+    backward: int = 0  # numbers more, during its backward pass
+    repeated_flops: int = 0  # operations of the forward pass that run again
+
+
+class Block(NamedTuple):
+    """A transformer block, before it is known whether its activations are checkpointed."""
+
+    input: int  # numbers
+    kept: int  # numbers, its input among them
+    gradients: int  # numbers, of the MLP and one of its weights, where they are the most
+    flops: int  # of the forward pass, up to the last number that the backward pass needs
+
+    def layer(self, checkpointed: bool) -> Layer:
+        """Return the block as a layer that keeps everything, or only its input."""
+        if checkpointed:
+            return Layer(self.input, self.kept - self.input + self.gradients, self.flops)
+        return Layer(self.kept, self.gradients)
+
+
+def peak_numbers(layers: Sequence[Layer]) -> int:
+    """Return the most numbers held at a time by `layers`, in the order of the forward pass."""
+    kept = itertools.accumulate(layer.kept for layer in layers)
+    return max(held + layer.backward for held, layer in zip(kept, layers, strict=True))
+
+
+def bevt_layers(model: Bevt, stream: Stream, frames: int, size_px: int) -> list[Layer]:
+    """Return the layers of `model.features` for one sample of `stream`."""
+    stem = cast(Stem2d | Stem3d, model.stems[stream])
+    encoder = cast(VideoSwin | TimeSformer, model.encoders[model.route[stream]])
+    grid_THW = stem_grid(stem, frames, size_px)
+    layers, ends = encoder_layers(encoder, grid_THW)
+    decoder = model.decoders[stream]
+    _, H, W = token_grid(ends)
+    norm = Layer(frames * H * W * model.norm.normalized_shape[0])
+    return [stem_layer(stem, grid_THW), *layers, decoder_layer(decoder, ends), norm]
+
+
+def classifier_layers(model: Classifier, frames: int, size_px: int) -> list[Layer]:
+    """Return the layers of a classifier for one clip."""
+    stem = cast(Stem3d, model.stem)
+    grid_THW = stem_grid(stem, frames, size_px)
+    layers, ends = encoder_layers(cast(VideoSwin | TimeSformer, model.encoder), grid_THW)
+    last_THW, dim = ends[-1]
+    return [stem_layer(stem, grid_THW), *layers, Layer(prod(last_THW) * dim)]
+
+
+def stem_grid(stem: Stem2d | Stem3d, frames: int, size_px: int) -> Size3:
+    """Return the (T, H, W) of the patches of a clip."""
+    t, h, w = (1, *stem.patch)[-3:]
+    return -(-frames // t), -(-size_px // h), -(-size_px // w)
+
+
+def stem_flops(stem: Stem2d | Stem3d, grid_THW: Size3) -> int:
+    """Count the operations that embed the patches of a grid."""
+    return 2 * prod(grid_THW) * stem.proj.weight.numel()
+
+
+def stem_layer(stem: Stem2d | Stem3d, grid_THW: Size3) -> Layer:
+    """The pixels as patches, and the input of the norm where the stem has one."""
+    out, *patch = stem.proj.weight.shape
+    norm = 0 if isinstance(stem.norm, nn.Identity) else out
+    return Layer(prod(grid_THW) * (prod(patch) + norm))
+
+
+def encoder_layers(encoder: VideoSwin | TimeSformer, grid_THW: Size3) -> tuple[list[Layer], list[End]]:
+    """Return the layers of an encoder, and what each of its stages ends in."""
+    if isinstance(encoder, TimeSformer):
+        divided = [divided_block(block, grid_THW) for block in cast(list[DividedBlock], encoder.blocks)]
+        return [block.layer(encoder.checkpointed) for block in divided], [(grid_THW, *encoder.stage_dims)]
+    layers: list[Layer] = []
+    ends: list[End] = []
+    for stage, dim in zip(cast(list[Stage], encoder.stages), encoder.stage_dims, strict=True):
+        if isinstance(stage.merge, PatchMerging):
+            T, H, W = grid_THW
+            grid_THW = (T, -(-H // 2), -(-W // 2))
+            layers.append(Layer(2 * prod(grid_THW) * stage.merge.reduction.in_features))  # of the norm, of the product
+        blocks = [swin_block(block, grid_THW) for block in cast(list[SwinBlock], stage.blocks)]
+        layers += [block.layer(stage.checkpointed) for block in blocks]
+        ends.append((grid_THW, dim))
+    return layers, ends
+
+
+def swin_block(block: SwinBlock, grid_THW: Size3) -> Block:
+    """Inputs of both norms; input, output and qkv of the attention, and its bias; inputs of fc1, GELU and fc2."""
+    fc1, heads = block.mlp.fc1, block.attn.num_heads
+    windows = windows_of(grid_THW, *fit_window(grid_THW, block.attn.window, block.shift))
+    positions, padded, N = prod(grid_THW), prod(windows.grid), prod(windows.window)
+    C, hidden = fc1.in_features, positions * fc1.out_features
+    bias = len(kind_counts(windows)) * heads * N**2
+    return Block(
+        input=positions * C,
+        kept=3 * positions * C + 5 * padded * C + bias + 2 * hidden,
+        gradients=positions * C + hidden + fc1.weight.numel(),
+        flops=8 * padded * C**2 + 4 * padded * N * C + mlp_flops(block, positions),
+    )
+
+
+def divided_block(block: DividedBlock, grid_THW: Size3) -> Block:
+    """What `swin_block` counts, for attention along time, within frames with their class token, and the MLP."""
+    T, H, W = grid_THW
+    fc1 = block.mlp.fc1
+    positions, in_frames, tokens = T * H * W, T * (H * W + 1), T * H * W + 1
+    C, hidden = fc1.in_features, tokens * fc1.out_features
+    return Block(
+        input=tokens * C,
+        kept=(tokens + 6 * positions) * C + 6 * in_frames * C + 2 * tokens * C + 2 * hidden,
+        gradients=tokens * C + hidden + fc1.weight.numel(),
+        flops=(10 * positions + 8 * in_frames) * C**2
+        + 4 * (positions * T + in_frames * (H * W + 1)) * C
+        + mlp_flops(block, tokens),
+    )
+
+
+def mlp_flops(block: SwinBlock | DividedBlock, positions: int) -> int:
+    """Count the operations of the MLP that checkpointing repeats: fc2 only where drop path needs its output."""
+    products = 2 if block.drop_path else 1
+    return 2 * products * positions * block.mlp.fc1.weight.numel()
+
+
+def token_grid(ends: Sequence[End]) -> Size3:
+    """Return the (T, H, W) of the positions that decoders predict: the last stage but one, where there are two."""
+    return ends[max(len(ends) - 2, 0)][0]
+
+
+def decoder_layer(decoder: nn.Module, ends: Sequence[End]) -> Layer:
+    """The inputs of a decoder's products, for stages that end in `ends`, and the upsampling weights in their order."""
+    last_THW, last_dim = ends[-1]
+    if isinstance(decoder, ToFrames):
+        inner, upsampling = decoder_layer(decoder.decoder, ends), decoder.up_time
+        weights = upsampling.weight.numel()
+        in_frames = prod(token_grid(ends)) * upsampling.in_channels
+        return Layer(inner.kept + in_frames + weights, max(inner.backward, weights))
+    if isinstance(decoder, FuseStages):
+        weights = decoder.up_space.weight.numel()
+        fused = prod(token_grid(ends)) * decoder.fuse.in_features
+        return Layer(prod(last_THW) * last_dim + fused + weights, weights)
+    return Layer(prod(last_THW) * last_dim)
