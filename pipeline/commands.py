@@ -8,12 +8,11 @@ import typer
 from bevt_core.console.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, overrides_of
 from bevt_core.console.terminal import emit, note, warn
 from bevt_core.storage.objects import as_path
+from pipeline import recipes_dir
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
     from schemas.recipes import TokenizeRecipe
-
-PIPELINE_RECIPES = Path(__file__).resolve().parent / "recipes"
 
 Dataset = Annotated[str, typer.Option(help="k400, ssv2, diving48, imagenet, howto100m, folder or list.")]
 Root = Annotated[str | None, typer.Option(help="Where the raw files are: a folder or s3://. Default: the recipe's.")]
@@ -260,7 +259,7 @@ def _tokenize_recipe(
     overrides = [*(set_ or []), *overrides_of(given)]
     if any(override.startswith("sources_per_part=") for override in overrides):
         overrides.insert(0, "min_parts=1")
-    return load_recipe_of(TokenizeRecipe, recipe or dataset, PIPELINE_RECIPES, overrides)
+    return load_recipe_of(TokenizeRecipe, recipe or dataset, recipes_dir(), overrides)
 
 
 def share(text: str) -> float:

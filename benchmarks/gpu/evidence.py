@@ -20,7 +20,7 @@ from made_shards import motion_clip, motion_shards, write_frames
 from table import markdown
 
 from bevt_core.rng import rng_for
-from pipeline.synthetic.camera_motion import CLASSES
+from pipeline.synthetic.camera import CLASSES
 from schemas.frames import SourceItem
 from schemas.recipes.loading import load_recipe
 from schemas.text.json_text import json_text

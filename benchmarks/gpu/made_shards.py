@@ -28,7 +28,8 @@ from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.card import CARD, read_card
 from bevt_core.views.replay import draw_view, encode_jpeg
 from pipeline.job.tokenize_part import PartTokenizer
-from pipeline.synthetic.camera_motion import CLASSES, PHOTOGRAPHS, draw_clip, draw_image, photograph
+from pipeline.synthetic.camera import CLASSES, draw_clip
+from pipeline.synthetic.photographs import PHOTOGRAPHS, draw_image, photograph
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit, MediaKind, Plan, PoolSpec, SourceItem
 from schemas.tokens import TokenizerIdentity, TokenPlan

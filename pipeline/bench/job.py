@@ -13,6 +13,7 @@ from typing import Any
 from bevt_core.dataset.frame_store import write_frame_manifest
 from pipeline.cluster.watch import sigterm_ends
 from pipeline.job.decode_part import load_source
+from pipeline.job.part_size import of_part
 from pipeline.job.plan import make_plan, make_token_plan, with_settled_tokenizer
 from schemas.errors import UserError
 from schemas.recipes import TokenizeRecipe
@@ -102,8 +103,8 @@ def bare_loop(recipe: TokenizeRecipe) -> None:
     tokenizer = PartTokenizer(loaded, recipe.batch_frames, threads=1)
     frames, tokens = [], []
     for part in range(plan.num_parts):
-        span = items[part * plan.sources_per_part : (part + 1) * plan.sources_per_part]
-        samples = [sample for item in span for sample in load_source(Path(recipe.root), item, plan.pool, plan.seed)]
+        sources = of_part(items, plan, part)
+        samples = [sample for item in sources for sample in load_source(Path(recipe.root), item, plan.pool, plan.seed)]
         frames.append(write_frame_part(frames_dir, part, samples, [], plan))
         tokens.append(tokenizer.make_token_part(frames_dir, tokens_dir, frames[-1], token_plan)[0])
     write_token_manifest(tokens_dir, token_plan, write_frame_manifest(frames_dir, plan, frames), tokens)

@@ -7,7 +7,7 @@ import numpy as np
 from bevt_core.dataset.frame_store import FRAMES_ZARR, FrameStore, read_plan
 from bevt_core.dataset.token_set import TokenSet, read_token_plan, token_set_folders
 from bevt_core.storage.objects import AnyPath
-from pipeline.job.plan import frame_commits, token_commits
+from pipeline.job.commits import frame_commits, token_commits
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit
 

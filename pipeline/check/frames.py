@@ -1,6 +1,6 @@
 """Is a frame store what its plan and its commits say, file by file?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
@@ -12,7 +12,8 @@ from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath
 from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, below
-from pipeline.check.records import differences, in_threads, parts_digest, read_or_note, strays
+from pipeline.check.records import differences, look_at_parts, parts_digest, read_or_note, strays
+from pipeline.job.part_size import of_part
 from schemas.errors import UserError
 from schemas.frames import INDEX_SCHEMA, REJECTED_SCHEMA, FramePartCommit, FrameStoreManifest, Plan
 from schemas.text.names import leads_out
@@ -29,12 +30,11 @@ def verify_frames(
         problems += _outside(frames_dir / "sources.parquet", planned or [])
 
     def look(part: int) -> tuple[FramePartCommit | None, list[Problem]]:
-        span = slice(part * plan.sources_per_part, (part + 1) * plan.sources_per_part)
         found: list[Problem] = []
-        expected = None if planned is None else planned[span]
+        expected = None if planned is None else of_part(planned, plan, part)
         return _verify_frame_part(frames_dir, part, plan, expected, found), found
 
-    for commit, found_problems in in_threads(look, range(plan.num_parts), frames_dir):
+    for commit, found_problems in look_at_parts("check frames", look, range(plan.num_parts), frames_dir):
         problems += found_problems
         if commit is not None:
             commits.append(commit)
@@ -85,7 +85,7 @@ def _outside(path: AnyPath, sources: Iterable[str]) -> list[Problem]:
 
 
 def _verify_frame_part(
-    frames_dir: AnyPath, part: int, plan: Plan, planned: list[str] | None, problems: list[Problem]
+    frames_dir: AnyPath, part: int, plan: Plan, planned: Sequence[str] | None, problems: list[Problem]
 ) -> FramePartCommit | None:
     """The part's commit, if it has one. `planned` None: nobody knows which sources it should have."""
     folder = frames_dir / part_name(part)

@@ -1,4 +1,4 @@
-"""What `bevt verify` finds wrong in a dataset, what mends it, and what of it must go before it is made again."""
+"""The problems that `bevt verify` finds, how each is fixed, and which files `bevt repair` removes first."""
 
 import re
 from collections.abc import Iterable

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from bevt_core.console.inert import one_line
+from bevt_core.console.progress import ProgressLine
 from bevt_core.storage.files import read_record
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
@@ -30,7 +32,7 @@ def readable(path: AnyPath, kind: type[R]) -> R | None:
 
 
 def read_or_note(read: Callable[[], R | None], path: AnyPath, problems: list[Problem], mend: str = REPAIR) -> R | None:
-    """`read()`, or None after a note that `path` is missing, or that it is damaged, which `mend` mends."""
+    """`read()`, or None after a problem is noted: `path` is missing, or damaged, with `mend` as its fix."""
     try:
         record = read()
     except UserError as error:
@@ -42,14 +44,14 @@ def read_or_note(read: Callable[[], R | None], path: AnyPath, problems: list[Pro
 
 
 def differences(path: AnyPath, manifest: Record, expected: dict[str, Any]) -> list[Problem]:
-    """Where a manifest is not what its parts and its plan make it. The job writes it anew in any case."""
+    """The fields of a manifest that its parts and its plan contradict. The job always writes manifests anew."""
     said = manifest.model_dump(include=set(expected))
     wrong = [key for key, value in expected.items() if said[key] != value]
     return [Problem(str(path), f"{key} is {said[key]!r}, expected {expected[key]!r}", RERUN) for key in wrong]
 
 
 def parts_digest(commits: Sequence[FramePartCommit] | Sequence[TokenPartCommit]) -> str:
-    """What the manifests hold, computed here again: sha256 over the digests of the commits."""
+    """The manifests' `parts_digest`, computed again: sha256 over the digests of the commits."""
     return hashlib.sha256("".join(commit.digest() for commit in commits).encode()).hexdigest()
 
 
@@ -72,7 +74,15 @@ def contradicted(plan: Plan | TokenPlan, digests: Iterator[str]) -> bool:
     return first is not None and first != plan.digest() and plan.digest() not in digests
 
 
-def in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
+def look_at_parts(name: str, look: Callable[[A], B], parts: Sequence[A], where: AnyPath) -> Iterator[B]:
+    """`look` at each of the parts, in their order and many at a time, with progress under `name` on stderr."""
+    with ProgressLine(one_line(name), len(parts), unit="parts") as progress:
+        for found in _in_threads(look, parts, where):
+            progress.add(1)
+            yield found
+
+
+def _in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
     """`map` in threads: hashing lets go of the interpreter lock, and requests to an object store mostly wait."""
     with ThreadPoolExecutor(storage_of(where).hash_threads, thread_name_prefix="verify") as pool:
         yield from pool.map(function, items)

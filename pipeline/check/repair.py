@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 
@@ -21,8 +21,9 @@ from pipeline.check.records import readable
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs, stored_items
 from pipeline.check.verify import check_files, check_tokens
 from pipeline.cluster.session import cluster_has, ray_session
+from pipeline.job.part_size import of_part
 from pipeline.job.plan import note_tokenizer
-from pipeline.job.run import tokenize
+from pipeline.job.run import RunOptions, tokenize
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
 from schemas.tokens import TOKENIZER_PLACE, TokenizerPlace, TokenPlan
@@ -40,12 +41,12 @@ def repair(
     tokenizer: str | None = None,
     deep: bool = False,
     sample: int = 32,
-    **job: Any,
+    **job: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Remove what `verify` finds broken in the dataset `out`, and run its jobs, which make what is missing.
 
-    The jobs are read from the dataset's plans and its list of sources, so the mended dataset is the old one to the
-    byte. `root` is where the raw files are; `list_file` is the list that the dataset was made with, needed where its
+    The jobs are read from the dataset's plans and its list of sources, so the repaired dataset has the bytes of the
+    old one. `root` is where the raw files are; `list_file` is the list that the dataset was made with, needed where its
     own is damaged. With `allow_outside` sources may lead out of `root`, and `frames`, `tokens` and token sets may be
     links out of `out`. `tokenizer` says where the tokenizer is now, if it has moved; `deep` and `sample` are those of
     `verify`; `job` goes to `tokenize`.
@@ -53,7 +54,7 @@ def repair(
     Returns `removed`, the paths that were broken, `token_sets`, and the counts. Raises UserError for no dataset, and
     before anything is removed where it could not be made again: for another root, tokenizer or kind of device, and
     while others write or read the dataset. Where the files in `root` have changed, that is seen only when they have
-    been read: the broken parts are then left out, and what was whole is as it was.
+    been read: the broken parts are then left out, and the whole parts are unchanged.
     """
     if not (out / "frames" / "plan.json").is_file():
         raise UserError(f"{out}: no frames/plan.json in it; give the folder that holds frames/ and tokens/")
@@ -85,7 +86,7 @@ def repair(
 # ---- removing and making again ---------------------------------------------------------------------------------------
 
 
-def _make_again(jobs: Jobs, problems: Sequence[Problem], job: dict[str, Any]) -> list[AnyPath]:
+def _make_again(jobs: Jobs, problems: Sequence[Problem], job: RunOptions) -> list[AnyPath]:
     """Remove what is broken and run the jobs. Returns what was removed."""
     frames_dir = jobs.out / "frames"
     parts = parts_in(frames_dir, jobs.plan.num_parts, problems)
@@ -146,8 +147,7 @@ def _restore(jobs: Jobs) -> None:
 
 def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     """Raise UserError where sources of `parts` are not below the root, but were when the dataset was made."""
-    size = jobs.plan.sources_per_part
-    wanted = [item.source for part in parts for item in jobs.items[part * size : (part + 1) * size]]
+    wanted = [item.source for part in parts for item in of_part(jobs.items, jobs.plan, part)]
     if wanted and not jobs.root.is_dir():
         raise UserError(f"--root {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
     there = each(lambda source: _is_there(jobs, source), wanted, jobs.root)

@@ -2,7 +2,6 @@
 
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -13,6 +12,7 @@ from bevt_core.storage.contained import check_sources
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import tokenizer_of
+from pipeline import recipes_dir
 from pipeline.check.token_files import derived_token_plan
 from pipeline.check.verify import token_sets_in
 from pipeline.job.plan import make_plan, make_token_plan
@@ -22,8 +22,6 @@ from schemas.frames import Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 from schemas.recipes.loading import load_recipe_of
 from schemas.tokens import TokenPlan
-
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def read_jobs(
     assert plan is not None
     if plan.dataset not in SOURCES:
         raise UserError(f"{out}/frames/plan.json: dataset {shown(plan.dataset)}, expected one of {', '.join(SOURCES)}")
-    recipe = load_recipe_of(TokenizeRecipe, plan.dataset, RECIPES, []).model_copy(
+    recipe = load_recipe_of(TokenizeRecipe, plan.dataset, recipes_dir(), []).model_copy(
         update={
             "root": str(root),
             "out": str(out),

@@ -12,7 +12,7 @@ from pipeline.check.records import (
     committed,
     contradicted,
     differences,
-    in_threads,
+    look_at_parts,
     parts_digest,
     read_or_note,
     readable,
@@ -51,7 +51,7 @@ def verify_token_files(
         return _verify_token_part(tokens_dir, frames, plan, of_part), of_part
 
     found = []
-    for commit, part_problems in in_threads(look, commits, tokens_dir):
+    for commit, part_problems in look_at_parts(f"check {tokens_dir.name}", look, commits, tokens_dir):
         found.append(commit)
         problems += part_problems
     for part in sorted(set(range(frames_plan.num_parts)) - {commit.part for commit in commits}):

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from bevt_core.console.inert import one_line
+from bevt_core.console.progress import ProgressLine
 from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.rng import rng_for
@@ -37,7 +39,11 @@ def compare_tokens(
     tokenizer = _tokenizer_like(token_set, tokenizer_path)
     parts = PartTokenizer(tokenizer, BATCH_FRAMES, os.cpu_count() or 1)
     chosen = _choose(token_set.frames.index["part"].to_numpy(), sample)
-    found = {part: _compare_part(parts, token_set, part, rows, problems) for part, rows in chosen.items()}
+    found: dict[int, tuple[int, int]] = {}
+    with ProgressLine(f"tokenize {one_line(tokens_dir.name)} again", len(chosen), unit="parts") as progress:
+        for part, rows in chosen.items():
+            found[part] = _compare_part(parts, token_set, part, rows, problems)
+            progress.add(1)
     same_device = {part: counts for part, counts in found.items() if _made_here(token_set, part, tokenizer)}
     other_device = {part: counts for part, counts in found.items() if part not in same_device}
     other_floor = OTHER_DEVICE[token_set.manifest.tokenizer.dtype]

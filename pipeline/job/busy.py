@@ -1,4 +1,4 @@
-"""How busy the tokenizers of a job are in its steady state, and which side of the job holds the other up.
+"""How busy the tokenizers of a job are in its steady state, and which stage is the bottleneck.
 
 Times are monotonic seconds of the worker that measured them: they are compared with that worker's only, so neither a
 clock that is set back nor nodes whose clocks differ change a figure.
@@ -46,7 +46,7 @@ def busy_share(times: Iterable[TokenizeTimes]) -> BusyShare | None:
 
 
 def bottleneck(share: BusyShare) -> str:
-    """Which side decides the job's speed, and what would make it faster."""
+    """The stage that limits the job's speed, and what would make it faster."""
     if share.busy >= BUSY_ENOUGH:
         return "tokenizing: more GPUs, or more CPUs where there is none, make it faster"
     if share.held < BUSY_ENOUGH:

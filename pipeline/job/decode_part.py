@@ -66,10 +66,10 @@ def make_frame_part(
 def read_source(
     root: Path, item: SourceItem, pool: PoolSpec, seed: int, limit_s: float, attempts: int
 ) -> list[FrameSample] | Rejected:
-    """`load_source` in the child process. A time-out or a crash is tried again, what the file itself says is final.
+    """`load_source` in the child process. A time-out or a crash is tried again; an error of the file itself is final.
 
-    How often it was tried is only told of those that failed each time: a child that something else killed leaves no
-    trace in the bytes. Raises StorageError where it is not the file that is at fault.
+    Attempts are recorded only for sources that never succeeded, so that a child killed from outside leaves no trace in
+    the bytes. Raises StorageError where the file is not at fault.
     """
     decode = _isolated_loader()
     for _ in range(attempts):

@@ -1,6 +1,8 @@
-"""How many sources a part has, and whether a tokenizer's grid fits the views: settled before a job starts."""
+"""How sources are cut into parts, and whether a tokenizer's grid fits the views: settled before a job starts."""
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 from bevt_core.dataset.frame_store import read_plan
 from bevt_core.storage.objects import AnyPath
@@ -12,10 +14,18 @@ from schemas.recipes import TokenizeRecipe
 
 COARSEST_PATCH = 4  # pixels per token are a multiple of it under every shipped encoder: Swin-B has patches of 4 px
 
+T = TypeVar("T")
+
 
 def sources_per_part(num_sources: int, most: int, min_parts: int) -> int:
     """Return the sources of a part: at most `most`, fewer where there would not be `min_parts` parts."""
     return max(1, min(most, num_sources // min_parts))
+
+
+def of_part(listed: Sequence[T], plan: Plan, part: int) -> Sequence[T]:
+    """Those of a part, of what is listed for every source in the order of the plan."""
+    start = part * plan.sources_per_part
+    return listed[start : start + plan.sources_per_part]
 
 
 def as_it_began(frames_dir: AnyPath, plan: Plan, most: int) -> Plan:

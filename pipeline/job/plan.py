@@ -1,39 +1,91 @@
-"""What a job is, written before its first part, so that another job into the same place is refused."""
+"""The plan of a job. It is written before the first part, so that another job into the same place is refused."""
 
-import errno
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bevt_core.console.terminal import warn
-from bevt_core.dataset.commits import part_name
-from bevt_core.dataset.frame_store import (
-    read_frame_commit,
-    read_plan,
-    read_sources,
-    rejected_reasons,
-    sources_digest,
-    write_plan,
-)
-from bevt_core.dataset.token_set import read_token_commit, read_token_plan, write_token_plan
+from bevt_core.dataset.frame_store import read_plan, read_sources, sources_digest, write_plan
+from bevt_core.dataset.token_set import read_token_plan, write_token_plan
 from bevt_core.rng import rng_for
-from bevt_core.storage.files import clean_staging, each, read_record, remove, write_record
-from bevt_core.storage.interface import storage_of
+from bevt_core.storage.files import clean_staging, read_record, remove, write_record
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.one_writer import removing
 from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.card import read_card
+from pipeline.job.commits import frame_commits, token_commits
 from pipeline.job.decode_part import root_trouble
-from pipeline.job.part_size import as_it_began, sources_per_part
-from pipeline.sources import SourceListing, list_sources
+from pipeline.job.part_size import as_it_began, check_grid, sources_per_part
+from pipeline.sources import SourceListing, check_found, list_sources
 from schemas.base import Record
-from schemas.errors import StorageError, UserError
+from schemas.errors import UserError
 from schemas.frames import LEFT_OUT, FramePartCommit, FrameStoreManifest, LeftOut, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, TokenPartCommit, TokenPlan
 
 OVERWRITE = "bevt tokenize --overwrite"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, and which of its parts were committed when it began."""
+
+    recipe: TokenizeRecipe
+    allow_outside: bool  # sources may lead out of the root
+    frames_dir: AnyPath
+    tokens_dir: AnyPath | None  # None: frames only
+    plan: Plan
+    items: Sequence[SourceItem]
+    token_plan: TokenPlan | None  # None: frames only, or a new set: its plan names the kind of device
+    frames_done: Mapping[int, FramePartCommit]
+    tokens_done: Mapping[int, TokenPartCommit]
+
+    @property
+    def todo(self) -> list[int]:
+        """The parts to make."""
+        done: Collection[int] = self.frames_done if self.tokens_dir is None else self.tokens_done
+        return [part for part in range(self.plan.num_parts) if part not in done]
+
+
+def settle_job(
+    recipe: TokenizeRecipe,
+    list_file: str | AnyPath | None,
+    allow_outside: bool,
+    planned: tuple[Plan, list[SourceItem]] | None,
+    overwrite: bool,
+    frames_only: bool,
+) -> Job:
+    """Plan the job, check that it can run, and write its plan; `tokenize` says what the arguments are.
+
+    Raises UserError for bad input, and for another job's output in the same place unless `overwrite`.
+    """
+    frames_dir = as_path(recipe.out).absolute() / "frames"
+    root = as_path(recipe.root)
+    listing = None
+    if planned is None:
+        listing = list_or_recall(recipe, list_file, allow_outside)
+        planned = plan_of(recipe, listing), listing.items
+        for warning in listing.warnings:
+            warn(warning)
+    plan, items = planned
+    if not frames_only:
+        recipe = with_settled_tokenizer(recipe)
+    tokens_dir = None if frames_only else frames_dir.parent / "tokens" / token_set_name(recipe)
+    frames_done = frame_commits(frames_dir, plan)
+    check_root(root.absolute(), plan, frames_done)
+    if listing is not None and len(frames_done) < plan.num_parts:
+        check_found(listing, root, list_file)
+    if tokens_dir is not None and read_token_plan(tokens_dir) is None:
+        check_grid(recipe)
+    settle_plan(frames_dir, plan, items, overwrite)
+    if listing is not None:
+        note_left_out(frames_dir, listing)
+    tokens_done: dict[int, TokenPartCommit] = {}
+    token_plan = None if tokens_dir is None else find_token_plan(tokens_dir, recipe, plan, overwrite)
+    if tokens_dir is not None and token_plan is not None:
+        tokens_done = token_commits(tokens_dir, frames_done.values(), token_plan)
+    return Job(recipe, allow_outside, frames_dir, tokens_dir, plan, items, token_plan, frames_done, tokens_done)
 
 
 def make_plan(
@@ -78,7 +130,7 @@ def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
 
 
 def note_left_out(frames_dir: AnyPath, listing: SourceListing) -> None:
-    """Write down what the listing left out."""
+    """Record what the listing left out."""
     write_record(frames_dir / LEFT_OUT, LeftOut(by_suffix=listing.ignored, warnings=tuple(listing.warnings)))
 
 
@@ -171,61 +223,8 @@ def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
 
 
 def note_tokenizer(tokens_dir: AnyPath, folder: Path) -> None:
-    """Write down where the tokenizer was, for those who check the set later; no digest has it."""
+    """Record where the tokenizer was, for later checks of the set; it is excluded from every digest."""
     write_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace(folder=str(folder.absolute())))
-
-
-def frame_commits(frames_dir: AnyPath, plan: Plan, parts: Iterable[int] | None = None) -> dict[int, FramePartCommit]:
-    """Those of `parts` (all) that are done, in their order."""
-    digest = plan.digest()
-    wanted = range(plan.num_parts) if parts is None else parts
-    found = each(lambda part: read_frame_commit(frames_dir, part, digest), wanted, frames_dir)
-    return {commit.part: commit for commit in found if commit is not None}
-
-
-def token_commits(
-    tokens_dir: AnyPath, frames: Iterable[FramePartCommit], plan: TokenPlan
-) -> dict[int, TokenPartCommit]:
-    """The token parts that are done, of these frame parts, in their order."""
-    digest = plan.digest()
-    found = each(lambda commit: read_token_commit(tokens_dir, commit, digest), frames, tokens_dir)
-    return {commit.part: commit for commit in found if commit is not None}
-
-
-def check_whole(folder: AnyPath, done: Collection[int], num_parts: int) -> None:
-    """Raise StorageError where parts are gone that were committed a moment ago."""
-    gone = sorted(set(range(num_parts)) - set(done))
-    if gone:
-        raise lost_commit(folder, gone[0], f" and {len(gone) - 1} more" if len(gone) > 1 else "")
-
-
-def lost_commit(folder: AnyPath, part: int, more: str = "") -> StorageError:
-    """What to say of a part that was committed a moment ago, and is not any more."""
-    return StorageError(
-        errno.ENOENT,
-        f"{folder / part_name(part)}{more}: gone, or changed, since this job made it; does another one remove parts "
-        "here? Run the same command again: what is finished is kept",
-    )
-
-
-def count_missing(frames_dir: AnyPath, commit: FramePartCommit) -> int:
-    """How many of a part's rejected sources were not there at all."""
-    if not commit.num_rejected:
-        return 0
-    return rejected_reasons(frames_dir, commit.part).count("missing")
-
-
-def drop_broken_parts(frames_dir: AnyPath, plan: Plan, done: dict[int, FramePartCommit]) -> None:
-    """Remove part folders that are there without a valid commit: writers never replace a folder.
-
-    On an object store they do, and another driver may be at it.
-    """
-    if storage_of(frames_dir).replaces_folders:
-        return
-    for part in range(plan.num_parts):
-        folder = frames_dir / part_name(part)
-        if part not in done and folder.is_dir() and read_frame_commit(frames_dir, part, plan.digest()) is None:
-            remove(folder)
 
 
 def _refusal(path: AnyPath, there: Record, here: Record, mend: str) -> str:

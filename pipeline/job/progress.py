@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 from bevt_core.console.progress import ProgressLine
 from pipeline.job.busy import BusyShare, TokenizeTimes, busy_share
+from pipeline.job.rows import PartMade
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 
@@ -28,20 +29,17 @@ class Meter:
     first_tokens_s: float | None = None  # since the start; None while no part has come back
     began: float = field(default_factory=time.perf_counter)
 
-    def add(self, row: dict[str, Any]) -> None:
-        """`row` is what the last stage returns for a part."""
+    def add(self, made: PartMade) -> None:
+        """Count a part as the last stage returns it."""
         self.parts += 1
-        self.sources += int(row["sources"])
-        self.frames += int(row["frames"])
-        self.rejected += int(row["rejected"])
-        self.timeline.append((self.seconds, int(row["sources"])))
-        if row["worker"]:
-            times = TokenizeTimes(
-                str(row["worker"]), *(float(row[key]) for key in ("started", "first", "ended", "busy_s"))
-            )
-            self.times.append(times)
+        self.sources += made.sources
+        self.frames += made.frames
+        self.rejected += made.rejected
+        self.timeline.append((self.seconds, made.sources))
+        if made.times is not None:
+            self.times.append(made.times)
             # By this clock a part ended just now at the latest; the rest is a length of time by the worker's own.
-            first = self.seconds - (times.ended - times.first)
+            first = self.seconds - (made.times.ended - made.times.first)
             self.first_tokens_s = first if self.first_tokens_s is None else min(self.first_tokens_s, first)
 
     @property

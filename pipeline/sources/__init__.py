@@ -38,8 +38,20 @@ SOURCES = {
     "folder": list_folder,
     "list": list_list,
 }
+# data sets whose official lists name the files of every split, which lie in one root: the split that they are tested on
+TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
 
-__all__ = ["SOURCES", "SourceListing", "check_found", "choose_stored", "label_by", "list_sources", "says_split"]
+__all__ = [
+    "SOURCES",
+    "SourceListing",
+    "check_found",
+    "choose_stored",
+    "has_split",
+    "label_by",
+    "list_sources",
+    "says_split",
+    "split_to_test",
+]
 
 
 def list_sources(
@@ -98,6 +110,16 @@ def says_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = Fa
     """Whether `root` says which of its files are of `split`: by a folder of that name, or by an official file."""
     tree = _tree(root, allow_outside)
     return keeps_apart(tree, split) if dataset == "k400" else has_folder(tree, split)
+
+
+def has_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = False) -> bool:
+    """Whether `split` names some of the files below `root`, by official lists or as `says_split`, and not all."""
+    return dataset in TEST_SPLITS or says_split(dataset, root, split, allow_outside)
+
+
+def split_to_test(dataset: str) -> str:
+    """The split of a data set to test on, where none is given."""
+    return TEST_SPLITS.get(dataset, "val")
 
 
 def _tree(root: AnyPath, allow_outside: bool) -> Tree:

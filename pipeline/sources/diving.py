@@ -1,12 +1,13 @@
 """Diving48, version 2 of its labels only: version 1 is known to be wrong."""
 
-from bevt_core.foreign.files import read_json, read_json_rows, shown, typed
+from bevt_core.foreign.files import read_json, read_json_rows, shown
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.folders import base_folder
 from pipeline.sources.listing import Collected, SourceListing
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
+from schemas.text.json_text import typed
 
 V1_ONLY_LABEL = 30  # occurs in neither file of version 2
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.job.progress import Meter
+from pipeline.job.rows import PartMade
 from tests.support.media import moving_frames, write_video
 from tests.support.tiny_jobs import digests, tiny_recipe
 
@@ -85,8 +86,8 @@ def test_a_node_joins_in_the_middle_and_gets_a_tokenizer(cluster: Any, tiny_toke
     from pipeline.job.run import tokenize
 
     class JoinAfterFour(Meter):
-        def add(self, row: dict[str, Any]) -> None:
-            super().add(row)
+        def add(self, made: PartMade) -> None:
+            super().add(made)
             if self.parts == 4:
                 assert self.workers <= 2
                 cluster.add_node(num_cpus=2)

@@ -1,6 +1,6 @@
 """The pipeline's job in this process, part after part, without Ray: for faults at each of its calls to the disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,8 @@ from pipeline.check import repair
 from pipeline.cluster.session import Session
 from pipeline.job import decode_part as frames_job
 from pipeline.job import run as job
-from pipeline.job.run import ERRORS, TokenizePart, Workplace, decode_part
+from pipeline.job.rows import PartMade, PartToMake
+from pipeline.job.stages import TokenizePart, Workplace, decode_part
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def without_ray() -> Iterator[None]:
             patch.setattr(module, "ray_session", _no_session)
             patch.setattr(module, "cluster_has", lambda resource: 0)
         patch.setattr(job.ActorPool, "sized", lambda *args: "tokenize")
-        patch.setattr(job, "_run", _run)
+        patch.setattr(job, "run_parts", _run_parts)
         patch.setattr(frames_job, "_isolated_loader", lambda: _load_here)
         yield
 
@@ -35,13 +36,11 @@ def _load_here(*args: Any, limit_s: float) -> Any:
     return frames_job.load_source(*args)
 
 
-def _run(place: Workplace, todo: list[dict[str, Any]], pool: object) -> Iterator[dict[str, Any]]:
+def _run_parts(place: Workplace, todo: Sequence[PartToMake], pool: object) -> Iterator[PartMade]:
     tokenizer = None if pool is None else TokenizePart(place, gpus=0, threads=1)
-    for row in todo:
-        row = decode_part(row, place)
+    for part in todo:
+        made = PartMade.from_row(decode_part(part.to_row(), place))
         if tokenizer is not None:
-            batch = tokenizer({key: [value] for key, value in row.items()})
-            row = {key: values[0] for key, values in batch.items()}
-        if row["error"]:
-            raise ERRORS[row["error"]](row["message"])
-        yield row
+            made = PartMade.from_batch(tokenizer(made.to_batch()))
+        made.raise_error()
+        yield made

@@ -16,7 +16,7 @@ from trainer.clips.multi_view import Chunk, ViewChunks, ViewPlan
 from trainer.clips.sources import ClipSource, check_labels
 from trainer.data.errors import SampleError
 from trainer.data.token_dataset import TokenDataset
-from trainer.finetune.stage import TrainingClips
+from trainer.finetune.task import TrainingClips
 
 CACHED_PARTS = 16  # whose tokens a process keeps: a part of 256 samples, 30 frames and 196 tokens takes 3 MB
 

@@ -17,8 +17,6 @@ from trainer.clips.sources import ClipSource, FileClips, StoreClips, split_items
 
 HELD_OUT = "val"  # the split that is what a run held out
 FOLDER = "folder"  # how files are read where nothing else is said
-# datasets whose official files lie in one root with those of training: what they are tested on
-TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
 
 
 class Listing(Protocol):
@@ -43,6 +41,8 @@ class Sources(Protocol):
     def check_found(self, listing: Any, root: AnyPath, list_file: str | AnyPath | None, /) -> None: ...
     def label_by(self, listing: Any, classes: tuple[str, ...], where: str, classes_from: str, /) -> Listing: ...
     def says_split(self, dataset: str, root: AnyPath, split: str, allow_outside: bool, /) -> bool: ...
+    def has_split(self, dataset: str, root: AnyPath, split: str, allow_outside: bool, /) -> bool: ...
+    def split_to_test(self, dataset: str, /) -> str: ...
     def choose_stored(
         self, folder: AnyPath, manifest: FrameStoreManifest, stored: Sequence[SourceItem], list_file: AnyPath, /
     ) -> list[SourceItem]: ...
@@ -125,11 +125,10 @@ def train_and_val(
         val = val._replace(root=train.root, frames=train.frames)  # another list of the same place
     if val.is_given:
         return to_train, _clips(sources, dataset, val, reading, to_train.classes, to_train.path)
-    split = TEST_SPLITS.get(dataset, "val")
+    split = sources.split_to_test(dataset)
     if train.frames is None and train.list_file is None:
         assert train.root is not None  # or there were no clips
-        kept = (sources.says_split(dataset, train.root, name, reading.allow_outside) for name in ("train", split))
-        if dataset in TEST_SPLITS or all(kept):
+        if all(sources.has_split(dataset, train.root, name, reading.allow_outside) for name in ("train", split)):
             apart = Place(root=train.root, split=split)
             return to_train, _clips(sources, dataset, apart, reading, to_train.classes, to_train.path)
     train_items, val_items = split_items(to_train.items, val_share, seed)
@@ -143,7 +142,7 @@ def train_and_val(
 def _check_split(sources: Sources, dataset: str, place: Place, split: str, reading: Reading) -> None:
     """Raise UserError where all of the root would be taken for a split that it does not know."""
     assert place.root is not None  # or there were no clips
-    if dataset not in TEST_SPLITS and not sources.says_split(dataset, place.root, split, reading.allow_outside):
+    if not sources.has_split(dataset, place.root, split, reading.allow_outside):
         raise UserError(f"--split {split}: no such folder in --root {place.root}, and no official list of it; drop it")
 
 
@@ -160,7 +159,7 @@ def _clips(
         return _stored(sources, place, place.frames)
     if place.root is None:
         raise UserError(f"no data: give --{place.of}root (files) or --{place.of}frames (a frame store)")
-    split = place.split or TEST_SPLITS.get(dataset, "val")
+    split = place.split or sources.split_to_test(dataset)
     listing = sources.list_sources(dataset, place.root, split, place.list_file, reading.allow_outside)
     sources.check_found(listing, place.root, place.list_file)
     for odd in listing.warnings:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bevt_core.console.terminal import note
 from bevt_core.models.build import SWIN_SIZES
+from bevt_core.storage.descriptions import RECIPE
 from bevt_core.storage.files import read_json_file, read_record, sha256_of
 from bevt_core.storage.objects import as_path
 from schemas.errors import UserError
@@ -19,7 +20,7 @@ from schemas.tokens import TokenSetManifest
 from trainer.clips.lists import read_lists
 from trainer.clips.overlap import PRETRAINING, TRAINING
 from trainer.metrics.log import read_metrics
-from trainer.runs.directory import RECIPE, RECORD, WEIGHTS, read_run
+from trainer.runs.directory import RECORD, WEIGHTS, read_run
 from trainer.testing.evaluate import PLAN, RESULT
 
 UNKNOWN = "unknown"  # a fact that the directories do not tell

@@ -6,6 +6,7 @@ import pytest
 
 from bevt_core.console.progress import ProgressLine
 from pipeline.job.progress import Meter, ProgressView, RejectionLimit, unit_of
+from pipeline.job.rows import PartMade
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 
@@ -34,7 +35,7 @@ def test_chance_alone_does_not_stop_it() -> None:
         limit.add(64, 3)
 
 
-ROW = {"worker": "", "sources": 8, "frames": 80, "rejected": 1}
+MADE = PartMade(0, sources=8, frames=80, rejected=1)
 
 
 def test_it_counts_sources_and_not_parts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,7 +43,7 @@ def test_it_counts_sources_and_not_parts(capsys: pytest.CaptureFixture[str]) -> 
     meter = Meter()
     with ProgressView("auto", "tokenize", len(videos), unit_of(videos)) as view:
         for _ in range(2):
-            meter.add(ROW)
+            meter.add(MADE)
             view.update(meter)
     shown = capsys.readouterr()
     assert shown.out == ""

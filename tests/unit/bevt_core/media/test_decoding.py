@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bevt_core.media.decoding import Decoded, Frame, decode_frames, decode_image, pool_indices
+from bevt_core.media.decoding import Frame, decode_frames, decode_image, pool_indices
 from bevt_core.media.errors import MediaError
+from bevt_core.media.video.decoded import Decoded
 from bevt_core.media.video.glance import glance
 from bevt_core.media.video.orientation import upright
 from bevt_core.media.video.probing import probe

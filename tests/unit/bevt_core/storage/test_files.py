@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bevt_core.storage import staging
-from bevt_core.storage.files import StorageError, clean_staging, read_record, write_atomic, write_record
+from bevt_core.storage.files import clean_staging, read_record, write_atomic, write_record
 from bevt_core.storage.staging import STAGING, staged_folder
-from schemas.errors import UserError
+from schemas.errors import StorageError, UserError
 from schemas.tokens import TokenizerIdentity
 from schemas.views import View
 from tests.support.processes import Holder

@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.job.busy import TokenizeTimes, bottleneck, busy_share
 from pipeline.job.progress import Meter
+from pipeline.job.rows import PartMade
 
 
 def parts(worker: str, first: float, count: int, takes: float, busy: float, gap: float) -> list[TokenizeTimes]:
@@ -65,11 +66,10 @@ def test_the_first_tokens_are_those_of_the_first_batch_by_the_clock_of_the_drive
     """Workers' clocks begin anywhere: only lengths of time are taken from them."""
     meter = Meter()
     meter.began -= 20
-    row = {"sources": 1, "frames": 1, "rejected": 0, "worker": "a", "busy_s": 1.0}
-    meter.add(row | {"started": 1e6, "first": 1e6 + 2, "ended": 1e6 + 9})  # came back after 20 s
+    meter.add(PartMade(0, 1, 1, times=TokenizeTimes("a", 1e6, 1e6 + 2, 1e6 + 9, 1.0)))  # came back after 20 s
     assert meter.first_tokens_s == pytest.approx(13, abs=0.5)
     meter.began -= 10
-    meter.add(row | {"worker": "b", "started": 5.0, "first": 6.0, "ended": 26.0})  # after 30 s
+    meter.add(PartMade(1, 1, 1, times=TokenizeTimes("b", 5.0, 6.0, 26.0, 1.0)))  # after 30 s
     assert meter.first_tokens_s == pytest.approx(10, abs=0.5)
-    meter.add(row | {"worker": "a", "started": 1e6 + 9, "first": 1e6 + 10, "ended": 1e6 + 11})
+    meter.add(PartMade(2, 1, 1, times=TokenizeTimes("a", 1e6 + 9, 1e6 + 10, 1e6 + 11, 1.0)))
     assert meter.first_tokens_s == pytest.approx(10, abs=0.5)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.dataset import shards
+from bevt_core.dataset import frame_store
 from bevt_core.dataset.frame_store import read_plan, read_sources
 from bevt_core.storage.files import create_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.job import plan as plans
-from pipeline.job.plan import check_root, check_whole, settle_plan
+from pipeline.job.commits import check_whole
+from pipeline.job.plan import check_root, settle_plan
 from schemas.errors import StorageError, UserError
 from schemas.frames import Plan, PoolSpec, SourceItem
 from tests.support.s3_server import S3Server, s3_server
@@ -27,7 +28,7 @@ def plan_of(items: list[SourceItem], seed: int = 0) -> Plan:
         seed=seed,
         sources_per_part=2,
         num_sources=len(items),
-        sources_digest=shards.sources_digest(items),
+        sources_digest=frame_store.sources_digest(items),
     )
 
 
@@ -48,7 +49,7 @@ def test_of_two_jobs_at_the_same_moment_one_has_the_place(frames_dir: AnyPath, m
     before = {name: sha256_of(frames_dir / name) for name in sizes_in(frames_dir)}
     assert before.keys() == {"plan.json", "sources.parquet"}
     with monkeypatch.context() as patch:
-        for module in (plans, shards):
+        for module in (plans, frame_store):
             patch.setattr(module, "read_plan", lambda folder: None)
         with pytest.raises(UserError, match=r"another job's output: .*num_sources 4 there, 3 here"):
             settle_plan(frames_dir, plan_of(ITEMS[:3]), ITEMS[:3], overwrite=False)
@@ -64,7 +65,7 @@ def test_a_job_that_was_killed_before_its_list_was_written(frames_dir: AnyPath) 
 
 def test_a_root_is_needed_only_where_something_is_to_be_decoded(server: S3Server, tmp_path: Path) -> None:
     plan = plan_of(ITEMS)
-    commit = shards.write_frame_part(tmp_path, 0, [], [], plan)
+    commit = frame_store.write_frame_part(tmp_path, 0, [], [], plan)
     (tmp_path / "mount").mkdir()
     for root in (tmp_path / "mount", tmp_path / "typo", as_path("s3://data/typo")):
         check_root(root, plan, {0: commit, 1: commit})

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
+import cli
 from bevt_core.media.decoding import decode_frame_folder
-from pipeline.sources import choose_stored, list_sources, says_split
+from pipeline.sources import TEST_SPLITS, choose_stored, has_split, list_sources, says_split, split_to_test
 from pipeline.sources.listing import write_parquet_list
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
@@ -73,6 +75,20 @@ def test_k400_lists_name_files_that_were_renamed(tmp_path: Path) -> None:
 def test_k400_says_what_is_of_a_split(tmp_path: Path, names: list[str], kept: set[str]) -> None:
     touch(tmp_path, *names)
     assert {split for split in ("train", "val", "test") if says_split("k400", tmp_path, split)} == kept
+
+
+def test_official_lists_have_every_split_and_folders_those_that_are_there(tmp_path: Path) -> None:
+    touch(tmp_path, "val/x/a.mp4")
+    had = {dataset: has_split(dataset, tmp_path, "test") for dataset in ("ssv2", "diving48", "k400", "folder")}
+    assert had == {"ssv2": True, "diving48": True, "k400": False, "folder": False}
+    assert has_split("folder", tmp_path, "val") and not says_split("ssv2", tmp_path, "test")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "extract"])
+def test_the_help_names_the_splits_that_data_sets_are_tested_on(command: str) -> None:
+    (split,) = (option for option in get_command(cli.app).commands[command].params if option.name == "split")
+    known = ", ".join(f"{dataset} {split_to_test(dataset)}" for dataset in TEST_SPLITS)
+    assert f"Default: {known}, else {split_to_test('folder')}." in split.help
 
 
 def test_a_list_means_in_a_store_what_it_means_among_files(tmp_path: Path) -> None:

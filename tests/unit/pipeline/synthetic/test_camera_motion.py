@@ -12,16 +12,9 @@ from skimage.registration import phase_cross_correlation
 from skimage.transform import warp_polar
 
 from bevt_core.rng import rng_for
-from pipeline.synthetic.camera_motion import (
-    CLASSES,
-    PHOTOGRAPHS,
-    Pose,
-    camera_path,
-    draw_middle,
-    look,
-    make_camera_motion_set,
-)
-from pipeline.synthetic.tokenizer_pictures import draw_picture, make_tokenizer_pictures
+from pipeline.synthetic.camera import CLASSES, Pose, camera_path, draw_middle, look
+from pipeline.synthetic.camera_motion import make_camera_motion_set
+from pipeline.synthetic.photographs import PHOTOGRAPHS
 from schemas.errors import UserError
 from tests.support.json_keys import CheckKeys
 
@@ -144,21 +137,3 @@ def test_a_complete_set_is_kept_and_another_one_refused(tiny: Path, json_keys: C
     assert clip.stat().st_mtime_ns == before
     with pytest.raises(UserError, match="holds another camera-motion set"):
         make_camera_motion_set(tiny, workers=1, **{**TINY, "images": 12})
-
-
-def test_tokenizer_pictures_repeat_and_differ(tmp_path: Path) -> None:
-    make_tokenizer_pictures(tmp_path / "pictures", count=4, seed=1)
-    files = sorted((tmp_path / "pictures").glob("*/*.png"))
-    assert [f.relative_to(tmp_path / "pictures").as_posix() for f in files] == [
-        "leaves/000000.png",
-        "leaves/000002.png",
-        "photographs/000001.png",
-        "photographs/000003.png",
-    ]
-    pictures = [np.asarray(Image.open(f)) for f in files]
-    assert np.array_equal(pictures[1], draw_picture(1, 2)) and not np.array_equal(pictures[1], draw_picture(2, 2))
-    assert all(picture.shape == (144, 144, 3) and picture.std() > 3 for picture in pictures)
-    credits = (tmp_path / "pictures" / "ATTRIBUTION.txt").read_text()
-    assert "china.jpg" in credits and "flower.jpg" not in credits
-    with pytest.raises(UserError, match="exists"):
-        make_tokenizer_pictures(tmp_path / "pictures", count=4)

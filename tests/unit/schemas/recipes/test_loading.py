@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.commands import PIPELINE_RECIPES
+from pipeline import recipes_dir
 from schemas.errors import UserError
 from schemas.recipes import PretrainRecipe, TokenizeRecipe
 from schemas.recipes.loading import load_recipe, recipe_names, to_yaml
@@ -98,7 +98,7 @@ def test_a_resolved_recipe_reads_back(recipes: Path) -> None:
     assert load_recipe("again", recipes) == recipe
 
 
-@pytest.mark.parametrize("directory", [PIPELINE_RECIPES, TRAINER_RECIPES])
+@pytest.mark.parametrize("directory", [recipes_dir(), TRAINER_RECIPES])
 def test_every_shipped_recipe_loads(directory: Path) -> None:
     names = recipe_names(directory)
     assert names

@@ -1,0 +1,67 @@
+"""Which parts of a job are committed already, and what to do about those that are broken or gone."""
+
+import errno
+from collections.abc import Collection, Iterable
+
+from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.frame_store import read_frame_commit, rejected_reasons
+from bevt_core.dataset.token_set import read_token_commit
+from bevt_core.storage.files import each, remove
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath
+from schemas.errors import StorageError
+from schemas.frames import FramePartCommit, Plan
+from schemas.tokens import TokenPartCommit, TokenPlan
+
+
+def frame_commits(frames_dir: AnyPath, plan: Plan, parts: Iterable[int] | None = None) -> dict[int, FramePartCommit]:
+    """Those of `parts` (all) that are done, in their order."""
+    digest = plan.digest()
+    wanted = range(plan.num_parts) if parts is None else parts
+    found = each(lambda part: read_frame_commit(frames_dir, part, digest), wanted, frames_dir)
+    return {commit.part: commit for commit in found if commit is not None}
+
+
+def token_commits(
+    tokens_dir: AnyPath, frames: Iterable[FramePartCommit], plan: TokenPlan
+) -> dict[int, TokenPartCommit]:
+    """The token parts that are done, of these frame parts, in their order."""
+    digest = plan.digest()
+    found = each(lambda commit: read_token_commit(tokens_dir, commit, digest), frames, tokens_dir)
+    return {commit.part: commit for commit in found if commit is not None}
+
+
+def check_whole(folder: AnyPath, done: Collection[int], num_parts: int) -> None:
+    """Raise StorageError where parts are gone that were committed a moment ago."""
+    gone = sorted(set(range(num_parts)) - set(done))
+    if gone:
+        raise lost_commit(folder, gone[0], f" and {len(gone) - 1} more" if len(gone) > 1 else "")
+
+
+def lost_commit(folder: AnyPath, part: int, more: str = "") -> StorageError:
+    """The error for a part that was committed a moment ago and is gone."""
+    return StorageError(
+        errno.ENOENT,
+        f"{folder / part_name(part)}{more}: gone, or changed, since this job made it; does another one remove parts "
+        "here? Run the same command again: what is finished is kept",
+    )
+
+
+def count_missing(frames_dir: AnyPath, commit: FramePartCommit) -> int:
+    """How many of a part's rejected sources were not there at all."""
+    if not commit.num_rejected:
+        return 0
+    return rejected_reasons(frames_dir, commit.part).count("missing")
+
+
+def drop_broken_parts(frames_dir: AnyPath, plan: Plan, done: Collection[int]) -> None:
+    """Remove part folders that are there without a valid commit: writers never replace a folder.
+
+    On an object store they do, and another driver may be at it.
+    """
+    if storage_of(frames_dir).replaces_folders:
+        return
+    for part in range(plan.num_parts):
+        folder = frames_dir / part_name(part)
+        if part not in done and folder.is_dir() and read_frame_commit(frames_dir, part, plan.digest()) is None:
+            remove(folder)

@@ -1,0 +1,84 @@
+"""What Ray carries from stage to stage: one row is one part. Here is the only code that knows the keys of a row.
+
+Ray takes and gives flat dicts of numbers and text, and for actors a batch: a dict of columns. Frames are never in them.
+"""
+
+import errno
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pipeline.job.busy import TokenizeTimes
+from schemas.errors import StorageError, UserError
+from schemas.frames import FramePartCommit, SourceItem
+from schemas.text.json_text import json_text
+
+_ERRORS: dict[str, Callable[[str], Exception]] = {
+    "UserError": UserError,
+    "StorageError": lambda message: StorageError(errno.EIO, message),
+}  # that a user reads: they travel as rows, since Ray keeps of an exception in a worker only its text
+_NO_TIMES = TokenizeTimes(worker="", started=0.0, first=0.0, ended=0.0, busy_s=0.0)
+
+
+@dataclass(frozen=True)
+class PartToMake:
+    """A part that has no commit, and its sources: a few kB, so that no worker has to read the list of all."""
+
+    part: int
+    items: Sequence[SourceItem]
+
+    def to_row(self) -> dict[str, Any]:
+        return {"part": self.part, "items": json_text([item.model_dump() for item in self.items])}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "PartToMake":
+        return cls(int(row["part"]), [SourceItem(**item) for item in json.loads(row["items"])])
+
+
+@dataclass(frozen=True)
+class PartMade:
+    """What came of a part: counts of its frames, the times of its tokens, or the error that ends the job."""
+
+    part: int
+    sources: int = 0
+    frames: int = 0
+    rejected: int = 0
+    missing: int = 0  # of those rejected: they were not there at all
+    times: TokenizeTimes | None = None  # None: no tokenizer has made it in this run
+    error: str = ""  # a key of _ERRORS, or none
+    message: str = ""
+
+    @classmethod
+    def of(cls, part: int, commit: FramePartCommit, missing: int) -> "PartMade":
+        return cls(part, commit.num_sources, commit.num_frames, commit.num_rejected, missing)
+
+    def with_error(self, error: UserError | StorageError) -> "PartMade":
+        kind = "StorageError" if isinstance(error, StorageError) else "UserError"
+        return replace(self, error=kind, message=str(error))
+
+    def raise_error(self) -> None:
+        """Raise the UserError or StorageError that a worker met, if it met one."""
+        if self.error:
+            raise _ERRORS[self.error](self.message)
+
+    def to_row(self) -> dict[str, Any]:
+        """Every row has every key: Ray settles the columns by the first one."""
+        row = {key: value for key, value in vars(self).items() if key != "times"}
+        return {**row, **asdict(self.times or _NO_TIMES)}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "PartMade":
+        counts = {key: int(row[key]) for key in ("part", "sources", "frames", "rejected", "missing")}
+        lengths = {key: float(row[key]) for key in ("started", "first", "ended", "busy_s")}
+        times = TokenizeTimes(worker=str(row["worker"]), **lengths) if row["worker"] else None
+        return cls(**counts, times=times, error=str(row["error"]), message=str(row["message"]))
+
+    def to_batch(self) -> dict[str, list[Any]]:
+        """A batch of this row alone."""
+        return {key: [value] for key, value in self.to_row().items()}
+
+    @classmethod
+    def from_batch(cls, batch: Mapping[str, Any]) -> "PartMade":
+        """The one row of a batch."""
+        return cls.from_row({key: column[0] for key, column in batch.items()})

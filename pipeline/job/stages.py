@@ -1,0 +1,167 @@
+"""The two stages of the job on Ray Data: decode (tasks) -> tokenize (one actor per GPU). Each commits what it makes.
+
+Frames go through storage, where they have to go anyway, so memory is bounded by (workers x one part).
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bevt_core.dataset.frame_store import read_frame_commit
+from bevt_core.dataset.token_set import read_token_commit
+from bevt_core.storage.objects import AnyPath
+from pipeline.cluster.session import smallest_node_has, threads_ended
+from pipeline.job.actor_pool import ActorPool
+from pipeline.job.commits import count_missing, lost_commit
+from pipeline.job.decode_part import make_frame_part
+from pipeline.job.rows import PartMade, PartToMake
+from schemas.errors import StorageError, UserError
+from schemas.frames import Plan
+from schemas.tokens import TokenPlan
+
+if TYPE_CHECKING:
+    from pipeline.job.tokenize_part import PartTokenizer
+
+DECODE_BYTES = 768 << 20  # that Ray sets aside for a part being decoded: 560 MiB for 4K, child included (docs/log.md)
+TASK_RETRIES = 3  # of a part, for a lost worker or node; Ray's own default is without end
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What every worker must know."""
+
+    frames_dir: AnyPath
+    tokens_dir: AnyPath | None  # None: frames only
+    root: AnyPath
+    plan: Plan
+    token_plan: TokenPlan | None
+    tokenizer: Path | None
+    batch_frames: int
+    decode_timeout_s: float
+    attempts: int
+    allow_outside: bool  # sources may lead out of the root
+
+
+def run_parts(place: Workplace, todo: Sequence[PartToMake], pool: ActorPool | None) -> Iterator[PartMade]:
+    """Stream the parts through Ray and yield each one as it is committed; without a `pool` only its frames.
+
+    Raises the UserError or StorageError of a worker, JobError where Ray fails.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+    from ray.util.annotations import RayDeprecationWarning
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", RayDeprecationWarning)  # max_retries: Ray 2.60 has no other way to bound them
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = 0
+    rows = ray.data.from_items([part.to_row() for part in todo], override_num_blocks=len(todo))
+    memory = min(DECODE_BYTES, smallest_node_has("memory") // 2)
+    cpus = 1 if pool is None else pool.decode_cpus
+    rows = rows.map(decode_part, fn_kwargs={"place": place}, num_cpus=cpus, memory=memory, max_retries=TASK_RETRIES)
+    if pool is not None:
+        rows = rows.map_batches(
+            TokenizePart,
+            batch_size=1,
+            compute=ActorPoolStrategy(
+                min_size=pool.min_size,
+                max_size=pool.max_size,
+                max_tasks_in_flight_per_actor=4,
+                max_concurrent_calls_per_actor=2,  # one part is prepared while another has the device
+                enable_true_multi_threading=True,
+            ),
+            fn_constructor_kwargs={"place": place, "gpus": pool.gpus, "threads": pool.threads},
+            num_gpus=1 if pool.gpus else 0,
+            num_cpus=pool.cpu_share,
+            max_restarts=TASK_RETRIES,
+            max_task_retries=TASK_RETRIES,
+        )
+    with threads_ended():
+        stream = iter(rows.iter_rows())
+        try:
+            for row in stream:
+                made = PartMade.from_row(row)
+                made.raise_error()
+                yield made
+        finally:
+            del stream  # ends what still runs
+
+
+def decode_part(row: dict[str, Any], place: Workplace) -> dict[str, Any]:
+    """Commit the frame part of a `PartToMake`, if it is not committed, and return its `PartMade`. A Ray task."""
+    todo = PartToMake.from_row(row)
+    try:
+        commit = read_frame_commit(place.frames_dir, todo.part, place.plan.digest())
+        if commit is None:
+            commit = make_frame_part(
+                place.frames_dir,
+                place.root,
+                todo.part,
+                todo.items,
+                place.plan,
+                place.decode_timeout_s,
+                place.attempts,
+                place.allow_outside,
+            )
+        return PartMade.of(todo.part, commit, count_missing(place.frames_dir, commit)).to_row()
+    except (UserError, StorageError) as error:
+        return PartMade(todo.part).with_error(error).to_row()
+
+
+class TokenizePart:
+    """A Ray actor that has the tokenizer, and commits the token part of each `PartMade` that it gets."""
+
+    def __init__(self, place: Workplace, gpus: int, threads: int) -> None:
+        self.place = place
+        self.failure: UserError | None = None  # reported with the first part: Ray hides why an actor failed to start
+        try:
+            self.parts = self._load(place, gpus, min(threads, os.cpu_count() or 1))  # another node may have more
+        except UserError as error:
+            self.failure = error
+
+    @staticmethod
+    def _load(place: Workplace, gpus: int, threads: int) -> "PartTokenizer":
+        import torch
+
+        from bevt_core.tokenizers import load_tokenizer
+        from pipeline.job.tokenize_part import PartTokenizer
+
+        assert place.tokenizer is not None and place.token_plan is not None
+        torch.set_num_threads(threads)
+        wanted = place.token_plan.tokenizer
+        device = "cuda" if gpus else "cpu"
+        tokenizer = load_tokenizer(place.tokenizer, device, wanted.dtype, wanted.frames_per_pass)
+        if wanted.compiled:
+            tokenizer.compile()
+        here, there = tokenizer.identity().model_dump(), wanted.by_kind().model_dump()
+        differing = [f"{key} {here[key]} here, {there[key]} in the set" for key in here if here[key] != there[key]]
+        if differing:
+            raise UserError(f"another tokenizer: {'; '.join(differing)}; use one kind of device for a token set")
+        return PartTokenizer(tokenizer, place.batch_frames, threads)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        made = PartMade.from_batch(batch)
+        if not made.error:
+            try:
+                if self.failure is not None:
+                    raise self.failure
+                made = self._tokenize(made)
+            except (UserError, StorageError) as error:
+                made = made.with_error(error)
+        return made.to_batch()
+
+    def _tokenize(self, made: PartMade) -> PartMade:
+        place = self.place
+        assert place.tokens_dir is not None and place.token_plan is not None
+        frames = read_frame_commit(place.frames_dir, made.part, place.plan.digest())
+        if frames is None:
+            raise lost_commit(place.frames_dir, made.part)
+        if read_token_commit(place.tokens_dir, frames, place.token_plan.digest()) is not None:
+            return made
+        _, times = self.parts.make_token_part(place.frames_dir, place.tokens_dir, frames, place.token_plan)
+        return replace(made, times=times)

@@ -1,0 +1,119 @@
+"""Photographs that scikit-image and scikit-learn bring in their wheels, recoloured so that a few look like many.
+
+Test photographs are never training photographs. Pictures are uint8 (size_px, size_px, 3), clips uint8 (frames, size_px,
+size_px, 3).
+"""
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from bevt_core.console.installation import install_command
+from schemas.errors import UserError
+
+_SHADING_PX = 6.0  # what varies over more pixels than this is shading
+_CONTRAST = 50.0  # standard deviation of a clip, of 255
+
+# file in the wheel -> where the wheel's documentation says it is from
+_SKIMAGE, _SKLEARN = "skimage/data", "sklearn/datasets/images"
+
+PHOTOGRAPHS = {
+    "train": {
+        "astronaut": (_SKIMAGE, "astronaut.png", "Eileen Collins, NASA, public domain"),
+        "brick": (_SKIMAGE, "brick.png", "CC0Textures.com, CC0"),
+        "camera": (_SKIMAGE, "camera.png", "Lav Varshney, CC0"),
+        "china": (_SKLEARN, "china.jpg", "danielbuechele on flickr, CC BY 2.0"),
+        "coffee": (_SKIMAGE, "coffee.png", "Rachel Michetti, CC0"),
+        "coins": (_SKIMAGE, "coins.png", "Greek coins from Pompeii, Brooklyn Museum, no known restrictions"),
+        "grass": (_SKIMAGE, "grass.png", "linolafett on DeviantArt, CC0"),
+        "hubble": (_SKIMAGE, "hubble_deep_field.jpg", "Hubble eXtreme Deep Field, NASA, public domain"),
+        "ihc": (_SKIMAGE, "ihc.png", "Center for Microscopy and Molecular Imaging, no known restrictions"),
+        "retina": (_SKIMAGE, "retina.jpg", "Mikael Häggström, Wikimedia Commons, CC0"),
+        "rocket": (_SKIMAGE, "rocket.jpg", "SpaceX, public domain"),
+    },
+    "test": {
+        "chelsea": (_SKIMAGE, "chelsea.png", "Stefan van der Walt, CC0"),
+        "flower": (_SKLEARN, "flower.jpg", "vultilion on flickr, CC BY 2.0"),
+        "gravel": (_SKIMAGE, "gravel.png", "CC0Textures.com, CC0"),
+        "motorcycle": (_SKIMAGE, "motorcycle_left.png", "Middlebury stereo data 2014, Scharstein et al."),
+    },
+}
+
+
+def draw_image(name: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a recoloured crop of a training photograph: uint8 (size_px, size_px, 3)."""
+    photo = photograph("train", name, bool(rng.integers(2)))
+    shortest = min(photo.size)
+    side = math.exp(rng.uniform(math.log(min(0.9 * size_px, shortest)), math.log(shortest)))
+    left, top = (rng.uniform(0, length - side) for length in photo.size)
+    crop = photo.resize((size_px, size_px), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    return evened(painted(crop, draw_paint(rng))[None])[0]
+
+
+@dataclass(frozen=True)
+class Paint:
+    """A recolouring."""
+
+    channels: list[int]  # permutation of R, G, B
+    levels: np.ndarray  # uint8 [3, 256]: what each value of each channel becomes
+
+
+def draw_paint(rng: np.random.Generator) -> Paint:
+    """A recolouring, drawn alike for every class, that makes many photographs of one."""
+    gain = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, (3, 1))
+    levels = np.clip(np.rint(np.arange(256) * gain + rng.uniform(-25, 25)), 0, 255)
+    return Paint(channels=rng.permutation(3).tolist(), levels=levels.astype(np.uint8))
+
+
+def painted(picture: Image.Image, paint: Paint) -> np.ndarray:
+    """The picture recoloured, uint8 (height, width, 3)."""
+    pixels = np.asarray(picture)
+    return np.stack([paint.levels[i][pixels[..., c]] for i, c in enumerate(paint.channels)], axis=-1)
+
+
+def evened(frames_THWC: np.ndarray) -> np.ndarray:
+    """Take the slow shading out of a clip and give it one contrast, uint8 to uint8.
+
+    A patch's mean colour says nothing of the motion and drowns what does: without this the demo's encoder stays at
+    chance for thousands of clips, with it, it leaves chance within an epoch (docs/log.md).
+    """
+    blur = ImageFilter.GaussianBlur(_SHADING_PX)
+    shading_THWC = np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames_THWC])
+    detail_THWC = frames_THWC.astype(np.float32) - shading_THWC
+    contrast = _CONTRAST / max(float(detail_THWC.std()), 1.0)
+    return np.clip(np.rint(128 + contrast * detail_THWC), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=2 * (len(PHOTOGRAPHS["train"]) + len(PHOTOGRAPHS["test"])))
+def photograph(split: str, name: str, mirrored: bool) -> Image.Image:
+    """The photograph in RGB, at most 800 px a side. Raises UserError where its package is not installed."""
+    folder, file, _ = PHOTOGRAPHS[split][name]
+    package, _, inside = folder.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"the package {package} with the photograph {file} is not installed; run `{install_command()}`")
+    photo = Image.open(Path(spec.origin).parent / inside / file, formats=["JPEG", "PNG"]).convert("RGB")
+    photo.thumbnail((800, 800), Image.Resampling.LANCZOS)
+    return photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else photo
+
+
+@lru_cache(maxsize=128)
+def reduced(split: str, name: str, mirrored: bool, level: int) -> Image.Image:
+    """The photograph, smaller by `level` half octaves."""
+    photo = photograph(split, name, mirrored)
+    size = tuple(round(length / 2 ** (level / 2)) for length in photo.size)
+    return photo if level == 0 else photo.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+
+
+def attribution() -> str:
+    """Where the photographs are from, one a line."""
+    lines = ["What is in this folder was made from these photographs:", ""]
+    for split, photographs in PHOTOGRAPHS.items():
+        for name, (folder, file, source) in photographs.items():
+            lines.append(f"{split}\t{name}\t{folder}/{file}\t{source}")
+    return "\n".join([*lines, ""])
