@@ -215,9 +215,9 @@ def test_fewer_processes_than_the_recipe_is_for_accumulate_more(data, capsys):
     assert dry_run(recipe_of(data, *settings), processes=1)["micro_batches"] == 4
     assert "accumulation: 4 micro-batches, since the recipe's 1 are for 4 processes" in capsys.readouterr().out
     assert [dry_run(recipe_of(data, *settings), processes=n)["micro_batches"] for n in (2, 4)] == [2, 1]
-    with pytest.raises(UserError, match=r"a global batch of 4 on 3 process\(es\) in 2 micro-batches"):
+    with pytest.raises(UserError, match=r"a global batch of 4 on 3 processes in 2 micro-batches"):
         dry_run(recipe_of(data, *settings), processes=3)
-    with pytest.raises(UserError, match=r"a global batch of 4 on 8 process\(es\) in 1 micro-batches"):
+    with pytest.raises(UserError, match=r"a global batch of 4 on 8 processes in 1 micro-batch "):
         dry_run(recipe_of(data, *settings), processes=8)
 
 

@@ -265,7 +265,7 @@ def test_every_picture_is_opened_as_one_of_a_few_formats() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open")
     ]
-    assert {name for name, _ in calls} == {"stills.py", "camera_motion.py"}
+    assert {name for name, _ in calls} == {"stills.py", "photographs.py"}
     assert all("formats" in keywords for _, keywords in calls)
 
 
