@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/runtime.stamp
 	$(BIN)/bevt demo --out demo
 
+# COVERAGE=1 adds a table of the lines that tests run in their own process; commands they start are not counted.
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile --max-worker-restart 0 -q
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile --max-worker-restart 0 -q $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/pytest -m slow -q
