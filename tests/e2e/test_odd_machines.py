@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,6 +139,12 @@ class Job:
         self.workers = [pid for server in self.servers for pid in children_of(server)]
         assert len(self.ranks) == len(self.servers) == len(self.workers) == 2
 
+    def wait_until_blocked(self) -> None:
+        """Wait until no step has ended for five seconds: batches that are ready are used up."""
+        seen = -1
+        while seen != (seen := self.log.stat().st_size):
+            time.sleep(5)
+
     def end(self) -> tuple[int, list[str]]:
         """Wait for it; return its exit status and its lines on stderr."""
         _, errors = self.process.communicate(timeout=200)
@@ -202,6 +209,7 @@ def test_sigterm_reaches_a_stopped_rank(tmp_path: Path) -> None:
 def test_sigterm_ends_a_job_whose_loader_is_stopped(tmp_path: Path) -> None:
     with job(tmp_path) as running:
         os.kill(running.workers[0], signal.SIGSTOP)
+        running.wait_until_blocked()
         running.process.terminate()
         status, lines = running.end()
     assert status == 143 and len(lines) == 1 and "SIGTERM: no step has ended for 20 s" in lines[0]
