@@ -102,7 +102,7 @@ def test_parquet(tmp_path: Path) -> None:
     columns = {"source": ["a"], "kind": ["video"], "label": [3]}
     for name, what in [("label", ["cat"]), ("source", [None]), ("label", [2**40])]:
         pq.write_table(pa.table({**columns, name: what}), path)
-        with pytest.raises(UserError, match="columns source string, kind string, label int32 expected"):
+        with pytest.raises(UserError, match="expected the columns source string, kind string, label int32"):
             read_parquet(path, SOURCES_SCHEMA, "bevt scan --write")
     pq.write_table(pa.table({"source": ["a"], "kind": ["video"]}), path)
     with pytest.raises(UserError, match=r"x\.parquet: no column 'label' in \['source', 'kind'\]; bevt scan --write"):
