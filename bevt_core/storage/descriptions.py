@@ -29,7 +29,7 @@ MAX_JSON_BYTES = 16 << 20
 
 
 def what_is(path: AnyPath) -> str:
-    """Return what `path` is, such as "a frame store" or "an empty folder"; for a tokenizer's run also where it is."""
+    """Return what `path` is, such as "a frame store" or "an empty folder"; for a tokenizer's run with its path."""
     if path.is_file():
         return "a file"
     if not path.is_dir():

@@ -205,7 +205,7 @@ class ObjectPath:
     def _info(self) -> dict[str, Any] | None:
         """`size` and `type` ("file" or "directory"); None if nothing exists at the path."""
         try:
-            return dict(self._request("look at", lambda store: store.info(self._key)))
+            return dict(self._request("access", lambda store: store.info(self._key)))
         except FileNotFoundError:
             return None
 

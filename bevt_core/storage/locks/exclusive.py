@@ -23,7 +23,7 @@ from schemas.errors import UserError
 def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> Iterator[None]:
     """Hold the exclusive lock file `lock` for the block.
 
-    Raises UserError if another process has it; the message says what that process `does` with `subject`, e.g. "writes".
+    Raises UserError if another process has it; `does` is what that process does with `subject`, such as "is writing".
     On a file system without locks the block runs after a warning.
     """
     try:

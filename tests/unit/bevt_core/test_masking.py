@@ -1,4 +1,4 @@
-"""Masks meet the original generator's statistics, and depend on nothing but their own generator."""
+"""Masks match the original generator's statistics, and depend only on their random generator."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What the command line hands on to recipes, and what it says where memory ran out."""
+"""The command line: values passed to recipes, out-of-memory errors, option names in messages."""
 
 from pathlib import Path
 from typing import Annotated
