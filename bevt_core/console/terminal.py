@@ -4,7 +4,7 @@ The library's warnings and notes are log records: programs that import bevt get 
 command prints them.
 
 Names and error messages may contain terminal escapes, line ends and credentials; `bevt_core.console.inert` and
-`schemas.text.credentials` remove these.
+`schemas.text.credentials` escape and mask these.
 """
 
 import logging

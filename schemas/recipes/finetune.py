@@ -1,4 +1,4 @@
-"""Recipes of `bevt finetune`: a classifier of labelled clips. Comments give the source of each number."""
+"""Recipes of `bevt finetune`: a classifier of labelled clips. Comments name the sources of the numbers."""
 
 from typing import Annotated, Literal
 

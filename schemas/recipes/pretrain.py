@@ -1,4 +1,4 @@
-"""Recipes of `bevt train`: masked image and video modelling. Comments give the source of each number."""
+"""Recipes of `bevt train`: masked image and video modelling. Comments name the sources of the numbers."""
 
 from typing import Literal
 

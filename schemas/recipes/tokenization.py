@@ -1,4 +1,4 @@
-"""Recipes of `bevt tokenize`: raw data -> frame store and token set. Comments give the source of each number."""
+"""Recipes of `bevt tokenize`: raw data -> frame store and token set. Comments name the sources of the numbers."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Recipes of `bevt tokenizer train`. Comments give the source of each number."""
+"""Recipes of `bevt tokenizer train`. Comments name the sources of the numbers."""
 
 from typing import Annotated, Literal
 
