@@ -1,4 +1,4 @@
-"""View geometry: how a spatial view of a stored frame is made. A view is stored once and replayed in every epoch.
+"""View geometry: how a spatial view of a stored frame is made. A view is stored once and replayed in training.
 
 Original: RandomRescale(short side 256..320), RandomCrop 224, Flip 0.5; images also ColorJitter 0.4 before the crop
 (xyzforever/BEVT, configs/recognition/swin/swin_base_patch244_window877_bevt_in1k_k400.py).

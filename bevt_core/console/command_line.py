@@ -176,7 +176,7 @@ def overrides_of(given: Mapping[str, object]) -> list[str]:
 
 
 def yaml_string(text: str) -> str:
-    """Quote `text` for YAML: as JSON does, except for characters above U+FFFF, which JSON escapes as surrogate pairs."""
+    """Quote `text` for YAML: as JSON, except for characters above U+FFFF, which JSON escapes as surrogate pairs."""
     return '"' + "".join(f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else json_text(c)[1:-1] for c in text) + '"'
 
 

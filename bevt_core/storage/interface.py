@@ -35,7 +35,7 @@ class Storage(Protocol):
     def hash_threads(self) -> int:
         """Threads to use for hashing many files."""
 
-    # ---- looking
+    # ---- queries
 
     def exists(self) -> bool: ...
     def is_folder(self) -> bool:
@@ -56,7 +56,7 @@ class Storage(Protocol):
     def absence(self) -> str | None:
         """Why nothing can be read below this folder, such as "an empty folder"; None if there is something to read."""
 
-    # ---- names that others wrote
+    # ---- untrusted names
 
     def contained(self, name: str) -> AnyPath:
         """The path `name` below this folder. Raises UserError if it leads out of the folder, directly or by a link."""

@@ -35,7 +35,7 @@ class LocalStorage:
     def hash_threads(self) -> int:
         return os.cpu_count() or 1
 
-    # ---- looking --------------------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------------------
 
     def exists(self) -> bool:
         return os.path.exists(self.path)  # noqa: PTH110 - a name may be too long
@@ -67,7 +67,7 @@ class LocalStorage:
         except OSError as error:
             return error.strerror
 
-    # ---- names that others wrote ----------------------------------------------------------------
+    # ---- untrusted names ------------------------------------------------------------------------
 
     def contained(self, name: str) -> Path:
         check_below(name, self.path)

@@ -59,7 +59,7 @@ class ObjectPath:
     def absolute(self) -> "ObjectPath":
         return self
 
-    # ---- looking --------------------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------------------
 
     def is_file(self) -> bool:
         return (self._info() or {}).get("type") == "file"

@@ -42,7 +42,7 @@ class ObjectStorage:
     def retry_s(self) -> float:
         return retry_s()
 
-    # ---- looking --------------------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------------------
 
     def exists(self) -> bool:
         return self.path.exists()
@@ -65,7 +65,7 @@ class ObjectStorage:
     def absence(self) -> str | None:
         return None if self.path.is_dir() else "no objects below it"
 
-    # ---- names that others wrote ----------------------------------------------------------------
+    # ---- untrusted names ------------------------------------------------------------------------
 
     def contained(self, name: str) -> ObjectPath:
         check_below(name, self.path)

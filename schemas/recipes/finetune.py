@@ -43,7 +43,7 @@ class AugmentConfig(Record):
     aspect: tuple[Aspect, Aspect] = (0.75, 4 / 3)
     flip_share: Share
     rand_augment: RandAugmentConfig | None = None
-    erase_share: Share = 0.0  # of clips with a random box erased
+    erase_share: Share = 0.0  # of clips in which a random box is erased
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> "AugmentConfig":

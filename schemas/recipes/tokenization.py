@@ -7,7 +7,7 @@ from schemas.frames import PoolSpec
 from schemas.ranges import Attempts, Batch, Seconds, Seed
 from schemas.views import ViewSpec
 
-# tf32: float32 weights, with TF32 matrix products on a GPU; no difference on a CPU
+# tf32: float32 weights with TF32 matrix products; needs a GPU
 TokenizerDtype = Literal["float32", "tf32", "float16", "bfloat16"]
 
 

@@ -130,7 +130,7 @@ def mine(path: Path) -> int | None:
 
 
 def is_taken(descriptor: int) -> bool:
-    """Whether another process has a lock on the file. The descriptor may be read-only. Raises NoLocksError, OSError."""
+    """Whether an exclusive lock would have to wait. The descriptor may be read-only. Raises NoLocksError, OSError."""
     try:
         return _ask(descriptor, "F_OFD_GETLK", fcntl.F_GETLK, EXCLUSIVE)[0] != fcntl.F_UNLCK
     except OSError as error:

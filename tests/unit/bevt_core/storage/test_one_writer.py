@@ -116,7 +116,7 @@ def test_reading_the_file_does_not_end_the_lock(tmp_path: Path) -> None:
             assert other.say().startswith("refused")
 
 
-def test_a_kernel_without_locks_of_open_files_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_ofd_locks_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = fcntl.fcntl
 
     def old_kernel(descriptor: int, command: int, argument: bytes) -> bytes:
@@ -230,7 +230,7 @@ def test_a_command_inside_of_a_command_may_hold_it_again(tmp_path: Path) -> None
         assert "`bevt repair`" in refusal(hold(tmp_path, "second"))
 
 
-def test_what_a_lock_file_says_reaches_no_terminal_raw(tmp_path: Path) -> None:
+def test_the_owner_in_a_lock_file_is_printed_as_plain_text(tmp_path: Path) -> None:
     with hold(tmp_path, "bevt \x1b[2J" + "x" * 500 + "\udcff"):
         said = refusal(hold(tmp_path, "second"))
     assert "`bevt ?[2Jxxx" in said and "\x1b" not in said and len(said) < 500

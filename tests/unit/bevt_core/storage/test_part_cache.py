@@ -65,7 +65,7 @@ def test_a_torn_copy_is_fetched_again() -> None:
     assert read(0) == content(0)
 
 
-def test_other_bytes_than_those_committed_are_an_error() -> None:
+def test_content_that_differs_from_the_commit_is_an_error() -> None:
     wrong = entry(1)
     with (
         pytest.raises(StorageError, match="differs from its commit; run bevt verify"),
@@ -125,7 +125,7 @@ def test_batches_from_objects_are_those_from_files(
     assert len(gets) == len(set(gets)) == 6  # each part's tokens once
 
 
-def test_reading_ahead_leaves_failures_to_the_reader(server: S3Server) -> None:
+def test_prefetch_leaves_failures_to_the_reader(server: S3Server) -> None:
     ahead = ReadAhead()
     gone = Entry("key-x", ObjectPath("s3://data/nothing"), entry(0).files)
     ahead.want([gone, entry(1)])

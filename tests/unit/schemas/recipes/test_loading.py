@@ -83,7 +83,7 @@ def test_a_base_that_leads_to_itself_is_an_error(recipes: Path) -> None:
         ("pool={stride: 2", "not YAML"),
     ],
 )
-def test_a_bad_override_is_named_with_the_mend(recipes: Path, override: str, message: str) -> None:
+def test_a_bad_override_is_named_with_the_fix(recipes: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_recipe("plain", recipes, [override])
 
