@@ -1,4 +1,4 @@
-"""The method, and the code that both sides share: masks, encoders, decoders, tokenizers, shards, views.
+"""The method, and the code shared by pipeline and trainer: masks, encoders, decoders, tokenizers, shards, views.
 
 Users import from here (docs/python.md). A name is imported when it is first used.
 """

@@ -1,7 +1,7 @@
-"""The public names of a package, imported when they are first used, so that importing the package stays cheap.
+"""Lazy imports of a package's public names, so that importing the package stays cheap.
 
-A package's `__init__.py` imports its public names below `if TYPE_CHECKING:`, where type checkers find them. The same
-lines say here, at run time, which module a name comes from.
+A package's `__init__.py` imports its public names below `if TYPE_CHECKING:`, where type checkers find them. At run time
+the same lines are parsed here, to find the module of each name.
 """
 
 import ast
@@ -13,7 +13,7 @@ from typing import TypeGuard
 
 
 def public_name(package: str, name: str) -> object:
-    """Import `name` from the module that `package` names for it, and keep it as an attribute of the package."""
+    """Import `name` from the module listed for it in `package`, and set it as an attribute of the package."""
     value = getattr(importlib.import_module(public_modules(package)[name]), name)
     setattr(sys.modules[package], name, value)
     return value

@@ -1,11 +1,10 @@
-"""Which positions the model must predict: masks over the token grid, True = hidden.
+"""Masks over the token grid, True = hidden: the positions that the model must predict.
 
-BEVT, https://arxiv.org/abs/2112.01529, section 3.2 and table 9. A mask is a function of its own generator, so it
-depends neither on the batch nor on the worker. A batch's mask also becomes the list of positions that the loss is
-computed on.
+BEVT, https://arxiv.org/abs/2112.01529, section 3.2 and table 9. A mask depends only on its random generator, not on the
+batch or the worker. `hidden_positions` turns the masks of a batch into the list of positions for the loss.
 
-Inside this file one frame's mask is an integer with a bit per position, row by row: placing a block and counting what
-it adds are then single operations.
+Internally, one frame's mask is an integer with a bit per position, row by row, so that placing a block and counting the
+positions it adds are single operations.
 
 Legend: T tubelets, H W token grid, B masks of a batch.
 """
@@ -24,7 +23,7 @@ Size2 = tuple[int, int]  # (H, W)
 Size3 = tuple[int, int, int]  # (T, H, W)
 
 NO_POSITION = -1  # pads a list of positions
-TRIES_PER_BLOCK = 10  # BEiT: after so many misfits in a row the mask is left as it is
+TRIES_PER_BLOCK = 10  # BEiT: after so many failures in a row the mask is left as it is
 
 
 def blockwise(
@@ -37,8 +36,8 @@ def blockwise(
 ) -> np.ndarray:
     """Cover up to `num_masked` positions by random rectangles (BEiT, algorithm 1): bool (H, W).
 
-    Rectangles have `min_block` to `max_block` positions, and fewer where little is missing. As in the original
-    code the number is never exceeded, so many masks stay a few positions short.
+    Rectangles have `min_block` to `max_block` positions, or fewer when few positions are left to cover. As in the
+    original code `num_masked` is never exceeded, so many masks are a few positions short.
     """
     bits = _blockwise_bits(_uniforms(rng), grid_HW, num_masked, min_block, max_block or num_masked, aspect)
     return _unpack([bits], grid_HW)[0]
@@ -56,8 +55,8 @@ def tube(
 ) -> np.ndarray:
     """Hide the same blockwise mask of `num_masked` positions in consecutive frames: bool (T, H, W).
 
-    The tube's length is uniform between the shares `length_range` of T. With `wrap` it starts anywhere and goes
-    on at the clip's beginning, as in the original code; without, it lies within the clip, as the paper says.
+    The tube's length is uniform between the shares `length_range` of T. With `wrap` it starts anywhere and continues
+    at the clip's beginning, as in the original code; without, it lies within the clip, as in the paper.
     """
     return tube_masks([rng], grid_THW, num_masked, length_range=length_range, wrap=wrap, min_block=min_block)[0]
 
@@ -99,16 +98,16 @@ def random_3d(
 def random_frame(
     rng: np.random.Generator, grid_THW: Size3, num_masked: int, *, frames_THWC: np.ndarray | None = None
 ) -> np.ndarray:
-    """Hide whole frames, so many that it makes `num_masked` positions per frame on average: bool (T, H, W)."""
+    """Hide whole frames, as many as give `num_masked` positions per frame on average: bool (T, H, W)."""
     T, H, W = grid_THW
     hidden_T = rng.permutation(T) < round(num_masked * T / (H * W))
     return np.broadcast_to(hidden_T[:, None, None], grid_THW).copy()
 
 
 def frame_diff(rng: np.random.Generator, grid_THW: Size3, num_masked: int, *, frames_THWC: np.ndarray) -> np.ndarray:
-    """Hide what moves: the positions where consecutive frames differ most, `num_masked` per frame on average.
+    """Hide motion: the positions where consecutive frames differ most, `num_masked` per frame on average.
 
-    `frames_THWC` are the clip's pixels; ties, as in a still clip, fall at random. Returns bool (T, H, W).
+    `frames_THWC` are the clip's pixels; ties, as in a still clip, are broken at random. Returns bool (T, H, W).
     """
     motion = motion_energy(frames_THWC, grid_THW).ravel()
     order = np.lexsort((rng.random(motion.size), -motion))
@@ -138,9 +137,9 @@ def draw_mask(config: MaskConfig, rng: np.random.Generator, grid_THW: Size3, fra
 
 
 def motion_energy(frames_THWC: np.ndarray, grid_THW: Size3) -> np.ndarray:
-    """Average over each cell of the grid how much a frame differs from the one before: float32 (T, H, W).
+    """Mean absolute change of brightness since the previous frame, per grid cell: float32 (T, H, W).
 
-    The first frame takes its successor's value.
+    The first frame gets its successor's value.
     """
     frames = frames_THWC.astype(np.float32).mean(axis=-1)
     change = np.abs(np.diff(frames, axis=0))
@@ -165,7 +164,7 @@ def _blockwise_bits(
     while missing > 0 and tries < TRIES_PER_BLOCK:
         tries += 1
         largest = min(missing, max_block)
-        area = min_block + next(draws) * (largest - min_block)  # below min_block when little is missing, as in BEiT
+        area = min_block + next(draws) * (largest - min_block)  # below min_block if few are missing, as in BEiT
         ratio = math.exp(log_aspect + next(draws) * log_range)
         height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if height >= H or width >= W:
@@ -194,7 +193,7 @@ def _unpack(frame_bits: Sequence[int], grid_HW: Size2) -> np.ndarray:
 
 
 def _uniforms(rng: np.random.Generator) -> Iterator[float]:
-    """Uniform floats on [0, 1), drawn some at a time: a call into numpy costs more than the number."""
+    """Uniform floats on [0, 1), drawn in blocks, because a call into numpy costs more than a number."""
     while True:
         yield from rng.random(64).tolist()
 
@@ -202,7 +201,7 @@ def _uniforms(rng: np.random.Generator) -> Iterator[float]:
 def stretch_mask(mask_BTHW: Tensor, grid_THW: Sequence[int]) -> Tensor:
     """Repeat a mask to a finer grid, e.g. from 14 x 14 token positions to the stem's 56 x 56.
 
-    Raises ValueError where the grid is not a multiple of the mask.
+    Raises ValueError if the grid is not a multiple of the mask.
     """
     if any(fine % coarse for fine, coarse in zip(grid_THW, mask_BTHW.shape[1:], strict=True)):
         raise ValueError(
@@ -217,8 +216,8 @@ def stretch_mask(mask_BTHW: Tensor, grid_THW: Sequence[int]) -> Tensor:
 def hidden_positions(mask_BTHW: Tensor, frames: int, multiple: int = 1) -> Tensor:
     """Return the positions that a mask hides in the flattened tokens of all frames (B, frames, H, W): int64 (M,).
 
-    A hidden tubelet hides all of its frames. The list ends with as many -1 as make its length a multiple of
-    `multiple`. It waits for the mask's device: a loader calls it, on the CPU.
+    A hidden tubelet hides all of its frames. The list is padded with -1 to a multiple of `multiple`. The call
+    synchronizes with the mask's device, so it belongs in the loader, on the CPU.
     """
     hidden_M = stretch_mask(mask_BTHW, (frames, *mask_BTHW.shape[2:])).flatten().nonzero().squeeze(1)
     return F.pad(hidden_M, (0, -len(hidden_M) % multiple), value=NO_POSITION)

@@ -1,4 +1,4 @@
-"""The life of a process that another one of ours started."""
+"""Lifetime of child processes."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process, even a stopped one, when the thread of `parent` that started it ends."""
+    """Make the kernel kill this process, even if it is stopped, when the thread of `parent` that started it ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the line above
+    if os.getppid() != parent:  # the parent ended before the call above
         os._exit(1)

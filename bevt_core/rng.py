@@ -1,4 +1,4 @@
-"""Random generators keyed by what they are for, so that a draw never depends on which worker makes it."""
+"""Random generators keyed by their purpose, so that a draw does not depend on the worker that makes it."""
 
 import hashlib
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def rng_for(*key: object) -> np.random.Generator:
-    """Return the generator that belongs to `key`, e.g. `rng_for(seed, epoch, sample_id)`.
+    """Return the generator for `key`, e.g. `rng_for(seed, epoch, sample_id)`.
 
-    Equal keys give equal streams on every machine. The parts need a stable `repr`: numbers, strings, tuples.
+    Equal keys give equal streams on every machine. Elements of a key need a stable `repr`: numbers, strings, tuples.
     """
     digest = hashlib.blake2b(repr(key).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

@@ -1,1 +1,1 @@
-"""What must agree between two programs, or between today and next year: records, geometry, recipes. No torch."""
+"""Contracts between programs and between versions: records, view geometry, recipes. Imports no torch."""

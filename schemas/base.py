@@ -1,4 +1,4 @@
-"""The base of every record: frozen, strict about unknown keys, and with one canonical JSON form and digest."""
+"""The base class of records: frozen, strict about unknown keys, with a canonical JSON form and a digest."""
 
 import hashlib
 import json
@@ -7,23 +7,25 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 FORMAT_VERSION: Final = 1
-PlainName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$", max_length=200)]  # of one folder: a token set
+PlainName = Annotated[
+    str, StringConstraints(pattern=r"^\w[\w.-]*$", max_length=200)
+]  # name of a folder, e.g. a token set
 
 
 class Record(BaseModel):
-    """A frozen fact. Unknown keys, NaN and infinity are errors; `digest()` is stable across processes and machines."""
+    """A frozen model. Unknown keys, NaN and infinity are errors; `digest()` is stable across processes and machines."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def canonical_json(self) -> str:
-        """Sorted keys, no spaces, defaults left out: the bytes that are hashed.
+        """The text that is hashed: JSON with sorted keys and no spaces, without fields that have their default.
 
-        So a field that is added later with a default changes no digest that exists; a default itself may never change.
+        So a field that is added later with a default changes no existing digest, but no default may ever change.
         """
         return canonical_json(self.model_dump(mode="json", exclude_defaults=True))
 
     def digest(self) -> str:
-        """sha256 of `canonical_json`, in hex."""
+        """SHA-256 of `canonical_json`, in hex."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
 

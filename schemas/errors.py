@@ -1,20 +1,20 @@
-"""The errors that a user is meant to read."""
+"""Errors whose messages are meant for the user."""
 
 
 class UserError(ValueError):
-    """Bad input. The message names the value, what was expected, and the mend; the CLI prints it and exits with 2."""
+    """Bad input. The message names the value, what was expected, and the fix; the CLI prints it and exits with 2."""
 
 
 class JointError(UserError):
-    """A UserError that all ranks of a job raise together, where rank 0 met it. Rank 0 alone prints it."""
+    """A UserError of rank 0 that all ranks of a job raise together. Only rank 0 prints it."""
 
 
 class StorageError(OSError):
-    """The disk or the object store said no. The message names the path and the mend; the CLI prints it alone."""
+    """A failure of the disk or object store. The message names the path and the fix; the CLI exits with 2."""
 
     def __str__(self) -> str:
         return str(self.args[-1])
 
 
 class JobError(RuntimeError):
-    """The machine or the cluster failed a job. The message names the cause and the fix; the CLI exits with 1."""
+    """A failure of the machine or cluster. The message names the cause and the fix; the CLI exits with 1."""

@@ -1,4 +1,4 @@
-"""What a fine-tuned model is for, and what its evaluation wrote."""
+"""Records of classifiers: `classifier.json`, and the plans and tables of evaluation and feature extraction."""
 
 from typing import Literal
 
@@ -10,14 +10,14 @@ from schemas.frames import ClassNames
 from schemas.ranges import CropPixels, Seed
 from schemas.recipes import ClipSampling, EvalViews, Precision
 
-Temporal = Literal["normal", "single-frame", "shuffle"]  # what the model gets to see of the order (paper, Table 2)
+Temporal = Literal["normal", "single-frame", "shuffle"]  # how frame order is changed for the test (paper, Table 2)
 
 
 FeatureLevel = Literal["pooled", "frames", "stages", "positions"]
 
 
 class ClassifierCard(Record):
-    """`classifier.json` beside the weights: which classes the head names, and which clips it was trained on."""
+    """`classifier.json` next to the weights: the classes of the head, and the kind of clips it was trained on."""
 
     format_version: Literal[1] = FORMAT_VERSION
     title: str
@@ -28,7 +28,7 @@ class ClassifierCard(Record):
 
 
 class EvaluationPlan(Record):
-    """What decides the scores of an evaluation; parts of another plan are not mixed in."""
+    """Everything that determines an evaluation's scores; partial results of another plan are not mixed in."""
 
     format_version: Literal[1] = FORMAT_VERSION
     weights_sha256: str
@@ -38,12 +38,12 @@ class EvaluationPlan(Record):
     views: EvalViews
     temporal: Temporal
     seed: Seed
-    # left out where it is fp32, as records made before have no such key
+    # not written for fp32, since older records have no such key
     precision: Precision = Field(default="fp32", exclude_if=lambda precision: precision == "fp32")
 
 
 class ExtractionPlan(Record):
-    """What decides the features in a file; `<file>.json` beside it."""
+    """Everything that determines the features in a file; stored next to it as `<file>.json`."""
 
     format_version: Literal[1] = FORMAT_VERSION
     weights_sha256: str
@@ -59,8 +59,8 @@ SCORES_SCHEMA = pa.schema(
     [
         pa.field("video", pa.string(), nullable=False),
         pa.field("label", pa.int32(), nullable=False),
-        pa.field("prediction", pa.int32()),  # null, like the next two, where the video could not be read
-        pa.field("rank", pa.int32()),  # how many classes scored higher than the true one
+        pa.field("prediction", pa.int32()),  # null, like the next two, if the video could not be read
+        pa.field("rank", pa.int32()),  # number of classes that scored higher than the true one
         pa.field("scores", pa.list_(pa.float32())),  # softmax by class, mean over views
         pa.field("error", pa.string()),
     ]

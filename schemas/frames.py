@@ -1,4 +1,4 @@
-"""The frame store: which frames of which sources were kept, and what could not be used."""
+"""Records and tables of frame stores: sources, stored frames, and rejected sources."""
 
 import re
 from typing import Annotated, Literal
@@ -9,39 +9,39 @@ from pydantic import Field, model_validator
 from schemas.base import FORMAT_VERSION, Record
 from schemas.ranges import Batch, Count, Frames, Seed
 
-JPEG_SHARD_BYTES = 64 << 20  # of JPEG in a file of a part
+JPEG_SHARD_BYTES = 64 << 20  # of JPEG per shard
 MOST_JPEG_SHARDS = 100_000  # of a part: 6.7 TB
 MOST_FRAMES = 1 << 25  # of a part
-MOST_SHARD_FILE_BYTES = JPEG_SHARD_BYTES + (1 << 20)  # a shard with its checksums and its index, some 10 kB
+MOST_SHARD_FILE_BYTES = JPEG_SHARD_BYTES + (1 << 20)  # a shard with its checksums and index, about 10 kB
 MOST_METADATA_BYTES = 64 << 10  # of a zarr.json
 MOST_TABLE_BYTES = 1 << 30  # of a part's Parquet file
 
 MediaKind = Literal["video", "image"]
-DamagePolicy = Literal["unchecked", "keep", "reject"]  # decord cannot see damage: the last two read with PyAV
+DamagePolicy = Literal["unchecked", "keep", "reject"]  # decord does not report damage, so the last two decode with PyAV
 ClassNames = Annotated[tuple[str, ...], Field(max_length=1_000_000)]
 Stage = Literal["open", "decode", "encode", "time-out", "crash"]
 
 
 class SourceItem(Record):
-    """One file of a data set. `source` is its path relative to the root, and its identity."""
+    """A source of a dataset. `source` is its path relative to the root, which identifies it."""
 
     source: str
     kind: MediaKind
-    label: int | None = Field(default=None, ge=0, le=2**31 - 1)  # index into the class map that travels with the store
+    label: int | None = Field(default=None, ge=0, le=2**31 - 1)  # index into the class map stored with the data
 
 
 class PoolSpec(Record):
-    """Which frames of a video are kept: every `stride`-th from a random phase, at most `max_frames` of them."""
+    """The frames of a video to keep: every `stride`-th from a random phase, at most `max_frames`."""
 
     stride: Frames = 8  # the original samples 16 frames at interval 8
     phase: Literal["random", "zero"] = "random"
-    max_frames: Frames = 256  # of a sample
+    max_frames: Frames = 256  # per sample
     long: Literal["thin", "cut"] = "thin"  # a longer pool is thinned evenly, or cut into several samples
     short_side_px: int = Field(
         default=256, ge=16, le=16_384
-    )  # larger frames are scaled down to it, smaller ones are kept
+    )  # larger frames are scaled down to it, smaller ones keep their size
     jpeg_quality: int = Field(default=90, ge=1, le=100)
-    damaged: DamagePolicy = "unchecked"  # what becomes of a source with damaged frames in its pool
+    damaged: DamagePolicy = "unchecked"  # how to treat a source with damaged frames in its pool
 
 
 class FrameStoreManifest(Record):
@@ -50,7 +50,7 @@ class FrameStoreManifest(Record):
     format_version: Literal[1] = FORMAT_VERSION
     dataset: str
     split: str
-    classes: ClassNames  # class names by label; empty where the set has no labels
+    classes: ClassNames  # class names by label; empty if there are no labels
     pool: PoolSpec
     seed: Seed
     plan_digest: str
@@ -58,7 +58,7 @@ class FrameStoreManifest(Record):
     num_sources: Count
     num_samples: Count
     num_frames: Count
-    rejected: dict[str, Count]  # how many sources, by reason
+    rejected: dict[str, Count]  # number of sources by reason
     parts_digest: str  # sha256 over the digests of the part commits, in order
 
 
@@ -66,10 +66,10 @@ LEFT_OUT = "left-out.json"
 
 
 class LeftOut(Record):
-    """`frames/left-out.json`: what the latest listing of the root found beside the sources. Excluded from digests."""
+    """`frames/left-out.json`: other files and warnings from the latest listing of the root. Excluded from digests."""
 
-    by_suffix: dict[str, Count] = Field(default_factory=dict)  # files that are no sources
-    warnings: tuple[str, ...] = ()  # what is odd about the list
+    by_suffix: dict[str, Count] = Field(default_factory=dict)  # number of files that are not sources
+    warnings: tuple[str, ...] = ()  # about the list
 
 
 class FileDigest(Record):
@@ -85,15 +85,15 @@ _ALWAYS = {
     "frames.zarr/offsets/zarr.json": MOST_METADATA_BYTES,
     "index.parquet": MOST_TABLE_BYTES,
     "rejected.parquet": MOST_TABLE_BYTES,
-}  # files of every part, and how many bytes each may have
+}  # files of every part, and the maximum size of each in bytes
 SHOWN_CHARACTERS = 60  # of a name in a message
 
 
 class FramePartCommit(Record):
     """`frames/part-00000/commit.json`: present and matching means the part is done.
 
-    Its files are those that the writer makes, all of them and no others, of sizes that fit: what reads or copies a part
-    goes by these names and sizes.
+    It is valid only if it lists exactly the files that the writer makes, within their size limits, since readers and
+    copies of a part rely on these names and sizes.
     """
 
     part: Count
@@ -112,7 +112,7 @@ class FramePartCommit(Record):
             expected[_OFFSETS] = 8 * (self.num_frames + 1) + 4  # int64 and a crc32c
         if self.files.keys() != expected.keys():
             odd = min(self.files.keys() ^ expected.keys())
-            fault = "no file that bevt writes" if odd in self.files else "missing"
+            fault = "unexpected" if odd in self.files else "missing"
             raise ValueError(f"{odd[:SHOWN_CHARACTERS]!r} is {fault} in a part of {self.num_frames} frames")
         for name, digest in self.files.items():
             if digest.num_bytes > expected[name]:
@@ -121,7 +121,7 @@ class FramePartCommit(Record):
 
 
 class Plan(Record):
-    """`frames/plan.json`, written first: what the job is, so that another job into the same place is refused."""
+    """`frames/plan.json`, written first: the job's settings, so that a different job for this folder is refused."""
 
     format_version: Literal[1] = FORMAT_VERSION
     dataset: str
@@ -131,7 +131,7 @@ class Plan(Record):
     seed: Seed
     sources_per_part: Batch
     num_sources: Count
-    sources_digest: str  # sha256 of the (source, kind, label) list in the order of its parts
+    sources_digest: str  # sha256 of the list of (source, kind, label), in the order of the parts
 
     @property
     def num_parts(self) -> int:

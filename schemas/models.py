@@ -1,4 +1,4 @@
-"""What is trained: encoders, the two-stream model, and what is hidden from it. Parts of recipes."""
+"""Parts of recipes: encoders, the two-stream model, and masks."""
 
 from typing import Annotated, Literal
 
@@ -36,7 +36,7 @@ class TimeSformerConfig(Record):
     embed_dim: Width
     depth: Depth
     num_heads: Heads
-    grid: Size3  # that the position embeddings are made for: tubelets, rows, columns
+    grid: Size3  # of the position embeddings: tubelets, rows, columns
     drop_path: float = Field(ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
@@ -60,7 +60,7 @@ Positions = Annotated[int, Field(ge=1, le=10**6)]
 
 
 class TubeMask(Record):
-    """Blockwise mask held over a tube in time (paper section 3.2)."""
+    """The same blockwise mask in consecutive tubelets (paper section 3.2)."""
 
     kind: Literal["tube"]
     ratio: float = Field(gt=0.0, lt=1.0)  # of the positions of a masked tubelet

@@ -1,6 +1,6 @@
-"""Numbers with the range that makes sense for them: what lies outside is a typing mistake or an attack.
+"""Number types with plausible ranges; a value outside is a typing mistake or an attack.
 
-The ends are far beyond what anyone trains today, and small enough that no product of a few of them runs over 64 bits.
+The limits are far above any training today, and low enough that a product of a few of them fits into 64 bits.
 """
 
 from typing import Annotated
@@ -13,9 +13,9 @@ Seconds = Annotated[float, Field(gt=0.0, le=1e7)]
 Epochs = Annotated[float, Field(gt=0.0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
-Batch = Annotated[int, Field(ge=1, le=10**6)]  # clips, crops or frames at once
-Frames = Annotated[int, Field(ge=1, le=10**6)]  # of a clip or a pool, and the distance of two
-Pixels = Annotated[int, Field(ge=1, le=16_384)]  # a side
+Batch = Annotated[int, Field(ge=1, le=10**6)]  # clips, crops or frames
+Frames = Annotated[int, Field(ge=1, le=10**6)]  # number of frames, or distance between two
+Pixels = Annotated[int, Field(ge=1, le=16_384)]  # length of a side
 CropPixels = Annotated[int, Field(ge=16, le=16_384)]
 Attempts = Annotated[int, Field(ge=1, le=1000)]
 Processes = Annotated[int, Field(ge=1, le=100_000)]
@@ -24,7 +24,7 @@ Heads = Annotated[int, Field(ge=1, le=1024)]
 Depth = Annotated[int, Field(ge=1, le=1000)]  # blocks or layers
 Side = Annotated[int, Field(ge=1, le=1024)]  # of a patch, a window or a grid, in positions
 Vocabulary = Annotated[int, Field(ge=2, le=65_536)]  # ids are stored as uint16
-Count = Annotated[int, Field(ge=0, le=10**12)]  # of what a dataset holds
+Count = Annotated[int, Field(ge=0, le=10**12)]  # of items in a dataset
 Size3 = tuple[Side, Side, Side]  # time, rows, columns
 
 MOST_FRAMES = 10**7  # of an optimizer step
@@ -33,15 +33,15 @@ MOST_PARAMETERS = 10**11  # of an encoder
 
 
 def check_frames_per_step(batch: int, frames: int, names: str) -> None:
-    """Raise ValueError for a step that reads absurdly many frames; `names` are the keys of both numbers."""
+    """Raise ValueError for implausibly many frames per step; `names` are the keys of both numbers, for the message."""
     if batch * frames > MOST_FRAMES:
         raise ValueError(f"{names}: {batch} x {frames} frames per step, expected at most {MOST_FRAMES}")
 
 
 def check_parameters(blocks: int, width: int) -> None:
-    """Raise ValueError for transformer blocks with absurdly many weights, 12 width^2 each."""
+    """Raise ValueError for transformer blocks with implausibly many weights (12 width^2 each)."""
     if 12 * blocks * width**2 > MOST_PARAMETERS:
         raise ValueError(
-            f"embed_dim gives {blocks} blocks of width {width}, some {12 * blocks * width**2:.0e} parameters; expected "
-            f"at most {MOST_PARAMETERS:.0e}"
+            f"embed_dim gives {blocks} blocks of width {width}, about {12 * blocks * width**2:.0e} parameters; "
+            f"expected at most {MOST_PARAMETERS:.0e}"
         )

@@ -1,4 +1,4 @@
-"""Token sets: which tokenizer made them, from which views of which frame store."""
+"""Records and tables of token sets: the tokenizer, the views and the frame store they were made from."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ CPU_PASS_FRAMES = 16  # the default of a stored key, so it may never change
 
 
 class TokenizerIdentity(Record):
-    """What must be equal for two token maps to be comparable."""
+    """The properties that must be equal for two token maps to be comparable."""
 
     name: PlainName
     weights_sha256: str
@@ -22,13 +22,13 @@ class TokenizerIdentity(Record):
     input_px: Pixels  # side of the square frame that the tokenizer reads
     dtype: str
     device_kind: str  # "cpu" or "cuda"; older sets name the GPU's model, see `by_kind`
-    # by torch.compile, whose kernels round otherwise; written only where it is so, as sets made before have no such key
+    # by torch.compile, whose kernels round differently; written only if True, since older sets have no such key
     compiled: bool = Field(default=False, exclude_if=lambda compiled: not compiled)
-    # of a pass through the network, whose kernels round by batch size; written only where it is not a CPU's, as above
+    # per pass through the network, whose rounding depends on the batch size; written only if not the CPU's, as above
     frames_per_pass: Batch = Field(default=CPU_PASS_FRAMES, exclude_if=lambda frames: frames == CPU_PASS_FRAMES)
 
     def by_kind(self) -> "TokenizerIdentity":
-        """The same with "cuda" in place of a GPU's model, so that identities of different boards are comparable."""
+        """A copy with "cuda" in place of a GPU's model, so that identities from different GPU models are comparable."""
         return self.model_copy(update={"device_kind": "cpu" if self.device_kind == "cpu" else "cuda"})
 
 
@@ -36,13 +36,13 @@ TOKENIZER_PLACE = "tokenizer-place.json"
 
 
 class TokenizerPlace(Record):
-    """`tokens/<name>/tokenizer-place.json`: where the tokenizer was when the set was made. In no digest."""
+    """`tokens/<name>/tokenizer-place.json`: the tokenizer's folder when the set was made. Excluded from all digests."""
 
     folder: str
 
 
 class TokenPlan(Record):
-    """`tokens/<name>/plan.json`, written first: what the set is, so that another one under its name is refused."""
+    """`tokens/<name>/plan.json`, written first: the set's settings, so that a different set of that name is refused."""
 
     format_version: Literal[1] = FORMAT_VERSION
     name: PlainName
@@ -51,7 +51,7 @@ class TokenPlan(Record):
     frames_plan: str  # Plan.digest() of the frame store
 
     def by_kind(self) -> "TokenPlan":
-        """The same with the tokenizer's `by_kind`."""
+        """A copy with the tokenizer's `by_kind`."""
         return self.model_copy(update={"tokenizer": self.tokenizer.by_kind()})
 
 
@@ -65,7 +65,7 @@ class TokenSetManifest(Record):
     frames_digest: str  # FrameStoreManifest.digest() of the store that was tokenized
     num_parts: Count
     num_samples: Count
-    num_frames: Count  # pool frames, each counted once, whatever the number of views
+    num_frames: Count  # pool frames, each counted once, regardless of the number of views
     parts_digest: str  # sha256 over the digests of the part commits, in order
 
 
@@ -82,7 +82,7 @@ class TokenPartCommit(Record):
     gpu_model: str | None = Field(default=None, exclude_if=lambda model: model is None)  # None: made on a CPU
 
     def canonical_json(self) -> str:
-        """Without the GPU's model: boards of several may share the work on a set, and `sha256` covers the tokens."""
+        """Without the GPU's model: different GPU models may work on one set, and `sha256` covers the tokens."""
         return canonical_json(self.model_dump(mode="json", exclude_defaults=True, exclude={"gpu_model"}))
 
 

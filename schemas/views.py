@@ -1,4 +1,4 @@
-"""View geometry: how one spatial view of a stored frame is made. A view is stored once and replayed for ever.
+"""View geometry: how a spatial view of a stored frame is made. A view is stored once and replayed in training.
 
 Original: RandomRescale(short side 256..320), RandomCrop 224, Flip 0.5; images also ColorJitter 0.4 before the crop
 (xyzforever/BEVT, configs/recognition/swin/swin_base_patch244_window877_bevt_in1k_k400.py).
@@ -17,13 +17,13 @@ Offset = Annotated[int, Field(ge=0, le=10**6)]  # pixels
 
 
 class NumViews(Record):
-    """How many views of a sample are drawn and kept."""
+    """Number of views per sample that are drawn and stored."""
 
     num_views: int = Field(ge=1, le=4096)
 
 
 class ViewDistribution(Record):
-    """What a random view is drawn from."""
+    """The distribution of random views."""
 
     crop_px: CropPixels
     short_side_min_px: Pixels  # the short side to which a frame is scaled before the crop
@@ -41,8 +41,8 @@ class ViewDistribution(Record):
         return self
 
 
-class ViewSpec(ViewDistribution, NumViews):  # in this order of bases num_views is written first
-    """The views of a token set. View 0 is always the plain centre crop, the others are random."""
+class ViewSpec(ViewDistribution, NumViews):  # this order of bases writes num_views first
+    """The views of a token set. View 0 is always the plain centre crop; the others are random."""
 
     seed: Seed = 0
 

@@ -1,1 +1,1 @@
-"""The terminal: what commands print, progress, tables, errors in words. Not here: pages and charts (reporting)."""
+"""Terminal output: messages, progress, tables, errors. Not here: pages and charts (reporting)."""

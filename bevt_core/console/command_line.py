@@ -1,4 +1,4 @@
-"""What the commands of `bevt` share: the app, common options, and how results and errors are printed."""
+"""Shared by all commands of `bevt`: the app, common options, and how errors are printed."""
 
 import functools
 import io
@@ -25,16 +25,16 @@ from schemas.text.json_text import json_text
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
 
-NO_ROOM = "failed to map segment"  # the dynamic linker's words, where a library does not fit into the address space
+NO_ROOM = "failed to map segment"  # the dynamic linker's error if a library does not fit into the address space
 
-HELP_COLUMNS = 100  # at most; a narrower terminal has its own width
+HELP_COLUMNS = 100  # maximum width of help text
 PLAIN: Any = {"rich_markup_mode": None, "pretty_exceptions_enable": False}  # for every `typer.Typer`
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 
 class App(typer.Typer):
-    """Typer, with the errors that are meant for the user printed alone: one message, exit code 2 or 1."""
+    """A Typer app that prints errors meant for the user as one message, without traceback; exit code 2 or 1."""
 
     def __init__(self, help: str, group: type[TyperGroup] = TyperGroup) -> None:
         super().__init__(
@@ -46,14 +46,14 @@ class App(typer.Typer):
         )
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[C], C]:
-        """Typer's, with a Ctrl-C that ends the command with INTERRUPTED in every version of Typer."""
+        """Typer's `command`; Ctrl-C ends the command with exit code INTERRUPTED in every version of Typer."""
         register = super().command(name, **options)
 
-        def registerinterruptible(function: C) -> C:
+        def register_interruptible(function: C) -> C:
             register(interruptible(function))
             return function
 
-        return registerinterruptible
+        return register_interruptible
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         skip_working_folder()
@@ -72,12 +72,12 @@ class App(typer.Typer):
             say("Aborted!")
             sys.exit(1)
         except Exception as error:
-            plain_messages()  # Typer has put its own hook there
+            plain_messages()  # Typer has replaced the hook
             if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:
                 _fail(explained(error, Path(error.filename or "output")), status=2)
             if isinstance(error, MemoryError) or (isinstance(error, ImportError) and NO_ROOM in str(error)):
                 why = error if str(error) else "MemoryError"
-                _fail(f"no memory left ({why}); raise the job's limit (`ulimit -v`) or memory", status=1)
+                _fail(f"out of memory ({why}); raise the job's memory or its limit (`ulimit -v`)", status=1)
             if not isinstance(error, USAGE_ERROR):
                 raise
             usage, message = io.StringIO(), error.format_message()
@@ -88,9 +88,9 @@ class App(typer.Typer):
 
 
 def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the command `function`, which a Ctrl-C ends with INTERRUPTED, and whose errors name options.
+    """Wrap the command `function`: Ctrl-C ends it with exit code INTERRUPTED, and its errors name options.
 
-    Library errors name arguments, as in "give another `out`"; here this becomes "give another --out".
+    Library errors name arguments, as in "give another `out`", which becomes "give another --out".
     """
 
     @functools.wraps(function)
@@ -108,13 +108,13 @@ def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_options(message: str, function: Callable[..., Any]) -> str:
-    """The message with the options of a command in place of the names of its arguments in backticks."""
+    """The message with argument names in backticks replaced by the command's options."""
     options = {name: _option_of(name, hint) for name, hint in get_type_hints(function, include_extras=True).items()}
     return re.sub(r"`(\w+)`", lambda found: options.get(found[1]) or found[0], message)
 
 
 def _option_of(name: str, hint: Any) -> str | None:
-    """`--list` for `list_file`; nothing for what is given without an option."""
+    """The option of an argument, e.g. `--list` for `list_file`; None for a positional argument."""
     infos = getattr(hint, "__metadata__", ())
     if any(isinstance(info, ArgumentInfo) for info in infos):
         return None
@@ -125,58 +125,63 @@ def _option_of(name: str, hint: Any) -> str | None:
 
 
 def skip_working_folder() -> None:
-    """Let the Python processes that this one starts not import from the working folder: a `trainer.py` may lie there.
+    """Keep child Python processes from importing from the working folder, which may contain e.g. a `trainer.py`.
 
-    In a checkout's own folder nothing changes, since an uninstalled package is found there.
+    In the checkout's own folder nothing changes, since an uninstalled package is imported from there.
     """
     if Path.cwd() != Path(__file__).resolve().parents[2]:
         os.environ.setdefault("PYTHONSAFEPATH", "1")
 
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's key: --set optim.lr=3e-4")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. --set optim.lr=3e-4."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-Nproc = Annotated[int, typer.Option(help="Processes on this machine (DDP); under torchrun leave it at 1.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its newest whole checkpoint.")]
-RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or the path of a .yaml file.")]
+Nproc = Annotated[int, typer.Option(help="DDP processes on this machine; leave at 1 under torchrun.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out from its newest complete checkpoint.")
+]
+RecipeName = Annotated[str | None, typer.Option(help="Name of a shipped recipe, or path of a .yaml file.")]
 NumWorkers = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Loader processes per rank. Default: with a GPU its share of the CPUs, at most 12; without one 0.",
+        help="Loader processes per rank. Default: the rank's share of the CPUs, at most 12; 0 without a GPU.",
     ),
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option(help="Precision of the model's matrix products; auto: bf16 on GPUs that have it, else fp32."),
+    typer.Option(help="Precision of the model's matrix products; auto: bf16 on GPUs that support it, else fp32."),
 ]
-ListFile = Annotated[str | None, typer.Option("--list", help="`path label` lines, or what bevt scan --write wrote.")]
+ListFile = Annotated[
+    str | None, typer.Option("--list", help="File with `path label` lines, or written by bevt scan --write.")
+]
 
 
-AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Follow lines and links that leave --root.")]
+AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Allow list lines and links to leave --root.")]
 DecodeTimeout = Annotated[
     float | None,
     typer.Option(
         "--decode-timeout-s",
         min=0.01,
-        help="Of files: seconds that decoding one clip may take; then the file cannot be read. Default: 60.",
+        help="Maximum seconds to decode one clip of a file; slower files count as unreadable. Default: 60.",
     ),
 ]
 
 
 def overrides_of(given: Mapping[str, object]) -> list[str]:
-    """`key=value` for what was given; quoted, so that a folder named 2024 stays a name."""
+    """`key=value` for each value that is not None; quoted, so that a folder named 2024 stays a string."""
     return [f"{key}={yaml_string(str(value))}" for key, value in given.items() if value is not None]
 
 
 def yaml_string(text: str) -> str:
-    """Quote `text` for YAML. JSON would do, but for characters above U+FFFF, which it escapes in a way of its own."""
+    """Quote `text` for YAML: as JSON, except for characters above U+FFFF, which JSON escapes as surrogate pairs."""
     return '"' + "".join(f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else json_text(c)[1:-1] for c in text) + '"'
 
 
 def command_typed() -> str:
-    """What the user typed, for the run record: without credentials."""
+    """The command line for the run record, with credentials masked."""
     return masked_command(["bevt", *sys.argv[1:]])
 
 

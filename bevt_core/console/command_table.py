@@ -1,6 +1,6 @@
-"""A group of commands from a table: names and one-line help are known, a command's module is imported when it is used.
+"""Groups of commands, built from a table of names and one-line help; a command's module is imported on first use.
 
-So `bevt --help` and a command start without the other commands' modules.
+So `bevt --help`, and each command, start without importing the other commands' modules.
 """
 
 import importlib
@@ -14,24 +14,24 @@ from bevt_core.console.command_line import PLAIN, interruptible
 
 
 class Command(NamedTuple):
-    """A command by `module:function`, and its help in one line, with which the function's docstring begins."""
+    """A command as `module:function`, and its one-line help, equal to the start of the function's docstring."""
 
     function: str
     help: str
 
 
 class Group(NamedTuple):
-    """A command that has commands."""
+    """A command with subcommands."""
 
     help: str
     commands: "Mapping[str, Command]"
 
 
-Panels = Mapping[str, Mapping[str, Command | Group]]  # title of a section of the help -> name -> what it is
+Panels = Mapping[str, Mapping[str, Command | Group]]  # title of a section of the help -> name -> entry
 
 
 def group_class(panels: Panels) -> type[TyperGroup]:
-    """Return the class, for `typer.Typer(cls=...)`, of a group that has the commands of `panels`."""
+    """Return the class, for `typer.Typer(cls=...)`, of a group with the commands in `panels`."""
 
     class TableGroup(TyperGroup):
         def __init__(self, **options: Any) -> None:
@@ -51,7 +51,7 @@ def group_class(panels: Panels) -> type[TyperGroup]:
 
 
 class _Loaded(Mapping[str, Any]):
-    """The click commands by name, made when asked for."""
+    """The click commands by name, each built on access."""
 
     def __init__(self, table: Mapping[str, Command | Group]) -> None:
         self._table = table
@@ -76,4 +76,4 @@ class _Loaded(Mapping[str, Any]):
 
 
 def _nothing() -> None:
-    """Make a Typer a group; it has no options of its own."""
+    """Make a Typer app a group without options."""

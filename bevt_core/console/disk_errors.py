@@ -1,4 +1,4 @@
-"""Disk trouble in the user's words."""
+"""Readable messages for disk errors."""
 
 import errno
 import shutil
@@ -9,21 +9,20 @@ from pathlib import Path
 from schemas.errors import StorageError
 
 _FIXES = {
-    errno.ENOSPC: "the disk is full{space}; free some space and continue with the same command, what is finished is "
-    "kept",
-    errno.EDQUOT: "the disk quota is used up{space}; free some space and continue with the same command",
-    errno.EFBIG: "larger than this process may write (`ulimit -f`); raise the limit and continue with the same command",
-    errno.EROFS: "the file system is read-only; give a writable place",
-    errno.EACCES: "no permission to write here; give a writable place",
-    errno.EPERM: "no permission to write here; give a writable place",
+    errno.ENOSPC: "the disk is full{space}; free some space and run the same command again: finished work is kept",
+    errno.EDQUOT: "the disk quota is used up{space}; free some space and run the same command again",
+    errno.EFBIG: "larger than this process may write (`ulimit -f`); raise the limit and run the same command again",
+    errno.EROFS: "the file system is read-only; choose a writable path",
+    errno.EACCES: "no permission to write here; choose a writable path",
+    errno.EPERM: "no permission to write here; choose a writable path",
 }
 
 
-FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # never what is wrong with an input
+FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # never caused by a bad input
 
 
 def explained(error: OSError, path: Path) -> OSError:
-    """Disk trouble as a StorageError that names `path` and the space there is; other errors as they are."""
+    """A disk error as a StorageError that names `path` and the free space; other errors unchanged."""
     if error.errno not in _FIXES or isinstance(error, StorageError):
         return error
     return StorageError(error.errno, f"{path}: {_FIXES[error.errno].format(space=_space(path))}")
@@ -31,7 +30,7 @@ def explained(error: OSError, path: Path) -> OSError:
 
 @contextmanager
 def explaining(path: Path) -> Iterator[None]:
-    """Raise disk trouble in the block as `explained`."""
+    """Raise disk errors in the block as `explained`."""
     try:
         yield
     except OSError as error:
@@ -39,7 +38,7 @@ def explaining(path: Path) -> Iterator[None]:
 
 
 def _space(path: Path) -> str:
-    """How much of the disk that holds `path` is free, where that can be asked."""
+    """Free and total space of the disk with `path`; empty if unknown."""
     for folder in (path, *path.parents):
         try:
             usage = shutil.disk_usage(folder)

@@ -1,13 +1,13 @@
-"""Text that others wrote (names of files, classes and runs, messages that quote a file) for every kind of output.
+"""Escapes untrusted text (names of files, classes and runs, messages that quote a file) for each kind of output.
 
-One function per kind. Each takes any text and returns one that is only text there: no markup, no formula, no code that
-moves a terminal's cursor. Parquet and JSON need none: they have names as they are.
+One function per kind. Each takes any text and returns one that the output shows literally: no markup, no formula, no
+terminal control codes. Parquet and JSON need no escaping: they store names unchanged.
 
 terminal, log   one_line, lines
 HTML            html_text
 Markdown        markdown_text, markdown_code
-CSV             csv_text; text_of_csv gives the text back
-pictures        one_line, and parse_math=False where matplotlib draws it
+CSV             csv_text; text_of_csv is its inverse
+pictures        one_line, and parse_math=False if matplotlib draws it
 """
 
 import re
@@ -16,8 +16,8 @@ from html import escape
 
 from schemas.text.credentials import masked
 
-# Cc: controls, terminal escapes among them. Cf: invisible ones, some of which turn the direction of text. Cs: halves of
-# a character, which name files that are not UTF-8. Zl, Zp: line ends.
+# Cc: control characters, including terminal escapes. Cf: invisible characters, some of which reverse the direction of
+# text. Cs: lone surrogates, from file names that are not UTF-8. Zl, Zp: line ends.
 _CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")  # inside words of Persian and Hindi, and inside emoji
 
@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
 
 
 def lines(text: str) -> str:
-    """`one_line` of every line of a text whose line ends are ours."""
+    """Apply `one_line` to each line of a text whose line ends are trusted."""
     return "\n".join(map(one_line, text.split("\n")))
 
 
@@ -46,13 +46,13 @@ def html_text(text: str) -> str:
 
 
 class Markup(str):
-    """Text that is Markdown already."""
+    """Text that is already Markdown."""
 
 
 def markdown_text(text: str) -> str:
-    """The text for Markdown, also inside a cell of a table: no emphasis, link, picture, code or HTML.
+    """The text for Markdown, also in a table cell: no emphasis, link, picture, code or HTML.
 
-    Credentials are masked. `Markup` stays as it is.
+    Credentials are masked. `Markup` is returned unchanged.
     """
     if isinstance(text, Markup):
         return text
@@ -61,15 +61,15 @@ def markdown_text(text: str) -> str:
 
 
 def markdown_code(text: str) -> Markup:
-    """The text as code in Markdown, also inside a cell of a table. Credentials are masked."""
-    return Markup(f"<code>{markdown_text(text)}</code>")  # backticks have no escape for a bar in a table
+    """The text as code in Markdown, also in a table cell. Credentials are masked."""
+    return Markup(f"<code>{markdown_text(text)}</code>")  # inside backticks, a table's bar cannot be escaped
 
 
 def csv_text(value: object) -> str:
-    """A cell of a CSV file that no spreadsheet runs and no terminal obeys; `text_of_csv` gives the text back.
+    """A CSV cell that spreadsheets do not run as a formula and terminals show literally; inverse: `text_of_csv`.
 
-    Controls are \\x1b, backslashes are doubled, and a text that begins like a formula, or with an apostrophe, gets an
-    apostrophe before it. Numbers stay numbers.
+    Control characters become e.g. \\x1b, backslashes are doubled, and a text that begins like a formula, or with an
+    apostrophe, is prefixed with an apostrophe. Numbers stay numbers.
     """
     text = str(value)
     if _NUMBER.fullmatch(text):
@@ -79,7 +79,7 @@ def csv_text(value: object) -> str:
 
 
 def text_of_csv(cell: str) -> str:
-    """The text that `csv_text` made `cell` of."""
+    """The text from which `csv_text` made `cell`."""
     return _ESCAPE.sub(_unescaped, cell.removeprefix("'"))
 
 

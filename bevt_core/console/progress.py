@@ -1,4 +1,4 @@
-"""How far a job has come: one line, rewritten on a terminal, printed now and then elsewhere. Always on stderr."""
+"""Progress of a job as one line on stderr: redrawn on a terminal, otherwise printed at intervals."""
 
 import contextlib
 import os
@@ -14,19 +14,19 @@ from bevt_core.console.inert import one_line
 from bevt_core.console.readable import clock, percent
 from schemas.text.credentials import masked
 
-WINDOW_S = 60.0  # that the rate is taken from
+WINDOW_S = 60.0  # over which the rate is averaged
 SAMPLE_S = 0.5  # between two points of the window
 REDRAW_S = 0.2  # on a terminal
-LINE_S, LINE_SHARE = 30.0, 0.05  # elsewhere: a line after so many seconds, or so much more of the work
-LEAST_S = 1.0  # between two such lines
+LINE_S, LINE_SHARE = 30.0, 0.05  # elsewhere: a new line after this time, or after this share of the work
+LEAST_S = 1.0  # minimum time between two such lines
 
-_drawn: "ProgressLine | None" = None  # whose line the cursor of the terminal is behind
+_drawn: "ProgressLine | None" = None  # the progress line that the terminal shows now
 
 
 class ProgressLine:
-    """Progress of `total` units of work from `first` on, as `step 120/4000  3.0 %  loss 4.12  2.1 it/s  ...`.
+    """Progress from `first` to `total` units of work, as `step 120/4000  3.0 %  loss 4.12  2.1 it/s  ...`.
 
-    Rank 0 shows it. A context: leaving it shows the last state, finished or not.
+    Only rank 0 shows it. A context manager: leaving it shows the last state, finished or not.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ProgressLine:
         now: Callable[[], float] = time.monotonic,
         stream: TextIO | None = None,
     ) -> None:
-        """`unit` is that of the rate as well; without one it is `it`, an iteration."""
+        """`unit` is also the unit of the rate, which without one is `it` (iterations)."""
         self.name, self.total, self.unit, self.done, self._first = name, total, unit, first, first
         self.main, self.more = "", ""
         self._now, self._stream = now, stream or sys.stderr
@@ -47,12 +47,12 @@ class ProgressLine:
         self.on_terminal = self._stream.isatty()
         self._began = now()
         self._points = deque([(self._began, first)])
-        self._shown: tuple[float, int] | None = None  # when, and what was done then
+        self._shown: tuple[float, int] | None = None  # time of the last output, and units done by then
 
     def update(self, done: int, main: str = "", more: str = "") -> None:
-        """Note what is done, and show it if it is time. `main` is shown before the rate, `more` at the line's end."""
+        """Set the units done, and redraw if due. `main` is shown before the rate, `more` at the end of the line."""
         at = self._now()
-        if self.done == self._first < done:  # the first result: until then it started, which is no rate
+        if self.done == self._first < done:  # first result: the rate excludes start-up time
             self._points = deque([(at, done)])
         self.done, self.main, self.more = done, main, more
         if at - self._points[-1][0] >= SAMPLE_S or len(self._points) == 1:
@@ -63,7 +63,7 @@ class ProgressLine:
             self._show(at)
 
     def add(self, units: int) -> None:
-        """`update` by so many more."""
+        """`update` with `units` more."""
         self.update(self.done + units, self.main, self.more)
 
     def text(self) -> str:
@@ -118,7 +118,7 @@ class ProgressLine:
 
 
 def _columns(stream: TextIO) -> int:
-    """Return the width of the terminal that `stream` writes to; stdout may go elsewhere."""
+    """Return the width of the terminal behind `stream`; stdout may be redirected."""
     with contextlib.suppress(OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns or shutil.get_terminal_size().columns
     return shutil.get_terminal_size().columns
@@ -131,7 +131,7 @@ def _rate(per_s: float, unit: str) -> str:
 
 
 def say(message: str) -> None:
-    """Print one line to stderr, above the progress that a terminal shows; it is made plain text."""
+    """Print one line to stderr, escaped and with credentials masked, above any progress line on the terminal."""
     global _drawn
     if _drawn is not None:
         _drawn._stream.write("\r\x1b[K")

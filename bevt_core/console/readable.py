@@ -1,4 +1,4 @@
-"""Results for a person: numbers rounded, with their units, in aligned tables. Programs read the JSON instead."""
+"""Human-readable results: rounded numbers with units, in aligned tables. Programs should read the JSON instead."""
 
 import math
 import re
@@ -7,8 +7,8 @@ from typing import Any
 
 from bevt_core.console.inert import one_line
 
-MOST_ROWS = 10  # of a list, or of a mapping from names, that are shown
-LINE_CHARS = 100  # of a list in one line
+MOST_ROWS = 10  # shown of a long list or mapping
+LINE_CHARS = 100  # longest list on one line
 
 SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
@@ -60,7 +60,7 @@ def _plain(number: float) -> str:
     return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
 
 
-# the last words of a key -> how its numbers are shown; the first that fits
+# end of a key -> format of its numbers; the first match is used
 KINDS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"per_s(econd)?", _plain),
     (r"bytes(_per_\w+)?", size),
@@ -78,7 +78,7 @@ _KINDS = tuple((re.compile(rf"(^|.*_)({pattern})$"), show) for pattern, show in 
 
 
 def shown(key: str, value: Any, outer: str = "") -> str:
-    """Return a scalar as a person reads it: the end of `key` decides its unit, or that of the key `outer` around it."""
+    """Return a scalar as readable text. The end of `key` decides its unit, else that of the enclosing key `outer`."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -95,7 +95,7 @@ def shown(key: str, value: Any, outer: str = "") -> str:
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = (), indent: str = "") -> list[str]:
-    """Return the lines of a table of texts: columns aligned to the left, those of numbers to the right."""
+    """Return the lines of a table of texts: columns aligned to the left, columns of numbers to the right."""
     cells = [*([list(header)] if header else []), *map(list, rows)]
     if not cells:
         return []
@@ -116,11 +116,10 @@ def _is_number(cell: str) -> bool:
 
 
 def summary_lines(summary: Mapping[str, Any], indent: str = "", outer: str = "") -> list[str]:
-    """Return the lines of a summary: keys and values in two columns, what is nested indented below its key.
+    """Return the lines of a summary: keys and values in two columns, nested values indented below their key.
 
-    `outer` is the key of the summary in a larger one.
-
-    Mappings, or lists of mappings, with equal keys and plain values are tables of their own.
+    `outer` is the key of this summary in an enclosing one. Mappings and lists whose items are mappings with equal keys
+    and plain values are shown as tables.
     """
     flat = {key: _one_line(key, value, outer) for key, value in summary.items()}
     width = max((len(one_line(key)) for key, line in flat.items() if line is not None), default=0)
@@ -136,7 +135,7 @@ def summary_lines(summary: Mapping[str, Any], indent: str = "", outer: str = "")
 
 
 def _one_line(key: str, value: Any, outer: str = "") -> str | None:
-    """Return a value that fits behind its key, else None."""
+    """Return a value as text if it fits on its key's line, else None."""
     if isinstance(value, Mapping):
         return None if value else "none"
     if isinstance(value, list | tuple):
@@ -166,7 +165,7 @@ def _inline(item: Mapping[str, Any]) -> str:
 
 
 def _columns(items: Sequence[Any]) -> list[str]:
-    """Return the keys that all of several mappings have, where all values are plain; else nothing."""
+    """Return the keys of two or more mappings if all have the same keys and plain values; else an empty list."""
     if len(items) < 2 or not all(isinstance(item, Mapping) and item for item in items):
         return []
     keys = list(items[0])

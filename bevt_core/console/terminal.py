@@ -1,9 +1,10 @@
-"""What a command prints. Only this module and `bevt_core.console.progress` print, and they print plain text.
+"""Output of commands. Only this module and `bevt_core.console.progress` print, and they print plain text.
 
-Warnings and notes of the library are log records: who imports bevt gets them by `logging`, and `bevt` prints them.
+The library's warnings and notes are log records: programs that import bevt get them through `logging`, and the `bevt`
+command prints them.
 
-Names and error messages may have terminal escapes, line ends and credentials in them; see `bevt_core.console.inert` and
-`schemas.text.credentials`.
+Names and error messages may contain terminal escapes, line ends and credentials; `bevt_core.console.inert` and
+`schemas.text.credentials` escape and mask these.
 """
 
 import logging
@@ -25,7 +26,7 @@ OUR_PACKAGES = ("schemas", "bevt_core", "pipeline", "trainer")
 
 
 def show(text: str) -> None:
-    """Print to stdout. Line ends in `text` are the caller's own: names that come into it are `one_line` before."""
+    """Print to stdout. Line ends in `text` are kept, so callers pass untrusted names through `one_line` first."""
     print(lines(masked(text)), flush=True)
 
 
@@ -35,9 +36,9 @@ def warn(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Log what was decided by itself under the name of the calling module; `bevt` prints it as `note: ...`.
+    """Log an automatic decision under the name of the calling module; `bevt` prints it as `note: ...`.
 
-    Under torchrun rank 0 does.
+    Under torchrun only rank 0 logs it.
     """
     if os.environ.get("RANK", "0") == "0":
         _logger_of_caller().info(one_line(masked(message)), stacklevel=2)
@@ -50,12 +51,12 @@ def _logger_of_caller() -> logging.Logger:
 def emit(summary: dict[str, Any], as_json: bool) -> None:
     """Print the result: one JSON object as the last line, or a table of rounded values with their units.
 
-    Under torchrun rank 0 prints.
+    Under torchrun only rank 0 prints.
     """
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
-        print(json_text(_masked_values(summary)), flush=True)  # ASCII: controls are \u001b
+        print(json_text(_masked_values(summary)), flush=True)  # ASCII: control characters are escaped
     else:
         show("\n".join(summary_lines(summary)))
 
@@ -69,7 +70,7 @@ def _masked_values(value: Any) -> Any:
 
 
 def plain_messages() -> None:
-    """Print our log of this process, and let tracebacks, Python's warnings and libraries' log lines be plain text."""
+    """Print bevt's log records, and print tracebacks, Python's warnings and libraries' log lines as plain text."""
     print_log(OUR_PACKAGES)
     sys.excepthook = _print_traceback
     warnings.showwarning = _print_warning
@@ -78,7 +79,7 @@ def plain_messages() -> None:
 
 
 def print_log(packages: Iterable[str]) -> None:
-    """Print warnings and notes of `packages` to stderr, once, also if a library configures logging for itself."""
+    """Print warnings and notes of `packages` to stderr, each once, even if a library configures logging too."""
     for logger in map(logging.getLogger, packages):
         logger.handlers = [_Lines()]
         logger.setLevel(logging.INFO)
@@ -86,7 +87,7 @@ def print_log(packages: Iterable[str]) -> None:
 
 
 def print_lines(text: str, file: IO[str]) -> None:
-    """Print the lines of a text whose line ends are ours, as a traceback's."""
+    """Print the lines of a text whose line ends are trusted, such as a traceback."""
     print(lines(masked(text.removesuffix("\n"))), file=file, flush=True)
 
 
@@ -106,7 +107,7 @@ def _print_warning(
 
 
 class _Lines(logging.Handler):
-    """Prints a record as one line, above the progress that a terminal shows."""
+    """Prints a record as one line, above any progress line on the terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "note" if record.levelno == logging.INFO else record.levelname.lower()

@@ -1,1 +1,1 @@
-"""Files that other programs wrote, read within bounds. Not here: pictures and videos (media), checkpoints (weights)."""
+"""Bounded readers of untrusted files. Not here: images and videos (media), checkpoints (weights)."""

@@ -1,7 +1,7 @@
-"""Files that others wrote: lists, CSV, JSON, Parquet, MATLAB files.
+"""Readers of untrusted files: lists, CSV, JSON, Parquet, MATLAB.
 
-Whatever is wrong with one ends in a UserError that names the file, the line (or the entry) and what was expected.
-Trouble of the disk or the network is a StorageError.
+Any fault of a file raises a UserError that names the file, the line (or entry) and what was expected. Failures of the
+disk or network raise a StorageError.
 """
 
 import csv
@@ -21,24 +21,24 @@ from schemas.errors import StorageError, UserError
 from schemas.text.json_text import parse_json, typed
 from schemas.text.plain import SHOWN_CHARACTERS, shown, text_of
 
-MAX_BYTES = 90 << 20  # of a text that is read whole; the largest official list has 80 MB
-MAX_LINES = 3_000_000  # of one; that list has 1.2 million
-MAX_LINE_CHARACTERS = 1 << 20  # of a row of a CSV file
+MAX_BYTES = 90 << 20  # of a text file, which is read as a whole; the largest official list has 80 MB
+MAX_LINES = 3_000_000  # of a text file; that list has 1.2 million
+MAX_LINE_CHARACTERS = 1 << 20  # of a CSV row
 NOT_BLANK = re.compile(r"^[^\S\n]*\S[^\n]*", re.MULTILINE)
 CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 MAX_MAT_BYTES = 64 << 20  # ImageNet's MATLAB file has 1 MB
-MAT_BYTES = 400 << 20  # that its reader may take
-MAT_LIMIT_S = 30.0  # of reading one
-LARGEST_NUMBER = 10**9  # of labels, seconds and frames
+MAT_BYTES = 400 << 20  # memory limit of its reader
+MAT_LIMIT_S = 30.0  # time limit of its reader
+LARGEST_NUMBER = 10**9  # for labels, seconds and frames
 
 
 def read_text(path: AnyPath) -> str:
-    """The text of a file; see `text_of` for what is text. Raises UserError, StorageError."""
+    """The text of a file, decoded by `text_of`. Raises UserError, StorageError."""
     return text_of(read_bytes(path, MAX_BYTES), path)
 
 
 def read_bytes(path: AnyPath, most: int) -> bytes:
-    """The content of a file of at most `most` bytes. Raises UserError, also for a pipe or device, and StorageError."""
+    """The content of a file of at most `most` bytes. Raises UserError, e.g. for a pipe or device, and StorageError."""
     try:
         return read_bounded(path, most)
     except StorageError:
@@ -48,7 +48,7 @@ def read_bytes(path: AnyPath, most: int) -> bytes:
 
 
 def unreadable(error: OSError, path: AnyPath) -> UserError:
-    """The error for a file or folder that cannot be opened. Raises StorageError where its disk or network fails."""
+    """The error for a file or folder that cannot be opened. Raises StorageError if the disk or network failed."""
     raise_storage_trouble(error, path)
     if isinstance(error, PermissionError):
         return UserError(f"{path}: no permission to read it; allow it with `chmod a+rX` on it and the folders above")
@@ -75,7 +75,7 @@ class Lines:
         _check_lines(path, len(self))
 
     def __len__(self) -> int:
-        """How many lines there are, the blank ones too."""
+        """Number of lines, including blank ones."""
         return self.text.count("\n") + 1
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -87,7 +87,7 @@ class Lines:
 
 
 def read_csv(path: AnyPath, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """(`FILE, line N`, the row by column) of a CSV file whose header has at least `columns`."""
+    """Yield (`FILE, line N`, row by column name) from a CSV file whose header has at least `columns`."""
     rows = read_rows(path)
     where, header = next(rows, (f"{path}, line 1", []))
     lacking = [column for column in columns if column not in header]
@@ -96,14 +96,14 @@ def read_csv(path: AnyPath, columns: Sequence[str]) -> Iterator[tuple[str, dict[
     for where, row in rows:
         if len(row) < len(header) or any(row[len(header) :]):
             raise UserError(
-                f"{where}: {len(row)} fields, expected {len(header)} ({shown(','.join(header))}); a line that was "
-                "cut, or a comma in a field without quotes?"
+                f"{where}: {len(row)} fields, expected {len(header)} ({shown(','.join(header))}); is the line "
+                "truncated, or a field with a comma not quoted?"
             )
         yield where, dict(zip(header, row, strict=False))
 
 
 def read_rows(path: AnyPath, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
-    """(`FILE, line N`, the fields) of every row of a CSV file; blank lines are left out."""
+    """Yield (`FILE, line N`, fields) for every row of a CSV file, without blank lines."""
     lines = _CsvLines(path)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -120,14 +120,14 @@ def read_rows(path: AnyPath, delimiter: str = ",") -> Iterator[tuple[str, list[s
 
 
 class _CsvLines:
-    """The lines of a CSV file with their ends, for `csv.reader`, which itself has no limit for a row's length."""
+    """The lines of a CSV file with their line ends, for `csv.reader`, which does not limit the length of a row."""
 
     def __init__(self, path: AnyPath) -> None:
         self.path = path
         text = read_text(path)
         _check_lines(path, text.count("\n") + 1)
         self.lines = CSV_LINE.finditer(text)
-        self.characters = 0  # of the row that is being read
+        self.characters = 0  # of the current row
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -141,12 +141,12 @@ class _CsvLines:
 
 
 def read_json(path: AnyPath, kind: type) -> Any:
-    """What a JSON file holds, which is a `kind`: list or dict."""
+    """The content of a JSON file, which must be a `kind`: list or dict."""
     return parse_json(read_text(path), kind, path)
 
 
 def read_json_rows(path: AnyPath, fields: Mapping[str, type]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(`FILE, entry N`, the object) of a JSON list of objects that have `fields` of these types."""
+    """Yield (`FILE, entry N`, object) from a JSON list of objects that have `fields` (name -> type)."""
     for number, row in enumerate(read_json(path, list), start=1):
         where = f"{path}, entry {number}"
         typed(row, dict, where)
@@ -158,7 +158,7 @@ def read_json_rows(path: AnyPath, fields: Mapping[str, type]) -> Iterator[tuple[
 
 
 def read_parquet(path: AnyPath, schema: pa.Schema, made_by: str) -> pa.Table:
-    """The table of a Parquet file with the columns of `schema`, and the file's metadata. `made_by`: the command."""
+    """The columns of `schema` from a Parquet file, with its metadata. `made_by`: the command that writes such files."""
     try:
         table = read_table(path)
     except StorageError:
@@ -176,12 +176,12 @@ def read_parquet(path: AnyPath, schema: pa.Schema, made_by: str) -> pa.Table:
         table.validate(full=True)
     except (pa.ArrowException, ValueError) as error:
         columns = ", ".join(f"{field.name} {field.type}" for field in schema)
-        raise UserError(f"{path}: columns {columns} expected: {shown(str(error))}") from None
+        raise UserError(f"{path}: {shown(str(error))}, expected the columns {columns}") from None
     return table.replace_schema_metadata(metadata)
 
 
 def read_mat(path: AnyPath, variable: str) -> Any:
-    """A variable of a MATLAB file, read by scipy in a child process: a damaged file can kill its reader."""
+    """A variable of a MATLAB file, read by scipy in a child process, because a damaged file can crash the reader."""
     child = IsolatedFunction("bevt_core.foreign.mat_file:load_mat", MAT_BYTES)
     try:
         return child(read_bytes(path, MAX_MAT_BYTES), variable, limit_s=MAT_LIMIT_S)
@@ -196,7 +196,7 @@ def read_mat(path: AnyPath, variable: str) -> Any:
 
 
 def whole_number(text: str, where: str, name: str) -> int:
-    """The number that a field holds, from 0: `10`, and `10.0` as programs for tables write it; fractions are cut off.
+    """The number in a field, at least 0: `10`, or `10.0` as spreadsheets write it; fractions are truncated.
 
     Raises UserError, naming the field, for anything else.
     """
@@ -205,5 +205,5 @@ def whole_number(text: str, where: str, name: str) -> int:
     except ValueError:
         value = math.nan
     if not 0 <= value <= LARGEST_NUMBER:
-        raise UserError(f"{where}: {name} is {shown(text)}, expected a number from 0")
+        raise UserError(f"{where}: {name} is {shown(text)}, expected a number from 0 to {LARGEST_NUMBER}")
     return int(value)

@@ -1,7 +1,7 @@
-"""Calls in a long-lived child process with a time limit: a file that kills its decoder costs one call, not the job.
+"""Calls with a time limit in a long-lived child process: a file that crashes its decoder costs one call, not the job.
 
-A decoder may loop in native code holding the interpreter's lock, where no thread and no signal handler runs; only
-killing its process helps. The child dies with its parent, however that ends.
+A decoder may loop in native code while it holds the interpreter's lock, so that no thread or signal handler runs; only
+killing its process helps. The child dies with its parent, however the parent ends.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _ASKED, _RETURNED, _RAISED = "asked", "returned", "raised"
 _CHILD = (
     "import sys; from bevt_core.foreign.isolation import serve; serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
 )
-DECODER_BYTES = 4 << 30  # of address space, for a decoder; an 8K video of 4 reference frames takes 2.3 GB
+DECODER_BYTES = 4 << 30  # address space of a decoder; an 8K video with 4 reference frames takes 2.3 GB
 _child_answers = -1  # in the child: the pipe to the parent
 
 
@@ -37,29 +37,29 @@ class ChildTimeout(Exception):
 
 
 class ChildCrash(Exception):
-    """The child died in the call."""
+    """The child died during the call."""
 
 
 class IsolatedFunction:
-    """`module:function`, called in a child process of its own. The child starts at the first call and after each loss.
+    """`module:function`, called in a dedicated child process, which is started at the first call and after a crash.
 
-    Arguments and results are pickled. An exception that the function raises is raised here. While it runs it may `ask`.
+    Arguments and results are pickled. An exception in the function is raised here. The function may call `ask`.
     """
 
     def __init__(self, target: str, most_bytes: int = 0) -> None:
-        """`most_bytes`: of address space beyond that of the module's imports; more is a MemoryError. 0: no limit."""
+        """`most_bytes`: limit of the address space beyond that of the module's imports (MemoryError); 0: no limit."""
         self.target, self.most_bytes = target, most_bytes
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int | None:
-        """Of the live child."""
+        """Process id of the child; None if it is not running."""
         return self._child.pid if self._child is not None and self._child.poll() is None else None
 
     def __call__(self, *args: Any, limit_s: float, reply: Callable[[Any], Any] | None = None) -> Any:
-        """Call the function; `reply`, here in the parent, answers what it asks by `ask`.
+        """Call the function; `reply`, in the parent, answers its calls of `ask`.
 
-        Raises ChildTimeout after `limit_s` seconds, ChildCrash when the child dies, or what the function raised.
+        Raises ChildTimeout after `limit_s` seconds, ChildCrash if the child dies, or the function's own exception.
         """
         if self.pid is None:
             self._start()
@@ -69,7 +69,7 @@ class IsolatedFunction:
             _write(self._questions, args)
             kind, value = _read(self._answers, deadline)
             while kind == _ASKED:
-                assert reply is not None, f"{self.target} asks, and nobody is there to reply"
+                assert reply is not None, f"{self.target} calls `ask`, but no `reply` was given"
                 _write(self._questions, reply(value))
                 kind, value = _read(self._answers, deadline)
         except TimeoutError:
@@ -105,7 +105,7 @@ class IsolatedFunction:
         )
         os.close(child_reads)
         os.close(child_writes)
-        # The child says hello when it is ready, so that starting it is not counted against the first call.
+        # The child sends "hello" when it is ready, so that its start does not count against the first call's limit.
         try:
             _read(self._answers, deadline=time.monotonic() + 120)
         except (EOFError, TimeoutError):
@@ -123,15 +123,15 @@ class IsolatedFunction:
 
 
 def ask(question: Any) -> Any:
-    """In the child, inside a call: what the parent's `reply` says to `question`."""
+    """For use in the child, inside a call: return the parent's `reply(question)`."""
     _write(_child_answers, (_ASKED, question))
     return _read(0, deadline=None)
 
 
 def serve(target: str, parent: int, most_bytes: int) -> None:
-    """The child's loop. File descriptor 1 is the answers' only; what libraries print goes to stderr."""
+    """The child's loop. File descriptor 1 is reserved for answers; output of libraries goes to stderr."""
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     global _child_answers
     _child_answers = os.dup(1)
     os.dup2(2, 1)
@@ -172,7 +172,7 @@ def _read_exactly(descriptor: int, length: int, deadline: float | None) -> bytea
     """Raises EOFError at the end of the pipe, TimeoutError after the deadline (monotonic seconds)."""
     data = bytearray(length)
     view = memoryview(data)
-    ready = select.poll()  # select() knows no descriptor above 1023
+    ready = select.poll()  # select() does not support descriptors above 1023
     ready.register(descriptor, select.POLLIN)
     while view:
         wait_ms = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000

@@ -1,4 +1,4 @@
-"""Reading a MATLAB file, in a process that may die of it."""
+"""Reading of a MATLAB file, run in a child process that may crash."""
 
 import io
 from typing import Any
@@ -7,7 +7,7 @@ from scipy.io import loadmat  # type: ignore[import-untyped]
 
 
 def load_mat(data: bytes, variable: str) -> Any:
-    """Return a variable of a MATLAB file. Raises ValueError for whatever scipy raises."""
+    """Return a variable of a MATLAB file. Raises ValueError in place of any exception from scipy."""
     try:
         return loadmat(io.BytesIO(data), squeeze_me=True, variable_names=[variable])[variable]
     except Exception as error:  # noqa: BLE001 - carried to the parent

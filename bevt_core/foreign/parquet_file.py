@@ -1,6 +1,6 @@
-"""Parquet files that somebody else wrote: measured before pyarrow unpacks them, so that a small file stays small.
+"""Reading of untrusted Parquet files: their unpacked size is checked before pyarrow unpacks them.
 
-A file may unpack to MOST_BYTES, or to MOST_TIMES its own size if that is more: lists of numbered names reach 60 times.
+A file may unpack to MOST_BYTES, or to MOST_TIMES its size if that is more: lists of numbered names reach 60 times.
 """
 
 import os
@@ -22,19 +22,19 @@ from schemas.text.plain import shown
 MOST_BYTES, MOST_TIMES = 256 << 20, 100
 MOST_ELEMENTS = 64  # of a schema; the largest here, that of a token set, has 18
 MOST_FOOTER_BYTES = 8 << 20  # of a token set of 4096 views
-MOST_PAGES = 300_000  # that one read looks at, about a second's worth; 4096 views have half of them
+MOST_PAGES = 300_000  # per read, which takes about a second to check; 4096 views have half as many
 MAGIC, TAIL_BYTES = b"PAR1", 8
-VALUE_BYTES = {"INT64": 8, "DOUBLE": 8, "INT96": 12}  # of a number by its type; of others and of offsets 4
-GROWING = {7: "DELTA_BYTE_ARRAY"}  # encodings in which a value of any length takes no bytes
+VALUE_BYTES = {"INT64": 8, "DOUBLE": 8, "INT96": 12}  # of a number by its type; 4 for other types and for offsets
+GROWING = {7: "DELTA_BYTE_ARRAY"}  # encodings in which a long value may take no bytes
 
 
 class ParquetFile:
-    """A Parquet file that is open. What it unpacks to is measured at each `read`, of what is read."""
+    """An open Parquet file. Each `read` first checks the unpacked size of the columns and row groups it reads."""
 
     def __init__(self, path: AnyPath) -> None:
-        """Raises OSError, and UserError for a file that is none or asks for more than it should."""
+        """Raises OSError, and UserError for a file that is not Parquet or whose footer is too large."""
         self.path = path
-        if storage_of(path).is_irregular():  # a pipe would be waited for
+        if storage_of(path).is_irregular():  # opening a pipe would block
             raise UserError(f"{path}: not a regular file, expected Parquet")
         with _errors_name(path):
             self._file: Any = path.open("rb")
@@ -64,13 +64,13 @@ class ParquetFile:
         return self._opened.num_row_groups
 
     def read_row_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """`read` of one row group. Raises IndexError where it is not there."""
+        """`read` one row group. Raises IndexError if it does not exist."""
         if not 0 <= group < self.num_row_groups:
             raise IndexError(f"{self.path}: row group {group} of {self.num_row_groups}")
         return self.read(columns, [group])
 
     def read(self, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None) -> pa.Table:
-        """Read columns of row groups, all of them by default. Raises UserError for a file that is cut or a bomb."""
+        """Read columns of row groups (default: all). Raises UserError if it is truncated or unpacks to too much."""
         groups = list(range(self.num_row_groups) if groups is None else groups)
         names = None if columns is None else list(columns)
         with _errors_name(self.path):
@@ -78,14 +78,16 @@ class ParquetFile:
             return self._opened.read_row_groups(groups, columns=names)
 
     def _check_size(self, groups: Sequence[int], names: Sequence[str] | None) -> None:
-        """Raise pa.ArrowInvalid where what is read unpacks to too much."""
+        """Raise pa.ArrowInvalid if these columns of these row groups unpack to too much."""
         limit = max(MOST_BYTES, MOST_TIMES * self._num_bytes)
         total, stored, pages, repeated = 0, 0, 0, set[str]()
         for group in groups:
             meta = self.metadata.row_group(group)
             if not 0 <= meta.num_rows <= limit:
                 raise pa.ArrowInvalid(f"row group {group} of {meta.num_rows} rows")
-            for at in range(meta.num_columns if meta.num_rows else 0):  # of no rows pyarrow reads no pages
+            for at in range(
+                meta.num_columns if meta.num_rows else 0
+            ):  # pyarrow reads no pages of a row group without rows
                 chunk = meta.column(at)
                 if names is None or chunk.path_in_schema.split(".")[0] in names:
                     stored += chunk.total_compressed_size
@@ -96,7 +98,7 @@ class ParquetFile:
                     _check_total(total, limit)
         for path in sorted(repeated):
             kind = self.schema_arrow.field(path.split(".")[0]).type
-            if isinstance(kind, pa.BaseExtensionType):  # which is not read as a dictionary
+            if isinstance(kind, pa.BaseExtensionType):  # such columns cannot be read as a dictionary
                 raise pa.ArrowInvalid(f"column {path} of {kind} with long texts, expected plain text")
             reader = self._reader(read_dictionary=[path], metadata=self.metadata)
             table = reader.read_row_groups(groups, columns=[path])
@@ -104,7 +106,7 @@ class ParquetFile:
             _check_total(total, limit)
 
     def _measured(self, chunk: Any, limit: int, most_pages: int, repeated: set[str]) -> tuple[int, int]:
-        """What a column chunk unpacks to, in bytes, and its pages; `repeated` gets columns of repeated long texts."""
+        """Unpacked bytes and number of pages of a column chunk. Adds columns of repeated long texts to `repeated`."""
         start = chunk.data_page_offset
         if chunk.dictionary_page_offset:
             start = min(start, chunk.dictionary_page_offset)
@@ -116,7 +118,7 @@ class ParquetFile:
             for page in pages_of(self._file, start, stop):
                 pages += 1
                 if pages > most_pages:
-                    raise ValueError(f"more than {MOST_PAGES} pages in what is read")
+                    raise ValueError(f"more than {MOST_PAGES} pages in one read")
                 if page.encoding in GROWING:
                     raise ValueError(f"the encoding {GROWING[page.encoding]}; write it as PLAIN")
                 dictionary = max(dictionary, page.num_bytes * page.is_dictionary)
@@ -137,7 +139,7 @@ class ParquetFile:
 
 @contextmanager
 def _errors_name(path: AnyPath) -> Iterator[None]:
-    """Turn what pyarrow raises for broken files into a UserError that names the file."""
+    """Turn pyarrow's exceptions for broken files into a UserError that names the file."""
     try:
         yield
     except StorageError:
@@ -145,7 +147,7 @@ def _errors_name(path: AnyPath) -> Iterator[None]:
     except (OSError, pa.ArrowException, MemoryError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise UserError(f"{path}: not a Parquet file, or cut, or a bomb ({shown(str(error))})") from None
+        raise UserError(f"{path}: not a Parquet file, truncated, or too large ({shown(str(error))})") from None
 
 
 def _size(file: Any) -> int:
@@ -154,12 +156,12 @@ def _size(file: Any) -> int:
 
 
 def _check_footer(file: Any, num_bytes: int) -> None:
-    """Raise pa.ArrowInvalid for a file without Parquet's marks, and for a footer that is too large or too deep."""
+    """Raise pa.ArrowInvalid for a file without Parquet's magic number, and for a footer or schema that is too large."""
     file.seek(max(0, num_bytes - TAIL_BYTES))
     tail = file.read(TAIL_BYTES)
     length = int.from_bytes(tail[:4], "little")
     if tail[4:] != MAGIC or length + TAIL_BYTES > num_bytes:
-        raise pa.ArrowInvalid("it does not end as Parquet does")
+        raise pa.ArrowInvalid("no Parquet footer at its end")
     if length > MOST_FOOTER_BYTES:
         raise pa.ArrowInvalid(f"a footer of {length} bytes, expected at most {MOST_FOOTER_BYTES}")
     file.seek(num_bytes - TAIL_BYTES - length)
@@ -177,7 +179,7 @@ def _check_total(total: int, limit: int) -> None:
 
 
 def _text_bytes(values: Any) -> int:
-    """Bytes of the texts of a dictionary array, or of one in lists."""
+    """Bytes of the texts of a dictionary array, which may be nested in lists."""
     while not isinstance(values, pa.DictionaryArray):
         values = values.flatten()
         values = values[0] if isinstance(values, list) else values
@@ -192,6 +194,6 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 
 def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file. Raises OSError, and UserError for one that is cut or unpacks to too much."""
+    """Read a Parquet file. Raises OSError, and UserError for one that is truncated or unpacks to too much."""
     with ParquetFile(path) as file:
         return file.read(columns)

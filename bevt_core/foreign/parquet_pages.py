@@ -1,7 +1,7 @@
-"""How much the pages of a Parquet file unpack to, read from their headers, before pyarrow allocates anything for them.
+"""Unpacked sizes of a Parquet file's pages, read from the page headers before pyarrow allocates memory for them.
 
-A footer says how large a column is, but nothing makes it true; each page's own header decides what a reader allocates.
-Headers are structs of Thrift's compact protocol (github.com/apache/parquet-format, src/main/thrift/parquet.thrift).
+A footer states the size of each column, but it may be wrong; a reader allocates by the header of each page. Headers
+are structs of Thrift's compact protocol (github.com/apache/parquet-format, src/main/thrift/parquet.thrift).
 """
 
 import io
@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 HEADER_BYTES = (
     1 << 10,
     1 << 16,
-)  # of a page's header, at first and at most: it may hold texts
+)  # read for a page's header: first attempt, and limit (a header may contain texts)
 MAX_NESTED = 8  # structs in a header
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 _SCHEMA = 2  # field of FileMetaData
 
 
 class Page(NamedTuple):
-    """What a page's header says."""
+    """The fields of a page's header."""
 
     is_dictionary: bool
     num_bytes: int  # unpacked
@@ -27,7 +27,7 @@ class Page(NamedTuple):
 
 
 class _Compact:
-    """A reader of Thrift's compact protocol. Raises ValueError for what is none."""
+    """A reader of Thrift's compact protocol. Raises ValueError for malformed data, EOFError at the end of the data."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -48,7 +48,7 @@ class _Compact:
         raise ValueError("a number of more than 64 bits")
 
     def fields(self) -> Iterator[tuple[int, int]]:
-        """(id, type) of each field of a struct; the caller reads the value before the next one."""
+        """Yield (id, type) of each field of a struct; the caller reads the value before it takes the next field."""
         number = 0
         while (head := self.byte()) & 0x0F:
             delta, kind = head >> 4, head & 0x0F
@@ -60,14 +60,14 @@ class _Compact:
         return (value >> 1) ^ -(value & 1)
 
     def size(self) -> tuple[int, int]:
-        """How many elements a list has, and of which type."""
+        """Length and element type of a list."""
         head = self.byte()
         return (self.varint() if head >> 4 == 15 else head >> 4), head & 0x0F
 
     def value(self, kind: int, depth: int = 0) -> Any:
-        """A number; a struct as a dict by field; None for text and lists, which are skipped."""
+        """A number, a struct as a dict by field id, or None for text and lists, which are skipped."""
         if depth > MAX_NESTED:
-            raise ValueError(f"more than {MAX_NESTED} structs in each other")
+            raise ValueError(f"structs nested more than {MAX_NESTED} deep")
         if kind in (_TRUE, _FALSE):
             return kind == _TRUE
         if kind == _BYTE:
@@ -91,7 +91,7 @@ class _Compact:
 
 
 def schema_elements(footer: bytes) -> int:
-    """How many columns and groups the schema in a file's footer has. Raises ValueError for what is no footer."""
+    """Number of columns and groups in the schema of a file's footer. Raises ValueError for a malformed footer."""
     reader = _Compact(footer)
     try:
         for number, kind in reader.fields():
@@ -104,7 +104,7 @@ def schema_elements(footer: bytes) -> int:
 
 
 def pages_of(file: io.BufferedIOBase, start: int, stop: int) -> Iterator[Page]:
-    """The pages of a column chunk, in the bytes [start, stop) of the file. Raises ValueError where there are none."""
+    """The pages of a column chunk, in the bytes [start, stop) of the file. Raises ValueError for a malformed header."""
     while start < stop:
         header, length = _page_header(file, start)
         kind, packed = _natural(header.get(1)), _natural(header.get(3))
@@ -121,7 +121,7 @@ def _natural(value: Any) -> int:
 
 
 def _page_header(file: io.BufferedIOBase, start: int) -> tuple[dict[int, Any], int]:
-    """A page's header by field, and its length in bytes."""
+    """A page's header by field id, and its length in bytes."""
     for size in HEADER_BYTES:
         file.seek(start)
         reader = _Compact(file.read(size))
@@ -129,4 +129,4 @@ def _page_header(file: io.BufferedIOBase, start: int) -> tuple[dict[int, Any], i
             return reader.value(_STRUCT), reader.at
         except EOFError:
             continue
-    raise ValueError("a page without a whole header")
+    raise ValueError("a page with an incomplete header")

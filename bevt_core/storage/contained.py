@@ -1,12 +1,12 @@
-"""Paths that somebody else wrote, held to the folder that they are relative to.
+"""Keeps untrusted relative paths below the folder that they are relative to.
 
 A name from a list of sources, a plan, a commit or a run's record is joined to its folder by `contained` or
-`readable_source`, never by `/` alone. Under the raw files' root a link may not lead out of it either, unless the user
-says --allow-outside: the names are the dataset's, and what they lead to is decoded into frames that others may see.
+`readable_source`, never by `/` alone. Below the root of the raw data, links may not lead out either, unless the user
+gives --allow-outside: the dataset chooses the names, and their targets are decoded into frames that others may see.
 
 The files *of* a dataset may be links: Hugging Face's cache and git-annex keep every file as a link into a store of
-blobs. They are only read, as what the commits and the layout say they are, and are replaced, never written through.
-`bevt repair`, which also removes, refuses a dataset whose folders are links that lead out of it.
+blobs. Such files are only read, and checked against the commits and the layout; a link is replaced, never written
+through. `bevt repair`, which also removes files, refuses a dataset whose folders are links that lead out of it.
 """
 
 from collections.abc import Iterable
@@ -24,14 +24,14 @@ def contained(root: Path, name: str) -> Path: ...
 @overload
 def contained(root: AnyPath, name: str) -> AnyPath: ...
 def contained(root: AnyPath, name: str) -> AnyPath:
-    """`root / name`, which is below `root`. Raises UserError for a name that leads out of it, by itself or by links."""
+    """`root / name`. Raises UserError for a name that leads out of `root`, by itself or by links."""
     return storage_of(root).contained(name)
 
 
 def readable_source(root: AnyPath, source: str, allow_outside: bool) -> AnyPath:
-    """Where a source is: `contained`, and so are the pictures in a folder of frames.
+    """The path of a source; it is `contained`, and so are the links in a folder of frames.
 
-    With `allow_outside` it may be anywhere. Raises UserError.
+    With `allow_outside` it may lead anywhere. Raises UserError.
     """
     if allow_outside and "\0" not in source:
         return root / source
@@ -42,8 +42,8 @@ def readable_source(root: AnyPath, source: str, allow_outside: bool) -> AnyPath:
 
 
 def check_sources(sources: Iterable[str], where: object) -> None:
-    """Raise UserError, naming the file `where`, for the first of its sources that leads out of any root."""
+    """Raise UserError, naming the file `where`, for the first source that would lead out of any root."""
     for source in sources:
         why = leads_out(source)
         if why is not None:
-            raise UserError(f"{where}: its source {source!r} leads out of the root: {why}; {ALLOW}")
+            raise UserError(f"{where}: the source {source!r} leads out of the root: {why}; {ALLOW}")

@@ -1,4 +1,4 @@
-"""What a folder or file of ours is, in words, for the message where another one was wanted."""
+"""Describes what kind of file or folder a path is, for the error when another kind was expected."""
 
 import itertools
 from typing import Any
@@ -15,7 +15,7 @@ RUNS = {
     "finetune": "a fine-tuning run",
     "tokenizer": "a tokenizer's training run",
 }
-MARKS = (  # a file in a folder, and what the folder is by it
+MARKS = (  # a file's name, and what a folder with such a file is
     ("tokenizer.json", "a tokenizer"),
     ("evaluation-plan.json", "an evaluation"),
     ("checkpoint.json", "a checkpoint of a run"),
@@ -23,60 +23,60 @@ MARKS = (  # a file in a folder, and what the folder is by it
     ("classifier.json", "a classifier's weights"),
     ("config.json", "a folder in Hugging Face's layout"),
 )
-UNFINISHED = "not finished (go on with --resume)"
+UNFINISHED = "not finished (continue with --resume)"
 SHOWN = 3  # names of a folder's content
 MAX_JSON_BYTES = 16 << 20
 
 
-def what_is(place: AnyPath) -> str:
-    """Return what `place` is, such as "a frame store" or "an empty folder"; a local run with where its tokenizer is."""
-    if place.is_file():
+def what_is(path: AnyPath) -> str:
+    """Return what `path` is, such as "a frame store" or "an empty folder"; for a tokenizer's run with its path."""
+    if path.is_file():
         return "a file"
-    if not place.is_dir():
+    if not path.is_dir():
         return "no such file or folder"
-    if (place / RECORD).is_file():
-        return _run(place)
-    manifest = _json(place / "dataset.json")
+    if (path / RECORD).is_file():
+        return _run(path)
+    manifest = _json(path / "dataset.json")
     if "tokenizer" in manifest:
-        return f"a token set of the frame store {place.parent.parent / 'frames'}"
+        return f"a token set of the frame store {path.parent.parent / 'frames'}"
     if "pool" in manifest:
-        return f"a frame store ({_token_sets(place.parent)})"
-    if (place / "frames").is_dir() and (place / "frames" / "plan.json").is_file():
-        return f"a dataset (frame store {place / 'frames'}, {_token_sets(place)})"
-    if (place / "plan.json").is_file():
+        return f"a frame store ({_token_sets(path.parent)})"
+    if (path / "frames").is_dir() and (path / "frames" / "plan.json").is_file():
+        return f"a dataset (frame store {path / 'frames'}, {_token_sets(path)})"
+    if (path / "plan.json").is_file():
         return "a frame store or token set that is not finished"
     for mark, what in MARKS:
-        if (place / mark).is_file():
+        if (path / mark).is_file():
             return what
-    return _other(place)
+    return _other(path)
 
 
-def is_made_here(place: AnyPath) -> bool:
-    """Whether a folder is one that a command of bevt wrote, which holds no videos or pictures to read."""
+def is_made_here(path: AnyPath) -> bool:
+    """Whether a command of bevt wrote the folder, so that it contains no raw videos or images."""
     known = [RUNS.values(), (what for _, what in MARKS), ("a token set", "a frame store", "a dataset", "a run")]
-    return what_is(place).startswith(tuple(itertools.chain(*known)))
+    return what_is(path).startswith(tuple(itertools.chain(*known)))
 
 
-def kind_of_run(place: AnyPath) -> str | None:
-    """Return the kind of the recipe of a run's directory: pretrain, finetune or tokenizer; None where there is none."""
-    if not (place / RECORD).is_file() or not (place / RECIPE).is_file():
+def kind_of_run(path: AnyPath) -> str | None:
+    """Return the kind of a run's recipe: pretrain, finetune or tokenizer; None if there is no readable recipe."""
+    if not (path / RECORD).is_file() or not (path / RECIPE).is_file():
         return None
     try:
-        recipe = read_yaml(read_bounded(place / RECIPE, MAX_JSON_BYTES), place / RECIPE)
+        recipe = read_yaml(read_bounded(path / RECIPE, MAX_JSON_BYTES), path / RECIPE)
     except (OSError, ValueError):
         return None
     kind = recipe.get("kind") if isinstance(recipe, dict) else None
     return kind if kind in RUNS else None
 
 
-def _run(place: AnyPath) -> str:
-    kind = kind_of_run(place)
+def _run(path: AnyPath) -> str:
+    kind = kind_of_run(path)
     if kind is None:
         return "a run whose recipe cannot be read"
     if kind == "tokenizer":
-        finished = (place / "tokenizer" / "tokenizer.json").is_file()
-        return f"{RUNS[kind]} (its tokenizer: {place / 'tokenizer'})" if finished else f"{RUNS[kind]}, {UNFINISHED}"
-    return RUNS[kind] if (place / "weights.safetensors").is_file() else f"{RUNS[kind]}, {UNFINISHED}"
+        finished = (path / "tokenizer" / "tokenizer.json").is_file()
+        return f"{RUNS[kind]} (its tokenizer: {path / 'tokenizer'})" if finished else f"{RUNS[kind]}, {UNFINISHED}"
+    return RUNS[kind] if (path / "weights.safetensors").is_file() else f"{RUNS[kind]}, {UNFINISHED}"
 
 
 def _token_sets(dataset: AnyPath) -> str:
@@ -88,20 +88,20 @@ def _token_sets(dataset: AnyPath) -> str:
     return f"token set{'s' if len(found) > 1 else ''} {', '.join(found[:SHOWN])}{more}"
 
 
-def _other(place: AnyPath) -> str:
+def _other(path: AnyPath) -> str:
     try:
-        names = storage_of(place).names()
+        names = storage_of(path).names()
     except OSError as error:
         return f"a folder that cannot be read ({error.strerror})"
     if names is None:
-        return "a folder of other things"
+        return "a folder with other content"
     if not names:
         return "an empty folder"
-    return f"a folder of other things ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+    return f"a folder with other content ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
 
 
 def _json(path: AnyPath) -> dict[str, Any]:
-    """The JSON object in a file; empty where it holds something else."""
+    """The JSON object in a file; empty if the file cannot be read or contains anything else."""
     try:
         return parse_json(read_bounded(path, MAX_JSON_BYTES).decode(), dict, path)
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""Files and folders that appear whole under their name, or not at all, and the records in them.
+"""Atomic writes of files, folders and records, and bounded reads.
 
-Paths may be local or on an object store: each function asks the path's `Storage`. Not here: how each of the two works
+Paths may be local or on an object store: each function calls the path's `Storage`. Not here: the implementations
 (`local`, `remote`).
 """
 
@@ -24,27 +24,27 @@ R = TypeVar("R", bound=BaseModel)
 A = TypeVar("A")
 B = TypeVar("B")
 
-MAX_RECORD_BYTES = 4 << 20  # of a record; the names of ImageNet-21k's classes have 1 MB
+MAX_RECORD_BYTES = 4 << 20  # of a record; the class names of ImageNet-21k take 1 MB
 
 
 def write_atomic(path: AnyPath, data: bytes) -> None:
-    """Put `data` under `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
+    """Write `data` to `path` atomically: readers, also after a crash, see the old file or the new one, never a mix."""
     storage_of(path).write_atomic(data)
 
 
 def create_record(path: AnyPath, record: R) -> R:
-    """`write_record`, unless a record exists. Returns the stored one: of concurrent writers, that of the first."""
+    """`write_record`, unless one exists. Returns the stored record; of concurrent writers the first one wins."""
     data = _record_bytes(record)
     if storage_of(path).create(data):
         return record
-    there = read_record(path, type(record))
-    if there is None:
-        raise StorageError(errno.ENOENT, f"{path}: it was there, and was removed just now; run the same command again")
-    return there
+    stored = read_record(path, type(record))
+    if stored is None:
+        raise StorageError(errno.ENOENT, f"{path}: removed by another process just now; run the same command again")
+    return stored
 
 
 def write_record(path: AnyPath, record: BaseModel) -> None:
-    """A record as indented JSON with a final newline, atomically."""
+    """Write a record atomically, as indented JSON with a final newline."""
     write_atomic(path, _record_bytes(record))
 
 
@@ -53,7 +53,7 @@ def _record_bytes(record: BaseModel) -> bytes:
 
 
 def read_record(path: AnyPath, kind: type[R]) -> R | None:
-    """The record in `path`, or None where there is no such file. UserError for one that cannot be read as `kind`."""
+    """The record in `path`; None if the file does not exist. Raises UserError if it cannot be read as `kind`."""
     try:
         data = read_bounded(path, MAX_RECORD_BYTES)
     except FileNotFoundError:
@@ -70,62 +70,62 @@ def read_record(path: AnyPath, kind: type[R]) -> R | None:
 
 
 def read_json_file(path: AnyPath, kind: type) -> Any:
-    """The content of a JSON file of ours, a `kind`: list or dict. Raises UserError for anything else, and OSError."""
+    """The content of a JSON file, which must be a `kind` (list or dict). Raises UserError and OSError."""
     return parse_json(text_of(read_bounded(path, MAX_BYTES), path), kind, path)
 
 
 def read_bounded(path: AnyPath, most: int) -> bytes:
-    """The content of a file of at most `most` bytes. Raises UserError for a larger one and for a pipe or device."""
+    """The content of a file of at most `most` bytes. Raises UserError for a larger file, a pipe or a device."""
     return storage_of(path).read_bounded(most)
 
 
 def committed_folder(target: AnyPath, commit: str, is_done: Callable[[], bool]) -> AbstractContextManager[Path]:
-    """`staged_folder` for a target that may be on an object store, where the file `commit` goes up last.
+    """`staged_folder` for a target that may be on an object store, where the file `commit` is uploaded last.
 
-    Nothing goes up if `is_done` says that another writer was faster. What an interrupted upload left there is
-    overwritten, or removed if it has another name.
+    Nothing is uploaded if `is_done` returns True: another writer was faster. Objects that an interrupted upload left
+    are overwritten, or removed if no new file has their name.
     """
     return storage_of(target).committed_folder(commit, is_done)
 
 
 def clean_staging(folder: AnyPath) -> None:
-    """Remove what writers of `folder` that are no longer alive left half-written, and their lock files.
+    """Remove half-written files that dead writers of `folder` left, and their lock files.
 
-    For an object store that is what they left on the local disk.
+    For an object store these are on the local disk.
     """
     storage_of(folder).clean_staging()
 
 
 def fetched(root: AnyPath, name: str) -> AbstractContextManager[Path]:
-    """A local folder with the file or folder `name` of `root`: `root` itself, or a copy for the block.
+    """A local folder that contains the file or folder `name` of `root`: `root` itself, or a copy for the block.
 
-    A name that `root` lacks is absent from the copy too.
+    If `root` has no such name, neither has the copy.
     """
     return storage_of(root).fetched(name)
 
 
 def sha256_of(path: AnyPath) -> str:
-    """The hash of a file's content, in hexadecimal digits."""
+    """The SHA-256 of a file's content, in hex."""
     return storage_of(path).sha256()
 
 
 def size_of(path: AnyPath) -> int:
-    """Bytes of a file; -1 where there is none."""
+    """Size of a file in bytes; -1 if there is none."""
     return storage_of(path).size()
 
 
 def sizes_in(folder: AnyPath) -> dict[str, int]:
-    """Bytes of every file below `folder`, by its path in it; empty for an absent folder."""
+    """Size in bytes of every file below `folder`, by relative path; empty if the folder does not exist."""
     return storage_of(folder).sizes()
 
 
 def remove(path: AnyPath) -> None:
-    """Remove a file, or a folder with its content, at once. Does nothing where nothing exists."""
+    """Remove a file, or a folder with its content. Does nothing if the path does not exist."""
     storage_of(path).remove()
 
 
 def each(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
-    """`map`, but many at a time where `where` is an object store: a request waits far longer than it works."""
+    """`map`, in parallel threads if `where` is on an object store, where requests spend most of their time waiting."""
     threads = storage_of(where).request_threads
     if threads == 1:
         yield from map(function, items)

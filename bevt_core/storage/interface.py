@@ -1,4 +1,4 @@
-"""What a local disk and an object store do differently: one interface, chosen once, by `storage_of`."""
+"""One interface to local disks and object stores. `storage_of` is the only place that chooses between them."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,11 +13,11 @@ from schemas.frames import FileDigest
 
 
 class Storage(Protocol):
-    """One path and what is there."""
+    """A path, and the operations on the file or folder at it."""
 
     @property
     def is_remote(self) -> bool:
-        """Whether every read is a request over the network, so that parts are read from local copies."""
+        """Whether every read is a network request, so that parts are read from local copies."""
 
     @property
     def replaces_folders(self) -> bool:
@@ -29,89 +29,89 @@ class Storage(Protocol):
 
     @property
     def request_threads(self) -> int:
-        """Threads that make many small reads fast; 1 for the calling thread."""
+        """Threads to use for many small reads; 1: the calling thread."""
 
     @property
     def hash_threads(self) -> int:
-        """Threads that make hashing of many files fast."""
+        """Threads to use for hashing many files."""
 
-    # ---- looking
+    # ---- queries
 
     def exists(self) -> bool: ...
     def is_folder(self) -> bool:
-        """Whether a folder is in the place of a file; never on an object store, where a prefix takes no name."""
+        """Whether the path is a folder. Always False on an object store, where a prefix does not occupy a name."""
 
     def is_irregular(self) -> bool:
-        """Whether something is there that is no regular file, such as a pipe, which a reader would wait for."""
+        """Whether the path exists and is not a regular file, e.g. a pipe, on which a reader would block."""
 
     def size(self) -> int:
-        """Bytes of a file; -1 where there is none."""
+        """Size of the file in bytes; -1 if there is none."""
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file below this folder, by its path in it; empty for a folder that is absent."""
+        """Size in bytes of every file below this folder, by relative path; empty if the folder does not exist."""
 
     def names(self) -> list[str] | None:
-        """Sorted names in this folder, without locks; None where listing takes a request. Raises OSError."""
+        """Sorted names in this folder, without lock files; None if listing needs a request. Raises OSError."""
 
     def absence(self) -> str | None:
-        """Why nothing can be read below this folder, such as "an empty folder"; None where something can."""
+        """Why nothing can be read below this folder, such as "an empty folder"; None if there is something to read."""
 
-    # ---- names that others wrote
+    # ---- untrusted names
 
     def contained(self, name: str) -> AnyPath:
-        """The path `name` below this folder. Raises UserError where it, or a link, leads out."""
+        """The path `name` below this folder. Raises UserError if it leads out of the folder, directly or by a link."""
 
     def outside(self, path: AnyPath) -> str | None:
-        """The real path of `path` where links lead it out of this folder; else None."""
+        """The real path of `path` if links lead it out of this folder, else None."""
 
     def links(self) -> list[str]:
-        """Names of the links in this folder; empty where it is none."""
+        """Names of the links in this folder; empty if it is not a folder."""
 
     # ---- reading
 
     def read_bounded(self, most: int) -> bytes:
-        """The content of a file of at most `most` bytes. Raises UserError for a larger one, a pipe or a device."""
+        """The content of a file of at most `most` bytes. Raises UserError for a larger file, a pipe or a device."""
 
     def read_start(self, count: int) -> bytes:
         """The first `count` bytes, or fewer."""
 
     def last_bytes(self, count: int) -> bytes | None:
-        """The last `count` bytes; None where that takes a request."""
+        """The last `count` bytes; None if reading them needs a request."""
 
     def reader(self) -> IO[bytes]:
-        """A seekable file that reads only what is asked for."""
+        """A seekable file object that reads only the requested bytes."""
 
     def native_input(self) -> str | IO[bytes]:
-        """What a C library opens: the file's name, or a `reader`."""
+        """What to pass to a C library: the file's name, or a `reader`."""
 
     def sha256(self) -> str:
-        """The hash of a file's content, in hexadecimal digits."""
+        """The SHA-256 of the file's content, in hex."""
 
     def fetched(self, name: str) -> AbstractContextManager[Path]:
-        """A local folder with the file or folder `name`: this one, or a copy for the block."""
+        """A local folder that contains the file or folder `name`: this one, or a copy that lasts for the block."""
 
     def copied(self, sizes: Mapping[str, int]) -> AbstractContextManager[Path]:
-        """A local folder with the files whose bytes are `sizes`: this one, or a copy for the block."""
+        """A local folder that contains the files in `sizes` (name -> bytes): this one, or a copy for the block."""
 
     def cached(self, key: str, files: Callable[[], dict[str, FileDigest]]) -> Path | Entry:
-        """Where the files below this folder are read: here, or in the entry `key` of the cache of parts."""
+        """Where to read the files below this folder: here, or in the entry `key` of the part cache."""
 
     # ---- writing
 
     def write_atomic(self, data: bytes) -> None:
-        """Put a file so that a reader, or a crash, sees the old one or the new one."""
+        """Write the file atomically: readers, also after a crash, see the old content or the new."""
 
     def create(self, data: bytes) -> bool:
-        """`write_atomic`, unless there is a file: then False."""
+        """`write_atomic` if the file does not exist; returns whether it was written."""
 
     def committed_folder(self, commit: str, is_done: Callable[[], bool]) -> AbstractContextManager[Path]:
-        """A local folder that appears here as a whole when the block ends well; its file `commit` comes last."""
+        """A local folder that is put here when the block ends without an exception; its file `commit` comes last."""
 
     def remove(self) -> None:
-        """Remove a file, or a folder with its content. Does nothing where nothing exists."""
+        """Remove the file, or the folder with its content. Does nothing if the path does not exist."""
 
     def clean_staging(self) -> None:
-        """Remove what writers of this folder that are no longer alive left half-written on the local disk."""
+        """Remove half-written files that dead writers of this folder left on the local disk."""
 
     # ---- locks, see `one_writer`
 
@@ -122,5 +122,5 @@ class Storage(Protocol):
 
 
 def storage_of(path: AnyPath) -> Storage:
-    """The storage that a path is on."""
+    """The storage of a path."""
     return ObjectStorage(path) if isinstance(path, ObjectPath) else LocalStorage(path)

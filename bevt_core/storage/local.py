@@ -1,4 +1,4 @@
-"""The `Storage` of a path on this machine."""
+"""`Storage` for local paths."""
 
 import contextlib
 import errno
@@ -18,12 +18,12 @@ from bevt_core.storage.staging import READERS, WRITER, clean_local_staging, disc
 from schemas.errors import UserError
 from schemas.text.names import ALLOW, check_below
 
-_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # what file systems without hard links say
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # from file systems without hard links
 
 
 @dataclass(frozen=True)
 class LocalStorage:
-    """A file or folder of a local disk, or of one that is mounted."""
+    """A file or folder on a local or mounted disk."""
 
     path: Path
     is_remote = False
@@ -35,7 +35,7 @@ class LocalStorage:
     def hash_threads(self) -> int:
         return os.cpu_count() or 1
 
-    # ---- looking --------------------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------------------
 
     def exists(self) -> bool:
         return os.path.exists(self.path)  # noqa: PTH110 - a name may be too long
@@ -67,7 +67,7 @@ class LocalStorage:
         except OSError as error:
             return error.strerror
 
-    # ---- names that others wrote ----------------------------------------------------------------
+    # ---- untrusted names ------------------------------------------------------------------------
 
     def contained(self, name: str) -> Path:
         check_below(name, self.path)
@@ -129,7 +129,7 @@ class LocalStorage:
             file.write(data)
 
     def create(self, data: bytes) -> bool:
-        """On a file system without hard links the file may be replaced, by a rare chance."""
+        """On a file system without hard links, a concurrent writer's file may, rarely, be replaced."""
         try:
             with staged_file(self.path, os.link) as file:
                 file.write(data)
@@ -173,10 +173,10 @@ class LocalStorage:
 
 
 def is_below(target: str, folder: str) -> bool:
-    """Whether one real path is the other, or below it."""
+    """Whether the real path `target` is `folder` or below it."""
     return os.path.commonpath([target, folder]) == folder
 
 
 def content_of(directory: Path) -> list[str]:
-    """Return the names of what is in `directory`, sorted, but for locks."""
+    """Return the sorted names in `directory`, without lock files."""
     return sorted(entry.name for entry in directory.iterdir() if entry.name not in (WRITER, READERS))

@@ -1,7 +1,7 @@
-"""Object stores: a path on one, with as much of `pathlib.Path` as this project needs.
+"""A path on an object store, with the subset of `pathlib.Path` that this project needs.
 
-There are no folders to make and no renames. An object appears whole, by one put. Requests are retried, and fail with a
-StorageError, as `s3.service` says.
+Folders need not be made, and there are no renames. An object appears as a whole, by one put. Requests are retried and
+fail with a StorageError (see `s3.service`).
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from schemas.text.names import leads_out
 
 R = TypeVar("R")
 
-SET_CREDENTIALS = "leave credentials out of it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+SET_CREDENTIALS = "leave credentials out: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 SCHEME = "s3://"
-CHUNK_BYTES = 16 << 20  # of a multipart upload; files of less than two of them go up in one put
+CHUNK_BYTES = 16 << 20  # of a multipart upload; files smaller than two chunks are uploaded by one put
 
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """`s3://bucket/key`: an object, or the prefix of others, which is what a folder is there."""
+    """`s3://bucket/key`: an object, or the common prefix of several, which serves as a folder."""
 
     url: str
 
@@ -45,7 +45,7 @@ class ObjectPath:
     def __truediv__(self, below: str) -> "ObjectPath":
         names = [name for name in below.split("/") if name not in ("", ".")]
         if ".." in names or "\0" in below:
-            raise UserError(f"{self.url}/{below!r}: expected a key below the prefix, without `..` and zero characters")
+            raise UserError(f"{self.url}/{below!r}: expected a key below the prefix, without `..` or zero characters")
         return ObjectPath("/".join([self.url, *names]))
 
     @property
@@ -59,7 +59,7 @@ class ObjectPath:
     def absolute(self) -> "ObjectPath":
         return self
 
-    # ---- looking --------------------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------------------
 
     def is_file(self) -> bool:
         return (self._info() or {}).get("type") == "file"
@@ -71,25 +71,25 @@ class ObjectPath:
         return self._info() is not None
 
     def size(self) -> int:
-        """Bytes of the object; -1 where there is none."""
+        """Size of the object in bytes; -1 if there is none."""
         found = self._info()
         return int(found["size"]) if found is not None and found["type"] == "file" else -1
 
     def entries(self) -> dict[str, bool]:
-        """What is directly below, by name -> is it a folder. Empty for what is not there."""
+        """The entries directly below: name -> whether it is a folder. Empty if the prefix does not exist."""
         try:
             found = self._request("list", lambda store: store.ls(self._key, detail=True))
         except FileNotFoundError:
             return {}
         names = {entry["name"].rstrip("/"): entry["type"] == "directory" for entry in found}
-        names.pop(self._key, None)  # the marker that some tools put up as a folder
+        names.pop(self._key, None)  # an empty object that some tools put to mark a folder
         by_name = {name.rpartition("/")[2]: is_folder for name, is_folder in sorted(names.items())}
         return {self._checked(name): is_folder for name, is_folder in by_name.items()}
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every object below, in any depth, by its path from here.
+        """Size in bytes of every object below, at any depth, by relative path.
 
-        Raises UserError for a key that is no path of a file, such as `a//b` or `a/../b`.
+        Raises UserError for a key that cannot be a file's path, such as `a//b` or `a/../b`.
         """
         try:
             found = self._request("list", lambda store: store.find(self._key, detail=True))
@@ -103,14 +103,14 @@ class ObjectPath:
         }
 
     def _checked(self, name: str) -> str:
-        """The name of a listed object, which may become one of a local file."""
+        """Return `name`, checked because a local file may get the name of a listed object. Raises UserError."""
         why = leads_out(name)
         if why is not None:
             raise UserError(f"{self.url}: the object {name!r} below it cannot be a file: {why}; rename or remove it")
         return name
 
     def glob(self, pattern: str) -> Iterator["ObjectPath"]:
-        """What fits a pattern like `*/plan.json`, by name; a pattern without `*` is looked up."""
+        """Paths that match a pattern like `*/plan.json`, sorted; components without `*` are not listed."""
         first, _, rest = pattern.partition("/")
         if "*" not in first:
             found = [self / first] if rest or (self / first).exists() else []
@@ -132,20 +132,20 @@ class ObjectPath:
         return self.read_bytes().decode(encoding)
 
     def open(self, mode: str = "r", newline: str | None = None, encoding: str = "utf-8") -> IO[Any]:
-        """The whole object in memory, to read: small files only."""
+        """Open for reading, with the whole object in memory: small files only."""
         assert mode in ("r", "rb"), mode
         data = io.BytesIO(self.read_bytes())
         return data if mode == "rb" else io.TextIOWrapper(data, encoding=encoding, newline=newline)
 
     def reader(self) -> io.BufferedReader:
-        """The object as a seekable file that fetches only what is read of it. Raises FileNotFoundError."""
+        """The object as a seekable file that fetches only the ranges that are read. Raises FileNotFoundError."""
         size = self.size()
         if size < 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url)
         return io.BufferedReader(Ranges(self.name, size, self.read_range))
 
     def chunks(self) -> Iterator[bytes]:
-        """The object in pieces of CHUNK_BYTES, for those that need not fit into memory."""
+        """The object in chunks of CHUNK_BYTES, so that it need not fit into memory."""
         size = self.size()
         for start in range(0, size, CHUNK_BYTES):
             yield self.read_range(start, min(start + CHUNK_BYTES, size))
@@ -154,9 +154,9 @@ class ObjectPath:
         return bytes(self._request("read", lambda store: store.cat_file(self._key, start=start, end=stop)))
 
     def download(self, target: Path, most_bytes: int | None = None) -> None:
-        """Copy the object to `target`, whose folder is there.
+        """Copy the object to `target`, in an existing folder.
 
-        Raises FileNotFoundError, and TooLong once it turns out to have more than `most_bytes`; leaves nothing then.
+        Raises FileNotFoundError, and TooLong as soon as more than `most_bytes` arrive; `target` is removed then.
         """
         try:
             self._request("read", lambda store: store.get_file(self._key, str(target), callback=at_most(most_bytes)))
@@ -167,20 +167,21 @@ class ObjectPath:
     # ---- writing --------------------------------------------------------------------------------
 
     def write_bytes(self, data: bytes) -> None:
-        """Put the object, at once: a reader sees the old one or the new one."""
+        """Put the object atomically: a reader sees the old one or the new one."""
         self._put(lambda store: store.pipe_file(self._key, data))
 
     def create_bytes(self, data: bytes) -> bool:
-        """`write_bytes`, unless there is an object already: False then, also where a try whose answer got lost made it.
+        """`write_bytes` if no object exists; returns whether it was written.
 
-        A store that knows no such condition writes in any case.
+        Also False if an earlier attempt of this call wrote it and the response was lost. Stores without conditional
+        puts always overwrite.
         """
         try:
             self._put(lambda store: store.pipe_file(self._key, data, mode="create"))
         except FileExistsError:
             return False
         except StorageError as error:
-            if error.errno == errno.EINVAL and self.exists():  # stores that do not say which condition failed
+            if error.errno == errno.EINVAL and self.exists():  # stores that do not report which condition failed
                 return False
             if error.errno != errno.ENOSYS:
                 raise
@@ -188,7 +189,7 @@ class ObjectPath:
         return True
 
     def upload(self, source: Path) -> None:
-        """Put a local file, in parts if it is large; the object appears when the last one is there."""
+        """Put a local file, in chunks if it is large; the object appears after the last chunk."""
         self._put(lambda store: store.put_file(str(source), self._key, chunksize=CHUNK_BYTES))
 
     def unlink(self, missing_ok: bool = False) -> None:
@@ -202,9 +203,9 @@ class ObjectPath:
         return self.url.removeprefix(SCHEME)
 
     def _info(self) -> dict[str, Any] | None:
-        """`size` and `type`, file or directory; None for what is not there."""
+        """`size` and `type` ("file" or "directory"); None if nothing exists at the path."""
         try:
-            return dict(self._request("look at", lambda store: store.info(self._key)))
+            return dict(self._request("access", lambda store: store.info(self._key)))
         except FileNotFoundError:
             return None
 
@@ -213,7 +214,9 @@ class ObjectPath:
             self._request("write", call)
         except FileNotFoundError:
             bucket = self._key.split("/")[0]
-            raise StorageError(errno.ENOENT, f"{self.url}: no bucket {bucket!r}; make it, or mend the name") from None
+            raise StorageError(
+                errno.ENOENT, f"{self.url}: no bucket {bucket!r}; make it, or correct the name"
+            ) from None
 
     def _request(self, what: str, call: Callable[[Any], R]) -> R:
         return request(self.url, what, call)
@@ -227,7 +230,7 @@ def as_path(text: str | AnyPath) -> AnyPath:
     if isinstance(text, Path | ObjectPath):
         return text
     if "://" in text and holds_credentials(text):
-        raise UserError(f"{masked(text)}: a place is recorded with what is made of it; {SET_CREDENTIALS}")
+        raise UserError(f"{masked(text)}: paths are stored with the results; {SET_CREDENTIALS}")
     if text.startswith(SCHEME):
         bucket, _, key = text.removeprefix(SCHEME).partition("/")
         return ObjectPath(SCHEME + bucket) / key

@@ -1,7 +1,7 @@
-"""One writer for what a command writes, and none who removes what others read.
+"""Locks around commands: one writer per output, and no removal of data that another process reads.
 
-The locks are those of `locks`: they end with their process, so none is ever stale. They are removed at the end; one
-that a killed process left means nothing. Object stores have none.
+The locks (see `locks`) end with their process, so they are never stale. Lock files are removed at the end; one that a
+killed process left has no effect. Object stores have no locks.
 """
 
 import contextlib
@@ -23,22 +23,22 @@ R = TypeVar("R")
 
 
 def hold(directory: AnyPath, command: str) -> AbstractContextManager[None]:
-    """Be the only writer of `directory`, which is made where it is absent, for the block; clean up after killed ones.
+    """Be the only writer of `directory` for the block; make it if needed, and clean up after killed writers.
 
-    Inside of such a block the same thread may hold it again. Raises UserError, naming the other process, where it has a
-    writer; StorageError where it cannot be written. Some file systems have no locks: a warning, and the block runs. So
-    it does on an object store, where two writers of a dataset put the same bytes.
+    The same thread may hold it again inside the block. Raises UserError, naming the other process, if there is another
+    writer; StorageError if the directory cannot be written. On a file system without locks the block runs after a
+    warning. It also runs without a lock on an object store, where two writers of a dataset put the same bytes.
     """
     return storage_of(directory).hold(command)
 
 
-def writes(place: Callable[..., AnyPath], command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function to `hold` the directory that `place` finds in its arguments, for as long as it runs."""
+def writes(output: Callable[..., AnyPath], command: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function to `hold` the directory that `output` returns for its arguments, while it runs."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def held(*args: P.args, **kwargs: P.kwargs) -> R:
-            with hold(place(*args, **kwargs), command):
+            with hold(output(*args, **kwargs), command):
                 return function(*args, **kwargs)
 
         return held
@@ -47,15 +47,15 @@ def writes(place: Callable[..., AnyPath], command: str) -> Callable[[Callable[P,
 
 
 def owner(directory: AnyPath) -> Owner | None:
-    """Return who writes `directory` now; None where nobody does, and where that cannot be known."""
+    """Return the process that is writing `directory`; None if there is none or if it cannot be determined."""
     return storage_of(directory).owner()
 
 
 def is_written(directory: Path, known: Path) -> bool | None:
-    """Whether a process writes `directory` now; None where that cannot be known.
+    """Whether a process is writing `directory`; None if that cannot be determined.
 
-    It cannot where the file system has no locks, which is tried on the file `known`, and where a process of another
-    host left its lock file: some network file systems show locks only on the host that took them.
+    That is the case on a file system without locks (tested on the file `known`), and if the lock file is from another
+    host: some network file systems show locks only on the host that took them.
     """
     if owner(directory) is not None:
         return True
@@ -72,10 +72,10 @@ def is_written(directory: Path, known: Path) -> bool | None:
 
 @contextmanager
 def reading(stores: Iterable[AnyPath], command: str) -> Iterator[None]:
-    """Keep `removing` from these frame stores and token sets for the block.
+    """Keep `removing` away from these frame stores and token sets for the block.
 
-    Where they cannot be locked, as on a read-only disk, the block runs as well. Raises UserError where parts are being
-    removed from one.
+    If they cannot be locked, as on a read-only disk, the block runs all the same. Raises UserError if parts are being
+    removed from one of them.
     """
     with contextlib.ExitStack() as stack:
         for store in dict.fromkeys(stores):
@@ -85,9 +85,9 @@ def reading(stores: Iterable[AnyPath], command: str) -> Iterator[None]:
 
 @contextmanager
 def removing(stores: Iterable[AnyPath], command: str) -> Iterator[None]:
-    """Be sure that nobody reads these frame stores and token sets, and that nobody begins to, for the block.
+    """Keep readers out of these frame stores and token sets for the block.
 
-    Raises UserError where one is being read. Of object stores, which have no locks, that is not known: a warning.
+    Raises UserError if one is being read. Object stores have no locks: there it only warns.
     """
     with contextlib.ExitStack() as stack:
         for store in dict.fromkeys(stores):

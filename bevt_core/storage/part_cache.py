@@ -1,12 +1,13 @@
-"""Parts of object stores on a local disk: a bounded cache that all processes of a machine share.
+"""The part cache: local copies of parts on object stores, bounded in size and shared by all processes of a machine.
 
     <cache>/<key>/            an entry: the part's files and files.json; it appears by one rename
-    <cache>/locks/<key>       held shared while an entry is read, exclusively while it is fetched or removed
-    <cache>/.staging/         what is being fetched; it counts as much as it will be
+    <cache>/locks/<key>       locked shared while an entry is read, exclusively while it is fetched or removed
+    <cache>/.staging/         entries that are being fetched; they count with their final size
 
-A key holds the digest of the set, so an entry never grows stale. Every file is held against the sha256 of its part's
-commit before the entry appears, and against its size when a process first uses it. What was used least recently goes
-first. The locks are flock's, which the kernel drops with their process: keep the cache off network file systems.
+A key contains the digest of the set, so an entry never becomes stale. Every file is checked against the sha256 in its
+part's commit before the entry appears, and against its size when a process first uses it. The least recently used entry
+is removed first. The locks are flock's, which the kernel releases when a process ends: do not put the cache on a
+network file system.
 """
 
 import errno
@@ -28,11 +29,11 @@ from schemas.frames import FileDigest
 DEFAULT_BYTES = 32 << 30
 FILES = "files.json"
 LOCKS = "locks"
-TRIES = 3  # of a download whose bytes are not those that were committed
-ROOM_WAIT_S = 60.0  # for readers to let go of an entry
+TRIES = 3  # of a download whose bytes differ from the commit
+ROOM_WAIT_S = 60.0  # for readers to release an entry
 
 
-Place = Path | Entry  # a folder to read in, or what has to be copied first
+Place = Path | Entry  # a folder to read from, or an entry to fetch first
 
 
 class _Files(Record):
@@ -49,7 +50,7 @@ def cache_folder() -> Path:
 
 
 def cache_bytes() -> int:
-    """$BEVT_CACHE_BYTES, or DEFAULT_BYTES. Raises UserError for what is no number."""
+    """$BEVT_CACHE_BYTES, or DEFAULT_BYTES. Raises UserError if it is not a number."""
     text = os.environ.get("BEVT_CACHE_BYTES", str(DEFAULT_BYTES))
     try:
         return int(float(text))
@@ -58,31 +59,31 @@ def cache_bytes() -> int:
 
 
 @contextmanager
-def hold(place: Place) -> Iterator[Path]:
-    """The folder of `place`, which stays there for the length of the block; fetched if need be."""
-    if isinstance(place, Path):
-        yield place
+def hold(location: Place) -> Iterator[Path]:
+    """The local folder of `location`, fetched if needed; it is not removed during the block."""
+    if isinstance(location, Path):
+        yield location
         return
-    folder = cache_folder() / place.key
+    folder = cache_folder() / location.key
     while True:
-        with _lock(place.key, fcntl.LOCK_SH):
+        with _lock(location.key, fcntl.LOCK_SH):
             if _is_whole(folder):
                 os.utime(folder)
                 yield folder
                 return
-        with _lock(place.key, fcntl.LOCK_EX):
-            _fetch(place)
+        with _lock(location.key, fcntl.LOCK_EX):
+            _fetch(location)
 
 
 class ReadAhead:
-    """Fetches entries in a thread, those that nobody else is fetching. It ends with its process."""
+    """Prefetches entries in a daemon thread, skipping those that another process is fetching."""
 
     def __init__(self) -> None:
         self._wanted: Sequence[Entry] = ()
         self._thread: threading.Thread | None = None
 
     def want(self, entries: Sequence[Entry]) -> None:
-        """Fetch these, in this order, in place of what was wanted before."""
+        """Fetch `entries` in this order; replaces the earlier list."""
         if entries == self._wanted:
             return
         self._wanted = entries
@@ -95,12 +96,15 @@ class ReadAhead:
         while left := [entry for entry in self._wanted if entry.key not in done]:
             done.add(left[0].key)
             lock = _lock(left[0].key, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(BlockingIOError, StorageError), lock:  # what cannot be read fails again where it is needed
+            with (
+                suppress(BlockingIOError, StorageError),
+                lock,
+            ):  # a failed fetch is repeated, and raises, where it is needed
                 _fetch(left[0])
 
 
 def _fetch(entry: Entry) -> None:
-    """Copy an entry here, unless another process has done so. The caller holds its lock exclusively."""
+    """Copy an entry into the cache, unless another process has done so. The caller has its exclusive lock."""
     folder = cache_folder() / entry.key
     if _is_whole(folder):
         return
@@ -110,22 +114,22 @@ def _fetch(entry: Entry) -> None:
     with staged_folder(folder) as staging:
         with _lock("room", fcntl.LOCK_EX):
             _make_room(files.num_bytes, entry)
-            write_record(staging / FILES, files)  # from here on it counts
+            write_record(staging / FILES, files)  # from here on `_used` counts it
         left: Mapping[str, FileDigest] = files.files
         for _ in range(TRIES):
             download(entry.source, {name: digest.num_bytes for name, digest in left.items()}, staging)
             left = {name: digest for name, digest in left.items() if not _is_committed(staging / name, digest)}
             if not left:
                 return
-        torn = f"{entry.source / min(left)}: its bytes are not those that were committed"
+        torn = f"{entry.source / min(left)}: its content differs from its commit"
         raise StorageError(errno.EIO, f"{torn}; run bevt verify, then bevt repair")
 
 
 def _make_room(num_bytes: int, entry: Entry) -> None:
-    """Remove entries until `num_bytes` more fit. The caller holds the lock `room`."""
+    """Remove entries until `num_bytes` more fit. The caller has the lock `room`."""
     limit = cache_bytes()
     if num_bytes > limit:
-        raise UserError(f"{entry.source} takes {num_bytes} bytes, BEVT_CACHE_BYTES is {limit}; raise it")
+        raise UserError(f"{entry.source} needs {num_bytes} bytes, BEVT_CACHE_BYTES is {limit}; raise it")
     clean_staging(cache_folder())
     given_up = time.monotonic() + ROOM_WAIT_S
     while True:
@@ -140,14 +144,12 @@ def _make_room(num_bytes: int, entry: Entry) -> None:
         if excess <= 0:
             return
         if time.monotonic() > given_up:
-            raise UserError(
-                f"{cache_folder()}: {limit} bytes are too few for what is read at once; raise BEVT_CACHE_BYTES"
-            )
+            raise UserError(f"{cache_folder()}: {limit} bytes are too few for the parts in use; raise BEVT_CACHE_BYTES")
         time.sleep(0.02)
 
 
 def _used() -> dict[Path, int]:
-    """Bytes of every entry, and of every one that is being fetched."""
+    """Bytes of every entry, including those being fetched."""
     records = [*cache_folder().glob(f"*/{FILES}"), *cache_folder().glob(f"{STAGING}/*/{FILES}")]
     found = {path.parent: read_record(path, _Files) for path in records}
     return {folder: files.num_bytes for folder, files in found.items() if files is not None}
@@ -164,11 +166,11 @@ def _is_committed(path: Path, digest: FileDigest) -> bool:
     return path.is_file() and path.stat().st_size == digest.num_bytes and sha256_of(path) == digest.sha256
 
 
-_seen: dict[Path, int] = {}  # entry -> the inode of its folder when this process last looked at its files
+_seen: dict[Path, int] = {}  # entry -> inode of its folder when this process last checked its files
 
 
 def _is_whole(folder: Path) -> bool:
-    """Is the entry here, and every file as long as it should be? Looked at once per process and copy."""
+    """Whether the entry exists and all its files have the right size. Checked once per process and copy."""
     try:
         inode = folder.stat().st_ino
     except FileNotFoundError:
@@ -186,7 +188,7 @@ def _is_whole(folder: Path) -> bool:
 
 @contextmanager
 def _lock(name: str, operation: int) -> Iterator[None]:
-    """flock's on `locks/<name>`. Raises BlockingIOError with LOCK_NB where another holds it."""
+    """Take flock's lock on `locks/<name>` for the block. With LOCK_NB, raises BlockingIOError if it is taken."""
     path = cache_folder() / LOCKS / name
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

@@ -1,4 +1,4 @@
-"""Failures to read that are of the storage, and not of the file: the disk, the network, this process."""
+"""Separates failures of the storage (disk, network, limits of this process) from faults of the file being read."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import av
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import StorageError
 
-# What a disk, a network or this process says, and no file ever does: a source that met it is not to blame.
+# Errors of a disk, a network or this process. The content of a file never causes them, so no source is rejected.
 STORAGE_TROUBLE = frozenset(
     {
         errno.EIO,
@@ -35,16 +35,16 @@ STORAGE_TROUBLE = frozenset(
 )
 
 
-SAID_OF_FILES = frozenset({errno.EIO, errno.ENOMEM})  # by FFmpeg, which has these for damaged files too
+ALSO_DAMAGED_FILES = frozenset({errno.EIO, errno.ENOMEM})  # FFmpeg reports these for damaged files too
 
 
 def raise_storage_trouble(error: BaseException, path: AnyPath) -> None:
-    """Raise StorageError where `error`, met in reading `path`, is of the disk, the network or this process."""
+    """Raise StorageError if `error`, raised while reading `path`, comes from the disk, the network or this process."""
     number = getattr(error, "errno", None)
-    if number not in STORAGE_TROUBLE or (isinstance(error, av.FFmpegError) and number in SAID_OF_FILES):
+    if number not in STORAGE_TROUBLE or (isinstance(error, av.FFmpegError) and number in ALSO_DAMAGED_FILES):
         return
     raise StorageError(
         number,
-        f"{path}: cannot be read: {os.strerror(number)}; a lost network, a disk that fails or is unmounted? "
-        "Mend it and run the same command again: what is finished is kept",
+        f"{path}: cannot be read: {os.strerror(number)}. Check the disk, its mount and the network, then run the same "
+        "command again: finished work is kept",
     ) from error

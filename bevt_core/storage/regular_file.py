@@ -1,4 +1,4 @@
-"""Regular files only: what may be a pipe, a device or a link into /proc, in a folder that somebody else made."""
+"""Opens and reads regular files only: in an untrusted folder a name may be a pipe, a device or a link into /proc."""
 
 import contextlib
 import errno
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from schemas.errors import UserError
 
-# What opening or reading says of sockets, loops of links and files of the kernel; others are of the disk.
+# Errors of opening or reading sockets, link loops and kernel files; other errors are the disk's.
 _NO_FILE = (errno.ENXIO, errno.ELOOP, errno.EINVAL, errno.EAGAIN, errno.EPERM)
 _KERNEL = ("/proc", "/sys")
 
 
 class NotRegularError(OSError):
-    """A folder, a pipe, a device or a file of the kernel, where a regular file was expected."""
+    """A folder, pipe, device or kernel file where a regular file was expected."""
 
 
 def open_regular(path: Path, flags: int) -> int:
-    """Open a regular file without waiting for a writer; return the descriptor. Raises NotRegularError, OSError."""
+    """Open a regular file without blocking on a pipe; return the descriptor. Raises NotRegularError, OSError."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
@@ -27,14 +27,14 @@ def open_regular(path: Path, flags: int) -> int:
 
 
 def is_irregular(path: Path) -> bool:
-    """Whether something other than a regular file is at `path`. Links are followed."""
+    """Whether `path` exists and is not a regular file. Links are followed."""
     return path.exists() and not path.is_file()
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """The content of a file of at most `most` bytes; never waits for a writer.
+    """The content of a file of at most `most` bytes; never blocks on a pipe.
 
-    Raises UserError for a larger one, and for what is no file: a pipe, a device, a file of the kernel. Raises OSError.
+    Raises UserError for a larger file, a pipe, a device or a kernel file. Raises OSError.
     """
     try:
         descriptor = open_regular(path, os.O_RDONLY)
@@ -52,7 +52,7 @@ def read_regular(path: Path, most: int) -> bytes:
         if error.errno not in _NO_FILE:
             raise
         raise UserError(f"{path}: cannot be read, expected a file: {error.strerror}") from None
-    check_size(path, len(data), most)  # some file systems give no size, and a file may grow
+    check_size(path, len(data), most)  # some file systems report no size, and a file may grow
     return data
 
 
@@ -71,10 +71,10 @@ def _read(descriptor: int, most: int) -> bytes:
 
 
 def _kernel_devices() -> set[int]:
-    """Those of the file systems whose files the kernel makes up: some wait, some have no end."""
+    """Device numbers of /proc and /sys: reading their files may block or never end."""
     devices = set()
     for folder in _KERNEL:
         with contextlib.suppress(OSError):
             devices.add(Path(folder).stat().st_dev)
-    devices.discard(Path("/").stat().st_dev)  # a root without them mounted
+    devices.discard(Path("/").stat().st_dev)  # if they are not mounted
     return devices

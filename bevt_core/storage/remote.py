@@ -1,4 +1,4 @@
-"""The `Storage` of a path on an object store."""
+"""`Storage` for object stores."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,7 @@ from schemas.text.names import check_below
 
 @dataclass(frozen=True)
 class Entry:
-    """Files below `source` that are copied together. `files` says which, and is called only for an entry not here."""
+    """Files below `source` that are copied together. `files` lists them; it is called only if the cache lacks them."""
 
     key: str
     source: ObjectPath
@@ -31,18 +31,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class ObjectStorage:
-    """An object, or the prefix of others."""
+    """An object, or the prefix of several."""
 
     path: ObjectPath
     is_remote = True
     replaces_folders = True
-    request_threads = hash_threads = CONNECTIONS  # requests mostly wait
+    request_threads = hash_threads = CONNECTIONS  # requests spend most of their time waiting
 
     @property
     def retry_s(self) -> float:
         return retry_s()
 
-    # ---- looking --------------------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------------------
 
     def exists(self) -> bool:
         return self.path.exists()
@@ -63,9 +63,9 @@ class ObjectStorage:
         return None
 
     def absence(self) -> str | None:
-        return None if self.path.is_dir() else "nothing is there"
+        return None if self.path.is_dir() else "no objects below it"
 
-    # ---- names that others wrote ----------------------------------------------------------------
+    # ---- untrusted names ------------------------------------------------------------------------
 
     def contained(self, name: str) -> ObjectPath:
         check_below(name, self.path)
@@ -150,7 +150,7 @@ class ObjectStorage:
     def clean_staging(self) -> None:
         clean_local_staging(scratch())
 
-    # ---- locks: there are none ------------------------------------------------------------------
+    # ---- locks: object stores have none ---------------------------------------------------------
 
     def hold(self, command: str) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -167,9 +167,9 @@ class ObjectStorage:
 
 
 def download(root: ObjectPath, sizes: Mapping[str, int | None], folder: Path) -> None:
-    """Copy objects below `root` into `folder`, under the same names: `sizes` are their bytes, None for any number.
+    """Copy the objects in `sizes` from below `root` into `folder`: name -> size in bytes, None for any size.
 
-    Those that are missing, or longer, are not copied. Raises UserError for a name that leads out of the folder.
+    Missing objects, and ones that are larger, are skipped. Raises UserError for a name that leads out of the folder.
     """
     for name, size in sizes.items():
         target = LocalStorage(folder).contained(name)

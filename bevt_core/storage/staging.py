@@ -1,10 +1,10 @@
-"""Half-written files and folders: beside what they become, under names nobody can guess, locked while they are written.
+"""Staging of half-written files and folders: next to their target, under random names, locked while they are written.
 
-    <folder>/.<name>@<word>               a file; it is locked itself
+    <folder>/.<name>@<word>               a file, which is itself locked
     <folder>/.staging/<name>@<word>       a folder
-    <folder>/.staging/<name>@<word>.lock  its lock: made before it, removed after it
+    <folder>/.staging/<name>@<word>.lock  the folder's lock file: made before the folder, removed after it
 
-The lock ends with its process, on any host and in any container. So what is not locked is what a killed writer left.
+A lock ends with its process, on any host and in any container. So an unlocked entry was left by a killed writer.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ from bevt_core.console.disk_errors import explained
 from bevt_core.storage.locks.file_locks import EXCLUSIVE, TRIES, let_go, remove_and_let_go, take, take_new
 from schemas.errors import StorageError, UserError
 
-STAGING = ".staging"  # the folder of half-written folders, on the same file system as what they become
+STAGING = ".staging"  # the folder of half-written folders, on the same file system as their targets
 _WORD = r"@[0-9a-f]{16}"
-WRITER, READERS = ".writer", ".readers"  # the lock files of `one_writer`, or how their names end
+WRITER, READERS = ".writer", ".readers"  # names, or suffixes of names, of the lock files of `one_writer`
 _FILE, _FOLDER = re.compile(rf"\..+{_WORD}|\..*\{WRITER}|\{WRITER}|\{READERS}"), re.compile(rf".+{_WORD}")
 
 
 @contextmanager
 def staged_file(target: Path, put: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
-    """A fresh file, open for writing, that `put(staged, target)` makes `target` when the block ends well.
+    """A fresh file, open for writing; `put(staged, target)` moves it to `target` when the block ends normally.
 
-    After an exception `target` is what it was. Disk trouble is a StorageError that names `target`.
+    After an exception `target` is unchanged. Disk errors become a StorageError that names `target`.
     """
     staged = None
     try:
@@ -49,17 +49,17 @@ def staged_file(target: Path, put: Callable[[Path, Path], None] = os.replace) ->
         raise explained(error, target) from error
     finally:
         if staged is not None:
-            with contextlib.suppress(OSError):  # it is gone, or the disk has become read-only
+            with contextlib.suppress(OSError):  # already moved, or the disk has become read-only
                 staged.unlink()
             let_go(descriptor)
 
 
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """A fresh folder that becomes `target` when the block ends well, in one rename.
+    """A fresh folder that becomes `target` by one rename when the block ends normally.
 
-    If `target` exists by then, another writer of the same content won: the fresh folder is dropped. After an exception
-    nothing is left.
+    If `target` exists by then, another writer of the same content was faster, and the fresh folder is removed. After an
+    exception nothing is left.
     """
     try:
         with _locked_folder(target.parent / STAGING, target.name) as staging:
@@ -77,7 +77,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
-    """A fresh folder on a local disk, in $TMPDIR, that is gone when the block ends."""
+    """A fresh folder on a local disk, in $TMPDIR, that is removed when the block ends."""
     folder = scratch()
     try:
         with _locked_folder(folder / STAGING, name) as staging:
@@ -87,19 +87,19 @@ def scratch_folder(name: str) -> Iterator[Path]:
 
 
 def scratch() -> Path:
-    """This user's folder in $TMPDIR, where no other user may write. Raises StorageError where it is another's."""
+    """This user's private folder in $TMPDIR. Raises StorageError if it belongs to another user."""
     folder = Path(tempfile.gettempdir()) / f"bevt-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise explained(error, folder) from error
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise StorageError(errno.EACCES, f"{folder}: it belongs to another user; set TMPDIR to a folder of your own")
+        raise StorageError(errno.EACCES, f"{folder}: belongs to another user; set TMPDIR to your own folder")
     return folder
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder: out of sight at once, by a rename, so that nobody sees a part of it."""
+    """Remove a folder: rename it away first, so that no other process sees part of it."""
     trash = folder.parent / STAGING / f"{folder.name}{_word()}"
     _check_no_link(trash.parent)
     try:
@@ -113,30 +113,30 @@ def discard(folder: Path) -> None:
             folder.rename(trash)
     except OSError as error:
         raise explained(error, folder) from error
-    shutil.rmtree(trash, ignore_errors=True)  # somebody who cleans up may be at it, too
-    with contextlib.suppress(OSError):  # somebody writes
+    shutil.rmtree(trash, ignore_errors=True)  # another process may be cleaning up the same folder
+    with contextlib.suppress(OSError):  # in use by another writer
         (folder.parent / STAGING).rmdir()
 
 
 def clean_local_staging(folder: Path) -> None:
-    """Remove what writers that are no longer alive left half-written in `folder`, and their lock files.
+    """Remove half-written files that dead writers left in `folder`, and their lock files.
 
-    Other processes may do the same at the same time. Where the file system has no locks everything stays, as nobody can
-    know who is alive.
+    Other processes may do the same at the same time. On a file system without locks nothing is removed, since live
+    writers cannot be distinguished from dead ones.
     """
     staging = folder / STAGING
     for file in [path for path in _listed(folder) if _FILE.fullmatch(path.name)]:
         _remove_if_dead(file, lambda: None)
-    if staging.is_symlink():  # none of ours: what it leads to is somebody else's
+    if staging.is_symlink():  # bevt makes no such link: its target is not ours to clean
         return
     entries = [path for path in _listed(staging) if _FOLDER.fullmatch(path.name.removesuffix(".lock"))]
     for entry in {path.with_name(path.name.removesuffix(".lock")) for path in entries}:
         lock = entry.with_name(f"{entry.name}.lock")
         if lock.exists():
             _remove_if_dead(lock, functools.partial(shutil.rmtree, entry, ignore_errors=True))
-        else:  # it was made before the folder, and is removed after it: this one is in nobody's use
+        else:  # the lock file outlives its folder, so this folder is not in use
             shutil.rmtree(entry, ignore_errors=True)
-    with contextlib.suppress(OSError):  # somebody writes, or removed it
+    with contextlib.suppress(OSError):  # in use by another writer, or already removed
         staging.rmdir()
 
 
@@ -163,23 +163,23 @@ def _locked_file(target: Path) -> tuple[Path, int]:
         descriptor = take_new(staged)
         if descriptor is not None:
             return staged, descriptor
-    raise OSError(errno.EBUSY, f"{target}: what is written is removed all the time", str(target))
+    raise OSError(errno.EBUSY, f"{target}: other processes keep removing the file that is being written", str(target))
 
 
 @contextmanager
 def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
-    """A fresh folder in one that another process's `clean_local_staging` may remove in between."""
+    """A fresh, locked folder in `staging`, which another process's `clean_local_staging` may remove meanwhile."""
     _check_no_link(staging)
     for _ in range(TRIES):
         folder = staging / f"{name}{_word()}"
         lock = folder.with_name(f"{folder.name}.lock")
-        with contextlib.suppress(FileNotFoundError, FileExistsError):  # the second of a parent just removed
+        with contextlib.suppress(FileNotFoundError, FileExistsError):  # FileExistsError: a parent was just removed
             staging.mkdir(parents=True, exist_ok=True)
             descriptor = take_new(lock)
             if descriptor is not None:
                 break
     else:
-        raise OSError(errno.EBUSY, f"{staging}: it is removed all the time", str(staging))
+        raise OSError(errno.EBUSY, f"{staging}: other processes keep removing it", str(staging))
     try:
         folder.mkdir()
         yield folder
@@ -188,22 +188,22 @@ def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             lock.unlink()
         let_go(descriptor)
-        with contextlib.suppress(OSError):  # somebody else writes
+        with contextlib.suppress(OSError):  # in use by another writer
             staging.rmdir()
 
 
 def _check_no_link(staging: Path) -> None:
     if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
-        raise UserError(f"{staging}: a link or a file, expected a folder of half-written things; remove it")
+        raise UserError(f"{staging}: a link or a file, expected bevt's staging folder; remove it")
 
 
 def _remove_if_dead(file: Path, clear: Callable[[], None]) -> None:
-    """`clear()` and remove `file`, unless its writer is alive."""
+    """Call `clear()` and remove `file`, unless its writer is alive."""
     if not file.exists():
         return
     try:
         descriptor = take(file, EXCLUSIVE)
-    except OSError:  # without locks nobody can know
+    except OSError:  # no locks: whether the writer is alive is unknown
         return
     if descriptor is not None:
         clear()
@@ -211,7 +211,7 @@ def _remove_if_dead(file: Path, clear: Callable[[], None]) -> None:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What is in a folder, if it is one."""
+    """The paths in a folder; empty if it is not a folder."""
     try:
         return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):

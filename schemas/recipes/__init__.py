@@ -1,4 +1,4 @@
-"""Recipes: everything that decides the numbers of a run, complete, in one YAML file."""
+"""Recipes: every setting that determines the numbers of a job or run, in one YAML file."""
 
 from schemas.recipes.finetune import (
     DECODE_TIMEOUT_S,

@@ -1,4 +1,4 @@
-"""The recipes of `bevt finetune`: a classifier of labelled clips. Sources beside the numbers."""
+"""Recipes of `bevt finetune`: a classifier of labelled clips. Comments name the sources of the numbers."""
 
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ Aspect = Annotated[float, Field(gt=0.0, le=100.0)]
 
 
 class ClipSampling(Record):
-    """Which frames of a video a clip takes: `dense` is the original's SampleFrames, `uniform` its frame_uniform."""
+    """How the frames of a clip are chosen: `dense` is the original's SampleFrames, `uniform` its frame_uniform."""
 
     kind: Literal["dense", "uniform"]
     frames: Frames
@@ -24,26 +24,26 @@ class ClipSampling(Record):
 
     @property
     def spacing(self) -> str:
-        """In words: `every 2` or `uniform`."""
+        """For messages: `every 2` or `uniform`."""
         return f"every {self.interval}" if self.kind == "dense" else "uniform"
 
 
 class RandAugmentConfig(Record):
     """RandAugment with timm's operations."""
 
-    num_ops: Attempts  # one after another
+    num_ops: Attempts  # applied in sequence
     magnitude: float = Field(ge=0.0, le=10.0)
 
 
 class AugmentConfig(Record):
     """Training-time augmentation of fine-tuning, the same for all frames of a clip."""
 
-    crop_px: CropPixels  # of testing as well
+    crop_px: CropPixels  # also used in testing
     area_share: tuple[Share, Share] = (0.08, 1.0)  # RandomResizedCrop
     aspect: tuple[Aspect, Aspect] = (0.75, 4 / 3)
     flip_share: Share
     rand_augment: RandAugmentConfig | None = None
-    erase_share: Share = 0.0  # of clips: a random box is painted over
+    erase_share: Share = 0.0  # of clips in which a random box is erased
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> "AugmentConfig":
@@ -57,10 +57,10 @@ class AugmentConfig(Record):
 class MixConfig(Record):
     """Mixup and CutMix of pairs of clips and their classes, one draw per step (timm.data.Mixup, batch mode)."""
 
-    mixup_alpha: float = Field(ge=0.0, le=1e3)  # of Beta(alpha, alpha), from which the share is drawn; 0: no Mixup
+    mixup_alpha: float = Field(ge=0.0, le=1e3)  # the mixing share is drawn from Beta(alpha, alpha); 0: no Mixup
     cutmix_alpha: float = Field(ge=0.0, le=1e3)  # 0: no CutMix
     share: float = Field(default=1.0, gt=0.0, le=1.0)  # of the steps; timm's prob
-    cutmix_share: Share = 0.5  # of these, where both are on; timm's switch_prob
+    cutmix_share: Share = 0.5  # of these, if both are on; timm's switch_prob
 
     @model_validator(mode="after")
     def _something_is_mixed(self) -> "MixConfig":
@@ -72,7 +72,7 @@ class MixConfig(Record):
 class EvalViews(Record):
     """Multi-view testing: temporal clips x spatial crops, scores averaged."""
 
-    clips: Attempts  # 1 with uniform sampling, which spans the whole video
+    clips: Attempts  # per video; 1 with uniform sampling, which spans the whole video
     crops: Literal[1, 3]
     short_side_px: Pixels
 
@@ -89,14 +89,16 @@ class FinetuneRecipe(Record):
     head_dropout: float = Field(ge=0.0, lt=1.0)
     sampling: ClipSampling
     augment: AugmentConfig
-    views: EvalViews  # of the final test; validation on the way takes one clip and its centre crop
-    decode_timeout_s: Free[Seconds] = DECODE_TIMEOUT_S  # per clip of a file; then it cannot be read
-    val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out per class where the data has no split of its own
+    views: EvalViews  # of the final test; validation during training uses one clip and its centre crop
+    decode_timeout_s: Free[Seconds] = DECODE_TIMEOUT_S  # per clip of a file; slower files count as unreadable
+    val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out per class, if the data has no validation split
     validate_every_epochs: Epochs
     global_batch: Batch
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     mix: MixConfig | None = None  # Mixup and CutMix; none in the paper
-    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are tested and stored
+    ema_decay: float | None = Field(
+        default=None, gt=0.0, lt=1.0
+    )  # of the averaged weights, which are tested and stored
     optim: OptimConfig
     loop: LoopConfig
 

@@ -1,6 +1,6 @@
-"""Which keys of a recipe decide the numbers of a run: all but those that their types declare free.
+"""The keys of a recipe that determine the numbers of a run: all except free ones.
 
-Free are the fields of `Execution` and every field annotated with `Free`.
+The fields of `Execution` and all fields annotated with `Free` are free.
 """
 
 import typing
@@ -15,15 +15,15 @@ T = TypeVar("T")
 
 
 class FreeMark:
-    """In the metadata of a field: it may differ between a checkpoint and the run that resumes it."""
+    """Marks a field, in its metadata, that may differ between a checkpoint and the run that resumes it."""
 
 
 FREE: Final = FreeMark()
-Free = Annotated[T, FREE]  # names, places whose content has a digest, and what only watches a run
+Free = Annotated[T, FREE]  # names, paths whose content is checked by digest, and monitoring
 
 
 def deciding(record: Record, prefix: str = "") -> dict[str, Any]:
-    """Return the fields of a recipe that are not free, by dotted key, as JSON has them."""
+    """Return the fields of a recipe that are not free: dotted key -> JSON value."""
     found: dict[str, Any] = {}
     plain = record.model_dump(mode="json")
     executed = Execution.model_fields if isinstance(record, Execution) else {}
@@ -42,7 +42,7 @@ def _of(plain: Any, key: str) -> Any:
 
 
 def _is_free(field: FieldInfo, value: Any) -> bool:
-    """Whether a field is free, or of the types of a union the one of a `value` that is no record."""
+    """Whether a field is free: marked itself, or through a marked member of its union if `value` is not a Record."""
     if FREE in field.metadata:
         return True
     marked = [FREE in getattr(option, "__metadata__", ()) for option in typing.get_args(field.annotation)]

@@ -1,6 +1,6 @@
-"""Recipes on disk: complete YAML files, `base:` for a few lines over another one, `--set a.b=c` on top.
+"""Loading of recipes: complete YAML files, or changes to another recipe (`base:`), with overrides (`--set a.b=c`).
 
-A typo names the key and the nearest valid one.
+The error for a misspelt key names the key and the nearest valid one.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ KINDS: dict[str, type[Recipe]] = {
     "finetune": FinetuneRecipe,
     "tokenizer": TokenizerRecipe,
 }
-MAX_BASES = 10  # on top of each other
+MAX_BASES = 10  # longest chain of `base`
 MOST_NAMES, MOST_CHARACTERS = 100, 300  # in a message
-COMMANDS = {  # that take recipes of a kind
+COMMANDS = {  # kind of a recipe -> the command that takes it
     "tokenize": "bevt tokenize",
     "pretrain": "bevt train",
     "finetune": "bevt finetune",
@@ -76,7 +76,7 @@ def _check_recipe_kind(name: str, found: Any, wanted: str) -> None:
 
 
 def _check_other_places(name: str, directory: Path, wanted: str) -> None:
-    """Raise UserError where a name that is no recipe of `directory` is one of another command, or a folder."""
+    """Raise UserError if `name`, which is not a recipe of `directory`, is another command's recipe or a folder."""
     with contextlib.suppress(OSError):
         for others in directory.parent.parent.glob("*/recipes"):
             if (others / f"{name}.yaml").is_file():
@@ -87,9 +87,9 @@ def _check_other_places(name: str, directory: Path, wanted: str) -> None:
 
 
 def parse_recipe(data: Any, where: str) -> Recipe:
-    """Validate the complete recipe `data`; `where` is what error messages call it.
+    """Validate the complete recipe `data`; `where` names it in error messages.
 
-    A recipe is recorded with what is made by it, so one that holds credentials is a UserError.
+    Raises UserError for an invalid recipe, and for one with credentials, since recipes are stored with the results.
     """
     if not isinstance(data, dict):
         raise UserError(f"{where}: expected a mapping of keys to values, found {type(data).__name__}")
@@ -116,7 +116,7 @@ def _check_credentials(value: Any, where: str, key: str) -> None:
 
 
 def streams_in(name: str, directory: Path) -> list[str]:
-    """Return the names of the streams that the recipe `name` has before any override."""
+    """Return the names of the streams in the recipe `name`, before any override."""
     streams = _read(name, directory, seen=()).get("streams")
     return list(streams) if isinstance(streams, dict) else []
 
@@ -146,7 +146,7 @@ def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise UserError(f"{path}: `base` leads back to itself")
     if len(seen) > MAX_BASES:
-        raise UserError(f"{path}: more than {MAX_BASES} recipes on top of each other by `base`")
+        raise UserError(f"{path}: more than {MAX_BASES} recipes in a chain of `base`; merge some of them")
     try:
         data = read_yaml_file(path)
     except OSError as error:
@@ -164,12 +164,12 @@ def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 def _is_file(path: Path, check: Callable[[Path], bool] = Path.is_file) -> bool:
     try:
         return check(path)
-    except OSError:  # no permission to its folder, or a name that no file can have
+    except OSError:  # no permission for the folder, or an impossible file name
         return False
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` on `base`, mappings key by key. A mapping of another `kind` replaces: its keys mean other things."""
+    """Merge `over` into `base`, mappings key by key. A mapping of another `kind` replaces, as its keys differ."""
     if "kind" in over and over["kind"] != base.get("kind"):
         return over
     merged = dict(base)
@@ -193,11 +193,11 @@ def _override(data: dict[str, Any], override: str, where: str) -> None:
     target[last] = yaml_value(text, f"--set {override}")
     glued = [key for key in target[last] if ":" in str(key)] if isinstance(target[last], dict) else []
     if glued:
-        raise UserError(f"--set {override}: {glued[0]!r} is one word; YAML wants a space after a colon: {{a: b}}")
+        raise UserError(f"--set {override}: {glued[0]!r} is one word; YAML needs a space after a colon: {{a: b}}")
 
 
 def _check_keys(model: type[BaseModel], data: dict[str, Any], where: str, prefix: str, paths: Sequence[str]) -> None:
-    """Raise for the first key that `model` does not have, with where else the recipe has it, or the nearest here."""
+    """Raise UserError for the first unknown key, naming the group that has such a key, or the nearest key here."""
     for key, value in data.items():
         field = model.model_fields.get(key)
         if field is None:
@@ -216,7 +216,7 @@ def _items(value: Any) -> list[Any]:
 
 
 def _paths(model: type[BaseModel], data: dict[str, Any], prefix: str) -> Iterator[str]:
-    """The dotted names of all keys that a recipe like `data` may have."""
+    """The dotted names of all keys allowed in a recipe with the structure of `data`."""
     for key, field in model.model_fields.items():
         yield f"{prefix}{key}"
         if isinstance(data.get(key), dict):
@@ -225,7 +225,7 @@ def _paths(model: type[BaseModel], data: dict[str, Any], prefix: str) -> Iterato
 
 
 def _elsewhere(key: str, value: Any, paths: Sequence[str]) -> str:
-    """`did you mean 'a.b'? ` for a key that is in another group; `--set a.b=c` of an unknown `a` is about `b`."""
+    """`did you mean 'a.b'? ` for a key of another group; with an unknown `a` in `--set a.b=c`, `b` is looked up."""
     while isinstance(value, dict) and len(value) == 1:
         ((key, value),) = value.items()
     found = [path for path in paths if path.rpartition(".")[2] == key]
@@ -235,7 +235,7 @@ def _elsewhere(key: str, value: Any, paths: Sequence[str]) -> str:
 def _models_in(
     annotation: Any, value: dict[str, Any], prefix: str
 ) -> list[tuple[type[BaseModel], dict[str, Any], str]]:
-    """The (model, mapping, prefix) triples in `value`: of a model itself, a union by `kind`, or a dict of models."""
+    """The (model, mapping, prefix) triples in `value`, for a model, a union (chosen by `kind`) or a dict of models."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _models_in(arguments[0], value, prefix)
@@ -257,6 +257,6 @@ def _kind_of(model: type[BaseModel]) -> str | None:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`did you mean 'x'? ` or nothing."""
+    """`did you mean 'x'? `, or an empty string."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}? " if close else ""

@@ -1,4 +1,4 @@
-"""The recipes of `bevt train`: masked image modelling, masked video modelling, or both. Sources beside the numbers."""
+"""Recipes of `bevt train`: masked image and video modelling. Comments name the sources of the numbers."""
 
 from typing import Literal
 
@@ -16,11 +16,11 @@ Stream = Literal["video", "image"]
 
 
 class OnlineTokens(Record):
-    """Tokens that are computed in the training step, from fresh views, as the original does: no token set is needed."""
+    """Tokens computed in the training step from fresh views, as in the original code; no token set is needed."""
 
     frames: Free[str]  # directory of the frame store
     tokenizer: Free[str]  # a name or a tokenizer directory
-    tokenizer_dtype: TokenizerDtype = "float32"  # of its networks, whatever loop.precision is
+    tokenizer_dtype: TokenizerDtype = "float32"  # of its networks, independent of loop.precision
     tokenizer_compiled: bool = False  # by torch.compile
     tokenizer_pass_frames: Batch | None = None  # as in TokenizeRecipe
     views: ViewDistribution
@@ -29,11 +29,11 @@ class OnlineTokens(Record):
 class StreamConfig(Record):
     """One stream of pretraining: its tokens and how clips are drawn."""
 
-    tokens: Free[str] | OnlineTokens  # directory of the token set, or how tokens are made in the step
-    global_batch: Batch  # clips per optimizer step, all ranks together
+    tokens: Free[str] | OnlineTokens  # directory of the token set, or settings for online tokens
+    global_batch: Batch  # clips per optimizer step, over all ranks
     clip_frames: Frames  # pool frames per clip; the pool's stride is the interval
-    loss_weight: Strength = 1.0  # lambda in L = L_MIM + lambda L_MVM is that of the video stream
-    window_parts: Batch = 8  # samples are shuffled inside a window of so many parts
+    loss_weight: Strength = 1.0  # the video stream's is lambda in L = L_MIM + lambda L_MVM
+    window_parts: Batch = 8  # samples are shuffled within windows of this many parts
     mask: MaskConfig
 
     @model_validator(mode="after")
@@ -43,7 +43,7 @@ class StreamConfig(Record):
 
 
 class ProbeConfig(Record):
-    """How well simple classifiers do on the encoder's features while pretraining runs. Trains nothing of the model."""
+    """Accuracy of simple classifiers on the encoder's features during pretraining. Does not train the model."""
 
     frames: str  # directory of a labelled frame store
     every: Steps
@@ -56,15 +56,19 @@ class ProbeConfig(Record):
 
 
 class PretrainRecipe(Record):
-    """BEVT-I (image only), BEVT-V (video only) or joint: decided by the streams that are present."""
+    """BEVT-I (image only), BEVT-V (video only) or joint, depending on the streams that are present."""
 
     kind: Literal["pretrain"]
     title: Free[str]
-    init: Free[str | None] = None  # checkpoint: BEVT-I for the joint stage
+    init: Free[str | None] = None  # run directory or weights: BEVT-I for the joint stage
     model: BevtConfig
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
-    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)  # of the averaged weights that are stored at the end
-    tokenizer: Free[str | None] = None  # that made the tokens, a name or a folder: it decodes them for pictures
+    ema_decay: float | None = Field(
+        default=None, gt=0.0, lt=1.0
+    )  # of the averaged weights, which are stored at the end
+    tokenizer: Free[str | None] = (
+        None  # name or folder of the tokenizer that made the tokens, to decode them for pictures
+    )
     probe: Free[ProbeConfig | None] = None
     optim: OptimConfig
     loop: LoopConfig

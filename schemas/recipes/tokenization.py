@@ -1,4 +1,4 @@
-"""The recipe of `bevt tokenize`: raw data -> frame store and token set. Sources beside the numbers."""
+"""Recipes of `bevt tokenize`: raw data -> frame store and token set. Comments name the sources of the numbers."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ from schemas.frames import PoolSpec
 from schemas.ranges import Attempts, Batch, Seconds, Seed
 from schemas.views import ViewSpec
 
-# tf32: float32 weights whose products a GPU rounds to TF32; the CPU has no such products
+# tf32: float32 weights with TF32 matrix products; needs a GPU
 TokenizerDtype = Literal["float32", "tf32", "float16", "bfloat16"]
 
 
@@ -18,19 +18,19 @@ class TokenizeRecipe(Record):
     title: str
     dataset: str  # a key of pipeline.sources.SOURCES
     split: str
-    root: str  # where the raw files are
-    out: str  # where frames/ and tokens/ go
-    tokenizer: str  # a name or a tokenizer directory; `default`: dalle where it is found, else the embedded one
-    tokenizer_dtype: TokenizerDtype = "float32"  # of its networks; in the set's identity
-    tokenizer_compiled: bool = False  # by torch.compile; in the set's identity too
-    # frames per pass through its network, in the identity too; null: 16 on CPUs, what fills the card on GPUs
+    root: str  # of the raw data
+    out: str  # folder for frames/ and tokens/
+    tokenizer: str  # a name or a tokenizer directory; `default`: dalle if it is found, else the embedded one
+    tokenizer_dtype: TokenizerDtype = "float32"  # of its networks; part of the set's identity
+    tokenizer_compiled: bool = False  # by torch.compile; part of the set's identity
+    # frames per pass through its network, part of the identity; null: 16 on CPUs, as many as fill the GPU on GPUs
     tokenizer_pass_frames: Batch | None = None
-    token_set: PlainName | None = None  # below tokens/; null: the tokenizer's kind and views
+    token_set: PlainName | None = None  # folder below tokens/; null: named after the tokenizer's kind and the views
     pool: PoolSpec
     views: ViewSpec
     seed: Seed
     sources_per_part: Batch  # at most
-    min_parts: Batch = 8  # where there are so many sources: parts of a small set have fewer
-    batch_frames: Batch  # frames per tokenizer call, rounded up to whole passes; changes no token
-    decode_timeout_s: Seconds  # per source; what takes longer is rejected
-    attempts: Attempts  # tries per source before it is rejected for a time-out or a crash
+    min_parts: Batch = 8  # if there are enough sources; the parts of a small set have fewer sources
+    batch_frames: Batch  # frames per tokenizer call, rounded up to whole passes; does not change tokens
+    decode_timeout_s: Seconds  # per source; slower ones are rejected
+    attempts: Attempts  # attempts per source before it is rejected for a time-out or crash

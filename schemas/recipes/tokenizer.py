@@ -1,4 +1,4 @@
-"""The recipes of `bevt tokenizer train`. Sources beside the numbers."""
+"""Recipes of `bevt tokenizer train`. Comments name the sources of the numbers."""
 
 from typing import Annotated, Literal
 
@@ -21,17 +21,17 @@ class DvaeTraining(Record):
     preset: str  # a key of bevt_core.tokenizers.dvae.training.DVAE_PRESETS
     temperature: tuple[Temperature, Temperature]  # Gumbel-softmax, first -> last (Ramesh et al. 2021: 1 -> 1/16)
     kl_weight: tuple[Strength, Strength]  # first -> last
-    guide_weight: Strength  # at first; pulls towards the k-means codes of the start, then fades out
+    guide_weight: Strength  # initial weight of the pull towards the initial k-means codes; it fades out
     recon: Literal["mse", "logit-laplace"]
 
 
 class PerceptualConfig(Record):
-    """A frozen network whose features of a frame and of its reconstruction should agree."""
+    """A frozen network; the loss compares its features of a frame and of the reconstruction."""
 
     name: str  # timm's
     layers: tuple[Layer, ...] = Field(min_length=1, max_length=64)  # of its blocks or stages, from 0
     weight: float = Field(gt=0.0, le=1e6)  # lambda of the perceptual loss
-    weights: Free[str | None]  # a file; null takes them from timm's hub
+    weights: Free[str | None]  # a file; null: from timm's hub
 
 
 class PecoTraining(Record):
@@ -42,7 +42,7 @@ class PecoTraining(Record):
     pixel: Literal["l1", "mse"]
     commitment_weight: Strength  # beta of the VQ-VAE
     ema_decay: float = Field(gt=0.0, lt=1.0)  # of the codebook, per step
-    dead_share: float = Field(ge=0.0, lt=1.0)  # a code in less than this share of the average use starts again
+    dead_share: float = Field(ge=0.0, lt=1.0)  # a code used less than this share of the average is reinitialized
     perceptual: PerceptualConfig | None
 
 
@@ -53,8 +53,8 @@ class TokenizerRecipe(Record):
     title: Free[str]
     architecture: Annotated[DvaeTraining | PecoTraining, Field(discriminator="kind")]
     frames: Free[tuple[str, ...]] = Field(min_length=1)  # frame stores
-    input_px: CropPixels = Field(multiple_of=8)  # of the tokenizer; the training crops have this size too
+    input_px: CropPixels = Field(multiple_of=8)  # of the tokenizer, and of the training crops
     global_batch: Batch
-    samples_per_epoch: Steps  # random crops drawn in one epoch
+    samples_per_epoch: Steps  # random crops per epoch
     optim: OptimConfig
     loop: LoopConfig

@@ -1,4 +1,4 @@
-"""What every training recipe has: the optimizer and the loop, which numbers it decides and how it is executed."""
+"""Parts of every training recipe: the optimizer and the loop (its numerics and its execution)."""
 
 from typing import Annotated, Literal
 
@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from schemas.base import Record
 from schemas.ranges import Batch, Epochs, Processes, Seconds, Seed, Share, Steps
 
-Precision = Literal["fp32", "bf16", "fp16"]  # of matrix products under autocast; weights stay in fp32
+Precision = Literal["fp32", "bf16", "fp16"]  # of matrix products under autocast; weights are in fp32
 
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of a running mean
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of a running average
 
 
 class OptimConfig(Record):
@@ -29,50 +29,51 @@ class OptimConfig(Record):
 
 
 class Numerics(Record):
-    """What of the loop decides the numbers of a run."""
+    """Loop settings that determine the numbers of a run."""
 
-    epochs: Epochs  # of the longest-named stream: video where there is one
+    epochs: Epochs  # of the video stream if there is one, else of the image stream
     seed: Seed
     precision: Precision
 
 
 class Execution(Record):
-    """How the loop is executed: what may differ between a checkpoint and the run that resumes it.
+    """Loop settings that may differ between a checkpoint and the run that resumes it.
 
-    These fields change no number of a run but its rounding, and what drop path and dropout draw. On a GPU the commands
-    replace `micro_batches`, `processes` and `activation_checkpointing` by what fits its memory
+    They do not change the numbers of a run, apart from rounding and the random draws of drop path and dropout. On a GPU
+    the commands replace `micro_batches`, `processes` and `activation_checkpointing` by values that fit its memory
     (trainer/setup/memory.py).
     """
 
     max_steps: Steps | None = None  # stop early; the schedule still follows `epochs`
-    micro_batches: Batch = 1  # gradient accumulation: parts that a rank's batch is cut into
-    processes: Processes | None = None  # that `micro_batches` is for: on fewer it grows, on more it shrinks
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # every process holds the model, or a shard of it (FSDP2)
+    micro_batches: Batch = 1  # gradient accumulation: micro-batches per batch of a rank
+    processes: Processes | None = None  # for which `micro_batches` was set: with fewer it grows, with more it shrinks
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # each process has the whole model, or a shard of it (FSDP2)
     num_workers: int | None = Field(
         default=None, ge=0, le=1024
-    )  # loader processes per rank; null: a GPU's share of the CPUs
+    )  # loader processes per rank; null: the rank's share of the CPUs on a GPU, else 0
     checkpoint_every: Steps  # steps
-    keep_checkpoints: Steps = 2  # the newest ones
-    keep_every: Steps | None = None  # steps: checkpoints of its multiples are never removed
-    log_every: Steps = 1  # steps: lines printed to a file are of its multiples; the JSON log has all
+    keep_checkpoints: Steps = 2  # number of newest checkpoints to keep
+    keep_every: Steps | None = None  # steps; checkpoints at multiples of it are never removed
+    log_every: Steps = 1  # steps between lines if output goes to a file; the JSON log has every step
     peak_tflops: float | None = Field(
         default=None, gt=0.0, le=1e6
-    )  # of a device, for the log's mfu; null: that of a known GPU
-    wandb: str | None = None  # project of Weights & Biases that the log goes to as well
+    )  # of a device, for `mfu` in the log; null: the value of a known GPU
+    wandb: str | None = None  # Weights & Biases project that also receives the log
     picture_every: int = Field(
         default=0, ge=0, le=10**9
     )  # steps per picture of predictions or reconstructions; 0: none
     activation_checkpointing: bool = False
     compile: Literal["blocks"] | bool = False  # by torch.compile: each block of the encoders, or the whole model
     attention: Literal["auto", "triton", "sdpa", "math"] = "auto"  # of Swin's windows on a GPU; auto: the fastest
-    deterministic: bool = False  # GPU: only kernels that give the same bits in every run; a CPU always does
-    # consecutive steps without a finite gradient before the run stops
+    deterministic: bool = False  # GPU: only kernels that give the same bits in every run; on a CPU always so
+    # allowed consecutive steps without a finite gradient; one more stops the run
     max_bad_steps: int = Field(default=3, ge=0, le=10**6)
-    # for a step, its hooks and checkpoint; then the rank ends. A first step has more: trainer/distributed/watchdog.py
+    # limit for a step with its hooks and checkpoint; then the rank ends. The first step gets more time, see
+    # trainer/distributed/watchdog.py
     hang_timeout_s: Seconds | None = None
 
 
-class LoopConfig(Execution, Numerics):  # in this order of bases the fields of Numerics are written first
+class LoopConfig(Execution, Numerics):  # this order of bases writes the fields of Numerics first
     """The training loop of a recipe."""
 
     @model_validator(mode="after")
@@ -80,7 +81,7 @@ class LoopConfig(Execution, Numerics):  # in this order of bases the fields of N
         if self.keep_every is not None and self.keep_every % self.checkpoint_every:
             raise ValueError(
                 f"keep_every {self.keep_every} must be a multiple of checkpoint_every {self.checkpoint_every}, "
-                "or no checkpoint has such a step"
+                "since checkpoints are written only at those steps"
             )
         return self
 
@@ -90,7 +91,7 @@ class LoopConfig(Execution, Numerics):  # in this order of bases the fields of N
             raise ValueError("parallel fsdp has no loss scale, which precision fp16 needs; use bf16, or parallel ddp")
         if self.parallel == "fsdp" and self.picture_every:
             raise ValueError(
-                f"picture_every is {self.picture_every}: one process draws, but under parallel fsdp none has all "
-                "weights; set picture_every=0, or parallel=ddp"
+                f"picture_every is {self.picture_every}, but under parallel fsdp no process has all weights to draw "
+                "pictures with; set picture_every=0, or parallel=ddp"
             )
         return self

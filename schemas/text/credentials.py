@@ -1,8 +1,8 @@
-"""Credentials in text: keys, tokens, passwords and signed URLs, and the text without them.
+"""Masking of credentials in text: keys, tokens, passwords and signed URLs.
 
-Four things are taken for one: text of a known shape (`AKIA...`, `hf_...`, a private key), the user and the query of a
-URL that has a password or a signature, the value beside a name such as `api_key` or `HF_TOKEN`, and the value of such
-an environment variable wherever it turns up.
+Four kinds are recognised: text of a known shape (`AKIA...`, `hf_...`, a private key); the user or query of a URL with a
+password or signature; the value after a name such as `api_key` or `HF_TOKEN`; and the value of an environment variable
+with such a name, wherever it occurs.
 """
 
 import itertools
@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 MASK = "***"
-MIN_SECRET = 8  # characters of an environment variable's value that is looked for in text
+MIN_SECRET = 8  # shortest value of an environment variable that is masked in text
 
-# Quantifiers have upper bounds: text is foreign, and matching must take time proportional to its length.
+# Quantifiers have upper bounds: the text is untrusted, and matching must take time proportional to its length.
 _SHAPES = re.compile(
     r"""\b(?:AKIA|ASIA)[A-Z0-9]{16}\b           # AWS
     | \bhf_[A-Za-z0-9]{30,100}                  # Hugging Face
     | \bgh[pousr]_[A-Za-z0-9]{30,255} | \bgithub_pat_\w{30,255} | \bglpat-[\w-]{20,100}
-    | \bwandb_v1_\w{20,200}                     # Weights & Biases; older keys have no shape of their own
+    | \bwandb_v1_\w{20,200}                     # Weights & Biases; older keys have no recognisable shape
     | \bxox[abeprs]-[\w-]{10,200} | \bAIza[\w-]{35}\b | \bsk-(?=[\w-]{0,40}\d)[\w-]{20,200}
     | \beyJ[\w-]{8,500}\.[\w-]{8,2000}\.[\w-]{8,500}  # JSON web token
     | -----BEGIN[ ][A-Z ]{0,30}PRIVATE[ ]KEY-----(?:[^-]|-(?!----)){0,8000}(?:-----END[ ][A-Z ]{0,30}KEY-----)?
@@ -29,9 +29,9 @@ _SHAPES = re.compile(
     """,
     re.VERBOSE,
 )
-# `scheme://user:password@`, in a path `scheme:/...`; a colon before a number that ends the host is a port's
+# `scheme://user:password@`, or in a path `scheme:/...`; a colon before a number at the end of the host is a port's
 _USER = re.compile(r"""(?:(?<=://)|(?<=\w:/)(?!/))[^\s/?#'"@:]{0,256}:(?!\d{1,5}(?:[/?#\s'"]|$))[^\s'"]{1,512}@""")
-_TOKEN_USER = re.compile(r"""(?<=://)[^\s/?#'"@:*]{16,256}@""")  # a token in a user's place
+_TOKEN_USER = re.compile(r"""(?<=://)[^\s/?#'"@:*]{16,256}@""")  # a token in place of the user name
 _QUERY = re.compile(r"""(?<=\?)[^\s"'<>]+""")
 _SIGNING = re.compile(
     r"(?:^|[&;#])(?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid|googleaccessid"
@@ -65,7 +65,7 @@ def masked(text: str) -> str:
 
 
 def masked_command(words: Sequence[str]) -> str:
-    """Return a command as one would type it, with the values of options such as `--api-key` masked as well."""
+    """Return a command line, quoted for a shell, with the values of options such as `--api-key` masked as well."""
     shown, hide_next = [], False
     for word in words:
         name, equals, value = word.partition("=")
@@ -80,14 +80,14 @@ def masked_command(words: Sequence[str]) -> str:
 
 
 def holds_credentials(text: str) -> bool:
-    """Return whether `text` has a credential that shows by its shape alone, whatever its name."""
+    """Return whether `text` contains a credential that is recognised by its shape, without a name."""
     return _without_shapes(text) != text
 
 
 def is_credential(name: str) -> bool:
-    """Return whether an option, a key or an environment variable of this name has a credential for its value.
+    """Return whether the value of an option, key or environment variable of this name is a credential.
 
-    `--tokens`, `tokenizer`, `mask_token` and `seed-key` have none.
+    It is not for `--tokens`, `tokenizer`, `mask_token` and `seed-key`.
     """
     words = [word.lower() for part in re.split(r"[\W_]+", name) for word in _CAMEL.split(part) if word]
     if _ALWAYS & set(words):
@@ -106,7 +106,7 @@ def _without_shapes(text: str) -> str:
 
 
 def _without_named(text: str) -> str:
-    """`text` without the values of `name=value`, `name: value` and `"name": "value"` whose name is a credential's."""
+    """`text` with masked values in `name=value`, `name: value` and `"name": "value"` if the name is a credential's."""
     pieces, end = [], 0
     while found := _NAME.search(text, end):
         pieces.append(text[end : found.end()])
@@ -128,7 +128,7 @@ def _option(found: re.Match[str]) -> str:
 
 
 def _is_secret(value: str) -> bool:
-    """Whether the value of a credential is one itself: no path of a file that holds it, no number, no `$NAME`."""
+    """Whether a value is a secret itself: not the path of a file with the secret, a number or a `$NAME`."""
     if not value or value.lower() in _HARMLESS or _NUMBER.fullmatch(value) or value.startswith("$"):
         return False
     return bool(_AWS_SECRET.fullmatch(value) or _BASE64.fullmatch(value)) or not (
@@ -137,7 +137,7 @@ def _is_secret(value: str) -> bool:
 
 
 def _of_environment() -> Iterator[str]:
-    """The credentials among this process's environment variables, as they are and as a URL has them."""
+    """The credentials among this process's environment variables, verbatim and URL-quoted."""
     for name, value in os.environ.items():
         if len(value) >= MIN_SECRET and is_credential(name) and _is_secret(value):
             yield value

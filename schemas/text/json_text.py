@@ -1,4 +1,4 @@
-"""JSON, written so that every parser reads it, and read so that no text takes more memory than a large list does."""
+"""JSON written so that every parser can read it, and parsed with bounded memory."""
 
 import json
 import math
@@ -8,13 +8,13 @@ from typing import Any
 from schemas.errors import UserError
 from schemas.text.plain import shown
 
-MAX_BYTES = 48 << 20  # the largest official list, that of Something-Something-V2, has half
-MAX_VALUES = 2_500_000  # that one has 1.6 million; a value takes up to 200 bytes
+MAX_BYTES = 48 << 20  # twice the largest official list, that of Something-Something-V2
+MAX_VALUES = 2_500_000  # that list has 1.6 million; a value takes up to 200 bytes
 KINDS: dict[type, str] = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """`value` as JSON. NaN and infinity, for which it has no words, become null."""
+    """`value` as JSON. NaN and infinity, which JSON cannot represent, become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -27,12 +27,12 @@ def _finite(value: Any) -> Any:
 
 
 def parse_json(text: str, kind: type, where: object) -> Any:
-    """What a JSON text holds, which is a `kind`: list or dict. Raises UserError for all else, with the line."""
+    """The value of a JSON text, which must be a `kind`: list or dict. Raises UserError, with the line, otherwise."""
     size = len(text)
     if size > MAX_BYTES:
         raise UserError(f"{where}: {size / 1e6:.0f} MB of JSON, expected at most {MAX_BYTES / 1e6:.0f} MB")
     if sum(map(text.count, ",[{")) > MAX_VALUES:
-        raise UserError(f"{where}: JSON of more than {MAX_VALUES} values, expected {KINDS[kind]} of fewer")
+        raise UserError(f"{where}: JSON with more than {MAX_VALUES} values, expected {KINDS[kind]} with fewer")
     try:
         value = json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
@@ -47,11 +47,11 @@ def parse_json(text: str, kind: type, where: object) -> Any:
 
 
 def typed(value: Any, kind: type, where: str, name: str = "the content") -> Any:
-    """Return `value` if it is a `kind`, as JSON has them; otherwise UserError."""
+    """Return `value` if it is of the JSON type `kind`; raise UserError otherwise."""
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     raise UserError(f"{where}: {name} is {shown(value)}, expected {KINDS[kind]}")
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,4 +1,4 @@
-"""Paths that somebody else wrote: do they stay below their folder? Without pydantic, for the command table."""
+"""Checks that an untrusted relative path stays below its folder. Imports no pydantic, for the command table."""
 
 import re
 
@@ -10,28 +10,28 @@ _DRIVE = re.compile(r"[A-Za-z]:([\\/]|$)")
 
 
 def leads_out(path: str) -> str | None:
-    """Return why `path` does not name something below the folder that it is relative to; None where it does.
+    """Return why `path` does not stay below the folder that it is relative to; None if it does.
 
-    Paths have slashes, and are as our writers have them: without empty components, `.` and `..`. What Windows would
-    take for a drive, an absolute path or `..` leads out as well; other backslashes are part of a name.
+    Paths use slashes, without empty components, `.` and `..`, as bevt writes them. A drive, absolute path or `..` in
+    the syntax of Windows leads out as well; other backslashes are part of a name.
     """
     if not path:
         return "it is empty"
     if "\0" in path:
-        return "it has a zero character"
+        return "it contains a zero character"
     if path != path.encode(errors="replace").decode():
-        return "it has characters that UTF-8 cannot write"
+        return "it contains characters that UTF-8 cannot encode"
     if path.startswith(("/", "\\")) or _DRIVE.match(path):
         return "it is absolute"
     if ".." in re.split(r"[\\/]", path):
-        return "it has `..`"
+        return "it contains `..`"
     if any(name in ("", ".") for name in path.split("/")):
-        return "it has an empty component or `.`"
+        return "it contains an empty component or `.`"
     return None
 
 
 def check_below(path: str, folder: object) -> None:
-    """Raise UserError, naming `folder`, for a path that `leads_out` of it."""
+    """Raise UserError, naming `folder`, if `path` leads out of it."""
     why = leads_out(path)
     if why is not None:
         raise UserError(f"{path!r} leads out of {folder}: {why}; {ALLOW}")

@@ -1,4 +1,4 @@
-"""Text that somebody else wrote: bytes to `str`, or an error that names the line and how to fix the file."""
+"""Decoding of untrusted text, with errors that name the line and the fix, and short values for messages."""
 
 import codecs
 import reprlib
@@ -6,14 +6,14 @@ from typing import Any
 
 from schemas.errors import UserError
 
-_MARKS = {  # the longer ones first: UTF-32 begins as UTF-16 does
+_MARKS = {  # UTF-32 before UTF-16, whose mark is a prefix of it
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-SHOWN_CHARACTERS = 60  # of a value in a message
+SHOWN_CHARACTERS = 60  # maximum length of a value in a message
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = SHOWN_CHARACTERS
 _PAGE = ("<!doctype", "<html", "<?xml", "<head", "<body")
@@ -21,10 +21,10 @@ _POINTER = "version https://git-lfs.github.com/spec/"
 
 
 def text_of(data: bytes, where: object) -> str:
-    """Return `data`, the bytes of the file `where`, as text: UTF-8, or whatever its byte order mark says.
+    """Decode `data`, the bytes of the file `where`, as UTF-8 or by its byte order mark.
 
-    Raises UserError for other encodings and binary data, and for what is saved in a file's place: a web page, the
-    pointer of Git LFS.
+    Raises UserError for other encodings and binary data, and for a web page or a Git LFS pointer that was saved instead
+    of the file.
     """
     mark = next((mark for mark in _MARKS if data.startswith(mark)), b"")
     encoding = _MARKS.get(mark, "utf-8")
@@ -40,14 +40,14 @@ def text_of(data: bytes, where: object) -> str:
         raise UserError(f"{where}, line {line}: a zero byte, expected text; {_fix('utf-16le')}")
     start = text[:1000].lstrip().lower()
     if start.startswith(_PAGE):
-        raise UserError(f"{where}, line 1: a web page (HTML or XML) in place of the file; download the file itself")
+        raise UserError(f"{where}, line 1: a web page (HTML or XML) instead of the file; download the file itself")
     if start.startswith(_POINTER):
-        raise UserError(f"{where}, line 1: the pointer of Git LFS in place of the file; get it with `git lfs pull`")
+        raise UserError(f"{where}, line 1: a Git LFS pointer instead of the file; get it with `git lfs pull`")
     return text
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text, with the line ends of Unix, Windows or old Macs; no other character ends a line."""
+    """The lines of a text, split at the line ends of Unix, Windows and old Macs, and at no other character."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
@@ -56,8 +56,8 @@ def _fix(encoding: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message, on one line and not too long."""
+    """The value for a message: one line, shortened."""
     try:
         return _short.repr(value)
-    except ValueError:  # Python writes no whole number of more than 4300 digits
-        return "a number of thousands of digits"
+    except ValueError:  # Python does not print integers of more than 4300 digits
+        return "a number with thousands of digits"

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with data, in one line: the key, the value, and which numbers are expected."""
+"""Pydantic's validation errors in one line: the key, the value, and the numbers that are allowed."""
 
 import itertools
 import types
@@ -12,13 +12,13 @@ from pydantic.fields import FieldInfo
 
 from schemas.text.plain import SHOWN_CHARACTERS, shown
 
-MOST_PROBLEMS = 3  # in a message
-NUMERIC = ("greater_than", "less_than", "finite", "int_", "float_", "multiple_of")  # how pydantic's kinds begin
+MOST_PROBLEMS = 3  # shown in a message
+NUMERIC = ("greater_than", "less_than", "finite", "int_", "float_", "multiple_of")  # prefixes of pydantic's error types
 LIMITS: dict[type, str] = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problems of data for `model`: each one's key, what is expected there, and what was given."""
+    """The first problems of data for `model`: for each its key, what was expected, and what was given."""
     found = error.errors(include_url=False, include_context=False)
     lines = [_line(problem, model) for problem in found[:MOST_PROBLEMS]]
     more = [f"and {len(found) - MOST_PROBLEMS} more problems"] if len(found) > MOST_PROBLEMS else []
@@ -35,7 +35,7 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
 
 
 def numbers_of(field: FieldInfo) -> str:
-    """Which numbers a field, or each element of its tuple, takes; empty where it takes none, or booleans too."""
+    """The numbers allowed in a field, or in an element of its tuple; empty if none are, or if booleans are too."""
     annotation, metadata = _plain(field.annotation, list(field.metadata))
     if typing.get_origin(annotation) is tuple:
         annotation, metadata = _plain(typing.get_args(annotation)[0], [])
@@ -44,7 +44,7 @@ def numbers_of(field: FieldInfo) -> str:
 
 
 def expected_number(annotation: Any, metadata: Sequence[Any]) -> str:
-    """Which numbers a field takes, such as "a whole number from 1 to 4096"."""
+    """The numbers allowed in a field, such as "a whole number from 1 to 4096"."""
     whole = int in _options(annotation) and float not in _options(annotation)
     limits = {
         kind: getattr(entry, kind.__name__.lower())
@@ -61,7 +61,7 @@ def expected_number(annotation: Any, metadata: Sequence[Any]) -> str:
 
 
 def _find(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, Any, list[Any]]:
-    """The dotted key of a pydantic location, and the annotation and metadata there; tags of unions are left out."""
+    """The dotted key of a pydantic location, without tags of unions, and its annotation and metadata."""
     keys: list[str] = []
     annotation: Any = model
     metadata: list[Any] = []
@@ -88,7 +88,7 @@ def _find(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, A
 
 
 def _plain(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
-    """Without `Annotated`, whose metadata are added; of `X | None` the X."""
+    """Strip `Annotated`, whose metadata are appended, and reduce `X | None` to X."""
     while True:
         arguments = typing.get_args(annotation)
         if typing.get_origin(annotation) is typing.Annotated:
@@ -112,7 +112,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _element(annotation: Any, part: int | str) -> Any:
-    """What a tuple or dict has at `part`; None for other annotations."""
+    """The annotation of a tuple's or dict's element `part`; None for other annotations."""
     for option in _options(annotation):
         origin, arguments = typing.get_origin(option), typing.get_args(option)
         if origin is dict:
@@ -128,6 +128,6 @@ def _tag(kind: type[BaseModel]) -> str | None:
 
 
 def _flat(metadata: Sequence[Any]) -> list[Any]:
-    """The limits in metadata, those inside of a Field too."""
+    """The entries of metadata, including those inside a Field."""
     inner = (entry.metadata if isinstance(entry, FieldInfo) else [entry] for entry in metadata)
     return list(itertools.chain.from_iterable(inner))

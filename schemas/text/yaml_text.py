@@ -1,4 +1,4 @@
-"""YAML that somebody else wrote: plain values of bounded size, however its aliases unfold."""
+"""Untrusted YAML: plain values of bounded size, also after aliases are expanded."""
 
 from pathlib import Path
 from typing import Any
@@ -9,28 +9,30 @@ from schemas.errors import UserError
 from schemas.text.plain import shown, text_of
 
 MAX_BYTES = 100_000  # the largest shipped recipe has 2,895
-MAX_VALUES = 20_000  # with every alias unfolded
+MAX_VALUES = 20_000  # with all aliases expanded
 MAX_DEPTH = 30
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is eight times as fast; both make no objects
+Loader: Any = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # libyaml is eight times as fast; neither creates Python objects
 
 
 def read_yaml(data: bytes, where: object) -> Any:
-    """What a YAML file holds. Raises UserError, with the line, for what is no YAML, and for keys that are no text."""
+    """The content of a YAML file. Raises UserError, with the line if known, for invalid YAML and for non-text keys."""
     if len(data) > MAX_BYTES:
-        raise UserError(f"{where}: more than {MAX_BYTES} bytes, expected a recipe; the largest one here has 3,000")
+        raise UserError(f"{where}: more than {MAX_BYTES} bytes, expected a recipe; the largest shipped one has 3,000")
     value = _loaded(text_of(data, where), where)
     _check_names(value, where)
     return value
 
 
 def read_yaml_file(path: Path) -> Any:
-    """`read_yaml` of a file, however large it is. Raises OSError too."""
+    """`read_yaml` of a file, of which at most MAX_BYTES + 1 bytes are read. Raises UserError and OSError."""
     with path.open("rb") as file:
         return read_yaml(file.read(MAX_BYTES + 1), path)
 
 
 def yaml_value(text: str, where: str) -> Any:
-    """A value as it is written on the command line. `3e-4` without quotes is a number, which YAML 1.1 reads as text."""
+    """A value from the command line. Unlike in YAML 1.1, `3e-4` without quotes is a number."""
     value = _loaded(text, where)
     if isinstance(value, str) and not text.lstrip().startswith(('"', "'")):
         try:
@@ -58,9 +60,9 @@ def _loaded(text: str, where: object) -> Any:
 
 
 def _check_sizes(text: str, where: object) -> None:
-    """Raise UserError for more values, or deeper ones, than any recipe has; aliases count as what they stand for."""
+    """Raise UserError if there are more values, or deeper ones, than in any recipe. Aliases count as expanded."""
     known: dict[str | None, tuple[int, int]] = {}  # anchor -> values and depth below it
-    stack: list[list[Any]] = [[None, 0, 0]]  # anchor, values and depth of what is open
+    stack: list[list[Any]] = [[None, 0, 0]]  # anchor, values and depth of each open collection
     for event in yaml.parse(text, Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             stack.append([event.anchor, 1, 0])
@@ -74,23 +76,23 @@ def _check_sizes(text: str, where: object) -> None:
             known[event.anchor] = (values, depth)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in known:
-                raise UserError(f"{where}: the alias {shown(event.anchor)} stands for nothing that ends before it")
+                raise UserError(f"{where}: the alias {shown(event.anchor)} has no complete anchor before it")
             values, depth = known[event.anchor]
         else:
             continue
         stack[-1][1] += values
         stack[-1][2] = max(stack[-1][2], depth)
         if sum(open_[1] for open_ in stack) > MAX_VALUES:
-            raise UserError(f"{where}: more than {MAX_VALUES} values with its aliases unfolded, expected a recipe")
+            raise UserError(f"{where}: more than {MAX_VALUES} values with its aliases expanded, expected a recipe")
         if len(stack) + depth > MAX_DEPTH:
             raise UserError(f"{where}: nests deeper than {MAX_DEPTH} levels, expected a recipe")
 
 
 def _check_names(value: Any, where: object) -> None:
-    """Raise UserError for a key that is a number or a date, in whatever depth."""
+    """Raise UserError for a key, at any depth, that is not text, such as a number or a date."""
     if not isinstance(value, dict):
         return
     for key, item in value.items():
         if not isinstance(key, str):
-            raise UserError(f"{where}: the key {shown(key)} is no text; expected the names of a recipe's keys")
+            raise UserError(f"{where}: the key {shown(key)} is not text; expected the name of a recipe key")
         _check_names(item, where)

@@ -39,7 +39,7 @@ def in_namespace(script: str) -> subprocess.CompletedProcess[str]:
 def test_a_read_only_target_is_one_clear_error(out: Path, job: str) -> None:
     done = in_namespace(f"mount -t tmpfs -o ro tmpfs {out}; {job}")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {out}: the file system is read-only; give a writable")
+    assert done.stderr.startswith(f"error: {out}: the file system is read-only; choose a writable")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -50,7 +50,7 @@ def test_a_disk_that_fills_up_in_the_middle(out: Path, job: str, tmp_path: Path)
     script += f"mount -o remount,size=50m {out}; {job} && cp -r {out} {tmp_path}/copy"
     done = in_namespace(script)
     assert done.stdout.startswith("exit 2\n"), done  # with no dataset.json, and no summary
-    assert re.search(r"the disk is full \(.* of 0\.1 MB free\); free some space and continue", done.stderr)
+    assert re.search(r"the disk is full \(.* of 0\.1 MB free\); free some space and run the same", done.stderr)
     assert "Traceback" not in done.stderr
     assert re.search("^indexed +8$", done.stdout, re.MULTILINE)
     assert TokenSet(tmp_path / "copy" / "tokens" / "dvae-v2").manifest.num_samples == 8

@@ -91,7 +91,9 @@ def test_repair_removes_nothing_that_is_read(
     before = digests(place)
     with elsewhere(reading([place / read], "bevt train image")), monkeypatch.context() as patch:
         patch.setattr(repairing, "ray_session", lambda *args: pytest.fail("Ray was started"))
-        with pytest.raises(UserError, match=rf"^{place / read}: `bevt train image` .* reads it; wait until it ends"):
+        with pytest.raises(
+            UserError, match=rf"^{place / read}: `bevt train image` .* is reading it; wait until it ends"
+        ):
             repair(place, made.raw, progress="off")
         assert {name: sha256 for name, sha256 in digests(place).items() if READERS not in name} == before
     repair(place, made.raw, progress="off")

@@ -248,7 +248,7 @@ def test_no_more_is_fetched_than_a_commit_says(
     store = FrameStore(root / "frames")
     commit = read_record(root / "frames" / "part-00000" / "commit.json", FramePartCommit)
     assert commit is not None
-    with pytest.raises(StorageError, match="jpeg/c/0: its bytes are not those that were committed"):
+    with pytest.raises(StorageError, match="jpeg/c/0: its content differs from its commit"):
         store.read_jpegs(0, 0, 1)
     with pytest.raises(UserError, match="jpeg/c/0"), local_part(root / "frames", commit) as folder:
         assert (folder / "index.parquet").is_file() and not (folder / "frames.zarr" / "jpeg" / "c" / "0").exists()

@@ -106,7 +106,7 @@ def _again(problem: Any) -> Any:
         ("streams.video.global_batch=1e12", r"streams.video.global_batch: expected a whole number from 1 to 1000000"),
         ("streams.video.mask.ratio=7", r"streams.video.mask.ratio: expected a finite number above 0 and below 1"),
         ("model.encoder.window=[1,0,1]", r"model.encoder.window.1: expected a whole number from 1 to 1024"),
-        ("loop.num_workers=0x" + "f" * 9000, r"loop.num_workers: .*\(given a number of thousands of digits\)"),
+        ("loop.num_workers=0x" + "f" * 9000, r"loop.num_workers: .*\(given a number with thousands of digits\)"),
     ],
 )
 def test_a_recipe_is_refused_in_one_line(override: str, message: str) -> None:

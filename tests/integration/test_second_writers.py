@@ -64,7 +64,9 @@ def test_a_run_that_is_going_on_is_neither_resumed_nor_begun(
     stage: str, resume: bool, dataset: Path, tmp_path: Path
 ) -> None:
     with elsewhere(hold(tmp_path, "bevt train joint")):
-        with pytest.raises(UserError, match=rf"^{tmp_path}: `bevt train joint` \(process \d+ on .*\) writes it; wait"):
+        with pytest.raises(
+            UserError, match=rf"^{tmp_path}: `bevt train joint` \(process \d+ on .*\) is writing it; wait"
+        ):
             start_training(stage, dataset, tmp_path, resume=resume, command="mine")
         assert [path.name for path in tmp_path.iterdir()] == [".writer"]
 
@@ -113,7 +115,7 @@ def test_a_directory_has_one_writer(
 ) -> None:
     monkeypatch.setattr(paper_report, "facts_of", nothing)
     with elsewhere(hold(tmp_path, "first")):
-        with pytest.raises(UserError, match=r"`first` .* writes it; wait until it ends"):
+        with pytest.raises(UserError, match=r"`first` .* is writing it; wait until it ends"):
             WRITERS[command](tmp_path, dataset)
         assert [path.name for path in tmp_path.iterdir()] == [".writer"]
 
@@ -139,7 +141,7 @@ def test_overwrite_removes_no_dataset_that_is_read(read: str, dataset: Path, tmp
     make_token_set(tmp_path / "other", num_samples=2)
     other, items = plans_of(tmp_path / "other")
     with elsewhere(reading([copy / read], "bevt train image")):
-        with pytest.raises(UserError, match=r"`bevt train image` .* reads it; wait until it ends, or stop it"):
+        with pytest.raises(UserError, match=r"`bevt train image` .* is reading it; wait until it ends, or stop it"):
             settle_plan(copy / "frames", other, items, overwrite=True)
         assert files_of(copy) == before
     settle_plan(copy / "frames", other, items, overwrite=True)

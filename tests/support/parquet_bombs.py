@@ -80,5 +80,5 @@ BOMBS: dict[str, tuple[Callable[[Path], None], str]] = {
     "many columns": (many_columns, "a schema of 101 elements, expected at most 64"),
     "deep lists": (deep_lists, "a schema of 82 elements, expected at most 64"),
     "long footer": (long_footer, "a footer of .* bytes, expected at most"),
-    "cut": (cut, "it does not end as Parquet does"),
+    "cut": (cut, "no Parquet footer at its end"),
 }

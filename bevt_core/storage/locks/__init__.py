@@ -1,1 +1,1 @@
-"""Locks on local files: who writes a folder, who reads it, and what a lock file says about its owner."""
+"""Locks on local files: writers and readers of a folder, and the owner noted in a lock file."""

@@ -1,4 +1,4 @@
-"""A lock file that one process has alone, with its name in it."""
+"""An exclusive lock file, in which its owner is noted."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ from schemas.errors import UserError
 
 @contextmanager
 def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> Iterator[None]:
-    """Have the file `lock` alone for the block.
+    """Hold the exclusive lock file `lock` for the block.
 
-    Raises UserError where another process has it, which `does` something with `subject`. Where the file system has no
-    locks: a warning, and the block runs.
+    Raises UserError if another process has it; `does` is what that process does with `subject`, such as "is writing".
+    On a file system without locks the block runs after a warning.
     """
     try:
         descriptor = _taken(lock)
     except NoLocksError:
         warn_of_no_locks(subject)
-        with contextlib.suppress(OSError):  # other hosts may see locks, and must not take its absence for an answer
-            lock.unlink(missing_ok=True)  # it may be another name of somebody's file
+        with contextlib.suppress(OSError):  # other hosts may support locks, and must see that there is a writer
+            lock.unlink(missing_ok=True)  # it may be a hard link to another file
             with lock.open("x") as file:
                 file.write(line_of(command))
         try:
@@ -54,7 +54,7 @@ def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> I
 
 
 def taken(subject: object, owner: object, does: str, advice: str) -> UserError:
-    """The error for a lock that another process has; `owner` is None where nobody knows which."""
+    """The error for a lock that another process has; `owner` is None if that process is unknown."""
     return UserError(f"{subject}: {owner or 'another process'} {does} it; {advice}")
 
 
@@ -62,14 +62,14 @@ _warned: set[str] = set()
 
 
 def warn_of_no_locks(subject: object) -> None:
-    """Warn, once per `subject`, that nothing can be locked there."""
+    """Warn, once per `subject`, that it cannot be locked."""
     if str(subject) not in _warned:
         _warned.add(str(subject))
-        warn(f"{subject}: no locks there, so other commands that use it are not noticed; start only one at a time")
+        warn(f"{subject}: locks are not supported here, so other commands on it go unnoticed; run one at a time")
 
 
 def _taken(lock: Path) -> int | None:
-    """`take` alone, in a folder that another process may remove in between."""
+    """`take` exclusively, in a folder that another process may remove meanwhile."""
     for _ in range(TRIES):
         with contextlib.suppress(FileNotFoundError):
             lock.parent.mkdir(parents=True, exist_ok=True)

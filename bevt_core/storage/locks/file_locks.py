@@ -1,9 +1,9 @@
-"""Locks on files that end with the process that took them, whatever kills it. They work between hosts over NFS.
+"""File locks that end with their process, however it dies. They work between hosts over NFS.
 
-They are the kernel's open-file-description locks, or POSIX ones where it has no such. The first belong to what `open`
-returned: a process that was forked would keep its parent's, so it lets go of them at once. The second end when a
-process closes the file by any descriptor, so a file that is locked here is never opened here again. A lock is advice:
-it keeps only those out who ask.
+They are the kernel's open-file-description (OFD) locks, or POSIX locks on kernels without those. An OFD lock belongs to
+the open file: a forked child would keep its parent's locks, so it drops them at once. A POSIX lock ends when the
+process closes the file through any descriptor, so a file that this process has locked is never opened again. The locks
+are advisory.
 """
 
 import errno
@@ -17,24 +17,24 @@ from typing import NamedTuple
 from bevt_core.storage.regular_file import NotRegularError, open_regular
 
 EXCLUSIVE, SHARED = fcntl.F_WRLCK, fcntl.F_RDLCK
-TRIES = 100  # of a file that others remove while it is opened
+TRIES = 100  # of opening a file that others keep removing
 _NO_LOCKS = (
     errno.ENOLCK,
     errno.ENOSYS,
     errno.EOPNOTSUPP,
     errno.EINVAL,
-)  # of file systems without locks, and of lost lock servers
-_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)  # of opening a folder, a link, a socket or a pipe
+)  # from file systems without locks, or when a lock server is lost
+_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)  # from opening a folder, a link, a socket or a pipe
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 _FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, process
 
 
 class NoLocksError(OSError):
-    """The file system has no locks."""
+    """The file system does not support locks."""
 
 
 class NoLockFileError(OSError):
-    """There is a folder, a link, a pipe or a device where the lock file should be."""
+    """The lock file's path is a folder, a link, a pipe or a device."""
 
 
 class FileId(NamedTuple):
@@ -43,14 +43,14 @@ class FileId(NamedTuple):
 
 
 _mutex = threading.Lock()
-_mine: dict[int, FileId] = {}  # descriptor -> file, of the locks of this process
+_mine: dict[int, FileId] = {}  # descriptor -> file, for the locks of this process
 
 
 def take(path: Path, kind: int) -> int | None:
-    """Open `path`, made where it is absent, and lock it; return the descriptor, or None where another has the lock.
+    """Open `path`, made if needed, and lock it; return the descriptor, or None if the lock is taken.
 
-    `kind` is EXCLUSIVE or SHARED. Raises NoLocksError, with the file made, where the file system has none;
-    NoLockFileError where something else is at `path`; OSError.
+    `kind` is EXCLUSIVE or SHARED. Raises NoLocksError, after making the file, if the file system does not support
+    locks; NoLockFileError if `path` is not a regular file; OSError.
     """
     for _ in range(TRIES):
         if is_mine(path):
@@ -67,13 +67,13 @@ def take(path: Path, kind: int) -> int | None:
         os.close(descriptor)
         if state == "taken":
             return None
-    raise OSError(errno.EBUSY, f"{path}: others make and remove it all the time", str(path))
+    raise OSError(errno.EBUSY, f"{path}: other processes keep making and removing it", str(path))
 
 
 def take_new(path: Path) -> int | None:
-    """Make `path`, which must not exist, and lock it; None where one who cleans up was faster and removed it.
+    """Make `path`, which must not exist, and lock it; None if a process that cleans up locked or removed it first.
 
-    Where the file system has no locks the descriptor is of the file without one. Raises OSError.
+    On a file system without locks the descriptor is that of the unlocked file. Raises OSError.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
@@ -87,7 +87,7 @@ def take_new(path: Path) -> int | None:
 
 
 def open_lock_file(path: Path, flags: int) -> int:
-    """Open a regular file, through no link and without waiting. Raises NoLockFileError for anything else, OSError."""
+    """Open a regular file, without following links or blocking. Raises NoLockFileError for anything else, OSError."""
     try:
         return open_regular(path, flags | os.O_NOFOLLOW)
     except OSError as error:
@@ -97,18 +97,18 @@ def open_lock_file(path: Path, flags: int) -> int:
 
 
 def let_go(descriptor: int) -> None:
-    """Close what `take` gave."""
+    """Close a descriptor from `take` or `take_new`, which releases its lock."""
     with _mutex:
         _mine.pop(descriptor, None)
         os.close(descriptor)
 
 
 def remove_and_let_go(path: Path, descriptor: int) -> None:
-    """Remove the locked file, unless others share the lock or a fork has taken it away; then close it."""
+    """Remove the locked file, unless others share the lock or this is a forked child without it; then close it."""
     try:
         if descriptor in _mine and _locked(descriptor, EXCLUSIVE) and _is_at(descriptor, path):
             path.unlink()
-    except OSError:  # the disk is gone or read-only by now: the file stays, and means nothing without its lock
+    except OSError:  # the disk is gone or read-only by now: the file stays, and has no effect without its lock
         pass
     finally:
         let_go(descriptor)
@@ -120,7 +120,7 @@ def is_mine(path: Path) -> bool:
 
 
 def mine(path: Path) -> int | None:
-    """The descriptor by which this process holds a lock on the file, if it does."""
+    """The descriptor with this process's lock on the file; None if it has none."""
     try:
         found = path.stat()
     except OSError:
@@ -138,7 +138,7 @@ def is_taken(descriptor: int) -> bool:
 
 
 def _lock_at(descriptor: int, path: Path, kind: int) -> str:
-    """Lock an open file that should be the one at `path`: "locked", "taken", or "gone" where `path` is another now."""
+    """Lock an open file: "locked", "taken", or "gone" if it is no longer the file at `path`."""
     try:
         if not _locked(descriptor, kind):
             return "taken"
@@ -166,28 +166,28 @@ def _locked(descriptor: int, kind: int) -> bool:
 
 
 def _ask(descriptor: int, open_file: str, posix: int, kind: int) -> tuple[int, ...]:
-    """One request about the whole file."""
+    """One lock request for the whole file: `open_file` names the OFD command, `posix` is its POSIX equivalent."""
     wanted = _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
     if hasattr(fcntl, open_file):
         try:
             return _FLOCK.unpack(fcntl.fcntl(descriptor, getattr(fcntl, open_file), wanted))
         except OSError as error:
-            if error.errno != errno.EINVAL:  # of a kernel without them
+            if error.errno != errno.EINVAL:  # from a kernel without OFD locks
                 raise
     return _FLOCK.unpack(fcntl.fcntl(descriptor, posix, wanted))
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        there = path.stat(follow_symlinks=False)
+        current = path.stat(follow_symlinks=False)
     except FileNotFoundError:
         return False
     found = os.fstat(descriptor)
-    return found.st_nlink > 0 and (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino)
+    return found.st_nlink > 0 and (found.st_dev, found.st_ino) == (current.st_dev, current.st_ino)
 
 
 def _removed(path: Path) -> bool:
-    """Remove another user's file that nobody has locked; False where somebody has. Raises PermissionError."""
+    """Remove another user's lock file; False if it is locked. Raises PermissionError if that is not possible."""
     try:
         descriptor = open_lock_file(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -203,9 +203,9 @@ def _removed(path: Path) -> bool:
 
 
 def _leave_to_the_parent() -> None:
-    """In a process that was forked: turn the descriptors of its parent's locks into ones of nothing.
+    """In a forked child: point the descriptors of the parent's locks at /dev/null.
 
-    Closing them would let their numbers be used again, under those who still know them.
+    If they were closed, their numbers could be reused while the child's code still refers to them.
     """
     if _mine:
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""What a lock file says: the process that has the lock. It is for messages only."""
+"""The content of a lock file: which process has the lock. Used for messages only."""
 
 import contextlib
 import os
@@ -15,13 +15,13 @@ from bevt_core.storage.locks.file_locks import is_taken, mine, open_lock_file
 from schemas.base import Record
 from schemas.ranges import Count
 
-MOST_BYTES = 64 << 10  # of a lock file that are read
+MOST_BYTES = 64 << 10  # read from the end of a lock file
 SHOWN = 160  # characters of a command in a message
-NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # for the owner of a lock to write its line
+NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # the owner may not have written its line yet
 
 
 class Owner(Record):
-    """The process that has a lock, as its lock file says."""
+    """The process that has a lock, as noted in the lock file."""
 
     host: str
     pid: Count
@@ -29,35 +29,35 @@ class Owner(Record):
     since: str  # ISO 8601, UTC
 
     def __str__(self) -> str:
-        """Without what a terminal would act on, and not too long: the file may come from anywhere."""
+        """Shortened, and without control characters: the file may come from anywhere."""
         command = self.command if len(self.command) <= SHOWN else f"{self.command[: SHOWN - 3]}..."
         text = f"`{command}` (process {self.pid} on {self.host}, since {self.since})"
         return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def note(descriptor: int, command: str) -> None:
-    """Append the line of this process, unless the file has other names: then it may be somebody's."""
+    """Append this process's line, unless the file has other hard links: then it may be another program's file."""
     if not _has_other_names(descriptor):
         _append(descriptor, command)
 
 
 def note_alone(descriptor: int, command: str) -> None:
-    """`note`, in place of what the file has."""
+    """`note`, replacing the file's content."""
     if not _has_other_names(descriptor):
         os.truncate(descriptor, 0)
         _append(descriptor, command)
 
 
 def line_of(command: str) -> str:
-    """The line of this process, with a final newline."""
+    """This process's line, with a final newline."""
     since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    text = command.encode(errors="replace").decode()  # an argument may be no UTF-8
+    text = command.encode(errors="replace").decode()  # an argument may not be UTF-8
     return Owner(host=socket.gethostname(), pid=os.getpid(), command=text, since=since).model_dump_json() + "\n"
 
 
 def owner_of(lock: Path) -> Owner | None:
-    """The last process that noted itself in a lock file, if the lock is taken."""
-    with contextlib.suppress(OSError):  # it is gone, or may not be read
+    """The process in the last line of a lock file; None if the lock is free."""
+    with contextlib.suppress(OSError):  # removed, or not readable
         held = mine(lock)
         if held is not None:
             return last_noted(held)
@@ -68,7 +68,7 @@ def owner_of(lock: Path) -> Owner | None:
 
 @contextmanager
 def opened(file: Path) -> Iterator[int]:
-    """A descriptor of a lock file, to read. Raises NoLockFileError, OSError."""
+    """Open a lock file for reading and yield its descriptor. Raises NoLockFileError, OSError."""
     descriptor = open_lock_file(file, os.O_RDONLY)
     try:
         yield descriptor
@@ -77,7 +77,7 @@ def opened(file: Path) -> Iterator[int]:
 
 
 def last_noted(descriptor: int) -> Owner:
-    """The last line of an open lock file, which its owner may be about to write."""
+    """The owner in the last line of an open lock file; waits briefly, as the owner may be about to write it."""
     for _ in range(NOTE_TRIES):
         size = os.fstat(descriptor).st_size
         lines = os.pread(descriptor, MOST_BYTES, max(0, size - MOST_BYTES)).splitlines()

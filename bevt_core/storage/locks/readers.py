@@ -1,4 +1,4 @@
-"""Who reads a local frame store or token set, and who removes parts of it: `<store>/.readers`."""
+"""The lock between readers of a local frame store or token set and removers of its parts: `<store>/.readers`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from schemas.errors import UserError
 
 @contextmanager
 def read_store(store: Path, command: str) -> Iterator[None]:
-    """Share the store with other readers for the block. Raises UserError where parts are being removed.
+    """Share the store with other readers for the block. Raises UserError if parts are being removed from it.
 
-    A store that cannot be locked is read all the same.
+    If the store cannot be locked, the block runs without a lock.
     """
     lock, descriptor = store / READERS, None
     if not is_mine(lock):
-        with contextlib.suppress(OSError):  # another user's store, or a disk without locks: it is only not guarded
+        with contextlib.suppress(OSError):  # another user's store, or a disk without locks
             descriptor = take(lock, SHARED)
             if descriptor is None:
                 raise UserError(
-                    f"{store}: {owner_of(lock) or 'another process'} removes parts of it; wait until it ends"
+                    f"{store}: {owner_of(lock) or 'another process'} is removing parts of it; wait until it ends"
                 )
             note(descriptor, command)
     try:
@@ -36,9 +36,9 @@ def read_store(store: Path, command: str) -> Iterator[None]:
 
 @contextmanager
 def remove_from_store(store: Path, command: str) -> Iterator[None]:
-    """Keep readers out of the store for the block. Raises UserError where it is being read."""
+    """Keep readers out of the store for the block. Raises UserError if it is being read."""
     if not store.is_dir():
         yield
         return
-    with locked(store / READERS, store, command, "reads", "wait until it ends, or stop it"):
+    with locked(store / READERS, store, command, "is reading", "wait until it ends, or stop it"):
         yield

@@ -1,9 +1,9 @@
-"""One writer for a local folder, and for a file or folder that appears whole.
+"""One writer per local folder, and per file or folder that appears as a whole.
 
-    <folder>/.writer           locked by who writes in the folder
-    <parent>/.<name>.writer    locked by who makes the file or the folder `name`
+    <folder>/.writer           locked by the process that writes into the folder
+    <parent>/.<name>.writer    locked by the process that makes the file or folder `name`
 
-Both exclude each other where they name one folder. A link is locked under its own name and under that of its target.
+The two exclude each other for the same folder. A link is locked under its own name and under its target's.
 """
 
 import contextlib
@@ -17,16 +17,18 @@ from bevt_core.storage.locks.exclusive import locked, taken
 from bevt_core.storage.locks.owners import owner_of
 from bevt_core.storage.staging import WRITER, clean_local_staging
 
-_WRITES = "writes", "wait until it ends or stop it, or give another --out"
+_WRITES = "is writing", "wait until it ends or stop it, or give another --out"
 
-_held_here: ContextVar[frozenset[Path]] = ContextVar("_held_here", default=frozenset())  # locks, by this thread
+_held_here: ContextVar[frozenset[Path]] = ContextVar(
+    "_held_here", default=frozenset()
+)  # lock files that this thread has locked
 
 
 @contextmanager
 def hold_folder(directory: Path, command: str) -> Iterator[None]:
-    """Be the only writer of `directory`, which is made where it is absent, for the block.
+    """Be the only writer of `directory` for the block; make it if needed.
 
-    Raises UserError where another process writes or makes it; StorageError where it cannot be written.
+    Raises UserError if another process writes or makes it; StorageError if it cannot be written.
     """
     with _held(directory / WRITER, directory, command):
         _check_free(_beside(Path(os.path.realpath(directory))), directory)
@@ -35,12 +37,12 @@ def hold_folder(directory: Path, command: str) -> Iterator[None]:
 
 @contextmanager
 def hold_file(target: Path, command: str) -> Iterator[None]:
-    """`hold_folder` for a file, or for a folder that appears whole by a rename."""
+    """`hold_folder` for a file, or for a folder that appears by a rename."""
     real = Path(os.path.realpath(target))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_held(_beside(target), target, command))
         if target.is_symlink():
-            with contextlib.suppress(OSError):  # into a folder that this user may not write: only the link is replaced
+            with contextlib.suppress(OSError):  # target in a folder without write permission: only the link is replaced
                 stack.enter_context(_held(_beside(real), target, command))
         _check_free(real / WRITER, target)
         yield
@@ -61,14 +63,14 @@ def _held(lock: Path, subject: Path, command: str) -> Iterator[None]:
     finally:
         _held_here.reset(before)
         for folder in made:
-            with contextlib.suppress(OSError):  # something was written, or it is gone
+            with contextlib.suppress(OSError):  # not empty, or already removed
                 folder.rmdir()
 
 
 def _check_free(lock: Path, subject: Path) -> None:
-    """Raise UserError where another process has `lock`.
+    """Raise UserError if another process has `lock`.
 
-    Each of two writers takes its own lock before it looks at the other's, so at most one of them goes on.
+    Each of two writers takes its own lock before it checks the other's, so at most one of them continues.
     """
     if _key(lock) not in _held_here.get() and (owner := owner_of(lock)) is not None:
         raise taken(subject, owner, *_WRITES)

@@ -1,14 +1,14 @@
-"""A bound on the bytes of a download, by what fsspec calls while it downloads."""
+"""A limit on the bytes of a download, checked in fsspec's progress callback."""
 
 from typing import Any
 
 
 class TooLong(Exception):
-    """An object has more bytes than were expected."""
+    """An object is larger than expected."""
 
 
 def at_most(most_bytes: int | None) -> Any:
-    """A callback for `get_file` that raises TooLong as soon as there are more than `most_bytes`; None: any number."""
+    """A callback for `get_file` that raises TooLong after more than `most_bytes`; None: no limit."""
     from fsspec.callbacks import Callback
 
     class Bounded(Callback):

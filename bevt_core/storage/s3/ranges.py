@@ -1,15 +1,15 @@
-"""An object as a file that is read by ranges."""
+"""A file object that reads an object by ranges."""
 
 import functools
 import io
 from collections.abc import Callable
 from typing import Any
 
-READ_BYTES, READ_RANGES = 256 << 10, 8  # that a reader fetches at a time, and how many of them it keeps
+READ_BYTES, READ_RANGES = 256 << 10, 8  # size of a range, and how many ranges a reader keeps
 
 
 class Ranges(io.RawIOBase):
-    """The bytes of an object, fetched by ranges of READ_BYTES, the last few of which are kept."""
+    """The bytes of an object, fetched in ranges of READ_BYTES; the READ_RANGES most recently used are kept."""
 
     def __init__(self, name: str, size: int, read_range: Callable[[int, int], bytes]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Ranges(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """At most up to the end of a range, as a raw file may; 0 at the end."""
+        """Read at most to the end of a range, as a raw file may; 0 at the end."""
         if self._at >= self._size:
             return 0
         number, start = divmod(self._at, READ_BYTES)

@@ -1,7 +1,7 @@
-"""One request to an object store: its retries, its errors and the client of this process.
+"""Requests to object stores: retries, errors, and this process's client.
 
-A request that fails for a reason that may pass (throttling, a 5xx answer, a lost connection) is retried for RETRY_S
-seconds and then ends in a StorageError.
+A request that fails for a temporary reason (throttling, a 5xx response, a lost connection) is retried for RETRY_S
+seconds and then raises a StorageError.
 """
 
 import errno
@@ -18,23 +18,23 @@ from schemas.errors import StorageError, UserError
 
 R = TypeVar("R")
 
-RETRY_S = 120.0  # of failures in a row, unless $BEVT_RETRY_S says otherwise
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0  # between tries: doubled each time, and half of it at random
+RETRY_S = 120.0  # default of $BEVT_RETRY_S: how long a request may keep failing
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0  # between attempts: doubled each time, then scaled by a random 0.5 to 1
 CONNECT_TIMEOUT_S = 10
-CONNECTIONS = 32  # of a process
+CONNECTIONS = 32  # per process
 _LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _REFUSED = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.EREMCHG)
 
 
 def retry_s() -> float:
-    """How long a request may fail in a row."""
+    """Seconds for which a failing request is retried."""
     return float(os.environ.get("BEVT_RETRY_S", RETRY_S))
 
 
 def request(url: str, what: str, call: Callable[[Any], R]) -> R:
-    """Return `call(the file system)`, retried while it fails for a reason that may pass.
+    """Return `call(file_system)`, retried while it fails for a temporary reason.
 
-    `what` is the verb for messages. Raises FileNotFoundError, FileExistsError, and StorageError that names `url`.
+    `what` is the verb for messages. Raises FileNotFoundError, FileExistsError, and a StorageError that names `url`.
     """
     limit_s = retry_s()
     began, wait_s, tries = time.monotonic(), FIRST_WAIT_S, 0
@@ -46,27 +46,27 @@ def request(url: str, what: str, call: Callable[[Any], R]) -> R:
         except (FileNotFoundError, FileExistsError):
             raise
         except PermissionError as error:
-            mend = "check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
-            raise StorageError(errno.EACCES, f"{url}: no permission to {what} it ({error}); {mend}") from error
+            fix = "check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
+            raise StorageError(errno.EACCES, f"{url}: no permission to {what} it ({error}); {fix}") from error
         except _no_credentials() as error:
-            mend = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-            raise StorageError(errno.EACCES, f"{url}: no credentials; {mend}") from error
+            fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            raise StorageError(errno.EACCES, f"{url}: no credentials; {fix}") from error
         except _may_pass() as error:
             if isinstance(error, OSError) and error.errno in _LOCAL_DISK:
                 raise
             if isinstance(error, OSError) and error.errno in _REFUSED:
-                raise StorageError(error.errno, f"{url}: cannot {what} it: {_said(error)}") from error
+                raise StorageError(error.errno, f"{url}: cannot {what} it: {_one_line(error)}") from error
             spent_s = time.monotonic() - began
             if spent_s + wait_s > limit_s:
-                spent = f"{tries} tries in {spent_s:.0f} s"
+                spent = f"{tries} attempts in {spent_s:.0f} s"
                 raise StorageError(
                     errno.EIO,
-                    f"{url}: cannot {what} it, {spent}, the last one: {_said(error)}. "
+                    f"{url}: cannot {what} it ({spent}, last error: {_one_line(error)}). "
                     f"Check the network and the object store ({_endpoint()}), then run the same command again: "
-                    "what is finished is kept",
+                    "finished work is kept",
                 ) from error
         except _unusable() as error:
-            raise StorageError(errno.EINVAL, f"{url}: cannot {what} it: {_said(error)}") from error
+            raise StorageError(errno.EINVAL, f"{url}: cannot {what} it: {_one_line(error)}") from error
         time.sleep(wait_s * random.uniform(0.5, 1.0))
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
@@ -75,14 +75,14 @@ _lock = threading.Lock()
 
 
 def _file_system() -> Any:
-    """The one of this process, shared by its threads."""
+    """The s3fs file system of this process, shared by its threads."""
     with _lock:
         return _new_file_system(os.getpid())
 
 
 @functools.lru_cache(maxsize=1)
 def _new_file_system(pid: int) -> Any:
-    """Credentials, region and address come from the environment, as AWS's own tools read it."""
+    """Credentials, region and endpoint come from the environment, as for AWS's own tools."""
     try:
         import s3fs
     except ImportError:
@@ -92,7 +92,7 @@ def _new_file_system(pid: int) -> Any:
         use_listings_cache=False,
         config_kwargs={"connect_timeout": CONNECT_TIMEOUT_S, "max_pool_connections": CONNECTIONS},
     )
-    store.retries = 1  # one policy, that of `request`, above botocore's own few tries
+    store.retries = 1  # `request` retries, on top of botocore's own few attempts
     return store
 
 
@@ -112,7 +112,7 @@ def _may_pass() -> tuple[type[Exception], ...]:
 
 
 def _unusable() -> type[Exception]:
-    """Names that no bucket can have, settings that fit nothing: whatever else botocore says."""
+    """All other botocore errors, such as invalid bucket names and settings."""
     from botocore.exceptions import BotoCoreError
 
     return BotoCoreError
@@ -122,5 +122,5 @@ def _endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
 
 
-def _said(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

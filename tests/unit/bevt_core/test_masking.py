@@ -1,4 +1,4 @@
-"""Masks meet the original generator's statistics, and depend on nothing but their own generator."""
+"""Masks match the original generator's statistics, and depend only on their random generator."""
 
 import time
 
@@ -48,7 +48,7 @@ def test_tube_is_one_mask_over_a_stretch_of_time() -> None:
         assert (hidden_frames == hidden_frames[0]).all()
 
 
-def test_a_tube_wraps_around_the_end_unless_told_not_to() -> None:
+def test_a_tube_wraps_around_the_end_only_with_wrap() -> None:
     def num_pieces(mask_THW: np.ndarray) -> int:
         hidden_T = mask_THW.any(axis=(1, 2)).astype(int)
         return int((np.diff(hidden_T, prepend=0) == 1).sum())

@@ -1,4 +1,4 @@
-"""What the command line hands on to recipes, and what it says where memory ran out."""
+"""The command line: values passed to recipes, out-of-memory errors, option names in messages."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +36,7 @@ def test_no_memory_is_one_line(error: Exception, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as raised:
         app(["load"])
     message = capsys.readouterr().err
-    assert raised.value.code == 1 and message.startswith("error: no memory left (") and message.count("\n") == 1
+    assert raised.value.code == 1 and message.startswith("error: out of memory (") and message.count("\n") == 1
     assert "ulimit -v" in message
 
 

@@ -1,4 +1,4 @@
-"""Foreign text in every kind of output: it is text there, and nothing else."""
+"""Untrusted text in every kind of output is shown literally."""
 
 import csv
 import io
@@ -87,7 +87,7 @@ def test_markdown_links_nothing() -> None:
 
 
 def test_pictures_take_any_name() -> None:
-    """Matplotlib takes `$` for mathematics, and leaves curves named `_x` out of its legend."""
+    """Matplotlib parses `$` as mathematics, and omits curves named `_x` from its legend."""
     frame = np.zeros((8, 8, 3), dtype=np.uint8)
     names = [*NAMES, "_hidden", "x" * 5000]
     for label in names:
@@ -136,7 +136,7 @@ def works() -> None:
 def test_whatever_a_command_ends_with_is_plain_text(
     arguments: list[str], status: int, count: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's; without any, Python has a last resort
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # removes pytest's, so that Python uses logging.lastResort
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
         warnings.simplefilter("always")

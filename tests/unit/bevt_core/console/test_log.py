@@ -10,7 +10,7 @@ from bevt_core.console.terminal import OUR_PACKAGES, note, print_log, warn
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loggers as Python makes them, for somebody who imports bevt."""
+    """Default loggers, as for a program that imports bevt."""
     for logger in map(logging.getLogger, (*OUR_PACKAGES, "tests")):
         monkeypatch.setattr(logger, "handlers", [])
         monkeypatch.setattr(logger, "propagate", True)
@@ -39,7 +39,7 @@ def test_a_library_user_can_silence_a_package(library: None, caplog: pytest.LogC
 
 def test_bevt_prints_each_record_once(capsys: pytest.CaptureFixture[str]) -> None:
     root = logging.StreamHandler()
-    logging.getLogger().addHandler(root)  # as some library's logging.basicConfig()
+    logging.getLogger().addHandler(root)  # as a library's logging.basicConfig() does
     try:
         print_log((*OUR_PACKAGES, "tests"))
         print_log((*OUR_PACKAGES, "tests"))

@@ -1,4 +1,4 @@
-"""When a job that rejects too much stops."""
+"""When a job with too many rejected sources stops, and the rate of its progress line."""
 
 import io
 
@@ -57,7 +57,7 @@ def test_it_counts_sources_and_not_parts(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_rate_leaves_the_start_out() -> None:
-    """The first result may come after a minute in which processes started."""
+    """Processes may start for a minute before the first result."""
     clock = [0.0]
     line = ProgressLine("tokenize", 12, unit="videos", now=lambda: clock[0], stream=io.StringIO())
     for at, done in ((30.0, 0), (60.0, 2), (62.0, 4)):

@@ -1,4 +1,4 @@
-"""What a person sees of a result: units, rounding, aligned tables, nothing raw."""
+"""Human-readable results: units, rounding, aligned tables, no raw values."""
 
 import fcntl
 import io
@@ -166,7 +166,7 @@ def test_the_rate_is_that_of_the_last_minute():
 
 
 def test_the_width_is_that_of_the_terminal_behind_stderr(monkeypatch):
-    """Where stdout goes to a file, or nowhere while Ray works."""
+    """When stdout is a file, or is closed while Ray works."""
     monkeypatch.delenv("COLUMNS", raising=False)
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 33, 0, 0))

@@ -1,4 +1,4 @@
-"""Files from elsewhere: whatever is wrong with one is a UserError that names the file and the line."""
+"""Untrusted files: every fault is a UserError that names the file and the line."""
 
 import errno
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_csv_rows_know_their_lines(tmp_path: Path) -> None:
         ('[{"id": 1}, {"no": 2}]', "entry 2: no 'id' in {'no': 2}"),
         ('[{"id": true}]', "entry 1: id is True, expected a whole number"),
         ('[{"id": 1.5}]', "entry 1: id is 1.5, expected a whole number"),
-        ('[{"id": NaN}]', "NaN is no number"),
+        ('[{"id": NaN}]', "NaN is not a JSON number"),
         ('[{"id": ' + "9" * 5000 + "}]", "not JSON"),
         ("[" * 100_000, "nests too deeply"),
     ],
@@ -102,7 +102,7 @@ def test_parquet(tmp_path: Path) -> None:
     columns = {"source": ["a"], "kind": ["video"], "label": [3]}
     for name, what in [("label", ["cat"]), ("source", [None]), ("label", [2**40])]:
         pq.write_table(pa.table({**columns, name: what}), path)
-        with pytest.raises(UserError, match="columns source string, kind string, label int32 expected"):
+        with pytest.raises(UserError, match="expected the columns source string, kind string, label int32"):
             read_parquet(path, SOURCES_SCHEMA, "bevt scan --write")
     pq.write_table(pa.table({"source": ["a"], "kind": ["video"]}), path)
     with pytest.raises(UserError, match=r"x\.parquet: no column 'label' in \['source', 'kind'\]; bevt scan --write"):
@@ -110,7 +110,7 @@ def test_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({**columns, "source": pa.array(["a"], pa.large_string())}), path)
     assert read_parquet(path, SOURCES_SCHEMA, "").to_pylist() == [{"source": "a", "kind": "video", "label": 3}]
     for data in (path.read_bytes()[:-9], b"", b"<html>"):
-        with pytest.raises(UserError, match="not a Parquet file, or cut"):
+        with pytest.raises(UserError, match="not a Parquet file, truncated"):
             read_parquet(written(path, data), SOURCES_SCHEMA, "")
 
 
@@ -126,7 +126,7 @@ def test_what_is_no_number(text: str) -> None:
 
 
 def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulated: root may read everything. A disk that fails is no mistake of the user."""
+    """Permission errors are simulated, since root may read everything. A failing disk is not the user's mistake."""
     path = written(tmp_path / "x.txt", b"a 0\n")
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         read_json(tmp_path, dict)

@@ -89,7 +89,7 @@ def test_descriptors_above_1023_are_waited_for() -> None:
 
 
 def test_no_orphan_survives_its_parent() -> None:
-    """Even one that hangs in native code, when the parent is killed without a chance to clean up."""
+    """Not even a child that hangs in native code, when the parent is killed without cleaning up."""
     script = (
         "import threading, time\n"
         "from bevt_core.foreign.isolation import IsolatedFunction\n"
@@ -119,7 +119,7 @@ def _alive(pid: int) -> bool:
 
 
 def test_training_imports_no_decoder() -> None:
-    """A GPU machine that trains from shards has none, and each would cost every loader process its start-up."""
+    """A GPU machine that trains from shards may have no decoders, and importing one slows each loader's start."""
     program = (
         "import sys, trainer.pretrain.stage, trainer.finetune.stage; print({'av', 'decord', 'ray'} & set(sys.modules))"
     )

@@ -45,7 +45,7 @@ BUCKET = ObjectPath("s3://data/set")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`root/` with a picture, `secret/` beside it with another, and links from the one to the other."""
+    """`root/` with a picture, `secret/` next to it with another, and links from `root/` to `secret/`."""
     base = tmp_path_factory.mktemp("place")
     write_image(base / "root" / "train" / "a.png", smooth_frame("a"))
     write_image(base / "secret" / "s.png", smooth_frame("s"))
@@ -110,7 +110,7 @@ SOURCE_READERS: dict[str, Callable[[Path, str], object]] = {
     "a download": lambda place, name: download(BUCKET, {name: 1}, place / "root"),
     "a commit": in_a_commit,
 }
-LIST_READERS = {"a list": in_a_list, "a table for scan": in_a_table}  # which normalise what stays inside
+LIST_READERS = {"a list": in_a_list, "a table for scan": in_a_table}  # these normalise names that stay inside
 
 
 @pytest.mark.parametrize("reader", SOURCE_READERS)
@@ -196,7 +196,7 @@ def test_listed_keys_that_cannot_be_files_are_one_error(key: str, monkeypatch: p
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A dataset whose sources are `../secret/0000.mp4` and so on, consistent with itself, and what it points at."""
+    """A self-consistent dataset whose sources are `../secret/0000.mp4` and so on, and the files they refer to."""
     save_tiny_tokenizer(tmp_path / "tokenizer")
     make_token_set(tmp_path / "data", num_samples=4, sources_per_part=2, frames=2, tag="../secret/")
     for i in range(4):
@@ -229,7 +229,7 @@ def test_repair_writes_to_no_other_token_set(tmp_path: Path) -> None:
     commit = read_record(folder / "part-00000.json", TokenPartCommit)
     assert plan is not None and manifest is not None and commit is not None
     for name, message in (("../../../ESCAPED", "name: String should match"), ("other", "rename the folder to other")):
-        named = plan.model_copy(update={"name": name})  # which checks nothing
+        named = plan.model_copy(update={"name": name})  # without validation
         write_record(folder / "plan.json", named)
         write_record(folder / "dataset.json", manifest.model_copy(update={"name": name}))
         write_record(folder / "part-00000.json", commit.model_copy(update={"token_plan": named.digest()}))

@@ -1,4 +1,4 @@
-"""What a folder is, and what is said where it is given for another one."""
+"""Descriptions of folders, and the errors that quote them when another kind was expected."""
 
 import itertools
 import re
@@ -80,13 +80,13 @@ IS = {
     "dvae": r"a tokenizer's training run \(its tokenizer: .*dvae/tokenizer\)",
     "pretrained": "a pretraining run",
     "tuned": "a fine-tuning run",
-    "half": r"a fine-tuning run, not finished \(go on with --resume\)",
-    "videos": r"a folder of other things \(a\.mp4, b\.mp4, c\.mp4, \.\.\.\)",
+    "half": r"a fine-tuning run, not finished \(continue with --resume\)",
+    "videos": r"a folder with other content \(a\.mp4, b\.mp4, c\.mp4, \.\.\.\)",
     "empty": "an empty folder",
     "videos/a.mp4": "a file",
     "nowhere": "no such file or folder",
 }
-WANTED = {  # what reads a place, what it wants, and the places that are right
+WANTED = {  # kind of input -> its reader, the reader's error, and the places it accepts
     "a token set": (TokenSet, "expected a token set", {"data/tokens/test-v2"}),
     "a frame store": (FrameStore, "expected a frame store", {"data/frames"}),
     "--init": (lambda place: weights_file(str(place)), "expected a finished run", {"pretrained", "tuned"}),
@@ -114,7 +114,7 @@ def test_another_place_is_named_with_what_was_wanted(wanted: str, places: Path) 
     for name in IS.keys() - right - {"nowhere", "videos/a.mp4"}:
         with pytest.raises(UserError, match=expected) as raised:
             read(places / name)
-        if name != "pretrained" or wanted != "an encoder":  # whose data is not where it was
+        if name != "pretrained" or wanted != "an encoder":  # its data has moved
             assert re.search(rf"[:(] ?{IS[name]}", str(raised.value))
     for name in ("nowhere", "videos/a.mp4"):
         if name == "nowhere" or wanted in ("a token set", "a frame store"):

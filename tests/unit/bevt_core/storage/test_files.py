@@ -1,4 +1,4 @@
-"""Atomic files: whole or absent, and disk trouble in words."""
+"""Atomic files: complete or absent, and readable messages for disk errors."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ def leftovers(folder: Path) -> int:
 
 
 def test_a_live_writer_of_another_container_is_left_alone(tmp_path: Path) -> None:
-    """The same host name, and a process id that is free here: a container that shares the disk, not the processes."""
+    """As from a container that shares the disk but not the processes: same host name, a process id unused here."""
     command = ["unshare", "-r", "--pid", "--fork"]
     if subprocess.run([*command, "true"], capture_output=True).returncode:
         pytest.skip("no process namespaces for this user")
@@ -78,7 +78,7 @@ def leave_dead_folders(folder: Path, count: int) -> None:
 
 
 def test_many_may_clean_and_write_at_once(tmp_path: Path) -> None:
-    """Two drivers that were killed and started again meet in the same staging folder."""
+    """Two restarted drivers use the same staging folder."""
     leave_dead_folders(tmp_path, 200)
 
     def work(worker: int) -> None:

@@ -1,4 +1,4 @@
-"""Object stores: names, whole objects, parts whose commit comes last, and everything that a network can do."""
+"""Object stores: names, atomic objects, parts whose commit is uploaded last, and network faults."""
 
 import hashlib
 import random
@@ -90,13 +90,13 @@ def test_a_large_file_goes_up_in_parts(store: S3Server, tmp_path: Path, monkeypa
 
 
 def test_a_dataset_is_the_same_through_throttling_and_5xx(store: S3Server, tmp_path: Path) -> None:
-    """A third of the requests fail; every part's commit is the last thing that goes up of it."""
+    """A third of the requests fail; every part's commit is the last object uploaded."""
     drawn = random.Random(0)
     store.fault = lambda number, request: drawn.choice([SLOW_DOWN, INTERNAL, None, None, None, None])
     make_token_set(tmp_path, num_samples=6, sources_per_part=3, frames=4)
     make_token_set(as_path("s3://data/faults"), num_samples=6, sources_per_part=3, frames=4)
     assert objects_below(as_path("s3://data/faults")) == files_below(tmp_path)
-    puts = list(dict.fromkeys(reversed(store.puts())))[::-1]  # of each object the last, which succeeded
+    puts = list(dict.fromkeys(reversed(store.puts())))[::-1]  # the last put of each object, which succeeded
     for part in ("part-00000", "part-00001"):
         assert [put for put in puts if f"frames/{part}/" in put][-1].endswith("commit.json")
         assert puts.index(f"/data/faults/tokens/test-v2/{part}.parquet") < puts.index(
@@ -106,14 +106,14 @@ def test_a_dataset_is_the_same_through_throttling_and_5xx(store: S3Server, tmp_p
 
 @pytest.mark.parametrize(
     ("fault", "says"),
-    [(SLOW_DOWN, "reduce your request rate.*what is finished is kept"), (INTERNAL, "internal error.*same command")],
+    [(SLOW_DOWN, "reduce your request rate.*finished work is kept"), (INTERNAL, "internal error.*same command")],
 )
 def test_tries_end_in_one_error(
     store: S3Server, monkeypatch: pytest.MonkeyPatch, fault: tuple[str, str, str], says: str
 ) -> None:
     monkeypatch.setenv("BEVT_RETRY_S", "0.5")
     store.fault = lambda number, request: fault
-    with pytest.raises(StorageError, match=rf"s3://data/x: cannot write it, \d+ tries in \d s.*{says}"):
+    with pytest.raises(StorageError, match=rf"s3://data/x: cannot write it \(\d+ attempts in \d s.*{says}"):
         as_path("s3://data/x").write_bytes(b"x")
     assert 2 < len(store.requests) < 20
 

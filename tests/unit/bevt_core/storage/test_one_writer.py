@@ -1,4 +1,4 @@
-"""One writer at a time: by locks that end with their process, in threads, forks, children and other namespaces."""
+"""One writer at a time, with locks that end with their process: threads, forks, children, other namespaces."""
 
 import errno
 import fcntl
@@ -24,7 +24,7 @@ def test_the_second_writer_is_told_who_has_it(tmp_path: Path) -> None:
         assert found is not None and found.pid == other.pid and found.command == "bevt train joint --out run"
         with (
             pytest.raises(
-                UserError, match=rf"`bevt train joint --out run` \(process {other.pid} on .* writes it; wait"
+                UserError, match=rf"`bevt train joint --out run` \(process {other.pid} on .* is writing it; wait"
             ),
             hold(tmp_path / "run", "second"),
         ):
@@ -47,14 +47,14 @@ def test_a_lock_dies_with_its_process_and_not_when_that_is_stopped(tmp_path: Pat
 
 
 def test_what_a_writer_started_does_not_keep_its_lock(tmp_path: Path) -> None:
-    """A forked loader worker and a program that was started live on; the lock does not."""
+    """A forked loader worker and a started program outlive the writer; its lock does not."""
     with Holder("hold_with_children", tmp_path / "run", "first") as other:
         children = [int(line) for line in (other.say(), other.say())]
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
         try:
             for child in children:
-                os.kill(child, 0)  # raises where it is gone
+                os.kill(child, 0)  # raises if it has ended
             with hold(tmp_path / "run", "second"):
                 pass
         finally:
@@ -70,7 +70,7 @@ def test_a_fork_that_ends_leaves_the_lock_and_its_file(tmp_path: Path) -> None:
         pid = os.fork()
         if not pid:
             try:
-                raise SystemExit  # through the parent's blocks
+                raise SystemExit  # unwinds the parent's blocks
             finally:
                 os._exit(0)
         os.waitpid(pid, 0)
@@ -101,7 +101,7 @@ def test_threads_of_one_process_exclude_each_other(tmp_path: Path) -> None:
 
 
 def test_many_processes_that_start_at_once_are_one_at_a_time(tmp_path: Path) -> None:
-    """The file is removed and made again all the time, by whoever had the lock."""
+    """Each holder of the lock removes the file, and the next one makes it again."""
     others = [Holder("race", tmp_path / "run", str(tmp_path / "inside")) for _ in range(3)]
     for other in others:
         with other:
@@ -116,7 +116,7 @@ def test_reading_the_file_does_not_end_the_lock(tmp_path: Path) -> None:
             assert other.say().startswith("refused")
 
 
-def test_a_kernel_without_locks_of_open_files_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_ofd_locks_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = fcntl.fcntl
 
     def old_kernel(descriptor: int, command: int, argument: bytes) -> bytes:
@@ -144,7 +144,7 @@ def test_a_disk_without_locks_is_named_once(
     for _ in range(2):
         with hold(tmp_path, "first"), reading([tmp_path], "reader"):
             assert owner(tmp_path) is None
-    assert capsys.readouterr().err.count(f"warning: {tmp_path}: no locks there") == 1
+    assert capsys.readouterr().err.count(f"warning: {tmp_path}: locks are not supported here") == 1
     assert [path.name for path in tmp_path.iterdir()] in ([], [READERS])
 
 
@@ -153,7 +153,7 @@ def test_readers_share_and_keep_those_out_who_remove(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="`bevt train "), removing([tmp_path], "bevt repair"):
             pass
         other.end()
-        with pytest.raises(UserError, match=r"`bevt train image`.*reads it"), removing([tmp_path], "bevt repair"):
+        with pytest.raises(UserError, match=r"`bevt train image`.*is reading it"), removing([tmp_path], "bevt repair"):
             pass
     with removing([tmp_path], "bevt repair"), Holder("try_to_read", tmp_path, "late") as other:
         assert "`bevt repair`" in other.say()
@@ -195,7 +195,7 @@ def test_a_file_has_one_writer_under_all_its_names(name: str, tmp_path: Path, mo
         assert refusal(hold_file(other, "second")).startswith(f"{other}: `first`")
     with hold_file(other, "first"):
         assert refusal(hold_file(out, "second")).startswith(f"{out}: `first`")
-        other.unlink()  # as a rename over it does
+        other.unlink()  # as a rename onto it does
         assert refusal(hold_file(other, "second")).startswith(f"{other}: `first`")
     assert not list(tmp_path.rglob("*.writer"))
 
@@ -230,7 +230,7 @@ def test_a_command_inside_of_a_command_may_hold_it_again(tmp_path: Path) -> None
         assert "`bevt repair`" in refusal(hold(tmp_path, "second"))
 
 
-def test_what_a_lock_file_says_reaches_no_terminal_raw(tmp_path: Path) -> None:
+def test_the_owner_in_a_lock_file_is_printed_as_plain_text(tmp_path: Path) -> None:
     with hold(tmp_path, "bevt \x1b[2J" + "x" * 500 + "\udcff"):
         said = refusal(hold(tmp_path, "second"))
     assert "`bevt ?[2Jxxx" in said and "\x1b" not in said and len(said) < 500

@@ -1,4 +1,4 @@
-"""Local copies of parts: fetched once by many processes, bounded, the least recently used go first, never torn."""
+"""The part cache: fetched once by many processes, bounded, least recently used removed first, never torn."""
 
 import os
 import subprocess
@@ -65,17 +65,17 @@ def test_a_torn_copy_is_fetched_again() -> None:
     assert read(0) == content(0)
 
 
-def test_other_bytes_than_those_committed_are_an_error() -> None:
+def test_content_that_differs_from_the_commit_is_an_error() -> None:
     wrong = entry(1)
     with (
-        pytest.raises(StorageError, match="not those that were committed; run bevt verify"),
+        pytest.raises(StorageError, match="differs from its commit; run bevt verify"),
         hold(Entry("key-0", entry(0).source, wrong.files)),
     ):
         pass
     assert entries_there() == set()
 
 
-@pytest.mark.parametrize(("limit", "says"), [("100", "takes 10000 bytes"), ("much", "expected a number of bytes")])
+@pytest.mark.parametrize(("limit", "says"), [("100", "needs 10000 bytes"), ("much", "expected a number of bytes")])
 def test_limits_that_cannot_be(monkeypatch: pytest.MonkeyPatch, limit: str, says: str) -> None:
     monkeypatch.setenv("BEVT_CACHE_BYTES", limit)
     with pytest.raises(UserError, match=says):
@@ -83,7 +83,7 @@ def test_limits_that_cannot_be(monkeypatch: pytest.MonkeyPatch, limit: str, says
 
 
 def test_processes_share_it() -> None:
-    """Two read eight entries where three fit: every read is right, and there are never more than fit."""
+    """Two processes read eight entries with room for three: every read is right, and the limit is never exceeded."""
     command = [sys.executable, "-m", "tests.support.cached_parts"]
     readers = [subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE) for seed in range(2)]
     most = [int(reader.communicate(timeout=120)[0]) for reader in readers]
@@ -93,7 +93,7 @@ def test_processes_share_it() -> None:
 def test_batches_from_objects_are_those_from_files(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read ahead as well: when a window begins, the next one's parts are fetched before they are asked for."""
+    """Prefetch included: when a window begins, the next window's parts are fetched before they are read."""
     monkeypatch.setenv("BEVT_CACHE_BYTES", "1e9")
     sizes = {"num_samples": 12, "sources_per_part": 2, "frames": 4}
     local, remote = make_token_set(tmp_path / "set", **sizes), make_token_set(as_path("s3://data/set"), **sizes)
@@ -125,7 +125,7 @@ def test_batches_from_objects_are_those_from_files(
     assert len(gets) == len(set(gets)) == 6  # each part's tokens once
 
 
-def test_reading_ahead_leaves_failures_to_the_reader(server: S3Server) -> None:
+def test_prefetch_leaves_failures_to_the_reader(server: S3Server) -> None:
     ahead = ReadAhead()
     gone = Entry("key-x", ObjectPath("s3://data/nothing"), entry(0).files)
     ahead.want([gone, entry(1)])

@@ -1,4 +1,4 @@
-"""Which keys of a recipe may differ when a run is resumed: those that their types declare free, and no others."""
+"""Recipe keys that may differ when a run is resumed: exactly those whose types declare them free."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ ONLINE = f"streams.image.tokens={{frames: store, tokenizer: dalle, views: {VIEWS
 PROBE = "probe={frames: store, every: 5, crop_px: 64, short_side_px: 72}"
 LOOP = {f"loop.{key}" for key in Execution.model_fields}
 PROBE_KEYS = ("frames", "every", "kinds", "crop_px", "short_side_px", "val_share", "neighbours", "temperature")
-FREE = {  # by recipe and settings: how checkpoints of earlier versions record a run must not change
+FREE = {  # by recipe and settings; pinned, since earlier checkpoints record the other keys
     ("nano_joint",): {"title", "init", "tokenizer", "probe", "streams.video.tokens", "streams.image.tokens"},
     ("nano_image", ONLINE, PROBE): {"title", "init", "tokenizer"}
     | {f"streams.image.tokens.{key}" for key in ("frames", "tokenizer")}

@@ -79,11 +79,11 @@ def test_a_base_that_leads_to_itself_is_an_error(recipes: Path) -> None:
         ("views.crop_px=100", "must not decrease"),
         ("seed", "expected KEY=VALUE"),
         ("seed.deep=1", "is a value, not a group"),
-        ("pool={stride:2}", "'stride:2' is one word; YAML wants a space after a colon"),
+        ("pool={stride:2}", "'stride:2' is one word; YAML needs a space after a colon"),
         ("pool={stride: 2", "not YAML"),
     ],
 )
-def test_a_bad_override_is_named_with_the_mend(recipes: Path, override: str, message: str) -> None:
+def test_a_bad_override_is_named_with_the_fix(recipes: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_recipe("plain", recipes, [override])
 
@@ -138,7 +138,7 @@ def test_a_key_of_another_group_is_named_with_its_group(override: str, meant: st
         (b"day: 2001-99-99\n", "not YAML: month must be in"),
         (b"a: " + b"9" * 5000, "not YAML"),
         (b"[" * 5000, "nests deeper than 30 levels"),
-        (b"pool: {1: 2}\n", "the key 1 is no text"),
+        (b"pool: {1: 2}\n", "the key 1 is not text"),
         (b"base: [plain]\n", r"base is \['plain'\], expected a recipe's name or path"),
         (b"base: " + b"x" * 300, "no recipe 'x"),
         (b"", "expected a mapping of keys to values, found NoneType"),

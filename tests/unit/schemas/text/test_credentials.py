@@ -1,4 +1,4 @@
-"""Credentials in text: what is taken for one, and what is not."""
+"""Credentials in text: which strings are masked, and which are not."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""JSON: what is written is read by every parser, and what is read is of bounded size."""
+"""JSON: written so that every parser can read it, and parsed with bounded size."""
 
 import ast
 import json
@@ -49,7 +49,7 @@ def test_all_json_is_written_by_one_function() -> None:
         ("[" + "{}," * MAX_VALUES + "{}]", f"more than {MAX_VALUES} values"),
         ('["' + "x" * MAX_BYTES + '"]', "50 MB of JSON, expected at most 50 MB"),
         ("[" + "9" * 5000 + "]", "not JSON: 'Exceeds the limit"),
-        ("[NaN]", "NaN is no number"),
+        ("[NaN]", "NaN is not a JSON number"),
         ("{}", "the content is {}, expected a list"),
     ],
 )

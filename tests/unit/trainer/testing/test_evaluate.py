@@ -166,9 +166,12 @@ def test_parts_not_there_come_before_those_that_failed(tmp_path: Path) -> None:
 def test_two_commands_never_share_a_place(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
     """Neither a second evaluation nor a second extraction begins; a finished one is shown beside anything."""
     out, file = tmp_path / "out", tmp_path / "features.parquet"
-    with elsewhere(hold(out, "bevt evaluate")), pytest.raises(UserError, match=r"out: `bevt evaluate` .* writes it"):
+    with (
+        elsewhere(hold(out, "bevt evaluate")),
+        pytest.raises(UserError, match=r"out: `bevt evaluate` .* is writing it"),
+    ):
         evaluate(checkpoint, store, out=out, clips=1, crops=1)
-    with elsewhere(hold_file(file, "bevt extract")), pytest.raises(UserError, match=r"`bevt extract` .* writes it"):
+    with elsewhere(hold_file(file, "bevt extract")), pytest.raises(UserError, match=r"`bevt extract` .* is writing it"):
         extract(checkpoint, store, file, clips=1, crops=1)
     assert list(tmp_path.iterdir()) == []
     result = evaluate(checkpoint, store, out=out, clips=1, crops=1)
