@@ -26,6 +26,6 @@ def resolve(precision: str, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Run matrix products on `device` in `precision` within the block; fp32 also ends an outer autocast there."""
+    """Return a context in which matrix products on `device` run in `precision`; fp32 disables an outer autocast."""
     dtype = AUTOCAST[precision]
     return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -1,4 +1,4 @@
-"""Checkpoints appear whole, say what they belong to, and are distrusted until their digests match."""
+"""Checkpoints are written atomically, record their run, and count as complete only if their digests match."""
 
 import json
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_a_torn_checkpoint_is_skipped_loudly(tmp_path, name):
 def test_a_missing_file_makes_a_checkpoint_incomplete(tmp_path, name):
     checkpoints = saved(tmp_path, [1])
     (checkpoints.path_of(1) / name).unlink()
-    assert fault_of(checkpoints.path_of(1)) == f"no {name}"
+    assert fault_of(checkpoints.path_of(1)) == f"{name} is missing"
     assert checkpoints.newest(lambda message: None) is None
 
 
@@ -104,9 +104,9 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
 def test_another_runs_checkpoint_is_refused_naming_both_values(tmp_path):
     then = {"loop.seed": 0, "streams.video.global_batch": 256, "data.video": "abc"}
     check_identity(tmp_path, then, dict(then))
-    with pytest.raises(UserError, match=r"data\.video: 'abc' then, 'def' now") as error:
+    with pytest.raises(UserError, match=r"data\.video: 'abc' in the checkpoint, 'def' now") as error:
         check_identity(tmp_path, then, {**then, "data.video": "def", "streams.video.global_batch": 128})
-    assert "streams.video.global_batch: 256 then, 128 now" in str(error.value)
+    assert "streams.video.global_batch: 256 in the checkpoint, 128 now" in str(error.value)
 
 
 @pytest.mark.parametrize("files", [{}, {"../other": "0" * 64}, {WEIGHTS: "0" * 64}])
@@ -114,4 +114,4 @@ def test_a_record_of_other_files_is_distrusted(tmp_path, files):
     path = saved(tmp_path, [1]).path_of(1)
     record = json.loads((path / RECORD).read_text())
     (path / RECORD).write_text(json.dumps({**record, "files": files}))
-    assert "digests of other files" in (fault_of(path) or "")
+    assert "lists other files" in (fault_of(path) or "")

@@ -1,4 +1,4 @@
-"""Checkpoints written by a thread: as whole, as ordered and as loud as if the loop had waited for them."""
+"""Asynchronous checkpoints: complete, in order, and with errors raised as if the loop had waited for them."""
 
 import os
 import shutil
@@ -52,8 +52,8 @@ def test_the_loop_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(t
     monkeypatch.setattr(Checkpoints, "save", slow)
     with CheckpointWriter(Checkpoints(tmp_path, 5)) as writer:
         writer.save(1, WEIGHTS, {}, {}, 0)
-        assert begun.wait(30) and not list(tmp_path.glob("step-*"))  # the caller is back, nothing is written
-        writer.check()  # and does not wait either
+        assert begun.wait(30) and not list(tmp_path.glob("step-*"))  # `save` has returned, nothing is written yet
+        writer.check()  # does not wait either
         second = threading.Thread(target=writer.save, args=(2, WEIGHTS, {}, {}, 0))
         second.start()
         second.join(0.2)
@@ -74,7 +74,7 @@ def test_a_failure_of_the_writer_ends_the_run_and_the_checkpoint_before_stays(tm
     monkeypatch.setattr(checkpoint_module, "write_record", full_disk)
     with pytest.raises(OSError, match="disk is full"):
         run(tmp_path, max_steps=8)
-    assert len(read_metrics(tmp_path)) in (6, 7, 8)  # seen at a later step, or at the end
+    assert len(read_metrics(tmp_path)) in (6, 7, 8)  # the error is raised at a later step, or at the end
     monkeypatch.undo()
     assert Checkpoints(tmp_path / "checkpoints", 2).newest(pytest.fail).name == "step-00000003"
     run(tmp_path, resume=True)
@@ -90,7 +90,7 @@ def test_what_is_written_is_the_step_that_was_saved(tmp_path, monkeypatch):
     monkeypatch.undo()
     for late in ("step-00000006", "step-00000008"):
         shutil.rmtree(tmp_path / "checkpoints" / late)
-    run(tmp_path, resume=True)  # from step 3, whose bytes were made after step 5
+    run(tmp_path, resume=True)  # from step 3, which was serialized after step 5
     run(tmp_path / "straight")
     assert losses(tmp_path) == losses(tmp_path / "straight")
 
@@ -102,5 +102,5 @@ def test_kill_9_while_writing_leaves_the_checkpoint_before(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     checkpoints = Checkpoints(tmp_path, 5)
     assert [path.name for path in checkpoints.paths()] == ["step-00000001"]
-    assert checkpoints.newest(pytest.fail) == checkpoints.path_of(1)  # and what was half-written is swept away
+    assert checkpoints.newest(pytest.fail) == checkpoints.path_of(1)  # and the half-written one is removed
     assert not (tmp_path / ".staging").exists()

@@ -1,4 +1,4 @@
-"""Evaluations between the steps: after the checkpoint, apart from the step's time, ended by a signal, repeated."""
+"""Evaluations between steps run after the checkpoint, outside the step's time; a stopped one is repeated."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ SLOW_S = 0.1
 
 
 class Judge:
-    """Returns `val`; in `signalled` steps a signal comes, and it looks at it as often as there are batches."""
+    """Returns `val`. In the steps `signalled` a signal arrives, which is checked once per batch."""
 
     def __init__(self, signalled=(), signum=signal.SIGTERM, batches=3, slow_s=0.0):
         self.signalled, self.signum, self.batches, self.slow_s = signalled, signum, batches, slow_s
@@ -80,7 +80,7 @@ def test_a_signal_before_an_evaluation_leaves_it_for_later(tmp_path, straight):
 
 
 def test_a_crash_in_an_evaluation_loses_no_step(tmp_path, straight):
-    """The checkpoint is written before: kill -9 in a long validation costs the validation alone."""
+    """The checkpoint is written first: kill -9 during a long validation loses only the validation."""
 
     def crash(steps_done, stop_asked):
         raise ZeroDivisionError
@@ -126,7 +126,7 @@ def test_a_line_that_is_no_number_survives_the_checkpoint(tmp_path):
 
 
 def stopped_on_one_rank(folder):
-    """In each of two processes: a signal reaches rank 1 alone, in an evaluation that the ranks share."""
+    """Runs in each of two processes: only rank 1 receives a signal, in an evaluation that the ranks share."""
     with join_world() as world:
         judge = Judge(signalled=(4,) if world.rank else (), batches=3 + world.rank)
 
