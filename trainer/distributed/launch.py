@@ -172,7 +172,7 @@ def _check_running(processes: dict[int, BaseProcess], stopped_s: dict[int, float
         if stopped_s[rank] >= STOPPED_S:
             raise UserError(
                 f"process {rank} (process id {process.pid}) has been stopped (SIGSTOP) for {STOPPED_S:g} s, so all "
-                "processes were ended; start the command again, with --resume if it is a training"
+                "processes were ended; start the command again, with --resume for a training run"
             )
 
 
@@ -190,7 +190,7 @@ def _received(receive: Connection, rank: int, processes: list[BaseProcess]) -> _
         return _Outcome(
             0.0,
             user_error=f"process {rank} of {len(processes)} {ending_of(process.exitcode)}, so all processes were "
-            f"ended; {why}, and start the command again, with --resume if it is a training",
+            f"ended; {why}, and start the command again, with --resume for a training run",
         )
 
 

@@ -168,7 +168,8 @@ class _Watch:
         where = traceback.extract_stack(self._frame())[-1]
         message = (
             f"{signal.Signals(asked.signum).name}: no step has ended for {asked.grace_s:.0f} s since; exited in "
-            f"{where.filename}:{where.lineno} ({where.name}) without a checkpoint; --resume continues from the last\n"
+            f"{where.filename}:{where.lineno} ({where.name}) without a new checkpoint; --resume continues from the "
+            "last one\n"
         )
         _end(message if _rank() == "0" else "", 128 + asked.signum)
 

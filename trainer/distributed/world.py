@@ -126,10 +126,8 @@ def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
         return
     fill: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    filled, fill.fill_uninitialized_memory = (
-        fill.fill_uninitialized_memory,
-        False,
-    )  # it would cost a pass over all new memory
+    # filling would cost a pass over all new memory
+    filled, fill.fill_uninitialized_memory = fill.fill_uninitialized_memory, False
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:

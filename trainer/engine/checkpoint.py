@@ -41,7 +41,7 @@ class CheckpointRecord(Record):
     step: int = Field(ge=0, le=10**12)  # completed optimizer steps; the next batch is that of this step, counted from 0
     bad_steps: int = Field(ge=0, le=10**6)  # consecutive ones, up to this step
     identity: Identity  # everything that affects the results: dotted recipe keys, dataset digests
-    line: LogLine | None = None  # the last step's, if evaluations were due after it; they complete it
+    line: LogLine | None = None  # of the last step, if evaluations were due; it is logged after them
     files: dict[str, str]  # sha256 by name
 
 

@@ -57,7 +57,7 @@ class StepReport:
             return values
         values["skipped"] = 1.0
         if finite_loss and scale >= 1:
-            return values  # an fp16 overflow: the scaler lowers its scale, so no sample is at fault until it is below 1
+            return values  # a usual fp16 overflow: the scaler lowers its scale. Only below 1 are the samples suspect
         suspects = zip(losses, self.samples, strict=True)
         named = [i for loss, ids in suspects if finite_loss or not math.isfinite(loss) for i in ids]
         self.offenders = [name for names in self.world.gather(named) for name in names]
@@ -126,7 +126,7 @@ class Stepper:
     def step(
         self, step: int, micros: Sequence[Batch], samples: list[list[str]], stop_asked: Callable[[], bool]
     ) -> StepReport:
-        """Queue a step over the rank's micro-batches, `samples` being their ids; return what will be known of it."""
+        """Queue a step over this rank's micro-batches, whose sample ids are `samples`; return its report."""
         clock = StepClock(self.world.device)
         rate = self.optim.lr * self.schedule.share(step)
         for group in self.optimizer.param_groups:

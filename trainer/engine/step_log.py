@@ -98,7 +98,7 @@ class StepLog:
         if self.bad_steps > allowed:
             self.write({})
             raise UserError(
-                f"{message}. These are {self.bad_steps} such steps in a row, loop.max_bad_steps is {allowed}; "
+                f"{message}. That makes {self.bad_steps} such steps in a row, loop.max_bad_steps is {allowed}; "
                 "check these samples, or start a new run with a lower optim.lr"
             )
         if self.world.is_main:

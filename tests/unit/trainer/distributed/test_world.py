@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     return calls
 
 
-def test_nccl_knows_its_gpu_from_the_start(asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nccl_is_given_its_gpu_at_the_start(asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(("current", device)))

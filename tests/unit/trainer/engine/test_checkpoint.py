@@ -55,13 +55,13 @@ def test_only_the_newest_are_kept(tmp_path):
     assert [path.name for path in checkpoints.paths()] == ["step-00000003", "step-00000004"]
 
 
-def test_every_so_many_steps_one_is_kept_for_ever(tmp_path):
+def test_multiples_of_keep_every_are_never_removed(tmp_path):
     checkpoints = saved(tmp_path, range(2, 13, 2), keep=2, keep_every=4)
     assert [int(path.name[5:]) for path in checkpoints.paths()] == [4, 8, 10, 12]
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, TRAINING])
-def test_a_torn_checkpoint_is_skipped_loudly(tmp_path, name):
+def test_a_truncated_checkpoint_is_skipped_with_a_warning(tmp_path, name):
     checkpoints = saved(tmp_path, [1, 2])
     torn = checkpoints.path_of(2) / name
     torn.write_bytes(torn.read_bytes()[:-1])
@@ -78,7 +78,7 @@ def test_a_missing_file_makes_a_checkpoint_incomplete(tmp_path, name):
     assert checkpoints.newest(lambda message: None) is None
 
 
-def test_a_torn_checkpoint_is_replaced_when_its_step_comes_again(tmp_path):
+def test_a_truncated_checkpoint_is_replaced_when_its_step_is_repeated(tmp_path):
     checkpoints = saved(tmp_path, [3])
     (checkpoints.path_of(3) / WEIGHTS).write_bytes(b"")
     saved(tmp_path, [3])
@@ -110,7 +110,7 @@ def test_another_runs_checkpoint_is_refused_naming_both_values(tmp_path):
 
 
 @pytest.mark.parametrize("files", [{}, {"../other": "0" * 64}, {WEIGHTS: "0" * 64}])
-def test_a_record_of_other_files_is_distrusted(tmp_path, files):
+def test_a_record_of_other_files_is_incomplete(tmp_path, files):
     path = saved(tmp_path, [1]).path_of(1)
     record = json.loads((path / RECORD).read_text())
     (path / RECORD).write_text(json.dumps({**record, "files": files}))

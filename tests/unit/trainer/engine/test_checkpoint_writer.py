@@ -39,7 +39,7 @@ with CheckpointWriter(module.Checkpoints(Path(sys.argv[1]), 5)) as writer:
 """
 
 
-def test_the_loop_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(tmp_path, monkeypatch):
+def test_the_loop_continues_while_a_checkpoint_is_written_and_the_next_one_waits(tmp_path, monkeypatch):
     begun, release, order = threading.Event(), threading.Event(), []
     save = Checkpoints.save
 
@@ -63,7 +63,7 @@ def test_the_loop_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits(t
     assert order == [1, 2] and fault_of(tmp_path / "step-00000002") is None
 
 
-def test_a_failure_of_the_writer_ends_the_run_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
+def test_a_failure_of_the_writer_ends_the_run_and_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     written = checkpoint_module.write_record
 
     def full_disk(path, record):
@@ -82,7 +82,7 @@ def test_a_failure_of_the_writer_ends_the_run_and_the_checkpoint_before_stays(tm
     assert losses(tmp_path) == losses(tmp_path / "straight")
 
 
-def test_what_is_written_is_the_step_that_was_saved(tmp_path, monkeypatch):
+def test_the_saved_step_is_written_even_if_training_continues(tmp_path, monkeypatch):
     """The next step changes weights and optimizer while the thread still writes."""
     serialize, release = checkpoint_module.serialize, threading.Event()
     monkeypatch.setattr(checkpoint_module, "serialize", lambda tensors: release.wait(30) and serialize(tensors))
@@ -95,7 +95,7 @@ def test_what_is_written_is_the_step_that_was_saved(tmp_path, monkeypatch):
     assert losses(tmp_path) == losses(tmp_path / "straight")
 
 
-def test_kill_9_while_writing_leaves_the_checkpoint_before(tmp_path):
+def test_kill_9_while_writing_leaves_the_previous_checkpoint(tmp_path):
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path)], cwd=Path(__file__).parents[4], env=os.environ
     )

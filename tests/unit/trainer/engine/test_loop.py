@@ -47,7 +47,7 @@ def test_resuming_gives_the_same_weights_and_losses_to_the_bit(tmp_path, straigh
     assert all(torch.equal(value, straight[0][key]) for key, value in task.model.state_dict().items())
 
 
-def test_steps_behind_the_checkpoint_are_repeated_and_logged_once(tmp_path, straight):
+def test_steps_after_the_checkpoint_are_repeated_and_logged_once(tmp_path, straight):
     with pytest.raises(ZeroDivisionError):
         run(tmp_path, hooks=[lambda done: {} if done < 6 else {"x": 1 / 0}])
     assert len(read_metrics(tmp_path)) == 5  # the newest checkpoint is of step 3
@@ -57,7 +57,7 @@ def test_steps_behind_the_checkpoint_are_repeated_and_logged_once(tmp_path, stra
     assert losses(tmp_path) == straight[1]
 
 
-def test_a_torn_checkpoint_costs_steps_and_not_the_run(tmp_path, straight, capsys):
+def test_a_truncated_checkpoint_costs_steps_and_not_the_run(tmp_path, straight, capsys):
     run(tmp_path, max_steps=5)
     torn = tmp_path / "checkpoints" / "step-00000005" / "training.pt"
     torn.write_bytes(torn.read_bytes()[:100])

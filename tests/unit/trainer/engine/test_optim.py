@@ -44,7 +44,7 @@ def test_layer_decay_of_swin_base_has_28_layers_below_the_head():
     assert lower("encoder.stages.0.blocks.0.norm1.weight") == 0.1 and lower("fc.bias") == 1.0
 
 
-def test_layer_decay_knows_every_parameter_of_a_classifier():
+def test_layer_decay_covers_every_parameter_of_a_classifier():
     groups = param_groups(
         build_classifier(**SWIN_SIZES["nano"], num_classes=4), 0.0, layer_decay_share(swin_layers((2, 2, 2)), 0.5)
     )

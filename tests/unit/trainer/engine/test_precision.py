@@ -125,7 +125,7 @@ def test_scores_in_bf16_are_near_those_in_fp32(store: StoreClips, checkpoint: Pa
     np.testing.assert_allclose(bf16.sum(axis=1), 1, atol=1e-6)  # the softmax was in fp32
 
 
-def test_another_precision_needs_another_place(
+def test_another_precision_needs_another_folder(
     store: StoreClips, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for slow in ("write_tables", "cost_of_views"):  # slow, and not tested here
@@ -159,7 +159,7 @@ def test_another_precision_needs_another_place(
     assert 0.001 < np.linalg.norm(bf16 - exact) / np.linalg.norm(exact) < 0.018
 
 
-def test_every_way_to_a_model_has_it(
+def test_every_command_that_runs_a_model_uses_the_precision(
     store: StoreClips, checkpoint: Path, tmp_path: Path, used: list[Precision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     halves = store.subset(store.items[:6]), store.subset(store.items[6:])
@@ -177,7 +177,9 @@ def test_every_way_to_a_model_has_it(
         analyse_temporal(checkpoint, store, tmp_path / "temporal", precision="bf16")
 
 
-def test_validation_has_the_recipes(store: StoreClips, checkpoint: Path, used: list[Precision]) -> None:
+def test_validation_uses_the_precision_of_the_recipe(
+    store: StoreClips, checkpoint: Path, used: list[Precision]
+) -> None:
     small = ["sampling.frames=4", "augment.crop_px=32", "views.short_side_px=32", "loop.precision=bf16"]
     recipe = load_recipe("nano_finetune", RECIPES, [*small, "loop.num_workers=0"])
     assert isinstance(recipe, FinetuneRecipe)
