@@ -63,11 +63,11 @@ def test_multiples_of_keep_every_are_never_removed(tmp_path):
 @pytest.mark.parametrize("name", [WEIGHTS, TRAINING])
 def test_a_truncated_checkpoint_is_skipped_with_a_warning(tmp_path, name):
     checkpoints = saved(tmp_path, [1, 2])
-    torn = checkpoints.path_of(2) / name
-    torn.write_bytes(torn.read_bytes()[:-1])
+    truncated = checkpoints.path_of(2) / name
+    truncated.write_bytes(truncated.read_bytes()[:-1])
     warnings = []
     assert checkpoints.newest(warnings.append) == checkpoints.path_of(1)
-    assert len(warnings) == 1 and str(torn.parent) in warnings[0] and "torn" in warnings[0]
+    assert len(warnings) == 1 and str(truncated.parent) in warnings[0] and "truncated" in warnings[0]
 
 
 @pytest.mark.parametrize("name", ["checkpoint.json", WEIGHTS])
