@@ -174,7 +174,7 @@ def job(place: Path) -> Iterator[Job]:
     [
         (lambda job: job.ranks[1], "error: process 1 of 2 was killed by SIGKILL"),
         (lambda job: job.workers[1], "was killed by SIGKILL while it made the batch of step"),
-        (lambda job: job.servers[0], "is gone while it made the batch of step"),
+        (lambda job: job.servers[0], "ended for an unknown reason while it made the batch of step"),
     ],
     ids=["rank", "worker", "server"],
 )

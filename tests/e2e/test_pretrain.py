@@ -163,11 +163,13 @@ def test_four_processes_then_two_then_three_take_the_same_steps(data, tmp_path):
 def test_changed_data_or_another_batch_cannot_resume(data, tmp_path):
     pretrain(recipe_of(data, "loop.max_steps=2"), tmp_path / "run")
     grown = data | {"video": make_token_set(tmp_path / "grown", num_samples=25)}
-    with pytest.raises(UserError, match=rf"data\.video: '{data['video'].digest}' then, '{grown['video'].digest}' now"):
+    with pytest.raises(
+        UserError, match=rf"data\.video: '{data['video'].digest}' in the checkpoint, '{grown['video'].digest}' now"
+    ):
         pretrain(recipe_of(grown, "loop.max_steps=4"), tmp_path / "run", resume=True)
     for setting in ("streams.video.global_batch=8", "loop.seed=1", "optim.lr=0.5"):
         key = setting.split("=")[0].replace(".", r"\.")
-        with pytest.raises(UserError, match=f"{key}: .* then, .* now"):
+        with pytest.raises(UserError, match=f"{key}: .* in the checkpoint, .* now"):
             pretrain(recipe_of(data, "loop.max_steps=4", setting), tmp_path / "run", resume=True)
 
 

@@ -1,1 +1,1 @@
-"""What training costs: a step on a device, clips from a loader."""
+"""Benchmarks of training: one step on a device, and loading clips."""

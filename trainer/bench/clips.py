@@ -1,4 +1,4 @@
-"""What fine-tuning clips cost a CPU, from the video files and from a frame store of them, in one process, in turn."""
+"""CPU time of fine-tuning clips from video files and from a frame store of them, alternating in one process."""
 
 import ctypes
 import time
@@ -19,17 +19,17 @@ from trainer.finetune.task import TrainingClips
 def bench_clips(
     frames: AnyPath, root: Path, recipe: FinetuneRecipe, *, clips: int = 16, repeats: int = 4
 ) -> dict[str, Any]:
-    """Compare both sources of `recipe`'s training clips by CPU time over `repeats` epochs, which draw other clips.
+    """Compare the CPU time of `recipe`'s training clips from both sources over `repeats` epochs with different clips.
 
-    The CPU time of files is that of this process and of the child that decodes. Of a store with every frame both give
-    the same clips but for the store's JPEG: `mean_difference` is the mean absolute one of their pixels, 0 to 255, None
-    for a store of every second frame or fewer. Raises UserError where a video is not below `root`.
+    The CPU time of files includes the child process that decodes them. With a store of every frame both sources give
+    the same clips, except for the store's JPEG compression: `mean_difference` is the mean absolute difference of their
+    pixels (0 to 255), and None for a store with fewer frames. Raises UserError if a video is not below `root`.
     """
     store = StoreClips(frames)
     sources = [item.source for item in store.items]
     whole = [at for at, source in enumerate(sources) if sources.count(source) == 1]  # not cut into several samples
     if not whole:
-        raise UserError(f"{frames}: every video is cut into several samples, so no file has the same clips")
+        raise UserError(f"{frames}: every video is cut into several samples, expected some that are one sample")
     chosen = [whole[at] for at in np.unique(np.linspace(0, len(whole) - 1, clips).round().astype(int))]
     found = {file_of(root, store.store.manifest.split, sources[at]): at for at in chosen}
     items = tuple(store.items[at] for at in found.values())
@@ -54,7 +54,7 @@ def bench_clips(
         one, other = from_files[0, position], from_store[0, in_store[position]]
         for clip in (one, other):
             if clip["error"] is not None:
-                raise UserError(f"{clip['sample_id']}: {clip['error']}; only videos that can be read are compared")
+                raise UserError(f"{clip['sample_id']}: {clip['error']}; the benchmark needs readable videos")
         differences.append(float((one["clip"].float() - other["clip"].float()).abs().mean()))
     return {
         "file_clips_per_cpu_s": len(positions) / files_s,
@@ -67,7 +67,7 @@ def bench_clips(
 
 
 def _cpu_s() -> float:
-    """CPU seconds of this process and of its decoding child so far."""
+    """Return the CPU seconds used so far by this process and its decoding child."""
     pid, clock = decoder_pid(), ctypes.c_int()
     if pid is None or ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock)):
         return time.process_time()

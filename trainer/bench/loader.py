@@ -1,4 +1,4 @@
-"""How many clips a CPU makes ready to train, from shards and from the video files, in one process, in turn."""
+"""Clips per CPU-second from stored frames and from video files, measured alternately in one process."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from schemas.errors import UserError
 from schemas.models import TubeMask
 from trainer.data.token_dataset import TokenDataset
 
-CLIP_FRAMES, TUBELET = 16, 2  # of the paper
+CLIP_FRAMES, TUBELET = 16, 2  # as in the paper
 MASK = TubeMask(kind="tube", ratio=0.5)
 Round = Callable[[int, int], object]  # (epoch, position) -> one clip
 
 
 def bench_loader(video_tokens: Path, root: Path, *, clips: int = 16, repeats: int = 8) -> dict[str, float]:
-    """Compare three ways to the pixels of the same clips, by CPU time over `repeats` epochs, which differ in view.
+    """Compare the CPU time of three ways to get the same clips, over `repeats` epochs with different views.
 
-    Ours gives pixels, tokens and mask. `decord` decodes the same frames of the files below `root`, with one thread, and
-    takes the same crop; the bare loop decodes and crops the stored JPEGs, which it already has in memory.
-    Raises UserError where a video of the set is not below `root`.
+    Ours returns pixels, tokens and mask. `decord` decodes the same frames from the files below `root`, with one thread,
+    and takes the same crop. The bare loop decodes and crops the stored JPEGs, which are already in memory.
+    Raises UserError if a video of the token set is not below `root`.
     """
     tokens = TokenSet(video_tokens)
     part_views = tokens.manifest.num_parts * tokens.manifest.views.num_views  # all of them stay in memory
@@ -72,23 +72,23 @@ def cpu_seconds(
     repeats: int,
     clock: Callable[[], float] = time.process_time,
 ) -> list[float]:
-    """Run every way over all positions, in turn; return the mean CPU seconds, all threads, of a round.
+    """Run each of `ways` over all positions, in turn; return the mean CPU seconds of each per epoch, over all threads.
 
-    Epoch 0 warms up.
+    Epoch 0 is a warm-up and not counted.
     """
     seconds = [0.0] * len(ways)
     for epoch in range(repeats + 1):
         for i, way in enumerate(ways):
-            begun = clock()
+            began = clock()
             for position in positions:
                 way(epoch, position)
-            seconds[i] += (clock() - begun) if epoch else 0.0
+            seconds[i] += (clock() - began) if epoch else 0.0
     return [total / repeats for total in seconds]
 
 
 def file_of(root: Path, split: str, source: str) -> Path:
-    """The file that a frame store's sample was made from. Raises UserError where it is not below `root`."""
+    """Return the file that a frame store's sample was made from. Raises UserError if it is not below `root`."""
     for path in (contained(root, source), contained(root, f"{split}/{source}")):
         if path.is_file():
             return path
-    raise UserError(f"{root}: {source} of the dataset is not below it; give --root as `bevt tokenize` got it")
+    raise UserError(f"{root}: no {source} in it, a source of the dataset; give the same --root as for `bevt tokenize`")

@@ -1,6 +1,6 @@
-"""What one training step costs a device: the loop's own step, on batches that are there already.
+"""The benchmark of one training step: the loop's own step on random batches made in advance.
 
-The parts come from the device's clock. Steps are queued one behind the other, as the loop does on a GPU.
+The parts are timed by the device's clock. Steps are queued one after the other, as the loop does on a GPU.
 """
 
 import statistics
@@ -30,10 +30,10 @@ from trainer.pretrain.stage import HIDDEN_MULTIPLE
 from trainer.pretrain.task import PretrainTask
 from trainer.setup.models import checkpoint_activations
 
-DROP_PATH = 0.3  # of the paper's joint stage
-SYNC_WARNING = "called a synchronizing CUDA operation"  # of torch.cuda.set_sync_debug_mode
+DROP_PATH = 0.3  # as in the paper's joint stage
+SYNC_WARNING = "called a synchronizing CUDA operation"  # the warning of torch.cuda.set_sync_debug_mode
 WARM_UP = 3  # steps; the first one compiles kernels
-# a rate at which random targets do no harm in a few steps; the rest is of the paper's recipe
+# at this learning rate a few steps on random targets do no harm; the rest is from the paper's recipe
 OPTIM = OptimConfig(lr=1e-6, weight_decay=0.05, warmup_epochs=0.0, clip_grad_norm=3.0)
 
 
@@ -54,11 +54,11 @@ def bench_train_step(
 ) -> dict[str, Any]:
     """Measure a joint step of a Swin size, with stored tokens or with `tokenizer` in it.
 
-    Times in milliseconds are medians: `step_ms` from the start of a step to that of the next, its parts `forward_ms`
-    (with the tokenizer), `backward_ms` (with the gradient's norm) and `optimizer_ms`, and `host_ms`, in which the host
-    queued the step. `mfu` counts the model's own operations, none twice, and is None on a device of unknown peak.
-    `syncs` is how often the host waited for the GPU inside a step. Raises UserError for a device that is not there and
-    for an unknown size.
+    Times are medians in milliseconds: `step_ms` from the start of a step to that of the next, its parts `forward_ms`
+    (includes the tokenizer), `backward_ms` (includes the gradient's norm) and `optimizer_ms`, and `host_ms`, the time
+    that the host needs to queue the step. `mfu` does not count recomputation, and is None on a device of unknown peak.
+    `syncs` is how often the host waited for the GPU inside a step. Raises UserError for an unavailable device and for
+    an unknown size.
     """
     if size not in SWIN_SIZES:
         raise UserError(f"size {size!r}: expected one of {', '.join(SWIN_SIZES)}")
@@ -110,7 +110,7 @@ def bench_train_step(
 
 
 class _TimedTask(PretrainTask):
-    """The task, with marks around its forward passes."""
+    """A pretraining task with time marks around its forward passes."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _TimedTask(PretrainTask):
 def random_part(
     stream: str, samples: int, frames: int, size_px: int, grid: int, device: torch.device, tokenizer: Tokenizer | None
 ) -> Batch:
-    """Return a stream's random batch as the loader has it, in pinned memory beside a GPU."""
+    """Return a stream's random batch as the loader makes it, in pinned memory if `device` is a GPU."""
     mask_BTHW = torch.rand(samples, frames // 2 if stream == "video" else 1, grid, grid) < MASKED_SHARE[stream]
     part: Batch = {
         "clip": torch.randint(256, (samples, frames, size_px, size_px, 3), dtype=torch.uint8),
@@ -151,9 +151,9 @@ def random_part(
 def _timed_steps(stepper: Stepper, task: _TimedTask, batch: Batch, repeats: int) -> tuple[float, dict[str, float]]:
     """Return the first step's seconds, and the median milliseconds of the steps after the warm-up."""
     device = stepper.world.device
-    begun = time.perf_counter()
+    began = time.perf_counter()
     _step(stepper, batch, 0).read()
-    first_s = time.perf_counter() - begun
+    first_s = time.perf_counter() - began
     for step in range(1, WARM_UP):
         _step(stepper, batch, step).read()
     synchronize(device)
@@ -163,12 +163,12 @@ def _timed_steps(stepper: Stepper, task: _TimedTask, batch: Batch, repeats: int)
     marks, host_ms, reports = Marks(device), [], []
     marks.add()
     for step in range(repeats):
-        begun = time.perf_counter()
+        began = time.perf_counter()
         reports.append(_step(stepper, batch, step))
-        host_ms.append(1000 * (time.perf_counter() - begun))
+        host_ms.append(1000 * (time.perf_counter() - began))
         marks.add()
         if step:
-            reports[step - 1].read()  # a step late, as the loop does
+            reports[step - 1].read()  # one step late, as in the loop
     step_ms = marks.intervals_ms()
     values = [report.read() for report in reports]
     forward_ms = task.forward.intervals_ms()[::2]
@@ -190,7 +190,7 @@ def _step(stepper: Stepper, batch: Batch, step: int) -> StepReport:
 
 
 def count_syncs(step: Callable[[], object], device: torch.device) -> int | None:
-    """Count the operations of `step` in which the host waits for the GPU; None on a CPU."""
+    """Return the number of operations in `step` in which the host waits for the GPU; None on a CPU."""
     if device.type != "cuda":
         return None
     synchronize(device)
@@ -206,6 +206,6 @@ def count_syncs(step: Callable[[], object], device: torch.device) -> int | None:
 
 
 def _grid(size: str, size_px: int) -> int:
-    """Tokens along a side of a crop."""
+    """Return the number of tokens along a side of a crop."""
     _, patch_h, _ = SWIN_SIZES[size].get("patch", (2, 4, 4))
     return size_px // (patch_h * 2 ** (len(SWIN_SIZES[size]["depths"]) - 2))

@@ -1,1 +1,1 @@
-"""Shards to training batches: datasets, order, loader processes. Not here: labelled clips (clips)."""
+"""Training batches from stored frames: datasets, order, loader processes. Labelled clips are in `trainer.clips`."""

@@ -1,6 +1,6 @@
-"""Samples -> the batches of a step, and pixels as the stem reads them.
+"""The batches of a step, made of samples, and the normalised pixels that the stem reads.
 
-A batch is a function of (seed, step, rank, world size): there is nothing to save.
+A batch is a function of (seed, step, rank, world size), so checkpoints contain no loader state.
 Legend: B samples, T frames of a clip, H W pixels, C channels.
 """
 
@@ -23,13 +23,13 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class Samples(Protocol):
-    """Samples by (epoch, position in the order), each with its `sample_id`. Picklable, for the loader's workers."""
+    """Samples by (epoch, position), each with its `sample_id`. Must be picklable for the loader's workers."""
 
     def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]: ...
 
 
 class StreamBatches(Dataset):
-    """By step: the micro-batches of this rank's share of the global batch of every stream. The loop's BatchSource."""
+    """The micro-batches of this rank's share of every stream's global batch, by step. A `BatchSource` of the loop."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class StreamBatches(Dataset):
 
 
 def make_batch(dataset: Samples, samples: Sequence[Mapping[str, Any]]) -> Batch:
-    """Collate the dataset's samples; of masked clips also find `hidden`, the positions to predict, int64 (M,)."""
+    """Collate the dataset's samples; for masked clips add `hidden`, the positions to predict, int64 (M,)."""
     batch = collate(samples)
     if isinstance(dataset, ClipDataset):
         batch["hidden"] = hidden_positions(batch["mask"], dataset.clip_frames, dataset.hidden_multiple)
@@ -79,12 +79,12 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
 
 
 def normalise(clip_BTHWC: Tensor) -> Tensor:
-    """uint8 frames -> float32 (B, C, T, H, W) with ImageNet's mean and deviation: the stem's input."""
+    """Convert uint8 frames to the stem's input: float32 (B, C, T, H, W), normalised by ImageNet's statistics."""
     mean, std = imagenet_statistics(clip_BTHWC.device)
     return ((clip_BTHWC.float() - mean) / std).permute(0, 4, 1, 2, 3)
 
 
 @shape_constant
 def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each colour (3,), copied to a device once."""
+    """Return mean and standard deviation per colour channel, each (3,); cached per device."""
     return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)

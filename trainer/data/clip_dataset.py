@@ -1,4 +1,4 @@
-"""Clips of a frame store, drawn by (seed, epoch, sample): pixels under a view, and a mask.
+"""Clips of a frame store, determined by (seed, epoch, sample): pixels under a view, and a mask.
 
 Legend: B samples, T frames of a clip, H W pixels or token grid, C channels. Masks are at tubelet resolution in time.
 """
@@ -30,10 +30,10 @@ from trainer.data.order import StreamOrder
 
 
 class ClipDataset(Dataset, ABC):
-    """Clips of a frame store, by (epoch, position): pixels under a view, a fresh mask, and what the targets come from.
+    """Clips of a frame store by (epoch, position): pixels under a view, a new mask, and the `targets`.
 
-    `tubelet` is the number of frames that one mask position covers in time. A pool shorter than `clip_frames` loops, as
-    the original's sampler does. Clip start and mask follow (seed, epoch, sample).
+    `tubelet` is the number of frames that one mask position covers in time. A pool shorter than `clip_frames` is
+    repeated, as in the original's sampler. Clip start and mask are functions of (seed, epoch, sample).
     """
 
     grid: tuple[int, int]  # tokens per frame: rows, columns
@@ -49,11 +49,11 @@ class ClipDataset(Dataset, ABC):
         mask: MaskConfig,
         hidden_multiple: int = 1,
     ) -> None:
-        self.frames = FrameStore(frames.path)  # a copy that stays small when it is pickled
+        self.frames = FrameStore(frames.path)  # a fresh instance, small when it is pickled
         self.path = frames.path
         self.key = (seed, name)
         self.clip_frames, self.tubelet, self.mask = clip_frames, tubelet, mask
-        self.hidden_multiple = hidden_multiple  # a batch's hidden positions are padded to a multiple of it
+        self.hidden_multiple = hidden_multiple  # a batch's hidden positions are padded to a multiple of this
         index = frames.index
         self.part = index["part"].to_numpy()
         self.frame_start = index["frame_start"].to_numpy()
@@ -62,21 +62,21 @@ class ClipDataset(Dataset, ABC):
         self.sample_ids = index["sample_id"].combine_chunks()
         self.part_sizes = np.bincount(self.part, minlength=frames.manifest.num_parts).astype(np.int64)
         self.part_first = np.cumsum(self.part_sizes) - self.part_sizes
-        self.backend = backend_for(len(self) * clip_frames)  # of the views in an epoch
+        self.backend = backend_for(len(self) * clip_frames)  # chosen by the number of views in an epoch
         self._read_ahead = ReadAhead()
 
     @property
     def stores(self) -> tuple[FrameStore | TokenSet, ...]:
-        """What a clip is read from."""
+        """The stores that clips are read from."""
         return (self.frames,)
 
     @abstractmethod
     def view(self, epoch: int, position: int) -> View:
-        """Return the view of all frames of the clip."""
+        """Return the view that all frames of the clip share."""
 
     @abstractmethod
     def targets(self, epoch: int, position: int, pool_T: np.ndarray, clip_THWC: np.ndarray) -> dict[str, Tensor]:
-        """Return what the clip's tokens are, or are made from. Its frames are the pool's at `pool_T`."""
+        """Return the clip's tokens, or the input of their tokenizer; `pool_T` are the clip's frames in the pool."""
 
     def __len__(self) -> int:
         return len(self.part)
@@ -106,7 +106,7 @@ class ClipDataset(Dataset, ABC):
         jpegs = self.frames.read_jpegs(int(self.part[position]), int(self.frame_start[position]) + start, count)
         clip_THWC = np.empty((self.clip_frames, view.crop_px, view.crop_px, 3), np.uint8)
         height, width = self.sizes_N2[position].tolist()
-        for i, jpeg in enumerate(jpegs):  # one frame at a time, which stays in the cache
+        for i, jpeg in enumerate(jpegs):  # one frame at a time, so that it stays in the CPU's cache
             clip_THWC[i::count] = apply_view(decode_jpeg(jpeg, (height, width)), view, self.backend)
         grid_THW = (self.clip_frames // self.tubelet, *self.grid)
         return {
@@ -120,21 +120,21 @@ class ClipDataset(Dataset, ABC):
         return rng_for("clip", *self.key, epoch, self.sample_id(position))
 
     def _range(self, position: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Draw which frames of the pool the clip takes: the first one, and how many."""
+        """Draw the clip's frames from the pool; return the first one and their number."""
         pool = int(self.num_frames[position])
         return int(rng.integers(max(pool - self.clip_frames, 0) + 1)), min(self.clip_frames, pool)
 
     def place(self, epoch: int, position: int) -> tuple[int, int, int, View]:
-        """Return where a sample's pixels come from: the part, the pool's first frame, how many, and the view."""
+        """Return the source of a sample's pixels: part, first frame in the pool, number of frames, and view."""
         start, count = self._range(position, self._rng(epoch, position))
         return int(self.part[position]), start, count, self.view(epoch, position)
 
     def expect(self, order: StreamOrder, step: int) -> None:
-        """Have the parts that `step` and the steps after it read copied here, where they are not read in place."""
-        distant = [store for store in self.stores if storage_of(store.path).is_remote]
-        if distant:
-            places = [store.place(part) for part in order.parts_ahead(step) for store in distant]
-            self._read_ahead.want([place for place in places if isinstance(place, Entry)])
+        """Start copying the parts that `step` and the next steps read to the local cache, if their store is remote."""
+        remote = [store for store in self.stores if storage_of(store.path).is_remote]
+        if remote:
+            entries = [store.place(part) for part in order.parts_ahead(step) for store in remote]
+            self._read_ahead.want([entry for entry in entries if isinstance(entry, Entry)])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_read_ahead": ReadAhead()}

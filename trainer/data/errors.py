@@ -1,10 +1,10 @@
-"""What can go wrong while batches are read."""
+"""Errors raised while batches are read."""
 
 from schemas.errors import UserError
 
 
 class LoaderError(UserError):
-    """A process of the loader was lost, or cannot be started."""
+    """A loader process was lost, or cannot be started."""
 
 
 class SampleError(UserError):

@@ -1,4 +1,4 @@
-"""A loader that works ahead of the training loop, in processes that end with it and whose errors are one line."""
+"""A prefetching loader: worker processes make batches ahead of the training loop and end with it."""
 
 import atexit
 import mmap
@@ -25,24 +25,24 @@ from trainer.data.loader_server import LoaderServer
 from trainer.data.parcels import receive, send
 from trainer.distributed.children import ending_of, is_stopped
 
-AHEAD = 2  # batches that each worker makes before they are asked for
-OUT_OF_MEMORY = "could not get more memory; set loop.num_workers lower, or raise the job's limit (`ulimit -v`)"
-STOPPED_S = 30  # a worker that is stopped (SIGSTOP) for so long, while its batch is waited for, is an error
+AHEAD = 2  # batches that each worker prefetches
+OUT_OF_MEMORY = "ran out of memory; set loop.num_workers lower, or raise the job's limit (`ulimit -v`)"
+STOPPED_S = 30  # a worker that is stopped (SIGSTOP) for this long, while the loop waits for its batch, is an error
 
 POLL_S = 0.5
 
-Place = Callable[[Tensor], Tensor]  # from a worker's memory to where a batch's tensor shall be
+Transfer = Callable[[Tensor], Tensor]  # a tensor in a worker's memory -> the batch's tensor
 
 _STEP = struct.Struct("<q")
 _server: LoaderServer | None = None
 
 
 def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pin_memory: bool) -> Iterable[Any]:
-    """Load `dataset[step]` for the steps `first` .. `stop - 1`, in order, ahead of the loop.
+    """Load `dataset[step]` for the steps from `first` to `stop - 1`, in order, ahead of the loop.
 
-    Workers are forked by a server: a fork of the training process would copy its threads' locks. They start with the
-    first batch and end with the iterator. Raises SampleError as a worker did, and LoaderError for a worker that was
-    killed, or stopped for more than STOPPED_S seconds.
+    Workers are forked by a server, because a fork of the training process would copy its threads' locks. They start
+    with the first batch and end with the iterator. Raises SampleError if a worker did, and LoaderError if a worker was
+    killed, or stopped for STOPPED_S seconds.
     """
     if num_workers == 0 or first >= stop:
         return DataLoader(dataset, sampler=range(first, stop), batch_size=None, pin_memory=pin_memory)
@@ -51,14 +51,16 @@ def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pi
     return _pinned(dataset, range(first, stop), num_workers)
 
 
-def _load(dataset: Dataset, steps: range, num_workers: int, place: Place, ended: threading.Event) -> Iterator[Any]:
-    """Yield the batches of `steps`, made by workers in turn. It may be given up, by `ended`, from another thread."""
+def _load(
+    dataset: Dataset, steps: range, num_workers: int, transfer: Transfer, ended: threading.Event
+) -> Iterator[Any]:
+    """Yield the batches of `steps`, made by workers in turn. Another thread may end this by setting `ended`."""
     with closing(_Workers(dataset, min(num_workers, len(steps)))) as workers:
         ahead = AHEAD * len(workers)
         for step in steps[:ahead]:
             workers.ask(step)
         for step in steps:
-            batch = workers.wait(step, place, ended)
+            batch = workers.wait(step, transfer, ended)
             if ended.is_set():
                 return
             if step + ahead in steps:
@@ -67,16 +69,16 @@ def _load(dataset: Dataset, steps: range, num_workers: int, place: Place, ended:
 
 
 def _pinned(dataset: Dataset, steps: range, num_workers: int) -> Iterator[Any]:
-    """Yield batches in pinned memory, which a thread copies them into, one ahead."""
+    """Yield batches in pinned memory; a thread copies them there, one batch ahead."""
     device, ended = torch.cuda.current_device(), threading.Event()
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(1)
 
     def copy() -> None:
-        torch.cuda.set_device(device)  # pinning would connect a new thread to the first GPU
+        torch.cuda.set_device(device)  # otherwise pinning in a new thread would use the first GPU
         try:
             for batch in _load(dataset, steps, num_workers, Tensor.pin_memory, ended):
                 ready.put((batch, None))
-        except BaseException as error:  # noqa: BLE001 - raised again by the thread that takes the batches
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that takes the batches
             ready.put((None, error))
 
     thread = threading.Thread(target=copy, name="loader", daemon=True)
@@ -89,21 +91,21 @@ def _pinned(dataset: Dataset, steps: range, num_workers: int) -> Iterator[Any]:
             yield batch
     finally:
         ended.set()
-        while thread.is_alive():  # it may be about to put one more batch
+        while thread.is_alive():  # the thread may be about to put one more batch
             with suppress(queue.Empty):
                 ready.get(timeout=0.05)
 
 
 @dataclass
 class _Worker:
-    """The training process's end of a worker."""
+    """A worker, as the training process sees it."""
 
     pid: int
     batches: socket.socket
 
 
 class _Workers:
-    """Processes that make the batches of steps in turn: step s is the worker's with the number s modulo theirs."""
+    """Processes that make the batches of steps in turn: step s goes to worker s modulo their number."""
 
     def __init__(self, dataset: Dataset, count: int) -> None:
         self._server = _running_server()
@@ -130,14 +132,14 @@ class _Workers:
         return len(self._workers)
 
     def ask(self, step: int) -> None:
-        """Have the batch of `step` made. A worker that is gone is noticed when its batch is waited for."""
+        """Request the batch of `step`. A worker that was lost is noticed in `wait`."""
         with suppress(OSError):
             self._of(step).batches.sendall(_STEP.pack(step))
 
-    def wait(self, step: int, place: Place, ended: threading.Event) -> Any:
-        """Return the batch of `step`, or None after `ended`. Raises SampleError, LoaderError."""
+    def wait(self, step: int, transfer: Transfer, ended: threading.Event) -> Any:
+        """Return the batch of `step`, or None if `ended` is set. Raises SampleError, LoaderError."""
         worker, stopped_s = self._of(step), 0.0
-        poll = select.poll()  # select() ends at descriptor 1023
+        poll = select.poll()  # select() supports no descriptor above 1023
         poll.register(worker.batches, select.POLLIN)
         while not poll.poll(1000 * POLL_S):
             if ended.is_set():
@@ -146,10 +148,10 @@ class _Workers:
             if stopped_s >= STOPPED_S:
                 raise LoaderError(
                     f"loader process {worker.pid} has been stopped (SIGSTOP) for {STOPPED_S} s while step {step} waits "
-                    "for its batch; start the command again, with --resume where it trains"
+                    "for its batch; start the command again, with --resume for a training run"
                 )
         try:
-            batch = receive(worker.batches, place)
+            batch = receive(worker.batches, transfer)
         except EOFError:
             self._workers.remove(worker)
             worker.batches.close()
@@ -157,14 +159,14 @@ class _Workers:
             raise LoaderError(
                 f"loader process {worker.pid} {ending} while it made the batch of step "
                 f"{step}; if memory ran out, set loop.num_workers lower or give the job more, and start the command "
-                "again, with --resume where it trains"
+                "again, with --resume for a training run"
             ) from None
         if isinstance(batch, _Failure):
             batch.throw()
         return batch
 
     def close(self) -> None:
-        """End them, whatever they are doing."""
+        """Kill all workers, even busy ones."""
         while self._workers:
             worker = self._workers.pop()
             worker.batches.close()
@@ -175,7 +177,7 @@ class _Workers:
 
 
 def _running_server() -> LoaderServer:
-    """Return this process's server; start it where it has none yet."""
+    """Return this process's server; start one if none is running."""
     global _server
     if _server is None or not _server.alive:
         _server = LoaderServer()
@@ -188,9 +190,9 @@ def _running_server() -> LoaderServer:
 
 @dataclass(frozen=True)
 class _Failure:
-    """What a worker sends in place of a batch that it could not make."""
+    """A worker's reply if it could not make a batch."""
 
-    message: str | None  # for the user; None: a bug
+    message: str | None  # for the user; None for a bug
     trace: str
 
     def throw(self) -> NoReturn:
@@ -199,10 +201,10 @@ class _Failure:
 
 
 def work(dataset_file: int, batches: socket.socket) -> None:
-    """Make the batches that are asked for, until the training process closes its end."""
-    torch.set_num_threads(1)  # there is a worker per core
+    """Make the requested batches until the training process closes its end of the socket."""
+    torch.set_num_threads(1)  # there is one worker per core
     dataset: Any = None
-    with suppress(ConnectionError):  # nobody waits any more
+    with suppress(ConnectionError):  # the training process has closed its end
         while request := batches.recv(_STEP.size, socket.MSG_WAITALL):
             try:
                 if dataset is None:
@@ -219,5 +221,5 @@ def work(dataset_file: int, batches: socket.socket) -> None:
 
 
 def _unpickled(dataset_file: int) -> Any:
-    with mmap.mmap(dataset_file, 0, prot=mmap.PROT_READ) as memory:  # its offset is shared with the other workers
+    with mmap.mmap(dataset_file, 0, prot=mmap.PROT_READ) as memory:  # not read(): workers share the file's offset
         return pickle.loads(memory)

@@ -1,7 +1,8 @@
-"""A process that forks loader workers: it has imported what they need once, and has no threads whose locks they copy.
+"""A process that forks loader workers. It imports their modules once, and has no threads whose locks a fork would copy.
 
-It works for one training process, over a socket, and ends with it, as its workers do. Nothing of them has a name: no
-semaphore, no file, no socket in TMPDIR. This module imports no torch: the training process starts it in a new Python.
+It serves one training process over a socket, and ends with it, as do its workers. They create nothing that has a name:
+no semaphore, no file, no socket in TMPDIR. This module does not import torch: `serve`, in a new Python, first binds
+itself to the training process.
 """
 
 import importlib
@@ -23,7 +24,7 @@ START_TIMEOUT_S = 300.0  # imports from a slow network disk
 REPLY_TIMEOUT_S = 20.0
 PRELOADED = ("trainer.data.batches", "trainer.data.token_dataset")
 FORK, END = b"F", b"E"
-STOPPING = {signal.SIGINT, signal.SIGTERM}  # blocked: training ends its step first, and then its loaders
+STOPPING = {signal.SIGINT, signal.SIGTERM}  # blocked: training first ends its step, then its loaders
 
 _REQUEST = struct.Struct("<cq")
 _REPLY = struct.Struct("<q")
@@ -31,15 +32,15 @@ _SERVER = "import sys; from trainer.data.loader_server import serve; serve(int(s
 
 
 class LoaderServer:
-    """The training process's side."""
+    """The server, as the training process sees it."""
 
     def __init__(self) -> None:
-        """Start it. Raises StorageError where this machine has no room for another process."""
+        """Start the server. Raises StorageError if it cannot be started."""
         self._control, theirs = socket.socketpair()
-        self._lock = threading.Lock()  # a request and its reply
+        self._lock = threading.Lock()  # held from a request to its reply
         command = [sys.executable, "-P", "-c", _SERVER, str(theirs.fileno()), str(os.getpid())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # inherited, so that no moment is without it
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # inherited: the server starts with them blocked
         try:
             with theirs:
                 self._process = subprocess.Popen(
@@ -67,9 +68,9 @@ class LoaderServer:
         return self._process.poll() is None
 
     def fork(self, dataset: int, batches: socket.socket) -> int:
-        """Fork a worker for the pickled dataset in the file `dataset`, answering on `batches`; return its process id.
+        """Fork a worker for the pickled dataset in the file `dataset`, replying on `batches`; return its process id.
 
-        Raises EOFError or TimeoutError where the server is gone or stopped.
+        Raises EOFError if the server has ended, TimeoutError if it is stopped.
         """
         with self._lock:
             try:
@@ -79,17 +80,17 @@ class LoaderServer:
             return self._reply(REPLY_TIMEOUT_S)
 
     def end(self, worker: int) -> int | None:
-        """Kill a worker, where it still lives; return how it ended: a negative signal or an exit status."""
+        """Kill a worker if it is running; return its exit status, or negative signal, or None if the server is lost."""
         with self._lock:
             try:
                 self._control.sendall(_REQUEST.pack(END, worker))
                 return self._reply(REPLY_TIMEOUT_S)
-            except (EOFError, OSError):  # the server is gone, and its workers with it, or stopped, or out of time
+            except (EOFError, OSError):  # the server has ended with its workers, is stopped, or is too slow
                 self.close()
                 return None
 
     def close(self) -> None:
-        """Kill the server, and with it all workers."""
+        """Kill the server and thereby all workers."""
         self._process.kill()
         self._process.wait()
         self._control.close()
@@ -106,7 +107,7 @@ class LoaderServer:
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """The server's loop, until the training process ends."""
+    """Run the server's loop until the training process ends."""
     die_with_parent(parent)
     control = socket.socket(fileno=descriptor)
     work: Callable[[int, socket.socket], None] = importlib.import_module("trainer.data.loader").work
@@ -131,12 +132,12 @@ def serve(descriptor: int, parent: int) -> None:
                 finally:
                     os._exit(1)
             os.close(binding)
-            os.read(bound, 1)  # no reply before its life hangs on this one's: it may be stopped at any time
+            os.read(bound, 1)  # wait until the worker is set to end with the server, as it may be stopped any time
             os.close(bound)
             os.close(dataset)
             os.close(batches)
             control.sendall(_REPLY.pack(worker))
         else:
-            os.kill(worker, signal.SIGKILL)  # not reaped before, so the number is its own
+            os.kill(worker, signal.SIGKILL)  # it has not been reaped, so no other process has its id
             _, status = os.waitpid(worker, 0)
             control.sendall(_REPLY.pack(os.waitstatus_to_exitcode(status)))

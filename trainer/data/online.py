@@ -1,4 +1,4 @@
-"""The tokenizer in the step, as the original has it: fresh views in every epoch, and tokens computed on the device.
+"""Tokenizing inside the training step, as in the original: new views in every epoch, tokens computed on the device.
 
 Legend: B samples, T frames of a clip, H W pixels, P the tokenizer's input side, C channels, h w the token grid.
 """
@@ -27,7 +27,7 @@ from trainer.data.clip_dataset import ClipDataset
 
 @dataclass(frozen=True)
 class OnlineSource:
-    """A frame store and the tokenizer of its frames: what a stream without stored tokens reads."""
+    """A frame store and a tokenizer: the data source of a stream without stored tokens."""
 
     frames: FrameStore
     tokenizer: Tokenizer
@@ -43,7 +43,7 @@ class OnlineSource:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Identity of the frames and of what tokenizes them."""
+        """SHA-256 of the frame store's digest and the tokenizer's weights."""
         return hashlib.sha256(f"{self.frames.digest}\0{self.tokenizer.weights_sha256}".encode()).hexdigest()
 
     @functools.cached_property
@@ -59,9 +59,9 @@ class OnlineSource:
 
 
 class FreshViewDataset(ClipDataset):
-    """Clips under views that no epoch repeats, drawn by (seed, epoch, sample).
+    """Clips under new views in every epoch, which are functions of (seed, epoch, sample).
 
-    `frames` uint8 (T, P, P, C) are what the tokenizer reads: the view's frames scaled as the pipeline scales them.
+    `frames` uint8 (T, P, P, C) are the tokenizer's input: the view's frames, scaled as in the pipeline.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Which samples an optimizer step reads: a pure function of (seed, epoch) over the committed samples.
+"""The samples of each optimizer step: a pure function of (seed, epoch) over the committed samples.
 
-There is no iterator state. A global batch is a slice of the epoch's order and a rank's batch a slice of that, so a
-run continues at any step and on any number of ranks with the same global batches.
+There is no iterator state. A global batch is a slice of the epoch's order, and a rank's batch is a slice of the global
+batch. So a run resumes at any step, on any number of ranks, with the same global batches.
 """
 
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from schemas.errors import UserError
 
 
 def epoch_order(part_sizes: NDArray[np.int64], window_parts: int, *key: object) -> NDArray[np.int64]:
-    """Return the positions 0..n-1 of all samples in the order of the epoch that `key` names.
+    """Return the positions 0..n-1 of all samples in the order of the epoch identified by `key`.
 
     Parts are shuffled; samples are shuffled inside windows of `window_parts` consecutive parts of that order, so that
     reads stay local. `part_sizes` counts the samples of each part; a part's samples are consecutive positions.
     """
     rng = rng_for("order", *key)
-    part_order = rng.permutation(len(part_sizes))  # what `part_order_of` draws too
+    part_order = rng.permutation(len(part_sizes))  # the same draw as in `part_order_of`
     sizes = part_sizes[part_order]
     first = (np.cumsum(part_sizes) - part_sizes)[part_order]  # position of each part's first sample
     before = np.cumsum(sizes) - sizes
@@ -60,8 +60,8 @@ def rank_slice(batch: NDArray[np.int64], rank: int, world_size: int) -> NDArray[
 class StreamOrder:
     """The global batches of one stream, by step.
 
-    The last `num_samples % global_batch` samples of an epoch's order are not used in it.
-    `key` separates runs and streams: (seed, stream). Raises UserError when an epoch is shorter than one batch.
+    An epoch drops the last `num_samples % global_batch` samples of its order.
+    `key` separates runs and streams: (seed, stream). Raises UserError if an epoch is shorter than one batch.
     """
 
     part_sizes: NDArray[np.int64]
@@ -99,7 +99,7 @@ class StreamOrder:
         return epoch, self._order[at * self.global_batch : (at + 1) * self.global_batch]
 
     def parts_ahead(self, step: int) -> list[int]:
-        """Return the parts of the window that `step` reads from, and of the next one, in their order."""
+        """Return the parts of the window that `step` reads from and of the next window, in reading order."""
         epoch, at = divmod(step, self.steps_per_epoch)
         parts = part_order_of(len(self.part_sizes), *self.key, epoch)
         first = int(np.searchsorted(np.cumsum(self.part_sizes[parts]), at * self.global_batch, side="right"))
@@ -111,10 +111,10 @@ class StreamOrder:
         return ahead
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_epoch": -1, "_order": None}  # a worker computes it again
+        return {**self.__dict__, "_epoch": -1, "_order": None}  # workers compute it again
 
 
 def view_of_epoch(num_views: int, part: int, epoch: int, *key: object) -> int:
-    """Return the view that `epoch` uses for all samples of `part`: in `num_views` epochs, every view once."""
+    """Return the view of all samples of `part` in `epoch`. In `num_views` epochs every view is used once."""
     offset = int(rng_for("view", *key, part).integers(num_views))
     return (offset + epoch) % num_views

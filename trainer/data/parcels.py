@@ -1,7 +1,7 @@
-"""A batch on its way between two processes: its tensors in anonymous memory, which /dev/shm neither names nor limits.
+"""Transfer of batches between processes in anonymous memory, which is independent of /dev/shm and its size.
 
-A parcel is a file descriptor of such memory (memfd_create) with the tensors first and the pickled rest behind them. The
-memory is freed with the last tensor that was made of it, or with the processes.
+A parcel is a file descriptor of such memory (memfd_create): first the tensors, then the pickled rest. The memory is
+freed with the last tensor that uses it, or when the processes end.
 """
 
 import io
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 64  # bytes
-_PLACE = struct.Struct("<QQ")  # where the pickle begins, and its length
+_HEADER = struct.Struct("<QQ")  # offset and length of the pickle
 
 
 class _Stored(NamedTuple):
-    """A tensor's place in a parcel."""
+    """A tensor's location in a parcel."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -29,7 +29,7 @@ class _Stored(NamedTuple):
 
 
 class _Pickler(pickle.Pickler):
-    """Leaves tensors out, and lists them with their places."""
+    """Leaves out tensors, and lists them with their offsets."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=5)
@@ -46,22 +46,22 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes tensors of the memory that they lie in, each handed to `place`."""
+    """Makes tensors from the memory of a parcel, each passed to `transfer`."""
 
-    def __init__(self, pickled: bytes, memory: mmap.mmap, place: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, pickled: bytes, memory: mmap.mmap, transfer: Callable[[Tensor], Tensor]) -> None:
         super().__init__(io.BytesIO(pickled))
-        self.memory, self.place = memory, place
+        self.memory, self.transfer = memory, transfer
 
     def persistent_load(self, stored: _Stored) -> Tensor:
         dtype, shape, offset = stored
         numel = torch.Size(shape).numel()
         if not numel:
             return torch.empty(shape, dtype=dtype)
-        return self.place(torch.frombuffer(self.memory, dtype=dtype, count=numel, offset=offset).view(shape))
+        return self.transfer(torch.frombuffer(self.memory, dtype=dtype, count=numel, offset=offset).view(shape))
 
 
 def send(to: socket.socket, value: Any) -> None:
-    """Send a picklable value, whose tensors are on the CPU. Raises OSError where the other side is gone."""
+    """Send a picklable value, whose tensors are on the CPU. Raises OSError if the other side has ended."""
     rest = io.BytesIO()
     pickler = _Pickler(rest)
     pickler.dump(value)
@@ -70,25 +70,25 @@ def send(to: socket.socket, value: Any) -> None:
         for offset, tensor in pickler.tensors:
             _write(memory, tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, offset)
         _write(memory, rest.getbuffer(), pickler.end)
-        socket.send_fds(to, [_PLACE.pack(pickler.end, len(rest.getbuffer()))], [memory])
+        socket.send_fds(to, [_HEADER.pack(pickler.end, len(rest.getbuffer()))], [memory])
     finally:
         os.close(memory)
 
 
-def receive(source: socket.socket, place: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
-    """Return what `send` sent, each tensor as `place` returns it. Raises EOFError where the other side is gone."""
+def receive(source: socket.socket, transfer: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
+    """Return a value from `send`, with `transfer` applied to its tensors. Raises EOFError if the sender has ended."""
     try:
-        message, descriptors, _, _ = socket.recv_fds(source, _PLACE.size, 1)
+        message, descriptors, _, _ = socket.recv_fds(source, _HEADER.size, 1)
     except ConnectionError:
         raise EOFError from None
     if not message or not descriptors:
         raise EOFError
-    start, length = _PLACE.unpack(message)
+    start, length = _HEADER.unpack(message)
     try:
         memory = mmap.mmap(descriptors[0], start + length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     finally:
         os.close(descriptors[0])
-    return _Unpickler(memory[start:], memory, place).load()
+    return _Unpickler(memory[start:], memory, transfer).load()
 
 
 def _write(descriptor: int, data: memoryview, offset: int) -> None:

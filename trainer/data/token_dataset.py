@@ -20,7 +20,7 @@ from trainer.data.order import view_of_epoch
 
 
 class TokenDataset(ClipDataset):
-    """Clips of a token set under its stored views, which follow (seed, part, epoch), with `tokens` int64 (T, h, w)."""
+    """Clips of a token set with `tokens` int64 (T, h, w). The stored view is a function of (seed, part, epoch)."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class TokenDataset(ClipDataset):
             mask=mask,
             hidden_multiple=hidden_multiple,
         )
-        self.tokens = TokenSet(tokens.path)  # a copy that stays small when it is pickled
+        self.tokens = TokenSet(tokens.path)  # a fresh instance, small when it is pickled
         self.path = tokens.path
         self.grid = tokens.manifest.tokenizer.grid
         columns = (tokens.frames.index[name].to_numpy() for name in ("num_frames", "height", "width"))
@@ -69,7 +69,7 @@ class TokenDataset(ClipDataset):
         return part, int(position - self.part_first[part])
 
     def _part_view(self, part: int, epoch: int) -> PartView:
-        """Return the row group of the epoch's view, from the few that were read last."""
+        """Return the row group of the epoch's view; the last `cached_parts` are cached."""
         view = view_of_epoch(self.tokens.manifest.views.num_views, part, epoch, *self.key)
         cached = self._views.pop((part, view), None)
         self._views[part, view] = cached or self._read_view(part, view)
@@ -78,7 +78,7 @@ class TokenDataset(ClipDataset):
         return self._views[part, view]
 
     def _read_view(self, part: int, view: int) -> PartView:
-        """Read a row group; raise BadRow where it does not fit the part's frames."""
+        """Read a row group. Raises BadRow if it does not fit the part's frames."""
         first = int(self.part_first[part])
         rows = slice(first, first + int(self.part_sizes[part]))
         return self.tokens.read_fitting_view(

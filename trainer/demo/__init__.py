@@ -1,1 +1,1 @@
-"""`bevt demo`: the whole chain on videos that it makes itself, and the page it writes."""
+"""`bevt demo`: all commands on generated videos, and the report of the results."""

@@ -1,4 +1,4 @@
-"""The demo's report: what went in, what the tokenizer and the pretrained model make of it, and what came out."""
+"""The demo's report: its videos, the outputs of the tokenizer and the pretrained model, and the accuracies."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +25,11 @@ CLIP_FRAMES = 8
 
 
 def write_report(out: Path, steps_done: Sequence[tuple[str, float | None]], results: dict[str, dict[str, Any]]) -> Path:
-    """Write `out/report.html` from the datasets and runs of the demo; returns its path."""
+    """Write `out/report.html` from the datasets and runs of the demo; return its path."""
     page = Page("bevt demo")
     page.text(
         "Eight camera motions over photographs; test photographs are not training photographs. "
-        "The motion is the class, so a single frame says nothing about it."
+        "The motion is the class, so a single frame does not show it."
     )
     page.heading("Accuracy on videos of other photographs")
     page.table(
@@ -47,7 +47,7 @@ def write_report(out: Path, steps_done: Sequence[tuple[str, float | None]], resu
     page.picture(
         png(_views_sheet(videos, tokenizer)), "stored frame | its two views | the tokens of these views decoded"
     )
-    page.heading("Masked tubes and what the model predicts for them")
+    page.heading("Masked tubes and the model's predictions for them")
     page.picture(
         png(_predictions_sheet(videos, tokenizer, out / "runs" / "joint" / "weights.safetensors")),
         "per sample: clip | masked tubes | predicted tokens decoded (visible ones: true) | true tokens decoded",

@@ -1,4 +1,4 @@
-"""`bevt demo`: the user's own commands one after another, on videos that the machine makes itself."""
+"""`bevt demo`: the commands of a user one after another, on generated videos."""
 
 import shlex
 import subprocess
@@ -22,15 +22,15 @@ INTERRUPT_S = 30.0
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and the file that says it has been done."""
+    """One command, and the file that exists once it is done."""
 
     title: str
-    command: str  # behind `bevt`, as one would type it
+    command: str  # the arguments of `bevt`, as typed in a shell
     product: Path
 
 
 def demo_steps(out: Path) -> list[Step]:
-    """The commands of the demo, in order."""
+    """Return the commands of the demo, in order."""
     o = shlex.quote(str(out))
     tokenize = "tokenize --dataset folder"
     dvae = f"--tokenizer {o}/runs/dvae/tokenizer"
@@ -86,7 +86,7 @@ def demo_steps(out: Path) -> list[Step]:
 
 
 def _run(command: list[str]) -> int:
-    """Return the exit status of a command. A Ctrl-C reaches it as well: it gets INTERRUPT_S to end what it started."""
+    """Run a command and return its exit status. Ctrl-C reaches it too; it then has INTERRUPT_S seconds to end."""
     with subprocess.Popen(command) as process:
         try:
             return process.wait()
@@ -100,7 +100,7 @@ def _run(command: list[str]) -> int:
 
 @writes(lambda out: out, "bevt demo")
 def demo(out: Path) -> dict[str, Any]:
-    """Run the steps that have not been done, then write `report.html`. Returns accuracies and seconds per step.
+    """Run the steps that are not done yet, then write `report.html`. Return accuracies and the total seconds.
 
     Raises UserError naming the command that failed.
     """
@@ -111,13 +111,14 @@ def demo(out: Path) -> dict[str, Any]:
         if step.product.is_file():
             show("already done")
             continue
-        begun = time.monotonic()
+        began = time.monotonic()
         code = _run([sys.executable, "-m", "cli", *shlex.split(step.command)])
         if code != 0 or not step.product.is_file():
             raise UserError(
-                f"`bevt {step.command}` ended with exit code {code} and no {step.product}; mend it, start again"
+                f"`bevt {step.command}` ended with exit code {code}, expected 0 and {step.product}; fix the "
+                "cause and run `bevt demo` again"
             )
-        seconds[step.title] = round(time.monotonic() - begun, 1)
+        seconds[step.title] = round(time.monotonic() - began, 1)
     results = {
         temporal: read_json_file(out / "runs" / f"evaluate-{temporal}" / "evaluation.json", dict)
         for temporal in TEMPORAL

@@ -1,1 +1,1 @@
-"""Processes and devices: ranks, sharding, launching, signals, watchdog. Knows nothing of models' tasks."""
+"""Processes and devices: ranks, sharding, launching, signals, watchdog. Independent of the stages of training."""

@@ -1,4 +1,4 @@
-"""How many loader processes a training process gets, where its recipe does not say it."""
+"""The default number of loader processes per training process, from the CPUs that it may use."""
 
 import math
 import os
@@ -8,28 +8,29 @@ import torch
 
 from bevt_core.console.readable import count
 
-# Enough for any card. An H100 may take 89 ms for a joint step of 8 clips and 64 images, whose JPEGs take 0.12 s of a
-# fast core (benchmarks/loader_cores.py) and 0.45 s of the slowest measured: 1.3 to 5 cores. Video files and faster
-# cards ask for more.
+# Enough for any GPU. An H100 takes as little as 89 ms for a joint step of 8 clips and 64 images, whose JPEGs take
+# 0.12 s on a fast core (benchmarks/loader_cores.py) and 0.45 s on the slowest one measured: 1.3 to 5 cores. Video files
+# and faster GPUs need more.
 MOST_WORKERS = 12
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def loader_workers(num_workers: int | None, processes: int = 1) -> int:
-    """Return `num_workers`, or where it is None this process's share of the CPUs beside a GPU, at most MOST_WORKERS.
+    """Return `num_workers`, or if it is None a default: this process's share of the CPUs, at most MOST_WORKERS.
 
-    On a CPU that is 0: the model needs it. `processes` share the machine's CPUs, or as many as the launcher says.
+    Without a GPU the default is 0, because the model needs the CPUs. They are shared by `processes` training processes,
+    or by those that the launcher reports for this machine if there are more.
     """
     if num_workers is not None:
         return num_workers
     if not torch.cuda.is_available():
         return 0
     share = usable_cpus() // max(processes, local_processes())
-    return max(1, min(MOST_WORKERS, share - 1))  # one is for the process itself
+    return max(1, min(MOST_WORKERS, share - 1))  # one CPU is left for the process itself
 
 
 def describe_workers(num_workers: int | None) -> str:
-    """Return, in words, what `loader_workers` gives and why."""
+    """Return in words the result of `loader_workers` and its reason."""
     chosen = loader_workers(num_workers)
     if num_workers is not None:
         return f"{count(chosen, 'process')} per rank (loop.num_workers)"
@@ -37,29 +38,29 @@ def describe_workers(num_workers: int | None) -> str:
         return "in the training process, because the model needs the CPU"
     return (
         f"{count(chosen, 'process')} per rank; {count(local_processes(), 'rank')} on {usable_cpus()} CPUs here, "
-        f"each keeps one for itself, and {MOST_WORKERS} loaders are enough for any card"
+        f"one CPU is left for each rank, and at most {MOST_WORKERS} processes are started for it"
     )
 
 
 def local_processes() -> int:
-    """Return how many training processes this machine has, as torchrun and `launch` say, or one per GPU."""
+    """Return the number of training processes on this machine: from torchrun or `launch`, else one per GPU."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         return int(os.environ["LOCAL_WORLD_SIZE"])
     return max(1, min(int(os.environ.get("WORLD_SIZE", 1)), torch.cuda.device_count()))
 
 
 def usable_cpus() -> int:
-    """Return the CPUs that this process may use: those it is bound to, or fewer where its cgroup has a quota."""
+    """Return the number of CPUs that this process may use, from its CPU affinity and its cgroup's quota."""
     bound = len(os.sched_getaffinity(0))
     quota = cpu_quota(CGROUP, Path("/proc/self/cgroup"))
     return bound if quota is None else max(1, min(bound, math.floor(quota)))
 
 
 def cpu_quota(root: Path, cgroup_file: Path) -> float | None:
-    """Return the CPUs' worth of time that a process may use, None without a limit.
+    """Return the CPU quota of a process as a number of CPUs, or None without a limit.
 
-    Version 2 has `cpu.max` in the process's cgroup and in those above it, version 1 two files; a container sees its own
-    cgroup as `root`.
+    Cgroups of version 2 have `cpu.max` in the process's cgroup and its parents, those of version 1 have two files. A
+    container sees its own cgroup as `root`.
     """
     own = next((line.removeprefix("0::/") for line in _lines(cgroup_file) if line.startswith("0::")), "")
     folders = [root / own, *(folder for folder in (root / own).parents if folder.is_relative_to(root))]
@@ -76,5 +77,5 @@ def _words(file: Path) -> list[str]:
 def _lines(file: Path) -> list[str]:
     try:
         return file.read_text().splitlines()
-    except OSError:  # this machine has another kind of cgroups, or none
+    except OSError:  # this machine has the other version of cgroups, or none
         return []

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, carried inside the trained module, so that checkpoints have it."""
+"""An exponential moving average of the weights, kept inside the trained module so that checkpoints contain it."""
 
 import copy
 from typing import Any
@@ -8,9 +8,9 @@ from torch import nn
 
 
 class WithAverage(nn.Module):
-    """`model` is trained; `average` follows it and is what is tested and stored.
+    """A model and the moving average of its weights: `model` is trained, `average` is evaluated and saved.
 
-    After each step, average = decay * average + (1 - decay) * model, as mmcv's EMAHook.
+    After each step, average = decay * average + (1 - decay) * model, as in mmcv's EMAHook.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -24,6 +24,6 @@ class WithAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, steps_done: int) -> dict[str, float]:
-        """Move the average; a hook of the loop."""
+        """Update the average after a step. A hook of the loop that adds nothing to the log."""
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - self.decay)
         return {}

@@ -23,16 +23,16 @@ from bevt_core.processes import die_with_parent
 from schemas.errors import StorageError, UserError
 from trainer.distributed.children import ending_of, is_stopped
 
-END_TIMEOUT_S = 30.0  # for a process to end after it has sent its result
-FAILED_TIMEOUT_S = 1.0  # for a process to end after a peer has failed
-CAUSE_TIMEOUT_S = 3.0  # for the process that caused a failure to report it, after one that suffered from it
-STOPPED_S = 60.0  # a process that is stopped (SIGSTOP) for so long, while the job runs, fails it
+END_TIMEOUT_S = 30.0  # wait for a process to end after it has sent its result
+FAILED_TIMEOUT_S = 1.0  # wait for a process to end after a peer has failed
+CAUSE_TIMEOUT_S = 3.0  # wait for the report of the first failure, after the report of one that may only follow from it
+STOPPED_S = 60.0  # a process that is stopped (SIGSTOP) for this long makes `launch` fail
 POLL_S = 5.0
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """How a process ended, and when (system-wide monotonic clock): peers fail soon after the one that is to blame."""
+    """How and when (system-wide monotonic clock) a process ended. The first one to fail is the cause."""
 
     ended: float
     value: Any = None
@@ -51,17 +51,17 @@ class ProcessFailedError(RuntimeError):
 def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: Any) -> Any:
     """Call `function(*args, **kwargs)` in `nproc` processes and return rank 0's result.
 
-    With one process, or under torchrun, it is called right here. `function` and its arguments must be picklable.
-    SIGTERM and SIGINT are handed on to the processes, which end in their own time; if they fail by that, this raises
-    SystemExit(143) or KeyboardInterrupt. The first failure ends all of them: a UserError, or a disk that is full, is
-    raised again as a UserError, anything else as ProcessFailedError.
+    With one process, or under torchrun, the function runs in this process. `function` and its arguments must be
+    picklable. SIGTERM and SIGINT are forwarded to the processes, which end by themselves; if that makes them fail, this
+    raises SystemExit(143) or KeyboardInterrupt. The first failure ends all processes: a UserError, a StorageError or a
+    full disk raises UserError, anything else ProcessFailedError.
     """
     if nproc < 1:
         raise UserError(f"`nproc` {nproc}: expected at least 1")
     under_torchrun = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if under_torchrun and nproc > 1:
         raise UserError(
-            f"`nproc` {nproc} under torchrun, which started {os.environ['WORLD_SIZE']} processes; leave one out"
+            f"`nproc` {nproc} under torchrun, which started {os.environ['WORLD_SIZE']} processes; use only one of them"
         )
     if nproc == 1:
         return function(*args, **kwargs)
@@ -102,8 +102,8 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
 
 @contextmanager
 def _sigint_held() -> Iterator[None]:
-    """Deliver a Ctrl-C of the block after it. A process started in it gets one when it is ready, not in an import."""
-    resource_tracker.ensure_running()  # now, as it ends the hold
+    """Defer Ctrl-C to the end of the block. A process started inside receives it when ready, not during imports."""
+    resource_tracker.ensure_running()  # now, because starting it unblocks SIGINT
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -121,7 +121,7 @@ def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], 
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         outcome = _Outcome(time.monotonic(), value=function(*args, **kwargs))
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C comes twice: from the terminal and from the parent
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C arrives twice: from the terminal and from the parent
         outcome = _Outcome(time.monotonic(), user_error="interrupted")
     except (UserError, StorageError) as error:
         outcome = _Outcome(time.monotonic(), user_error=str(error))
@@ -141,7 +141,7 @@ def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], 
 
 
 def _collect(processes: list[BaseProcess], results: list[Connection]) -> Any:
-    """Wait for all processes and return rank 0's result, or raise what failed first."""
+    """Wait for all processes; return rank 0's result, or raise the first failure."""
     outcomes: dict[int, _Outcome] = {}
     pending = {receive: rank for rank, receive in enumerate(results)}
     deadline: float | None = None
@@ -166,13 +166,13 @@ def _collect(processes: list[BaseProcess], results: list[Connection]) -> Any:
 
 
 def _check_running(processes: dict[int, BaseProcess], stopped_s: dict[int, float]) -> None:
-    """Count how long each rank has been stopped; raise UserError where that is too long: the others wait for it."""
+    """Add up how long each rank has been stopped; raise UserError after STOPPED_S, as the others wait for it."""
     for rank, process in processes.items():
         stopped_s[rank] = stopped_s[rank] + POLL_S if is_stopped(process.pid or 0) else 0.0
         if stopped_s[rank] >= STOPPED_S:
             raise UserError(
                 f"process {rank} (process id {process.pid}) has been stopped (SIGSTOP) for {STOPPED_S:g} s, so all "
-                "were ended; start the command again, with --resume where it trains"
+                "processes were ended; start the command again, with --resume for a training run"
             )
 
 
@@ -181,7 +181,7 @@ def _received(receive: Connection, rank: int, processes: list[BaseProcess]) -> _
         outcome = receive.recv()
         assert isinstance(outcome, _Outcome)
         return outcome
-    except EOFError:  # it was killed, so it did not fail because of a peer
+    except EOFError:  # it was killed, so no peer is the cause
         process = processes[rank]
         process.join(END_TIMEOUT_S)
         if process.exitcode in (-signal.SIGTERM, -signal.SIGINT):
@@ -189,13 +189,13 @@ def _received(receive: Connection, rank: int, processes: list[BaseProcess]) -> _
         why = "if memory ran out, give the job more" if process.exitcode == -signal.SIGKILL else "see its output above"
         return _Outcome(
             0.0,
-            user_error=f"process {rank} of {len(processes)} {ending_of(process.exitcode)}, so all were ended; {why}, "
-            "and start the command again, with --resume where it trains",
+            user_error=f"process {rank} of {len(processes)} {ending_of(process.exitcode)}, so all processes were "
+            f"ended; {why}, and start the command again, with --resume for a training run",
         )
 
 
 def _forward_signals(processes: list[BaseProcess]) -> tuple[list[int], Callable[[], None]]:
-    """Hand SIGTERM and SIGINT on to `processes`; return the list of those that came, and what restores the handlers."""
+    """Forward SIGTERM and SIGINT to `processes`; return the list of received signals and a restore function."""
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         return signals, lambda: None
@@ -205,7 +205,7 @@ def _forward_signals(processes: list[BaseProcess]) -> tuple[list[int], Callable[
         for process in processes:
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signum)
-                os.kill(process.pid, signal.SIGCONT)  # one that is stopped would not see it
+                os.kill(process.pid, signal.SIGCONT)  # a stopped process would not receive it
 
     old = {signum: signal.signal(signum, forward) for signum in (signal.SIGTERM, signal.SIGINT)}
 
@@ -217,7 +217,7 @@ def _forward_signals(processes: list[BaseProcess]) -> tuple[list[int], Callable[
 
 
 def _end(processes: list[BaseProcess], timeout_s: float) -> None:
-    """Join processes that are done; terminate, then kill, those that still wait for a failed peer."""
+    """Join finished processes; terminate, then kill, those that still wait for a failed peer."""
     deadline = time.monotonic() + timeout_s
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
@@ -226,7 +226,7 @@ def _end(processes: list[BaseProcess], timeout_s: float) -> None:
             process.terminate()
     for process in processes:
         process.join(FAILED_TIMEOUT_S)
-        if process.is_alive():  # it took the signal as a wish to end after its step
+        if process.is_alive():  # it took the signal as a request to stop after its step
             process.kill()
             process.join()
 

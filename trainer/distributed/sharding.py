@@ -1,6 +1,7 @@
-"""How several processes hold one model: a replica each (DDP), or a shard each (FSDP2).
+"""One model on several processes: a replica each (DDP), or a shard each (FSDP2).
 
-A checkpoint has whole tensors under either, so a run may change between them, and the number of processes.
+Checkpoints contain whole tensors in both cases, so a resumed run may switch between them and change the number of
+processes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer.distributed.ema import WithAverage
 from trainer.distributed.world import World
 
-METHODS = ("predict", "pooled")  # of a model, that hooks call beside `forward`
-BLOCK_VARIANTS = 64  # of a block's code: stages x shifted or not x streams x training or not, with room
+METHODS = ("predict", "pooled")  # called by hooks and evaluations besides `forward`
+BLOCK_VARIANTS = 64  # compiled variants of a block: stages x shifted or not x streams x training or not, with a margin
 
 
 def replicate(model: nn.Module) -> nn.Module:
@@ -22,11 +23,11 @@ def replicate(model: nn.Module) -> nn.Module:
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
-    """Have every block of the encoders compiled by itself, in place: blocks of one shape share the compiled code.
+    """Compile every block of the encoders separately, in place; blocks of the same shape share the compiled code.
 
-    Each size of a batch is compiled anew; symbolic sizes take several times as long and give slower code.
+    Each batch size is compiled separately: symbolic sizes take several times as long to compile and give slower code.
     """
-    import torch._dynamo  # a second to import, and needed by compiled models alone
+    import torch._dynamo  # takes a second to import, and only compiled models need it
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, BLOCK_VARIANTS)
     for block in _blocks(model):
@@ -36,9 +37,9 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
 def shard(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:
     """Shard parameters, gradients and optimizer of `model` over all processes, block by block, in place.
 
-    Parameters stay in fp32 and autocast chooses the precision, as under DDP, so both compute the same.
+    Parameters stay in fp32 and autocast chooses the precision, as with DDP, so both compute the same numbers.
     """
-    from torch.distributed.device_mesh import init_device_mesh  # a second to import, and needed by shards alone
+    from torch.distributed.device_mesh import init_device_mesh  # takes a second to import, and only sharding needs it
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(world.device.type, (world.size,))
@@ -46,7 +47,7 @@ def shard(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> N
     for root in roots:
         for block in _blocks(root):
             fully_shard(block, mesh=mesh)
-        # a backward pass shards the outermost parameters again, but the average has none
+        # the backward pass reshards the outermost parameters, but the average has no backward pass
         is_average = isinstance(model, WithAverage) and root is model.average
         fully_shard(root, mesh=mesh, reshard_after_forward=is_average)
         for method in METHODS:
@@ -58,13 +59,13 @@ def shard(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> N
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    """The innermost items of the model's lists: the encoder's blocks."""
+    """Return the innermost items of the model's ModuleLists: the encoder's blocks."""
     items = [item for part in model.modules() if isinstance(part, nn.ModuleList) for item in part]
     return [item for item in items if not any(isinstance(inner, nn.ModuleList) for inner in item.modules())]
 
 
 def reduce_gradients(model: nn.Module, *, now: bool) -> None:
-    """Say whether the next backward pass of a sharded model reduces the gradient, or leaves it for a later one."""
+    """Set whether the next backward pass of a sharded model reduces the gradient, or leaves that to a later one."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
@@ -73,23 +74,23 @@ def reduce_gradients(model: nn.Module, *, now: bool) -> None:
 
 
 def share_of_rank(parts: Sequence[int], model: nn.Module, world: World) -> Sequence[int]:
-    """Return the parts that this rank does: all where `model` is sharded, since its forward pass takes all ranks."""
+    """Return this rank's share of `parts`: all if `model` is sharded, since all ranks take part in its forward pass."""
     return parts if is_sharded(model) else parts[world.rank :: world.size]
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Do the processes hold shards of the model, so that each forward pass takes all of them?"""
+    """Return whether the model is sharded over processes, so that each forward pass needs all of them."""
     return any(is_shard(parameter) for parameter in model.parameters())
 
 
 def is_shard(tensor: Tensor) -> bool:
-    """Is this a process's part of a tensor (DTensor)?"""
+    """Return whether this is one process's shard of a tensor (DTensor)."""
     return hasattr(tensor, "full_tensor")
 
 
 @torch.no_grad()
 def whole(value: Any) -> Any:
-    """Copy a nested value to the CPU, shards put together; with shards in it, every process calls this."""
+    """Copy a nested value to the CPU with its shards assembled; if it has shards, every process must call this."""
     if isinstance(value, Tensor):
         local = value.full_tensor() if is_shard(value) else value  # type: ignore[attr-defined]
         return local.detach().to("cpu", copy=True).contiguous()
@@ -102,9 +103,9 @@ def whole(value: Any) -> Any:
 
 @torch.no_grad()
 def fit_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Lay out the whole tensors of an optimizer's `state` as its parameters are: cut for shards, with the same strides.
+    """Lay out the whole tensors of an optimizer's `state` like its parameters: sharded alike, with the same strides.
 
-    Fused optimizers walk through memory, and would pair up wrong numbers where strides differ.
+    Fused optimizers walk through memory, and would pair wrong numbers if strides differed.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -123,7 +124,7 @@ def fit_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dic
 
 
 def _cut(value: Tensor, parameter: Any) -> Tensor:
-    """The process's part of `value`, cut as `parameter` is."""
+    """Return this process's shard of `value`, sharded like `parameter`."""
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish to stop: training ends its step and writes a checkpoint."""
+"""SIGTERM and Ctrl-C as requests to stop: training finishes its step and writes a checkpoint."""
 
 import math
 import signal
@@ -7,12 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SECOND_SIGNAL_S = 2.0  # a Ctrl-C so much later than the first ends the process at once
+SECOND_SIGNAL_S = 2.0  # a Ctrl-C this long after the first signal ends the process at once
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Yield the list that each SIGTERM and SIGINT is added to. A second, later Ctrl-C interrupts at once."""
+    """Yield a list to which each SIGTERM and SIGINT is appended; a second, later Ctrl-C raises KeyboardInterrupt.
+
+    Outside the main thread, which cannot handle signals, the list stays empty.
+    """
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield signals

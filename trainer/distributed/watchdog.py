@@ -1,4 +1,4 @@
-"""End a process that hangs, and show where: in a job of many processes one that waits for ever stops all of them."""
+"""Ends a process that hangs and prints its stack: one process that hangs blocks all others of a run."""
 
 import faulthandler
 import math
@@ -25,31 +25,31 @@ STDERR = 2  # the file descriptor: sys.stderr may have been replaced
 FIRST_STEP_S = 1800.0
 FIRST_STEP_TIMEOUTS = 10  # times `timeout_s`
 
-# After SIGTERM or SIGINT a step may go on for so long, or for so many times the usual step.
+# Time limit of a step after SIGTERM or SIGINT: the larger of these seconds and these multiples of the median step.
 STOP_S = 20.0
 STOP_STEPS = 3
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 _unhurried = False
 
-_LOOK, _END = b"\xfe", b"\xff"  # no signals: the limit is another one, the block is left
+_LOOK, _END = b"\xfe", b"\xff"  # not signal numbers: the limit has changed, the block has ended
 
-LOOK_S = 1.0  # after a signal
-BACKSTOP_S = 15.0  # after the limit: for a thread that holds the interpreter's lock
+LOOK_S = 1.0  # interval of checks after a signal
+BACKSTOP_S = 15.0  # after the limit, for a thread that holds the interpreter's lock
 
 
 @contextmanager
 def watchdog(timeout_s: float | None) -> Iterator[Callable[[], None]]:
-    """Yield a function to call after each step, at least every `timeout_s`, if that is not None.
+    """Yield a function to call after each step, at least every `timeout_s` seconds unless that is None.
 
-    The first call may come later, within `first_step_limit(timeout_s)`. At half of the limit a warning names the
-    recipe's key. When a call is late, the stack of the thread that entered the block goes to the process's stderr, and
-    the process ends with exit code 1, also while a collective or a loader blocks that thread. All ranks of a job end
-    so: the culprit is the one whose stack is not in a collective.
+    The first call may take `first_step_limit(timeout_s)` seconds. At half of the limit a warning names the recipe's
+    key. When a call is late, the stack of the thread that entered the block is printed to stderr and the process exits
+    with status 1, even if a collective or a loader blocks that thread. All ranks of a run end this way: the culprit is
+    the one whose stack is not in a collective.
 
-    After SIGTERM or SIGINT, for which the main thread has handlers, the step that runs has `STOP_S` seconds or
-    `STOP_STEPS` usual steps to end; then the process ends with 128 + the signal. A handler alone would wait for a
-    blocked step. What is `unhurried` does not count.
+    After SIGTERM or SIGINT, for which the main thread must have handlers, the current step has `STOP_S` seconds or
+    `STOP_STEPS` median steps to end, whichever is longer; then the process exits with 128 + the signal. A handler alone
+    would wait for a blocked step. Time inside `unhurried` does not count.
     """
     watch = _Watch(timeout_s)
     in_main = threading.current_thread() is threading.main_thread()
@@ -66,7 +66,7 @@ def watchdog(timeout_s: float | None) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def unhurried() -> Iterator[None]:
-    """Let the block take its time after SIGTERM or SIGINT: the main thread waits for a checkpoint to be written."""
+    """Suspend the time limit after SIGTERM or SIGINT in the block, which waits for a checkpoint to be written."""
     global _unhurried
     _unhurried = True
     try:
@@ -76,13 +76,13 @@ def unhurried() -> Iterator[None]:
 
 
 def first_step_limit(timeout_s: float) -> float:
-    """Return the seconds that a process's first step may take where later steps may take `timeout_s`."""
+    """Return the limit in seconds for a process's first step, if the limit for later steps is `timeout_s`."""
     return max(FIRST_STEP_S, FIRST_STEP_TIMEOUTS * timeout_s)
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """The signal that asked the process to stop."""
+    """The signal that asked the process to stop, its time, and the seconds that the step has from then on."""
 
     signum: int
     at: float
@@ -90,16 +90,16 @@ class _Asked:
 
 
 class _Watch:
-    """The thread that watches the one that made it."""
+    """The thread that watches the thread that created it."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self.timeout_s = timeout_s
         first_s = math.inf if timeout_s is None else first_step_limit(timeout_s)
-        self.step = (time.monotonic(), first_s)  # that runs: when it began, and its limit
+        self.step = (time.monotonic(), first_s)  # the current step: when it began, and its limit
         self.is_first = True
-        self.steps_s: deque[float] = deque(maxlen=9)  # how long the last ones took, but the first
+        self.steps_s: deque[float] = deque(maxlen=9)  # durations of the latest steps, without the first
         self.watched = threading.get_ident()
-        self.events, self.wake = os.pipe()  # a byte each: a signal's number, _LOOK or _END
+        self.events, self.wake = os.pipe()  # one byte per event: a signal's number, _LOOK or _END
         os.set_blocking(self.wake, False)
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -108,7 +108,7 @@ class _Watch:
         self.thread.start()
 
     def alive(self) -> None:
-        """Note that a step has ended."""
+        """Record that a step has ended."""
         now = time.monotonic()
         if not self.is_first:
             self.steps_s.append(now - self.step[0])
@@ -125,7 +125,7 @@ class _Watch:
         os.close(self.events)
 
     def _arm(self) -> None:
-        """Start the backstop's countdown again, in a thread without Python."""
+        """Restart the backstop's countdown, which runs in a thread without Python."""
         if self.timeout_s is not None:
             faulthandler.dump_traceback_later(self.step[1] + BACKSTOP_S, exit=True, file=STDERR)
 
@@ -162,13 +162,14 @@ class _Watch:
 
     def _hang(self, limit_s: float) -> None:
         stack = "".join(traceback.format_stack(self._frame()))
-        _end(f"process {_rank()}: no step has ended for {limit_s:g} s (loop.hang_timeout_s). It is here:\n{stack}", 1)
+        _end(f"process {_rank()}: no step has ended for {limit_s:g} s (loop.hang_timeout_s). Its stack:\n{stack}", 1)
 
     def _stop(self, asked: _Asked) -> None:
         where = traceback.extract_stack(self._frame())[-1]
         message = (
-            f"{signal.Signals(asked.signum).name}: no step has ended for {asked.grace_s:.0f} s since; ended in "
-            f"{where.filename}:{where.lineno} ({where.name}) without a new checkpoint, --resume goes on from the last\n"
+            f"{signal.Signals(asked.signum).name}: no step has ended for {asked.grace_s:.0f} s since; exited in "
+            f"{where.filename}:{where.lineno} ({where.name}) without a new checkpoint; --resume continues from the "
+            "last one\n"
         )
         _end(message if _rank() == "0" else "", 128 + asked.signum)
 
@@ -177,7 +178,7 @@ class _Watch:
 
 
 def _end(message: str, status: int) -> None:
-    os.write(STDERR, message.encode())  # at once, so that the lines of several ranks do not mix
+    os.write(STDERR, message.encode())  # in one write, so that the lines of several ranks do not mix
     os._exit(status)
 
 
@@ -186,7 +187,7 @@ def _rank() -> str:
 
 
 def _warn(limit_s: float) -> None:
-    """Warn once in each silence when half of its limit has passed."""
+    """Warn that no step has ended for half of the limit."""
     say(
         f"process {_rank()}: no step has ended for {limit_s / 2:g} s. The process prints its stack and exits after "
         f"{limit_s:g} s; raise loop.hang_timeout_s if steps take longer"

@@ -1,4 +1,4 @@
-"""Rank, device and collectives. One process without a process group is a world of one."""
+"""Rank, device and collectives. A single process has no process group and is a world of size 1."""
 
 import math
 import os
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers."""
+    """The rank and device of this process, and the number of processes."""
 
     rank: int
     size: int
@@ -50,9 +50,9 @@ class World:
         return values[0]
 
     def on_main(self, work: Callable[[], R]) -> R:
-        """Call `work` on rank 0 and return its value (any picklable object) on every rank; all ranks call this.
+        """Call `work` on rank 0 and return its value (any picklable object) on every rank; all ranks must call this.
 
-        A UserError or StorageError of rank 0 is a JointError on all ranks of several, so that none waits for it.
+        With several ranks, a UserError or StorageError on rank 0 raises JointError on all of them, so that none waits.
         """
         if self.size == 1:
             return work()
@@ -65,7 +65,7 @@ class World:
                 cause = error
         value, refusal = self.from_main((value, None if cause is None else str(cause)))
         if refusal is not None:
-            self.barrier()  # nobody leaves before all know
+            self.barrier()  # no rank leaves before all have received the error
             raise JointError(refusal) from cause
         return value
 
@@ -76,10 +76,10 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Join the process group that torchrun's or `launch`'s environment describes: nccl on GPUs, gloo on CPUs.
+    """Join the process group that the environment of torchrun or `launch` describes: NCCL on GPUs, Gloo on CPUs.
 
-    Inside such a block it gives the same group, which the outer block leaves: joined twice, a rank that is slow to
-    leave would meet the others' next group. Raises UserError when there are more local processes than GPUs.
+    A nested block yields the same group, which only the outer block leaves: with two groups, a rank that is slow to
+    leave the first would meet the others' second. Raises UserError if there are more local processes than GPUs.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -89,16 +89,16 @@ def join_world() -> Iterator[World]:
     if dist.is_initialized():
         yield World(rank=rank, size=size, device=device)
         return
-    if device.type == "cuda":  # with the device NCCL connects at once, so its failures show here and not in a step
+    if device.type == "cuda":  # with `device_id` NCCL connects at once, so it fails here and not in a step
         dist.init_process_group("nccl", rank=rank, world_size=size, device_id=device)
     else:
         dist.init_process_group("gloo", rank=rank, world_size=size)
     try:
         yield World(rank=rank, size=size, device=device)
-    except JointError:  # all ranks are here
+    except JointError:  # raised on all ranks, so all leave together
         dist.destroy_process_group()
         raise
-    dist.destroy_process_group()  # not after another failure: that may wait for peers, and hide the cause
+    dist.destroy_process_group()  # not after other failures: this may wait for peers and hide the cause
 
 
 def _device(local_rank: int) -> torch.device:
@@ -106,10 +106,10 @@ def _device(local_rank: int) -> torch.device:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"{local_rank + 1} processes or more for {torch.cuda.device_count()} GPUs; start one per GPU, "
+            f"at least {local_rank + 1} local processes for {torch.cuda.device_count()} GPUs; start one per GPU, "
             'or set CUDA_VISIBLE_DEVICES="" to train on the CPU'
         )
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for `same_bits`: read at a process's first product
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for `same_bits`; read at the first matrix product
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
@@ -117,7 +117,7 @@ def _device(local_rank: int) -> torch.device:
 
 @contextmanager
 def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
-    """On a GPU, allow only kernels that give the same bits in every run, if `wanted`; a CPU's always do.
+    """If `wanted`, allow only GPU kernels that give the same bits in every run; those of a CPU always do.
 
     An operator without such a kernel then raises RuntimeError.
     """
@@ -126,7 +126,8 @@ def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
         return
     fill: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    filled, fill.fill_uninitialized_memory = fill.fill_uninitialized_memory, False  # a pass over all new memory
+    # filling would cost a pass over all new memory
+    filled, fill.fill_uninitialized_memory = fill.fill_uninitialized_memory, False
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:
@@ -138,13 +139,13 @@ def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
 
 
 def from_host(numbers: Sequence[float], device: torch.device) -> Tensor:
-    """Copy numbers to the device, float64, without waiting for it."""
+    """Copy numbers to the device as float64, without waiting for the device."""
     copy = torch.tensor(numbers, dtype=torch.float64)
     return copy.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else copy
 
 
 def to_host(values: Tensor) -> tuple[Tensor, Callable[[], None]]:
-    """Start to copy a tensor to the host; return the copy and a function that waits until it is complete."""
+    """Start copying a tensor to the host; return the copy and a function that waits until it is complete."""
     copy = values.to("cpu", non_blocking=True)  # from a GPU into pinned memory
     if values.device.type != "cuda":
         return copy, lambda: None
@@ -154,7 +155,7 @@ def to_host(values: Tensor) -> tuple[Tensor, Callable[[], None]]:
 
 
 def micro_batches_of(loop: Execution, world_size: int) -> int:
-    """Return the gradient accumulation that keeps a micro-batch as large as on the recipe's number of processes."""
+    """Return the number of micro-batches that keeps their size as with the recipe's number of processes."""
     if loop.processes is None:
         return loop.micro_batches
     return max(1, math.ceil(loop.micro_batches * loop.processes / world_size))

@@ -1,1 +1,1 @@
-"""The training loop: steps, optimizer, schedule, checkpoints. Knows a task only by its interface."""
+"""The training loop: steps, optimizer, schedule, checkpoints. Independent of the stages, which implement `Task`."""

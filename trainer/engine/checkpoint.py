@@ -1,11 +1,11 @@
-"""Checkpoints: folders that appear whole, `checkpoints/step-00000100/`, with a digest for every file.
+"""Checkpoints: atomically written folders, `checkpoints/step-00000100/`, with a digest for every file.
 
     weights.safetensors    the model's parameters and buffers
     training.pt            optimizer and gradient scaler, loaded with weights_only=True
     checkpoint.json        the record below
 
-There is no iterator and no generator state: data and dropout are functions of (seed, step, rank), so (weights,
-optimizer, step) continue a run to the bit. The number of processes is free to change.
+Iterator and generator states are not stored: data and dropout are functions of (seed, step, rank), so weights,
+optimizer and step are enough to continue a run bit for bit. The number of processes may change.
 """
 
 import io
@@ -28,27 +28,27 @@ from schemas.base import Record
 from schemas.errors import UserError
 
 Identity = dict[str, str | int | float | bool | None]
-LogLine = dict[str, float | None]  # a step's values for the log; NaN and infinity are None
+LogLine = dict[str, float | None]  # a step's logged values; NaN and infinity are None
 
 CHECKPOINTS = "checkpoints"  # below the run directory
 WEIGHTS, TRAINING, RECORD = "weights.safetensors", "training.pt", "checkpoint.json"
 
 
 class CheckpointRecord(Record):
-    """What the files of a checkpoint belong to. Present and matching means complete."""
+    """The step, identity and file digests of a checkpoint, which is complete if they exist and match."""
 
     format_version: Literal[1] = 1
-    step: int = Field(ge=0, le=10**12)  # optimizer steps done; the next batch is that of this step, counted from 0
-    bad_steps: int = Field(ge=0, le=10**6)  # in a row, up to here
-    identity: Identity  # everything that decides the numbers: dotted recipe keys, dataset digests
-    line: LogLine | None = None  # of the last step, where evaluations were to follow: the log has it after them
+    step: int = Field(ge=0, le=10**12)  # completed optimizer steps; the next batch is that of this step, counted from 0
+    bad_steps: int = Field(ge=0, le=10**6)  # consecutive ones, up to this step
+    identity: Identity  # everything that affects the results: dotted recipe keys, dataset digests
+    line: LogLine | None = None  # of the last step, if evaluations were due; it is logged after them
     files: dict[str, str]  # sha256 by name
 
 
 class Checkpoints:
     """The checkpoints of one run. Only rank 0 saves; every rank reads.
 
-    The newest `keep` are kept, and for ever those whose step is a multiple of `keep_every`.
+    The newest `keep` are kept; those whose step is a multiple of `keep_every` are never removed.
     """
 
     def __init__(self, folder: Path, keep: int, keep_every: int | None = None) -> None:
@@ -63,9 +63,9 @@ class Checkpoints:
         bad_steps: int = 0,
         line: Mapping[str, float] | None = None,
     ) -> Path:
-        """Write the checkpoint of `step`, all at once, then remove those that need not be kept.
+        """Write the checkpoint of `step` atomically, then remove those that need not be kept.
 
-        `weights` are `state_of` a model. `line` is the log's of the last step, if it is to be evaluated yet.
+        `weights` is the result of `state_of`. `line` is the log line of the last step, if evaluations are due after it.
         """
         target = self.path_of(step)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -84,14 +84,14 @@ class Checkpoints:
         return target
 
     def newest(self, warn: Callable[[str], None]) -> Path | None:
-        """Return the newest complete checkpoint, or None where there is none; `warn` of each that had to be skipped."""
+        """Return the newest complete checkpoint, or None; call `warn` for each incomplete one that is skipped."""
         if self.folder.is_dir():
             clean_staging(self.folder)
         for path in reversed(self.paths()):
             fault = fault_of(path)
             if fault is None:
                 return path
-            warn(f"{path}: skipped, {fault}; looking for the one before it")
+            warn(f"{path}: skipped, {fault}; trying the previous checkpoint")
         return None
 
     def paths(self) -> list[Path]:
@@ -102,27 +102,30 @@ class Checkpoints:
 
 
 def fault_of(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint, or None when all its files have their digests."""
+    """Return why a checkpoint is incomplete or damaged, or None if all its files match their digests."""
     try:
         record = read_record(path / RECORD, CheckpointRecord)
     except UserError as error:
         return str(error)
     if record is None:
-        return f"no {RECORD}"
+        return f"{RECORD} is missing"
     if record.files.keys() != {WEIGHTS, TRAINING}:
-        return f"{RECORD} has digests of other files than {WEIGHTS} and {TRAINING}"
+        return f"{RECORD} lists other files than {WEIGHTS} and {TRAINING}"
     for name, sha256 in record.files.items():
         if not (path / name).is_file():
-            return f"no {name}"
+            return f"{name} is missing"
         if sha256_of(path / name) != sha256:
-            return f"{name} is torn or changed (its sha256 differs from the record's)"
+            return f"{name} is truncated or changed (its sha256 differs from the record's)"
     return None
 
 
 def read_checkpoint(
     path: Path, model: nn.Module, check: Callable[[Identity], None]
 ) -> tuple[CheckpointRecord, dict[str, Any]]:
-    """Load the weights into `model` once `check` accepts the identity; return the record and the training state."""
+    """Load the weights into `model` after `check` accepts the identity; return the record and the training state.
+
+    Raises UserError if the training state cannot be read, and whatever `check` raises.
+    """
     record = read_record(path / RECORD, CheckpointRecord)
     assert record is not None, path
     check(record.identity)
@@ -130,11 +133,11 @@ def read_checkpoint(
     try:
         return record, torch.load(path / TRAINING, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise UserError(f"{path / TRAINING}: not a run's training state ({first_line(error)})") from None
+        raise UserError(f"{path / TRAINING}: not the training state of a run ({first_line(error)})") from None
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state, a tensor that goes by several names under its first one, as `load_model` expects."""
+    """Return the model's state; a tensor with several names appears under the first one, as `load_model` expects."""
     firsts = {name for name, _ in itertools.chain(model.named_parameters(), model.named_buffers())}
     return {key: tensor for key, tensor in model.state_dict().items() if key in firsts}
 
@@ -146,21 +149,21 @@ def _finite(line: Mapping[str, float] | None) -> LogLine | None:
 
 
 def _pickled(training: Mapping[str, Any]) -> bytes:
-    """torch.save to memory: written to a file by itself it reports a full disk as an internal error."""
+    """Serialize to memory, because torch.save to a file reports a full disk as an internal error."""
     buffer = io.BytesIO()
     torch.save(dict(training), buffer)
     return buffer.getvalue()
 
 
 def check_identity(path: Path, saved: Identity, now: Identity) -> None:
-    """Raise UserError, naming both values, for every key in which the run differs from the one that was saved."""
+    """Raise UserError if `saved` and `now` differ, naming both values of every key that does."""
     changed = [
-        f"{key}: {saved.get(key)!r} then, {now.get(key)!r} now"
+        f"{key}: {saved.get(key)!r} in the checkpoint, {now.get(key)!r} now"
         for key in sorted(saved.keys() | now.keys())
         if saved.get(key) != now.get(key)
     ]
     if changed:
         raise UserError(
             f"{path} belongs to another run: {'; '.join(changed)}. "
-            "Give the values of then to resume it, or start a new run in another `out`"
+            "Restore the checkpoint's values to resume it, or start a new run in another `out`"
         )

@@ -1,4 +1,4 @@
-"""Checkpoints behind the loop's back: the step pays for a copy in memory, a thread for the disk."""
+"""Asynchronous checkpoint writing: a step waits for the copy in memory only, and a thread writes it to disk."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +13,9 @@ from trainer.engine.checkpoint import Checkpoints, Identity
 
 
 class CheckpointWriter:
-    """Writes one checkpoint at a time; leaving the context waits for it. Used by rank 0 alone.
+    """Writes one checkpoint at a time in a thread; leaving the context waits for it. Used by rank 0 only.
 
-    What goes wrong in the thread is raised by the next call, as if it had happened there.
+    An error in the thread is raised by the next call.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -32,19 +32,19 @@ class CheckpointWriter:
         bad_steps: int,
         line: Mapping[str, float] | None = None,
     ) -> None:
-        """Begin to write what the caller will not touch again, once the checkpoint before is whole."""
+        """Start to write a checkpoint, after the previous one is complete. The caller must not change the values."""
         self.wait()
         self._writing = self._threads.submit(
             self.checkpoints.save, step, weights, training, identity, bad_steps, None if line is None else dict(line)
         )
 
     def check(self) -> None:
-        """Raise what went wrong, without waiting."""
+        """Raise the error of a write that failed, without waiting."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Return when the last checkpoint is on the disk."""
+        """Wait until the last checkpoint is on disk; raise its error if it failed."""
         writing, self._writing = self._writing, None
         if writing is not None:
             with unhurried():
@@ -60,4 +60,4 @@ class CheckpointWriter:
             if error is None:
                 self.wait()
         finally:
-            self._threads.shutdown()  # a write that was begun is finished in any case
+            self._threads.shutdown()  # waits for a write in progress, also after an error

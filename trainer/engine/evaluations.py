@@ -1,6 +1,6 @@
-"""Evaluations between the steps: validation, probes, pictures. They change nothing that a checkpoint has.
+"""Evaluations between steps: validation, probes, pictures. They change nothing that a checkpoint contains.
 
-A checkpoint is written before them, and a signal ends them between two batches: they run again when the run is resumed.
+A checkpoint is written before them. A signal ends them between two batches, and a resumed run repeats them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import nn
 from trainer.distributed.sharding import is_sharded
 from trainer.distributed.world import World
 
-StopAsked = Callable[[], bool]  # whether this process got a signal
+StopAsked = Callable[[], bool]  # whether this process received a stop signal
 
 
 def never() -> bool:
@@ -24,35 +24,37 @@ class EvaluationStopped(Exception):
 
 
 def stop_if(asked: bool) -> None:
-    """Raise EvaluationStopped if a process was asked to stop."""
+    """Raise EvaluationStopped if `asked`."""
     if asked:
         raise EvaluationStopped
 
 
 class Evaluation(NamedTuple):
-    """`run` is called on every rank after the steps that are `due`, which all ranks must agree on.
+    """An evaluation and its steps. `run` is called on every rank after each step that is `due`.
 
-    It returns values for the log and raises EvaluationStopped when a rank was asked to stop.
+    All ranks must agree on `due`. `run` returns values for the log, or raises EvaluationStopped if a rank was asked to
+    stop.
     """
 
-    due: Callable[[int], bool]  # steps done -> whether
-    run: Callable[[int, StopAsked], Mapping[str, float]]  # steps done
+    due: Callable[[int], bool]  # completed steps -> whether to run
+    run: Callable[[int, StopAsked], Mapping[str, float]]  # completed steps, stop_asked -> values
 
 
 def every(steps: int, last: int | None = None) -> Callable[[int], bool]:
-    """Return `due` of every `steps` steps, and after the step `last`."""
+    """Return a `due` that is true every `steps` steps and after step `last`."""
     return lambda steps_done: steps_done % steps == 0 or steps_done == last
 
 
 def on_main(run: Callable[[int], Mapping[str, float]] | None) -> Callable[[int, StopAsked], Mapping[str, float]]:
-    """Return `run` of a short evaluation that rank 0 does alone; it is None on the other ranks."""
+    """Return the `run` of a short evaluation on rank 0 only; the argument is None on the other ranks."""
     return lambda steps_done, _: {} if run is None else run(steps_done)
 
 
 def asked_together(stop_asked: StopAsked, model: nn.Module, world: World) -> StopAsked:
-    """Return `stop_asked`; where ranks share each forward pass of `model`, whether any of them was asked.
+    """Return `stop_asked`, or for a sharded `model` a function that returns whether any rank was asked to stop.
 
-    The latter is a collective: every rank calls it between the same batches.
+    All ranks take part in each forward pass of a sharded model, so that function is a collective: every rank calls it
+    between the same batches.
     """
     if not is_sharded(model):
         return stop_asked
@@ -60,7 +62,7 @@ def asked_together(stop_asked: StopAsked, model: nn.Module, world: World) -> Sto
 
 
 class StopTogether:
-    """A context that holds EvaluationStopped back until `gather`, after it, raises it on all ranks."""
+    """A context that suppresses EvaluationStopped; `gather`, called after it, raises it on all ranks."""
 
     def __init__(self, world: World) -> None:
         self.world, self.stopped = world, False
@@ -73,7 +75,7 @@ class StopTogether:
         return self.stopped
 
     def gather(self, value: Any) -> list[Any]:
-        """Return every rank's `value`. Raises EvaluationStopped where the block of some rank did."""
+        """Return every rank's `value`. Raises EvaluationStopped if the block of any rank raised it."""
         shares = self.world.gather((value, self.stopped))
         if any(stopped for _, stopped in shares):
             raise EvaluationStopped
@@ -83,7 +85,7 @@ class StopTogether:
 def run_all(
     evaluations: Sequence[Evaluation], steps_done: int, stop_asked: StopAsked, model: nn.Module
 ) -> dict[str, float] | None:
-    """Return what the evaluations found, or None if one was stopped. `model` is in training mode afterwards."""
+    """Run the evaluations; return their values, or None if one was stopped. Leaves `model` in training mode."""
     values: dict[str, float] = {}
     try:
         for evaluation in evaluations:

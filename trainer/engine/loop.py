@@ -1,7 +1,7 @@
-"""The training loop: fetch, forward, backward, clip, step, log, checkpoint, evaluate. It knows a task and no datasets.
+"""The training loop: fetch, forward, backward, clip, step, log, checkpoint, evaluate. It is independent of datasets.
 
-A loss is the sum over the targets of the whole step, divided by their number on all ranks and micro-batches together.
-So two processes compute what one computes, and accumulation is exact.
+A loss is summed over all targets of a step and divided by their number over all ranks and micro-batches. So results do
+not depend on the number of processes, and gradient accumulation is exact.
 """
 
 import signal
@@ -27,13 +27,13 @@ from trainer.engine.checkpoint_writer import CheckpointWriter
 from trainer.engine.evaluations import Evaluation, run_all
 from trainer.engine.schedule import CosineSchedule
 from trainer.engine.step import Stepper, StepReport
-from trainer.engine.step_log import Diary
+from trainer.engine.step_log import StepLog
 from trainer.engine.task import BatchSource, Task
 from trainer.metrics.data_wait import DataWait
 from trainer.metrics.log import MetricsLog, last_step
 from trainer.metrics.monitor import StepFlops
 
-Hook = Callable[[int], Mapping[str, float]]  # steps done -> values for the log; a part of every step, on every rank
+Hook = Callable[[int], Mapping[str, float]]  # completed steps -> values for the log; part of every step, on every rank
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ class FitResult:
     """The state of a run when `fit` returns."""
 
     step: int  # optimizer steps done since the run began
-    finished: bool  # False: a signal stopped it, and there is a checkpoint of `step`
-    metrics: dict[str, float]  # the last step's line of the log
+    finished: bool  # False: a signal stopped the run, after a checkpoint of `step`
+    metrics: dict[str, float]  # the last step's log line
     checkpoint: Path | None
-    interrupted: bool = False  # it was a Ctrl-C that stopped it
+    interrupted: bool = False  # the signal was Ctrl-C
 
 
 class _Start(NamedTuple):
     """Where a run begins."""
 
     step: int
-    bad_steps: int = 0  # in a row, before it
-    line: LogLine | None = None  # of the last step, whose evaluations a signal or a crash ended
+    bad_steps: int = 0  # consecutive ones, just before `step`
+    line: LogLine | None = None  # of the last step, if a signal or a crash ended its evaluations
 
 
 def fit(
@@ -72,16 +72,18 @@ def fit(
     step_flops: StepFlops | None = None,
     data_wait: DataWait | None = None,
 ) -> FitResult:
-    """Train `task.model` up to `schedule.total_steps` or `loop.max_steps`, and leave a checkpoint of the last step.
+    """Train `task.model` up to `schedule.total_steps` or `loop.max_steps`, and write a checkpoint of the last step.
 
-    With `resume` it goes on from the newest complete checkpoint in `run_dir`. `identity` is everything that decides the
-    numbers; a checkpoint of another identity is a UserError. SIGTERM and SIGINT end the current step, write a
-    checkpoint and return. Raises UserError after more than `loop.max_bad_steps` steps in a row without a finite
-    loss and gradient. With `loop.hang_timeout_s` a process in which nothing moves for so long ends, with its
-    stacks. `step_flops` make rank 0 log the rate of operations, and it adds the waits of each step to `data_wait`.
+    With `resume`, training continues from the newest complete checkpoint in `run_dir`. `identity` is everything that
+    affects the results. SIGTERM and SIGINT finish the current step, write a checkpoint and return. With
+    `loop.hang_timeout_s`, a process that completes no step for that long prints its stack and exits. `step_flops`
+    makes rank 0 log FLOP rates, and rank 0 adds the wait of each step to `data_wait`.
 
-    `hooks` belong to a step and may change what a checkpoint has. `evaluations` come after it, and after the step's
-    checkpoint; their time is `hook_s` in the log. A signal ends them as well, and a resumed run repeats them.
+    `hooks` are part of a step and may change what a checkpoint contains. `evaluations` run after the step and its
+    checkpoint; their time is logged as `hook_s`. A signal ends them too, and a resumed run repeats them.
+
+    Raises UserError for a checkpoint of another identity, if no existing checkpoint is complete, and after more than
+    `loop.max_bad_steps` consecutive steps without a finite loss and gradient.
     """
     stop = min(schedule.total_steps, loop.max_steps or schedule.total_steps)
     checkpoints = Checkpoints(run_dir / CHECKPOINTS, loop.keep_checkpoints, loop.keep_every)
@@ -107,32 +109,32 @@ def fit(
         progress = stack.enter_context(ProgressLine("step", stop, first=first))
         if data_wait is not None and world.is_main:
             stack.callback(data_wait.finish)
-        diary = Diary(loop, first, stop, log, world, step_flops, start.bad_steps, progress, data_wait)
+        step_log = StepLog(loop, first, stop, log, world, step_flops, start.bad_steps, progress, data_wait)
 
         def save(step: int, line: Mapping[str, float] | None) -> None:
             weights, training = stepper.snapshot()
             if log is not None and writer is not None:
                 log.sync()
-                writer.save(step, weights, training, identity, diary.bad_steps, line)
+                writer.save(step, weights, training, identity, step_log.bad_steps, line)
 
         def evaluate(steps_done: int, due: Sequence[Evaluation]) -> bool:
-            """Run what is due and log the step; False, and no line, where a signal ended it."""
+            """Run the due evaluations and log the step; return False, without logging, if a signal ended them."""
             began = time.perf_counter()
             found = run_all(due, steps_done, lambda: bool(signals), task.model)
             if found is not None:
-                diary.write({**found, "hook_s": time.perf_counter() - began})
+                step_log.write({**found, "hook_s": time.perf_counter() - began})
             return found is not None
 
         if start.line is not None:
-            diary.reopen(start.line)
+            step_log.reopen(start.line)
             complete = evaluate(first, _due(evaluations, first))
             result = FitResult(
-                first, complete and first >= stop, diary.values, result.checkpoint, signal.SIGINT in signals
+                first, complete and first >= stop, step_log.values, result.checkpoint, signal.SIGINT in signals
             )
             if result.finished or not complete:
                 return result
 
-        queued: StepReport | None = None  # a step that the device may still be at
+        queued: StepReport | None = None  # a step that the device may still be computing
         asked = time.perf_counter()
         for step, micros in zip(range(first, stop), source.batches(first, stop), strict=True):
             began = time.perf_counter()
@@ -145,37 +147,37 @@ def fit(
                 task.model.train()
             if writer is not None:
                 writer.check()
-            stopping = diary.close(queued) if queued is not None else False
+            stopping = step_log.close(queued) if queued is not None else False
             queued = None
             due = _due(evaluations, step + 1)
             saving = stopping or step + 1 == stop or (step + 1) % loop.checkpoint_every == 0
             if runs_ahead(world.device) and not saving and not due:
                 queued = report
             else:
-                stopping |= diary.read(report)
+                stopping |= step_log.read(report)
                 saving |= stopping
                 if not due:
-                    diary.write({})
+                    step_log.write({})
                 if saving:
-                    save(step + 1, diary.values if due else None)
+                    save(step + 1, step_log.values if due else None)
                 complete = not due or (not stopping and evaluate(step + 1, due))
                 if not complete and not saving:
-                    save(step + 1, diary.values)
+                    save(step + 1, step_log.values)
                 stopping |= not complete
                 if saving or stopping:
                     path, interrupted = checkpoints.path_of(step + 1), signal.SIGINT in signals
-                    result = FitResult(step + 1, complete and step + 1 == stop, diary.values, path, interrupted)
-            if diary.values:  # the first step is over, which may take long
+                    result = FitResult(step + 1, complete and step + 1 == stop, step_log.values, path, interrupted)
+            if step_log.values:  # the first step, which may take long, is complete
                 still_alive()
             if stopping:
                 break
             asked = time.perf_counter()
-    world.barrier()  # nobody leaves before the last checkpoint is whole
+    world.barrier()  # all ranks wait until the last checkpoint is complete
     return result
 
 
 def runs_ahead(device: torch.device) -> bool:
-    """Whether the host queues a step before it reads what the one before reports, so that the device never waits."""
+    """Return whether the host queues a step before it reads the previous report, so that the device never waits."""
     return device.type == "cuda"
 
 
@@ -184,7 +186,7 @@ def _due(evaluations: Sequence[Evaluation], steps_done: int) -> list[Evaluation]
 
 
 def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, world: World, run_dir: Path) -> _Start:
-    """Load the newest complete checkpoint; return where to go on."""
+    """Load the newest complete checkpoint, if any; return where training starts."""
     path = world.on_main(lambda: checkpoints.newest(warn))
     if path is None and checkpoints.paths():
         raise UserError(f"{checkpoints.folder}: none of the checkpoints is complete; start a new run in another `out`")

@@ -10,12 +10,12 @@ from schemas.recipes import OptimConfig
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 BIAS_TABLE = "relative_position_bias_table"
 LrShare = Callable[[str], float]  # parameter name -> its share of the learning rate
-# name, whether it is a norm's, weight decay, share of the learning rate -> the weight decay and the share that it gets
+# (name, belongs to a norm, weight decay, share of the learning rate) -> (its weight decay, its share)
 GroupRule = Callable[[str, bool, float, float], tuple[float, float]]
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, lr_share: LrShare = lambda name: 1.0) -> torch.optim.AdamW:
-    """AdamW over `param_groups`. A group's `lr_share` is what the loop multiplies the schedule's rate with."""
+    """Return AdamW over `param_groups`. The loop multiplies the schedule's rate by each group's `lr_share`."""
     groups = param_groups(model, config.weight_decay, lr_share, GROUP_RULES[config.param_groups])
     return torch.optim.AdamW(
         [{**group, "lr": config.lr * group["lr_share"]} for group in groups],
@@ -26,18 +26,18 @@ def build_optimizer(model: nn.Module, config: OptimConfig, lr_share: LrShare = l
 
 
 def plain_rule(name: str, is_norm: bool, decay: float, share: float) -> tuple[float, float]:
-    """Norms (weights and biases) and relative position bias tables do not decay; rates are as they are given.
+    """Exempt norms (weights and biases) and relative position bias tables from weight decay; leave rates unchanged.
 
-    All other parameters do decay, biases and the mask token among them (mmcv's default, unlike BEiT).
+    All other parameters decay, including biases and the mask token (mmcv's default, unlike BEiT).
     """
     return (0.0 if is_norm or name.endswith(BIAS_TABLE) else decay), share
 
 
 def mmcv_rule(name: str, is_norm: bool, decay: float, share: float) -> tuple[float, float]:
-    """What mmcv makes of the original's configuration: of the keys that a name contains, the longest alone counts.
+    """Apply the original's configuration as mmcv does: only the longest key that a name contains counts.
 
     `relative_position_bias_table` is longer than any layer's key, so the tables train at the full rate. A layer's key
-    is longer than `norm`, so norms with a rate of their own do decay (mmcv/runner/optimizer/default_constructor.py).
+    is longer than `norm`, so norms with a layer's rate do decay (mmcv/runner/optimizer/default_constructor.py).
     """
     if name.endswith(BIAS_TABLE):
         return 0.0, 1.0
@@ -69,10 +69,10 @@ def param_groups(
 
 
 def layer_decay_share(layers: Mapping[str, int], decay: float, backbone_share: float = 1.0) -> LrShare:
-    """Return the learning-rate shares of fine-tuning: `decay` once per layer below the head.
+    """Return the learning-rate shares of fine-tuning: `backbone_share * decay ** (layers below the head)`.
 
-    `layers` counts them by the beginnings of the encoder's parameter names. Everything else trains at the full rate;
-    `backbone_share` multiplies the rest.
+    `layers` maps prefixes of the encoder's parameter names to the number of layers below the head. All other
+    parameters train at the full rate.
     """
 
     def share(name: str) -> float:
@@ -85,10 +85,10 @@ def layer_decay_share(layers: Mapping[str, int], decay: float, backbone_share: f
 
 
 def swin_layers(depths: Sequence[int]) -> dict[str, int]:
-    """Count a Swin classifier's layers below the head, by prefix, as the original's K400 configuration does.
+    """Number a Swin classifier's layers from the head down, by parameter prefix, as in the original's configuration.
 
-    swin_base_patch244_window877_bevt_finetune_k400: the last block is 1, every block and every patch merging is one
-    more, the stem is the last: 28 for depths 2-2-18-2.
+    swin_base_patch244_window877_bevt_finetune_k400: the last block is 1, every block and every patch merging adds
+    one, and the stem comes last: 28 for depths 2-2-18-2.
     """
     numbers: dict[str, int] = {}
     number = 0
@@ -104,9 +104,9 @@ def swin_layers(depths: Sequence[int]) -> dict[str, int]:
 
 
 def timesformer_layers(depth: int) -> dict[str, int]:
-    """Count a TimeSformer classifier's layers below the head, by prefix, as BEiT does for a ViT.
+    """Number a TimeSformer classifier's layers from the head down, by parameter prefix, as BEiT does for a ViT.
 
-    The last block is 1; stem, class token and position embeddings are together the last one, depth + 1.
+    The last block is 1; stem, class token and position embeddings share the last number, depth + 1.
     """
     blocks = {f"encoder.blocks.{block}.": depth - block for block in range(depth)}
-    return {**blocks, "stem.": depth + 1, "encoder.": depth + 1}  # encoder.: what is in no block
+    return {**blocks, "stem.": depth + 1, "encoder.": depth + 1}  # encoder.: everything outside the blocks

@@ -13,8 +13,8 @@ AUTO = "auto"
 def resolve(precision: str, device: torch.device) -> Precision:
     """Return `precision`, or what `auto` chooses on `device`: bf16 on a GPU with bf16 arithmetic, else fp32.
 
-    NVIDIA GPUs have it from compute capability 8.0 on; older ones emulate it slowly. `auto` never chooses fp16, whose
-    range activations may exceed. Raises UserError for an unknown name.
+    NVIDIA GPUs support bf16 from compute capability 8.0 on; older ones emulate it slowly. `auto` never chooses fp16,
+    whose range activations may exceed. Raises UserError for an unknown name.
     """
     if precision == AUTO:
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -26,6 +26,6 @@ def resolve(precision: str, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Run matrix products on `device` in `precision` within the block; fp32 also ends an outer autocast there."""
+    """Return a context in which matrix products on `device` run in `precision`; fp32 disables an outer autocast."""
     dtype = AUTOCAST[precision]
     return torch.autocast(device.type, dtype, enabled=dtype is not None)

@@ -1,4 +1,4 @@
-"""Learning rate by step: linear warm-up on a cosine, as mmcv computes it."""
+"""Learning rate by step: a cosine with linear warm-up, as mmcv computes it."""
 
 import math
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from schemas.recipes import OptimConfig
 class CosineSchedule:
     """Shares of the peak learning rate.
 
-    mmcv's CosineAnnealing with `by_epoch=False, warmup="linear"`: during warm-up the cosine, which has begun already,
-    is multiplied with a line from `warmup_start` to 1 (mmcv/runner/hooks/lr_updater.py).
+    mmcv's CosineAnnealing with `by_epoch=False, warmup="linear"`: during warm-up the cosine, which starts at step 0,
+    is multiplied by a line from `warmup_start` to 1 (mmcv/runner/hooks/lr_updater.py).
     """
 
     total_steps: int
@@ -20,7 +20,7 @@ class CosineSchedule:
     final_share: float
 
     def share(self, step: int) -> float:
-        """Return what the peak learning rate is multiplied with at `step`, counted from 0."""
+        """Return the factor of the peak learning rate at `step`, counted from 0."""
         cosine = 0.5 * (1.0 + math.cos(math.pi * step / self.total_steps))
         share = self.final_share + (1.0 - self.final_share) * cosine
         if step < self.warmup_steps:
@@ -29,7 +29,7 @@ class CosineSchedule:
 
 
 def schedule_of(optim: OptimConfig, epochs: float, steps_per_epoch: int) -> CosineSchedule:
-    """Return the schedule of a recipe: its epochs in steps."""
+    """Return a recipe's schedule, with epochs converted to steps."""
     return CosineSchedule(
         total_steps=max(1, round(epochs * steps_per_epoch)),
         warmup_steps=round(optim.warmup_epochs * steps_per_epoch),

@@ -1,7 +1,7 @@
 """One optimizer step: everything that touches model, optimizer, scaler and collectives.
 
-On a GPU nothing here waits for the device: what a step is to report comes back while the next one runs, and a step
-without a finite loss or gradient is skipped by the optimizer's own kernel.
+On a GPU nothing here waits for the device: a step's report is read while the next step runs, and the optimizer's own
+kernel skips a step without a finite loss or gradient.
 """
 
 import math
@@ -30,22 +30,22 @@ from trainer.metrics.monitor import StepClock
 
 @dataclass
 class StepReport:
-    """What a step reports once the device is done with it. `read` waits for that."""
+    """The results of a step. `read` waits until the device has computed them."""
 
     step: int
-    values: dict[str, float]  # what is known before: the learning rate, what hooks return
+    values: dict[str, float]  # known on the host: the learning rate, the hooks' values
     tally: Tally
     facts: Tensor  # on the host after `arrived`: gradient norm, loss scale, each micro-batch's loss, the tally
     arrived: Callable[[], None]
     clock: StepClock
     samples: list[list[str]]  # by micro-batch
     world: World
-    began_s: float = 0.0  # perf_counter of the loop when it had the batch, and when it asked for it
-    asked_s: float = 0.0
-    offenders: list[str] = field(default_factory=list)  # samples to blame where the step was skipped
+    began_s: float = 0.0  # perf_counter when the loop received the batch
+    asked_s: float = 0.0  # perf_counter when the loop requested the batch
+    offenders: list[str] = field(default_factory=list)  # samples that may have caused the skipped step, on all ranks
 
     def read(self) -> dict[str, float]:
-        """Wait for the device; return the step's values, equal on all ranks but times, and set `offenders`."""
+        """Wait for the device; return the step's values, equal on all ranks except for times, and set `offenders`."""
         self.arrived()
         norm, scale, *losses = self.facts[: 2 + len(self.samples)].tolist()
         sums = self.tally.values(self.facts[2 + len(self.samples) :])
@@ -57,7 +57,7 @@ class StepReport:
             return values
         values["skipped"] = 1.0
         if finite_loss and scale >= 1:
-            return values  # an overflow in fp16 is the scaler's business, until its scale falls below 1
+            return values  # a usual fp16 overflow: the scaler lowers its scale. Only below 1 are the samples suspect
         suspects = zip(losses, self.samples, strict=True)
         named = [i for loss, ids in suspects if finite_loss or not math.isfinite(loss) for i in ids]
         self.offenders = [name for names in self.world.gather(named) for name in names]
@@ -65,7 +65,7 @@ class StepReport:
 
 
 class Stepper:
-    """The model, spread over the processes, and its optimizer."""
+    """The model, replicated or sharded over the processes, and its optimizer."""
 
     def __init__(
         self,
@@ -83,9 +83,9 @@ class Stepper:
         self.model: nn.Module = task.model
 
     def wrap(self) -> None:
-        """Move the model to the device, compile it, and spread it over the processes."""
+        """Move the model to the device, compile it, and replicate or shard it over the processes."""
         self.model = self.task.model.to(self.world.device).train()
-        if self.world.device.type == "cuda":  # a CPU has one way that is fast
+        if self.world.device.type == "cuda":  # on a CPU only one implementation is fast
             self._choose_attention()
         if self.loop.compile == "blocks":
             compile_blocks(self.task.model)
@@ -110,7 +110,7 @@ class Stepper:
         use_attention(self.task.model, self.loop.attention)
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Copy the weights and the rest of the training state to the CPU; every process calls this."""
+        """Copy the weights and the rest of the training state to the CPU; every process must call this."""
         sharded = is_shard(self.parameters[0])
         if not (sharded or self.world.is_main):
             return {}, {}
@@ -118,7 +118,7 @@ class Stepper:
         return whole(state_of(self.task.model)), whole(training)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up the optimizer's state, after `wrap`."""
+        """Load the state of the optimizer and the scaler; call it after `wrap`."""
         self.optimizer.load_state_dict(fit_state(state["optimizer"], self.optimizer))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
@@ -126,7 +126,7 @@ class Stepper:
     def step(
         self, step: int, micros: Sequence[Batch], samples: list[list[str]], stop_asked: Callable[[], bool]
     ) -> StepReport:
-        """Queue a step over the rank's micro-batches, `samples` being their ids; return what will be known of it."""
+        """Queue a step over this rank's micro-batches, whose sample ids are `samples`; return its report."""
         clock = StepClock(self.world.device)
         rate = self.optim.lr * self.schedule.share(step)
         for group in self.optimizer.param_groups:
@@ -152,7 +152,7 @@ class Stepper:
         world = self.world
         counts = self._counts(micros)
         totals = world.sum(from_host(list(counts.values()), world.device)).clamp(min=1)
-        shares = dict(zip(counts, (world.size / totals).float(), strict=True))  # DDP takes the mean over ranks
+        shares = dict(zip(counts, (world.size / totals).float(), strict=True))  # DDP averages over ranks
         tally = Tally(dict(zip(counts, totals, strict=True)))
         losses = []
         for i, micro in enumerate(micros):
@@ -181,16 +181,16 @@ class Stepper:
         return nullcontext()
 
     def _update(self, loss: Tensor, norm: Tensor) -> Tensor:
-        """Step the optimizer unless loss or gradient is not finite; return the loss scale, 0 where there is none.
+        """Step the optimizer if loss and gradient are finite; return the loss scale, or 0 without a scaler.
 
-        All ranks see the same loss and gradient, so all decide the same.
+        All ranks see the same loss and gradient, so all make the same decision.
         """
         if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # skips by itself
+            self.scaler.step(self.optimizer)  # skips a gradient that is not finite
             self.scaler.update()
             return self.scaler.scale(torch.ones_like(norm))
         finite = torch.isfinite(loss) & torch.isfinite(norm)
-        # what the gradient scaler sets too: fused AdamW leaves parameters and state as they are where it is 1
+        # as the gradient scaler does: fused AdamW leaves parameters and state unchanged if it is 1
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         del self.optimizer.found_inf  # type: ignore[attr-defined]

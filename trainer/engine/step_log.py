@@ -1,4 +1,4 @@
-"""Steps that are over: their lines in the log, the progress line, and the bad ones in a row."""
+"""Logging of completed steps: log lines, the progress line, and the count of consecutive bad steps."""
 
 import math
 import time
@@ -25,8 +25,8 @@ HIDDEN = {"lr", "grad_norm", "step_s", "data_wait_s", "data_wait_share", "sample
 }
 
 
-class Diary:
-    """What a rank knows of the steps that it has done; rank 0, which has `log`, writes it down."""
+class StepLog:
+    """The values of completed steps, on every rank; rank 0, which has `log`, writes them."""
 
     def __init__(
         self,
@@ -42,27 +42,27 @@ class Diary:
     ) -> None:
         self.loop, self.stop, self.log, self.world, self.step_flops = loop, stop, log, world, step_flops
         self.bad_steps, self.progress, self.data_wait = bad_steps, progress, data_wait
-        self.step = first - 1  # the last one that was read
-        self.values: dict[str, float] = {}  # of it
+        self.step = first - 1  # the last step read
+        self.values: dict[str, float] = {}  # of that step
         self.closed_s = 0.0  # perf_counter when it was read
         self.peak = peak_tflops(world.device, loop.peak_tflops)
 
     def close(self, report: StepReport) -> bool:
-        """Read a step and log it; return whether some rank was asked to stop while it ran."""
+        """Read a step and log it; return whether any rank was asked to stop during the step."""
         stopping = self.read(report)
         self.write({})
         return stopping
 
     def read(self, report: StepReport) -> bool:
-        """Wait for a step's values; return whether some rank was asked to stop while it ran.
+        """Wait for a step's values; return whether any rank was asked to stop during the step.
 
-        Raises UserError, with the step logged, after too many bad steps in a row.
+        Raises UserError, after logging the step, if there were too many consecutive bad steps.
         """
         self.step, values = report.step, report.read()
         stopping = bool(values.pop("stop"))
         self.bad_steps = self.bad_steps + 1 if report.offenders else 0
         now = time.perf_counter()
-        step_s = now - max(report.asked_s, self.closed_s)  # a queued step begins when the one before it is done
+        step_s = now - max(report.asked_s, self.closed_s)  # a queued step begins when the previous one ends
         self.closed_s = now
         values |= timing(values.pop("samples"), report.began_s - report.asked_s, step_s)
         values |= rates(self.step_flops, step_s, self.world, self.peak) | {"memory_gb": memory_gb(self.world.device)}
@@ -72,11 +72,11 @@ class Diary:
         return stopping
 
     def reopen(self, line: LogLine) -> None:
-        """Take up the last step of a checkpoint, which is to be logged with what hooks find after it."""
+        """Restore the last step of a checkpoint, which is logged with the values of its evaluations."""
         self.values = {name: math.nan if value is None else value for name, value in line.items()}
 
     def write(self, found: Mapping[str, float]) -> None:
-        """Log the step that was read last, with what hooks `found` after it."""
+        """Log the last step read, with the values `found` by evaluations after it."""
         self.values |= found
         done, values = self.step + 1, self.values
         if self.log is None:
@@ -98,20 +98,20 @@ class Diary:
         if self.bad_steps > allowed:
             self.write({})
             raise UserError(
-                f"{message}. That is {self.bad_steps} such steps in a row, loop.max_bad_steps is {allowed}; "
-                "look at these samples, or lower optim.lr and resume from the last checkpoint"
+                f"{message}. That makes {self.bad_steps} such steps in a row, loop.max_bad_steps is {allowed}; "
+                "check these samples, or start a new run with a lower optim.lr"
             )
         if self.world.is_main:
             warn(message)
 
 
 def in_words(values: Mapping[str, float]) -> str:
-    """Return values for a person, those about the machine left out."""
+    """Return values as readable text, without those about the machine."""
     return "  ".join(f"{name} {shown(name, value)}" for name, value in values.items() if name not in HIDDEN)
 
 
 def shown_values(values: Mapping[str, float]) -> tuple[str, str]:
-    """Return what the progress line has of a step: before the rate, and at its end."""
+    """Return a step's values for the progress line: the text before the rate, and the text at its end."""
     main = {name: values[name] for name in MAIN if name in values}
     more = in_words({name: value for name, value in values.items() if name not in main})
     if "lr" in values:

@@ -1,4 +1,4 @@
-"""What a step logs, summed over micro-batches and ranks."""
+"""Logged values of a step, summed over micro-batches and ranks."""
 
 from collections.abc import Mapping
 
@@ -10,10 +10,10 @@ from trainer.engine.task import Term
 
 
 class Tally:
-    """What a step logs: sums, added up over micro-batches here and over ranks in one collective."""
+    """Sums of logged values, accumulated over micro-batches here and over ranks in one collective."""
 
     def __init__(self, totals: Mapping[str, Tensor]) -> None:
-        """`totals` are the numbers of targets of the whole step, by term."""
+        """`totals`: the number of targets of the whole step, by term."""
         self.totals = dict(totals)
         self.weights: dict[str, float] = {}
         self.sums: dict[str, Tensor] = {}
@@ -24,7 +24,7 @@ class Tally:
         self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def count(self, name: str, value: float) -> None:
-        """Log a number that the host knows."""
+        """Log a number that is known on the host."""
         self.counts[name] = value
 
     def add_terms(self, terms: Mapping[str, Term]) -> None:
@@ -37,7 +37,7 @@ class Tally:
                 self.add(f"{name}_{key}_perplexity", value)
 
     def reduce(self, world: World) -> Tensor:
-        """Sum over ranks, on the device: float64, for `values` and `loss`."""
+        """Return the sums over all ranks, float64 on the device, as input of `values` and `loss`."""
         counts = from_host(list(self.counts.values()), world.device)
         return world.sum(torch.cat([*(value.flatten() for value in self.sums.values()), counts]))
 
@@ -46,7 +46,7 @@ class Tally:
         return torch.stack([w * piece.squeeze() for w, piece in self._weighted(reduced)]).sum()
 
     def values(self, reduced: Tensor) -> dict[str, float]:
-        """Name the numbers of `reduced`, which is on the host; a histogram is logged as its perplexity."""
+        """Return the numbers of `reduced`, on the host, by name; a histogram becomes its perplexity."""
         pieces = reduced.split(self._sizes())
         values = {
             name: float(piece) if self._is_number(name) else perplexity(piece)
@@ -66,6 +66,6 @@ class Tally:
 
 
 def perplexity(histogram: Tensor) -> float:
-    """Return exp of the entropy of a histogram: how many classes are in use, if they were used evenly."""
+    """Return exp of the entropy of a histogram, the effective number of classes in use."""
     share = histogram / histogram.sum().clamp(min=1)
     return float(torch.exp(-torch.special.xlogy(share, share).sum()))

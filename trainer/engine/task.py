@@ -1,4 +1,4 @@
-"""What the loop needs to know of a task: how many targets a batch has, and what the loss sums are. Nothing else."""
+"""The interfaces between the loop and a stage: a model with its losses (`Task`), and batches (`BatchSource`)."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,16 +8,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-Batch = dict[str, Any]  # tensors and lists with the samples along their first axis, nested in dicts as the task likes
+Batch = dict[str, Any]  # tensors and lists with one entry per sample, in nested dicts of any shape
 
 
 @dataclass(frozen=True)
 class Term:
     """One term of the loss over one micro-batch, as sums over its targets.
 
-    The loop divides by the number of targets of the whole step, on all ranks together, so neither the number of
-    processes nor that of micro-batches changes a loss. `sums` are logged as means over the same targets; `histograms`
-    (one count per class) as their perplexity, exp of the entropy.
+    The loop divides by the number of targets of the whole step over all ranks, so a loss does not depend on the number
+    of processes or micro-batches. `sums` are logged as means over the same targets; `histograms` (one count per class)
+    as their perplexity, exp of the entropy.
     """
 
     loss_sum: Tensor
@@ -27,7 +27,7 @@ class Term:
 
 
 class Task(Protocol):
-    """A model and its losses. Every rank calls the two methods with the micro-batches of its share of a step."""
+    """A model and its losses. Every rank calls both methods with each micro-batch of its share of a step."""
 
     @property
     def model(self) -> nn.Module: ...
@@ -36,21 +36,21 @@ class Task(Protocol):
         """Return the number of targets per loss term in a micro-batch, which is on the CPU."""
 
     def losses(self, model: nn.Module, batch: Batch, step: int) -> Mapping[str, Term]:
-        """Return the terms of one micro-batch, which is on the device; `model` is `self.model`, wrapped for DDP."""
+        """Return the terms of one micro-batch, which is on the device; `model` is `self.model`, or DDP around it."""
 
 
 class BatchSource(Protocol):
-    """The rank's share of every step's global batch."""
+    """One rank's share of every step's global batch."""
 
     def batches(self, first: int, stop: int) -> Iterable[Sequence[Batch]]:
-        """Yield the micro-batches of each of the steps `first` .. `stop - 1`."""
+        """Yield the micro-batches of each step from `first` to `stop - 1`."""
 
     def samples_in(self, batch: Batch) -> list[str]:
         """Return the ids of a micro-batch's samples, for messages."""
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a nested batch; what is not a tensor stays."""
+    """Move every tensor of a nested batch to `device`; other values stay as they are."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):
@@ -59,6 +59,6 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 def split(items: Any, parts: int) -> list[Any]:
-    """Cut anything with a length into `parts` consecutive pieces, sizes differing by at most one."""
+    """Split a sequence into `parts` consecutive pieces whose sizes differ by at most one."""
     bounds = [i * len(items) // parts for i in range(parts + 1)]
     return [items[a:b] for a, b in itertools.pairwise(bounds)]

@@ -1,1 +1,1 @@
-"""The log of a run and what it measures: metrics, throughput, waiting for data."""
+"""The log of a run and its measurements: metrics, throughput, data wait."""

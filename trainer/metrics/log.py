@@ -1,4 +1,4 @@
-"""The log of a run: one JSON line per step, TensorBoard, and Weights & Biases where it is asked for."""
+"""The log of a run: one JSON line per step, TensorBoard, and optionally Weights & Biases."""
 
 import hashlib
 import os
@@ -16,15 +16,15 @@ from schemas.text.plain import shown
 from schemas.text.yaml_text import MAX_BYTES, read_yaml
 
 METRICS_FILE = "metrics.jsonl"
-MAX_LOG_BYTES = 2 << 30  # of a log; a line has some 300 bytes, so that is millions of steps
+MAX_LOG_BYTES = 2 << 30  # about 300 bytes a line, so this allows millions of steps
 
 
 class MetricsLog:
-    """Append one line per step. A resumed run first drops the lines behind its checkpoint, so steps never repeat."""
+    """Appends one line per step. A resumed run first drops the lines after its checkpoint, so steps never repeat."""
 
     def __init__(self, run_dir: Path, first_step: int, wandb_project: str | None = None) -> None:
-        """Raises UserError where a project of Weights & Biases is named, but cannot be logged to."""
-        from torch.utils.tensorboard import SummaryWriter  # half a second to import
+        """Raises UserError if `wandb_project` is given but cannot be logged to."""
+        from torch.utils.tensorboard import SummaryWriter  # takes half a second to import
 
         self._wandb = None if wandb_project is None else _wandb_run(wandb_project, run_dir)
         self._path = run_dir / METRICS_FILE
@@ -44,7 +44,7 @@ class MetricsLog:
             self._wandb.log(dict(values), step=step)
 
     def sync(self) -> None:
-        """Make the lines so far survive a crash of the machine: called before a checkpoint relies on them."""
+        """Flush the lines to disk, so that they survive a crash of the machine. Called before each checkpoint."""
         with explaining(self._path):
             os.fsync(self._file.fileno())
 
@@ -63,34 +63,34 @@ class MetricsLog:
 
 
 def _wandb_run(project: str, run_dir: Path) -> Any:
-    """Begin, or go on with, the run of this directory; the id follows the directory, so a resume finds it."""
+    """Start or resume the Weights & Biases run of this directory, whose path determines the id."""
     try:
         import wandb
     except ImportError:
         raise UserError(
-            f"loop.wandb is {project!r}, but Weights & Biases is not installed; `{install_command('wandb')}`, or "
-            "loop.wandb=null"
+            f"loop.wandb is {project!r}, but Weights & Biases is not installed; run `{install_command('wandb')}`, or "
+            "set loop.wandb=null"
         ) from None
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
     recipe = run_dir / "recipe.yaml"
     config = read_yaml(read_bounded(recipe, MAX_BYTES), recipe) if recipe.is_file() else {}
-    # of itself it uploads the command line and the address of the checkout's git remote, either of which may have a key
+    # by default the command line and the URL of the git remote are uploaded; both may contain credentials
     settings = wandb.Settings(x_disable_meta=True, disable_git=True)
     options = {"project": project, "dir": str(run_dir), "name": run_dir.name, "config": config, "settings": settings}
     try:
         return wandb.init(id=name, resume="allow", **options)
     except wandb.Error as error:  # no key, no network, no such entity
         raise UserError(
-            f"loop.wandb is {project!r}: {error}; `wandb login`, WANDB_MODE=offline for a log that `wandb sync` sends "
-            "later, or loop.wandb=null"
+            f"loop.wandb is {project!r}: {error}; run `wandb login`, set WANDB_MODE=offline and run `wandb sync` "
+            "later, or set loop.wandb=null"
         ) from error
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log, in order; a last line that a crash cut short is left out.
+    """Return the lines of a run's log in order, without a last line that a crash truncated.
 
-    Every line has a whole number `step`; its other values are numbers or None. Raises UserError for any other line, and
-    for what is no log.
+    Every line has an integer `step`; its other values are numbers or None. Raises UserError for any other line, and for
+    a file that is not a log.
     """
     path = run_dir / METRICS_FILE
     try:
@@ -99,7 +99,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
         return []
     except (PermissionError, IsADirectoryError) as error:
         raise UserError(f"{path}: cannot be read, expected the log of a run: {error.strerror}") from None
-    whole = data[: data.rfind(b"\n") + 1]  # what follows the last newline is not a whole line
+    whole = data[: data.rfind(b"\n") + 1]  # after the last newline there is no complete line
     try:
         lines = whole.decode().split("\n")[:-1]
     except UnicodeDecodeError as error:
@@ -119,7 +119,7 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
 
 
 def last_step(run_dir: Path) -> int:
-    """Return the last step that a run has logged, -1 before the first."""
+    """Return the last step that a run has logged, or -1 if there is none."""
     return max((line["step"] for line in read_metrics(run_dir)), default=-1)
 
 
@@ -130,10 +130,10 @@ def _reopened(path: Path, first_step: int) -> IO[str]:
 
 
 def timing(samples: float, data_wait_s: float, step_s: float) -> dict[str, float]:
-    """Return how fast a step was, and which share of it waited for data."""
+    """Return a step's throughput and the share of its time spent waiting for data."""
     return {
         "data_wait_s": data_wait_s,
-        "step_s": step_s,  # the wait included
+        "step_s": step_s,  # includes the wait
         "data_wait_share": min(1.0, data_wait_s / step_s),
         "samples_per_s": samples / step_s,
     }

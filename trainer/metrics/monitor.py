@@ -1,4 +1,4 @@
-"""What a step's log line says of the machine: where the time went, the rate of operations, memory."""
+"""Measurements of the machine for a step's log line: time per section, FLOP rates, memory."""
 
 import itertools
 import re
@@ -11,7 +11,8 @@ import torch
 from trainer.distributed.world import World
 
 # Dense bf16 tensor-core TFLOP/s with fp32 accumulation, by words of the device's name. From NVIDIA's data sheets and
-# architecture white papers, which often print twice as much, for sparse matrices. V100 has no bf16: fp16.
+# architecture white papers, which often print the doubled value for sparse matrices. V100 has no bf16; its value is for
+# fp16.
 PEAK_TFLOPS = {
     "GB300": 2500.0,
     "B300": 2250.0,
@@ -43,12 +44,13 @@ PEAK_TFLOPS = {
     "V100": 125.0,  # SXM2
     "V100 PCIE": 112.0,
 }
-OTHER_THAN_NAMED = {"MIG", "GRID", "Laptop", "Max", "D"}  # words of parts of a card, and of slower cards of its name
+# words of partitioned GPUs, and of slower models with the same name
+OTHER_THAN_NAMED = {"MIG", "GRID", "Laptop", "Max", "D"}
 MAXRSS_BYTES = 1024  # Linux counts in KiB
 
 
 class StepClock:
-    """The seconds of a step's sections, one after another: by the host's clock, on a GPU by the device's own."""
+    """Times the consecutive sections of a step in seconds, by the host's clock or, on a GPU, by CUDA events."""
 
     def __init__(self, device: torch.device) -> None:
         self.on_gpu = device.type == "cuda"
@@ -57,12 +59,12 @@ class StepClock:
         self._mark()
 
     def lap(self, name: str) -> None:
-        """End a section."""
+        """End the section `name`."""
         self.names.append(name)
         self._mark()
 
     def seconds(self) -> dict[str, float]:
-        """Return the sections' seconds; on a GPU, after it is done with them."""
+        """Return the seconds of each section; on a GPU, call this after the device has finished them."""
         pairs = zip(self.names, itertools.pairwise(self.marks), strict=True)
         return {name: (a.elapsed_time(b) / 1000 if self.on_gpu else b - a) for name, (a, b) in pairs}
 
@@ -76,7 +78,7 @@ class StepClock:
 
 
 def peak_tflops(device: torch.device, given: float | None) -> float | None:
-    """Return a device's peak: as given, or that of a GPU whose name is known, else None."""
+    """Return a device's peak in TFLOP/s: `given`, or that of a GPU with a known name, else None."""
     if given is not None or device.type != "cuda":
         return given
     return peak_of(torch.cuda.get_device_name(device))
@@ -88,7 +90,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_of(name: str) -> float | None:
-    """Return the peak of the GPU that calls itself `name`: that of the entry with the most of its words."""
+    """Return the peak of the GPU called `name`, from the entry that matches most of its words; None if unknown."""
     words = set(re.findall(r"\w+", name))
     known = [entry for entry in PEAK_TFLOPS if words.issuperset(entry.split())]
     if not known or words & OTHER_THAN_NAMED:
@@ -97,17 +99,17 @@ def peak_of(name: str) -> float | None:
 
 
 class StepFlops(NamedTuple):
-    """Operations of a step on all ranks together."""
+    """FLOPs of a step over all ranks."""
 
     model: float
-    hardware: float  # with what activation checkpointing computes again
+    hardware: float  # includes the recomputation of activation checkpointing
 
 
 def rates(step_flops: StepFlops | None, step_s: float, world: World, peak: float | None) -> dict[str, float]:
-    """Return what is known of a step's rate.
+    """Return a step's FLOP rates: none without `step_flops`, no shares without `peak`.
 
-    `tflops_per_s` is what a process computed, `hfu` its share of the peak (hardware FLOPs utilisation), and `mfu` the
-    share of the model's own operations (model FLOPs utilisation), in which nothing is counted twice.
+    `tflops_per_s` is the rate of one process and `hfu` its share of the peak (hardware FLOPs utilisation). `mfu` (model
+    FLOPs utilisation) does not count recomputation.
     """
     if step_flops is None:
         return {}
@@ -116,7 +118,7 @@ def rates(step_flops: StepFlops | None, step_s: float, world: World, peak: float
 
 
 def memory_gb(device: torch.device) -> float:
-    """Return the most memory that this process has held so far: the device's, or the process's on a CPU."""
+    """Return the peak memory of this process in GB: GPU memory, or resident memory without a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES / 1e9

@@ -23,9 +23,9 @@ def test_the_parts_make_up_the_step(json_keys: CheckKeys) -> None:
     json_keys("bench step --device cuda", result)
     parts = sum(result[f"{part}_ms"] for part in ("forward", "backward", "optimizer"))
     assert min(result[f"{part}_ms"] for part in ("forward", "backward", "optimizer")) > 0
-    assert parts < 1.001 * result["step_ms"]  # of two steps medians are means, so they add up
+    assert parts < 1.001 * result["step_ms"]  # the median of two steps is their mean, so the parts add up
     assert result["attention"] in ("math", "cpu") and result["activation_checkpointing"]
-    assert result["mfu"] is None and result["peak_gb"] is None and result["syncs"] is None  # of GPUs
+    assert result["mfu"] is None and result["peak_gb"] is None and result["syncs"] is None  # measured on GPUs only
     assert result["tokens"] == "stored" and result["loss"] > 0
 
 
@@ -37,7 +37,7 @@ def test_the_tokenizer_may_be_in_the_step(tmp_path: Path) -> None:
     assert bench_train_step(**NANO, tokenizer=tokenizer)["tokens"] == "in the step, float32"  # type: ignore[arg-type]
 
 
-def test_waits_of_the_host_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_of_the_host_for_the_gpu_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[str] = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
@@ -45,7 +45,7 @@ def test_waits_of_the_host_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def step() -> None:
         assert modes == ["warn"]
         warnings.warn("Synchronization debug mode does not yet detect all synchronizing operations", stacklevel=1)
-        for _ in range(3):  # from one place: each counts
+        for _ in range(3):  # from one line: each one counts
             warnings.warn(f"{SYNC_WARNING} (Triggered internally)", stacklevel=1)
 
     assert count_syncs(step, torch.device("cuda")) == 3 and modes == ["warn", "default"]
@@ -59,7 +59,7 @@ def test_options_of_a_gpu_are_refused_for_the_comparison(option: list[str], caps
     assert f"{option[0]} is for --device cuda" in capsys.readouterr().err
 
 
-def test_a_gpu_that_is_not_there_is_an_error() -> None:
+def test_a_missing_gpu_is_an_error() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match="sees no CUDA GPU"):

@@ -1,4 +1,4 @@
-"""What the trainer feeds to the model: the stored view of the stored frames, with the tokens of exactly those."""
+"""The model's input: stored frames under a stored view, with the tokens of exactly these."""
 
 import pickle
 import re
@@ -126,7 +126,7 @@ def test_an_unreadable_sample_is_named_with_its_part_and_file(tmp_path):
         dataset[0, 3]
     order = StreamOrder(dataset.part_sizes, 4, 2, (0, "video"))
     batches = StreamBatches({"video": (dataset, order)}, rank=0, world_size=1, num_workers=1, pin_memory=False)
-    with pytest.raises(SampleError) as loaded:  # from a worker: the message alone, where it happened as the cause
+    with pytest.raises(SampleError) as loaded:  # from a worker: the message, with the worker's traceback as the cause
         next(iter(batches.batches(0, 1)))
     assert re.sub("000[23]", "", str(loaded.value)) == re.sub("000[23]", "", str(direct.value))
     assert "in a loader's process" in str(loaded.value.__cause__)
@@ -144,7 +144,7 @@ def test_an_unreadable_sample_is_named_with_its_part_and_file(tmp_path):
         (lambda view, ids: (view.views.pop(), view.tokens.pop(), ids.pop()), "1 rows in view ., but the part has 2"),
     ],
 )
-def test_a_row_that_cannot_be_is_named(tmp_path, change, message):
+def test_an_invalid_row_is_named(tmp_path, change, message):
     tokens = make_token_set(tmp_path, num_samples=4, sources_per_part=2)
     views, ids = [tokens.read_view(0, view) for view in range(2)], ["0000.mp4", "0001.mp4"]
     change(views[0], ids)
@@ -154,11 +154,11 @@ def test_a_row_that_cannot_be_is_named(tmp_path, change, message):
     with pytest.raises(SampleError, match=message) as error:
         dataset_of(tokens)[0, 0]
     assert "bevt verify`, then `bevt repair" in str(error.value) and "\n" not in str(error.value)
-    assert dataset_of(tokens)[0, 2]["tokens"].shape == (8, 4, 4)  # of the other part
+    assert dataset_of(tokens)[0, 2]["tokens"].shape == (8, 4, 4)  # from the other part, which is intact
 
 
 def with_token(view, token):
-    """Put `token` among those of the second sample."""
+    """Insert `token` into the second sample."""
     view.tokens[1] = view.tokens[1].copy()
     view.tokens[1][3, 2, 1] = token
 

@@ -1,4 +1,4 @@
-"""Workers that make batches ahead: what they send arrives, and what happens to them is one error or none."""
+"""Loader workers: their batches arrive complete, and a failure of one is reported as a single error."""
 
 import os
 import signal
@@ -50,9 +50,9 @@ def test_batches_come_whole_and_in_order(workers):
     assert list(load(Numbers(), 3, 3)) == []
 
 
-def test_nothing_lies_in_dev_shm():
-    """Its size, 64 MB in a container, limits nothing, and a killed job leaves no file in it."""
-    before = maps_of_dev_shm()  # of a Ray that another test started
+def test_nothing_is_stored_in_dev_shm():
+    """So its size, 64 MB in a container, is no limit, and a killed run leaves no file in it."""
+    before = maps_of_dev_shm()  # those of a Ray session that another test started
     batch = next(iter(load(Numbers())))
     assert batch["step"] == 0 and "/memfd:bevt-batch" in Path("/proc/self/maps").read_text()
     assert maps_of_dev_shm() <= before
@@ -90,10 +90,10 @@ def test_a_stopped_server_is_replaced(monkeypatch):
     assert next(iter(load(Numbers())))["step"] == 0
 
 
-def test_what_a_worker_raises_is_raised():
+def test_the_error_of_a_worker_is_raised():
     for first, error, message in (
         (1, SampleError, "no such part; fetch it"),
-        (2, SampleError, r"could not get more memory; set loop\.num_workers lower"),
+        (2, SampleError, r"ran out of memory; set loop\.num_workers lower"),
         (3, RuntimeError, "(?s)in a loader's process:.*ZeroDivisionError: a bug"),
     ):
         with pytest.raises(error, match=message):
@@ -109,7 +109,7 @@ def test_a_server_that_cannot_start_is_one_error(monkeypatch):
         list(load(Numbers()))
 
 
-def test_an_iterator_that_is_left_ends_its_workers():
+def test_closing_the_workers_ends_their_processes():
     batches = loader_module._Workers(Slow(), 2)
     batches.ask(0)
     pids = [worker.pid for worker in batches._workers]
@@ -117,8 +117,8 @@ def test_an_iterator_that_is_left_ends_its_workers():
     assert not any(is_running(pid) for pid in pids)
 
 
-def test_a_killed_training_process_leaves_none_behind():
-    """Not even processes that are stopped, which cannot notice."""
+def test_a_killed_training_process_leaves_no_worker_behind():
+    """Not even stopped processes, which cannot react."""
     command, environment = [sys.executable, "-c", KILLED], os.environ | {"PYTHONPATH": str(REPO)}
     parent = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert parent.stdout is not None
@@ -132,7 +132,7 @@ def test_a_killed_training_process_leaves_none_behind():
 
 
 def test_a_thread_pins_batches_one_ahead(monkeypatch):
-    """What a GPU does, without one."""
+    """As with a GPU, but without one."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     used = []
     monkeypatch.setattr(torch.cuda, "set_device", used.append)

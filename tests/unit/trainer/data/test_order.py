@@ -1,4 +1,4 @@
-"""The order of samples: nothing lost, nothing twice, the same global batches on any number of processes."""
+"""The order of samples: none lost, none repeated, the same global batches on any number of processes."""
 
 import time
 
@@ -45,7 +45,7 @@ def test_samples_move_only_inside_their_window_of_parts(sizes, window_parts):
 def test_any_schedule_of_world_sizes_reads_the_same_global_batches(sizes, global_batch, stretches):
     straight = StreamOrder(sizes, global_batch, 4, (0, "video"))
     step = 0
-    for world_size, num_steps in stretches:  # every stretch is a process that starts anew at `step`
+    for world_size, num_steps in stretches:  # every stretch is a new run that resumes at `step`
         resumed = StreamOrder(sizes, global_batch, 4, (0, "video"))
         for _ in range(num_steps):
             epoch, batch = straight.batch(step)

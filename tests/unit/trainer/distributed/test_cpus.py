@@ -33,14 +33,14 @@ def test_a_gpu_gets_its_share_of_the_cpus(monkeypatch: pytest.MonkeyPatch) -> No
         (16, 1, {}, MOST_WORKERS),
         (2, 1, {}, 1),
         (8, 8, {"LOCAL_WORLD_SIZE": "8"}, 1),
-        (64, 8, {"WORLD_SIZE": "32"}, 7),  # a launcher that does not say how many are here: one per GPU
+        (64, 8, {"WORLD_SIZE": "32"}, 7),  # a launcher that does not report the local processes: one per GPU
         (64, 0, {}, 0),
     ):
         machine(monkeypatch, cpus, gpus, **env)
         assert loader_workers(None) == expected, (cpus, gpus, env)
         assert loader_workers(3) == 3
     machine(monkeypatch, 64, 8)
-    assert loader_workers(None, 8) == 7  # before they are started
+    assert loader_workers(None, 8) == 7  # before the processes are started
     assert "7 processes per rank; 8 ranks on 64 CPUs here" in described(monkeypatch, 64, LOCAL_WORLD_SIZE="8")
     assert describe_workers(2) == "2 processes per rank (loop.num_workers)"
     machine(monkeypatch, 64, 0)

@@ -1,4 +1,4 @@
-"""Processes start together, end together, and one failure is told once. Torch is imported only where it is needed."""
+"""Processes start and end together, and one failure is reported once. Torch is imported only where needed."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ REPO = Path(__file__).parents[4]
 
 
 def collectives() -> str:
-    """Two inner blocks, as evaluations in an analysis; rank 0 is slow to leave the first."""
+    """Two nested blocks, like evaluations in an analysis; rank 0 is slow to leave the first."""
     import torch
 
     from trainer.distributed.world import join_world
@@ -45,7 +45,7 @@ def _refuse() -> None:
 
 
 def misbehave(how: str) -> None:
-    """Rank 1 raises or dies; rank 0 would wait for it."""
+    """Rank 1 raises or dies while rank 0 waits for it."""
     if os.environ["RANK"] == "0":
         time.sleep(100)
     if how == "user-error":
@@ -80,8 +80,8 @@ def test_a_failure_ends_all_processes(how, error, message, monkeypatch):
     assert time.monotonic() - begun < 50
 
 
-def test_the_cause_is_told_and_not_what_followed():
-    """Rank 0 suffered from rank 1's failure, and was heard first."""
+def test_the_cause_is_reported_and_not_its_consequence():
+    """Rank 0 fails because of rank 1, and its report arrives first."""
     pipes = [Pipe(duplex=False) for _ in range(2)]
     pipes[0][1].send(_Outcome(12.0, failure="connection closed by peer"))
     pipes[1][1].send(_Outcome(11.5, user_error="the cause"))
@@ -89,7 +89,7 @@ def test_the_cause_is_told_and_not_what_followed():
         _collect([current_process(), current_process()], [receive for receive, _ in pipes])
 
 
-def test_sigterm_is_handed_on_and_the_result_awaited(tmp_path, monkeypatch):
+def test_sigterm_is_forwarded_and_the_result_awaited(tmp_path, monkeypatch):
     monkeypatch.setenv("READY", str(tmp_path))
 
     def terminate() -> None:

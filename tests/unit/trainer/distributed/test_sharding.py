@@ -1,4 +1,4 @@
-"""What a checkpoint's whole tensors become in an optimizer."""
+"""Loading a checkpoint's whole tensors into an optimizer."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from trainer.distributed.sharding import fit_state, whole
 
 
 def test_an_optimizer_takes_up_where_another_stopped_whatever_the_memory_format() -> None:
-    """Fused kernels walk through memory: state with other strides than its parameter would be paired up wrongly."""
+    """Fused kernels walk through memory: state with strides unlike its parameter's would be paired wrongly."""
 
     def start() -> tuple[nn.Conv2d, torch.optim.AdamW]:
         torch.manual_seed(0)

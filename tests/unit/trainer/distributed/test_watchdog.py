@@ -1,4 +1,4 @@
-"""A process that hangs reports where and ends; one that moves is left alone."""
+"""A process that hangs prints its stack and exits; one that makes progress is left alone."""
 
 import signal
 import subprocess
@@ -108,7 +108,7 @@ def test_a_thread_that_keeps_the_interpreters_lock_is_ended_without_it():
 
 @pytest.mark.parametrize("blocked_in", [IN_PYTHON, IN_NATIVE_CODE], ids=["Python", "native code"])
 def test_sigterm_ends_a_step_that_does_not_end(blocked_in):
-    """A handler runs in the main thread, which a collective or a loader may block."""
+    """A signal handler runs in the main thread, which a collective or a loader may block."""
     command = [sys.executable, "-c", BLOCKED % blocked_in]
     with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -144,7 +144,7 @@ def test_a_first_step_has_half_an_hour_or_ten_steps_time():
 
 
 def test_a_process_that_moves_is_left_alone():
-    """Its first step, and then the others together, take longer than the limit. Nothing is armed after the block."""
+    """Its first step, and all other steps together, exceed the limit. Nothing is armed after the block."""
     ended = subprocess.run([sys.executable, "-c", MOVING], cwd=REPO, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0 and "Timeout" not in ended.stderr
     threads = threading.active_count()

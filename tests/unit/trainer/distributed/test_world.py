@@ -1,4 +1,4 @@
-"""What is asked of torch.distributed: NCCL is bound to the process's GPU, gloo to nothing."""
+"""The calls to torch.distributed: NCCL is bound to the process's GPU, Gloo to no device."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from trainer.distributed.world import join_world
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """What join_world asks for, as process 5 of 8, the second on its machine."""
+    """The arguments of join_world's call as process 5 of 8, the second on its machine."""
     for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     calls: list[tuple[str, Any]] = []
@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     return calls
 
 
-def test_nccl_knows_its_gpu_from_the_start(asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nccl_is_given_its_gpu_at_the_start(asked: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.append(("current", device)))

@@ -1,4 +1,4 @@
-"""Checkpoints appear whole, say what they belong to, and are distrusted until their digests match."""
+"""Checkpoints are written atomically, record their run, and count as complete only if their digests match."""
 
 import json
 from pathlib import Path
@@ -55,30 +55,30 @@ def test_only_the_newest_are_kept(tmp_path):
     assert [path.name for path in checkpoints.paths()] == ["step-00000003", "step-00000004"]
 
 
-def test_every_so_many_steps_one_is_kept_for_ever(tmp_path):
+def test_multiples_of_keep_every_are_never_removed(tmp_path):
     checkpoints = saved(tmp_path, range(2, 13, 2), keep=2, keep_every=4)
     assert [int(path.name[5:]) for path in checkpoints.paths()] == [4, 8, 10, 12]
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, TRAINING])
-def test_a_torn_checkpoint_is_skipped_loudly(tmp_path, name):
+def test_a_truncated_checkpoint_is_skipped_with_a_warning(tmp_path, name):
     checkpoints = saved(tmp_path, [1, 2])
-    torn = checkpoints.path_of(2) / name
-    torn.write_bytes(torn.read_bytes()[:-1])
+    truncated = checkpoints.path_of(2) / name
+    truncated.write_bytes(truncated.read_bytes()[:-1])
     warnings = []
     assert checkpoints.newest(warnings.append) == checkpoints.path_of(1)
-    assert len(warnings) == 1 and str(torn.parent) in warnings[0] and "torn" in warnings[0]
+    assert len(warnings) == 1 and str(truncated.parent) in warnings[0] and "truncated" in warnings[0]
 
 
 @pytest.mark.parametrize("name", ["checkpoint.json", WEIGHTS])
 def test_a_missing_file_makes_a_checkpoint_incomplete(tmp_path, name):
     checkpoints = saved(tmp_path, [1])
     (checkpoints.path_of(1) / name).unlink()
-    assert fault_of(checkpoints.path_of(1)) == f"no {name}"
+    assert fault_of(checkpoints.path_of(1)) == f"{name} is missing"
     assert checkpoints.newest(lambda message: None) is None
 
 
-def test_a_torn_checkpoint_is_replaced_when_its_step_comes_again(tmp_path):
+def test_a_truncated_checkpoint_is_replaced_when_its_step_is_repeated(tmp_path):
     checkpoints = saved(tmp_path, [3])
     (checkpoints.path_of(3) / WEIGHTS).write_bytes(b"")
     saved(tmp_path, [3])
@@ -104,14 +104,14 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
 def test_another_runs_checkpoint_is_refused_naming_both_values(tmp_path):
     then = {"loop.seed": 0, "streams.video.global_batch": 256, "data.video": "abc"}
     check_identity(tmp_path, then, dict(then))
-    with pytest.raises(UserError, match=r"data\.video: 'abc' then, 'def' now") as error:
+    with pytest.raises(UserError, match=r"data\.video: 'abc' in the checkpoint, 'def' now") as error:
         check_identity(tmp_path, then, {**then, "data.video": "def", "streams.video.global_batch": 128})
-    assert "streams.video.global_batch: 256 then, 128 now" in str(error.value)
+    assert "streams.video.global_batch: 256 in the checkpoint, 128 now" in str(error.value)
 
 
 @pytest.mark.parametrize("files", [{}, {"../other": "0" * 64}, {WEIGHTS: "0" * 64}])
-def test_a_record_of_other_files_is_distrusted(tmp_path, files):
+def test_a_record_of_other_files_is_incomplete(tmp_path, files):
     path = saved(tmp_path, [1]).path_of(1)
     record = json.loads((path / RECORD).read_text())
     (path / RECORD).write_text(json.dumps({**record, "files": files}))
-    assert "digests of other files" in (fault_of(path) or "")
+    assert "lists other files" in (fault_of(path) or "")

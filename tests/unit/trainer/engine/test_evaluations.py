@@ -1,4 +1,4 @@
-"""Evaluations between the steps: after the checkpoint, apart from the step's time, ended by a signal, repeated."""
+"""Evaluations between steps run after the checkpoint, outside the step's time; a stopped one is repeated."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ SLOW_S = 0.1
 
 
 class Judge:
-    """Returns `val`; in `signalled` steps a signal comes, and it looks at it as often as there are batches."""
+    """Returns `val`. In the steps `signalled` a signal arrives, which is checked once per batch."""
 
     def __init__(self, signalled=(), signum=signal.SIGTERM, batches=3, slow_s=0.0):
         self.signalled, self.signum, self.batches, self.slow_s = signalled, signum, batches, slow_s
@@ -80,7 +80,7 @@ def test_a_signal_before_an_evaluation_leaves_it_for_later(tmp_path, straight):
 
 
 def test_a_crash_in_an_evaluation_loses_no_step(tmp_path, straight):
-    """The checkpoint is written before: kill -9 in a long validation costs the validation alone."""
+    """The checkpoint is written first: kill -9 during a long validation loses only the validation."""
 
     def crash(steps_done, stop_asked):
         raise ZeroDivisionError
@@ -92,7 +92,7 @@ def test_a_crash_in_an_evaluation_loses_no_step(tmp_path, straight):
     assert again.begun == [6, 8] and losses(tmp_path) == [loss for _, loss, _ in straight[1]]
 
 
-def test_one_that_is_done_does_not_run_again(tmp_path):
+def test_a_completed_evaluation_does_not_run_again(tmp_path):
     with pytest.raises(ZeroDivisionError):
         run(tmp_path, evaluations=evaluation(Judge(), 6), hooks=[lambda done: {} if done < 7 else {"x": 1 / 0}])
     judge = Judge()
@@ -102,7 +102,7 @@ def test_one_that_is_done_does_not_run_again(tmp_path):
     assert result.finished and judge.begun == [8]
 
 
-def test_a_stop_while_it_is_repeated_keeps_it_for_the_next_time(tmp_path, straight):
+def test_a_repeated_evaluation_that_is_stopped_runs_again(tmp_path, straight):
     run(tmp_path, evaluations=evaluation(Judge(signalled=(4,))))
     _, result = run(tmp_path, resume=True, evaluations=evaluation(Judge(signalled=(4,))))
     assert (result.step, result.finished) == (4, False)
@@ -111,7 +111,7 @@ def test_a_stop_while_it_is_repeated_keeps_it_for_the_next_time(tmp_path, straig
 
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["reads each step", "queues the next first"])
-def test_its_time_is_not_the_steps(tmp_path, monkeypatch, ahead):
+def test_the_time_of_an_evaluation_is_not_part_of_a_step(tmp_path, monkeypatch, ahead):
     monkeypatch.setattr("trainer.engine.loop.runs_ahead", lambda device: ahead)
     run(tmp_path, evaluations=evaluation(Judge(slow_s=SLOW_S)))
     lines = read_metrics(tmp_path)
@@ -120,13 +120,13 @@ def test_its_time_is_not_the_steps(tmp_path, monkeypatch, ahead):
     assert all(line["step_s"] < SLOW_S and line["samples_per_s"] > 6 / SLOW_S for line in lines)
 
 
-def test_a_line_that_is_no_number_survives_the_checkpoint(tmp_path):
+def test_a_loss_that_is_not_a_number_survives_the_checkpoint(tmp_path):
     record = CheckpointRecord(step=1, bad_steps=0, identity={}, files={}, line={"loss": None, "lr": 0.1})
     assert CheckpointRecord.model_validate_json(record.model_dump_json()).line == {"loss": None, "lr": 0.1}
 
 
 def stopped_on_one_rank(folder):
-    """In each of two processes: a signal reaches rank 1 alone, in an evaluation that the ranks share."""
+    """Runs in each of two processes: only rank 1 receives a signal, in an evaluation that the ranks share."""
     with join_world() as world:
         judge = Judge(signalled=(4,) if world.rank else (), batches=3 + world.rank)
 

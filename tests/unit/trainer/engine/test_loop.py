@@ -1,4 +1,4 @@
-"""The loop on a toy task: what changes a run, and what must not."""
+"""The training loop on a toy task: resuming, stopping, accumulation, bad steps, hooks."""
 
 import json
 import os
@@ -47,23 +47,23 @@ def test_resuming_gives_the_same_weights_and_losses_to_the_bit(tmp_path, straigh
     assert all(torch.equal(value, straight[0][key]) for key, value in task.model.state_dict().items())
 
 
-def test_steps_behind_the_checkpoint_are_repeated_and_logged_once(tmp_path, straight):
+def test_steps_after_the_checkpoint_are_repeated_and_logged_once(tmp_path, straight):
     with pytest.raises(ZeroDivisionError):
         run(tmp_path, hooks=[lambda done: {} if done < 6 else {"x": 1 / 0}])
-    assert len(read_metrics(tmp_path)) == 5  # the checkpoint is of step 3
+    assert len(read_metrics(tmp_path)) == 5  # the newest checkpoint is of step 3
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 5, "lo')  # a line that the crash cut short
+        file.write('{"step": 5, "lo')  # a line that the crash truncated
     run(tmp_path, resume=True)
     assert losses(tmp_path) == straight[1]
 
 
-def test_a_torn_checkpoint_costs_steps_and_not_the_run(tmp_path, straight, capsys):
+def test_a_truncated_checkpoint_costs_steps_and_not_the_run(tmp_path, straight, capsys):
     run(tmp_path, max_steps=5)
     torn = tmp_path / "checkpoints" / "step-00000005" / "training.pt"
     torn.write_bytes(torn.read_bytes()[:100])
     run(tmp_path, resume=True)
     assert losses(tmp_path) == straight[1]
-    assert "step-00000005: skipped, training.pt is torn" in capsys.readouterr().err
+    assert "step-00000005: skipped, training.pt is truncated" in capsys.readouterr().err
 
 
 def test_no_complete_checkpoint_is_an_error_and_none_at_all_is_a_start(tmp_path, straight):
@@ -98,12 +98,12 @@ def test_resuming_a_finished_run_does_nothing(tmp_path, straight):
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     run(tmp_path, max_steps=3, identity={"data.video": "abc"})
-    with pytest.raises(UserError, match=r"data\.video: 'abc' then, 'xyz' now"):
+    with pytest.raises(UserError, match=r"data\.video: 'abc' in the checkpoint, 'xyz' now"):
         run(tmp_path, resume=True, identity={"data.video": "xyz"})
 
 
 def test_accumulation_is_exact(tmp_path):
-    """Without dropout, whose draws depend on the cut; 4 micro-batches of 6 samples have unequal sizes and targets."""
+    """Without dropout, which depends on the split; 4 micro-batches of 6 samples have unequal sizes and targets."""
     for name, parts in (("whole", 1), ("cut", 4)):
         task = ToyTask()
         task.model[1].p = 0.0
@@ -172,7 +172,7 @@ def test_a_hook_adds_to_the_log_and_cannot_leave_the_model_in_eval(tmp_path, str
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["reads each step", "queues the next first"])
 def test_a_step_may_be_read_while_the_next_one_runs(tmp_path, straight, monkeypatch, ahead):
-    """What a GPU does: same losses and weights, and a bad step, a signal and a resume have the same effect."""
+    """As on a GPU: losses, weights, and the effect of a bad step, a signal and a resume are the same."""
     monkeypatch.setattr(loop_module, "runs_ahead", lambda device: ahead)
     task, result = run(tmp_path / "straight", checkpoint_every=100)
     assert result.finished and losses(tmp_path / "straight") == straight[1]
@@ -195,7 +195,7 @@ def test_a_step_may_be_read_while_the_next_one_runs(tmp_path, straight, monkeypa
 
 
 def test_a_step_that_is_not_finite_changes_neither_weights_nor_the_optimizer(tmp_path):
-    """The optimizer's own kernel leaves everything as it is: first the same steps without the bad one."""
+    """The optimizer's own kernel skips the step: the reference makes the same steps without the bad one."""
     bad, good = tmp_path / "bad", tmp_path / "good"
     task, _ = run(bad, source=ToySource(poison=("0-1",)), max_steps=1)
     untouched = ToyTask()

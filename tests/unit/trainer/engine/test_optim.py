@@ -44,7 +44,7 @@ def test_layer_decay_of_swin_base_has_28_layers_below_the_head():
     assert lower("encoder.stages.0.blocks.0.norm1.weight") == 0.1 and lower("fc.bias") == 1.0
 
 
-def test_layer_decay_knows_every_parameter_of_a_classifier():
+def test_layer_decay_covers_every_parameter_of_a_classifier():
     groups = param_groups(
         build_classifier(**SWIN_SIZES["nano"], num_classes=4), 0.0, layer_decay_share(swin_layers((2, 2, 2)), 0.5)
     )
@@ -66,7 +66,7 @@ def test_layer_decay_knows_every_parameter_of_a_classifier():
     ],
 )
 def test_mmcvs_quirks_are_a_choice(recipe, block_norm, final_norm):
-    """Original: the longest key that a name contains decides alone (ADR 53)."""
+    """Original: only the longest key that a name contains counts (ADR 53)."""
     loaded = load_recipe(recipe, RECIPES, ["optim.param_groups=mmcv"])
     plain = load_recipe(recipe, RECIPES)
     with torch.device("meta"):
@@ -123,7 +123,7 @@ def test_schedule_is_mmcvs_cosine_with_linear_warmup():
 
 
 def planned(name, **num_samples):
-    """The plan of a recipe for datasets of so many samples in parts of 200."""
+    """The plan of a recipe for datasets with these numbers of samples, in parts of 200."""
     recipe = load_recipe(name, RECIPES)
     assert isinstance(recipe, PretrainRecipe)
     orders = {

@@ -1,4 +1,4 @@
-"""Autocast in testing: chosen by the device or the user, applied to the model alone, part of what is stored."""
+"""Autocast in evaluation: chosen by device or user, applied to the model only, and recorded in the results."""
 
 import functools
 import json
@@ -52,7 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> StoreClips:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier of random weights with logits as wide apart as a trained one's."""
+    """A classifier with random weights whose logits are spread like those of a trained one."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     model = build_classifier(**SWIN_SIZES["nano"], num_classes=2)
@@ -64,7 +64,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[Precision]:
-    """The precisions that views went through a model in."""
+    """The precisions in which views passed through a model."""
     entered: list[Precision] = []
 
     def watched(device: torch.device, precision: Precision) -> torch.autocast:
@@ -125,10 +125,10 @@ def test_scores_in_bf16_are_near_those_in_fp32(store: StoreClips, checkpoint: Pa
     np.testing.assert_allclose(bf16.sum(axis=1), 1, atol=1e-6)  # the softmax was in fp32
 
 
-def test_another_precision_needs_another_place(
+def test_another_precision_needs_another_folder(
     store: StoreClips, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for slow in ("write_tables", "cost_of_views"):  # and not tested here
+    for slow in ("write_tables", "cost_of_views"):  # slow, and not tested here
         monkeypatch.setattr(f"trainer.testing.evaluate.{slow}", lambda *args: {})
     plans: tuple[tuple[str, type[Record]], ...] = (
         ("{}/evaluation-plan.json", EvaluationPlan),
@@ -148,18 +148,18 @@ def test_another_precision_needs_another_place(
         for name, kind in plans:
             text = (tmp_path / name.format(first)).read_text()
             plan = kind.model_validate_json(text)
-            # records written before autocast have no such key, and stay what they are, digests as well
+            # records written before autocast existed have no such key; they and their digests must not change
             assert ("precision" in text, "precision" in plan.canonical_json()) == (first == "bf16", first == "bf16")
             assert plan.precision == first  # type: ignore[attr-defined]
     exact, bf16 = (
         np.array(pq.read_table(tmp_path / f"{precision}.parquet")["features"].to_pylist())
         for precision in ("fp32", "bf16")
     )
-    # of 20 seeds the worst was 0.9 %: a few roundings, each to 2^-9 of a value
+    # the worst of 20 seeds was 0.9 %: a few roundings, each to 2^-9 of a value
     assert 0.001 < np.linalg.norm(bf16 - exact) / np.linalg.norm(exact) < 0.018
 
 
-def test_every_way_to_a_model_has_it(
+def test_every_command_that_runs_a_model_uses_the_precision(
     store: StoreClips, checkpoint: Path, tmp_path: Path, used: list[Precision], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     halves = store.subset(store.items[:6]), store.subset(store.items[6:])
@@ -167,7 +167,7 @@ def test_every_way_to_a_model_has_it(
     assert json.loads((tmp_path / "probe" / "test-pooled.parquet.json").read_text())["precision"] == "bf16"
     write_video(tmp_path / "a.mp4", moving_frames(6))
     predict(checkpoint, [str(tmp_path / "a.mp4")], precision="bf16")
-    assert used == ["bf16"] * (6 + 2 + 1)  # videos, each a part
+    assert used == ["bf16"] * (6 + 2 + 1)  # videos, one part each
 
     def passed_on(*args: object, precision: str, **kwargs: object) -> None:
         raise UserError(precision)
@@ -177,7 +177,9 @@ def test_every_way_to_a_model_has_it(
         analyse_temporal(checkpoint, store, tmp_path / "temporal", precision="bf16")
 
 
-def test_validation_has_the_recipes(store: StoreClips, checkpoint: Path, used: list[Precision]) -> None:
+def test_validation_uses_the_precision_of_the_recipe(
+    store: StoreClips, checkpoint: Path, used: list[Precision]
+) -> None:
     small = ["sampling.frames=4", "augment.crop_px=32", "views.short_side_px=32", "loop.precision=bf16"]
     recipe = load_recipe("nano_finetune", RECIPES, [*small, "loop.num_workers=0"])
     assert isinstance(recipe, FinetuneRecipe)

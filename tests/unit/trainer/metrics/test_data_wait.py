@@ -1,4 +1,4 @@
-"""A run that waits for data says once which option helps, by what is known of it."""
+"""A run that waits for data prints once which option helps."""
 
 import pytest
 
@@ -35,7 +35,7 @@ class Dataset:
         self.source = source
 
 
-def test_where_a_run_reads_from(tmp_path):
+def test_the_kind_of_storage_that_a_run_reads(tmp_path):
     files, store = FileClips(tmp_path, (), ()), make_token_set(tmp_path / "data", num_samples=2)
     assert read_from({"class": (Dataset(files), None)}) == "files"
     assert read_from({"video": (Dataset(store), None)}) == "frames"
@@ -47,33 +47,35 @@ def test_where_a_run_reads_from(tmp_path):
 
 
 def counted(steps, wait_s, step_s):
-    said: list[str] = []
-    wait = DataWait(4, 16, "frames", said.append)
+    printed: list[str] = []
+    wait = DataWait(4, 16, "frames", printed.append)
     for _ in range(steps):
         wait.add(wait_s, step_s)
-    return said, wait
+    return printed, wait
 
 
-def test_it_is_said_once_when_it_persists_or_at_the_end(monkeypatch):
+def test_the_note_is_printed_once_when_waiting_persists_or_at_the_end(monkeypatch):
     monkeypatch.setattr(data_wait_module, "_cpu_times", lambda: None)
-    said, wait = counted(int(PERSISTS_S) + 100, 0.87, 1.0)
-    assert len(said) == 1 and said[0].startswith("note: data wait 87.0 % of the steps' time: set loop.num_workers=12")
+    printed, wait = counted(int(PERSISTS_S) + 100, 0.87, 1.0)
+    assert len(printed) == 1 and printed[0].startswith(
+        "note: data wait 87.0 % of the steps' time: set loop.num_workers=12"
+    )
     wait.finish()
-    assert len(said) == 1
-    said, wait = counted(20, 0.87, 1.0)
-    assert said == []
+    assert len(printed) == 1
+    printed, wait = counted(20, 0.87, 1.0)
+    assert printed == []
     wait.finish()
-    assert len(said) == 1
+    assert len(printed) == 1
 
 
-def test_little_waiting_and_short_runs_are_not_worth_a_word():
+def test_little_waiting_and_short_runs_give_no_note():
     for steps, wait_s, step_s in ((1000, 0.05, 1.0), (100, 0.009, 0.01)):
-        said, wait = counted(steps, wait_s, step_s)
+        printed, wait = counted(steps, wait_s, step_s)
         wait.finish()
-        assert said == []
+        assert printed == []
 
 
-def test_a_run_says_it_at_its_end(tmp_path, monkeypatch, capsys):
+def test_a_run_prints_the_note_at_its_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data_wait_module, "LEAST_S", 0.0)
     monkeypatch.setattr(data_wait_module, "WAITING", 0.0)
     run(tmp_path, source=ToySource(), data_wait=DataWait(0, 8, "frames"))

@@ -1,4 +1,4 @@
-"""The log of a run, read back: which lines are refused."""
+"""Reading the log of a run: lines that are refused."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
     ],
 )
 def test_a_line_of_a_log_that_is_no_step_is_named(tmp_path: Path, line: str, problem: str) -> None:
-    """By what resumes a run and by what looks at it."""
+    """Both when a run is resumed and when it is shown."""
     open_run(
         tmp_path,
         load_recipe_of(PretrainRecipe, "nano_video", RECIPES),

@@ -1,4 +1,4 @@
-"""What the log says of the machine, and where else it goes."""
+"""Measurements of the machine in the log, and logging to Weights & Biases."""
 
 import sys
 import types
@@ -44,8 +44,8 @@ def test_a_line_splits_the_step_and_counts_operations(tmp_path):
     assert 0.05 < line["memory_gb"] < 100
 
 
-def test_what_is_not_known_is_not_said(tmp_path):
-    """A CPU has no peak that the recipe did not give."""
+def test_what_is_not_known_is_not_logged(tmp_path):
+    """The peak of a CPU is known only if the recipe sets it."""
     line = run_with_flops(tmp_path)
     assert "tflops_per_s" in line and not {"mfu", "hfu"} & line.keys()
     assert peak_tflops(torch.device("cpu"), None) is None and rates(None, 1.0, CPU, 100.0) == {}
@@ -79,7 +79,7 @@ PEAKS = {
 }
 
 
-def test_known_gpus_are_told_by_their_names(monkeypatch):
+def test_known_gpus_are_recognised_by_their_names(monkeypatch):
     for name, peak in PEAKS.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
         assert peak_tflops(torch.device("cuda"), None) == peak
@@ -87,10 +87,10 @@ def test_known_gpus_are_told_by_their_names(monkeypatch):
     assert all(peak > 0 for peak in PEAK_TFLOPS.values())
 
 
-def test_without_wandb_it_says_how_to_get_it(tmp_path, monkeypatch):
+def test_without_wandb_the_error_names_the_command_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(
-        UserError, match=r"'bevt', but Weights & Biases is not installed; `pip install -e '.*\[wandb\]'`"
+        UserError, match=r"'bevt', but Weights & Biases is not installed; run `pip install -e '.*\[wandb\]'`"
     ):
         run(tmp_path, wandb="bevt")
 

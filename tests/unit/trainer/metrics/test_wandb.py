@@ -1,4 +1,4 @@
-"""The log in Weights & Biases, by the real package without a network, read back from the file that it keeps."""
+"""Logging to Weights & Biases with the real package, offline, read back from the file that it writes."""
 
 import json
 import sys
@@ -12,9 +12,9 @@ from trainer.metrics.log import read_metrics
 
 wandb = pytest.importorskip("wandb", reason="pip install 'bevt[wandb]'")
 
-BLOCK, HEADER = 32768, 7  # bytes of LevelDB's log format, which a .wandb file has after a header of its own
+BLOCK, HEADER = 32768, 7  # bytes; after its own header, a .wandb file is a LevelDB log
 LOGGED = ("run", "history")
-FULL, LAST = 1, 4  # kinds of chunk that end a record
+FULL, LAST = 1, 4  # types of the chunks that end a record
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +52,8 @@ def test_a_run_and_its_resume_are_one_with_the_losses_of_the_log(tmp_path, monke
     assert not (tmp_path / "run" / "wandb").exists()
     for max_steps in (2, 4):
         run(tmp_path / "run", resume=True, max_steps=max_steps, wandb="bevt")
-        wandb.teardown()  # until then its process may still be writing
-        time.sleep(1)  # its folders are named by the second
+        wandb.teardown()  # before this its process may still be writing
+        time.sleep(1)  # its folder names have a resolution of one second
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
     first, second = ([r for r in records(path) if r.WhichOneof("record_type") in LOGGED] for path in files)
     ids = {record.run.run_id for record in first + second if record.run.run_id}
@@ -70,7 +70,7 @@ def loss_of(history):
     return next(json.loads(i.value_json) for i in history.item if "loss" in (i.key, *i.nested_key))
 
 
-def test_without_a_key_it_says_what_to_do(tmp_path, monkeypatch):
+def test_without_a_key_the_error_names_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
