@@ -1,4 +1,4 @@
-"""Batches through a tokenizer one after another: the same ids, and on a GPU no wait between them."""
+"""Encoding of a stream of batches: the ids are the same, and a GPU does not wait between batches."""
 
 import threading
 from collections.abc import Callable

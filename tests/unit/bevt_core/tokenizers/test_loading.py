@@ -1,4 +1,4 @@
-"""Which tokenizer a name stands for, and the one that recipes get by default."""
+"""Resolution of tokenizer names, and the default tokenizer of recipes."""
 
 from pathlib import Path
 

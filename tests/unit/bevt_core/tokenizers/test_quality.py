@@ -1,4 +1,4 @@
-"""Figures of reconstructions against their definitions."""
+"""Quality measures against their definitions."""
 
 import numpy as np
 import pytest

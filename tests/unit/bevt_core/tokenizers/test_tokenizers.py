@@ -34,7 +34,7 @@ TINY = DvaeSizes(n_hid=8, n_blk_per_group=1, n_init=16, vocab_size=32)
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks this small lose more to waiting threads than they win, above all where tests run side by side."""
+    """Networks this small are slower with several threads, especially if tests run side by side."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -98,7 +98,7 @@ def test_compiled_ids_nearly_agree_and_the_identity_says_compiled(tiny: Path) ->
 
 @pytest.mark.parametrize("frames", [torch.zeros(1, 112, 112, 3, dtype=torch.uint8), torch.zeros(1, 32, 32, 3)])
 def test_frames_of_another_size_or_type_are_refused(tiny: Path, frames: torch.Tensor) -> None:
-    with pytest.raises(UserError, match=r"reads uint8 frames \[N, 32, 32, 3\], got"):
+    with pytest.raises(UserError, match=r"expects uint8 frames \[N, 32, 32, 3\], got"):
         load_tokenizer(tiny).encode(frames)
 
 
@@ -106,7 +106,7 @@ def test_foreign_ids_are_refused(tiny: Path) -> None:
     tokenizer = load_tokenizer(tiny)
     with pytest.raises(UserError, match=r"has ids 0\.\.31, got 0\.\.32"):
         tokenizer.decode(torch.arange(17, 33).reshape(1, 4, 4) * torch.tensor([0, 1]).repeat(8).reshape(1, 4, 4))
-    with pytest.raises(UserError, match="decodes ids"):
+    with pytest.raises(UserError, match="expects ids"):
         tokenizer.decode(torch.zeros(1, 14, 14, dtype=torch.int64))
 
 
@@ -128,7 +128,7 @@ def test_a_folder_without_a_card_and_damaged_weights_are_refused(tiny: Path, tmp
     weights = bytearray((damaged / "encoder.safetensors").read_bytes())
     weights[-1] ^= 1
     (damaged / "encoder.safetensors").write_bytes(weights)
-    with pytest.raises(UserError, match="damaged or was exchanged"):
+    with pytest.raises(UserError, match="damaged or was replaced"):
         load_tokenizer(damaged)
     (damaged / "encoder.safetensors").unlink()
     with pytest.raises(UserError, match="is missing"):
@@ -168,7 +168,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(form: str, tmp_path: Pat
         torch.save(planted, tmp_path / "encoder.pkl")
     else:
         (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(planted, protocol=int(form[-1])))
-    named = "" if form == "protocol 4" else r".*it asks for posix\.system"  # 4's instructions are not even read
+    named = "" if form == "protocol 4" else r".*it asks for posix\.system"  # protocol 4's instructions are rejected
     with pytest.raises(UserError, match="refused, nothing in it was executed" + named):
         convert_pickles(tmp_path / "encoder.pkl", None, tmp_path / "out")
     assert not (tmp_path / "executed").exists()
@@ -188,7 +188,7 @@ def test_other_wrong_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a file; download"):
         convert_pickles(tmp_path / "missing.pkl", None, tmp_path / "out")
     torch.save(nn.Sequential(nn.ReLU()), tmp_path / "other.pkl")
-    with pytest.raises(UserError, match="holds a Sequential, not the dall-e package's Encoder"):
+    with pytest.raises(UserError, match="contains a Sequential, expected the dall-e package's Encoder"):
         convert_pickles(tmp_path / "other.pkl", None, tmp_path / "out")
 
 
@@ -288,7 +288,7 @@ def test_a_warm_start_uses_the_codebook_and_repeats() -> None:
     warm = module(smooth_frames(60), 0.1, 0.0, guide_weight=1.0, generator=torch.Generator().manual_seed(1))
     assert warm["recon"] < cold["recon"] / 1.5
     assert warm["codebook_used"] > 0.6 * TINY.vocab_size > cold["codebook_used"]
-    assert 0 < warm["guide"] < 3.0 < torch.tensor(32.0).log()  # nats; 3.47 would be a blind guess
+    assert 0 < warm["guide"] < 3.0 < torch.tensor(32.0).log()  # nats; 3.47 is chance
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), started().parameters(), strict=True))
 
 
@@ -302,7 +302,7 @@ def test_patch_codes_are_the_k_means_centres() -> None:
     centres = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     generator = torch.Generator().manual_seed(0)
     patches = centres.repeat_interleave(20, dim=0) + 0.01 * torch.randn(60, 2, generator=generator)
-    codes = fit_codes(patches, 6, generator)  # more codes than clumps: each clump has one
+    codes = fit_codes(patches, 6, generator)  # more codes than clusters: each cluster has one
     assert nearest_code(centres, codes).unique().numel() == 3
     assert torch.allclose(codes[nearest_code(centres, codes)], centres, atol=0.03)
 

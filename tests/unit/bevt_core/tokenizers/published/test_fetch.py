@@ -1,4 +1,4 @@
-"""Downloads over a line that breaks, from a server on this machine."""
+"""Downloads over an unreliable connection, from a server on this machine."""
 
 import hashlib
 import threading
@@ -19,7 +19,7 @@ CONTENT = bytes(range(256)) * 4000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; each connection ends after `cut` bytes, and `refusals` answers with 503 come first."""
+    """Serve `files`; each connection ends after `cut` bytes, and the first `refusals` requests get a 503."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -90,7 +90,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(server: Server, tmp_path: Pa
 
 def test_a_later_call_goes_on_unless_the_file_has_changed(server: Server, tmp_path: Path) -> None:
     server.cut = 100_000
-    with pytest.raises(UserError, match=f"gave up after {ATTEMPTS} tries: the connection ended early"):
+    with pytest.raises(UserError, match=f"failed after {ATTEMPTS} attempts: the connection ended early"):
         fetch_file(f"{server.url}/file.bin", tmp_path / "file.bin", first_wait_s=0)
     assert not (tmp_path / "file.bin").exists()
     server.cut = None
@@ -119,7 +119,7 @@ def test_another_digest_leaves_no_file(server: Server, tmp_path: Path) -> None:
 
 def test_without_a_server_the_error_says_what_to_do_by_hand(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"gave up after(.|\n)*cdn\.openai\.com/dall-e/encoder\.pkl(.|\n)*tokenizer convert"
+        UserError, match=r"failed after(.|\n)*cdn\.openai\.com/dall-e/encoder\.pkl(.|\n)*tokenizer convert"
     ):
         fetch_dalle(tmp_path / "dalle", base_url="http://127.0.0.1:9", first_wait_s=0)
 
