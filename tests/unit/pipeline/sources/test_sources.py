@@ -1,4 +1,4 @@
-"""Which files a data set has, and which class each one has."""
+"""Listing of a data set's files and their classes."""
 
 from pathlib import Path
 
@@ -64,16 +64,16 @@ def test_a_classes_file_fixes_the_order_of_the_classes(tmp_path: Path) -> None:
     listing = list_sources("folder", tmp_path, "train")
     assert {item.source: item.label for item in listing.items} == {"a/1.mp4": 2, "b/2.mp4": 0}
     (tmp_path / "classes.txt").write_text("b\n")
-    with pytest.raises(UserError, match="'a' is none of the 1 classes"):
+    with pytest.raises(UserError, match="'a' is not among the 1 classes"):
         list_sources("folder", tmp_path, "train")
 
 
 def test_some_of_the_classes_are_labelled_by_a_map_of_all(tmp_path: Path) -> None:
-    """By name, blanks or underscores; a class map beside the files says for itself what its labels are."""
+    """Classes match by name, with spaces or underscores; a class map beside the files keeps its own labels."""
     listing = list_sources("folder", touch(tmp_path, "tai_chi/1.mp4", "arm/2.mp4"), "val")
     known = label_by(listing, ("zumba", "tai chi", "arm"), "there", "the model")
     assert labels(known) == {"tai_chi/1.mp4": "tai chi", "arm/2.mp4": "arm"} and len(known.classes) == 3
-    with pytest.raises(UserError, match=r"there: 1 of its 2 classes \('tai_chi'\) are none of the 2 of the model"):
+    with pytest.raises(UserError, match=r"there: 1 of its 2 classes \('tai_chi'\) are not among the 2 of the model"):
         label_by(listing, ("zumba", "arm"), "there", "the model")
     (tmp_path / "classes.txt").write_text("tai_chi\narm\n")
     own = list_sources("folder", tmp_path, "val")
@@ -130,7 +130,7 @@ def test_a_list_counts_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a/1.mp4\t5\n", "label 5, but there are only 2 classes"),
+        ("a/1.mp4\t5\n", "label 5, expected one below 2"),
         ("a/1.mp4\t0\na/1.mp4\t1\n", "occurs more than once"),
         ("../../etc/x 0\n", "leads out of the root"),
         ("/etc/x 0\n", "leads out of the root"),
