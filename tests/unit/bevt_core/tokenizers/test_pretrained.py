@@ -31,7 +31,7 @@ def test_it_is_found_by_name_and_small() -> None:
     assert identity.vocab_size == read_card(folder).sizes.vocab_size
 
 
-def test_pictures_it_never_saw_beat_block_means(shared_data: Path) -> None:
+def test_unseen_pictures_beat_block_means(shared_data: Path) -> None:
     """28 ImageNet validation pictures, centre view; the figures in CARD.md are for all 202, measured the same way."""
     frames_NHWC = np.stack([centre_view(path) for path in sorted(shared_data.glob("imagenet/val/*/*"))[::7]])[:28]
     tokenizer = load_tokenizer("dvae-small")

@@ -74,7 +74,7 @@ def test_ids_do_not_depend_on_batch_size_or_threads(tiny: Path) -> None:
         assert torch.equal(tokenizer.encode(frames), whole)
 
 
-def test_identity_says_which_weights_on_what(tiny: Path) -> None:
+def test_identity_names_weights_and_device(tiny: Path) -> None:
     identity = load_tokenizer(tiny).identity()
     assert (identity.name, identity.vocab_size, identity.grid, identity.input_px) == ("dvae", 32, (4, 4), 32)
     assert (identity.dtype, identity.device_kind) == ("float32", "cpu")
@@ -89,7 +89,7 @@ def test_bfloat16_ids_nearly_agree(tiny: Path) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_ids_nearly_agree_and_the_identity_says_compiled(tiny: Path) -> None:
+def test_compiled_ids_nearly_agree_and_the_identity_records_it(tiny: Path) -> None:
     frames = noise_frames(37)
     eager, compiled = load_tokenizer(tiny), load_tokenizer(tiny).compile()
     assert (eager.encode(frames) == compiled.encode(frames)).float().mean() > 0.99
@@ -113,7 +113,7 @@ def test_foreign_ids_are_refused(tiny: Path) -> None:
 # ---- storage -------------------------------------------------------------------------------------
 
 
-def test_an_unknown_tokenizer_says_how_to_make_one() -> None:
+def test_an_unknown_tokenizer_raises_with_the_command_to_train_one() -> None:
     with pytest.raises(UserError, match=r"not found.*tokenizer train dvae.*tokenizer convert"):
         load_tokenizer("no-such-tokenizer")
 
@@ -192,7 +192,7 @@ def test_other_wrong_files_are_refused(tmp_path: Path) -> None:
         convert_pickles(tmp_path / "other.pkl", None, tmp_path / "out")
 
 
-def test_the_expected_digest_is_checked_and_the_found_one_kept(tmp_path: Path, json_keys: CheckKeys) -> None:
+def test_the_expected_digest_is_checked_and_the_actual_one_recorded(tmp_path: Path, json_keys: CheckKeys) -> None:
     torch.save(Encoder(n_hid=64, n_blk_per_group=1, vocab_size=512), tmp_path / "encoder.pkl")
     with pytest.raises(UserError, match=r"sha256 \w{64}, expected 00"):
         convert_pickles(tmp_path / "encoder.pkl", None, tmp_path / "out", expected_sha256="00")
@@ -241,7 +241,7 @@ def test_mse_is_zero_for_the_right_mean() -> None:
     assert mse_loss(stats, unit) < 1e-10
 
 
-def test_schedules_start_and_end_where_told() -> None:
+def test_schedules_have_the_given_ends() -> None:
     assert temperature_at(0.0, 1.0, 1 / 16) == 1.0
     assert temperature_at(1.0, 1.0, 1 / 16) == temperature_at(0.75, 1.0, 1 / 16) == 1 / 16
     assert kl_weight_at(0.0, 0.0, 6.6) == 0.0
@@ -249,7 +249,7 @@ def test_schedules_start_and_end_where_told() -> None:
     assert kl_weight_at(0.1, 0.0, 6.6) == kl_weight_at(1.0, 0.0, 6.6) == 6.6
 
 
-def test_perplexity_counts_ids_in_equal_use() -> None:
+def test_perplexity_is_the_number_of_equally_frequent_ids() -> None:
     assert torch.isclose(perplexity(torch.tensor([5, 5, 5, 0])), torch.tensor(3.0, dtype=torch.float64))
 
 
@@ -307,14 +307,14 @@ def test_patch_codes_are_the_k_means_centres() -> None:
     assert torch.allclose(codes[nearest_code(centres, codes)], centres, atol=0.03)
 
 
-def test_patches_lie_under_their_tokens() -> None:
+def test_patches_match_their_tokens() -> None:
     unit = torch.rand(2, 3, 16, 24)
     patches = to_patches(unit)
     assert patches.shape == (2, 2, 3, 192)
     assert torch.equal(patches[1, 1, 2], unit[1, :, 8:16, 16:24].flatten())
 
 
-def test_the_module_reads_uint8_and_floats_alike() -> None:
+def test_the_module_accepts_uint8_and_floats() -> None:
     module = DvaeTrainingModule(TINY, "mse")
     frames = noise_frames(2)
     floats = frames.permute(0, 3, 1, 2).float() / 255

@@ -164,7 +164,7 @@ def test_products_are_rounded_as_the_dtype_says_whatever_the_process_does(
 
 
 @pytest.mark.parametrize("as_set", PROCESSES[:1], indirect=True)
-def test_what_the_process_sets_later_counts_as_ever(as_set: None) -> None:
+def test_later_settings_of_the_process_still_apply(as_set: None) -> None:
     with pytest.raises(KeyError), repeatable("ieee"):
         raise KeyError
     torch.backends.fp32_precision = "ieee"

@@ -60,7 +60,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- the codebook --------------------------------------------------------------------------------
 
 
-def test_the_codebook_follows_as_a_plain_loop_does() -> None:
+def test_the_codebooks_averages_match_a_plain_loop() -> None:
     """van den Oord et al. 2017, appendix A.1, code by code."""
     vocab, dim, decay = 6, 3, 0.8
     generator = torch.Generator().manual_seed(0)
@@ -100,7 +100,7 @@ def test_every_parameter_gets_a_gradient_and_the_codebook_none() -> None:
     assert float(module.encoder[0].weight.grad.abs().sum()) > 0  # bypassing the quantisation
 
 
-def test_dead_codes_start_again_on_the_vectors_that_are_given() -> None:
+def test_dead_codes_restart_at_the_given_vectors() -> None:
     book = Codebook(4, 2)
     book.start(torch.tensor([[0.0, 0.0], [1.0, 0.0], [50.0, 50.0], [60.0, 60.0]]))
     vectors = torch.tensor([[0.0, 0.1], [1.0, 0.1], [0.9, 0.0]])
@@ -184,7 +184,7 @@ def test_every_preset_has_16_px_a_token(preset: str) -> None:
 # ---- the tokenizer -------------------------------------------------------------------------------
 
 
-def test_what_is_stored_is_what_was_trained(tiny: Path) -> None:
+def test_the_stored_model_equals_the_trained_one(tiny: Path) -> None:
     tokenizer, module = load_tokenizer(tiny), started()
     frames = noise_frames(16, size=64)
     ids = tokenizer.encode(frames)
@@ -289,7 +289,7 @@ def test_unknown_networks_and_layers_are_refused(name: str, layers: list[int], m
         Perceptual(name, layers, str(vit))
 
 
-def test_weights_that_are_not_there_or_do_not_fit_are_refused(tiny: Path, tmp_path: Path) -> None:
+def test_missing_or_unfitting_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file; download"):
         Perceptual("vit_tiny_patch16_224", [2], str(tmp_path / "none.safetensors"))
     with pytest.raises(UserError, match="do not fit"):
