@@ -56,7 +56,7 @@ def test_paths_and_encodings(root: Path, text: str, encoding: str) -> None:
     assert listed(root, text.replace("@ROOT@", str(root)), encoding) == BOTH
 
 
-def test_a_root_behind_a_link_is_one_root(root: Path) -> None:
+def test_a_root_can_be_a_link(root: Path) -> None:
     link = root.parent / "link"
     link.symlink_to(root)
     assert listed(link, f"{root}/abseiling/a1.mp4 0\n{link}/air drumming/b1.mp4 1\n") == BOTH
@@ -94,7 +94,7 @@ def test_bad_lines(root: Path, text: str, encoding: str, message: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
-def test_labels_that_start_at_one_are_remarked(root: Path) -> None:
+def test_labels_that_start_at_one_give_a_warning(root: Path) -> None:
     (root.parent / "x.txt").write_text("abseiling/a1.mp4 1\nair drumming/b1.mp4 2\n")
     listing = list_sources("list", root, "train", root.parent / "x.txt")
     assert listing.classes == ("0", "1", "2") and "labels are 1 to 2, so class 0" in listing.warnings[0]
@@ -102,7 +102,7 @@ def test_labels_that_start_at_one_are_remarked(root: Path) -> None:
     assert list_sources("list", root, "train", root.parent / "x.txt").warnings == []
 
 
-def test_a_list_of_nothing_that_is_there(root: Path) -> None:
+def test_a_list_of_missing_files(root: Path) -> None:
     (root.parent / "x.txt").write_text("a1.mp4 0\nb1.mp4 1\n")
     listing = list_sources("list", root, "train", root.parent / "x.txt")
     with pytest.raises(UserError, match=r"none of the 2 files that it names exists, such as .*root/a1\.mp4"):
@@ -239,7 +239,7 @@ def test_what_is_a_source_and_what_is_counted(names: list[str], kind: str, left_
     assert len(files) + sum(ignored.values()) == len(names)
 
 
-def test_a_tree_leaves_out_what_is_hidden_or_the_systems(root: Path) -> None:
+def test_a_tree_skips_hidden_and_system_files(root: Path) -> None:
     for name in ("@eaDir/x.mp4/thumb.jpg", "__MACOSX/._x.mp4", ".git/x.mp4", "abseiling/._a1.mp4"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"")

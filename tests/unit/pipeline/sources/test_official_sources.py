@@ -72,12 +72,12 @@ def test_k400_lists_name_files_that_were_renamed(tmp_path: Path) -> None:
         (["train/a/1.mp4", "val/a/2.mp4", "list.tsv"], set()),  # which lists both
     ],
 )
-def test_k400_says_what_is_of_a_split(tmp_path: Path, names: list[str], kept: set[str]) -> None:
+def test_k400_separates_splits(tmp_path: Path, names: list[str], kept: set[str]) -> None:
     touch(tmp_path, *names)
     assert {split for split in ("train", "val", "test") if says_split("k400", tmp_path, split)} == kept
 
 
-def test_official_lists_have_every_split_and_folders_those_that_are_there(tmp_path: Path) -> None:
+def test_official_lists_have_every_split_and_folders_the_existing_ones(tmp_path: Path) -> None:
     touch(tmp_path, "val/x/a.mp4")
     had = {dataset: has_split(dataset, tmp_path, "test") for dataset in ("ssv2", "diving48", "k400", "folder")}
     assert had == {"ssv2": True, "diving48": True, "k400": False, "folder": False}
@@ -185,7 +185,7 @@ def ssv2(root: Path) -> Path:
     return root
 
 
-def test_ssv2_templates_carry_brackets_and_labels_are_strings(tmp_path: Path) -> None:
+def test_ssv2_templates_have_brackets_and_labels_are_strings(tmp_path: Path) -> None:
     listing = list_sources("ssv2", touch(ssv2(tmp_path), "videos/78687.webm", "videos/36585.webm"), "train")
     assert labels(listing) == {
         "videos/78687.webm": "Holding something next to something",

@@ -26,7 +26,7 @@ def test_class_folders_with_awkward_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("base", ["", "videos/", "val/", "videos/val/"])
-def test_the_layouts_that_people_have(tmp_path: Path, base: str) -> None:
+def test_common_layouts(tmp_path: Path, base: str) -> None:
     listing = list_sources("folder", touch(tmp_path, f"{base}a/1.mp4", f"{base}b/2.mp4"), "val")
     assert labels(listing) == {f"{base}a/1.mp4": "a", f"{base}b/2.mp4": "b"}
 
@@ -113,12 +113,12 @@ def test_a_line_splits_from_the_right(line: str, expected: tuple[str, str]) -> N
     assert split_line(line, ("abseiling", "arm wrestling"), "here") == expected
 
 
-def test_a_line_without_a_label_names_itself() -> None:
+def test_a_line_without_a_label_is_named_in_the_error() -> None:
     with pytest.raises(UserError, match=r"list\.txt, line 3: 'only/a/path\.mp4'"):
         split_line("only/a/path.mp4", (), "list.txt, line 3")
 
 
-def test_a_list_counts_what_is_missing(tmp_path: Path) -> None:
+def test_a_list_counts_missing_files(tmp_path: Path) -> None:
     touch(tmp_path, "videos/a/1.mp4")
     (tmp_path / "list.tsv").write_text("a/1.mp4\t0\na/gone.mp4\t1\n")
     (tmp_path / "classes.txt").write_text("zebra\napple\n")
@@ -162,7 +162,7 @@ def test_links_out_of_the_root_are_refused(tmp_path: Path) -> None:
     assert len(list_sources("folder", root, "train").items) == 2
 
 
-def test_a_list_finds_no_way_out_by_hidden_names_or_frames(tmp_path: Path) -> None:
+def test_a_list_cannot_leave_the_root_by_hidden_names_or_frames(tmp_path: Path) -> None:
     secret = touch(tmp_path / "elsewhere", "1.mp4", "1.jpg")
     root = touch(tmp_path / "root", "clip/1.jpg")
     (root / ".hid").symlink_to(secret)
