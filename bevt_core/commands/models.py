@@ -46,7 +46,7 @@ def bench_encoder(
     repeats: Annotated[int, typer.Option(help="Timed runs of each, alternating; medians are reported.")] = 5,
     json_: AsJson = False,
 ) -> None:
-    """Compare the speed of our Video Swin with torchvision's, forward and backward.
+    """Measure Video Swin against torchvision's, forward and backward.
 
     Both use the same weights and inputs.
 

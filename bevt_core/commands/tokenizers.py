@@ -13,10 +13,12 @@ from schemas.errors import UserError
 def tokenizer_info(
     name: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
     frames: Annotated[Path | None, typer.Option(help="Frame store to measure the reconstruction on.")] = None,
-    max_frames: Annotated[int, typer.Option(min=1, help="Most frames to use, evenly spread over the store.")] = 1024,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Largest number of frames, evenly spread over the store.")
+    ] = 1024,
     json_: AsJson = False,
 ) -> None:
-    """Describe a tokenizer and measure how well it reconstructs stored frames.
+    """Show what a tokenizer is and how well it reconstructs stored frames.
 
     With --frames: PSNR, SSIM, and the share of the codebook in use.
 
@@ -33,7 +35,9 @@ def compare_tokenizers(
     a: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
     b: Annotated[str, typer.Argument(help="Name or directory of the second one; may be the same.")],
     frames: Annotated[Path, typer.Option(help="Frame store to compare them on.")],
-    max_frames: Annotated[int, typer.Option(min=1, help="Most frames to use, evenly spread over the store.")] = 128,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Largest number of frames, evenly spread over the store.")
+    ] = 128,
     json_: AsJson = False,
 ) -> None:
     """Compare two tokenizers: equal ids, quality, speed and what changes ids.
@@ -71,9 +75,7 @@ def convert_tokenizer(
 
 def fetch_tokenizer(
     name: Annotated[str, typer.Argument(help="Name of the tokenizer; only dalle is published.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to create (default: the folder of named tokenizers).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to create (default: dalle in $BEVT_TOKENIZERS).")] = None,
     mirror: Annotated[str | None, typer.Option(help="Another URL that serves encoder.pkl and decoder.pkl.")] = None,
     expected_sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of encoder.pkl.")] = None,
     json_: AsJson = False,

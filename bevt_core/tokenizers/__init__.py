@@ -28,7 +28,7 @@ PUBLISHED, EMBEDDED = "dalle", "dvae-small"
 
 
 def tokenizer_cache() -> Path:
-    """The folder of downloaded tokenizers: $BEVT_TOKENIZERS, or ~/.cache/bevt/tokenizers."""
+    """The folder of named tokenizers: $BEVT_TOKENIZERS, or ~/.cache/bevt/tokenizers."""
     return Path(os.environ.get("BEVT_TOKENIZERS", Path.home() / ".cache" / "bevt" / "tokenizers"))
 
 
@@ -68,8 +68,8 @@ def tokenizer_of(tokens_dir: AnyPath, identity: TokenizerIdentity, given: str | 
     """Find the tokenizer to check or decode a token set with, namely the one that made it.
 
     `given` is used only if it produced this token set; otherwise the folder recorded beside the set is tried, then all
-    named tokenizers. Raises UserError if none has the set's weights. An unreadable record of the folder is ignored: it
-    is excluded from every digest.
+    named tokenizers. Raises UserError if none has the set's weights, or if `given` does not exist. An unreadable record
+    of the folder is ignored: it is excluded from every digest.
     """
     folders = [] if given is None else [find_tokenizer(given)]
     with contextlib.suppress(UserError):

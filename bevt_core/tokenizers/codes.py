@@ -1,4 +1,4 @@
-"""Code vectors: nearest-code search, k-means initialization, sums per code for moving averages, and perplexity.
+"""Code vectors: nearest-code search, k-means initialisation, sums per code for moving averages, and perplexity.
 
 Legend: V codes, D values of a code, M vectors.
 """

@@ -69,7 +69,7 @@ def initialise(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def joint_from_image_stream(state: Mapping[str, Tensor], *, tubelet: int, old_window: Size3, window: Size3) -> Surgery:
-    """Initialize the joint model from the image stream (BEVT, section 3.3); the video decoder keeps its initial values.
+    """Initialise the joint model from the image stream (BEVT, section 3.3); the video decoder keeps its initial values.
 
     The video stem is the image stem repeated over the `tubelet` frames and divided by their number. The bias
     tables' rows for temporal distance 0, the only ones that images train, are repeated over all distances.

@@ -175,7 +175,7 @@ class TimmClassifier(Classifier):
 def encoder_of_stream(state: StateDict, stream: Stream, backbone: SwinBackbone) -> StateDict:
     """Return a classifier's stem, encoder and norm for `stream` from the weights of a pretraining model.
 
-    A video model from images alone is initialized as for the joint stage. Raises UserError for an image model from
+    A video model from images alone is initialised as for the joint stage. Raises UserError for an image model from
     videos alone.
     """
     t, h, w = backbone.window

@@ -16,7 +16,7 @@ def list_diving48(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
     """Read `Diving48_V2_{split}.json` and `Diving48_vocab.json` in the root; files `{vid_name}.mp4` anywhere below it.
 
     The classes are the 48 of the vocabulary, although only 47 occur. Raises UserError for labels of version 1,
-    recognized by the file's name and by its content.
+    recognised by the file's name and by its content.
     """
     rows_file = list_file or _find(tree, f"Diving48_V2_{split}.json")
     if "V2" not in rows_file.name:

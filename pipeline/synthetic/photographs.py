@@ -77,10 +77,10 @@ def painted(picture: Image.Image, paint: Paint) -> np.ndarray:
 
 
 def evened(frames_THWC: np.ndarray) -> np.ndarray:
-    """Remove a clip's slow shading and normalize its contrast, uint8 to uint8.
+    """Remove a clip's slow shading and normalise its contrast, uint8 to uint8.
 
     A patch's mean colour carries no information about the motion and dominates the signal that does: without this
-    normalization the demo's encoder stays at chance for thousands of clips, with it only for less than an epoch
+    normalisation the demo's encoder stays at chance for thousands of clips, with it only for less than an epoch
     (docs/log.md).
     """
     blur = ImageFilter.GaussianBlur(_SHADING_PX)

@@ -20,7 +20,7 @@ from bevt_core.tokenizers.card import DvaeSizes
 def build_encoder(sizes: DvaeSizes) -> nn.Sequential:
     """`input, group_1 .. group_4, output`: float `[N, 3, H, W]` in [0.1, 0.9] -> logits `[N, V, H/8, W/8]`.
 
-    Weights are initialized from torch's global generator, as in the package.
+    Weights are initialised from torch's global generator, as in the package.
     """
     with attr.validators.disabled():  # the package rejects n_hid < 64, though every layer works
         encoder = Encoder(

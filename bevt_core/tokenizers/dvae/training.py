@@ -32,7 +32,7 @@ class DvaeTrainingModule(nn.Module):
     """Encoder -> relaxed one-hot -> decoder, with the evidence bound as its loss."""
 
     def __init__(self, sizes: DvaeSizes, recon: str) -> None:
-        """`recon` is a key of RECONSTRUCTION, else UserError. Weights are initialized from torch's global generator."""
+        """`recon` is a key of RECONSTRUCTION, else UserError. Weights are initialised from torch's global generator."""
         super().__init__()
         if recon not in RECONSTRUCTION:
             raise UserError(f"reconstruction loss {recon!r} is not one of {', '.join(RECONSTRUCTION)}")
@@ -44,7 +44,7 @@ class DvaeTrainingModule(nn.Module):
         self.register_buffer("guide_VP", torch.zeros(sizes.vocab_size, VALUES_PER_TOKEN))
 
     def warm_start(self, frames: Tensor, generator: torch.Generator) -> None:
-        """Initialize from these frames' statistics (see `warm_start`); call it once, before the first step.
+        """Initialise from these frames' statistics (see `warm_start`); call it once, before the first step.
 
         Frames as in `forward`; VECTORS_PER_CODE blocks per code are enough. With DDP, call it before wrapping: DDP then
         broadcasts rank 0's weights and buffers.

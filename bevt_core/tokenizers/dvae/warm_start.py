@@ -1,4 +1,4 @@
-"""Initialization of a dVAE from data: k-means codes of pixel blocks, and the two networks' last layers fitted to them.
+"""Initialisation of a dVAE from data: k-means codes of pixel blocks, and the two networks' last layers fitted to them.
 
 From random weights the Gumbel relaxation needs many thousand steps before more than a few codes are in use. Here the
 codes are the k-means centres of plain 8x8 blocks. A linear fit on the encoder's random features makes its logits

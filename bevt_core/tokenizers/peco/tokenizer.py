@@ -90,7 +90,7 @@ class PecoTrainingModule(nn.Module):
     """Encoder -> nearest codes -> decoder. The codebook has no gradient: the task updates it after each step."""
 
     def __init__(self, sizes: PecoSizes) -> None:
-        """Build the networks; weights are initialized from torch's global generator."""
+        """Build the networks; weights are initialised from torch's global generator."""
         super().__init__()
         self.sizes = sizes
         self.encoder = build_encoder(sizes)
@@ -99,7 +99,7 @@ class PecoTrainingModule(nn.Module):
 
     @torch.no_grad()
     def warm_start(self, frames_NHWC: Tensor, generator: torch.Generator) -> None:
-        """Initialize the codebook by k-means of the untrained encoder's vectors; call it once, before the first step.
+        """Initialise the codebook by k-means of the untrained encoder's vectors; call it once, before the first step.
 
         Takes uint8 frames; VECTORS_PER_CODE positions per code are enough. `generator` is a CPU generator.
         """
