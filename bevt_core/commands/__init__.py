@@ -1,1 +1,1 @@
-"""Commands of `bevt` about models and tokenizers by themselves: options and the call of one function each."""
+"""The commands of `bevt` for models and tokenizers: each declares its options and calls one function."""

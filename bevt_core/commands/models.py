@@ -1,4 +1,4 @@
-"""The commands about models by themselves: `bevt model info` and `bevt bench`. Heavy imports are inside them."""
+"""`bevt model info` and `bevt bench`. Heavy imports are inside the functions, so that `--help` stays fast."""
 
 from typing import Annotated, Literal
 
@@ -11,12 +11,14 @@ from schemas.errors import UserError
 
 def info(
     name: Annotated[str, typer.Argument(help="A Video Swin size: nano, tiny, small, base or large.")],
-    num_classes: Annotated[int, typer.Option(help="400 for Kinetics-400, 174 for Something-Something V2.")] = 400,
+    num_classes: Annotated[
+        int, typer.Option(help="Number of classes: 400 for Kinetics-400, 174 for Something-Something V2.")
+    ] = 400,
     json_: AsJson = False,
 ) -> None:
     """Show a classifier's parameters and multiply-adds at common sizes.
 
-    Counts are for 16 and 32 frames and both of the paper's windows.
+    Counts are for 16 and 32 frames and for both of the paper's windows.
 
     \b
     Example:
@@ -40,13 +42,13 @@ def info(
 
 
 def bench_encoder(
-    size: Annotated[str, typer.Option(help="tiny, small or base.")] = "tiny",
-    repeats: Annotated[int, typer.Option(help="Of each, alternating; medians are reported.")] = 5,
+    size: Annotated[str, typer.Option(help="Video Swin size: tiny, small or base.")] = "tiny",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each, alternating; medians are reported.")] = 5,
     json_: AsJson = False,
 ) -> None:
     """Measure Video Swin against torchvision's, forward and backward.
 
-    Both have the same weights and inputs.
+    Both use the same weights and inputs.
 
     \b
     Example:
@@ -58,18 +60,20 @@ def bench_encoder(
 
 
 def bench_attention(
-    device: Annotated[Literal["cuda", "cpu"], typer.Option(help="Where it runs.")] = "cuda",
-    size: Annotated[str, typer.Option(help="nano, tiny, small, base or large.")] = "base",
-    dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of queries, keys and values.")] = "bf16",
-    clips: Annotated[int, typer.Option(help="Clips of 16 frames in a batch.")] = 8,
-    images: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
+    device: Annotated[Literal["cuda", "cpu"], typer.Option(help="Device to measure on.")] = "cuda",
+    size: Annotated[str, typer.Option(help="Video Swin size: nano, tiny, small, base or large.")] = "base",
+    dtype: Annotated[
+        Literal["fp32", "fp16", "bf16"], typer.Option(help="Precision of queries, keys and values.")
+    ] = "bf16",
+    clips: Annotated[int, typer.Option(help="Clips of 16 frames per batch.")] = 8,
+    images: Annotated[int, typer.Option(help="Images per batch.")] = 64,
     repeats: Annotated[int, typer.Option(help="Timed runs of each; medians are reported.")] = 10,
     json_: AsJson = False,
 ) -> None:
     """Measure every window attention implementation at a Swin's shapes.
 
-    Milliseconds, peak memory, relative errors against float64, and whether two runs give the same bits. On a GPU: math,
-    torchvision's formula, sdpa, triton, flex_attention. What an implementation fails with is reported in its place.
+    Reports milliseconds, peak memory, relative errors against float64, and whether two runs are bit-identical. On a
+    GPU: math, torchvision's formula, sdpa, triton, flex_attention. If an implementation fails, its error is reported.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The commands of `bevt tokenizer` that need no trainer. Heavy imports are inside them."""
+"""The commands of `bevt tokenizer`, except training. Heavy imports are inside the functions."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +12,10 @@ from schemas.errors import UserError
 
 def tokenizer_info(
     name: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
-    frames: Annotated[Path | None, typer.Option(help="A frame store: what the tokenizer keeps of its frames.")] = None,
-    max_frames: Annotated[int, typer.Option(min=1, help="Looked at, evenly spread over the store.")] = 1024,
+    frames: Annotated[Path | None, typer.Option(help="Frame store to measure the reconstruction on.")] = None,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Largest number of frames, evenly spread over the store.")
+    ] = 1024,
     json_: AsJson = False,
 ) -> None:
     """Show what a tokenizer is and how well it reconstructs stored frames.
@@ -31,14 +33,16 @@ def tokenizer_info(
 
 def compare_tokenizers(
     a: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
-    b: Annotated[str, typer.Argument(help="Another one's, or the same.")],
-    frames: Annotated[Path, typer.Option(help="The frame store to compare them on.")],
-    max_frames: Annotated[int, typer.Option(min=1, help="Looked at, evenly spread over the store.")] = 128,
+    b: Annotated[str, typer.Argument(help="Name or directory of the second one; may be the same.")],
+    frames: Annotated[Path, typer.Option(help="Frame store to compare them on.")],
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Largest number of frames, evenly spread over the store.")
+    ] = 128,
     json_: AsJson = False,
 ) -> None:
     """Compare two tokenizers: equal ids, quality, speed and what changes ids.
 
-    Ids are compared after a change of dtype, JPEG quality and resampling filter.
+    Ids are also compared after a change of dtype, JPEG quality or resampling filter.
 
     \b
     Example:
@@ -51,9 +55,9 @@ def compare_tokenizers(
 
 def convert_tokenizer(
     encoder: Annotated[Path, typer.Argument(help="The official encoder.pkl.")],
-    decoder: Annotated[Path | None, typer.Argument(help="The official decoder.pkl, for pictures.")] = None,
-    out: Annotated[Path, typer.Option(help="Gets encoder.safetensors, decoder.safetensors, tokenizer.json.")] = ...,  # type: ignore[assignment]
-    expected_sha256: Annotated[str | None, typer.Option(help="Refuse an encoder.pkl of another digest.")] = None,
+    decoder: Annotated[Path | None, typer.Argument(help="The official decoder.pkl, to decode ids to frames.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to create, with the weights and tokenizer.json.")] = ...,  # type: ignore[assignment]
+    expected_sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of encoder.pkl.")] = None,
     json_: AsJson = False,
 ) -> None:
     """Convert the published DALL-E pickles to safetensors.
@@ -70,10 +74,10 @@ def convert_tokenizer(
 
 
 def fetch_tokenizer(
-    name: Annotated[str, typer.Argument(help="dalle.")],
-    out: Annotated[Path | None, typer.Option(help="Default: where it is found by its name.")] = None,
-    mirror: Annotated[str | None, typer.Option(help="Another address that serves encoder.pkl and decoder.pkl.")] = None,
-    expected_sha256: Annotated[str | None, typer.Option(help="Refuse an encoder.pkl of another digest.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the tokenizer; only dalle is published.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to create (default: dalle in $BEVT_TOKENIZERS).")] = None,
+    mirror: Annotated[str | None, typer.Option(help="Another URL that serves encoder.pkl and decoder.pkl.")] = None,
+    expected_sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of encoder.pkl.")] = None,
     json_: AsJson = False,
 ) -> None:
     """Download the published DALL-E tokenizer and convert it.

@@ -1,6 +1,6 @@
-"""Tokenizers: frames in, token ids out. `load_tokenizer` is the one door; what comes out knows its own identity.
+"""Tokenizers: frames in, token ids out. `load_tokenizer` returns one, with the identity that token sets record.
 
-Finding one and reading its card load no torch.
+Finding a tokenizer and reading its description do not import torch.
 """
 
 import contextlib
@@ -23,71 +23,75 @@ if TYPE_CHECKING:
 __all__ = ["find_tokenizer", "load_tokenizer"]
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # ships with the package
-DEFAULT = "default"  # what a recipe says for PUBLISHED where its weights are found, else EMBEDDED
+DEFAULT = "default"  # in a recipe: PUBLISHED if its weights are found, else EMBEDDED
 PUBLISHED, EMBEDDED = "dalle", "dvae-small"
 
 
 def tokenizer_cache() -> Path:
-    """Where named tokenizers are kept: $BEVT_TOKENIZERS, or ~/.cache/bevt/tokenizers."""
+    """The folder of named tokenizers: $BEVT_TOKENIZERS, or ~/.cache/bevt/tokenizers."""
     return Path(os.environ.get("BEVT_TOKENIZERS", Path.home() / ".cache" / "bevt" / "tokenizers"))
 
 
 def find_tokenizer(path_or_name: str | Path) -> Path:
-    """A folder, or the name of one in the package or in `tokenizer_cache()`. Raises UserError naming all three."""
-    places = _places(path_or_name)
-    for place in places:
-        if place.is_dir():
-            return place
+    """Find a tokenizer's folder by path, or by name in the package or in `tokenizer_cache()`.
+
+    Raises UserError, with every folder that was tried, if none exists.
+    """
+    folders = _candidates(path_or_name)
+    for folder in folders:
+        if folder.is_dir():
+            return folder
     shipped = sorted(entry.name for entry in PRETRAINED.glob("*/"))
     raise UserError(
-        f"tokenizer {str(path_or_name)!r} not found (looked at {', '.join(map(str, places))}; "
-        f"the package brings: {', '.join(shipped) or 'none'}); "
-        "make one with `bevt tokenizer train dvae --preset nano ...`, "
-        "or from the published weights with `bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
+        f"tokenizer {str(path_or_name)!r} not found (tried {', '.join(map(str, folders))}; "
+        f"included in the package: {', '.join(shipped) or 'none'}); "
+        "train one with `bevt tokenizer train dvae --preset nano ...`, "
+        "or convert the published weights with `bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
     )
 
 
-def find_made_by(identity: TokenizerIdentity, *places: Path) -> Path:
-    """The tokenizer that a token set was made by: the first of `places`, or else of all named ones, with its weights.
+def find_made_by(identity: TokenizerIdentity, *folders: Path) -> Path:
+    """Find the tokenizer that made a token set, by its weights: in `folders` first, then among all named tokenizers.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
-    for place in [*places, *_places(identity.name), *_named_tokenizers()]:
-        if _weights_in(place) == identity.weights_sha256:
-            return place
+    for folder in [*folders, *_candidates(identity.name), *_named_tokenizers()]:
+        if _weights_in(folder) == identity.weights_sha256:
+            return folder
     raise UserError(
-        f"no tokenizer with the weights {identity.weights_sha256[:12]} ({identity.name}) is here; "
+        f"no tokenizer with the weights {identity.weights_sha256[:12]} ({identity.name}) found; "
         "give its folder with --tokenizer"
     )
 
 
 def tokenizer_of(tokens_dir: AnyPath, identity: TokenizerIdentity, given: str | None = None) -> Path:
-    """The tokenizer to check or decode a set with: the one that is given, or the one that made it, where it was then.
+    """Find the tokenizer to check or decode a token set with, namely the one that made it.
 
-    What is given counts for the sets that it made; for another one its own is looked for. Raises UserError where that
-    is not to be found. A note of its place that cannot be read is as good as none: no digest has it.
+    `given` is used only if it produced this token set; otherwise the folder recorded beside the set is tried, then all
+    named tokenizers. Raises UserError if none has the set's weights, or if `given` does not exist. An unreadable record
+    of the folder is ignored: it is excluded from every digest.
     """
-    places = [] if given is None else [find_tokenizer(given)]
+    folders = [] if given is None else [find_tokenizer(given)]
     with contextlib.suppress(UserError):
-        noted = read_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace)
-        places += [] if noted is None else [Path(noted.folder)]
-    return find_made_by(identity, *places)
+        recorded = read_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace)
+        folders += [] if recorded is None else [Path(recorded.folder)]
+    return find_made_by(identity, *folders)
 
 
 def settle_default(name: str, warn: Callable[[str], None]) -> str:
-    """The name or folder that a recipe's `tokenizer` stands for; only DEFAULT stands for another.
+    """Resolve a recipe's `tokenizer` to a name or folder; every value but DEFAULT is returned unchanged.
 
-    `warn` is told, in one sentence or two, when that is not the paper's tokenizer.
+    Calls `warn` with a short message if DEFAULT does not resolve to the paper's tokenizer.
     """
     if name != DEFAULT:
         return name
-    for place in _places(PUBLISHED):
-        if (place / CARD).is_file():
-            return str(place)
+    for folder in _candidates(PUBLISHED):
+        if (folder / CARD).is_file():
+            return str(folder)
     warn(
-        f"no weights of the published tokenizer {PUBLISHED!r} are here, so the embedded {EMBEDDED!r} is used: small, "
-        "with 1024 codes, not for figures that are compared with the paper. "
-        f"Get the published one with `bevt tokenizer fetch {PUBLISHED}`, or say --tokenizer {EMBEDDED}"
+        f"the weights of the published tokenizer {PUBLISHED!r} were not found, so the embedded {EMBEDDED!r} is used: "
+        "it is small, has 1024 codes, and its results cannot be compared with the paper's. "
+        f"Download the published one with `bevt tokenizer fetch {PUBLISHED}`, or choose --tokenizer {EMBEDDED}"
     )
     return EMBEDDED
 
@@ -100,26 +104,26 @@ def load_tokenizer(
 ) -> "Tokenizer":
     """Load a stored tokenizer for inference, in passes of `pass_frames` frames (None: the device's default).
 
-    Raises UserError where there is none, where its files do not match its card, for an unknown dtype, and for what the
-    device cannot do.
+    Raises UserError if it does not exist, if its files do not match its description, for an unknown dtype, and for
+    settings that the device does not support.
     """
-    from bevt_core.tokenizers.loading import load_stored  # torch comes with it
+    from bevt_core.tokenizers.loading import load_stored  # imports torch
 
     return load_stored(find_tokenizer(path_or_name), device, dtype, pass_frames)
 
 
-def _places(path_or_name: str | Path) -> list[Path]:
+def _candidates(path_or_name: str | Path) -> list[Path]:
     path = Path(path_or_name)
     return [path, PRETRAINED / path, tokenizer_cache() / path] if len(path.parts) == 1 else [path]
 
 
-def _weights_in(place: Path) -> str | None:
+def _weights_in(folder: Path) -> str | None:
     try:
-        return read_card(place).encoder_sha256
-    except UserError:  # none, or of another version of bevt
+        return read_card(folder).encoder_sha256
+    except UserError:  # no tokenizer, or one of another version of bevt
         return None
 
 
 def _named_tokenizers() -> Iterator[Path]:
-    for home in (PRETRAINED, tokenizer_cache()):
-        yield from sorted(card.parent for card in home.glob(f"*/{CARD}"))
+    for parent in (PRETRAINED, tokenizer_cache()):
+        yield from sorted(card.parent for card in parent.glob(f"*/{CARD}"))

@@ -1,4 +1,4 @@
-"""What every tokenizer is: frames in, token ids out, and back.
+"""The base class of every tokenizer: it encodes frames to token ids and decodes ids to frames.
 
 Shapes: N frames, H = W = `input_px` pixels, C colours, h x w = `grid` tokens per frame.
 """
@@ -31,7 +31,7 @@ class Tokenizer(ABC):
         dtype: str,
         pass_frames: int,
     ) -> None:
-        """`dtype` is a key of DTYPES; `pass_frames` is the number of frames per pass (see `card.py`)."""
+        """Set the sizes and the device; `dtype` is a key of DTYPES, `pass_frames` the frames per pass (`card.py`)."""
         self.name = name
         self.vocab_size = vocab_size
         self.input_px = input_px
@@ -48,7 +48,7 @@ class Tokenizer(ABC):
         return (self.input_px // self.stride, self.input_px // self.stride)
 
     def identity(self) -> TokenizerIdentity:
-        """What token sets carry and the trainer compares."""
+        """The identity that token sets record and the trainer compares."""
         return TokenizerIdentity(
             name=self.name,
             weights_sha256=self.weights_sha256,
@@ -62,11 +62,11 @@ class Tokenizer(ABC):
         )
 
     def gpu_model(self) -> str | None:
-        """The model of the GPU, such as "NVIDIA H100 80GB HBM3"; None on a CPU. Only one model gives the same bits."""
+        """The GPU's model, such as "NVIDIA H100 80GB HBM3"; None on a CPU. Bits are equal only on the same model."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
 
     def compile(self) -> "Tokenizer":
-        """Encode with kernels of torch.compile from now on; the first pass compiles, and all have its shape."""
+        """Encode with torch.compile's kernels from now on; the first pass compiles, and every pass has its shape."""
         self._encoder_network.compile(fullgraph=True, dynamic=False)
         self.compiled = True
         return self
@@ -75,13 +75,13 @@ class Tokenizer(ABC):
     def encode(self, frames_NHWC: Tensor) -> Tensor:
         """uint8 frames at `input_px`, on any device -> int64 ids `[N, h, w]` on this tokenizer's device.
 
-        A frame's ids do not depend on the other frames of the call, nor on how many there are. A GPU is not waited for.
-        Raises UserError for frames of another size or type.
+        A frame's ids do not depend on the other frames of the call or on their number. On a GPU the call returns before
+        the work is done. Raises UserError for frames of another size or type.
         """
         size = self.input_px
         if frames_NHWC.dtype != torch.uint8 or tuple(frames_NHWC.shape[1:]) != (size, size, 3):
             raise UserError(
-                f"tokenizer {self.name} reads uint8 frames [N, {size}, {size}, 3], got "
+                f"tokenizer {self.name} expects uint8 frames [N, {size}, {size}, 3], got "
                 f"{str(frames_NHWC.dtype).removeprefix('torch.')} {list(frames_NHWC.shape)}; "
                 f"resize the view to {size} px first (bevt_core.views.replay.halve)"
             )
@@ -97,7 +97,7 @@ class Tokenizer(ABC):
         """
         if tuple(tokens_Nhw.shape[1:]) != self.grid:
             raise UserError(
-                f"tokenizer {self.name} decodes ids [N, {self.grid[0]}, {self.grid[1]}], got {list(tokens_Nhw.shape)}"
+                f"tokenizer {self.name} expects ids [N, {self.grid[0]}, {self.grid[1]}], got {list(tokens_Nhw.shape)}"
             )
         ids_Nhw = tokens_Nhw.to(torch.int64)
         if len(ids_Nhw) == 0:
@@ -106,12 +106,12 @@ class Tokenizer(ABC):
         if lowest < 0 or highest >= self.vocab_size:
             raise UserError(
                 f"tokenizer {self.name} has ids 0..{self.vocab_size - 1}, got {lowest}..{highest}; "
-                "were these made by another tokenizer?"
+                "decode these with the tokenizer that made them"
             )
         return self._in_passes(ids_Nhw, self._decode_pass)
 
     def _in_passes(self, inputs: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
-        """`run` over `inputs` along their first axis, always `pass_frames` of them at a time."""
+        """Apply `run` to `inputs` along their first axis, always `pass_frames` at a time."""
         outputs = []
         for chunk in inputs.split(self.pass_frames):
             with self._repeatable():
@@ -119,7 +119,7 @@ class Tokenizer(ABC):
         return torch.cat(outputs)
 
     def _full_pass(self, chunk: Tensor) -> Tensor:
-        """`chunk` on the device, zeros added to its end; from the CPU to a GPU through memory that it copies itself."""
+        """Copy `chunk` to the device, padded with zeros; from CPU to GPU asynchronously, through pinned memory."""
         shape = (self.pass_frames, *chunk.shape[1:])
         staged = self.device.type == "cuda" and chunk.device.type == "cpu"
         full = torch.empty(shape, dtype=chunk.dtype, pin_memory=True) if staged else chunk.new_empty(shape)
@@ -133,7 +133,7 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def _encoder_network(self) -> nn.Module:
-        """What `compile` compiles."""
+        """The network that `compile` compiles."""
 
     @abstractmethod
     def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:

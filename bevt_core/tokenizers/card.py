@@ -1,4 +1,4 @@
-"""`tokenizer.json`, what a stored tokenizer says of itself. Read without torch: a job may have nothing to do."""
+"""`tokenizer.json`, the description of a stored tokenizer. Imports no torch: a job with nothing to do starts fast."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,14 +17,14 @@ ENCODER = "encoder.safetensors"
 DECODER = "decoder.safetensors"
 STRIDE = 8  # three 2x poolings of the dVAE
 
-# Frames per pass through a network, in `pass_frames` below. Always exactly as many, the last pass padded with black:
-# convolution kernels choose their blocking, and so their rounding, by batch size.
-# On CPUs 16: the logits then have the same bits for 1 to 32 threads, whatever the frame's place in the pass; with 4 or
-# 8 they do not (docs/log.md).
-# On GPUs 128: the deepest convolutions of DALL-E have 14 x 14 positions a frame and 512 output channels. In tiles of
-# 128 x 128 that is 784 tiles, six waves on the 132 multiprocessors of an H100, where 16 frames do not fill one. At its
-# peak an encoder holds four float32 tensors of its width at full resolution (counted on the meta device): 51 MB a frame
-# for DALL-E at 112 px, so 6.6 GB a pass, and 103 MB for PeCo at 224 px, which gets passes of 64.
+# Frames per pass through a network, used by `pass_frames` below. Every pass has exactly this many, the last one padded
+# with black: convolution kernels choose their blocking, and so their rounding, by batch size.
+# CPUs: 16. The logits then have the same bits for 1 to 32 threads, wherever the frame is in the pass; with 4 or 8 they
+# do not (docs/log.md).
+# GPUs: 128. The deepest convolutions of DALL-E have 14 x 14 positions a frame and 512 output channels. In tiles of
+# 128 x 128 that is 784 tiles, six waves on the 132 multiprocessors of an H100; 16 frames do not fill one wave. At its
+# peak an encoder keeps four float32 tensors of its width at full resolution (counted on the meta device): 51 MB a frame
+# for DALL-E at 112 px, so 6.6 GB a pass, and 103 MB for PeCo at 224 px, which therefore uses passes of 64.
 GPU_PASS_FRAMES = 128
 GPU_PASS_BYTES = 8e9
 PEAK_TENSORS = 4
@@ -35,7 +35,7 @@ Multiplier = Annotated[int, Field(ge=1, le=64)]
 
 
 class DvaeSizes(Record):
-    """What fixes the shape of both networks; the defaults are the published model's (Ramesh et al. 2021, `dall_e`)."""
+    """The sizes of a dVAE's two networks; the defaults are the published model's (Ramesh et al. 2021, `dall_e`)."""
 
     n_hid: Width = 256  # channels of the first group; the last group of the encoder has 8 times as many
     n_blk_per_group: Blocks = 2
@@ -44,7 +44,7 @@ class DvaeSizes(Record):
 
     @property
     def stride(self) -> int:
-        """Pixels that one token is wide."""
+        """Width of one token in pixels."""
         return STRIDE
 
     @property
@@ -54,7 +54,7 @@ class DvaeSizes(Record):
 
 
 class PecoSizes(Record):
-    """What fixes the shape of both networks and of the codebook; the defaults are the paper's where it names them."""
+    """The sizes of PeCo's two networks and of its codebook; the defaults are the paper's where it gives them."""
 
     width: Width = 128  # channels at full resolution
     multipliers: tuple[Multiplier, ...] = Field(
@@ -66,7 +66,7 @@ class PecoSizes(Record):
 
     @property
     def stride(self) -> int:
-        """Pixels that one token is wide."""
+        """Width of one token in pixels."""
         return 2 ** (len(self.multipliers) - 1)
 
     @property
@@ -79,7 +79,7 @@ SIZES: dict[str, type[Record]] = {"dalle": DvaeSizes, "dvae": DvaeSizes, "peco":
 
 
 class StoredTokenizer(Record):
-    """`tokenizer.json`: what the weights beside it are. `kind` is also the tokenizer's name in token sets."""
+    """`tokenizer.json`: the description of the weights beside it. `kind` is also the name recorded in token sets."""
 
     format_version: Literal[1] = 1
     kind: Kind
@@ -87,12 +87,12 @@ class StoredTokenizer(Record):
     input_px: Pixels
     encoder_sha256: str  # everything that decides the ids
     decoder_sha256: str | None
-    origin: dict[str, str | int | float]  # where the weights come from: source digests, or recipe and metrics
+    origin: dict[str, str | int | float]  # the weights' provenance: source digests, or recipe and metrics
 
     @model_validator(mode="after")
     def _sizes_of_the_kind(self) -> "StoredTokenizer":
         if not isinstance(self.sizes, SIZES[self.kind]):
-            raise ValueError(f"the sizes are those of another kind than {self.kind!r}")
+            raise ValueError(f"the sizes do not belong to kind {self.kind!r}")
         return self
 
     @property
@@ -102,7 +102,7 @@ class StoredTokenizer(Record):
         return (side, side)
 
     def pass_frames(self, device_kind: str) -> int:
-        """Frames per pass on that kind of device, unless a recipe says otherwise."""
+        """Default frames per pass on that kind of device; a recipe can override it."""
         if device_kind == "cpu":
             return CPU_PASS_FRAMES
         frame_bytes = PEAK_TENSORS * self.sizes.full_width * self.input_px**2 * 4
@@ -113,25 +113,25 @@ class StoredTokenizer(Record):
 
 
 def check_device(device_kind: str, dtype: str, pass_frames: int | None) -> None:
-    """Raise UserError, with the fix, for what only GPUs do: TF32 products, and passes of another size than 16."""
+    """Raise UserError, with the fix, for settings that only GPUs support: TF32, and passes of other than 16 frames."""
     if device_kind != "cpu":
         return
     if dtype == "tf32":
-        raise UserError("tokenizer dtype 'tf32' needs a GPU, and this is a CPU; set tokenizer_dtype=float32")
+        raise UserError("tokenizer dtype 'tf32' needs a GPU, but the device is a CPU; set tokenizer_dtype=float32")
     if pass_frames not in (None, CPU_PASS_FRAMES):
         raise UserError(
-            f"tokenizer_pass_frames is {pass_frames}, but a pass on CPUs has {CPU_PASS_FRAMES} frames, or ids would "
-            "depend on the number of threads; set tokenizer_pass_frames=null"
+            f"tokenizer_pass_frames is {pass_frames}, expected {CPU_PASS_FRAMES} on a CPU: with other sizes ids depend "
+            "on the number of threads; set tokenizer_pass_frames=null"
         )
 
 
 def read_card(folder: Path) -> StoredTokenizer:
-    """Raises UserError, with the mend, where `folder` holds no tokenizer."""
+    """Read the description in `folder`. Raises UserError, with a suggested fix, if it contains no tokenizer."""
     stored = read_record(folder / CARD, StoredTokenizer)
     if stored is None:
         raise UserError(
-            f"tokenizer {folder}: {what_is(folder)}; expected a folder with {CARD}; make one with "
-            "`bevt tokenizer train dvae --preset nano ...`, or from the published weights with "
+            f"tokenizer {folder}: {what_is(folder)}; expected a folder with {CARD}; train one with "
+            "`bevt tokenizer train dvae --preset nano ...`, or convert the published weights with "
             "`bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
         )
     return stored

@@ -1,4 +1,4 @@
-"""Codes as vectors: the nearest one, k-means for a start, an average that follows, and how many are in use.
+"""Code vectors: nearest-code search, k-means initialisation, sums per code for moving averages, and perplexity.
 
 Legend: V codes, D values of a code, M vectors.
 """
@@ -6,9 +6,9 @@ Legend: V codes, D values of a code, M vectors.
 import torch
 from torch import Tensor
 
-VECTORS_PER_CODE = 20  # that k-means looks at
-ROUNDS = 10  # of k-means
-CHUNK = 8192  # vectors whose distances to all codes are held at a time
+VECTORS_PER_CODE = 20  # used by k-means
+ROUNDS = 10  # k-means iterations
+CHUNK = 8192  # vectors whose distances to all codes are in memory at a time
 
 
 def nearest_code(vectors: Tensor, codes_VD: Tensor) -> Tensor:
@@ -20,9 +20,9 @@ def nearest_code(vectors: Tensor, codes_VD: Tensor) -> Tensor:
 
 
 def fit_codes(vectors_MD: Tensor, vocab_size: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's k-means from random vectors, an empty code restarting on another vector: codes `[V, D]`.
+    """Codes `[V, D]` by Lloyd's k-means, started at random vectors; an empty code restarts at another vector.
 
-    At most VECTORS_PER_CODE * V vectors are looked at. `generator` is a CPU generator.
+    Uses at most VECTORS_PER_CODE * V vectors. `generator` is a CPU generator.
     """
     order = torch.randperm(len(vectors_MD), generator=generator).to(vectors_MD.device)
     vectors_MD = vectors_MD[order[: VECTORS_PER_CODE * vocab_size]]
@@ -36,13 +36,13 @@ def fit_codes(vectors_MD: Tensor, vocab_size: int, generator: torch.Generator) -
 
 
 def count_and_sum(ids_M: Tensor, vectors_MD: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """How often each code was chosen, and the sum of the vectors that chose it: `[V]`, `[V, D]`."""
+    """The number of vectors assigned to each code, and their sum: `[V]`, `[V, D]`."""
     counts_V = torch.bincount(ids_M, minlength=vocab_size).to(vectors_MD.dtype)
     sums_VD = vectors_MD.new_zeros(vocab_size, vectors_MD.shape[1]).index_add_(0, ids_M, vectors_MD)
     return counts_V, sums_VD
 
 
 def perplexity(counts_V: Tensor) -> Tensor:
-    """exp of the entropy of the empirical token distribution: how many ids are in equal use."""
+    """exp of the entropy of the empirical token distribution: the equivalent number of equally frequent ids."""
     share_V = counts_V.double() / counts_V.sum().clamp(min=1)
     return torch.exp(-(share_V * share_V.clamp(min=1e-30).log()).sum())

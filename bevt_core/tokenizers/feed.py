@@ -1,4 +1,4 @@
-"""Batches through a tokenizer one after another; a GPU has the next one before the ids of the last are waited for.
+"""Encoding of a stream of batches; a GPU receives the next batch before the ids of the last one are read.
 
 Legend: N frames, P the tokenizer's input side, C colours, h x w its grid.
 """
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from bevt_core.tokenizers.base import Tokenizer
 
-# Batches that a GPU has beside the one whose ids are read. Copies share the stream with the kernels: a batch of 256
-# frames at 112 px is 10 MB, less than a millisecond of the 100 ms that DALL-E takes for it.
+# Batches queued on a GPU besides the one whose ids are read. Copies share the stream with the kernels: a batch of 256
+# frames at 112 px is 10 MB, and its copy takes less than a millisecond of the 100 ms that DALL-E needs for the batch.
 GPU_AHEAD = 1
 
 K = TypeVar("K")
 
 
 class Encoded(NamedTuple):
-    """A batch's ids (N, h, w) on the CPU, and for how long the device worked on it."""
+    """A batch's ids (N, h, w) on the CPU, and the seconds that the device worked on it."""
 
     ids_Nhw: np.ndarray
     busy_s: float
@@ -32,16 +32,16 @@ class Encoded(NamedTuple):
 def encode_batches(
     tokenizer: Tokenizer, batches: Iterable[tuple[K, np.ndarray]], device_lock: AbstractContextManager[object]
 ) -> Iterator[tuple[K, Encoded]]:
-    """The ids of each (key, uint8 frames N P P C), in order, beside its key. Holds the lock while it gives out work."""
-    hand_over, ahead = (_start, GPU_AHEAD) if tokenizer.device.type == "cuda" else (_finish, 0)
-    handed: deque[tuple[K, Callable[[], Encoded]]] = deque()
+    """Encode each (key, uint8 frames N P P C); yields the keys with their ids, in order. Locks only to submit work."""
+    submit, ahead = (_start, GPU_AHEAD) if tokenizer.device.type == "cuda" else (_finish, 0)
+    submitted: deque[tuple[K, Callable[[], Encoded]]] = deque()
     for key, frames_NPPC in batches:
         with device_lock:
-            handed.append((key, hand_over(tokenizer, torch.from_numpy(frames_NPPC))))
-        if len(handed) > ahead:
-            key, result = handed.popleft()
+            submitted.append((key, submit(tokenizer, torch.from_numpy(frames_NPPC))))
+        if len(submitted) > ahead:
+            key, result = submitted.popleft()
             yield key, result()
-    for key, result in handed:
+    for key, result in submitted:
         yield key, result()
 
 
@@ -53,7 +53,7 @@ def _finish(tokenizer: Tokenizer, frames_NPPC: Tensor) -> Callable[[], Encoded]:
 
 
 def _start(tokenizer: Tokenizer, frames_NPPC: Tensor) -> Callable[[], Encoded]:
-    """Queue all of a batch's work on the GPU; what is returned waits for it."""
+    """Queue all of a batch's work on the GPU; the returned function waits for it."""
     stream = torch.cuda.current_stream(tokenizer.device)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record(stream)

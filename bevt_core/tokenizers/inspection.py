@@ -1,4 +1,4 @@
-"""`bevt tokenizer info` and `compare`: what a tokenizer is, what it keeps of stored frames, and what changes its ids.
+"""`bevt tokenizer info` and `compare`: a tokenizer's description, reconstruction quality, and what changes its ids.
 
 Legend: N frames, H W pixels, C channels, P the tokenizer's input side, h x w its grid.
 """
@@ -23,8 +23,8 @@ from bevt_core.tokenizers.storage import read_state
 from bevt_core.views.replay import decode_jpeg, encode_jpeg, halve
 from schemas.errors import UserError
 
-VIEW_SHARE = 224 / 256  # of the short side: the centre crop of a view, as BEVT cuts it
-QUALITIES = (95, 90, 75, 50)  # of JPEG, at which the stored frame is encoded once more
+VIEW_SHARE = 224 / 256  # side of the centre crop, as a share of the short side; BEVT's
+QUALITIES = (95, 90, 75, 50)  # JPEG qualities at which stored frames are encoded again
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -33,17 +33,17 @@ FILTERS = {
 DTYPES_LEFT_OUT: dict[str, dict[str, str]] = {
     "cpu": {"tf32": "needs a GPU", "float16": "tried on GPUs only"},
     "cuda": {},
-}  # with the reason, by kind of device
+}  # kind of device -> dtype -> reason
 TIMED_PASSES = 2
 
-Scale = Callable[[np.ndarray, int], np.ndarray]  # a square frame, P -> the same P px wide
+Scale = Callable[[np.ndarray, int], np.ndarray]  # a square frame, P -> the frame scaled to P x P
 
 
 def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) -> dict[str, Any]:
-    """What a stored tokenizer is; with a frame store also what it makes of its frames (`measure`).
+    """Describe a stored tokenizer; with a frame store, also measure how well it reconstructs its frames (`measure`).
 
-    Up to `max_frames` frames, evenly spread over the store; of each the centre, as view 0 has it. Raises UserError for
-    a tokenizer or a frame store that is not there, and for damaged weights.
+    Uses up to `max_frames` frames, evenly spread over the store, each cropped to its centre as in view 0. Raises
+    UserError for a missing tokenizer or frame store, and for damaged weights.
     """
     folder = find_tokenizer(path_or_name)
     stored = read_card(folder)
@@ -74,12 +74,12 @@ def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) 
 
 
 def compare_tokenizers(a: str, b: str, frames_dir: Path, max_frames: int) -> dict[str, Any]:
-    """Two tokenizers on the same stored frames (as in `tokenizer_info`), each at its own input size.
+    """Compare two tokenizers on the same stored frames (as in `tokenizer_info`), each at its own input size.
 
-    `ids_agree` is the share of equal ids, None where vocabulary or grid differ. For each of `a` and `b`: `measure`;
-    `frames_per_s` by dtype; and the shares of ids that stay the same in another dtype than float32, when the stored
-    frame is encoded as JPEG once more, and when the view is scaled to the input size with another filter than Lanczos.
-    `dtypes_left_out` says which dtypes this kind of device was not tried with, and why.
+    `ids_agree` is the share of equal ids, None if vocabulary or grid differ. For `a` and `b` each: `measure`;
+    `frames_per_s` by dtype; and the shares of ids that do not change with another dtype than float32, when the stored
+    frame is encoded as JPEG again, and when the view is scaled to the input size by another filter than Lanczos.
+    `dtypes_left_out` lists the dtypes that were not measured on this kind of device, with the reason.
     """
     frames = sampled_frames(FrameStore(frames_dir), max_frames)
     device = _device()
@@ -103,7 +103,7 @@ def sampled_frames(store: FrameStore, count: int) -> list[np.ndarray]:
     parts, starts, lengths = (column.to_numpy() for column in index.columns)
     ends = np.cumsum(lengths)
     if not len(ends) or not ends[-1]:
-        raise UserError(f"{store.path}: no frames in it; everything was rejected, or nothing was found")
+        raise UserError(f"{store.path}: the frame store has no frames; all sources were rejected, or none were found")
     wanted = np.unique(np.linspace(0, ends[-1] - 1, min(count, int(ends[-1]))).round().astype(np.int64))
     frames = []
     for position in wanted:
@@ -127,7 +127,7 @@ def centre_square(frame_HWC: np.ndarray) -> np.ndarray:
 
 
 def _report(name: str, tokenizer: Tokenizer, frames: Sequence[np.ndarray]) -> tuple[dict[str, Any], Tensor]:
-    """What is said of one of the two, and its ids `[N, h, w]`."""
+    """The report on one tokenizer, and its ids `[N, h, w]`."""
     inputs_NPPC = prepared(frames, tokenizer.input_px, halve)
     ids_Nhw = tokenizer.encode(inputs_NPPC)
 
@@ -154,7 +154,7 @@ def _report(name: str, tokenizer: Tokenizer, frames: Sequence[np.ndarray]) -> tu
 
 
 def _timed(tokenizer: Tokenizer, frames_NPPC: Tensor) -> tuple[float, Tensor]:
-    """Frames per second after one pass to warm up, the transfers included, and the ids."""
+    """Frames per second, transfers included, after one warm-up pass; and the ids."""
     tokenizer.encode(frames_NPPC[: tokenizer.pass_frames]).cpu()
     begun = time.perf_counter()
     ids_Nhw = tokenizer.encode(frames_NPPC).cpu()

@@ -1,4 +1,4 @@
-"""Stored weights -> a tokenizer, by the kind that the card names."""
+"""Loading of stored tokenizers, one function per kind."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,9 +22,10 @@ S = TypeVar("S")
 
 
 def load_stored(folder: Path, device: str | torch.device, dtype: str, pass_frames: int | None) -> Tokenizer:
-    """The tokenizer in `folder`, with the default size of a pass where `pass_frames` is None.
+    """Load the tokenizer in `folder`; `pass_frames` None means the device's default.
 
-    Raises UserError where its files do not match its card, for an unknown dtype, and for what the device cannot do.
+    Raises UserError if its files do not match its description, for an unknown dtype, and for settings that the device
+    does not support.
     """
     stored, device = read_card(folder), torch.device(device)
     parse_dtype(dtype)
@@ -82,19 +83,19 @@ def _load_peco(
 
 
 def _without_memory(build: Callable[[S], nn.Sequential], sizes: S) -> nn.Sequential:
-    """A network on the meta device, so that sizes which are not those of its weights take no memory."""
+    """Build a network on the meta device, so that sizes that do not match the weights cost no memory."""
     with torch.device("meta"):
         return build(sizes)
 
 
 @contextmanager
 def _weights_of_the_card(folder: Path) -> Iterator[None]:
-    """Name the folder, and the mend, where weights are missing, left over, or of another shape."""
+    """Turn errors about missing, unexpected or misshapen weights into a UserError with the folder and a fix."""
     try:
         yield
     except (KeyError, RuntimeError) as error:
         raise UserError(
-            f"{folder}: its weights are not of the sizes that {CARD} says ({error}); copy it again, all of it"
+            f"{folder}: the weights do not match the sizes in {CARD} ({error}); copy the whole folder again"
         ) from None
 
 

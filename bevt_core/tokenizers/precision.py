@@ -1,4 +1,4 @@
-"""In which precision a tokenizer's networks run, and the settings of torch under which ids repeat."""
+"""The precision of a tokenizer's networks, and the torch settings that make ids repeatable."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from schemas.errors import UserError
 
 DTYPES = {
     "float32": torch.float32,
-    "tf32": torch.float32,  # in memory; the products of convolutions and matrices are TF32
+    "tf32": torch.float32,  # in memory; convolutions and matrix products round to TF32
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
@@ -24,17 +24,17 @@ def parse_dtype(dtype: str) -> torch.dtype:
 
 
 def products(dtype: str) -> Literal["ieee", "tf32"]:
-    """How the products of float32 tensors on a GPU are rounded for that key of DTYPES."""
+    """The rounding of float32 products on a GPU for a key of DTYPES."""
     return "tf32" if dtype == "tf32" else "ieee"
 
 
 @contextlib.contextmanager
 def repeatable(rounding: Literal["ieee", "tf32"]) -> Iterator[None]:
-    """On a GPU: round float32 products as asked, whatever the process has set, and choose no algorithm by timing.
+    """On a GPU, set the rounding of float32 products and choose no algorithm by timing; restores all settings on exit.
 
-    Convolutions and matrix products alike; all is as it was afterwards. These are settings of the whole process: only
-    one thread may be inside. torch has an older setting, `allow_tf32`. Its getters raise where the two disagree, as
-    they may in here, so nothing in here may call them; `torch.backends.cudnn.flags` does.
+    Applies to convolutions and matrix products, whatever the process had set. The settings are process-wide: only one
+    thread may be inside. Nothing inside may call the getters of torch's older setting `allow_tf32`, as
+    `torch.backends.cudnn.flags` does: they raise if the two settings disagree, which can happen here.
     """
     cudnn: Any = torch.backends.cudnn
     before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
@@ -49,16 +49,16 @@ def repeatable(rounding: Literal["ieee", "tf32"]) -> Iterator[None]:
 @contextlib.contextmanager
 def _products(rounding: str) -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
-    places = (cudnn, torch.backends.cuda.matmul, cudnn.conv)  # the first is that of all operators which have none
-    before = [place.fp32_precision for place in places]
+    settings = (cudnn, torch.backends.cuda.matmul, cudnn.conv)  # the first applies to operators without a setting
+    before = [setting.fp32_precision for setting in settings]
     try:
-        for place in places:
-            if place.fp32_precision != rounding:
-                place.fp32_precision = rounding
+        for setting in settings:
+            if setting.fp32_precision != rounding:
+                setting.fp32_precision = rounding
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            if place.fp32_precision != value:
-                place.fp32_precision = "none"  # as the first, or as torch.backends, says
-            if place.fp32_precision != value:
-                place.fp32_precision = value
+        for setting, value in zip(settings, before, strict=True):
+            if setting.fp32_precision != value:
+                setting.fp32_precision = "none"  # inherit from the first, or from torch.backends
+            if setting.fp32_precision != value:
+                setting.fp32_precision = value

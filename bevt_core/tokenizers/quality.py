@@ -1,4 +1,4 @@
-"""What is left of frames after a tokenizer: PSNR, SSIM, and how much of the vocabulary is in use."""
+"""Reconstruction quality of a tokenizer: PSNR, SSIM, and the share of the vocabulary in use."""
 
 import math
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.codes import perplexity
 
-LOSSLESS_DB = 100.0  # what is said of a frame that comes back as it was, instead of infinity
+LOSSLESS_DB = 100.0  # reported for an exactly reconstructed frame, instead of infinity
 
 
 class Quality:
-    """Adds up over batches; `result` says it all."""
+    """Quality measures accumulated over batches; `result` returns them."""
 
     def __init__(self, vocab_size: int) -> None:
         self.counts_V = torch.zeros(vocab_size, dtype=torch.int64)
@@ -22,17 +22,17 @@ class Quality:
         self.similarities: list[float] = []
 
     def add(self, frames_NHWC: Tensor, decoded_NHWC: Tensor, ids_Nhw: Tensor) -> None:
-        """uint8 frames, what came back, and the ids in between."""
+        """Add a batch: uint8 frames, their reconstructions, and their ids."""
         self.counts_V += torch.bincount(ids_Nhw.flatten().cpu(), minlength=len(self.counts_V))
         for frame_HWC, decoded_HWC in zip(frames_NHWC.cpu().numpy(), decoded_NHWC.cpu().numpy(), strict=True):
             self.errors.append(mean_squared_error(frame_HWC, decoded_HWC))
             self.similarities.append(ssim(frame_HWC, decoded_HWC))
 
     def result(self) -> dict[str, float]:
-        """Of all frames so far, of which there must be one.
+        """The measures over all frames so far; at least one frame is required.
 
-        `psnr_db` is the mean over frames, `psnr_pooled_db` that of the mean error over all pixels, `ssim` the mean over
-        frames; `perplexity`, `codebook_used_share` and `dead_codes` (never used) are of the ids.
+        `psnr_db` is the mean over frames, `psnr_pooled_db` the PSNR of the mean error over all pixels, `ssim` the mean
+        over frames; `perplexity`, `codebook_used_share` and `dead_codes` (never used) are computed from the ids.
         """
         return {
             "psnr_db": float(np.mean([psnr_db(error) for error in self.errors])),
@@ -45,7 +45,7 @@ class Quality:
 
 
 def measure(tokenizer: Tokenizer, frames_NHWC: Tensor) -> dict[str, float]:
-    """`Quality.result` of uint8 frames at the tokenizer's input size, encoded and decoded."""
+    """Encode and decode uint8 frames at the tokenizer's input size; returns their `Quality.result`."""
     quality = Quality(tokenizer.vocab_size)
     for chunk_NHWC in frames_NHWC.split(tokenizer.pass_frames):
         ids_Nhw = tokenizer.encode(chunk_NHWC)
@@ -59,7 +59,7 @@ def psnr_db(mean_squared: float) -> float:
 
 
 def mean_squared_error(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
-    """Of two uint8 frames, of values in 0..1."""
+    """Mean squared error of two uint8 frames, scaled to 0..1."""
     return float(np.square((a_HWC.astype(np.float64) - b_HWC) / 255).mean())
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer's weights on disk: `encoder.safetensors` and, for pictures, `decoder.safetensors`, beside its card."""
+"""A tokenizer's weights on disk: `encoder.safetensors` and, to decode ids, `decoder.safetensors`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,13 +26,13 @@ def save_tokenizer(
     origin: dict[str, str | int | float],
     storage: str = "float32",
 ) -> StoredTokenizer:
-    """Write the state dicts whole or not at all; `storage` is the weights' type on disk (a key of DTYPES).
+    """Write the state dicts and `tokenizer.json` atomically; `storage` is the weights' type on disk (a key of DTYPES).
 
     Raises UserError if `folder` exists.
     """
     with hold_file(folder, "bevt tokenizer"):
         if folder.exists():
-            raise UserError(f"{folder} exists; give another place, or remove it first")
+            raise UserError(f"{folder} exists; give another folder, or remove it first")
         with staged_folder(folder) as staging:
             _save_state(staging / ENCODER, encoder, storage)
             if decoder is not None:
@@ -50,19 +50,19 @@ def save_tokenizer(
 
 
 def read_state(folder: Path, file_name: str, expected_sha256: str) -> dict[str, Tensor]:
-    """The weights in `folder / file_name`, as float32. Raises UserError where they are not those of the card."""
+    """Read the weights in `folder / file_name` as float32. Raises UserError if missing or of another digest."""
     path = folder / file_name
     if not path.is_file():
-        raise UserError(f"{path} is missing; copy the tokenizer's folder again, all of it")
+        raise UserError(f"{path} is missing; copy the tokenizer's whole folder again")
     found = sha256_of(path)
     if found != expected_sha256:
         raise UserError(
-            f"{path}: sha256 {found}, {CARD} says {expected_sha256}; "
-            "the file is damaged or was exchanged: copy it again"
+            f"{path}: sha256 {found}, expected {expected_sha256} ({CARD}); "
+            "the file is damaged or was replaced: copy it again"
         )
     return {key: value.float() for key, value in load_safetensors(path).items()}
 
 
 def _save_state(path: Path, state: Mapping[str, Tensor], storage: str) -> None:
     stored = {key: value.detach().to("cpu", DTYPES[storage]).contiguous() for key, value in state.items()}
-    path.write_bytes(save(stored, metadata={"format": "pt"}))  # save_file would keep others from reading it
+    path.write_bytes(save(stored, metadata={"format": "pt"}))  # save_file would make the file private (mode 0600)

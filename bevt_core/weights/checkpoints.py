@@ -1,4 +1,4 @@
-"""Models on disk: safetensors with the model's config inside, and checkpoints of other projects read as ours."""
+"""Models on disk: safetensors with the model's config in the metadata, and imports of other projects' checkpoints."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,8 +28,8 @@ from schemas.text.json_text import json_text, parse_json
 
 Model = Bevt | Classifier
 
-MOST_BLOCKS, MOST_STAGES = 1000, 8  # of an encoder
-CONFIG_KEY = "bevt_config"  # safetensors metadata: what to build, as JSON
+MOST_BLOCKS, MOST_STAGES = 1000, 8  # limits for an encoder
+CONFIG_KEY = "bevt_config"  # in the safetensors metadata: the model's config as JSON
 BUILDERS: dict[str, Callable[..., Model]] = {"bevt": build_bevt, "classifier": build_classifier}
 
 
@@ -40,14 +40,14 @@ def save_weights(path: Path, model: Model) -> None:
 
 
 def save_state(path: Path, state: StateDict, config: Mapping[str, Any]) -> None:
-    """`save_weights` of a model that is not at hand, or not in one piece. Tensors are contiguous, on the CPU."""
+    """Write weights like `save_weights`, from a state dict and a config. Tensors must be contiguous and on the CPU."""
     write_atomic(path, serialize(state, metadata={CONFIG_KEY: json_text(config)}))
 
 
 def load_weights(path: Path) -> Model:
-    """Rebuild the model that `save_weights` wrote, bit for bit, or that of a Hugging Face folder's model.safetensors.
+    """Load a model written by `save_weights`, bit for bit, or the model.safetensors of an exported Hugging Face folder.
 
-    Raises UserError for a file of another kind, saying which, and for one that is damaged.
+    Raises UserError for another kind of file, with what it is, and for a damaged one.
     """
     state = read_state_dict(path)
     if not is_safetensors(head_of(path)):
@@ -59,7 +59,7 @@ def load_weights(path: Path) -> Model:
         if (hub := path.with_name("config.json")).is_file() and "bevt" in (described := read_json_file(hub, dict)):
             state = {key.removeprefix("model."): tensor for key, tensor in state.items()}
             return _rebuild(path, described["bevt"], state)
-        raise UserError(f"{path}: no model config inside: {advice(path, state)}")
+        raise UserError(f"{path}: no model config in its metadata: {advice(path, state)}")
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -69,14 +69,14 @@ def _metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _errors_name(path: Path) -> Iterator[None]:
-    """Turn whatever the content of `path` may cause in the block into a UserError that names the file."""
+    """Turn errors caused by the content of `path` into a UserError that names the file."""
     try:
         yield
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(f"{path}: ") else f"{path}: {error}") from None
     except UNREADABLE as error:
         raise UserError(
-            f"{path}: its content does not fit together ({first_line(error)}); it is cut, damaged or of another version"
+            f"{path}: inconsistent content ({first_line(error)}); the file is cut, damaged or of another version"
         ) from None
 
 
@@ -86,26 +86,26 @@ def _rebuild(path: Path, config: dict[str, Any], state: Mapping[str, torch.Tenso
 
 
 def _filled(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], state: Mapping[str, Any]) -> Model:
-    """Return the model of `sizes` with the weights of `state`, which are copied."""
+    """Build the model of `sizes` with copies of the weights of `state`."""
     model = _planned(path, build, sizes, state)
-    lacking = [key for key in model.state_dict() if key not in state]
-    if lacking:
-        raise UserError(f"{path}: {lacking[0]} is missing; the file is not whole")
+    missing = [key for key in model.state_dict() if key not in state]
+    if missing:
+        raise UserError(f"{path}: {missing[0]} is missing; the file is incomplete")
     model.load_state_dict({key: tensor.to(torch.float32, copy=True) for key, tensor in state.items()}, assign=True)
     return model
 
 
 def _planned(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], state: Mapping[str, Any]) -> Model:
-    """Return the model of `sizes` without memory. Raises UserError where a tensor of `state` does not fit it.
+    """Build the model of `sizes` on the meta device. Raises UserError if a tensor of `state` does not fit it.
 
-    So a damaged file asks for no more memory than it has itself.
+    Checking before allocating limits the memory that a damaged file can claim to its own size.
     """
     depths = [sizes.get("depth", 0), *sizes.get("depths", ())]
     if sum(depths) > len(state):
-        raise UserError(f"{path}: its config is of {sum(depths)} blocks, but there are only {len(state)} tensors")
+        raise UserError(f"{path}: its config has {sum(depths)} blocks, but the file has only {len(state)} tensors")
     if sum(depths) > MOST_BLOCKS or len(depths) > MOST_STAGES + 1:
         raise UserError(
-            f"{path}: its config is of {len(depths) - 1} stages and {sum(depths)} blocks, expected at most "
+            f"{path}: its config has {len(depths) - 1} stages and {sum(depths)} blocks, expected at most "
             f"{MOST_STAGES} and {MOST_BLOCKS}"
         )
     with torch.device("meta"):
@@ -113,27 +113,27 @@ def _planned(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], 
     own = model.state_dict()
     for key, tensor in state.items():
         if key not in own:
-            raise UserError(f"{path}: {key} has no place in the model of its sizes")
+            raise UserError(f"{path}: {key} does not exist in the model of its sizes; it is of another architecture")
         if own[key].shape != tensor.shape or not tensor.is_floating_point():
             raise UserError(
-                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, but other tensors of the file ask for "
-                f"{tuple(own[key].shape)}; it is damaged, or of another architecture"
+                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, but the other tensors require floats of "
+                f"{tuple(own[key].shape)}; the file is damaged, or of another architecture"
             )
     return model
 
 
 class Imported(NamedTuple):
-    """A model read from another project's checkpoint, and what a person should know about the reading."""
+    """A model imported from another project's checkpoint, with the keys that did not match."""
 
     model: Model
-    dropped: list[str]  # keys of the checkpoint that have no place in the model
+    dropped: list[str]  # keys of the checkpoint that the model does not use
     fresh: list[str]  # parameters of the model that the checkpoint does not have
 
 
 def import_official(path: Path) -> Imported:
-    """Read a pretraining checkpoint of the original code (github.com/xyzforever/BEVT), sizes from its tensors.
+    """Read a pretraining checkpoint of the original code (github.com/xyzforever/BEVT); sizes come from its tensors.
 
-    Raises UserError for one of another kind.
+    Raises UserError for another kind of checkpoint.
     """
     with _errors_name(path):
         state, dropped = bevt_from_official(_read_foreign(path, "official"))
@@ -150,16 +150,16 @@ def import_torchvision(path: Path) -> Imported:
 
 
 def import_video_swin(path: Path) -> Imported:
-    """Read a classifier of Video Swin's code or of mmaction2; for crops of 224 pixels and more it is theirs exactly.
+    """Read a classifier of Video Swin's code or of mmaction2; equivalent to theirs for crops of 224 pixels or more.
 
-    For smaller ones, where the last stage's grid is smaller than a window, theirs reads the biases of other positions.
+    For smaller crops the last stage's grid is smaller than a window, and their code uses the biases of other positions.
     """
     with _errors_name(path):
         return _classifier(path, classifier_from_video_swin(_read_foreign(path, "video-swin")))
 
 
 def import_image_swin(path: Path, *, vocab_size: int, tubelet: int = 2, window: Size3 = (8, 7, 7)) -> Imported:
-    """Read an image Swin (timm or original keys) as the start of the joint model; decoders and LM head are fresh."""
+    """Read an image Swin (timm or original keys) as a joint model; decoders, mask token and LM head are new."""
     with _errors_name(path):
         source = _read_foreign(path, "image-swin")
         state, dropped = bevt_from_image_swin(source, tubelet=tubelet, window=window)
@@ -177,9 +177,9 @@ def _classifier(path: Path, surgery: Surgery) -> Imported:
 
 
 def _read_foreign(path: Path, kind: str) -> StateDict:
-    """Return the tensors of another code's checkpoint of `kind`; weights of bevt are refused like other codes'."""
+    """Return the tensors of another code's checkpoint of `kind`. Raises UserError for other kinds and for our own."""
     state = read_state_dict(path)
     if is_safetensors(head_of(path)) and CONFIG_KEY in _metadata(path):
-        raise UserError(f"{path}: {OURS} already; give it to --init as it is")
+        raise UserError(f"{path}: {OURS} already; give it to --init unchanged")
     check_kind(path, state, kind)
     return state

@@ -1,4 +1,4 @@
-"""Models for other programs: a folder in the Hugging Face Hub's layout, and a program that needs none of our code."""
+"""Export of models: a folder in the Hugging Face Hub's layout, a `torch.export` program, and ONNX."""
 
 import io
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ from bevt_core.storage.staging import staged_folder
 from bevt_core.weights.checkpoints import BUILDERS, Model
 from schemas.errors import UserError
 
-ONNX_TOLERANCE = 1e-4  # of logits; measured 5e-8 for a nano classifier
+ONNX_TOLERANCE = 1e-4  # largest difference of logits; measured 5e-8 for a nano classifier
 
 
 class HubModel(nn.Module, PyTorchModelHubMixin):
-    """A model that `save_pretrained` and `from_pretrained` know: config.json beside model.safetensors.
+    """A model with `save_pretrained` and `from_pretrained`: config.json beside model.safetensors.
 
-    `bevt` is the wrapped model's config, so that a folder alone rebuilds it.
+    `bevt` is the wrapped model's config, so that the folder alone is enough to rebuild it.
     """
 
     def __init__(self, bevt: dict[str, Any]) -> None:
@@ -36,16 +36,16 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         return self.model(*args)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """The library's own writes with mode 0600, and reports a full disk as an error of safetensors."""
+        """Replaces the library's method, which writes with mode 0600 and reports a full disk as a safetensors error."""
         state = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
         (save_directory / "model.safetensors").write_bytes(serialize(state))
 
 
 def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> None:
-    """Write `model` so that HubModel.from_pretrained reads it back, from the folder or from the Hub.
+    """Write `model` atomically so that HubModel.from_pretrained can read it, from the folder or from the Hub.
 
-    `files`, name -> text, lie beside it: `README.md`, the model card, is one of them. Raises UserError for a folder
-    that exists; it appears whole or not at all.
+    `files`, name -> text, are written beside it, including `README.md`, the model card. Raises UserError if `folder`
+    exists.
     """
     wrapped = HubModel(bevt=model.config)
     wrapped.model.load_state_dict(model.state_dict())
@@ -59,15 +59,15 @@ def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> Non
 
 
 def save_program(path: Path, classifier: Classifier, *, frames: int, size_px: int) -> None:
-    """Write clip (B, 3, frames, size_px, size_px) -> logits (B, V) as a `torch.export` program with any batch size.
+    """Write clip (B, 3, frames, size_px, size_px) -> logits (B, V) as a `torch.export` program for any batch size.
 
-    `torch.export.load(path).module()(clip)` runs it where this package is not installed.
+    `torch.export.load(path).module()(clip)` runs it without this package.
     """
     clip_BCTHW = torch.zeros(2, 3, frames, size_px, size_px)
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(classifier.eval(), (clip_BCTHW,), dynamic_shapes=({0: batch},))
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)  # to a file it reports a full disk as an internal error
+    torch.export.save(program, buffer)  # saving to a file would report a full disk as an internal error
     with hold_file(path, "bevt export"):
         write_atomic(path, buffer.getvalue())
 
@@ -76,11 +76,11 @@ def save_program(path: Path, classifier: Classifier, *, frames: int, size_px: in
 def save_onnx(path: Path, classifier: Classifier, *, frames: int, size_px: int) -> float:
     """Write `clip` (batch, 3, frames, size_px, size_px) -> `logits` (batch, V) for ONNX runtimes, any batch size.
 
-    onnxruntime runs it on random clips first; returns the largest difference from torch's logits. Nothing is written
-    where that is above ONNX_TOLERANCE (RuntimeError). UserError where the extra `onnx` is not installed.
+    First runs it on random clips in onnxruntime; returns the largest difference from torch's logits. Raises
+    RuntimeError, and writes nothing, if that exceeds ONNX_TOLERANCE; UserError if the extra `onnx` is not installed.
     """
     try:
-        import onnxruntime  # noqa: F401 - what the file is checked with
+        import onnxruntime  # noqa: F401 - needed to check the file
         import onnxscript  # noqa: F401 - torch.onnx needs it
     except ImportError as error:
         raise UserError(f"{error}; ONNX needs `{install_command('onnx')}`") from None
@@ -97,7 +97,9 @@ def save_onnx(path: Path, classifier: Classifier, *, frames: int, size_px: int) 
     data = exported.model_proto.SerializeToString()
     worst = onnx_difference(data, classifier, frames=frames, size_px=size_px)
     if not worst <= ONNX_TOLERANCE:
-        raise RuntimeError(f"{path}: not written, onnxruntime is {worst:g} off torch, more than {ONNX_TOLERANCE:g}")
+        raise RuntimeError(
+            f"{path}: not written; onnxruntime's logits differ from torch's by {worst:g}, more than {ONNX_TOLERANCE:g}"
+        )
     with hold_file(path, "bevt export"):
         write_atomic(path, data)
     return worst
@@ -105,7 +107,7 @@ def save_onnx(path: Path, classifier: Classifier, *, frames: int, size_px: int) 
 
 @torch.no_grad()
 def onnx_difference(data: bytes, classifier: Classifier, *, frames: int, size_px: int) -> float:
-    """Return the largest difference of onnxruntime's logits from torch's, for random batches of 1 and 2 clips."""
+    """Return the largest difference between onnxruntime's and torch's logits, for random batches of 1 and 2 clips."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])

@@ -1,7 +1,7 @@
-"""Checkpoint files of other codes: their tensors by name, or one line that says what the file is instead.
+"""Reading of other projects' checkpoint files: their tensors by name, or one line that says what the file is instead.
 
-No pickle in such a file runs code: torch's restricted unpickler knows tensors and plain containers, and for the
-settings and logs that published checkpoints keep beside their tensors there are the stand-ins below.
+No pickle in such a file runs code: torch's restricted unpickler allows tensors and plain containers, and the stand-ins
+below replace the settings and logs that published checkpoints store beside their tensors.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from bevt_core.weights.surgery import StateDict
 from schemas.errors import UserError
 
 WANTED = "expected a checkpoint with tensors by name (.pth or .safetensors)"
-# under which training codes keep the tensors; SlowFast and TimeSformer call them model_state
+# keys under which training codes store the tensors; SlowFast and TimeSformer use model_state
 NESTINGS = ("state_dict", "model", "module", "model_state", "model_state_dict")
 MAX_NESTED = 4
-WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
+WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # prefixes of DistributedDataParallel and torch.compile
 HEAD_BYTES = 512
-MAX_HEADER_BYTES = 8 << 20  # of safetensors; a model of 10,000 tensors has 1 MB
-# what readers of damaged files raise
+MAX_HEADER_BYTES = 8 << 20  # of a safetensors file; a model of 10,000 tensors has 1 MB
+# raised by readers of damaged files
 UNREADABLE = (
     OSError,
     RuntimeError,
@@ -49,7 +49,7 @@ UNREADABLE = (
 )
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
-OTHER_FILES = (  # how they begin, what they are, and what to do
+OTHER_FILES = (  # first bytes, description and advice
     (rb"version https://git-lfs", "a Git LFS pointer, not the file itself; run `git lfs pull` where it was cloned"),
     (
         rb"(?i)\s*<(!doctype|html|head|\?xml|!--)",
@@ -64,7 +64,7 @@ OTHER_FILES = (  # how they begin, what they are, and what to do
 
 
 class _Unread:
-    """Stands for an object that is not read: it takes whatever its pickle says and keeps nothing."""
+    """Stand-in for an object that is not needed: accepts any arguments and state, and keeps nothing."""
 
     def __new__(cls, *arguments: Any, **options: Any) -> "_Unread":
         return super().__new__(cls)
@@ -84,7 +84,7 @@ UNREAD = (
     "numpy._core.multiarray.scalar",
     "numpy.dtype",
     "numpy.ndarray",
-    "builtins.getattr",  # asked for methods of the HistoryBuffer above; called, it gives an _Unread
+    "builtins.getattr",  # used for methods of HistoryBuffer; a call returns an _Unread
 )
 STAND_INS: list[Any] = [
     *((_Unread, name) for name in UNREAD),
@@ -94,9 +94,9 @@ STAND_INS: list[Any] = [
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read the tensors of any checkpoint, under the names that its model gave them.
+    """Read the tensors of any checkpoint, under the names of its model.
 
-    Raises UserError for anything else, saying what it is, and for a file that needs code to be run to be read.
+    Raises UserError for any other file, with what it is, and for a file that cannot be read without running code.
     """
     head = head_of(path)
     if is_safetensors(head):
@@ -112,7 +112,7 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def head_of(path: Path) -> bytes:
-    """Return the first bytes of a file. Raises UserError where it has none or cannot be read."""
+    """Return the first bytes of a file. Raises UserError if it is empty or cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -126,7 +126,7 @@ def head_of(path: Path) -> bytes:
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Whether a file begins as safetensors do: eight bytes of a length, and a JSON object."""
+    """Whether a file begins like safetensors: eight bytes of a length, then a JSON object."""
     return head[8:9] == b"{" and not head.startswith((ZIP, PICKLE))
 
 
@@ -135,7 +135,7 @@ def _looks_like(head: bytes) -> str:
 
 
 def load_safetensors(path: Path) -> StateDict:
-    """The tensors of a safetensors file. Raises UserError for one that is cut or damaged, or has an absurd header."""
+    """Read the tensors of a safetensors file. Raises UserError if it is cut, damaged, or has an oversized header."""
     try:
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
@@ -151,8 +151,8 @@ def _read_pickle(path: Path, *, is_zip: bool) -> Any:
         _check_archive(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(STAND_INS):
-            warnings.simplefilter("ignore")  # of old pickle protocols
-            # mapped, a damaged record cannot be read beyond its end
+            warnings.simplefilter("ignore")  # about old pickle protocols
+            # memory-mapped, so that a damaged record cannot be read beyond its end
             return torch.load(path, "cpu", weights_only=True, mmap=is_zip)
     except UNREADABLE as error:
         raise UserError(f"{path}: {_why(error)}; {WANTED}") from None
@@ -178,20 +178,20 @@ def _check_archive(path: Path) -> None:
 
 
 def _why(error: BaseException) -> str:
-    """What an error of torch's restricted unpickler says of the file."""
+    """A description of the file, derived from an error of torch's restricted unpickler."""
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked is None:
         return f"a checkpoint of torch that is cut or damaged ({first_line(error)})"
     if asked[1].startswith("dall_e."):
         return "a DALL-E tokenizer; run `bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
     return (
-        f"a pickle of the class {asked[1]}, which only its own code can read (nothing in it was run); save the "
-        "tensors alone there: torch.save(model.state_dict(), FILE)"
+        f"a pickle of the class {asked[1]}, which only its own code can read (nothing in it was run); use that code to "
+        "save only the tensors: torch.save(model.state_dict(), FILE)"
     )
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says, in at most a line: of torch's restricted unpickler, its reason."""
+    """Return an error's message in at most one line; for torch's restricted unpickler, its reason."""
     text = str(error).replace("Weights only load failed.", "").strip()
     detail = re.search(r"WeightsUnpickler error: (.*)", text)
     line = (detail[1] if detail else text.partition("\n")[0]).strip()
@@ -199,7 +199,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _unnested(path: Path, content: Any) -> Mapping[Any, Any]:
-    """The mapping of tensors in what a checkpoint holds."""
+    """Find the mapping of tensors in a checkpoint's content."""
     for _ in range(MAX_NESTED):
         if not isinstance(content, Mapping):
             raise UserError(f"{path}: its content is of type {type(content).__name__}, not a dict; {WANTED}")
@@ -209,15 +209,15 @@ def _unnested(path: Path, content: Any) -> Mapping[Any, Any]:
         content = content[inner[0]]
     if not any(isinstance(value, Tensor) for value in content.values()):
         keys = f"a dict of {', '.join(map(repr, list(content)[:5]))}" if content else "an empty dict"
-        raise UserError(f"{path}: {keys}, without tensors at its top or under {', '.join(NESTINGS)}; {WANTED}")
+        raise UserError(f"{path}: {keys}, without tensors at the top level or under {', '.join(NESTINGS)}; {WANTED}")
     return content
 
 
 def _check_tensor(path: Path, key: Any, tensor: Any) -> None:
-    """Raise UserError for what cannot be a weight: another type, or a tensor larger than what is stored of it."""
+    """Raise UserError for a value that cannot be a weight: another type, or a tensor larger than its stored data."""
     if not isinstance(key, str) or not isinstance(tensor, Tensor):
         raise UserError(f"{path}: {key!r} is of type {type(tensor).__name__}, not a tensor; {WANTED}")
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        raise UserError(f"{path}: {key!r} is sparse, quantized or without data; expected dense tensors")
+        raise UserError(f"{path}: {key!r} is sparse, quantized or without data; expected a dense tensor")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise UserError(f"{path}: {key!r} has the shape {tuple(tensor.shape)}, larger than its data; it is damaged")

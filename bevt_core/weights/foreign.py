@@ -1,4 +1,4 @@
-"""Other projects' checkpoints under our names. Sizes are read off the tensors afterwards, from our own keys."""
+"""Renaming of other projects' state dicts to our keys; `surgery.swin_sizes` then infers the sizes from them."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from bevt_core.weights.surgery import (
     window_of_table,
 )
 
-SHAPE_BUFFERS = r"relative_position_index$|attn_mask$"  # other codes store what follows from shapes
+SHAPE_BUFFERS = r"relative_position_index$|attn_mask$"  # buffers of other codes that follow from the shapes
 
 OFFICIAL_KEYS = {
     r"backbone\.patch_embed\.": "stems.video.",
@@ -34,7 +34,7 @@ OFFICIAL_KEYS = {
     r"backbone\.norm\.": "norm.",
     r"cls_head\.lm_head\.": "lm_head.",
 }
-# the tokenizer that sat in the loss head, and a classifier's head that rides along
+# the tokenizer in the loss head, and an unused classifier's head
 OFFICIAL_DROPPED = rf"^cls_head\.vae_encoder\.|^cls_head\.fc_cls\.|^finetune\.|{SHAPE_BUFFERS}"
 
 TORCHVISION_KEYS = {
@@ -47,14 +47,14 @@ TORCHVISION_KEYS = {
     r"head\.": "fc.",
 }
 
-VIDEO_SWIN_KEYS = {  # of github.com/SwinTransformer/Video-Swin-Transformer; mmaction2 1.x calls the last norm norm3
+VIDEO_SWIN_KEYS = {  # of github.com/SwinTransformer/Video-Swin-Transformer; mmaction2 1.x names the last norm norm3
     r"backbone\.patch_embed\.": "stem.",
     r"backbone\.layers\.(\d+)\.blocks\.": r"encoder.stages.\1.blocks.",
     **{rf"backbone\.layers\.{i}\.downsample\.": f"encoder.stages.{i + 1}.merge." for i in range(3)},
     r"backbone\.norm3?\.": "norm.",
     r"cls_head\.fc_cls\.": "fc.",
 }
-# mmaction2's constants of normalisation, which are ours: ImageNet's
+# mmaction2's normalisation constants, which equal ours: ImageNet's
 VIDEO_SWIN_DROPPED = rf"^data_preprocessor\.(mean|std)$|{SHAPE_BUFFERS}"
 
 IMAGE_SWIN_KEYS = {
@@ -94,7 +94,7 @@ def classifier_from_video_swin(state: Mapping[str, Tensor]) -> Surgery:
 def bevt_from_image_swin(state: Mapping[str, Tensor], *, tubelet: int, window: Size3) -> Surgery:
     """Inflate an image Swin, of timm or the original code: "Image Sup" and "Image CL" of the paper's tables.
 
-    Both stems, the encoder and the norm are filled; decoders, mask token and LM head stay fresh.
+    Fills both stems, the encoder and the norm; decoders, mask token and LM head keep their initial values.
     """
     bare = {re.sub(r"^(module\.)?((backbone|encoder)\.)?", "", key): tensor for key, tensor in state.items()}
     merges = ORIGINAL_MERGES if "layers.0.downsample.norm.weight" in bare else TIMM_MERGES

@@ -1,4 +1,4 @@
-"""Whose checkpoint a state dict is, by its keys: those that are read here, and the others by name."""
+"""Recognition of checkpoints by the keys of their state dicts, both importable ones and others."""
 
 import re
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from schemas.errors import UserError
 
 READ = {  # the kinds of `bevt import-checkpoint`
     "official": "pretraining checkpoints of BEVT's original code",
-    "video-swin": "classifiers of Video Swin's code and of mmaction2",
+    "video-swin": "classifiers of Video Swin's code and mmaction2",
     "torchvision": "torchvision's swin3d_t, swin3d_s and swin3d_b",
-    "image-swin": "2-D Swin of timm or of its authors",
+    "image-swin": "2-D Swin of timm or its authors",
 }
 
 PATCH_KERNEL = re.compile(r"(patch_embed|patch_embeddings)\.(proj|projection)\.weight$")
@@ -21,18 +21,18 @@ SHOWN_KEYS = 3
 
 
 class Family(NamedTuple):
-    """Checkpoints with a key for each pattern, and a patch embedding of `patch_dims` dimensions where that counts."""
+    """A kind of checkpoint: patterns that its keys must match, and the dimensions of its patch embedding."""
 
     name: str
-    keys: tuple[str, ...]
-    patch_dims: int | None = None  # 5: of clips, 4: of pictures
-    kind: str | None = None  # of READ; None for those that are not read
+    keys: tuple[str, ...]  # regular expressions, each found in at least one key
+    patch_dims: int | None = None  # 5 for clips, 4 for pictures, None if irrelevant
+    kind: str | None = None  # a key of READ; None if it cannot be imported
 
 
 OURS = "weights of bevt"
 SWIN_TABLE = r"layers\.0\.blocks\.0\.attn\.relative_position_bias_table$"
 
-FAMILIES = (  # the first that fits
+FAMILIES = (  # the first match counts
     Family(OURS, (r"^(encoder|encoders\.\w+)\.(stages\.0\.)?blocks\.0\.", r"^(stem|stems\.\w+)\.proj\.weight$")),
     Family(
         "a pretraining checkpoint of BEVT's original code",
@@ -72,7 +72,7 @@ FAMILIES = (  # the first that fits
 
 
 def family_of(state: Mapping[str, Tensor]) -> Family | None:
-    """Return what the keys say, or None."""
+    """Return the first family that matches the keys, or None."""
     kernel = next((tensor for key, tensor in state.items() if PATCH_KERNEL.search(key)), None)
     for family in FAMILIES:
         if family.patch_dims is not None and (kernel is None or kernel.ndim != family.patch_dims):
@@ -83,18 +83,18 @@ def family_of(state: Mapping[str, Tensor]) -> Family | None:
 
 
 def check_kind(path: Path, state: Mapping[str, Tensor], kind: str) -> None:
-    """Raise UserError unless the checkpoint is of the kind `kind` of READ, saying what it is and what would read it."""
+    """Raise UserError unless the checkpoint is of kind `kind` of READ, with what it is and how to import it."""
     family = family_of(state)
     if family is None or family.kind != kind:
         raise UserError(f"{path}: {advice(path, state)}")
 
 
 def advice(path: Path, state: Mapping[str, Tensor]) -> str:
-    """Return what the checkpoint is, and how it gets to be used here, or that it cannot be."""
+    """Return a message on what the checkpoint is and how to use it, or that it cannot be imported."""
     family = family_of(state)
     if family is None:
         first = ", ".join(list(state)[:SHOWN_KEYS])
-        return f"a checkpoint of an unknown code (its first keys: {first}); {accepted()}"
+        return f"a checkpoint of unknown origin (its first keys: {first}); {accepted()}"
     if family.name == OURS:
         return "weights of bevt already; give --init the directory of their run, or its weights.safetensors"
     if family.kind is None:
@@ -103,5 +103,5 @@ def advice(path: Path, state: Mapping[str, Tensor]) -> str:
 
 
 def accepted() -> str:
-    """Return the kinds of checkpoints that can be imported, for a message."""
+    """Return the phrase that lists the importable kinds of checkpoints."""
     return "expected " + ", ".join(f"{kind} ({what})" for kind, what in READ.items())

@@ -1,6 +1,6 @@
-"""Surgery between our own checkpoints, as pure functions from state dict to state dict.
+"""Conversion between our own checkpoints, as pure functions from state dict to state dict.
 
-Nothing is matched loosely: every tensor of a source is used, or named in the report of what was dropped.
+Nothing is matched loosely: every tensor of a source is either used or reported as dropped.
 
 Legend: R rows of a relative position bias table, A attention heads; windows are (T, H, W).
 """
@@ -20,16 +20,16 @@ StateDict = dict[str, Tensor]
 
 
 class Surgery(NamedTuple):
-    """A state dict made from another, and the keys of the source that have no place in it."""
+    """A state dict made from another, and the keys of the source that it does not use."""
 
     state: StateDict
     dropped: list[str]
 
 
 def rename(state: Mapping[str, Tensor], table: Mapping[str, str], dropped: str, source: str) -> Surgery:
-    """Rename every key by the first pattern of `table` that its beginning matches; drop what matches `dropped`.
+    """Rename every key by the first pattern of `table` that matches its beginning; drop keys that match `dropped`.
 
-    Raises UserError for a key that neither knows, and for two that get one name.
+    Raises UserError for a key that matches neither, and for two keys that would get the same name.
     """
     new_state: StateDict = {}
     dropped_keys = []
@@ -41,23 +41,25 @@ def rename(state: Mapping[str, Tensor], table: Mapping[str, str], dropped: str, 
             if re.match(pattern, key):
                 new_key = re.sub(pattern, replacement, key, count=1)
                 if new_key in new_state:
-                    raise UserError(f"{key}: the second key of {source} that means {new_key}")
+                    raise UserError(f"{key}: a second key of {source} for {new_key}; expected only one")
                 new_state[new_key] = tensor
                 break
         else:
-            raise UserError(f"{key}: not a key of {source}; is the checkpoint of another kind?")
+            raise UserError(f"{key}: not a key of {source}; the checkpoint is of another kind")
     return Surgery(new_state, dropped_keys)
 
 
 def initialise(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Load what `state` has and return the keys that stay fresh.
+    """Load the tensors of `state` and return the keys of the parameters that keep their initial values.
 
-    Raises UserError for a tensor that the model has no place for, or one of another shape.
+    Raises UserError for a tensor that the model does not have, or that has another shape.
     """
     own = model.state_dict()
     for key, tensor in state.items():
         if key not in own:
-            raise UserError(f"{key}: the model has no such parameter; it was built with other streams or sharing")
+            raise UserError(
+                f"{key}: the model has no such parameter; build it with the checkpoint's streams and encoder sharing"
+            )
         if own[key].shape != tensor.shape:
             raise UserError(
                 f"{key}: the checkpoint has {tuple(tensor.shape)}, the model {tuple(own[key].shape)}; "
@@ -67,11 +69,10 @@ def initialise(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def joint_from_image_stream(state: Mapping[str, Tensor], *, tubelet: int, old_window: Size3, window: Size3) -> Surgery:
-    """Start the joint model from the image stream (BEVT, section 3.3): the encoder learns about time from there on.
+    """Initialise the joint model from the image stream (BEVT, section 3.3); the video decoder keeps its initial values.
 
     The video stem is the image stem repeated over the `tubelet` frames and divided by their number. The bias
     tables' rows for temporal distance 0, the only ones that images train, are repeated over all distances.
-    The video decoder stays fresh.
     """
     surgery = rename(
         state,
@@ -92,9 +93,9 @@ def joint_from_image_stream(state: Mapping[str, Tensor], *, tubelet: int, old_wi
 def classifier_from_pretrained(
     state: Mapping[str, Tensor], *, old_window: Size3, window: Size3, stream: Stream = "video"
 ) -> Surgery:
-    """Keep what fine-tuning starts from: the stream's stem, encoder, final norm. The classifier's `fc` stays fresh.
+    """Keep the stream's stem, encoder and final norm for fine-tuning; the classifier's `fc` keeps its initial values.
 
-    The original does the same: its fine-tuning encoder finds the pretraining norm under its own name.
+    The original code does the same: its fine-tuning encoder loads the pretraining norm, which has the same name.
     """
     other = {"video": "image", "image": "video"}[stream]
     encoder = stream if any(key.startswith(f"encoders.{stream}.") for key in state) else "shared"
@@ -107,7 +108,7 @@ def classifier_from_pretrained(
 
 
 def copy_encoder(state: Mapping[str, Tensor], names: Iterable[str]) -> StateDict:
-    """Give the weights of the encoder `shared` to the encoders `names`, for models that keep their streams apart."""
+    """Copy the weights of the encoder `shared` to the encoders `names`, for models with an encoder per stream."""
     shared = {key: tensor for key, tensor in state.items() if key.startswith("encoders.shared.")}
     others = {key: tensor for key, tensor in state.items() if key not in shared}
     copies = {key.replace("shared", name, 1): tensor for name in names for key, tensor in shared.items()}
@@ -115,12 +116,12 @@ def copy_encoder(state: Mapping[str, Tensor], names: Iterable[str]) -> StateDict
 
 
 def bias_tables(state: Mapping[str, Tensor]) -> list[str]:
-    """Name the relative position bias tables of a state dict."""
+    """Return the keys of the relative position bias tables."""
     return [key for key in state if key.endswith("relative_position_bias_table")]
 
 
 def resize_bias_table(table_RA: Tensor, old: Size3, new: Size3) -> Tensor:
-    """Interpolate a bias table over relative positions, trilinearly, to another window: (R, A) -> (R', A)."""
+    """Interpolate a bias table trilinearly over relative positions, to another window: (R, A) -> (R', A)."""
     if tuple(old) == tuple(new):
         return table_RA
     old_rows, new_rows = ([2 * size - 1 for size in window] for window in (old, new))
@@ -129,7 +130,7 @@ def resize_bias_table(table_RA: Tensor, old: Size3, new: Size3) -> Tensor:
 
 
 def inflate_bias_table(table_RA: Tensor, old: Size3, new: Size3) -> Tensor:
-    """Repeat a table's rows of temporal distance 0 over all distances, bicubic where the windows differ in space.
+    """Repeat a table's rows of temporal distance 0 over all distances, resized bicubically if H or W differ.
 
     An image encoder's table has no other rows: its window is (1, H, W).
     """
@@ -151,25 +152,25 @@ def inflate_stem(state: Mapping[str, Tensor], image_stem: str, video_stem: str, 
 
 
 def tensor_of(state: Mapping[str, Tensor], key: str, ndim: int) -> Tensor:
-    """Return the tensor `key`. Raises UserError where there is none, or one of other than `ndim` dimensions."""
+    """Return the tensor `key`. Raises UserError if it is missing, empty, or does not have `ndim` dimensions."""
     if key not in state:
-        raise UserError(f"{key} is missing; the checkpoint is not whole")
+        raise UserError(f"{key} is missing; the checkpoint is incomplete")
     if state[key].ndim != ndim or not state[key].numel():
         raise UserError(f"{key} has the shape {tuple(state[key].shape)}, expected {ndim} dimensions")
     return state[key]
 
 
 def swin_sizes(state: Mapping[str, Tensor], stem: str, encoder: str) -> dict[str, Any]:
-    """Read a Swin's sizes off its tensors, as arguments of the builders. `stem` and `encoder` begin their keys.
+    """Infer a Swin's sizes from its tensors, as arguments of the builders; `stem` and `encoder` are key prefixes.
 
-    Raises UserError where a tensor that says them is missing, or has another number of dimensions.
+    Raises UserError if a required tensor is missing or has another number of dimensions.
     """
     kernel = tensor_of(state, f"{stem}proj.weight", 5)
     block = re.compile(rf"{re.escape(encoder)}stages\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_bias_table")
     tables = {(int(m[1]), int(m[2])): tensor_of(state, m[0], 2) for m in map(block.match, state) if m}
     num_stages = len({stage for stage, _ in tables})
     if not {(stage, 0) for stage in range(max(num_stages, 1))} <= tables.keys():
-        raise UserError(f"{encoder}stages: the first block of some stage is missing; the checkpoint is not whole")
+        raise UserError(f"{encoder}stages: the first block of a stage is missing; the checkpoint is incomplete")
     fc1 = tensor_of(state, f"{encoder}stages.0.blocks.0.mlp.fc1.weight", 2)
     return {
         "embed_dim": kernel.shape[0],
@@ -182,10 +183,10 @@ def swin_sizes(state: Mapping[str, Tensor], stem: str, encoder: str) -> dict[str
 
 
 def window_of_table(num_rows: int) -> Size3:
-    """Find the window (t, s, s) whose bias table has (2t-1)(2s-1)^2 rows: Swin's s = 7, else the largest s."""
+    """Find the window (t, s, s) whose bias table has (2t-1)(2s-1)^2 rows; prefers Swin's s = 7, then the largest s."""
     largest = int(num_rows**0.5) // 2 + 1
     for side in (7, *range(largest, 0, -1)):
         length, rest = divmod(num_rows, (2 * side - 1) ** 2)
         if not rest and length % 2:
             return ((length + 1) // 2, side, side)
-    raise UserError(f"a relative position bias table of {num_rows} rows belongs to no window (t, s, s)")
+    raise UserError(f"a relative position bias table of {num_rows} rows fits no window (t, s, s)")

@@ -1,11 +1,11 @@
-"""Our Video Swins in timm's registry: `timm.create_model("bevt_swin_base_video")` after an import of this module.
+"""Our Video Swins in timm's registry: importing this module enables `timm.create_model("bevt_swin_base_video")`.
 
-`bevt_swin_SIZE_video` takes clips (B, 3, T, H, W), `bevt_swin_SIZE_image` pictures (B, 3, H, W), a clip of one frame
-under the 2-D stem; both normalised as `pretrained_cfg` says. The interface is timm's, `features_only=True` and
-`checkpoint_path=` included: a run's weights.safetensors of the same sizes, of fine-tuning for video models and of any
-stage of pretraining for both; those have no head, and its fresh one stays. Keywords are the sizes of
-`bevt_core.models.build.SwinBackbone`. There are no published weights. Where timm says NCHW and NHWC, a video model has
-(B, C, T, H, W) and (B, T, H, W, C).
+`bevt_swin_SIZE_video` takes clips (B, 3, T, H, W). `bevt_swin_SIZE_image` takes pictures (B, 3, H, W), which it treats
+as clips of one frame with the 2-D stem. Both expect the normalisation in `pretrained_cfg`. The interface is timm's,
+including `features_only=True` and `checkpoint_path=`, which takes a run's weights.safetensors of the same sizes: of
+fine-tuning for video models, of any pretraining stage for both (these have no head, so the model's head stays random).
+Keywords are the sizes of `bevt_core.models.build.SwinBackbone`. There are no published weights. For timm's NCHW and
+NHWC, a video model uses (B, C, T, H, W) and (B, T, H, W, C).
 Legend: B batch, T H W frames and pixels before the stem, grid after, C channels, D width of the last stage, V classes.
 """
 
@@ -47,7 +47,7 @@ class PictureStem(Stem2d):
 
 
 class TimmClassifier(Classifier):
-    """The classifier under timm's names. With `num_classes` 0 the result is the features that the head would read."""
+    """The classifier with timm's interface. With `num_classes` 0 it returns the features before the head."""
 
     num_features: int
     num_classes: int
@@ -62,7 +62,7 @@ class TimmClassifier(Classifier):
         in_chans: int = 3,
     ) -> None:
         if in_chans != 3:
-            raise ValueError(f"in_chans {in_chans}: expected 3, the stems take RGB")
+            raise ValueError(f"in_chans {in_chans}: expected 3 (RGB)")
         super().__init__(
             stem=STEMS[stream](backbone),
             encoder=backbone.encoder(),
@@ -84,7 +84,7 @@ class TimmClassifier(Classifier):
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh head of `num_classes`, none for 0. `global_pool` is avg, over all positions, or empty: none."""
+        """Replace the head by a new one of `num_classes`, or none for 0. `global_pool` is avg, or empty for none."""
         if global_pool not in (None, "avg", ""):
             raise ValueError(f"global_pool {global_pool!r}: expected avg, or an empty string for none")
         if global_pool is not None:
@@ -96,16 +96,16 @@ class TimmClassifier(Classifier):
         self.fc.to(device=like.device, dtype=like.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the inputs of the encoder's blocks, and run the blocks again in the backward pass."""
+        """Store only the inputs of the encoder's blocks, and recompute the blocks in the backward pass."""
         self.encoder.checkpoint_activations(range(len(self.feature_info)) if enable else ())  # type: ignore[operator]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights of this model, or those of a pretraining run under the head that is there.
+        """Load weights of this model, or of a pretraining run, which leave the head unchanged.
 
-        Raises UserError for a pretraining run that had no images, where this is a model of pictures, and for another
-        code's weights, saying whose they are.
+        Raises UserError for a pretraining run without images if this is an image model, and for another project's
+        weights, with their origin.
         """
-        state = {key.removeprefix("model."): tensor for key, tensor in state_dict.items()}  # of `bevt export`'s folder
+        state = {key.removeprefix("model."): tensor for key, tensor in state_dict.items()}  # prefix of `bevt export`
         family = family_of(state)
         if family is not None and family.name != OURS:
             raise UserError(f"checkpoint_path: {advice(Path('FILE'), state)}")
@@ -127,10 +127,10 @@ class TimmClassifier(Classifier):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return what `forward_features` does and the outputs of stages, or only these, finest first.
+        """Return the result of `forward_features` and the outputs of stages, or only the latter, finest first.
 
-        `indices` are the stages, the last so many, or None for all; `norm` is for the last stage alone, which it is
-        made for. With `stop_early` later stages are not computed, and the first result is that of the last computed.
+        `indices` lists the stages; a number n means the last n, None all. `norm` applies only to the last stage, which
+        it was trained for. With `stop_early` later stages are skipped, and the first result is the last stage computed.
         """
         fmt = getattr(output_fmt, "value", output_fmt)
         if fmt not in ("NCHW", "NHWC"):
@@ -153,7 +153,7 @@ class TimmClassifier(Classifier):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages after the last of `indices`, and return these, counted from the first stage."""
+        """Drop the stages after the last of `indices`; returns the indices, counted from the first stage."""
         taken, last = feature_take_indices(len(self.feature_info), indices)
         if prune_norm or last < len(self.feature_info) - 1:
             self.norm = nn.Identity()  # type: ignore[assignment]
@@ -164,7 +164,7 @@ class TimmClassifier(Classifier):
         return taken
 
     def forward_head(self, x_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return logits (B, V), or what the linear layer would read (B, D); at every position without pooling."""
+        """Return logits (B, V), or the features before the linear layer (B, D); per position if pooling is off."""
         x = self.dropout(x_BTHWC.mean(dim=(1, 2, 3)) if self.global_pool else x_BTHWC)
         return x if pre_logits else self.fc(x)
 
@@ -173,9 +173,10 @@ class TimmClassifier(Classifier):
 
 
 def encoder_of_stream(state: StateDict, stream: Stream, backbone: SwinBackbone) -> StateDict:
-    """Return a classifier's stem, encoder and norm for `stream`, of the weights of a pretraining model.
+    """Return a classifier's stem, encoder and norm for `stream` from the weights of a pretraining model.
 
-    A video model of images alone starts as the joint stage would. Raises UserError for pictures of videos alone.
+    A video model from images alone is initialised as for the joint stage. Raises UserError for an image model from
+    videos alone.
     """
     t, h, w = backbone.window
     window: Size3 = (t, h, w)
@@ -184,7 +185,7 @@ def encoder_of_stream(state: StateDict, stream: Stream, backbone: SwinBackbone) 
     windows = {"old_window": window if same else window_of_table(rows), "window": window}
     if f"stems.{stream}.proj.weight" not in state:
         if stream == "image":
-            raise UserError("these weights are of a run without images, and have no stem for pictures")
+            raise UserError("these weights are of a run without images and have no image stem; use a video model")
         state = joint_from_image_stream(state, tubelet=backbone.patch[0], **windows).state
         windows["old_window"] = window
     return classifier_from_pretrained(state, **windows, stream=stream).state
@@ -198,7 +199,7 @@ STEMS: dict[Stream, Callable[[SwinBackbone], nn.Module]] = {
 
 
 def _trained_at(size: str, stream: Stream) -> dict[str, Any]:
-    """Return the input of the shipped recipes in timm's terms: `input_size` is that of a frame."""
+    """Return the input of the shipped recipes in timm's terms; `input_size` is a frame's."""
     side_px, frames = (64, 8) if size == "nano" else (224, 32)
     return {
         "input_size": (3, side_px, side_px),
@@ -213,7 +214,7 @@ def _trained_at(size: str, stream: Stream) -> dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs(  # timm looks for this name
+default_cfgs = generate_default_cfgs(  # timm requires this name
     {f"bevt_swin_{size}_{stream}": _trained_at(size, stream) for size in SWIN_SIZES for stream in STEMS}
 )
 

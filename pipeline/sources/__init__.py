@@ -1,6 +1,6 @@
-"""What a data set's files are and which class each one has: `SOURCES[name](tree, split, list_file)`.
+"""Listing of the sources of a data set, with their classes: `SOURCES[name](tree, split, list_file)`.
 
-The class map travels with the listing: two public label maps of Kinetics-400 agree in none of the 400 classes.
+A listing includes its class map: two public label maps of Kinetics-400 agree on none of the 400 classes.
 """
 
 from pathlib import Path
@@ -23,9 +23,9 @@ from schemas.recipes.loading import nearest
 
 
 def list_list(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
-    """Whatever `--list` names: `path label` lines, or a Parquet file of `bevt scan`."""
+    """List the sources named by `--list`: `path label` lines, or a Parquet file written by `bevt scan`."""
     if list_file is None:
-        raise UserError("dataset list needs `list_file`, with a `path label` on each line")
+        raise UserError("dataset list needs `list_file`, a file with `path label` on each line")
     return list_from_file(tree, list_file, [split, ""] if tree.is_folder(split) else [""], "video")
 
 
@@ -38,7 +38,7 @@ SOURCES = {
     "folder": list_folder,
     "list": list_list,
 }
-# data sets whose official lists name the files of every split, which lie in one root: the split that they are tested on
+# test split of the data sets whose official lists name the files of every split in a common root
 TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
 
 __all__ = [
@@ -61,12 +61,12 @@ def list_sources(
     list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
 ) -> SourceListing:
-    """List the files of `split` under `root`, in an order that depends on their names alone.
+    """List the sources of `split` under `root`, in an order that depends only on their names.
 
-    Files that a list names and the disk does not have are items too (and in `missing`): they end among the rejected.
-    Files that are no sources are counted in `ignored`, and `warnings` say what is odd about the list. Raises UserError
-    for an unknown data set, a missing root, a list that cannot be read, a folder without permission, and for links and
-    lines that lead out of the root, unless `allow_outside`.
+    Files that a list names but that do not exist are items too (and in `missing`): a job records them as rejected.
+    Files that are not sources are counted in `ignored`; `warnings` describe likely mistakes in the list. Raises
+    UserError for an unknown data set, a missing root, an unreadable list, a folder without permission, and for links
+    and lines that lead out of the root, unless `allow_outside`.
     """
     if dataset not in SOURCES:
         raise UserError(f"no dataset {dataset!r}; {nearest(dataset, list(SOURCES))}known: {', '.join(SOURCES)}")
@@ -78,7 +78,7 @@ def list_sources(
 
 def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, allow_outside: bool) -> SourceListing:
     if not root.is_dir():
-        raise UserError(f"`root` {root}: no such folder; give the folder that holds the files of {dataset}")
+        raise UserError(f"`root` {root}: no such folder; give the folder that contains the files of {dataset}")
     if list_file is not None and not list_file.is_file():
         raise UserError(f"`list_file` {list_file}: no such file")
     tree = _tree(root, allow_outside)
@@ -88,39 +88,39 @@ def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, 
         listing = SOURCES[dataset](tree, split, list_file)
     if not listing.items and list_file is not None:
         raise UserError(
-            f"`list_file` {list_file}: names no files; expected `path label` lines, or the data set's own list"
+            f"`list_file` {list_file}: names no files; expected `path label` lines, or the data set's official list"
         )
     if not listing.items and is_made_here(root):
-        raise UserError(f"`root` {root}: {what_is(root)}; expected the folder that holds the files of {dataset}")
+        raise UserError(f"`root` {root}: {what_is(root)}; expected the folder that contains the files of {dataset}")
     if not listing.items:
         hint = f"; {listing.ignored_note}" if listing.ignored else ""
-        raise UserError(f"`root` {root}: no videos or pictures of {dataset}, split {split!r}, in it{hint}")
+        raise UserError(f"`root` {root}: no videos or pictures of {dataset}, split {split!r}{hint}")
     return listing
 
 
 def check_found(listing: SourceListing, root: AnyPath, list_file: str | AnyPath | None) -> None:
-    """Raise UserError where a list names files, and none of them is there."""
+    """Raise UserError if a list names files and none of them exists."""
     if listing.missing and len(listing.missing) == len(listing.items):
         named = f"`list_file` {list_file}" if list_file is not None else f"`root` {root}: its list of the split"
         raise UserError(
-            f"{named}: none of the {len(listing.items)} files that it names is there; the first was looked for as "
-            f"{root / listing.missing[0]}: check `root`, and the paths of the list"
+            f"{named}: none of the {len(listing.items)} files that it names exists, such as "
+            f"{root / listing.missing[0]}; check `root` and the paths in the list"
         )
 
 
 def says_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = False) -> bool:
-    """Whether `root` says which of its files are of `split`: by a folder of that name, or by an official file."""
+    """Whether `root` separates the files of `split`, by a folder of that name or by an official list."""
     tree = _tree(root, allow_outside)
     return keeps_apart(tree, split) if dataset == "k400" else has_folder(tree, split)
 
 
 def has_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = False) -> bool:
-    """Whether `split` names some of the files below `root`, by official lists or as `says_split`, and not all."""
+    """Whether `split` selects only some of the files below `root`, by official lists or as in `says_split`."""
     return dataset in TEST_SPLITS or says_split(dataset, root, split, allow_outside)
 
 
 def split_to_test(dataset: str) -> str:
-    """The split of a data set to test on, where none is given."""
+    """The default split of a data set to test on."""
     return TEST_SPLITS.get(dataset, "val")
 
 

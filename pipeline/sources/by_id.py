@@ -1,4 +1,4 @@
-"""Data sets whose annotations name videos by id: where the file of an id is, whatever layout it was downloaded in."""
+"""Lookup of files by video id, for annotations that name ids, in any layout that downloaders produce."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from bevt_core.media.kinds import VIDEO_SUFFIXES, kind_of
 from pipeline.sources.tree import Tree
 
-# What downloaders leave between the id and the suffix: `id.mp4.mkv`, `id.f137.mp4`.
+# Left by downloaders between the id and the suffix: `id.mp4.mkv`, `id.f137.mp4`.
 _LEFTOVER = re.compile(rf"\.(f\d+(-\w+)?|{'|'.join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))})", re.IGNORECASE)
 _SOUND = re.compile(r"\.f(139|140|141|171|249|250|251|256|258|600)$")  # YouTube's formats without a picture
 _TRIMMED = re.compile(r"(.+)_\d{6}_\d{6}")  # {youtube_id}_{start:06d}_{end:06d}
@@ -17,7 +17,7 @@ class MediaIndex:
     """The media files and frame folders below `base`, by id: a file's name without its suffix, or a folder's name."""
 
     def __init__(self, tree: Tree, base: str, frame_folders: str | None = None) -> None:
-        """`frame_folders`: where each folder is one video's frames."""
+        """`frame_folders` is a folder whose subfolders each contain one video's frames."""
         self.by_name: dict[str, list[str]] = {}
         for path in tree.files(base):
             if frame_folders is not None and path.startswith(f"{frame_folders}/"):
@@ -26,7 +26,7 @@ class MediaIndex:
                 self.by_name.setdefault(PurePosixPath(path).stem, []).append(path)
         if frame_folders is not None:
             for name in tree.folders(frame_folders):
-                tree.frames(f"{frame_folders}/{name}")  # whose links may lead out of the root
+                tree.frames(f"{frame_folders}/{name}")  # raises for links that lead out of the root
                 self.by_name.setdefault(name, []).append(f"{frame_folders}/{name}")
         self.by_id: dict[str, list[str]] = {}
         for name, paths in self.by_name.items():
@@ -37,7 +37,7 @@ class MediaIndex:
                     self.by_id.setdefault(other, []).extend(paths)
 
     def find(self, names: Iterable[str], folder: str | None = None) -> str | None:
-        """The file of the first of `names` that is there; of several, one in a folder called `folder` is preferred."""
+        """The file of the first of `names` that has one; among several, one in a folder named `folder` is preferred."""
         for name in names:
             paths = self.by_name.get(name) or self.by_id.get(name)
             if paths:
@@ -52,7 +52,7 @@ def _without_leftovers(name: str) -> str:
 
 
 def annotation(tree: Tree, names: Iterable[str]) -> str | None:
-    """The first of the file `names` in the root, `annotations/`, `labels/` or `annotation/`, as a path in the tree."""
+    """The path of the first of the file `names` found in the root, `annotations/`, `labels/` or `annotation/`."""
     for name in names:
         for folder in ("", "annotations", "labels", "annotation"):
             path = str(PurePosixPath(folder, name))

@@ -1,4 +1,4 @@
-"""Class names and labels: `classes.txt`, and the label that a list's line ends in."""
+"""Class names and labels: `classes.txt`, and the label at the end of a list's line."""
 
 import functools
 from collections import Counter
@@ -9,14 +9,14 @@ from bevt_core.storage.objects import AnyPath
 from schemas.errors import UserError
 
 MOST_CLASSES = 1_000_000
-MOST_NUMBERED = 30_000  # classes that may have numbers for names, unless a list has more lines; ImageNet-21k has 21,841
+MOST_NUMBERED = 30_000  # classes without names, unless a list has more lines; ImageNet-21k has 21,841
 
 
 def read_classes(path: AnyPath) -> tuple[str, ...]:
-    """Class names by label: one per line, the label being the line's position, or `name<TAB>label` on every line."""
+    """Read class names by label: a name per line, labelled by its position, or `name<TAB>label` on every line."""
     listed = Lines(path)
     if len(listed) > MOST_CLASSES:
-        raise UserError(f"{path}: {len(listed)} lines, expected at most {MOST_CLASSES} class names, one a line")
+        raise UserError(f"{path}: {len(listed)} lines, expected at most {MOST_CLASSES} class names, one per line")
     lines = [(where, line.strip()) for where, line in listed]
     pairs = [line.rpartition("\t") for _, line in lines]
     if lines and all(name and is_number(label.strip()) for name, _, label in pairs):
@@ -32,7 +32,7 @@ def read_classes(path: AnyPath) -> tuple[str, ...]:
 
 
 def _by_number(lines: list[tuple[str, str, str]]) -> tuple[str, ...]:
-    """The names of (where, name, label) in the order of their labels, which are 0 to one less than there are lines."""
+    """The names of (where, name, label) in the order of their labels, which must be 0 to one less than the lines."""
     names: dict[int, str] = {}
     labels: dict[str, int] = {}
     for where, name, text in lines:
@@ -47,14 +47,14 @@ def _by_number(lines: list[tuple[str, str, str]]) -> tuple[str, ...]:
 
 
 def find_classes(folders: Iterable[AnyPath]) -> tuple[str, ...]:
-    """The `classes.txt` of the first folder that has one; empty where none has."""
+    """The class names of the first folder that has a `classes.txt`; empty if none has."""
     found = [folder / "classes.txt" for folder in folders if (folder / "classes.txt").is_file()]
     return read_classes(found[0]) if found else ()
 
 
 @functools.lru_cache(maxsize=4096)
 def class_index(name: str, classes: tuple[str, ...]) -> int | None:
-    """The label of a class name; blanks may be written as underscores."""
+    """The label of a class name, None if unknown; spaces and underscores are equivalent."""
     if name in classes:
         return classes.index(name)
     plain = [other.replace("_", " ") for other in classes]
@@ -62,9 +62,9 @@ def class_index(name: str, classes: tuple[str, ...]) -> int | None:
 
 
 def parse_label(text: str, classes: tuple[str, ...], where: str, lines: int = 0) -> int | None:
-    """The label as a number; negative ones mean none (test sets). `lines`: how many the list has.
+    """The label that `text` means, a number or a class name; negative numbers mean None (test sets).
 
-    Raises UserError for names that are no class, and for numbers that are too large.
+    `lines` is the length of the list. Raises UserError for unknown names, and for numbers that are too large.
     """
     named = class_index(text, classes)
     if named is not None:
@@ -75,7 +75,7 @@ def parse_label(text: str, classes: tuple[str, ...], where: str, lines: int = 0)
         return None
     label = int(text) if len(text) < 10 else None
     if classes and (label is None or label >= len(classes)):
-        raise UserError(f"{where}: label {text[:20]}, but there are only {len(classes)} classes")
+        raise UserError(f"{where}: label {text[:20]}, expected one below {len(classes)}, the number of classes")
     most = max(lines, MOST_NUMBERED)
     if label is None or label >= most:
         raise UserError(
@@ -86,5 +86,5 @@ def parse_label(text: str, classes: tuple[str, ...], where: str, lines: int = 0)
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a whole number in plain digits."""
+    """Whether a text is an integer in ASCII digits."""
     return text.removeprefix("-").isascii() and text.removeprefix("-").isdigit()

@@ -1,4 +1,4 @@
-"""Diving48, version 2 of its labels only: version 1 is known to be wrong."""
+"""Diving48, with version 2 of its labels only: version 1 is known to be wrong."""
 
 from bevt_core.foreign.files import read_json, read_json_rows, shown
 from bevt_core.storage.objects import AnyPath
@@ -13,17 +13,21 @@ V1_ONLY_LABEL = 30  # occurs in neither file of version 2
 
 
 def list_diving48(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
-    """`Diving48_V2_{split}.json` and `Diving48_vocab.json` in the root; files `{vid_name}.mp4` anywhere below it.
+    """Read `Diving48_V2_{split}.json` and `Diving48_vocab.json` in the root; files `{vid_name}.mp4` anywhere below it.
 
-    The classes are the 48 of the vocabulary, although only 47 occur. Raises UserError for labels of version 1, told by
-    the file's name and by its content.
+    The classes are the 48 of the vocabulary, although only 47 occur. Raises UserError for labels of version 1,
+    recognised by the file's name and by its content.
     """
     rows_file = list_file or _find(tree, f"Diving48_V2_{split}.json")
     if "V2" not in rows_file.name:
-        raise UserError(f"{rows_file}: not a file of version 2 (Diving48_V2_{split}.json); version 1 has wrong labels")
+        raise UserError(
+            f"{rows_file}: expected version 2 (Diving48_V2_{split}.json); the labels of version 1 are wrong"
+        )
     rows = list(read_json_rows(rows_file, {"vid_name": str, "label": int}))
     if any(row["label"] == V1_ONLY_LABEL for _, row in rows):
-        raise UserError(f"{rows_file}: label {V1_ONLY_LABEL} occurs, so these are labels of version 1, renamed")
+        raise UserError(
+            f"{rows_file}: label {V1_ONLY_LABEL} occurs only in version 1, whose labels are wrong; get version 2"
+        )
     classes = _read_classes(_find(tree, "Diving48_vocab.json"))
     base = "rgb" if tree.is_folder("rgb") else base_folder(tree, split)
     index = MediaIndex(tree, base)
@@ -40,7 +44,7 @@ def list_diving48(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
 
 
 def _read_classes(vocabulary: AnyPath) -> tuple[str, ...]:
-    """The names of the classes, each the words of an entry."""
+    """The class names: the words of each entry, joined."""
     names = []
     for number, words in enumerate(read_json(vocabulary, list), start=1):
         where = f"{vocabulary}, entry {number}"
@@ -55,4 +59,4 @@ def _find(tree: Tree, name: str) -> AnyPath:
     old = annotation(tree, [name.replace("_V2", "")]) if "_V2" in name else None
     if old is not None:
         raise UserError(f"{tree.root / old} has the labels of version 1, which are wrong; get {name}")
-    raise UserError(f"{tree.root}: no {name} in it or in annotations/")
+    raise UserError(f"{tree.root}: {name} is neither in it nor in annotations/; put it there")

@@ -1,4 +1,4 @@
-"""Data sets whose classes are folders."""
+"""Data sets with a folder per class."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ from schemas.frames import MediaKind, SourceItem
 
 
 def list_folder(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
-    """Videos (or, where there are none, pictures) in any depth; the class is the name of the folder a file lies in."""
+    """List videos (or pictures, if there are no videos) at any depth; the class of a file is the name of its folder."""
     base = base_folder(tree, split)
     if list_file is not None:
         return list_from_file(tree, list_file, ["", base] if base else [""], "video")
@@ -21,7 +21,7 @@ def list_folder(tree: Tree, split: str, list_file: AnyPath | None) -> SourceList
 
 
 def base_folder(tree: Tree, split: str) -> str:
-    """Where the class folders are: `<split>`, `videos/<split>`, `videos` or the root itself."""
+    """The folder that contains the class folders: `<split>`, `videos/<split>`, `videos` or the root itself."""
     for base in (split, f"videos/{split}", "videos"):
         if base and tree.is_folder(base):
             return base
@@ -29,12 +29,12 @@ def base_folder(tree: Tree, split: str) -> str:
 
 
 def has_folder(tree: Tree, split: str) -> bool:
-    """Whether the root keeps a split in a folder of its own."""
+    """Whether the root has a separate folder for a split."""
     return base_folder(tree, split) in (split, f"videos/{split}")
 
 
 def list_classes(tree: Tree, base: str, wanted: MediaKind | None) -> SourceListing:
-    """Every media file below `base`; files directly in it have no class. A `classes.txt` fixes the order of classes."""
+    """List every media file below `base`; files directly in it have no class. `classes.txt` sets the class order."""
     found, ignored = media_files(tree.files(base), wanted)
     names = class_names((path for path, _ in found), base)
     fixed = find_classes([tree.root / base, tree.root])
@@ -43,12 +43,15 @@ def list_classes(tree: Tree, base: str, wanted: MediaKind | None) -> SourceListi
     unknown = sorted(name for name, label in labels.items() if label is None)
     if unknown:
         where = tree.root / base
-        raise UserError(f"{where}: the folder {unknown[0]!r} is none of the {len(classes)} classes of classes.txt")
+        raise UserError(
+            f"{where}: the folder {unknown[0]!r} is not among the {len(classes)} classes in classes.txt; add its name "
+            "there, or move the folder away"
+        )
     items = [SourceItem(source=path, kind=kind, label=labels.get(names[path])) for path, kind in found]
     occurring = classes if any(item.label is not None for item in items) else ()
     return SourceListing(items, occurring, [], ignored, inferred=not fixed)
 
 
 def class_names(paths: Iterable[str], base: str) -> dict[str, str]:
-    """path -> the name of its folder; empty for a file that lies directly in `base`."""
+    """path -> the name of its folder; empty for a file directly in `base`."""
     return {path: "" if str(Path(path).parent) == (base or ".") else parent_name(path) for path in paths}

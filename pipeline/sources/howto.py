@@ -1,4 +1,4 @@
-"""HowTo100M: long videos without labels, wherever they lie; a CSV with a `video_id` column chooses among them."""
+"""HowTo100M: long videos without labels, in any layout; a CSV with a `video_id` column can select among them."""
 
 from bevt_core.foreign.files import read_csv
 from bevt_core.storage.objects import AnyPath
@@ -9,14 +9,14 @@ from schemas.frames import SourceItem
 
 
 def list_howto100m(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
-    """Every video below the root, or those of `--list`, a CSV of the MIL-NCE release; ids may repeat."""
+    """List every video below the root, or those named by `--list`, a CSV of the MIL-NCE release; ids may repeat."""
     if list_file is None:
         base = split if tree.is_folder(split) else ""
         found, ignored = media_files(tree.files(base), "video")
         return SourceListing([SourceItem(source=path, kind="video") for path, _ in found], (), [], ignored)
     index = MediaIndex(tree, "")
     collected = Collected(tree)
-    first: dict[str, str] = {}  # line of each id, in the order of the ids' last lines
+    first: dict[str, str] = {}  # id -> its first line, ordered by each id's last line
     for where, row in read_csv(list_file, ["video_id"]):
         first[row["video_id"]] = first.pop(row["video_id"], where)
     for name, where in first.items():

@@ -1,6 +1,6 @@
-"""ImageNet-1K: wnid trees, and the flat validation set with whichever file of its labels is there.
+"""ImageNet-1K: folders named by wnid, and the flat validation set with any of the files of its labels.
 
-A label is the position of the wnid in sorted order. The devkit's ids (1..1000) are another order.
+A label is the position of the wnid in sorted order. The devkit's ids (1..1000) are in another order.
 """
 
 import re
@@ -21,20 +21,20 @@ _WNID = re.compile(r"n\d{8}")
 _FLAT = re.compile(r"ILSVRC2012_val_(\d{8})")
 KAGGLE_LABELS = "LOC_val_solution.csv"  # ImageId,PredictionString
 WNID_LABELS = "imagenet_2012_validation_synset_labels.txt"  # a wnid per line, in the order of the files
-DEVKIT_LABELS = "ILSVRC2012_validation_ground_truth.txt"  # an ILSVRC2012_ID per line; meta.mat says which wnid that is
+DEVKIT_LABELS = "ILSVRC2012_validation_ground_truth.txt"  # an ILSVRC2012_ID per line; meta.mat maps it to a wnid
 SYNSETS = ("imagenet_synsets.txt", "LOC_synset_mapping.txt", "synset_words.txt")  # `wnid ...` per line
 
 
 def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
-    """`<root>/<split>/<wnid>/*`, `<root>/<wnid>/*`, or `ILSVRC2012_val_*.JPEG` in one folder, or `--list`."""
+    """List `<root>/<split>/<wnid>/*`, `<root>/<wnid>/*`, `ILSVRC2012_val_*.JPEG` in one folder, or by `--list`."""
     base = split if tree.is_folder(split) else ""
     if list_file is not None:
         return list_from_file(tree, list_file, ["", base] if base else [""], "image")
     folders = tree.folders(base)
     if any(_WNID.fullmatch(name) for name in folders):
-        strangers = [name for name in folders if not _WNID.fullmatch(name)]
-        if strangers:
-            raise UserError(f"{tree.root / base}: a folder {strangers[0]!r} among the wnids; move it away")
+        others = [name for name in folders if not _WNID.fullmatch(name)]
+        if others:
+            raise UserError(f"{tree.root / base}: a folder {others[0]!r} among the wnids; move it away")
         return list_classes(tree, base, "image")
     files = list(tree.files(base))
     flat = [path for path, _ in media_files(files, "image")[0] if _FLAT.fullmatch(PurePosixPath(path).stem)]
@@ -49,15 +49,17 @@ def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
     for path in flat:
         wnid = wnids.get(PurePosixPath(path).stem)
         if wnid is None:
-            raise UserError(f"{labels_file}: no label for {path}; is the file whole?")
+            raise UserError(f"{labels_file}: no label for {path}; the file is incomplete, get it again")
         if wnid not in classes:
-            raise UserError(f"{labels_file}: {path} has the label {shown(wnid)}, none of the {len(classes)} classes")
+            raise UserError(
+                f"{labels_file}: {path} has the label {shown(wnid)}, expected one of the {len(classes)} classes"
+            )
         items.append(SourceItem(source=path, kind="image", label=classes.index(wnid)))
     return SourceListing(items, classes, ignored=count_suffixes(sorted(set(files) - set(flat))))
 
 
 def _wnids_of_validation(tree: Tree) -> tuple[AnyPath, dict[str, str]]:
-    """The file of labels, and what it says: a picture's file name without suffix -> wnid."""
+    """The file of labels, and its content: a picture's file name without suffix -> wnid."""
     kaggle = annotation(tree, [KAGGLE_LABELS])
     if kaggle is not None:
         path = tree.root / kaggle
@@ -75,11 +77,11 @@ def _wnids_of_validation(tree: Tree) -> tuple[AnyPath, dict[str, str]]:
         unknown = [(where, number) for where, number in numbers if number not in wnids]
         if unknown:
             where, number = unknown[0]
-            raise UserError(f"{where}: the id {number}, expected one of the {len(wnids)} of meta.mat")
+            raise UserError(f"{where}: the id {number}, expected one of the {len(wnids)} in meta.mat")
         return path, _numbered([wnids[number] for _, number in numbers])
     raise UserError(
-        f"{tree.root}: a flat validation set needs its labels: one of {KAGGLE_LABELS}, {WNID_LABELS}, or "
-        f"{DEVKIT_LABELS} with meta.mat, in it or in annotations/"
+        f"{tree.root}: the flat validation set has no labels; put {KAGGLE_LABELS}, {WNID_LABELS}, or "
+        f"{DEVKIT_LABELS} with meta.mat into it or into annotations/"
     )
 
 
@@ -88,21 +90,23 @@ def _numbered(wnids: list[str]) -> dict[str, str]:
 
 
 def _devkit_wnids(meta: AnyPath) -> dict[int, str]:
-    """ILSVRC2012_ID -> wnid, of the leaves."""
+    """ILSVRC2012_ID -> wnid, for the leaves of the hierarchy."""
     if not meta.is_file():
         raise UserError(
-            f"{meta}: not there; the devkit's ids are not in the order of sorted wnids, so its labels cannot be read "
-            "without it"
+            f"{meta}: no such file; copy it from the devkit, whose ids are not in the order of sorted wnids, so its "
+            "labels cannot be read without it"
         )
     synsets = read_mat(meta, "synsets")
     try:
         return {int(row[0]): str(row[1]) for row in synsets if int(row[4]) == 0}
     except (TypeError, ValueError, LookupError) as error:
-        raise UserError(f"{meta}: its synsets are not those of ILSVRC2012's devkit: {shown(str(error))}") from None
+        raise UserError(
+            f"{meta}: the synsets are not in the form of ILSVRC2012's devkit ({shown(str(error))}); copy it from there"
+        ) from None
 
 
 def _all_wnids(tree: Tree) -> tuple[str, ...]:
-    """Every class, from a synset list or the training folders; empty where there is neither."""
+    """Every class, from a synset list or the training folders; empty if there is neither."""
     found = annotation(tree, SYNSETS)
     if found is not None:
         return tuple(sorted({_wnid(where, line) for where, line in Lines(tree.root / found)}))
@@ -111,8 +115,8 @@ def _all_wnids(tree: Tree) -> tuple[str, ...]:
 
 
 def _wnid(where: str, text: str) -> str:
-    """The wnid that a text begins with."""
+    """The wnid at the beginning of a text."""
     first = text.split(maxsplit=1)[:1]
     if not first or not _WNID.fullmatch(first[0]):
-        raise UserError(f"{where}: {shown(text)}, expected a wnid such as n01440764 and whatever else")
+        raise UserError(f"{where}: {shown(text)}, expected a wnid such as n01440764 at the beginning")
     return first[0]

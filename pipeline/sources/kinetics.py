@@ -1,4 +1,4 @@
-"""Kinetics-400: class folders, the official CSV files, or a list file, with either way of naming the files."""
+"""Kinetics-400: class folders, the official CSV files, or a list file, with either naming of the files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,13 +13,13 @@ from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import Collected, SourceListing, check_unique
 from pipeline.sources.tree import Tree
 
-LIST = "list.tsv"  # of all videos of the root, whatever split is asked for
+LIST = "list.tsv"  # names all videos of the root, for every split
 
 
 def list_k400(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
-    """`--list` or `list.tsv` in the root, else the official CSV of the split there, else class folders.
+    """List by `--list`, else by `list.tsv` or the split's official CSV in the root, else by class folders.
 
-    Files are called `{id}.mp4` or `{id}_{start:06d}_{end:06d}.mp4`, in class folders or not; a list may use the other
+    Files are named `{id}.mp4` or `{id}_{start:06d}_{end:06d}.mp4`, in class folders or not; a list may use the other
     of the two names.
     """
     base = base_folder(tree, split)
@@ -34,7 +34,7 @@ def list_k400(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
 
 
 def keeps_apart(tree: Tree, split: str) -> bool:
-    """Whether the root says what is of the split: by an official CSV, or by a folder and no list of everything."""
+    """Whether the root separates the split, by an official CSV or by a folder, and has no list of all videos."""
     if annotation(tree, [LIST]) is not None:
         return False
     return annotation(tree, _csv_names(split)) is not None or has_folder(tree, split)
@@ -50,7 +50,7 @@ def _is_official(list_file: AnyPath) -> bool:
 
 
 def _list_official(tree: Tree, base: str, csv_file: AnyPath) -> SourceListing:
-    """`label,youtube_id,time_start,time_end,split[,is_cc]`; the test set has no label column."""
+    """List by a CSV of `label,youtube_id,time_start,time_end,split[,is_cc]`; the test set has no label column."""
     rows = list(read_csv(csv_file, ["youtube_id", "time_start", "time_end"]))
     names = {row["label"] for _, row in rows if row.get("label")}
     fixed = find_classes([csv_file.parent, tree.root])
@@ -68,7 +68,7 @@ def _list_official(tree: Tree, base: str, csv_file: AnyPath) -> SourceListing:
 
 
 def _found_by_id(tree: Tree, base: str, listing: SourceListing, list_file: AnyPath) -> SourceListing:
-    """The listing with files that are there under the other name."""
+    """Replace missing files of the listing by files that exist under the other naming."""
     index = MediaIndex(tree, base)
     gone = set(listing.missing)
     items, missing = [], []

@@ -1,4 +1,4 @@
-"""The list files that people have: `path label` lines with any separator, split from the right."""
+"""List files of `path label` lines, with any separator, split from the right."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -14,18 +14,18 @@ from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import MediaKind
 
-MOST_COUNTS = 2  # numbers between a folder of frames and its label: how many there are, or the first and the last
+MOST_COUNTS = 2  # numbers between a folder of frames and its label: the frame count, or the first and last frame
 
 
 def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind: MediaKind) -> SourceListing:
-    """The items of a `path label` file.
+    """List the items of a `path label` file.
 
-    A path is looked for under the root and under each of `prefixes`, as a file, as a folder of frames, and without the
-    frame counts that lists of frame folders carry (`path frames label`, `path first last label`). It may be absolute,
-    inside the root, and Windows' backslashes are read as slashes. Labels are numbers, or names of the `classes.txt`
-    beside the list or in the root, else of the tree's classes.
+    Each path is tried under each of `prefixes` in the root, as a file, as a folder of frames, and without the frame
+    counts of lists of frame folders (`path frames label`, `path first last label`). It may be absolute, if it is inside
+    the root; Windows' backslashes are read as slashes. Labels are numbers, or names of the `classes.txt` beside the
+    list or in the root, else of the tree's classes.
 
-    Raises UserError with the line. Warnings name counts that are not those of the folders, and labels that start at 1.
+    Raises UserError with the line. Warns of frame counts that differ from the folders', and of labels that start at 1.
     """
     classes = find_classes([list_file.parent, tree.root]) or tree.classes
     lines = Lines(list_file)
@@ -43,8 +43,8 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
         if counts and (is_file or len(counts) > MOST_COUNTS or counts[0] > counts[-1]):
             numbers = ", ".join(map(str, counts))
             raise UserError(
-                f"{where}: {numbers} and the label {label_text} after {shown(form)}; expected one label on a line "
-                "(frame counts belong to folders of frames)"
+                f"{where}: {numbers} and the label {label_text} after {shown(form)}, expected only a label; "
+                "frame counts are allowed only after folders of frames"
             )
         source = form if found else str(PurePosixPath(prefixes[-1], form))
         collected.add(where, source if found else None, source, kind_of(source, kind) or kind, label)
@@ -54,15 +54,15 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
     warnings = counted.warnings(list_file)
     if not classes and labels and min(labels) == 1:
         warnings.append(
-            f"{list_file}: its labels are 1 to {max(labels)} and none is 0, so class 0 has no clips; labels are "
-            "counted from 0: subtract 1, or put the class names into a classes.txt beside the list"
+            f"{list_file}: labels are 1 to {max(labels)}, so class 0 has no clips; labels start at 0: "
+            "subtract 1, or put the class names into a classes.txt beside the list"
         )
     numbers_as_names = tuple(str(label) for label in range(max(labels, default=-1) + 1))
     return collected.listing(classes or numbers_as_names, inferred=not classes, warnings=warnings)
 
 
 def find_media(tree: Tree, path: str, prefixes: Sequence[str]) -> tuple[str, list[int]] | None:
-    """Where a list's path is under a prefix, as it is or less the numbers behind it, which are returned too."""
+    """Find a list's path under a prefix, unchanged or without trailing numbers, which are returned too."""
     for form, counts in _forms(path):
         for prefix in prefixes:
             candidate = str(PurePosixPath(prefix, form))
@@ -72,7 +72,7 @@ def find_media(tree: Tree, path: str, prefixes: Sequence[str]) -> tuple[str, lis
 
 
 def _forms(path: str) -> list[tuple[str, list[int]]]:
-    """A path of a list, and the same less each of the numbers behind it, with those numbers."""
+    """The path, and the same without its last number, last two numbers, ..., each with the numbers removed."""
     forms: list[tuple[str, list[int]]] = [(path, [])]
     while True:
         text, counts = forms[-1]
@@ -85,7 +85,7 @@ def _forms(path: str) -> list[tuple[str, list[int]]]:
 
 
 def split_line(line: str, classes: tuple[str, ...], where: str) -> tuple[str, str]:
-    """(path, label) of one line: cut at the last tab, comma or blank that a label follows."""
+    """(path, label) of one line, split at the last tab, comma or space before a label."""
     text = line.rstrip()
     for separator in ("\t", ",", " "):
         path, found, label = text.rpartition(separator)
@@ -93,11 +93,11 @@ def split_line(line: str, classes: tuple[str, ...], where: str) -> tuple[str, st
         known = is_number(label) or class_index(label, classes) is not None
         if found and path.strip() and label and (known or (separator == "\t" and not classes)):
             return _unquoted(path.rstrip()), label
-    for name in classes:  # a class name with blanks, after a blank
+    for name in classes:  # a class name that contains spaces, after a space
         if text.endswith(f" {name}"):
             return _unquoted(text[: -len(name)].rstrip()), name
     raise UserError(
-        f"{where}: {shown(line)} does not end in a label; expected `path label`, the label a number or a class"
+        f"{where}: {shown(line)} does not end in a label; expected `path label`, with a number or a class as label"
     )
 
 
@@ -106,7 +106,7 @@ def _unquoted(path: str) -> str:
 
 
 class _CountedFrames:
-    """Folders of frames, and those that do not hold as many as the list says."""
+    """Counts folders whose number of frames differs from the list's."""
 
     def __init__(self) -> None:
         self.compared = 0
@@ -114,31 +114,29 @@ class _CountedFrames:
         self.differing: list[str] = []
 
     def add(self, folder: str, names: Sequence[str] | None, counts: Sequence[int]) -> None:
-        """`names`: the folder's files, None if they are not known. `counts`: [], [frames], or [first, last]."""
+        """Compare `names`, the folder's files (None if unknown), with `counts`: [], [frames], or [first, last]."""
         if not counts:
             return
         if names is None:
             self.unknown += 1
             return
         try:
-            there = len(frames_among(names)[0])
-        except MediaError:  # it will be rejected
+            num_frames = len(frames_among(names)[0])
+        except MediaError:  # the job will reject the folder
             return
         self.compared += 1
         span = counts[-1] - counts[0]
-        if there not in ([counts[0]] if len(counts) == 1 else [span, span + 1]):
-            said = counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[1]}"
-            self.differing.append(f"{folder}: {said} in the list, {there} there")
+        if num_frames not in ([counts[0]] if len(counts) == 1 else [span, span + 1]):
+            listed = counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[1]}"
+            self.differing.append(f"{folder}: {listed} in the list, {num_frames} in the folder")
 
     def warnings(self, list_file: AnyPath) -> list[str]:
         found = []
         if self.differing:
             found.append(
-                f"{list_file}: {len(self.differing)} of {self.compared} folders do not hold as many frames as the list "
-                f"says ({self.differing[0]}); all frames that are there are used"
+                f"{list_file}: the frame counts of {len(self.differing)} of {self.compared} folders differ from the "
+                f"list ({self.differing[0]}); all frames in the folders are used"
             )
         if self.unknown:
-            found.append(
-                f"{list_file}: the frame counts of {self.unknown} folders in an object store were not compared"
-            )
+            found.append(f"{list_file}: the frame counts of {self.unknown} folders in an object store were not checked")
         return found

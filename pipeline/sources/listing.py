@@ -1,4 +1,4 @@
-"""A listing of sources: what a data set's files are, and which class each one has."""
+"""A listing of sources with their classes, and its Parquet file."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,29 +18,29 @@ from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
 from schemas.text.json_text import json_text, parse_json
 
-SHOWN_NAMES = 5  # of the classes that are not known
+SHOWN_NAMES = 5  # unknown classes quoted in an error
 
 
 @dataclass(frozen=True)
 class SourceListing:
-    """The items of a split in a fixed order, the class names by label, and what was left out."""
+    """The items of a split in a fixed order, the class names by label, and the files left out."""
 
     items: list[SourceItem]
     classes: tuple[str, ...] = ()
     missing: list[str] = field(default_factory=list)  # in the list, not on disk; among the items too
-    ignored: dict[str, int] = field(default_factory=dict)  # files that are no sources, by suffix
-    inferred: bool = False  # the classes are those that occur: no file says what they are
-    warnings: list[str] = field(default_factory=list)  # what is odd about the list
+    ignored: dict[str, int] = field(default_factory=dict)  # number of files that are not sources, by suffix
+    inferred: bool = False  # the classes are only those that occur; no file defines them
+    warnings: list[str] = field(default_factory=list)  # likely mistakes in the list
 
     @property
     def ignored_note(self) -> str:
-        """What was left out, in words; empty if nothing was."""
+        """A phrase about the files left out; empty if there are none."""
         counts = ", ".join(f"{count} {suffix}" for suffix, count in self.ignored.items())
         return f"files not used: {counts}" if counts else ""
 
 
 class Collected:
-    """The items of an annotation file, line by line."""
+    """The items of an annotation file, collected line by line."""
 
     def __init__(self, tree: Tree) -> None:
         self.items: list[SourceItem] = []
@@ -49,7 +49,7 @@ class Collected:
         self._lines: dict[str, str] = {}
 
     def add(self, where: str, found: str | None, expected: str, kind: MediaKind, label: int | None) -> None:
-        """A source of line `where`: the path `found`, or, where the disk does not have it, the path `expected`.
+        """Add the source of line `where`: the path `found`, or the path `expected` if the file is missing.
 
         Raises UserError for a path that leads out of the root, and for a source that an earlier line names.
         """
@@ -66,10 +66,10 @@ class Collected:
 
 
 def media_files(paths: Iterable[str], wanted: MediaKind | None) -> tuple[list[tuple[str, MediaKind]], dict[str, int]]:
-    """The media files of one kind, and the count of the others by suffix.
+    """The media files of one kind, and the number of other files by suffix.
 
-    `wanted` None: the videos where there are any (pictures beside them are thumbnails), else the pictures. GIFs go with
-    the others; where there are none, they are videos.
+    `wanted` None means the videos if there are any (pictures beside them are thumbnails), else the pictures. GIFs count
+    as the kind of the other files, and as videos if there are no others.
     """
     paths = list(paths)
     if wanted is None:
@@ -80,9 +80,9 @@ def media_files(paths: Iterable[str], wanted: MediaKind | None) -> tuple[list[tu
 
 
 def label_by(listing: SourceListing, classes: tuple[str, ...], where: str, classes_from: str) -> SourceListing:
-    """The listing with labels of the class map `classes`, where it has none of its own, by the names of its classes.
+    """Relabel a listing whose classes are inferred by the class map `classes`, matching class names.
 
-    Raises UserError for names that are none of `classes`.
+    Raises UserError for names that are not in `classes`.
     """
     if not listing.inferred or listing.classes == classes:
         return listing
@@ -92,9 +92,9 @@ def label_by(listing: SourceListing, classes: tuple[str, ...], where: str, class
     if unknown:
         shown = ", ".join(map(repr, unknown[:SHOWN_NAMES])) + (", ..." if len(unknown) > SHOWN_NAMES else "")
         raise UserError(
-            f"{where}: {len(unknown)} of its {len(used)} classes ({shown}) are none of the {len(classes)} of "
-            f"{classes_from}; rename or leave out what is called so; where these are numbers of a list, a classes.txt "
-            "beside it, a name per line, says which classes they mean"
+            f"{where}: {len(unknown)} of its {len(used)} classes ({shown}) are not among the {len(classes)} of "
+            f"{classes_from}. Rename or remove these classes; if they are label numbers of a list, put the class names "
+            "into a classes.txt beside it, one per line"
         )
     items = [
         item if item.label is None else item.model_copy(update={"label": labels[item.label]}) for item in listing.items
@@ -103,14 +103,14 @@ def label_by(listing: SourceListing, classes: tuple[str, ...], where: str, class
 
 
 def check_unique(items: Sequence[SourceItem], where: str) -> None:
-    """A source is its own identity: raise UserError for one that occurs twice."""
+    """Raise UserError for a source that occurs twice: its path is its identity."""
     twice = [source for source, count in Counter(item.source for item in items).items() if count > 1]
     if twice:
         raise UserError(f"{where}: {twice[0]!r} occurs more than once ({len(twice)} such sources)")
 
 
 def write_parquet_list(path: AnyPath, listing: SourceListing) -> None:
-    """A listing with its class map, as `--list` takes it."""
+    """Write a listing with its class map, for use with `--list`."""
     written = pa.BufferOutputStream()
     table = pa.Table.from_pylist([item.model_dump() for item in listing.items], schema=SOURCES_SCHEMA)
     pq.write_table(table.replace_schema_metadata({"classes": json_text(listing.classes)}), written)
@@ -118,7 +118,7 @@ def write_parquet_list(path: AnyPath, listing: SourceListing) -> None:
 
 
 def read_parquet_list(tree: Tree, path: AnyPath) -> SourceListing:
-    """What `write_parquet_list` wrote, or others with the same columns; every path has to lie inside the root."""
+    """Read a file of `write_parquet_list`, or another with the same columns; every path must be inside the root."""
     table = read_parquet(path, SOURCES_SCHEMA, "bevt scan --write")
     classes = _classes_in(path, table.schema.metadata or {})
     most = len(classes) or max(MOST_NUMBERED, len(table))
@@ -126,14 +126,14 @@ def read_parquet_list(tree: Tree, path: AnyPath) -> SourceListing:
     for number, row in enumerate(table.to_pylist()):
         where = f"{path}, row {number}"
         if row["label"] is not None and not 0 <= row["label"] < most:
-            raise UserError(f"{where}: label {row['label']}, expected 0 to {most - 1}, or none")
+            raise UserError(f"{where}: label {row['label']}, expected 0 to {most - 1}, or null")
         try:
             item = SourceItem(**row)
         except ValidationError:
             raise UserError(f"{where}: {shown(row)}, expected a path and a kind, video or image") from None
         source = tree.inside(item.source, where)
-        there = tree.is_file(source) or tree.is_folder(source)
-        collected.add(where, source if there else None, source, item.kind, item.label)
+        exists = tree.is_file(source) or tree.is_folder(source)
+        collected.add(where, source if exists else None, source, item.kind, item.label)
     return collected.listing(classes)
 
 
@@ -143,5 +143,7 @@ def _classes_in(path: AnyPath, metadata: dict[bytes, bytes]) -> tuple[str, ...]:
     except ValueError:
         classes = None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise UserError(f"{path}: its metadata `classes` is no JSON list of names; bevt scan --write writes it")
+        raise UserError(
+            f"{path}: its metadata `classes` is not a JSON list of names; write the file with `bevt scan --write`"
+        )
     return tuple(classes)

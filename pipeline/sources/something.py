@@ -14,10 +14,10 @@ FRAME_FOLDERS = ("rawframes", "frames", "20bn-something-something-v2-frames")
 
 
 def list_ssv2(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
-    """Ids and templates from `{split}.json`, classes from `labels.json`; or `--list` with `id [frames] label` lines.
+    """List by `{split}.json` (ids, templates) and `labels.json` (classes), or by `--list` (`id [frames] label` lines).
 
-    Templates carry [brackets], the keys of labels.json do not, and its values are strings. Test rows have no template;
-    their labels come from `test-answers.csv` where that is there.
+    Templates contain [brackets], the keys of labels.json do not, and its values are strings. Test rows have no
+    template; their labels come from `test-answers.csv` if it exists.
     """
     base = base_folder(tree, split)
     folders = [name for name in FRAME_FOLDERS if tree.is_folder(name)]
@@ -39,14 +39,14 @@ def list_ssv2(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
 
 
 def _read_labels(path: AnyPath) -> dict[str, int]:
-    """Class name -> label, in the order of the labels."""
+    """Class name -> label, sorted by label."""
     labels = {
         name: whole_number(str(label), str(path), f"the label of {shown(name)}")
         for name, label in read_json(path, dict).items()
     }
     labels = dict(sorted(labels.items(), key=lambda item: item[1]))
     if list(labels.values()) != list(range(len(labels))):
-        raise UserError(f"{path}: labels are not 0..{len(labels) - 1}")
+        raise UserError(f"{path}: labels are not 0..{len(labels) - 1}; get the official file")
     return labels
 
 
@@ -67,13 +67,13 @@ def _label(template: str, labels: dict[str, int], where: str) -> int:
     name = template.replace("[", "").replace("]", "")
     if name not in labels:
         raise UserError(
-            f"{where}: the template {shown(template)} is no key of labels.json; the two are not of one version"
+            f"{where}: the template {shown(template)} is not a key of labels.json; get both files of the same version"
         )
     return labels[name]
 
 
 def _test_answers(tree: Tree) -> dict[str, str]:
-    """id -> class name, from lines `1420;Throwing something`."""
+    """id -> class name, read from lines such as `1420;Throwing something`."""
     found = annotation(tree, ["test-answers.csv"])
     answers = {}
     for where, row in read_rows(tree.root / found, delimiter=";") if found is not None else ():

@@ -1,4 +1,4 @@
-"""What a list chooses among the sources of a frame store, found as it would find them among the files."""
+"""Selection of a frame store's sources by a list, which is read as it would be for the raw files."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -12,16 +12,16 @@ from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
 
-SHOWN = 3  # of the sources that are not there
+SHOWN = 3  # missing sources quoted in an error
 
 
 class NamedSources(Tree):
-    """The sources of a frame store as files below it, by the names that they have there."""
+    """The sources of a frame store presented as a tree of files, under the names in the store."""
 
     def __init__(self, root: AnyPath, sources: Iterable[str], classes: tuple[str, ...]) -> None:
         self.root = root
         self.classes = classes
-        self.allow_outside = True  # nothing is read; where the store was made says what lay outside
+        self.allow_outside = True  # nothing is read here; links were checked when the store was made
         self._sources = dict.fromkeys(sources)
 
     def files(self, under: str = "") -> Iterator[str]:
@@ -31,7 +31,7 @@ class NamedSources(Tree):
         return []
 
     def inside(self, path: str, where: str) -> str:
-        """As among files; an absolute path is the source that it ends in, since the root is not known here."""
+        """As for files, but an absolute path matches the source that it ends with, since the root is unknown here."""
         names = path.split("/")
         tails = ("/".join(names[first:]) for first in range(1, len(names))) if path.startswith("/") else ()
         return next((tail for tail in tails if tail in self._sources), None) or super().inside(path, where)
@@ -60,10 +60,11 @@ LISTS: dict[str, Callable[[Tree, str, AnyPath | None], SourceListing]] = {
 def choose_stored(
     folder: AnyPath, manifest: FrameStoreManifest, stored: Sequence[SourceItem], list_file: AnyPath
 ) -> list[SourceItem]:
-    """Return those of the `stored` items of the frame store `folder` that `list_file` names, in the store's order.
+    """Return the items of `stored`, from the frame store `folder`, that `list_file` names, in the store's order.
 
-    The list is read as for the store's dataset. Raises UserError for a source that the store lacks, and for a label
-    that is not the store's: they are compared by name, with those of the store where the list has no class map.
+    The list is read in the format of the store's data set. Raises UserError for a source that the store lacks, and for
+    a label that differs from the store's; labels are compared by class name, with the store's class map if the list has
+    none.
     """
     if not list_file.is_file():
         raise UserError(f"`list_file` {list_file}: no such file")
@@ -73,13 +74,13 @@ def choose_stored(
     else:
         listing = LISTS.get(manifest.dataset, _list_any)(tree, manifest.split, list_file)
     if not listing.items:
-        raise UserError(f"`list_file` {list_file}: names nothing")
+        raise UserError(f"`list_file` {list_file}: names no sources; expected `path label` lines")
     if listing.missing:
         more = ", ..." if len(listing.missing) > SHOWN else ""
         raise UserError(
             f"`list_file` {list_file}: {len(listing.missing)} of its {len(listing.items)} sources are not in the frame "
-            f"store {folder} ({', '.join(listing.missing[:SHOWN])}{more}); take them out of the list, or store them; "
-            "rejected.parquet of each part says which could not be used"
+            f"store {folder} ({', '.join(listing.missing[:SHOWN])}{more}). Remove them from the list, or store them; "
+            "the rejected.parquet of each part lists sources that could not be used"
         )
     listed = {item.source: item.label for item in listing.items}
     chosen = [item for item in stored if item.source in listed]
@@ -91,14 +92,14 @@ def choose_stored(
 def _check_label(
     item: SourceItem, label: int | None, listing: SourceListing, classes: tuple[str, ...], where: str
 ) -> None:
-    """`label` is the list's; none of it means whatever the store has."""
+    """Raise UserError if `label`, the list's, differs from the item's; None always matches."""
     if label is None:
         return
     names = listing.classes or classes
     name = names[label] if 0 <= label < len(names) else str(label)
     if item.label is None or class_index(name, classes) != item.label:
-        here = "none" if item.label is None else f"{item.label} ({classes[item.label]!r})"
+        stored = "none" if item.label is None else f"{item.label} ({classes[item.label]!r})"
         raise UserError(
-            f"{where}: {item.source} has label {label} ({name!r}), but {here} in the frame store; mend the list, or "
-            "put the names of the classes that its numbers mean into a classes.txt beside it"
+            f"{where}: {item.source} has label {label} ({name!r}), but {stored} in the frame store; fix the list, or "
+            "put the class names of its numbers into a classes.txt beside it"
         )

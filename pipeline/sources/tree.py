@@ -1,4 +1,4 @@
-"""Reading a data root: recursive listings in a fixed order that never lead out of it."""
+"""Recursive listings of a data root, in a fixed order, that never lead out of it."""
 
 import os
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ from bevt_core.storage.objects import AnyPath, ObjectPath
 from schemas.errors import UserError
 from schemas.text.names import ALLOW, leads_out
 
-NAME_BYTES = 255  # the longest name that a local file may have
+NAME_BYTES = 255  # the longest file name of local file systems
 
 
 class Tree:
-    """The files under `root`, by paths relative to it, without hidden ones and the system's. Folders are read once.
+    """The files under `root`, by relative path, without hidden and system files. Each folder is read once.
 
-    Raises UserError for a folder that may not be read.
+    Raises UserError for a folder without read permission.
     """
 
     root: AnyPath
-    classes: tuple[str, ...] = ()  # by label, where no file says so
+    classes: tuple[str, ...] = ()  # class names by label, used if no file defines them
 
     def __init__(self, root: Path, allow_outside: bool = False) -> None:
-        """`allow_outside`: links and list lines may lead out of the root."""
+        """`allow_outside` permits links and list lines that lead out of the root."""
         self.root = self._disk = root
         self.allow_outside = allow_outside
         self._real_root = os.path.realpath(root)
         self._folders: dict[str, dict[str, bool]] = {}
 
     def files(self, under: str = "") -> Iterator[str]:
-        """All files below the folder `under`, depth first, by name. Raises UserError for a link out of the root."""
+        """Yield all files below `under`, depth first, by name. Raises UserError for links out of the root."""
         yield from self._walk(under, ancestors=())
 
     def folders(self, under: str = "") -> list[str]:
@@ -45,9 +45,9 @@ class Tree:
         return self._entry(path) is False
 
     def inside(self, path: str, where: str) -> str:
-        """`path` from a list, normalised and relative to the root. UserError, naming `where`, if it leads out of it."""
+        """Normalise a list's path, relative to the root. Raises UserError, with `where`, if it leads out of it."""
         if "\0" in path or path != path.encode(errors="replace").decode():
-            raise UserError(f"{where}: {path!r} is no file name: it has characters that UTF-8 cannot write, or a zero")
+            raise UserError(f"{where}: {path!r} is not a file name: it contains a NUL or is not valid UTF-8")
         for root in self._roots():
             if path.startswith(f"{root}/"):
                 path = path.removeprefix(f"{root}/").lstrip("/")
@@ -57,13 +57,11 @@ class Tree:
         if not self.allow_outside and leads_out(normal) is not None:
             raise UserError(f"{where}: {path!r} leads out of the root {self.root}; {ALLOW}")
         if not self.allow_outside and any(name.startswith(".") for name in PurePosixPath(normal).parts):
-            raise UserError(
-                f"{where}: {path!r}: files and folders whose names begin with a dot are not read; rename it"
-            )
+            raise UserError(f"{where}: {path!r}: files and folders whose names begin with a dot are ignored; rename it")
         return normal
 
     def frames(self, folder: str) -> list[str] | None:
-        """The names of the files in a folder of frames, which are no sources themselves; None where they are unknown.
+        """The names of the files in a folder of frames, which are not sources themselves; None if unknown.
 
         Raises UserError for a link out of the root.
         """
@@ -80,17 +78,17 @@ class Tree:
         return names
 
     def _roots(self) -> list[str]:
-        """What an absolute path inside the root begins with."""
+        """The prefixes of absolute paths inside the root."""
         return list(dict.fromkeys([str(self._disk.absolute()), self._real_root]))
 
     def _entry(self, path: str) -> bool | None:
         parent, name = os.path.split(path)
         if not path or path == ".":
             return True
-        if path.startswith(("../", "/")):  # `inside` has let it pass
+        if path.startswith(("../", "/")):  # `inside` has allowed it
             try:
                 return (self._disk / path).is_dir() if (self._disk / path).exists() else None
-            except OSError:  # no permission, or a name that no file can have
+            except OSError:  # no permission, or an impossible name
                 return None
         if parent and not self.is_folder(parent):
             return None
@@ -108,7 +106,7 @@ class Tree:
                 yield path
 
     def _read(self, folder: str) -> dict[str, bool]:
-        """name -> is it a folder, by name."""
+        """name -> whether it is a folder, sorted by name."""
         if folder not in self._folders:
             entries = {}
             try:
@@ -131,7 +129,7 @@ class Tree:
 
 
 class ObjectTree(Tree):
-    """The same under a prefix of an object store, where nothing leads out."""
+    """A tree under a prefix of an object store, which has no links."""
 
     def __init__(self, root: ObjectPath) -> None:
         self.root = self._prefix = root
@@ -147,7 +145,7 @@ class ObjectTree(Tree):
                 yield path
 
     def frames(self, folder: str) -> list[str] | None:
-        """None: a request for each of a hundred thousand folders takes hours."""
+        """Always None: requests for a hundred thousand folders would take hours."""
         return None
 
     def _roots(self) -> list[str]:
@@ -155,11 +153,11 @@ class ObjectTree(Tree):
 
     def _read(self, folder: str) -> dict[str, bool]:
         if folder not in self._folders:
-            there = (self._prefix / folder).entries()
-            self._folders[folder] = {name: is_dir for name, is_dir in there.items() if not is_hidden(name)}
+            entries = (self._prefix / folder).entries()
+            self._folders[folder] = {name: is_dir for name, is_dir in entries.items() if not is_hidden(name)}
             for name in self._folders[folder]:
                 if len(name.encode()) > NAME_BYTES:
-                    raise UserError(f"{self.root / folder / name}: a name of more than {NAME_BYTES} bytes; rename it")
+                    raise UserError(f"{self.root / folder / name}: the name exceeds {NAME_BYTES} bytes; rename it")
         return self._folders[folder]
 
 
@@ -172,5 +170,5 @@ def _readable(name: str, folder: Path) -> str:
 
 
 def parent_name(path: str) -> str:
-    """The name of the folder that a file lies in; empty for a file at the top."""
+    """The name of a file's folder; empty for a file directly in the root."""
     return PurePosixPath(path).parent.name

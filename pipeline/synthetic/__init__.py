@@ -1,1 +1,1 @@
-"""Small data made on the spot: videos of a virtual camera, pictures for training a tokenizer."""
+"""Small generated data sets: videos of a virtual camera, and pictures for training a tokenizer."""

@@ -1,8 +1,8 @@
-"""A virtual camera over a photograph: its classes of motion, its path, and the clip that it sees.
+"""A virtual camera over a photograph: its classes of motion, its path, and the resulting clip.
 
-No single frame carries the label: the middle pose is drawn alike for every class, the motion is symmetric around it,
-and the degrees of freedom that are not the class's wander out and back to where they started. So a frame, and nearly
-so an unordered heap of the clip's frames, looks the same whatever the class; the order tells.
+No single frame reveals the label: the middle pose has the same distribution for every class, the motion is symmetric
+around it, and the degrees of freedom that are not the class's wander away and return. So a single frame, and nearly so
+an unordered set of the clip's frames, looks the same whatever the class; only the order reveals it.
 
 Poses are in pixels of the photograph, angles in radians, frames uint8 (size_px, size_px, 3).
 """
@@ -17,13 +17,13 @@ from PIL import Image
 from pipeline.synthetic.photographs import draw_paint, evened, painted, photograph, reduced
 
 CLASSES = (
-    "pan_left",  # the camera moves to the left of its own picture, so what is seen moves to the right
+    "pan_left",  # the camera moves to its left, so the content moves to the right
     "pan_right",
     "pan_up",
     "pan_down",
-    "zoom_in",  # the window shrinks, so what is seen grows
+    "zoom_in",  # the window shrinks, so the content grows
     "zoom_out",
-    "rotate_left",  # the camera turns counter-clockwise, so what is seen turns clockwise
+    "rotate_left",  # the camera turns counter-clockwise, so the content turns clockwise
     "rotate_right",
 )
 
@@ -40,12 +40,12 @@ _MOTION = {
     "rotate_right": ("angle", 1),
 }
 
-# How far the other degrees of freedom wander, of their own travel. Without it (0) shuffled frames still tell the axis:
-# a small 3-D CNN got 40 % of shuffled clips right, with 0.5 19 %, with 0.7 15 %, with 1 13 %, chance being 12.5 %; the
-# ordered clips take longer to learn the more there is: 98 % after three epochs at 0.7, 88 % at 1 (docs/log.md).
+# How far the other degrees of freedom wander, as a share of their travel. At 0 shuffled frames still reveal the axis: a
+# small 3-D CNN classified 40 % of shuffled clips correctly, 19 % at 0.5, 15 % at 0.7, 13 % at 1; chance is 12.5 %. The
+# more wander, the longer ordered clips take to learn: 98 % after three epochs at 0.7, 88 % at 1 (docs/log.md).
 _WANDER = 0.25
 _SPEED = (0.75, 1.25)
-_WINDOW = (0.9, 2.2)  # side of the middle window, in output sides; the photograph's size may cap it
+_WINDOW = (0.9, 2.2)  # side of the middle window, in output sides; limited by the photograph's size
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Pose:
 
 
 def camera_path(label: str, middle: Pose, frames: int, speed: float, wander: dict[str, int]) -> list[Pose]:
-    """The camera's poses: the class's degree of freedom goes steadily, the others out and back by their `wander` sign.
+    """The camera's poses: the class's degree of freedom moves steadily, the others out and back by their `wander` sign.
 
-    Displacements are along the middle window's own axes. The mean of first and last pose is the middle pose.
+    Displacements are along the middle window's axes. The mean of the first and last pose is the middle pose.
     """
     moving, sign = _MOTION[label]
     poses = []
@@ -84,7 +84,7 @@ def camera_path(label: str, middle: Pose, frames: int, speed: float, wander: dic
 
 
 def draw_middle(rng: np.random.Generator, photo: Image.Image, size_px: int) -> Pose:
-    """Uniform over what keeps every class's whole path inside the photograph; any angle; never a featureless place."""
+    """Draw a middle pose that keeps every class's path inside the photograph; avoids low-contrast regions."""
     most = max(_SPEED)
     reach = math.exp(most * _TRAVEL["zoom"]) / math.sqrt(2) + most * math.hypot(_TRAVEL["x"], _TRAVEL["y"])
     longest = 0.48 * min(photo.size) / reach
@@ -104,7 +104,7 @@ def draw_middle(rng: np.random.Generator, photo: Image.Image, size_px: int) -> P
 
 
 def look(photo: Image.Image, pose: Pose, size_px: int) -> Image.Image:
-    """What the camera sees: the window resampled to `size_px`, bilinearly."""
+    """The camera's picture: the window resampled bilinearly to `size_px`."""
     step = pose.side / size_px
     cos, sin = step * math.cos(pose.angle), step * math.sin(pose.angle)
     half = size_px / 2
@@ -123,7 +123,7 @@ def draw_clip(
     speed = rng.uniform(*_SPEED)
     wander = {dof: int(rng.choice((-1, 1))) for dof in _TRAVEL}
     paint = draw_paint(rng)
-    level = max(0, int(math.log2(middle.side / size_px) * 2))  # half octaves, against aliasing
+    level = max(0, int(math.log2(middle.side / size_px) * 2))  # in half octaves; avoids aliasing
     small = reduced(split, name, mirrored, level)
     ratio = small.width / photo.width
     poses = camera_path(label, middle, frames, speed, wander)

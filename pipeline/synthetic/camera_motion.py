@@ -1,6 +1,6 @@
-"""A small labelled video set, made on the spot: a virtual camera moves over photographs, the class is its motion.
+"""Writing of a small labelled video set: a virtual camera moves over photographs, and its motion is the class.
 
-The pictures are drawn by `camera` and `photographs`; here they are encoded and written.
+`camera` and `photographs` draw the pictures; this module encodes and writes them.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +21,7 @@ from schemas.ranges import Count, Frames, Pixels, Seed
 
 
 class CameraMotionSet(Record):
-    """`camera-motion.json`, written last: what the folder holds, and every number that it is a function of."""
+    """`camera-motion.json`, written last: every number that determines the folder's content."""
 
     train_clips_per_class: Count
     test_clips_per_class: Count
@@ -49,8 +49,8 @@ def make_camera_motion_set(
 ) -> CameraMotionSet:
     """Write `train/<class>/*.mp4`, `test/<class>/*.mp4`, `images/<photograph>/*.jpg` and ATTRIBUTION.txt under `out`.
 
-    The bytes depend on the numbers above, not on `workers`. A complete set made from the same numbers is left as it
-    is. Raises UserError if `out` holds a set made from others.
+    The bytes depend on the numbers above, not on `workers`. A complete set with the same numbers is kept. Raises
+    UserError if `out` contains a set with other numbers.
     """
     wanted = CameraMotionSet(
         train_clips_per_class=train_clips_per_class,
@@ -67,7 +67,7 @@ def make_camera_motion_set(
     if found == wanted:
         return wanted
     if found is not None:
-        raise UserError(f"{out} holds another camera-motion set ({found}), wanted {wanted}; give another place")
+        raise UserError(f"{out} contains another camera-motion set ({found}), wanted {wanted}; give another folder")
 
     for label in CLASSES:
         for split in ("train", "test"):
@@ -101,7 +101,7 @@ def _write_chunk(chunk: tuple[Path, CameraMotionSet, list[tuple[str, int]]]) -> 
 
 
 def _write_clip(path: Path, split: str, label: str, spec: CameraMotionSet, rng: np.random.Generator) -> None:
-    import av  # here, so that clips can be drawn where no video can be written
+    import av  # not at the top, so that clips can be drawn without PyAV
 
     frames_THWC = draw_clip(list(PHOTOGRAPHS[split]), split, label, spec.frames, spec.size_px, rng)
     with av.open(str(path), "w", format="mp4") as container:

@@ -1,4 +1,4 @@
-"""Photographs that scikit-image and scikit-learn bring in their wheels, recoloured so that a few look like many.
+"""Photographs from the wheels of scikit-image and scikit-learn, recoloured so that a few look like many.
 
 Test photographs are never training photographs. Pictures are uint8 (size_px, size_px, 3), clips uint8 (frames, size_px,
 size_px, 3).
@@ -16,10 +16,10 @@ from PIL import Image, ImageFilter
 from bevt_core.console.installation import install_command
 from schemas.errors import UserError
 
-_SHADING_PX = 6.0  # what varies over more pixels than this is shading
-_CONTRAST = 50.0  # standard deviation of a clip, of 255
+_SHADING_PX = 6.0  # variation over more pixels than this is shading
+_CONTRAST = 50.0  # standard deviation of a clip, in 0..255
 
-# file in the wheel -> where the wheel's documentation says it is from
+# name -> (folder in the wheel, file, origin according to the wheel's documentation)
 _SKIMAGE, _SKLEARN = "skimage/data", "sklearn/datasets/images"
 
 PHOTOGRAPHS = {
@@ -60,11 +60,11 @@ class Paint:
     """A recolouring."""
 
     channels: list[int]  # permutation of R, G, B
-    levels: np.ndarray  # uint8 [3, 256]: what each value of each channel becomes
+    levels: np.ndarray  # uint8 [3, 256]: the new value for each value of each channel
 
 
 def draw_paint(rng: np.random.Generator) -> Paint:
-    """A recolouring, drawn alike for every class, that makes many photographs of one."""
+    """Draw a recolouring, which makes many photographs of one; its distribution is the same for every class."""
     gain = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, (3, 1))
     levels = np.clip(np.rint(np.arange(256) * gain + rng.uniform(-25, 25)), 0, 255)
     return Paint(channels=rng.permutation(3).tolist(), levels=levels.astype(np.uint8))
@@ -77,10 +77,11 @@ def painted(picture: Image.Image, paint: Paint) -> np.ndarray:
 
 
 def evened(frames_THWC: np.ndarray) -> np.ndarray:
-    """Take the slow shading out of a clip and give it one contrast, uint8 to uint8.
+    """Remove a clip's slow shading and normalise its contrast, uint8 to uint8.
 
-    A patch's mean colour says nothing of the motion and drowns what does: without this the demo's encoder stays at
-    chance for thousands of clips, with it, it leaves chance within an epoch (docs/log.md).
+    A patch's mean colour carries no information about the motion and dominates the signal that does: without this
+    normalisation the demo's encoder stays at chance for thousands of clips, with it only for less than an epoch
+    (docs/log.md).
     """
     blur = ImageFilter.GaussianBlur(_SHADING_PX)
     shading_THWC = np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames_THWC])
@@ -91,12 +92,14 @@ def evened(frames_THWC: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=2 * (len(PHOTOGRAPHS["train"]) + len(PHOTOGRAPHS["test"])))
 def photograph(split: str, name: str, mirrored: bool) -> Image.Image:
-    """The photograph in RGB, at most 800 px a side. Raises UserError where its package is not installed."""
+    """The photograph in RGB, at most 800 px a side. Raises UserError if its package is not installed."""
     folder, file, _ = PHOTOGRAPHS[split][name]
     package, _, inside = folder.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise UserError(f"the package {package} with the photograph {file} is not installed; run `{install_command()}`")
+        raise UserError(
+            f"package {package}, needed for the photograph {file}, is not installed; run `{install_command()}`"
+        )
     photo = Image.open(Path(spec.origin).parent / inside / file, formats=["JPEG", "PNG"]).convert("RGB")
     photo.thumbnail((800, 800), Image.Resampling.LANCZOS)
     return photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else photo
@@ -104,14 +107,14 @@ def photograph(split: str, name: str, mirrored: bool) -> Image.Image:
 
 @lru_cache(maxsize=128)
 def reduced(split: str, name: str, mirrored: bool, level: int) -> Image.Image:
-    """The photograph, smaller by `level` half octaves."""
+    """The photograph reduced by `level` half octaves."""
     photo = photograph(split, name, mirrored)
     size = tuple(round(length / 2 ** (level / 2)) for length in photo.size)
     return photo if level == 0 else photo.resize((size[0], size[1]), Image.Resampling.LANCZOS)
 
 
 def attribution() -> str:
-    """Where the photographs are from, one a line."""
+    """The text of ATTRIBUTION.txt: the origin of each photograph, one per line."""
     lines = ["What is in this folder was made from these photographs:", ""]
     for split, photographs in PHOTOGRAPHS.items():
         for name, (folder, file, source) in photographs.items():

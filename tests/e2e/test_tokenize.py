@@ -92,7 +92,7 @@ def test_scan_and_tokenize_agree_on_every_count(tmp_path: Path, tiny_tokenizer: 
 
 
 def test_frame_folders_of_a_list(tmp_path: Path, tiny_tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The list's counts are compared with what is there, before hours of work; a list of nothing does no work."""
+    """The list's counts are compared with the folders before hours of work; a list of missing files starts no work."""
     root, lines = tmp_path / "root", tmp_path / "x.txt"
     for folder, count in {"v1": 5, "v2": 4, "v3": 0, "v4": 5}.items():
         (root / folder).mkdir(parents=True)
@@ -105,13 +105,15 @@ def test_frame_folders_of_a_list(tmp_path: Path, tiny_tokenizer: Path, capsys: p
     recipe = tiny_recipe(root, tmp_path / "out", tiny_tokenizer, "dataset=list", "pool.stride=2", "pool.phase=zero")
     report = scan(recipe, list_file=lines, threads=1)
     summary = tokenize(recipe, list_file=lines, frames_only=True, progress="off")
-    assert summary["warnings"] == report["warnings"] and "(v2: 5 in the list, 4 there)" in summary["warnings"][0]
+    assert (
+        summary["warnings"] == report["warnings"] and "(v2: 5 in the list, 4 in the folder)" in summary["warnings"][0]
+    )
     assert summary["warnings"][0] in capsys.readouterr().err
     assert summary["rejected_by_reason"] == report["unreadable"] == {"damaged": 1, "no-frames": 1}
     assert summary["frames"] == 3 + 2
     lines.write_text("w1 5 0\n")
     for run in (scan, tokenize):
-        with pytest.raises(UserError, match="none of the 1 files that it names is there"):
+        with pytest.raises(UserError, match="none of the 1 files that it names exists"):
             run(recipe.model_copy(update={"out": str(tmp_path / "other")}), list_file=lines)
     assert not (tmp_path / "other").exists()
 

@@ -59,9 +59,11 @@ def test_a_pass_is_16_frames_on_a_cpu_and_fits_into_8_gb_on_a_gpu() -> None:
 
 
 def test_what_only_gpus_do_is_refused_on_a_cpu() -> None:
-    with pytest.raises(UserError, match="dtype 'tf32' needs a GPU, and this is a CPU; set tokenizer_dtype=float32"):
+    with pytest.raises(
+        UserError, match="dtype 'tf32' needs a GPU, but the device is a CPU; set tokenizer_dtype=float32"
+    ):
         load_tokenizer("dvae-small", dtype="tf32")
-    with pytest.raises(UserError, match="tokenizer_pass_frames is 128, but a pass on CPUs has 16 frames"):
+    with pytest.raises(UserError, match="tokenizer_pass_frames is 128, expected 16 on a CPU"):
         load_tokenizer("dvae-small", pass_frames=128)
     assert load_tokenizer("dvae-small", pass_frames=16).pass_frames == 16
     meta = load_tokenizer("dvae-small", "meta", "tf32", 40)  # as for a plan, on any machine

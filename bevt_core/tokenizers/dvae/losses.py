@@ -8,13 +8,14 @@ from torch.nn import functional as F
 
 from bevt_core.tokenizers.dvae.pixels import map_pixels, unmap_pixels
 
-ANNEAL_SHARE = 0.75  # of a run: the temperature reaches its last value here and stays
-KL_WARM_UP_SHARE = 0.1  # of a run: the KL weight reaches its last value here and stays
-GUIDE_SHARE = 0.6  # of a run: the weight of the k-means guide reaches 0 here
+# Shares of a run after which a schedule stays at its last value.
+ANNEAL_SHARE = 0.75  # temperature
+KL_WARM_UP_SHARE = 0.1  # KL weight
+GUIDE_SHARE = 0.6  # weight of the k-means guide, which ends at 0
 
 
 def gumbel_softmax(logits_NVhw: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
-    """A relaxed one-hot draw per position: softmax((logits + Gumbel noise) / temperature) over V."""
+    """A relaxed one-hot sample per position: softmax((logits + Gumbel noise) / temperature) over V."""
     noise = torch.empty_like(logits_NVhw).exponential_(generator=generator).log().neg()
     return F.softmax((logits_NVhw + noise) / temperature, dim=1)
 
@@ -28,7 +29,7 @@ def kl_to_uniform(logits_NVhw: Tensor) -> Tensor:
 def logit_laplace_loss(stats_NSHW: Tensor, unit_NCHW: Tensor) -> Tensor:
     """Negative log-likelihood of the pixels under the decoder's logit-Laplace (eq. 2 of the appendix), nats per value.
 
-    `stats_NSHW` holds the means, then ln b, of C = S / 2 colours; `unit_NCHW` is in [0, 1].
+    `stats_NSHW` contains the means, then ln b, of C = S / 2 colours; `unit_NCHW` is in [0, 1].
     """
     mean, ln_b = stats_NSHW.chunk(2, dim=1)
     x = map_pixels(unit_NCHW)
@@ -36,7 +37,7 @@ def logit_laplace_loss(stats_NSHW: Tensor, unit_NCHW: Tensor) -> Tensor:
 
 
 def mse_loss(stats_NSHW: Tensor, unit_NCHW: Tensor) -> Tensor:
-    """Mean squared error of the decoded pixels in [0, 1]; the ln b channels are left alone."""
+    """Mean squared error of the decoded pixels in [0, 1]; the ln b channels are ignored."""
     mean, _ = stats_NSHW.chunk(2, dim=1)
     return F.mse_loss(unmap_pixels(torch.sigmoid(mean)), unit_NCHW)
 

@@ -1,8 +1,8 @@
 """The dVAE's two networks, from the `dall-e` package, at any size and in any precision.
 
-The package's own convolution casts its weights at every call and knows two precisions; here each one is replaced by
-PyTorch's, holding the same numbers. State dicts keep the package's names (`blocks.input.w`), so a stored file loads
-into `dall_e.Encoder` as it is.
+The package's own convolution casts its weights at every call and supports only two precisions; here each one is
+replaced by PyTorch's, with the same weights. State dicts keep the package's names (`blocks.input.w`), so a stored file
+loads into `dall_e.Encoder` unchanged.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from bevt_core.tokenizers.card import DvaeSizes
 def build_encoder(sizes: DvaeSizes) -> nn.Sequential:
     """`input, group_1 .. group_4, output`: float `[N, 3, H, W]` in [0.1, 0.9] -> logits `[N, V, H/8, W/8]`.
 
-    Weights are drawn from torch's global generator, as the package does.
+    Weights are initialised from torch's global generator, as in the package.
     """
-    with attr.validators.disabled():  # the package refuses n_hid < 64, though every layer works
+    with attr.validators.disabled():  # the package rejects n_hid < 64, though every layer works
         encoder = Encoder(
             n_hid=sizes.n_hid,
             n_blk_per_group=sizes.n_blk_per_group,
@@ -46,7 +46,7 @@ def build_decoder(sizes: DvaeSizes) -> nn.Sequential:
 
 
 def sizes_of(encoder_state: Mapping[str, Tensor], decoder_state: Mapping[str, Tensor] | None) -> DvaeSizes:
-    """Read the sizes off stored weights, in the package's names."""
+    """Infer the sizes from the shapes of stored weights, under the package's names."""
     blocks = {key.split(".")[2] for key in encoder_state if key.startswith("blocks.group_1.block_")}
     return DvaeSizes(
         n_hid=encoder_state["blocks.input.w"].shape[0],
@@ -67,9 +67,9 @@ def to_package_state(network: nn.Sequential) -> dict[str, Tensor]:
 
 
 def load_package_state(network: nn.Sequential, state: Mapping[str, Tensor]) -> None:
-    """Strict: every weight once, none left over. Raises RuntimeError, as `load_state_dict` does.
+    """Load weights under the package's names, strictly: a missing or unexpected weight raises RuntimeError.
 
-    A network on the meta device takes the tensors themselves, others copy them.
+    A network on the meta device uses the tensors themselves, others copy them.
     """
     names = {"w": "weight", "b": "bias"}
     renamed = {}

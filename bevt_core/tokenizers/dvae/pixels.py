@@ -1,9 +1,9 @@
-"""Pixels in and out of the dVAE's range (Ramesh et al. 2021, appendix A; `dall_e.utils`)."""
+"""Conversion of pixels to and from the dVAE's range (Ramesh et al. 2021, appendix A; `dall_e.utils`)."""
 
 import torch
 from torch import Tensor
 
-EPS = 0.1  # the logit-Laplace density lives on the open interval; pixels are kept this far from its ends
+EPS = 0.1  # the logit-Laplace density is defined on the open interval; pixels keep this distance from its ends
 
 
 def to_unit(frames_NHWC: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from schemas.errors import UserError
 class DvaeTokenizer(Tokenizer):
     """ids = argmax over the encoder's logits; frame = the mean of the decoder's logit-Laplace distribution.
 
-    As in the original, the last convolution of the encoder and the first of the decoder run on float32 values whatever
-    `dtype`. Weights are cast once, here.
+    As in the original, the last convolution of the encoder and the first of the decoder compute in float32, whatever
+    `dtype` is. Weights are cast once, in the constructor.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class DvaeTokenizer(Tokenizer):
             self._decoder_body = self._placed(decoder[1:])
 
     def _placed(self, network: nn.Module) -> nn.Module:
-        channels_last: Any = {"memory_format": torch.channels_last}  # of no overload that has the others too
+        channels_last: Any = {"memory_format": torch.channels_last}  # no typed overload of `to` combines all three
         return network.eval().to(self.device, self.weights_dtype, **channels_last)
 
     @property
@@ -68,8 +68,8 @@ class DvaeTokenizer(Tokenizer):
         if self._codebook_VD is None:
             raise UserError(
                 f"tokenizer {self.name} was stored without its decoder; "
-                "convert it with both: bevt tokenizer convert encoder.pkl decoder.pkl --out DIR"
+                "convert both files: bevt tokenizer convert encoder.pkl decoder.pkl --out DIR"
             )
-        embedded_NhwD = F.embedding(ids_Nhw, self._codebook_VD)  # the first 1x1 convolution, of a one-hot
+        embedded_NhwD = F.embedding(ids_Nhw, self._codebook_VD)  # equals the first 1x1 convolution of one-hot ids
         stats_NSHW = self._decoder_body(embedded_NhwD.permute(0, 3, 1, 2).to(self.weights_dtype)).float()
         return to_uint8(unmap_pixels(torch.sigmoid(stats_NSHW[:, :3])))

@@ -1,4 +1,4 @@
-"""Training of a dVAE: the module that a loop drives, and its presets."""
+"""The dVAE as a module to train, and its presets."""
 
 from pathlib import Path
 
@@ -17,22 +17,22 @@ from schemas.errors import UserError
 
 DVAE_PRESETS = {
     "nano": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=512),  # the demo's
-    "small": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=1024),  # what the package brings
-    "paper": DvaeSizes(),  # DALL-E's own: 53.8 M parameters in the encoder
+    "small": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=1024),  # included in the package
+    "paper": DvaeSizes(),  # DALL-E's: 53.8 M parameters in the encoder
 }
 
-# The warm-started encoder names the right code from the first step on and a full rate would unlearn it: at 3e-3 the
-# cross-entropy rose from 2 to 4.5 nats in 30 steps, with a tenth for the encoder it stayed (docs/log.md).
+# The warm-started encoder predicts the right code from the first step, and the full learning rate makes it forget: at
+# 3e-3 the cross-entropy rose from 2 to 4.5 nats in 30 steps, with a tenth for the encoder it did not (docs/log.md).
 ENCODER_LR_SHARE = 0.1
 
-VALUES_PER_TOKEN = 3 * STRIDE * STRIDE  # colour values that one token stands for
+VALUES_PER_TOKEN = 3 * STRIDE * STRIDE  # colour values encoded by one token
 
 
 class DvaeTrainingModule(nn.Module):
     """Encoder -> relaxed one-hot -> decoder, with the evidence bound as its loss."""
 
     def __init__(self, sizes: DvaeSizes, recon: str) -> None:
-        """`recon` is a key of RECONSTRUCTION; UserError otherwise. Weights come from torch's global generator."""
+        """`recon` is a key of RECONSTRUCTION, else UserError. Weights are initialised from torch's global generator."""
         super().__init__()
         if recon not in RECONSTRUCTION:
             raise UserError(f"reconstruction loss {recon!r} is not one of {', '.join(RECONSTRUCTION)}")
@@ -44,10 +44,10 @@ class DvaeTrainingModule(nn.Module):
         self.register_buffer("guide_VP", torch.zeros(sizes.vocab_size, VALUES_PER_TOKEN))
 
     def warm_start(self, frames: Tensor, generator: torch.Generator) -> None:
-        """Start from these frames' statistics (see `warm_start`); once, before the first step.
+        """Initialise from these frames' statistics (see `warm_start`); call it once, before the first step.
 
-        Frames as in `forward`; VECTORS_PER_CODE blocks per code are enough. With DDP, do it before wrapping: DDP then
-        sends rank 0's weights and buffers to the others.
+        Frames as in `forward`; VECTORS_PER_CODE blocks per code are enough. With DDP, call it before wrapping: DDP then
+        broadcasts rank 0's weights and buffers.
         """
         self.guide_VP.copy_(warm_start(self.encoder, self.decoder, _unit(frames), generator))
 
@@ -63,8 +63,8 @@ class DvaeTrainingModule(nn.Module):
 
         Returns scalars: `loss` = recon + (kl_weight * kl + guide_weight * guide) / VALUES_PER_TOKEN, and without
         gradient `recon` (per colour value), `kl` and `guide` (nats per token), `perplexity` of the batch's hard ids and
-        `codebook_used` (distinct ids). `guide` is the cross-entropy of the ids against the block's k-means code: it
-        starts a small dVAE off with every code in use, which in a short run the relaxation alone does not reach.
+        `codebook_used` (distinct ids). `guide` is the cross-entropy of the ids against the block's k-means code: with
+        it a small dVAE uses every code from the start, which the relaxation alone does not reach in a short run.
         The Gumbel noise comes from `generator`, or from torch's global generator, which the loop seeds per step.
         """
         unit_NCHW = _unit(frames)
@@ -89,7 +89,7 @@ class DvaeTrainingModule(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, frames_NHWC: Tensor) -> Tensor:
-        """uint8 frames -> what is left of them after their most probable tokens, uint8 as well."""
+        """uint8 frames -> their reconstructions from the most probable tokens, uint8."""
         ids_Nhw = self.encoder(map_pixels(to_unit(frames_NHWC))).argmax(dim=1)
         one_hot_NVhw = F.one_hot(ids_Nhw, self.sizes.vocab_size).permute(0, 3, 1, 2).float()
         stats_NSHW = self.decoder(one_hot_NVhw)
@@ -112,7 +112,7 @@ class DvaeTrainingModule(nn.Module):
 
 
 def dvae_lr_share(name: str) -> float:
-    """Share of the learning rate for the parameter of that name of a warm-started `DvaeTrainingModule`."""
+    """The factor on the learning rate for a parameter of a warm-started `DvaeTrainingModule`."""
     return ENCODER_LR_SHARE if name.startswith("encoder.") else 1.0
 
 

@@ -1,4 +1,4 @@
-"""A codebook that follows the encoder by moving averages, with codes that nobody uses started again.
+"""A codebook updated by moving averages of the encoder's vectors; unused codes can be restarted.
 
 (van den Oord et al. 2017, VQ-VAE, appendix A.1. Restarts: Dhariwal et al. 2020, Jukebox, section 3.)
 
@@ -14,7 +14,7 @@ EPS = 1e-5  # keeps a code that was never used finite; Sonnet's VectorQuantizerE
 
 
 class Codebook(nn.Module):
-    """Buffers only: the codes, and the running use and sum that they are the quotient of."""
+    """The codes, and the running sums and counts whose quotient they are; all are buffers, none is a parameter."""
 
     def __init__(self, vocab_size: int, code_dim: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Codebook(nn.Module):
         self.register_buffer("sums_VD", torch.zeros(vocab_size, code_dim))
 
     def start(self, codes_VD: Tensor) -> None:
-        """Begin with these codes, each used once."""
+        """Set the codes, each with a count of one."""
         self.codes_VD.copy_(codes_VD)
         self.sums_VD.copy_(codes_VD)
         self.uses_V.fill_(1.0)
@@ -39,7 +39,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def follow(self, counts_V: Tensor, sums_VD: Tensor, decay: float) -> None:
-        """One step of the averages, from all vectors of a global batch (`count_and_sum`, summed over processes)."""
+        """Update the averages from all vectors of a global batch (`count_and_sum`, summed over processes)."""
         self.uses_V.lerp_(counts_V, 1 - decay)
         self.sums_VD.lerp_(sums_VD, 1 - decay)
         total = self.uses_V.sum()
@@ -47,12 +47,12 @@ class Codebook(nn.Module):
         self.codes_VD.copy_(self.sums_VD / smoothed_V.unsqueeze(1))
 
     def dead(self, share: float) -> Tensor:
-        """Codes in less than `share` of the use that each would have if all were used alike: ids, ascending."""
+        """Ids, ascending, of the codes used less than `share` times as often as the average code."""
         return (self.uses_V < share * self.uses_V.mean()).nonzero().flatten()
 
     @torch.no_grad()
     def restart(self, ids: Tensor, vectors: Tensor) -> None:
-        """Put these codes on these vectors, one each, as if in average use."""
+        """Move the codes `ids` to `vectors`, one each, with the average count."""
         use = self.uses_V.mean()
         self.codes_VD[ids] = vectors
         self.sums_VD[ids] = vectors * use
@@ -60,5 +60,5 @@ class Codebook(nn.Module):
 
 
 def straight_through(vectors: Tensor, codes: Tensor) -> Tensor:
-    """The value of `codes`; the gradient goes to `vectors` as it comes."""
+    """The value of `codes`; its gradient is passed to `vectors` unchanged."""
     return vectors + (codes - vectors).detach()

@@ -1,6 +1,6 @@
 """PeCo's two networks: convolutional, two residual blocks at each resolution, self-attention at the smallest.
 
-(Dong et al. 2021, PeCo, https://arxiv.org/abs/2111.12710. It names no widths; these are those of VQGAN, Esser et al.
+(Dong et al. 2021, PeCo, https://arxiv.org/abs/2111.12710. The paper gives no widths; these are VQGAN's, Esser et al.
 2021, whose encoder has the same description.)
 
 Shapes: N frames, H W pixels, C channels, D values of a code, h x w tokens.
@@ -13,7 +13,7 @@ from bevt_core.tokenizers.card import PecoSizes
 
 
 class ResBlock(nn.Module):
-    """x + two times (norm, swish, 3x3 convolution); a 1x1 convolution on the way past where the width changes."""
+    """x + two times (norm, swish, 3x3 convolution); a 1x1 convolution on the skip path if the width changes."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def build_encoder(sizes: PecoSizes) -> nn.Sequential:
 
 
 def build_decoder(sizes: PecoSizes) -> nn.Sequential:
-    """Codes `[N, D, h, w]` -> colours `[N, 3, H, W]` around [-1, 1], not clamped."""
+    """Codes `[N, D, h, w]` -> colours `[N, 3, H, W]`, nominally in [-1, 1] but not clamped."""
     widths = [sizes.width * m for m in reversed(sizes.multipliers)]
     layers: list[nn.Module] = [nn.Conv2d(sizes.code_dim, widths[0], 3, padding=1), Attention(widths[0])]
     for level, width in enumerate(widths):

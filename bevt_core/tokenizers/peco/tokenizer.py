@@ -1,4 +1,4 @@
-"""PeCo: a VQ-VAE whose reconstructions must look alike to a network, as a tokenizer and as a module to train.
+"""PeCo, a VQ-VAE trained with a perceptual loss: the tokenizer, and the module to train.
 
 (Dong et al. 2021, https://arxiv.org/abs/2111.12710; the BEVT paper's better tokenizer, tables 3 to 5 and 8.)
 """
@@ -22,7 +22,7 @@ from schemas.errors import UserError
 PECO_PRESETS = {
     "nano": PecoSizes(width=16, blocks=1, code_dim=32, vocab_size=256),  # minutes on a laptop
     "small": PecoSizes(width=32, blocks=1, code_dim=64, vocab_size=1024),
-    "paper": PecoSizes(),  # 16 px a token: 224 px frames to 14 x 14 of 8192 codes
+    "paper": PecoSizes(),  # 16 px a token: a 224 px frame becomes 14 x 14 of 8192 codes
 }
 
 CODES = "codes"  # the codebook's name among the encoder's weights
@@ -31,7 +31,7 @@ CODES = "codes"  # the codebook's name among the encoder's weights
 class PecoTokenizer(Tokenizer):
     """ids = the codes nearest to the encoder's vectors; frame = the decoder's picture of the codes.
 
-    Distances are those of float32 vectors, whatever `dtype` the networks run in.
+    Distances are computed in float32, whatever `dtype` the networks use.
     """
 
     def __init__(
@@ -71,26 +71,26 @@ class PecoTokenizer(Tokenizer):
 
     def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
         if self._decoder is None:
-            raise UserError("tokenizer peco was stored without its decoder; copy its folder again, all of it")
+            raise UserError("tokenizer peco was stored without its decoder; copy its whole folder again")
         codes_NDhw = F.embedding(ids_Nhw, self._codes_VD).permute(0, 3, 1, 2).contiguous()
         return to_uint8(unsigned(self._decoder(codes_NDhw.to(self.weights_dtype)).float()))
 
 
 class PecoOutput(NamedTuple):
-    """What a forward pass of `PecoTrainingModule` gives; M = N * h * w positions, frame by frame."""
+    """The result of `PecoTrainingModule.forward`; M = N * h * w positions, frame by frame."""
 
     unit_NCHW: Tensor  # the frames in [0, 1]
-    decoded_NCHW: Tensor  # what came back, not clamped
+    decoded_NCHW: Tensor  # their reconstructions, not clamped
     commitment: Tensor  # mean squared distance of the vectors to their codes
     ids_M: Tensor
-    vectors_MD: Tensor  # the encoder's, without gradient: what the codebook follows
+    vectors_MD: Tensor  # the encoder's, without gradient, for the codebook's update
 
 
 class PecoTrainingModule(nn.Module):
-    """Encoder -> nearest codes -> decoder. The codebook has no gradient: the task moves it after each step."""
+    """Encoder -> nearest codes -> decoder. The codebook has no gradient: the task updates it after each step."""
 
     def __init__(self, sizes: PecoSizes) -> None:
-        """Weights come from torch's global generator."""
+        """Build the networks; weights are initialised from torch's global generator."""
         super().__init__()
         self.sizes = sizes
         self.encoder = build_encoder(sizes)
@@ -99,9 +99,9 @@ class PecoTrainingModule(nn.Module):
 
     @torch.no_grad()
     def warm_start(self, frames_NHWC: Tensor, generator: torch.Generator) -> None:
-        """Start the codebook from k-means of the untrained encoder's vectors; once, before the first step.
+        """Initialise the codebook by k-means of the untrained encoder's vectors; call it once, before the first step.
 
-        uint8 frames, VECTORS_PER_CODE positions per code are enough; `generator` is a CPU generator.
+        Takes uint8 frames; VECTORS_PER_CODE positions per code are enough. `generator` is a CPU generator.
         """
         vectors = [self.encoder(signed(to_unit(chunk))).permute(0, 2, 3, 1) for chunk in frames_NHWC.split(16)]
         self.codebook.start(fit_codes(torch.cat(vectors).flatten(0, 2), self.sizes.vocab_size, generator))
@@ -119,7 +119,7 @@ class PecoTrainingModule(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, frames_NHWC: Tensor) -> Tensor:
-        """uint8 frames -> what is left of them after their tokens, uint8 as well."""
+        """uint8 frames -> their reconstructions, uint8."""
         return to_uint8(self(frames_NHWC).decoded_NCHW)
 
     def save(
@@ -139,9 +139,9 @@ class PecoTrainingModule(nn.Module):
 
 
 def signed(unit: Tensor) -> Tensor:
-    """[0, 1] -> [-1, 1], rows of pixels one after another in memory.
+    """[0, 1] -> [-1, 1], contiguous in memory.
 
-    Group norm's kernel for channels-last memory cuts its sums by the number of threads, so ids would depend on it.
+    Group norm's kernel for channels-last memory splits its sums by the number of threads, so ids would depend on it.
     """
     return (2 * unit - 1).contiguous()
 

@@ -1,4 +1,4 @@
-"""The official DALL-E pickles, read once by an unpickler that knows eight classes and executes nothing else."""
+"""Conversion of the official DALL-E pickles, with an unpickler that allows seven classes and executes nothing else."""
 
 import pickle
 import re
@@ -27,15 +27,15 @@ _SHARED: list[Callable[..., nn.Module]] = [Conv2d, nn.Sequential, nn.ReLU, nn.Id
 ENCODER_CLASSES = [Encoder, EncoderBlock, nn.MaxPool2d, *_SHARED]
 DECODER_CLASSES = [Decoder, DecoderBlock, nn.Upsample, *_SHARED]
 
-INPUT_PX = 112  # BEVT's: the 224 view halved; the network itself reads any multiple of 8
+INPUT_PX = 112  # BEVT's: the 224 px view halved; the network accepts any multiple of 8
 
 
 def convert_pickles(
     encoder_pkl: Path, decoder_pkl: Path | None, out: Path, expected_sha256: str | None = None
 ) -> StoredTokenizer:
-    """Turn `encoder.pkl` (and `decoder.pkl`) into a tokenizer folder of kind `dalle`.
+    """Convert `encoder.pkl` (and `decoder.pkl`) to a tokenizer folder of kind `dalle`.
 
-    `expected_sha256` is the encoder pickle's. Raises UserError for another digest, for a file that names any class
+    `expected_sha256` is the encoder pickle's. Raises UserError for another digest, for a file that names a class
     outside the lists above (nothing in it is executed), and for weights that do not fit the architecture.
     """
     digest = _checked_digest(encoder_pkl, expected_sha256)
@@ -74,7 +74,7 @@ def _checked_digest(path: Path, expected: str | None) -> str:
         )
     digest = sha256_of(path)
     if expected is not None and digest != expected.lower():
-        raise UserError(f"{path}: sha256 {digest}, expected {expected}; download it again, from another source")
+        raise UserError(f"{path}: sha256 {digest}, expected {expected}; download it again from another source")
     return digest
 
 
@@ -88,8 +88,8 @@ def _read_weights(path: Path, kind: type[nn.Module], allowed: list[Callable[...,
         reason = f"it asks for {named[1]}" if named else str(error).split("\n")[0] or type(error).__name__
         raise UserError(
             f"{path}: refused, nothing in it was executed: {reason} "
-            f"(allowed classes: {names}); take the file from https://cdn.openai.com/dall-e/"
+            f"(allowed classes: {names}); download the file from https://cdn.openai.com/dall-e/"
         ) from None
     if not isinstance(module, kind):
-        raise UserError(f"{path} holds a {type(module).__name__}, not the dall-e package's {kind.__name__}")
+        raise UserError(f"{path} contains a {type(module).__name__}, expected the dall-e package's {kind.__name__}")
     return dict(module.state_dict())

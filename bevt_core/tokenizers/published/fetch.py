@@ -1,4 +1,4 @@
-"""Get the published DALL-E pickles: over unreliable lines, from the official address or a mirror."""
+"""Download of the published DALL-E pickles from the official address or a mirror, with retries and resume."""
 
 import http.client
 import os
@@ -20,7 +20,7 @@ ATTEMPTS = 5
 TIMEOUT_S = 30.0
 _CHUNK = 1 << 20
 
-Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all where the server says
+Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, total bytes if the server reports them
 
 
 def fetch_dalle(
@@ -33,11 +33,11 @@ def fetch_dalle(
 ) -> StoredTokenizer:
     """Download `encoder.pkl` and `decoder.pkl` from `base_url` and convert them into the tokenizer folder `out`.
 
-    The downloads stay in `<out>.download` until the conversion succeeded, so that a broken one goes on where it
-    stopped. `expected_sha256` is the encoder pickle's. Raises UserError as `fetch_file` and `convert_pickles` do.
+    The downloads stay in `<out>.download` until the conversion succeeds, so that an interrupted one can resume.
+    `expected_sha256` is the encoder pickle's. Raises UserError as `fetch_file` and `convert_pickles` do.
     """
     if out.exists():
-        raise UserError(f"{out} exists; give another place, or remove it first")
+        raise UserError(f"{out} exists; give another folder, or remove it first")
     with hold_file(out, "bevt tokenizer fetch"):
         folder = out.with_name(out.name + ".download")
         paths = []
@@ -48,8 +48,8 @@ def fetch_dalle(
                 fetch_file(url, folder / name, expected_sha256=expected, progress=progress, first_wait_s=first_wait_s)
             except UserError as error:
                 raise UserError(
-                    f"{error}. Without network: download {DALLE_URL}/encoder.pkl and {DALLE_URL}/decoder.pkl "
-                    f"elsewhere, then bevt tokenizer convert encoder.pkl decoder.pkl --out {out}"
+                    f"{error}. Without a network, download {DALLE_URL}/encoder.pkl and {DALLE_URL}/decoder.pkl "
+                    f"elsewhere, then run `bevt tokenizer convert encoder.pkl decoder.pkl --out {out}`"
                 ) from None
         stored = convert_pickles(paths[0], paths[1], out, expected_sha256)
         for path in paths:
@@ -66,11 +66,11 @@ def fetch_file(
     progress: Progress | None = None,
     first_wait_s: float = 1.0,
 ) -> str:
-    """Download `url` to `target`, whole or not at all; returns its sha256. A file already there is only hashed.
+    """Download `url` to `target` atomically; returns its sha256. An existing file is only hashed.
 
-    A broken transfer is tried ATTEMPTS times, waiting twice as long each time, and goes on where it stopped, also in
-    a later call, provided that the server still has the same file (its ETag or Last-Modified). Raises UserError if
-    the server has no such file, if it cannot be reached, or for another digest.
+    A failed transfer is tried ATTEMPTS times, with a wait that doubles, and resumes where it stopped, also in a later
+    call, if the server still has the same file (its ETag or Last-Modified). Raises UserError if the server has no such
+    file, if it cannot be reached, or for another digest.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, validator = target.with_name(target.name + ".part"), target.with_name(target.name + ".part-of")
@@ -85,27 +85,27 @@ def fetch_file(
             reason = "the connection ended early"
         except urllib.error.HTTPError as error:
             reason = f"the server answered {error.code} {error.reason}"
-            if error.code == 416:  # nothing after what is there already: not the same file, start again
+            if error.code == 416:  # the server's file is no longer than ours: not the same file, start again
                 partial.unlink(missing_ok=True)
             elif error.code < 500 and error.code not in (408, 429):
-                raise UserError(f"{url}: {reason}; check the address, or give another mirror") from None
+                raise UserError(f"{url}: {reason}; check the address, or use another mirror") from None
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:  # another try finds the same disk
+            if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:  # a retry cannot help
                 raise explained(error, partial) from error
             reason = str(getattr(error, "reason", error)) or type(error).__name__
         if attempt + 1 < ATTEMPTS:
             time.sleep(first_wait_s * 2**attempt)
     else:
-        raise UserError(f"{url}: gave up after {ATTEMPTS} tries: {reason}; the same command goes on from here")
+        raise UserError(f"{url}: failed after {ATTEMPTS} attempts: {reason}; run the same command again to resume")
     digest = sha256_of(target)
     if expected_sha256 is not None and digest != expected_sha256.lower():
         target.unlink()
-        raise UserError(f"{url}: sha256 {digest}, expected {expected_sha256}; removed, try another mirror")
+        raise UserError(f"{url}: sha256 {digest}, expected {expected_sha256}; file removed, use another mirror")
     return digest
 
 
 def _transfer(url: str, partial: Path, validator: Path, progress: Progress | None) -> bool:
-    """One connection's worth of bytes appended to `partial`; True when the file is complete."""
+    """Append the bytes of one connection to `partial`; returns True if the file is complete."""
     request = urllib.request.Request(url)
     known = validator.read_text() if validator.exists() and partial.exists() else ""
     if known:

@@ -171,7 +171,10 @@ def test_a_run_is_no_recipe(places: Path) -> None:
         ("train video --recipe nano_video --image-tokens x", "--image-tokens x: the recipe 'nano_video' has no image"),
         ("train --from {places}/tuned", "is for `bevt finetune`"),
         ("train --from {places}/data", "a dataset .*expected the directory of a run"),
-        ("finetune folder --root {places}/data", "--root .*data: a dataset .*expected the folder that holds the files"),
+        (
+            "finetune folder --root {places}/data",
+            "--root .*data: a dataset .*expected the folder that contains the files",
+        ),
         ("finetune folder --root {places}/pretrained", "--root .*pretrained: a pretraining run; expected the folder"),
         ("finetune folder --root {places}/empty", "--root .*empty: no videos or pictures"),
         ("export {places}/dvae", "a tokenizer's training run .*expected a finished run"),

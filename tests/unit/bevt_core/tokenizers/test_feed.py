@@ -1,4 +1,4 @@
-"""Batches through a tokenizer one after another: the same ids, and on a GPU no wait between them."""
+"""Encoding of a stream of batches: the ids are the same, and a GPU does not wait between batches."""
 
 import threading
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from bevt_core.tokenizers.feed import encode_batches
 from tests.support.fake_cuda import CUDA, fake_cuda
 
 
-def test_the_ids_are_those_of_encode_in_order() -> None:
+def test_the_ids_equal_encodes_in_order() -> None:
     tokenizer = load_tokenizer(PRETRAINED / "dvae-small")
     frames_NPPC = np.random.default_rng(0).integers(0, 256, (20, 112, 112, 3), dtype=np.uint8)
     batches = list(enumerate(np.split(frames_NPPC, [16])))
@@ -45,7 +45,7 @@ def test_a_batch_goes_to_the_gpu_and_back_through_pinned_memory(monkeypatch: pyt
     assert watch.faults == []
 
 
-def test_the_gpu_has_a_batch_while_the_last_ones_ids_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_batch_is_queued_before_the_last_ids_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""Which tokenizer a name stands for, and the one that recipes get by default."""
+"""Resolution of tokenizer names, and the default tokenizer of recipes."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_without_the_published_weights_the_default_is_the_embedded_one_and_says_so() -> None:
+def test_without_the_published_weights_the_default_is_the_embedded_one_with_a_warning() -> None:
     said: list[str] = []
     assert settle_default("default", said.append) == "dvae-small"
     assert len(said) == 1 and "bevt tokenizer fetch dalle" in said[0] and "'dvae-small' is used" in said[0]
     assert find_tokenizer("dvae-small") == PRETRAINED / "dvae-small"
 
 
-def test_with_the_published_weights_it_is_those(cache: Path) -> None:
+def test_with_the_published_weights_the_default_is_the_published_one(cache: Path) -> None:
     cache.mkdir()
     save_tiny_tokenizer(cache / "dalle")
     said: list[str] = []
@@ -31,7 +31,7 @@ def test_with_the_published_weights_it_is_those(cache: Path) -> None:
     assert said == []
 
 
-def test_a_name_that_is_given_stays_and_must_be_there() -> None:
+def test_a_given_name_is_kept_and_must_exist() -> None:
     assert settle_default("dalle", pytest.fail) == "dalle"
     with pytest.raises(UserError, match="tokenizer 'dalle' not found"):
         find_tokenizer("dalle")

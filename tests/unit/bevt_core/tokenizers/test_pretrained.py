@@ -1,4 +1,4 @@
-"""The tokenizer that the package brings: small, offline, and better than the mean colour of every block."""
+"""The tokenizer included in the package: small, offline, and better than the mean colour of every block."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +31,8 @@ def test_it_is_found_by_name_and_small() -> None:
     assert identity.vocab_size == read_card(folder).sizes.vocab_size
 
 
-def test_pictures_it_never_saw_beat_block_means(shared_data: Path) -> None:
-    """28 ImageNet validation pictures, centre view: the card's figures are of all 202, in the same way."""
+def test_unseen_pictures_beat_block_means(shared_data: Path) -> None:
+    """28 ImageNet validation pictures, centre view; the figures in CARD.md are for all 202, measured the same way."""
     frames_NHWC = np.stack([centre_view(path) for path in sorted(shared_data.glob("imagenet/val/*/*"))[::7]])[:28]
     tokenizer = load_tokenizer("dvae-small")
     tokens = tokenizer.encode(torch.from_numpy(frames_NHWC))
@@ -51,5 +51,5 @@ def centre_view(path: Path) -> np.ndarray:
 
 
 def psnr_db(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Of the mean error over all pixels: a mean over pictures would hang on the one among these that is almost flat."""
+    """PSNR of the mean error over all pixels: in a mean over pictures the one almost flat picture would dominate."""
     return float(10 * np.log10(255**2 / ((ours.astype(np.float64) - theirs) ** 2).mean()))

@@ -1,4 +1,4 @@
-"""Figures of reconstructions against their definitions."""
+"""Quality measures against their definitions."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_psnr_is_a_mean_over_frames_and_pooled_over_pixels() -> None:
     assert result["perplexity"] == pytest.approx(np.exp(-(0.25 * np.log(0.25) + 0.75 * np.log(0.75))))
 
 
-def test_a_frame_that_comes_back_is_named_lossless() -> None:
+def test_an_exact_reconstruction_is_reported_as_lossless() -> None:
     quality = Quality(4)
     quality.add(noise_frames(1), noise_frames(1), torch.zeros(1, 2, 2, dtype=torch.int64))
     assert (quality.result()["psnr_db"], quality.result()["ssim"]) == (LOSSLESS_DB, 1.0)

@@ -34,7 +34,7 @@ TINY = DvaeSizes(n_hid=8, n_blk_per_group=1, n_init=16, vocab_size=32)
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks this small lose more to waiting threads than they win, above all where tests run side by side."""
+    """Networks this small are slower with several threads, especially if tests run side by side."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -74,7 +74,7 @@ def test_ids_do_not_depend_on_batch_size_or_threads(tiny: Path) -> None:
         assert torch.equal(tokenizer.encode(frames), whole)
 
 
-def test_identity_says_which_weights_on_what(tiny: Path) -> None:
+def test_identity_names_weights_and_device(tiny: Path) -> None:
     identity = load_tokenizer(tiny).identity()
     assert (identity.name, identity.vocab_size, identity.grid, identity.input_px) == ("dvae", 32, (4, 4), 32)
     assert (identity.dtype, identity.device_kind) == ("float32", "cpu")
@@ -89,7 +89,7 @@ def test_bfloat16_ids_nearly_agree(tiny: Path) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_ids_nearly_agree_and_the_identity_says_compiled(tiny: Path) -> None:
+def test_compiled_ids_nearly_agree_and_the_identity_records_it(tiny: Path) -> None:
     frames = noise_frames(37)
     eager, compiled = load_tokenizer(tiny), load_tokenizer(tiny).compile()
     assert (eager.encode(frames) == compiled.encode(frames)).float().mean() > 0.99
@@ -98,7 +98,7 @@ def test_compiled_ids_nearly_agree_and_the_identity_says_compiled(tiny: Path) ->
 
 @pytest.mark.parametrize("frames", [torch.zeros(1, 112, 112, 3, dtype=torch.uint8), torch.zeros(1, 32, 32, 3)])
 def test_frames_of_another_size_or_type_are_refused(tiny: Path, frames: torch.Tensor) -> None:
-    with pytest.raises(UserError, match=r"reads uint8 frames \[N, 32, 32, 3\], got"):
+    with pytest.raises(UserError, match=r"expects uint8 frames \[N, 32, 32, 3\], got"):
         load_tokenizer(tiny).encode(frames)
 
 
@@ -106,14 +106,14 @@ def test_foreign_ids_are_refused(tiny: Path) -> None:
     tokenizer = load_tokenizer(tiny)
     with pytest.raises(UserError, match=r"has ids 0\.\.31, got 0\.\.32"):
         tokenizer.decode(torch.arange(17, 33).reshape(1, 4, 4) * torch.tensor([0, 1]).repeat(8).reshape(1, 4, 4))
-    with pytest.raises(UserError, match="decodes ids"):
+    with pytest.raises(UserError, match="expects ids"):
         tokenizer.decode(torch.zeros(1, 14, 14, dtype=torch.int64))
 
 
 # ---- storage -------------------------------------------------------------------------------------
 
 
-def test_an_unknown_tokenizer_says_how_to_make_one() -> None:
+def test_an_unknown_tokenizer_raises_with_the_command_to_train_one() -> None:
     with pytest.raises(UserError, match=r"not found.*tokenizer train dvae.*tokenizer convert"):
         load_tokenizer("no-such-tokenizer")
 
@@ -128,7 +128,7 @@ def test_a_folder_without_a_card_and_damaged_weights_are_refused(tiny: Path, tmp
     weights = bytearray((damaged / "encoder.safetensors").read_bytes())
     weights[-1] ^= 1
     (damaged / "encoder.safetensors").write_bytes(weights)
-    with pytest.raises(UserError, match="damaged or was exchanged"):
+    with pytest.raises(UserError, match="damaged or was replaced"):
         load_tokenizer(damaged)
     (damaged / "encoder.safetensors").unlink()
     with pytest.raises(UserError, match="is missing"):
@@ -168,7 +168,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(form: str, tmp_path: Pat
         torch.save(planted, tmp_path / "encoder.pkl")
     else:
         (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(planted, protocol=int(form[-1])))
-    named = "" if form == "protocol 4" else r".*it asks for posix\.system"  # 4's instructions are not even read
+    named = "" if form == "protocol 4" else r".*it asks for posix\.system"  # protocol 4's instructions are rejected
     with pytest.raises(UserError, match="refused, nothing in it was executed" + named):
         convert_pickles(tmp_path / "encoder.pkl", None, tmp_path / "out")
     assert not (tmp_path / "executed").exists()
@@ -188,11 +188,11 @@ def test_other_wrong_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a file; download"):
         convert_pickles(tmp_path / "missing.pkl", None, tmp_path / "out")
     torch.save(nn.Sequential(nn.ReLU()), tmp_path / "other.pkl")
-    with pytest.raises(UserError, match="holds a Sequential, not the dall-e package's Encoder"):
+    with pytest.raises(UserError, match="contains a Sequential, expected the dall-e package's Encoder"):
         convert_pickles(tmp_path / "other.pkl", None, tmp_path / "out")
 
 
-def test_the_expected_digest_is_checked_and_the_found_one_kept(tmp_path: Path, json_keys: CheckKeys) -> None:
+def test_the_expected_digest_is_checked_and_the_actual_one_recorded(tmp_path: Path, json_keys: CheckKeys) -> None:
     torch.save(Encoder(n_hid=64, n_blk_per_group=1, vocab_size=512), tmp_path / "encoder.pkl")
     with pytest.raises(UserError, match=r"sha256 \w{64}, expected 00"):
         convert_pickles(tmp_path / "encoder.pkl", None, tmp_path / "out", expected_sha256="00")
@@ -241,7 +241,7 @@ def test_mse_is_zero_for_the_right_mean() -> None:
     assert mse_loss(stats, unit) < 1e-10
 
 
-def test_schedules_start_and_end_where_told() -> None:
+def test_schedules_have_the_given_ends() -> None:
     assert temperature_at(0.0, 1.0, 1 / 16) == 1.0
     assert temperature_at(1.0, 1.0, 1 / 16) == temperature_at(0.75, 1.0, 1 / 16) == 1 / 16
     assert kl_weight_at(0.0, 0.0, 6.6) == 0.0
@@ -249,7 +249,7 @@ def test_schedules_start_and_end_where_told() -> None:
     assert kl_weight_at(0.1, 0.0, 6.6) == kl_weight_at(1.0, 0.0, 6.6) == 6.6
 
 
-def test_perplexity_counts_ids_in_equal_use() -> None:
+def test_perplexity_is_the_number_of_equally_frequent_ids() -> None:
     assert torch.isclose(perplexity(torch.tensor([5, 5, 5, 0])), torch.tensor(3.0, dtype=torch.float64))
 
 
@@ -288,7 +288,7 @@ def test_a_warm_start_uses_the_codebook_and_repeats() -> None:
     warm = module(smooth_frames(60), 0.1, 0.0, guide_weight=1.0, generator=torch.Generator().manual_seed(1))
     assert warm["recon"] < cold["recon"] / 1.5
     assert warm["codebook_used"] > 0.6 * TINY.vocab_size > cold["codebook_used"]
-    assert 0 < warm["guide"] < 3.0 < torch.tensor(32.0).log()  # nats; 3.47 would be a blind guess
+    assert 0 < warm["guide"] < 3.0 < torch.tensor(32.0).log()  # nats; 3.47 is chance
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), started().parameters(), strict=True))
 
 
@@ -302,19 +302,19 @@ def test_patch_codes_are_the_k_means_centres() -> None:
     centres = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     generator = torch.Generator().manual_seed(0)
     patches = centres.repeat_interleave(20, dim=0) + 0.01 * torch.randn(60, 2, generator=generator)
-    codes = fit_codes(patches, 6, generator)  # more codes than clumps: each clump has one
+    codes = fit_codes(patches, 6, generator)  # more codes than clusters: each cluster has one
     assert nearest_code(centres, codes).unique().numel() == 3
     assert torch.allclose(codes[nearest_code(centres, codes)], centres, atol=0.03)
 
 
-def test_patches_lie_under_their_tokens() -> None:
+def test_patches_match_their_tokens() -> None:
     unit = torch.rand(2, 3, 16, 24)
     patches = to_patches(unit)
     assert patches.shape == (2, 2, 3, 192)
     assert torch.equal(patches[1, 1, 2], unit[1, :, 8:16, 16:24].flatten())
 
 
-def test_the_module_reads_uint8_and_floats_alike() -> None:
+def test_the_module_accepts_uint8_and_floats() -> None:
     module = DvaeTrainingModule(TINY, "mse")
     frames = noise_frames(2)
     floats = frames.permute(0, 3, 1, 2).float() / 255

@@ -62,7 +62,11 @@ def peco() -> Callable[[str], Tokenizer]:
     return build
 
 
-KINDS = {"dvae": lambda: dvae(8), "dalle": lambda: dvae(64), "peco": peco}  # 64: the least that `dall_e` takes
+KINDS = {
+    "dvae": lambda: dvae(8),
+    "dalle": lambda: dvae(64),
+    "peco": peco,
+}  # 64: the smallest n_hid that `dall_e` accepts
 
 
 def frames(count: int, **options: Any) -> torch.Tensor:
@@ -75,7 +79,7 @@ def test_encode_and_decode_stay_on_the_device_and_never_wait(kind: str, dtype: s
     build = KINDS[kind]()
     with fake_cuda() as watch:
         tokenizer = build(dtype)
-        watch.faults.clear()  # the weights' way there
+        watch.faults.clear()  # the copy of the weights
         for count in (0, PASS_FRAMES + 1):
             watch.copies.clear()
             from_cpu = tokenizer.encode(frames(count))
@@ -84,7 +88,7 @@ def test_encode_and_decode_stay_on_the_device_and_never_wait(kind: str, dtype: s
             assert from_cpu.device == in_step.device == CUDA
             assert from_cpu.dtype == in_step.dtype == torch.int64
             assert from_cpu.shape == (count, *tokenizer.grid) and in_step.shape == (count, 1, *tokenizer.grid)
-        decoded = tokenizer._in_passes(from_cpu, tokenizer._decode_pass)  # `decode` looks at the ids first
+        decoded = tokenizer._in_passes(from_cpu, tokenizer._decode_pass)  # `decode` checks the range of the ids first
         assert (decoded.shape, decoded.dtype, decoded.device) == (frames(count).shape, torch.uint8, CUDA)
         assert tokenizer.decode(from_cpu[:0]).device == CUDA
     assert watch.faults == []
@@ -160,7 +164,7 @@ def test_products_are_rounded_as_the_dtype_says_whatever_the_process_does(
 
 
 @pytest.mark.parametrize("as_set", PROCESSES[:1], indirect=True)
-def test_what_the_process_sets_later_counts_as_ever(as_set: None) -> None:
+def test_later_settings_of_the_process_still_apply(as_set: None) -> None:
     with pytest.raises(KeyError), repeatable("ieee"):
         raise KeyError
     torch.backends.fp32_precision = "ieee"

@@ -1,4 +1,4 @@
-"""Weights on disk come back bit for bit; surgery uses or reports every tensor."""
+"""Weights survive a round trip to disk bit for bit; surgery uses or reports every tensor."""
 
 from pathlib import Path
 
@@ -43,18 +43,18 @@ def test_weights_round_trip(model: torch.nn.Module, tmp_path: Path) -> None:
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
-def test_other_files_are_refused_with_a_mend(tmp_path: Path) -> None:
+def test_other_files_are_refused_with_a_fix(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("not weights")
     with pytest.raises(UserError, match="a text file; expected a checkpoint"):
         load_weights(tmp_path / "text.safetensors")
     torch.save({"state_dict": {"conv.weight": torch.zeros(1)}}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"an unknown code.*expected official"):
+    with pytest.raises(UserError, match=r"unknown origin.*expected official"):
         import_official(tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"conv\.weight"):
         bevt_from_official({"conv.weight": torch.zeros(1)})
 
 
-def test_the_image_stream_starts_the_joint_model() -> None:
+def test_the_joint_model_is_initialised_from_the_image_stream() -> None:
     image_model = build_bevt(**NANO, vocab_size=32, streams=("image",))
     state, dropped = joint_from_image_stream(image_model.state_dict(), tubelet=2, old_window=WINDOW, window=WINDOW)
     joint = build_bevt(**NANO, vocab_size=32).eval()

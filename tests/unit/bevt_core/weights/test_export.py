@@ -1,4 +1,4 @@
-"""Exported models are the model: bit for bit as weights, to rounding as a program."""
+"""Exported models equal the original: bit for bit as weights, up to rounding as a program."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def test_a_program_takes_any_batch(tmp_path: Path) -> None:
     ],
 )
 def test_onnx_takes_any_batch(sizes: dict[str, Any], tmp_path: Path) -> None:
-    """Its logits are compared with torch's when it is written; here the file is."""
+    """Writing compares the logits with torch's; this test compares those of the written file."""
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     classifier = build_classifier(**sizes, num_classes=5).eval()

@@ -1,4 +1,4 @@
-"""A file that is no checkpoint ends in one error that names it and what it is; settings beside the tensors do not."""
+"""A file that is not a checkpoint raises one error with its path and kind; settings beside the tensors are accepted."""
 
 import argparse
 import io
@@ -48,7 +48,7 @@ def compressed_again(data: bytes) -> bytes:
 
 
 class Tracker:
-    """What a training code may keep in its checkpoint."""
+    """Content that a training code may store in its checkpoint."""
 
 
 BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -73,7 +73,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "one tensor": (lambda: saved(torch.ones(3)), "its content is of type Tensor, not a dict"),
     "no tensors": (
         lambda: saved({"epoch": 3}),
-        "a dict of 'epoch', without tensors at its top or under state_dict, model",
+        "a dict of 'epoch', without tensors at the top level or under state_dict, model",
     ),
     "empty dict": (lambda: saved({}), "an empty dict"),
     "a number among tensors": (lambda: saved({**TENSORS, "epoch": 3}), "'epoch' is of type int, not a tensor"),
@@ -113,7 +113,7 @@ def test_folders_and_missing_files(tmp_path: Path) -> None:
 
 
 def test_settings_and_logs_beside_the_tensors_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """VideoMAE keeps its options, Swin a yacs node, mmaction2 1.x its message hub with NumPy arrays."""
+    """VideoMAE stores its options, Swin a yacs node, mmaction2 1.x its message hub with NumPy arrays."""
 
     def module(name: str, **content: type) -> None:
         for end in [*(at for at, letter in enumerate(name) if letter == "."), len(name)]:
@@ -151,7 +151,7 @@ def test_settings_and_logs_beside_the_tensors_are_not_read(tmp_path: Path, monke
     assert torch.equal(state["conv.weight"], TENSORS["conv.weight"])
 
 
-def test_wrappers_are_taken_off(tmp_path: Path) -> None:
+def test_wrapper_prefixes_are_removed(tmp_path: Path) -> None:
     for nesting in ("state_dict", "model", "module", "model_state"):
         torch.save({"epoch": 3, nesting: {"module._orig_mod.conv.weight": torch.ones(2)}}, tmp_path / "theirs.pth")
         assert list(read_state_dict(tmp_path / "theirs.pth")) == ["conv.weight"]
@@ -166,11 +166,11 @@ def test_the_format_is_read_from_the_content(tmp_path: Path) -> None:
 
 def test_own_weights_need_no_import(tmp_path: Path) -> None:
     save_weights(tmp_path / "weights.safetensors", build_classifier(**NANO, num_classes=5))
-    with pytest.raises(UserError, match="weights of bevt already; give it to --init as it is"):
+    with pytest.raises(UserError, match="weights of bevt already; give it to --init unchanged"):
         import_video_swin(tmp_path / "weights.safetensors")
 
 
-def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_missing_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
     whole = as_video_swin(small_swin3d().state_dict())
     path = tmp_path / "theirs.pth"
 
@@ -185,7 +185,7 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
     assert "backbone.neck.weight: not a key of a Video Swin classifier" in refused(
         {**whole, "backbone.neck.weight": torch.ones(1)}
     )
-    assert "the second key" in refused({**whole, "backbone.norm3.weight": whole["backbone.norm.weight"]})
+    assert "a second key" in refused({**whole, "backbone.norm3.weight": whole["backbone.norm.weight"]})
     assert "encoder.stages.0.blocks.0.attn.qkv.weight is torch.float32 (3, 16)" in refused(
         {**whole, "backbone.layers.0.blocks.0.attn.qkv.weight": torch.ones(3, 16)}
     )
@@ -197,11 +197,11 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"kind": "classifier", "encoder": "swin", "num_classes": 5}, "does not fit together"),
-        ({"kind": "detector"}, "does not fit together"),
-        ({**build_classifier(**NANO, num_classes=5).config, "depths": [2, 2, 10**9]}, "blocks, but there are only"),
+        ({"kind": "classifier", "encoder": "swin", "num_classes": 5}, "inconsistent content"),
+        ({"kind": "detector"}, "inconsistent content"),
+        ({**build_classifier(**NANO, num_classes=5).config, "depths": [2, 2, 10**9]}, "blocks, but the file has only"),
         ({**build_classifier(**NANO, num_classes=5).config, "embed_dim": 96}, "of another architecture"),
-        ({**build_classifier(**NANO, num_classes=5).config, "embed_dim": 10**9}, "does not fit together"),
+        ({**build_classifier(**NANO, num_classes=5).config, "embed_dim": 10**9}, "inconsistent content"),
         ([], r"the content is \[\], expected an object"),
     ],
 )

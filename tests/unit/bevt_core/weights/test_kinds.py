@@ -1,4 +1,4 @@
-"""Checkpoints are recognised by their keys: models of installed libraries, and keys from the sources of others."""
+"""Checkpoints are recognised by their keys: models of installed libraries, and keys from the source code of others."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "ours, timesformer": (lambda: build_bevt(vocab_size=32, encoder="timesformer"), "weights of bevt"),
     "ours, classifier": (lambda: build_classifier(**NANO, num_classes=5), "weights of bevt"),
 }
-OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {  # by the sources of their codes
+OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {  # keys from their source code
     "hf videomae": ({"videomae.embeddings.patch_embeddings.projection.weight": (8, 3, 2, 16, 16)}, "a VideoMAE"),
     "hf timesformer": ({"timesformer.embeddings.time_embeddings": (1, 8, 8)}, "a TimeSformer"),
     "hf swinv2": ({"swinv2.embeddings.norm.weight": (8,)}, "a Swin Transformer V2"),
@@ -86,7 +86,7 @@ OTHERS: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {  # by the sources 
         {"cls_head.lm_head.weight": (16, 8), "backbone.fpn_t.0.weight": (8, 8, 2, 1, 1)},
         "--kind official",
     ),
-    "something": ({"conv.weight": (3,)}, "unknown code"),
+    "something": ({"conv.weight": (3,)}, "unknown origin"),
 }
 
 
@@ -119,7 +119,7 @@ def test_video_swin_is_named_with_its_kind(code: str) -> None:
         check_kind(Path("theirs.pth"), backbone, "video-swin")
 
 
-def test_a_2d_swin_is_no_video_swin() -> None:
+def test_a_2d_swin_is_not_a_video_swin() -> None:
     state = state_of(lambda: timm.create_model("swin_tiny_patch4_window7_224"))
     with pytest.raises(UserError, match=r"a 2-D Swin; run .*--kind image-swin"):
         check_kind(Path("theirs.pth"), state, "video-swin")

@@ -1,4 +1,4 @@
-"""Every registered model keeps timm's promises: at nano size with numbers, at all sizes on the meta device."""
+"""Every registered model has timm's interface: with values at nano size, on the meta device at all sizes."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def input_of(name: str) -> torch.Tensor:
     return torch.randn(INPUTS[name.rsplit("_", 1)[1]])
 
 
-def test_every_size_is_there_for_both_streams() -> None:
+def test_every_size_is_registered_for_both_streams() -> None:
     assert set(MODELS) == {f"bevt_swin_{size}_{stream}" for size in SWIN_SIZES for stream in INPUTS}
 
 
@@ -41,7 +41,7 @@ def test_shapes(name: str) -> None:
 
 @pytest.mark.parametrize("name", NANO)
 @torch.no_grad()
-def test_heads_come_and_go(name: str) -> None:
+def test_heads_can_be_replaced_and_removed(name: str) -> None:
     torch.manual_seed(0)
     model, x = timm.create_model(name, num_classes=7, drop_path_rate=0.1).eval(), input_of(name)
     pooled = model.forward_head(model.forward_features(x), pre_logits=True)
@@ -75,11 +75,11 @@ PRETRAINED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("stage", PRETRAINED)
 @torch.no_grad()
-def test_pretraining_weights_go_under_a_fresh_head(stage: str, tmp_path: Path) -> None:
+def test_pretraining_weights_keep_the_models_head(stage: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     ours = build_bevt(**{**SWIN_SIZES["nano"], **PRETRAINED[stage]}, vocab_size=32).eval()
     for parameter in ours.parameters():
-        parameter.add_(torch.randn_like(parameter), alpha=0.05)  # so that no norm or bias is what it begins as
+        parameter.add_(torch.randn_like(parameter), alpha=0.05)  # so that no norm or bias has its initial value
     save_weights(tmp_path / "weights.safetensors", ours)
     save_hub_folder(tmp_path / "hub", ours, {})
     for path in (tmp_path / "weights.safetensors", tmp_path / "hub" / "model.safetensors"):
@@ -93,11 +93,11 @@ def test_pretraining_weights_go_under_a_fresh_head(stage: str, tmp_path: Path) -
             assert model(x).shape == (2, 5)
             clip_BCTHW = x if stream == "video" else x.unsqueeze(2)
             if stage == "wider":
-                assert model(x).std() > 0  # the tables are others, and tested in test_checkpoints.py
+                assert model(x).std() > 0  # the tables are resized, which test_checkpoints.py tests
             elif stream in ours.route:
                 last_BTHWC = ours.encoders[ours.route[stream]](ours.stems[stream](clip_BCTHW))[-1]
                 torch.testing.assert_close(model.forward_features(x), ours.norm(last_BTHWC))
-            else:  # a video model of images: a still clip looks like its picture
+            else:  # a video model from images: a still clip gives its image's output
                 still = x[:, :, :1].expand_as(x)
                 torch.testing.assert_close(model.stem(still)[:, :1], ours.stems["image"](x[:, :, :1]))
 
@@ -173,7 +173,7 @@ def test_gradient_checkpointing(name: str) -> None:
         model(x).sum().backward()
         gradients.append(model.stem.proj.weight.grad.clone())
     torch.testing.assert_close(*gradients)
-    assert len(runs) == 3  # again in the backward pass, once
+    assert len(runs) == 3  # recomputed once, in the backward pass
 
 
 @torch.no_grad()

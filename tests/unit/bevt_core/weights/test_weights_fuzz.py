@@ -1,7 +1,7 @@
-"""Damaged checkpoints end in a model or in one UserError, at once and without memory.
+"""Damaged checkpoints load or raise one UserError, quickly and without large allocations.
 
-What is damaged are the headers: of a .pth archive all but the tensors' bytes, of safetensors the JSON. A process that
-reads beyond a damaged record ends the whole test run.
+The damage is in the headers: of a .pth archive everything but the tensors' bytes, of safetensors the JSON. A read
+beyond a damaged record would crash the whole test run.
 """
 
 import io
@@ -27,7 +27,7 @@ CASES, LIMIT_S, LIMIT_KB = 1000, 2.0, 500 << 10
 
 class Original(NamedTuple):
     data: bytes
-    headers: list[int]  # positions in data that are not of tensors
+    headers: list[int]  # positions outside the tensors' data
     read: Callable[[Path], object]
 
 
@@ -61,12 +61,12 @@ def foreign_safetensors() -> Original:
 def own_safetensors(folder: Path) -> Original:
     save_weights(folder / "own.safetensors", build_classifier(**SWIN_SIZES["nano"], num_classes=5))
     data = (folder / "own.safetensors").read_bytes()
-    config = range(8, data.index(b'"encoder.'))  # most of the header are names of tensors
+    config = range(8, data.index(b'"encoder.'))  # most of the header consists of tensor names
     return Original(data, [*range(8), *config, *range(8 + int.from_bytes(data[:8], "little"))], load_weights)
 
 
 def damaged(original: Original, rng: random.Random) -> bytes:
-    """One to three changes in the headers: a byte, a bit, a digit; bytes cut out, put in or repeated; an end."""
+    """One to three changes in the headers: a byte, a bit or a digit; bytes removed, inserted or repeated; a cut."""
     data = bytearray(original.data)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         at = min(rng.choice(original.headers), len(data) - 1)

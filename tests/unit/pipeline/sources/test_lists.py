@@ -1,4 +1,4 @@
-"""List files as people have them: each line is read as it was meant, or one error names it."""
+"""List files in common forms: each line is read as intended, or one error names it."""
 
 import resource
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_paths_and_encodings(root: Path, text: str, encoding: str) -> None:
     assert listed(root, text.replace("@ROOT@", str(root)), encoding) == BOTH
 
 
-def test_a_root_behind_a_link_is_one_root(root: Path) -> None:
+def test_a_root_can_be_a_link(root: Path) -> None:
     link = root.parent / "link"
     link.symlink_to(root)
     assert listed(link, f"{root}/abseiling/a1.mp4 0\n{link}/air drumming/b1.mp4 1\n") == BOTH
@@ -66,7 +66,11 @@ def test_a_root_behind_a_link_is_one_root(root: Path) -> None:
     ("text", "encoding", "message"),
     [
         ("café/x.mp4 0\n", "latin1", "line 1: byte 0xe9 is not UTF-8"),
-        ("abseiling/a1.mp4 0 2\n", "utf-8", "line 1: 0 and the label 2 after 'abseiling/a1.mp4'; expected one label"),
+        (
+            "abseiling/a1.mp4 0 2\n",
+            "utf-8",
+            "line 1: 0 and the label 2 after 'abseiling/a1.mp4', expected only a label",
+        ),
         ("abseiling/a1.mp4 1\ngone.mp4,2,1,0\n", "utf-8", "line 2: 2, 1 and the label 0 after 'gone.mp4'"),
         ("abseiling/a1.mp4 1\nabseiling 4 0 2\n", "utf-8", "line 2: 4, 0 and the label 2"),  # no first and last
         ("a 0\nair drumming/b1.mp4 1700000000\n", "utf-8", "line 2: label 1700000000, expected one below 30000"),
@@ -90,24 +94,24 @@ def test_bad_lines(root: Path, text: str, encoding: str, message: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
-def test_labels_that_start_at_one_are_remarked(root: Path) -> None:
+def test_labels_that_start_at_one_give_a_warning(root: Path) -> None:
     (root.parent / "x.txt").write_text("abseiling/a1.mp4 1\nair drumming/b1.mp4 2\n")
     listing = list_sources("list", root, "train", root.parent / "x.txt")
-    assert listing.classes == ("0", "1", "2") and "labels are 1 to 2 and none is 0, so class 0" in listing.warnings[0]
+    assert listing.classes == ("0", "1", "2") and "labels are 1 to 2, so class 0" in listing.warnings[0]
     (root.parent / "classes.txt").write_text("none\nabseiling\nair drumming\n")
     assert list_sources("list", root, "train", root.parent / "x.txt").warnings == []
 
 
-def test_a_list_of_nothing_that_is_there(root: Path) -> None:
+def test_a_list_of_missing_files(root: Path) -> None:
     (root.parent / "x.txt").write_text("a1.mp4 0\nb1.mp4 1\n")
     listing = list_sources("list", root, "train", root.parent / "x.txt")
-    with pytest.raises(UserError, match=r"none of the 2 files that it names is there; the first .*root/a1\.mp4"):
+    with pytest.raises(UserError, match=r"none of the 2 files that it names exists, such as .*root/a1\.mp4"):
         check_found(listing, root, root.parent / "x.txt")
     check_found(list_sources("folder", root, "train"), root, None)
 
 
 def test_the_counts_of_frame_folders(root: Path) -> None:
-    """`dir frames label` and `dir first last label`; what differs is remarked, and used."""
+    """`dir frames label` and `dir first last label`; a differing count is a warning, and all frames are used."""
     for folder, frames in {"v1": 3, "v2": 3, "v3": 2, "v4": 0}.items():
         for i in range(frames):
             write_image(root / folder / f"img_{i:05}.jpg", FRAME_HWC)
@@ -117,7 +121,7 @@ def test_the_counts_of_frame_folders(root: Path) -> None:
     assert listed(root, text) == [("v1", 0), ("v2", 0), ("v3", 1), ("v4", 1)]
     listing = list_sources("list", root, "train", root.parent / "x.txt")
     assert len(listing.warnings) == 1
-    assert "1 of 3 folders" in listing.warnings[0] and "(v3: 3 in the list, 2 there)" in listing.warnings[0]
+    assert "1 of 3 folders" in listing.warnings[0] and "(v3: 3 in the list, 2 in the folder)" in listing.warnings[0]
 
 
 def test_a_list_with_absolute_paths_means_the_same_in_a_store(tmp_path: Path) -> None:
@@ -150,13 +154,13 @@ def test_parquet_lists_of_others(root: Path, tmp_path: Path) -> None:
         ({"kind": ["movie"]}, "row 0: .* expected a path and a kind, video or image"),
         ({"label": [99_999]}, "row 0: label 99999, expected 0 to 29999"),
         ({"source": ["../a.mp4"]}, "row 0: .* leads out of the root"),
-        ({"source": ["a\0.mp4"]}, "row 0: .* is no file name"),
+        ({"source": ["a\0.mp4"]}, "row 0: .* is not a file name"),
     ]:
         pq.write_table(pa.table(columns | change), path)
         with pytest.raises(UserError, match=message):
             list_sources("list", root, "train", path)
     pq.write_table(pa.table(columns).replace_schema_metadata({"classes": "[1]"}), path)
-    with pytest.raises(UserError, match="metadata `classes` is no JSON list of names"):
+    with pytest.raises(UserError, match="metadata `classes` is not a JSON list of names"):
         list_sources("list", root, "train", path)
 
 
@@ -164,7 +168,7 @@ def test_parquet_lists_of_others(root: Path, tmp_path: Path) -> None:
 
 
 def test_folders_that_may_not_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`lost+found` and its like are passed over; another one is an error, not a loss. Simulated: root may read all."""
+    """`lost+found` and the like are skipped; another unreadable folder is an error. Simulated, since root reads all."""
     from pipeline.sources import tree
 
     real = tree.os.scandir
@@ -235,7 +239,7 @@ def test_what_is_a_source_and_what_is_counted(names: list[str], kind: str, left_
     assert len(files) + sum(ignored.values()) == len(names)
 
 
-def test_a_tree_leaves_out_what_is_hidden_or_the_systems(root: Path) -> None:
+def test_a_tree_skips_hidden_and_system_files(root: Path) -> None:
     for name in ("@eaDir/x.mp4/thumb.jpg", "__MACOSX/._x.mp4", ".git/x.mp4", "abseiling/._a1.mp4"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"")

@@ -1,4 +1,4 @@
-"""The official annotation files and the layouts that people have; the traps, one test each."""
+"""The official annotation files and common layouts; one test per trap."""
 
 import json
 from pathlib import Path
@@ -72,12 +72,12 @@ def test_k400_lists_name_files_that_were_renamed(tmp_path: Path) -> None:
         (["train/a/1.mp4", "val/a/2.mp4", "list.tsv"], set()),  # which lists both
     ],
 )
-def test_k400_says_what_is_of_a_split(tmp_path: Path, names: list[str], kept: set[str]) -> None:
+def test_k400_separates_splits(tmp_path: Path, names: list[str], kept: set[str]) -> None:
     touch(tmp_path, *names)
     assert {split for split in ("train", "val", "test") if says_split("k400", tmp_path, split)} == kept
 
 
-def test_official_lists_have_every_split_and_folders_those_that_are_there(tmp_path: Path) -> None:
+def test_official_lists_have_every_split_and_folders_the_existing_ones(tmp_path: Path) -> None:
     touch(tmp_path, "val/x/a.mp4")
     had = {dataset: has_split(dataset, tmp_path, "test") for dataset in ("ssv2", "diving48", "k400", "folder")}
     assert had == {"ssv2": True, "diving48": True, "k400": False, "folder": False}
@@ -92,7 +92,7 @@ def test_the_help_names_the_splits_that_data_sets_are_tested_on(command: str) ->
 
 
 def test_a_list_means_in_a_store_what_it_means_among_files(tmp_path: Path) -> None:
-    """The official CSV and lists with the other naming; a class by its name, in whatever order."""
+    """The official CSV and lists with the other naming; classes are matched by name, in any order."""
     sources = ["val/abseiling/0wR5jVB-WPk_000417_000427.mp4", "val/arm_wrestling/-08x1aBcDeF.mp4", "val/x/other.mp4"]
     stored = [
         SourceItem(source=source, kind="video", label=label) for source, label in zip(sources, (2, 1, 0), strict=True)
@@ -117,7 +117,7 @@ K400_HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
     ["idAAAAAAA-1.mp4.mkv", "idAAAAAAA-1.f137.mp4", "idAAAAAAA-1_000010_000020.f137.mp4.webm", "idAAAAAAA-1.F248.webm"],
 )
 def test_k400_files_as_downloaders_leave_them(tmp_path: Path, name: str) -> None:
-    """And not the sound beside them."""
+    """Sound files beside them are not used."""
     touch(tmp_path, f"abseiling/{name}", "abseiling/idAAAAAAA-1.f251.webm", "abseiling/idAAAAAAA-1.f140.m4a")
     (tmp_path / "train.csv").write_text(f"{K400_HEADER}abseiling,idAAAAAAA-1,10.0,20.0,train,0\n")
     listing = list_sources("k400", tmp_path, "train")
@@ -147,7 +147,7 @@ def test_k400_test_rows_have_no_labels(tmp_path: Path) -> None:
 
 
 def test_two_label_maps_disagree_and_names_survive(shared_data: Path, tmp_path: Path) -> None:
-    """The same list under two public maps: other numbers, and each listing carries the names that its numbers mean."""
+    """The same list under two public maps: the numbers differ, and each listing includes the names of its numbers."""
     lines = (shared_data / "annotations/k400/mxmark_val_list_videos.txt.head200").read_text()
     ours = (shared_data / "annotations/k400/mmaction2_label_map_k400.txt").read_text().splitlines()
     theirs = sorted(ours, key=lambda name: name[::-1])
@@ -185,7 +185,7 @@ def ssv2(root: Path) -> Path:
     return root
 
 
-def test_ssv2_templates_carry_brackets_and_labels_are_strings(tmp_path: Path) -> None:
+def test_ssv2_templates_have_brackets_and_labels_are_strings(tmp_path: Path) -> None:
     listing = list_sources("ssv2", touch(ssv2(tmp_path), "videos/78687.webm", "videos/36585.webm"), "train")
     assert labels(listing) == {
         "videos/78687.webm": "Holding something next to something",
@@ -203,12 +203,12 @@ def test_ssv2_test_rows_have_no_template(tmp_path: Path) -> None:
 
 def test_ssv2_files_of_two_versions_are_refused(tmp_path: Path) -> None:
     (ssv2(tmp_path) / "labels.json").write_text('{"Poking something": "0"}')
-    with pytest.raises(UserError, match="is no key of"):
+    with pytest.raises(UserError, match="is not a key of"):
         list_sources("ssv2", touch(tmp_path, "78687.webm"), "train")
 
 
 def test_ssv2_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """Byte order marks are fine; what is cut, or of another type, is one error."""
+    """Byte order marks are accepted; truncated files and other types are one error each."""
     for path in (ssv2(tmp_path) / "train.json", tmp_path / "labels.json"):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert len(list_sources("ssv2", touch(tmp_path, "78687.webm"), "train").missing) == 1
@@ -222,7 +222,7 @@ def test_ssv2_files_that_cannot_be_read(tmp_path: Path) -> None:
         ('{"id": "1"}', r"train\.json: the content is .*, expected a list"),
         ('[{"id": 1.5}]', r"train\.json, entry 1: id is 1\.5, expected text"),
         ('[{"id": "../x"}]', r"train\.json, entry 1: .* leads out of the root"),
-        ('[{"id": "\\ud800"}]', r"train\.json, entry 1: .* is no file name"),
+        ('[{"id": "\\ud800"}]', r"train\.json, entry 1: .* is not a file name"),
         ('[{"id": "1", "template": ["x"]}]', r"train\.json, entry 1: template is \['x'\], expected text"),
     ]:
         (tmp_path / "train.json").write_text(text)
@@ -336,9 +336,9 @@ def test_imagenet_labels_that_are_cut_or_of_another_kind(tmp_path: Path) -> None
     flat_validation(tmp_path)
     path = tmp_path / "imagenet_2012_validation_synset_labels.txt"
     for text, message in [
-        ("\n".join(WNIDS[:2]), "no label for val/ILSVRC2012_val_00000003.JPEG; is the file whole"),
+        ("\n".join(WNIDS[:2]), "no label for val/ILSVRC2012_val_00000003.JPEG; the file is incomplete"),
         ("\n".join([*WNIDS[:2], "n1"]), r"line 3: 'n1', expected a wnid"),
-        ("\n".join([*WNIDS[:2], "n00000001"]), "'n00000001', none of the 3 classes"),
+        ("\n".join([*WNIDS[:2], "n00000001"]), "'n00000001', expected one of the 3 classes"),
     ]:
         path.write_text(text)
         with pytest.raises(UserError, match=f"{path}.*{message}"):

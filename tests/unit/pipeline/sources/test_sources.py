@@ -1,4 +1,4 @@
-"""Which files a data set has, and which class each one has."""
+"""Listing of a data set's files and their classes."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_class_folders_with_awkward_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("base", ["", "videos/", "val/", "videos/val/"])
-def test_the_layouts_that_people_have(tmp_path: Path, base: str) -> None:
+def test_common_layouts(tmp_path: Path, base: str) -> None:
     listing = list_sources("folder", touch(tmp_path, f"{base}a/1.mp4", f"{base}b/2.mp4"), "val")
     assert labels(listing) == {f"{base}a/1.mp4": "a", f"{base}b/2.mp4": "b"}
 
@@ -64,16 +64,16 @@ def test_a_classes_file_fixes_the_order_of_the_classes(tmp_path: Path) -> None:
     listing = list_sources("folder", tmp_path, "train")
     assert {item.source: item.label for item in listing.items} == {"a/1.mp4": 2, "b/2.mp4": 0}
     (tmp_path / "classes.txt").write_text("b\n")
-    with pytest.raises(UserError, match="'a' is none of the 1 classes"):
+    with pytest.raises(UserError, match="'a' is not among the 1 classes"):
         list_sources("folder", tmp_path, "train")
 
 
 def test_some_of_the_classes_are_labelled_by_a_map_of_all(tmp_path: Path) -> None:
-    """By name, blanks or underscores; a class map beside the files says for itself what its labels are."""
+    """Classes match by name, with spaces or underscores; a class map beside the files keeps its own labels."""
     listing = list_sources("folder", touch(tmp_path, "tai_chi/1.mp4", "arm/2.mp4"), "val")
     known = label_by(listing, ("zumba", "tai chi", "arm"), "there", "the model")
     assert labels(known) == {"tai_chi/1.mp4": "tai chi", "arm/2.mp4": "arm"} and len(known.classes) == 3
-    with pytest.raises(UserError, match=r"there: 1 of its 2 classes \('tai_chi'\) are none of the 2 of the model"):
+    with pytest.raises(UserError, match=r"there: 1 of its 2 classes \('tai_chi'\) are not among the 2 of the model"):
         label_by(listing, ("zumba", "arm"), "there", "the model")
     (tmp_path / "classes.txt").write_text("tai_chi\narm\n")
     own = list_sources("folder", tmp_path, "val")
@@ -113,12 +113,12 @@ def test_a_line_splits_from_the_right(line: str, expected: tuple[str, str]) -> N
     assert split_line(line, ("abseiling", "arm wrestling"), "here") == expected
 
 
-def test_a_line_without_a_label_names_itself() -> None:
+def test_a_line_without_a_label_is_named_in_the_error() -> None:
     with pytest.raises(UserError, match=r"list\.txt, line 3: 'only/a/path\.mp4'"):
         split_line("only/a/path.mp4", (), "list.txt, line 3")
 
 
-def test_a_list_counts_what_is_missing(tmp_path: Path) -> None:
+def test_a_list_counts_missing_files(tmp_path: Path) -> None:
     touch(tmp_path, "videos/a/1.mp4")
     (tmp_path / "list.tsv").write_text("a/1.mp4\t0\na/gone.mp4\t1\n")
     (tmp_path / "classes.txt").write_text("zebra\napple\n")
@@ -130,7 +130,7 @@ def test_a_list_counts_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a/1.mp4\t5\n", "label 5, but there are only 2 classes"),
+        ("a/1.mp4\t5\n", "label 5, expected one below 2"),
         ("a/1.mp4\t0\na/1.mp4\t1\n", "occurs more than once"),
         ("../../etc/x 0\n", "leads out of the root"),
         ("/etc/x 0\n", "leads out of the root"),
@@ -162,7 +162,7 @@ def test_links_out_of_the_root_are_refused(tmp_path: Path) -> None:
     assert len(list_sources("folder", root, "train").items) == 2
 
 
-def test_a_list_finds_no_way_out_by_hidden_names_or_frames(tmp_path: Path) -> None:
+def test_a_list_cannot_leave_the_root_by_hidden_names_or_frames(tmp_path: Path) -> None:
     secret = touch(tmp_path / "elsewhere", "1.mp4", "1.jpg")
     root = touch(tmp_path / "root", "clip/1.jpg")
     (root / ".hid").symlink_to(secret)

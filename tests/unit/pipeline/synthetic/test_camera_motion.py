@@ -1,4 +1,4 @@
-"""The demo's clips: the motion is the class's, the middle frame says nothing, the bytes repeat."""
+"""The demo's clips: the motion is the class's, the middle frame does not reveal it, the bytes are reproducible."""
 
 import itertools
 import math
@@ -58,17 +58,19 @@ def test_a_pan_moves_the_picture_against_the_camera(label: str) -> None:
 @pytest.mark.parametrize("label", [c for c in CLASSES if not c.startswith("pan")])
 def test_zoom_and_rotation_turn_the_right_way(label: str) -> None:
     polar = [warp_polar(frame, radius=44, scaling="log", output_shape=(360, 90)) for frame in rendered(label)]
-    rings = [picture[:, 40:] - picture[:, 40:].mean() for picture in polar]  # the centre's few pixels fill the rest
+    rings = [
+        picture[:, 40:] - picture[:, 40:].mean() for picture in polar
+    ]  # the few pixels at the centre fill the rest
     shifts = [
         phase_cross_correlation(a, b, upsample_factor=4, normalization=None)[0] for a, b in itertools.pairwise(rings)
     ]
     angle, log_radius = np.sum(shifts, axis=0)
     if label.startswith("zoom"):
         assert abs(log_radius) > 4 and abs(angle) < 8
-        assert (log_radius < 0) == (label == "zoom_in")  # seen things move outwards
+        assert (log_radius < 0) == (label == "zoom_in")  # the content moves outwards
     else:
         assert abs(angle) > 20 and abs(log_radius) < 4
-        # warp_polar's angle grows clockwise, rows pointing down; a camera turning left sees things turn clockwise
+        # warp_polar's angle grows clockwise, rows pointing down; if the camera turns left, the content turns clockwise
         assert (angle < 0) == (label == "rotate_left")
 
 
@@ -135,5 +137,5 @@ def test_a_complete_set_is_kept_and_another_one_refused(tiny: Path, json_keys: C
     before = clip.stat().st_mtime_ns
     json_keys("demo-videos", make_camera_motion_set(tiny, workers=1, **TINY).model_dump())
     assert clip.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="holds another camera-motion set"):
+    with pytest.raises(UserError, match="contains another camera-motion set"):
         make_camera_motion_set(tiny, workers=1, **{**TINY, "images": 12})

@@ -60,7 +60,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- the codebook --------------------------------------------------------------------------------
 
 
-def test_the_codebook_follows_as_a_plain_loop_does() -> None:
+def test_the_codebooks_averages_match_a_plain_loop() -> None:
     """van den Oord et al. 2017, appendix A.1, code by code."""
     vocab, dim, decay = 6, 3, 0.8
     generator = torch.Generator().manual_seed(0)
@@ -97,10 +97,10 @@ def test_every_parameter_gets_a_gradient_and_the_codebook_none() -> None:
     (out.decoded_NCHW.square().mean() + out.commitment).backward()
     assert [name for name, p in module.named_parameters() if p.grad is None] == []
     assert not any(name.startswith("codebook") for name, _ in module.named_parameters())
-    assert float(module.encoder[0].weight.grad.abs().sum()) > 0  # past the quantisation
+    assert float(module.encoder[0].weight.grad.abs().sum()) > 0  # bypassing the quantisation
 
 
-def test_dead_codes_start_again_on_the_vectors_that_are_given() -> None:
+def test_dead_codes_restart_at_the_given_vectors() -> None:
     book = Codebook(4, 2)
     book.start(torch.tensor([[0.0, 0.0], [1.0, 0.0], [50.0, 50.0], [60.0, 60.0]]))
     vectors = torch.tensor([[0.0, 0.1], [1.0, 0.1], [0.9, 0.0]])
@@ -113,7 +113,7 @@ def test_dead_codes_start_again_on_the_vectors_that_are_given() -> None:
     assert book.dead(0.1).tolist() == []
     before = book.codes_VD[3].clone()
     book.follow(torch.zeros(4), torch.zeros(4, 2), 0.5)
-    assert torch.allclose(book.codes_VD[3], before, atol=1e-4)  # unused for a step, it stays where it is
+    assert torch.allclose(book.codes_VD[3], before, atol=1e-4)  # unused for a step, it does not move
 
 
 # ---- training ------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_dead_codes_start_again_on_the_vectors_that_are_given() -> None:
 def run(
     module: PecoTrainingModule, steps: int, micro_batches: int = 1, training: PecoTraining = TRAINING
 ) -> list[float]:
-    """Train on smooth pictures as the loop does; the loss of every step."""
+    """Train on smooth pictures as the loop does; returns the loss of every step."""
     task = PecoTask(module, training, steps, ALONE, seed=0)
     optimizer = torch.optim.Adam(module.parameters(), lr=2e-3)
     losses = []
@@ -184,7 +184,7 @@ def test_every_preset_has_16_px_a_token(preset: str) -> None:
 # ---- the tokenizer -------------------------------------------------------------------------------
 
 
-def test_what_is_stored_is_what_was_trained(tiny: Path) -> None:
+def test_the_stored_model_equals_the_trained_one(tiny: Path) -> None:
     tokenizer, module = load_tokenizer(tiny), started()
     frames = noise_frames(16, size=64)
     ids = tokenizer.encode(frames)
@@ -226,21 +226,21 @@ def test_files_of_another_kind_or_size_are_refused(tiny: Path, tmp_path: Path) -
         (folder / "tokenizer.json").write_text(json.dumps(card | changes))
         return folder
 
-    with pytest.raises(UserError, match="sizes are those of another kind than 'dvae'"):
+    with pytest.raises(UserError, match="sizes do not belong to kind 'dvae'"):
         load_tokenizer(copy("kind", kind="dvae"))
-    with pytest.raises(UserError, match="weights are not of the sizes that"):
+    with pytest.raises(UserError, match="weights do not match the sizes in"):
         load_tokenizer(copy("sizes", sizes=card["sizes"] | {"vocab_size": 64}))
-    with pytest.raises(UserError, match="weights are not of the sizes that"):
+    with pytest.raises(UserError, match="weights do not match the sizes in"):
         load_tokenizer(copy("wide", sizes=card["sizes"] | {"width": 16}))
     folder = copy("codes")
     state = load_file(folder / "encoder.safetensors")
     del state["codes"]
     save_file(state, folder / "encoder.safetensors")
-    with pytest.raises(UserError, match="damaged or was exchanged"):
+    with pytest.raises(UserError, match="damaged or was replaced"):
         load_tokenizer(folder)
     sha256 = sha256_of(folder / "encoder.safetensors")
     (folder / "tokenizer.json").write_text(json.dumps(card | {"encoder_sha256": sha256}))
-    with pytest.raises(UserError, match="weights are not of the sizes that"):
+    with pytest.raises(UserError, match="weights do not match the sizes in"):
         load_tokenizer(folder)
 
 
@@ -289,7 +289,7 @@ def test_unknown_networks_and_layers_are_refused(name: str, layers: list[int], m
         Perceptual(name, layers, str(vit))
 
 
-def test_weights_that_are_not_there_or_do_not_fit_are_refused(tiny: Path, tmp_path: Path) -> None:
+def test_missing_or_unfitting_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file; download"):
         Perceptual("vit_tiny_patch16_224", [2], str(tmp_path / "none.safetensors"))
     with pytest.raises(UserError, match="do not fit"):

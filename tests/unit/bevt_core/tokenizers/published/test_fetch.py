@@ -1,4 +1,4 @@
-"""Downloads over a line that breaks, from a server on this machine."""
+"""Downloads over an unreliable connection, from a server on this machine."""
 
 import hashlib
 import threading
@@ -19,7 +19,7 @@ CONTENT = bytes(range(256)) * 4000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; each connection ends after `cut` bytes, and `refusals` answers with 503 come first."""
+    """Serve `files`; each connection ends after `cut` bytes, and the first `refusals` requests get a 503."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -72,7 +72,7 @@ def server() -> Iterator[Server]:
     server.server_close()
 
 
-def test_a_broken_transfer_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_a_broken_transfer_resumes(server: Server, tmp_path: Path) -> None:
     server.cut = 300_000
     seen: list[int] = []
     digest = fetch_file(
@@ -88,9 +88,9 @@ def test_a_broken_transfer_goes_on_where_it_stopped(server: Server, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
 
 
-def test_a_later_call_goes_on_unless_the_file_has_changed(server: Server, tmp_path: Path) -> None:
+def test_a_later_call_resumes_unless_the_file_has_changed(server: Server, tmp_path: Path) -> None:
     server.cut = 100_000
-    with pytest.raises(UserError, match=f"gave up after {ATTEMPTS} tries: the connection ended early"):
+    with pytest.raises(UserError, match=f"failed after {ATTEMPTS} attempts: the connection ended early"):
         fetch_file(f"{server.url}/file.bin", tmp_path / "file.bin", first_wait_s=0)
     assert not (tmp_path / "file.bin").exists()
     server.cut = None
@@ -101,7 +101,7 @@ def test_a_later_call_goes_on_unless_the_file_has_changed(server: Server, tmp_pa
     assert (tmp_path / "file.bin").read_bytes() == other
 
 
-def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server: Server, tmp_path: Path) -> None:
+def test_a_busy_server_is_retried_and_a_missing_file_is_not(server: Server, tmp_path: Path) -> None:
     server.refusals = 2
     fetch_file(f"{server.url}/file.bin", tmp_path / "file.bin", first_wait_s=0)
     assert len(server.ranges) == 3
@@ -111,20 +111,20 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server: Server, 
     assert len(server.ranges) == 1
 
 
-def test_another_digest_leaves_no_file(server: Server, tmp_path: Path) -> None:
+def test_a_file_with_another_digest_is_removed(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"sha256 \w{64}, expected 00"):
         fetch_file(f"{server.url}/file.bin", tmp_path / "file.bin", expected_sha256="00")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_server_the_error_says_what_to_do_by_hand(tmp_path: Path) -> None:
+def test_without_a_server_the_error_gives_the_manual_steps(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"gave up after(.|\n)*cdn\.openai\.com/dall-e/encoder\.pkl(.|\n)*tokenizer convert"
+        UserError, match=r"failed after(.|\n)*cdn\.openai\.com/dall-e/encoder\.pkl(.|\n)*tokenizer convert"
     ):
         fetch_dalle(tmp_path / "dalle", base_url="http://127.0.0.1:9", first_wait_s=0)
 
 
-def test_fetch_ends_in_a_tokenizer_and_cleans_up(server: Server, tmp_path: Path, json_keys: CheckKeys) -> None:
+def test_fetch_makes_a_tokenizer_and_cleans_up(server: Server, tmp_path: Path, json_keys: CheckKeys) -> None:
     (tmp_path / "made").mkdir()
     torch.save(Encoder(n_hid=64, n_blk_per_group=1, vocab_size=512), tmp_path / "made" / "encoder.pkl")
     torch.save(Decoder(n_init=8, n_hid=64, n_blk_per_group=1, vocab_size=512), tmp_path / "made" / "decoder.pkl")
