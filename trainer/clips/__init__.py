@@ -1,1 +1,1 @@
-"""Labelled clips of fine-tuning and testing: sources, sampling, augmentation, views. Not here: token sets (data)."""
+"""Labelled clips for fine-tuning and testing: sources, sampling, augmentation, views. Not here: token sets (data)."""

@@ -1,4 +1,4 @@
-"""Crops of fine-tuning and testing. One box and one flip for all frames of a clip; bilinear, antialiased, on uint8.
+"""Crops for fine-tuning and testing: one box and one flip for all frames of a clip; bilinear, antialiased, on uint8.
 
 Resampling is torch's on channels-last uint8, five times faster than Pillow's (docs/log.md).
 Legend: B boxes, T frames, H height, W width, C channels (RGB).
@@ -20,7 +20,7 @@ ATTEMPTS = 10  # boxes drawn before the centre square is taken; original: Random
 
 
 class Box(NamedTuple):
-    """A part of a frame, in its pixels."""
+    """A rectangle in a frame, in pixels."""
 
     top: int
     left: int
@@ -33,7 +33,7 @@ class Box(NamedTuple):
 
 
 def augment_clip(clip_THWC: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Draw a box, a flip and what else the config has, for every frame alike: uint8 (T, crop_px, crop_px, C)."""
+    """Crop, flip and augment a clip at random, all frames alike: uint8 (T, crop_px, crop_px, C)."""
     _, height, width, _ = clip_THWC.shape
     box = random_box(height, width, config.area_share, config.aspect, rng)
     flip = bool(rng.random() < config.flip_share)
@@ -66,7 +66,7 @@ def random_box(
 def crop_views(clip_THWC: Tensor, short_side_px: int, crop_px: int, crops: int) -> Tensor:
     """Scale to `short_side_px` and cut squares: the centre, or three along the long side: (B, T, crop_px, crop_px, C).
 
-    As the original's CenterCrop and ThreeCrop, the three in the order of their place.
+    Like the original's CenterCrop and ThreeCrop, the three in order of position.
     """
     _, height, width, _ = clip_THWC.shape
     scaled_h, scaled_w = scaled_size(height, width, short_side_px)
@@ -86,7 +86,7 @@ def view_boxes(height: int, width: int, crop_px: int, crops: int) -> list[Box]:
 
 
 def resize(clip_THWC: Tensor, height: int, width: int) -> Tensor:
-    """Scale every frame of a uint8 clip, with the same bits for any number of threads."""
+    """Scale every frame of a uint8 clip, bit for bit the same with any number of threads."""
     if clip_THWC.shape[1:3] == (height, width):
         return clip_THWC
     clip_TCHW = clip_THWC.permute(0, 3, 1, 2)  # channels-last in memory

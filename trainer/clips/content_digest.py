@@ -1,17 +1,17 @@
-"""Which video a file is, by little of its content, so that the same one is recognised under another root or name."""
+"""Identify a video by a small part of its content, so that it is recognised under another root or name."""
 
 import hashlib
 from pathlib import Path
 
-EDGE_BYTES = 64 << 10  # of each end of a file: headers, indexes and the first and last frames
+EDGE_BYTES = 64 << 10  # read from each end of a file: headers, indexes, the first and last frames
 
 
 def content_digest(path: Path) -> str | None:
-    """Return the digest of a video, a picture or a folder of frames; None where nothing can be read there.
+    """Return the digest of a video, a picture or a folder of frames; None if it cannot be read.
 
-    A file is known by its size and its first and last 64 KiB, so that whole videos are not read. Neither its name nor
-    its folder counts: a root that was moved, or a renamed copy, has the same digests. A folder of frames is known by
-    its file names and the first, middle and last of the files. A video that was encoded again is another one.
+    A file is identified by its size and its first and last 64 KiB, so that whole videos are not read. Its name and
+    folder do not count: a moved root or a renamed copy has the same digests. A folder of frames is identified by its
+    file names and its first, middle and last file. A re-encoded video has another digest.
     """
     found = hashlib.sha256()
     try:

@@ -1,6 +1,6 @@
-"""Frames of a file, decoded in a child process with a time limit: one child per process, kept between files.
+"""Decode frames of a file in a child process with a time limit: one child per process, reused for all files.
 
-The child loads no torch. The frames come back through a pipe; which ones is decided in this process.
+The child does not import torch. It sends the frames through a pipe; this process chooses which ones.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,11 @@ def read_frames(
 ) -> tuple[list[NDArray[np.uint8]], list[int]]:
     """Return the frames `choose(num_frames)` (increasing), scaled down to the short side, and their indices.
 
-    `choose` may be called again, where a file turns out to have another number of frames than it says. Raises
-    MediaError, also for a decoder that takes longer than `limit_s` seconds or kills its process.
+    `choose` may be called again, if a file has another number of frames than its header states. Raises MediaError,
+    also if the decoder takes longer than `limit_s` seconds or crashes.
     """
     try:
-        # absolute: the child stays where this process was when it started
+        # absolute: the child keeps the working directory that it was started in
         return _isolated(path.absolute(), kind, short_side_px, limit_s=limit_s, reply=choose)
     except ChildTimeout as error:
         raise MediaError("time-out", "time-out", f"{error} of decoding") from None
@@ -38,7 +38,7 @@ def read_frames(
 
 
 def decode(path: Path, kind: MediaKind, short_side_px: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
-    """In the child, which alone imports decoders."""
+    """Decode `path` in the child, the only process that imports decoders."""
     from bevt_core.media.decoding import decode_source
 
     decoded = decode_source(path, kind, ask, lambda frame_HWC: shrink_short_side(frame_HWC, short_side_px))
@@ -47,5 +47,5 @@ def decode(path: Path, kind: MediaKind, short_side_px: int) -> tuple[list[NDArra
 
 
 def decoder_pid() -> int | None:
-    """Of this process's child, while it lives."""
+    """Return the process id of this process's child, or None if it is not running."""
     return _isolated.pid

@@ -1,7 +1,7 @@
-"""Which clips a run trained on, which it held out, and what the runs before it read: `clips.parquet` in its directory.
+"""The clips that a run trains on and holds out, and those of the runs before it: `clips.parquet` in its directory.
 
-It is written before the first step and never again, and has the rows of the runs that the run started from as well, so
-that a test finds what a model has seen after those are gone.
+The file is written once, before the first step. It includes the rows of the runs that the run started from, so that a
+test can find every clip that a model has seen, even after those runs are deleted.
 """
 
 import os
@@ -32,24 +32,24 @@ from trainer.runs.directory import RECORD, read_run, weights_of
 
 CLIPS = "clips.parquet"
 FACTS = b"bevt"  # schema metadata: the other fields of ClipLists, as JSON
-DIGEST_THREADS = 16  # most of a digest is waiting for a disk
+DIGEST_THREADS = 16  # digests mostly wait for the disk
 
 Digests = Sequence[str | None]
 
 
 class ClipLists(NamedTuple):
-    """What a run and those before it read."""
+    """The clips of a run and of the runs before it."""
 
     table: pa.Table  # of CLIPS_SCHEMA
-    unlisted: Mapping[Use, Sequence[str]]  # the runs before it that left no list
-    val_trained_on: int = 0  # how many of the clips that it validates on it, or a run before it, was fine-tuned on
+    unlisted: Mapping[Use, Sequence[str]]  # earlier runs that have no list
+    val_trained_on: int = 0  # number of its validation clips that it, or a run before it, was fine-tuned on
 
 
 NOTHING = ClipLists(CLIPS_SCHEMA.empty_table(), {"train": (), "pretrain": ()})
 
 
 def digests_of(data: ClipSource, world: World) -> list[str | None]:
-    """Return the digest of every item, None for a missing file; the ranks share the work, and all call this."""
+    """Return the digest of every item, None for a missing file. Every rank calls this and computes a share."""
     shares = world.gather(_digests(data, range(world.rank, len(data.items), world.size)))
     return [shares[at % world.size][at // world.size] for at in range(len(data.items))]
 
@@ -60,7 +60,7 @@ def _digests(data: ClipSource, positions: range) -> list[str | None]:
 
 
 def listed(data: ClipSource, use: Use, digests: Digests) -> pa.Table:
-    """Return the rows of labelled clips."""
+    """Return one row per labelled clip of `data`."""
     items, count = data.items, len(data.items)
     columns: dict[str, Any] = {
         "use": [use] * count,
@@ -76,7 +76,7 @@ def listed(data: ClipSource, use: Use, digests: Digests) -> pa.Table:
 
 
 def listed_store(store: FrameStore) -> pa.Table:
-    """Return the rows of a frame store that is pretrained on, once for each source."""
+    """Return the rows of a frame store used for pretraining, one per source."""
     sources = store.index["source"].unique()
     constant = {"use": "pretrain", "run": "", "place": "frames", "path": str(store.path), "digest": store.digest}
     columns: dict[str, Any] = {name: [value] * len(sources) for name, value in constant.items()}
@@ -87,7 +87,7 @@ def listed_store(store: FrameStore) -> pa.Table:
 
 
 def make_lists(tables: Sequence[pa.Table], init: str | None) -> ClipLists:
-    """Return a run's own rows, and after them those of `init`, which it starts from, and of the runs before that."""
+    """Return a run's own rows, followed by those of `init`, which it starts from, and of the runs before `init`."""
     before = lists_before(init)
     return before._replace(table=pa.concat_tables([*tables, before.table]))
 
@@ -102,7 +102,7 @@ def write_lists(run: Path, lists: ClipLists) -> None:
 
 
 def read_lists(run: Path) -> ClipLists | None:
-    """Return what `write_lists` wrote; None where it wrote nothing. Raises UserError for a file that is broken."""
+    """Return what `write_lists` wrote, or None if there is no file. Raises UserError for a damaged file."""
     path = run / CLIPS
     if not path.is_file():
         return None
@@ -112,12 +112,12 @@ def read_lists(run: Path) -> ClipLists | None:
         return ClipLists(table.replace_schema_metadata(None).cast(CLIPS_SCHEMA), **facts)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: not the list of a run's clips ({error}); restore it, or remove it to go on without"
+            f"{path}: not the list of a run's clips ({error}); restore the file, or remove it to continue without it"
         ) from None
 
 
 def lists_before(init: str | None) -> ClipLists:
-    """Return what the run or the weights `init`, and the runs before them, were trained on."""
+    """Return the clips that the run or the weights `init`, and the runs before them, were trained on."""
     if init is None:
         return NOTHING
     weights = weights_of(Path(init))
@@ -133,7 +133,7 @@ def lists_before(init: str | None) -> ClipLists:
     if isinstance(recipe, PretrainRecipe | FinetuneRecipe):
         before, own = lists_before(recipe.init), {"pretrain" if isinstance(recipe, PretrainRecipe) else "train"}
     elif weights.is_file() and isinstance(load_weights(weights), Bevt):
-        own = {"pretrain"}  # it has no classes
+        own = {"pretrain"}  # a Bevt has no classes: it was never fine-tuned
     return before._replace(unlisted={use: [*names, *([init] * (use in own))] for use, names in before.unlisted.items()})
 
 
@@ -145,41 +145,41 @@ def held_out(
     decode_timeout_s: float | None,
     allow_outside: bool = False,
 ) -> ClipSource:
-    """Return exactly the clips that the fine-tuning run `run` held out, read where it read them, or at `root`/`frames`.
+    """Return exactly the clips that the fine-tuning run `run` held out, from where it read them, or `root`/`frames`.
 
-    Raises UserError for a run without lists, for clips that are missing or have changed since it began, and for such
-    that lead out of the root, unless `allow_outside`.
+    Raises UserError for a run without lists, for clips that are missing or have changed since the run began, and,
+    unless `allow_outside`, for clips whose paths lead out of the root.
     """
-    lists, others = read_lists(run), "name the clips to test: `root`, `frames` or `list_file`"
+    lists, others = read_lists(run), "give the clips to test as `root`, `frames` or `list_file`"
     if lists is None:
         raise UserError(
-            f"`split` val: {run} has no {CLIPS}, the list of the clips that it held out (older versions wrote none); "
+            f"`split` val: {run} has no {CLIPS}, the list of its held-out clips (older versions did not write it); "
             f"{others}"
         )
     rows = lists.table.filter(pc.equal(lists.table["use"], "val")).to_pylist()
     if not rows:
-        raise UserError(f"`split` val: {run} held no clips out; {others}")
+        raise UserError(f"`split` val: {run} held out no clips; {others}")
     in_store = rows[0]["place"] == "frames"
     if (root is not None and in_store) or (frames is not None and not in_store):
-        was, option = ("a frame store", "`frames`") if in_store else ("files", "`root`")
-        raise UserError(f"`split` val: {run} held out clips of {was}, {rows[0]['path']}; give {option}, or neither")
-    place = frames or str(root or rows[0]["path"])
+        kind, option = ("a frame store", "`frames`") if in_store else ("files", "`root`")
+        raise UserError(f"`split` val: {run} held out clips of {kind}, {rows[0]['path']}; give {option}, or neither")
+    location = frames or str(root or rows[0]["path"])
     if in_store:
-        data: ClipSource = StoreClips(as_path(place), frozenset(os.fsdecode(row["source"]) for row in rows))
+        data: ClipSource = StoreClips(as_path(location), frozenset(os.fsdecode(row["source"]) for row in rows))
     else:
         items = tuple(
             SourceItem(source=os.fsdecode(row["source"]), kind=row["kind"], label=row["label"]) for row in rows
         )
         for item in items:
-            readable_source(Path(place), item.source, allow_outside)
-        data = FileClips(Path(place), items, classes, decode_timeout_s or DECODE_TIMEOUT_S)
+            readable_source(Path(location), item.source, allow_outside)
+        data = FileClips(Path(location), items, classes, decode_timeout_s or DECODE_TIMEOUT_S)
     now = dict(
         zip((os.fsencode(item.source) for item in data.items), _digests(data, range(len(data.items))), strict=True)
     )
     changed = [os.fsdecode(row["source"]) for row in rows if now.get(row["source"]) != row["digest"]]
     if changed:
         raise UserError(
-            f"`split` val: of the {len(rows)} clips that {run} held out, {len(changed)} have changed since it began or "
-            f"are missing in {place}, the first is {changed[0]}; restore them, or {others}"
+            f"`split` val: {len(changed)} of the {len(rows)} clips that {run} held out are missing in {location} or "
+            f"have changed since the run began, first {changed[0]}; restore them, or {others}"
         )
     return data

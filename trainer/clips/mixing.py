@@ -1,8 +1,8 @@
-"""Mixup and CutMix of clips: pairs of a batch are blended, or get a box of each other, and so do their classes.
+"""Mixup and CutMix for clips: blend the clips of a pair, or swap a box between them, and mix their targets alike.
 
-Mixup: https://arxiv.org/abs/1710.09412; CutMix: https://arxiv.org/abs/1905.04899; both as timm.data.Mixup's batch mode
-has them, with the same blend or box in every frame. Partners are neighbours of the global batch, whose order is drawn
-anew in every epoch, so neither processes nor micro-batches that keep pairs together change what is mixed with what.
+Mixup: https://arxiv.org/abs/1710.09412; CutMix: https://arxiv.org/abs/1905.04899. Both follow the batch mode of
+timm.data.Mixup, with the same blend or box in every frame. Pairs are neighbours in the global batch, which is
+reshuffled every epoch; they are the same for any number of processes and micro-batches that splits no pair.
 Legend: B clips, C channels, T frames, H height, W width, V classes.
 """
 
@@ -20,14 +20,14 @@ from trainer.clips.augment import Box
 
 
 class Mix(NamedTuple):
-    """What one step does: `own_share` of every clip stays; the rest is its partner's, in `box` or everywhere."""
+    """The mix of one step: `own_share` of every clip is kept; the rest is its partner's, in `box` or everywhere."""
 
     own_share: float
     box: Box | None
 
 
 def draw_mix(config: MixConfig, height: int, width: int, rng: np.random.Generator) -> Mix:
-    """Draw as timm does: whether to mix, which of the two, the share, and CutMix's box, cut off at the border."""
+    """Draw as timm does: whether to mix, Mixup or CutMix, the share, and CutMix's box, clipped at the border."""
     if rng.random() >= config.share:
         return Mix(1.0, None)
     both = config.mixup_alpha > 0 and config.cutmix_alpha > 0
@@ -46,7 +46,7 @@ def draw_mix(config: MixConfig, height: int, width: int, rng: np.random.Generato
 
 
 def mix_pairs(clip_BCTHW: Tensor, target_BV: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
-    """Mix clips 0 and 1, 2 and 3, ... and their targets. A pair of which one has no target is left as it is.
+    """Mix clips 0 and 1, 2 and 3, ... and their targets. A pair with a missing target stays unchanged.
 
     `target_BV` has a row of zeros for a clip that could not be read. B must be even.
     """
@@ -78,10 +78,10 @@ def splits_pairs(global_batch: int, micro_batches: int, world_size: int) -> bool
 
 
 def check_pairs(global_batch: int, micro_batches: int, world_size: int) -> None:
-    """Raise UserError where a pair would be split between processes or micro-batches."""
+    """Raise UserError if a pair would be split between processes or micro-batches."""
     if splits_pairs(global_batch, micro_batches, world_size):
         raise UserError(
             f"mix: a global batch of {global_batch} on {count(world_size, 'process')} in "
             f"{count(micro_batches, 'micro-batch')} splits pairs of clips; make it a multiple of "
-            f"{2 * micro_batches * world_size}, or use fewer of either"
+            f"{2 * micro_batches * world_size}, or use fewer processes or micro-batches"
         )

@@ -1,4 +1,4 @@
-"""Testing looks at several clips and crops of every video, in parts that no process or batch size can change.
+"""Multi-view testing: several clips and crops per video, in parts that do not depend on processes or batch sizes.
 
 Legend: N videos, K clips, S crops, B = N * K * S views, T frames, H W pixels, C channels.
 """
@@ -28,12 +28,12 @@ from trainer.engine.evaluations import StopAsked, never, stop_if
 from trainer.engine.precision import autocast
 
 PART_VIDEOS = 32  # at most; a part is the unit of work and of resuming
-PARTS = 16  # at least, where there are so many videos: few videos keep many processes busy, too
-CHUNK_BYTES = 64 << 20  # of uint8 views that go through the model at once
+PARTS = 16  # at least, given as many videos: keeps many processes busy with few videos
+CHUNK_BYTES = 64 << 20  # of uint8 views in one forward pass
 
-Row = dict[str, Any]  # what is known of a video, by column
+Row = dict[str, Any]  # one video, by column
 Work = Callable[[Tensor, int], list[Row]]  # views uint8 (N * K * S, T, H, W, C), N -> new columns of the N videos
-Seen = Callable[[int], None]  # how many videos have been looked at since the last call
+Seen = Callable[[int], None]  # gets the number of videos processed since the last call
 
 
 # ---- temporal dependency (paper, Table 2) ---------------------------------------------------------
@@ -44,7 +44,7 @@ def _as_is(positions_KT: Positions, rng: np.random.Generator) -> Positions:
 
 
 def _single_frame(positions_KT: Positions, rng: np.random.Generator) -> Positions:
-    """One frame of each clip, drawn at random, T times."""
+    """Repeat one frame of each clip, drawn at random, T times."""
     clips, frames = positions_KT.shape
     drawn = rng.integers(frames, size=clips)
     return np.repeat(positions_KT[np.arange(clips), drawn][:, None], frames, axis=1)
@@ -66,7 +66,7 @@ TEMPORAL: dict[Temporal, Callable[[Positions, np.random.Generator], Positions]] 
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """Which frames and pixels of a video are looked at."""
+    """The frames and pixels of each video that the model sees in a test."""
 
     sampling: ClipSampling
     crop_px: int
@@ -84,12 +84,12 @@ class ViewPlan:
         return min(PART_VIDEOS, max(1, CHUNK_BYTES // (view_bytes * self.views_per_video)))
 
     def check(self, data: ClipSource) -> None:
-        """Raise UserError where `data`, or the sampling, cannot give these views."""
+        """Raise UserError if `data` or the sampling does not support these views."""
         interval = interval_of(data, self.sampling)
         SAMPLERS[self.sampling.kind].test(self.sampling.frames, self.sampling.frames, interval, self.views.clips)
 
     def parts(self, data: ClipSource) -> list[range]:
-        """Return the videos of each part, by index. They depend on the number of videos alone."""
+        """Return the video indices of each part. They depend only on the number of videos."""
         total = len(data.items)
         size = max(1, min(PART_VIDEOS, -(-total // PARTS)))
         return [range(first, min(first + size, total)) for first in range(0, total, size)]
@@ -109,14 +109,14 @@ class Chunk:
 
 
 class ViewChunks(Dataset):
-    """The views of `chunks`, by their number in the list. Picklable, for the loader's workers."""
+    """The views of `chunks`, by position in that list. Picklable, for the loader's workers."""
 
     def __init__(self, source: ClipSource, plan: ViewPlan, chunks: Sequence[Chunk]) -> None:
         self.source, self.plan, self.chunks = source, plan, list(chunks)
         self.interval = interval_of(source, plan.sampling)
 
     def __getitem__(self, at: int) -> dict[str, Any]:
-        """Return `views` uint8 (B, T, H, W, C) of the videos that could be read, and `rows`, one per video."""
+        """Return `part`, `rows` (one per video), and `views` uint8 (B, T, H, W, C) of the readable videos, or None."""
         views, rows = [], []
         for index in range(self.chunks[at].first, self.chunks[at].stop):
             item = self.source.items[index]
@@ -159,10 +159,11 @@ def map_parts(
     num_workers: int,
     seen: Seen = lambda num_videos: None,
 ) -> Iterator[tuple[int, list[Row]]]:
-    """Yield (part, rows) of each part, in order: `video`, `label`, `error`, and what `work` adds where it is None.
+    """Yield (part, rows) of each part, in order.
 
+    A row has `video`, `label`, `error`, and, where `error` is None, the columns that `work` returns.
     `work` runs on `device` under autocast to `precision`, in inference mode: a tensor that it returns has no gradient.
-    `seen` is called between two batches; an exception that it raises ends the work.
+    `seen` is called after every batch; an exception that it raises ends the iteration.
     """
     step, videos = plan.videos_per_chunk, plan.parts(data)
     chunks = [
@@ -192,7 +193,7 @@ def videos_seen(
 ) -> Iterator[Seen]:
     """Yield `seen` for `map_parts` over the parts `mine`: it shows progress and raises EvaluationStopped when asked.
 
-    With `mine` a share of `num_parts` parts, the other ranks are taken to be as far.
+    `mine` is this rank's share of `num_parts` parts; the progress shown assumes that all ranks are equally fast.
     """
     parts = plan.parts(data)
     here = sum(len(parts[part]) for part in mine)

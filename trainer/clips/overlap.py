@@ -1,4 +1,4 @@
-"""How much of what a model is tested on it was trained on: by digests of the clips, along its chain of runs."""
+"""The overlap of test clips with the clips that a model was trained on, by digests, along its chain of runs."""
 
 import os
 from collections import Counter
@@ -20,17 +20,17 @@ from trainer.clips.same_pictures import show_the_same
 from trainer.clips.sources import ClipSource, FileClips, StoreClips
 
 TRAINING, PRETRAINING = "overlap_with_training", "overlap_with_pretraining"  # keys of a result
-SHOWN = 5  # names
+SHOWN = 5  # names in a result
 
 Overlap = dict[str, Any]
 
 
 def overlaps(run: Path, data: ClipSource, digests: Digests) -> dict[str, Overlap]:
-    """Return what of `data` the model in `run` was fine-tuned on, and what of it was pretrained on without labels.
+    """Return the overlap of `data` with the clips on which the model in `run` was fine-tuned, and was pretrained.
 
-    Of each: `count`, None where `run` has no list, and `share` of the items. Where there are such: `by_run`, the count
-    by the run that used them; `first`, some names; `unchecked`, how many have the name of a used clip that is gone, so
-    that they cannot be compared; `unlisted`, the runs whose clips are not known.
+    Each has `count` (None if `run` has no list) and `share` of the items, and, unless empty: `by_run`, the count by the
+    run that used the clips; `first`, some names; `unchecked`, the number of items with the name of a used clip that is
+    gone, so that they cannot be compared; `unlisted`, the runs whose clips are not known.
     """
     lists = read_lists(run)
     if lists is None:
@@ -43,7 +43,7 @@ def overlaps(run: Path, data: ClipSource, digests: Digests) -> dict[str, Overlap
 
 
 def overlap_with(lists: ClipLists, use: Use, data: ClipSource, digests: Digests, run: Path) -> Overlap:
-    """Return the overlap of `data` with the clips in `lists` that were used so; `run` is the name of the lists' own."""
+    """Return the overlap of `data` with the clips in `lists` that have this `use`; `run` owns these lists."""
     found, unchecked = _found(lists.table.filter(pc.equal(lists.table["use"], use)), data, digests)
     names = [data.items[at].source for at in sorted(found)]
     details: Overlap = {
@@ -57,10 +57,10 @@ def overlap_with(lists: ClipLists, use: Use, data: ClipSource, digests: Digests,
 
 
 def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int, str], int]:
-    """The items of `data` that are among `rows`, with the run of each one's row; and how many could not be compared.
+    """The items of `data` that are among `rows`, with the run of the row, and how many items could not be compared.
 
-    Files are compared by content, samples of one frame store by name. Where digests cannot be compared, as between
-    files and a store of them, clips of the same name count if most of some pairs show the same pictures.
+    Files are compared by content, samples of one frame store by name. If digests cannot be compared, as between files
+    and a store made from them, clips of the same name count if most of a few pairs show the same pictures.
     """
     names = [os.fsencode(item.source) for item in data.items]
     same_name = pc.is_in(rows["source"], value_set=pa.array(sorted(set(names)), pa.binary()))
@@ -76,7 +76,7 @@ def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int
     unchecked: set[int] = set()
     for (place, path), group in _by_place(near).items():
         if place == data.place == "files":
-            continue  # their digests have said all
+            continue  # already compared by digest
         left: dict[bytes, list[int]] = {}
         for at in range(len(names)):
             if at not in found:
@@ -91,7 +91,7 @@ def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int
 
 
 def _key(place: str, digest: str, source: bytes) -> tuple[str, bytes]:
-    """What clips that are the same have in common: files their content, frames the store and the name in it."""
+    """The key by which equal clips match: files by content, samples by store and name."""
     return digest, b"" if place == "files" else source
 
 
@@ -105,7 +105,7 @@ def _by_place(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str
 def _same(
     rows: dict[bytes, dict[str, Any]], place: str, path: str, left: dict[bytes, list[int]], data: ClipSource
 ) -> bool | None:
-    """Whether the clips of `rows` show what those of the same names in `data` do; None where they are gone."""
+    """Whether the clips of `rows` and those of the same names in `data` show the same; None if they are gone."""
     names = {os.fsdecode(name): row["kind"] or "video" for name, row in rows.items()}
     try:
         if place == "frames":
@@ -121,25 +121,25 @@ def _same(
 
 
 def show_overlap(result: Mapping[str, Overlap]) -> None:
-    """Print what a person should know of the overlaps of tested clips to stderr."""
+    """Print warnings about the overlaps of tested clips to stderr."""
     training, pretraining = result[TRAINING], result[PRETRAINING]
     if training["count"]:
         warn(
             f"{described(training, 'tested')} were trained on: this accuracy is no test result, and reports and model "
-            "cards leave it out; to test on clips that were held out: --split val, or a --list of others"
+            "cards omit it; test on held-out clips with --split val, or on other clips with --list"
         )
     if training.get("unchecked"):
         warn(
-            f"{training['unchecked']} of the tested clips have the names of clips that were trained on, which are no "
-            "longer where they were, so whether they are the same is unknown"
+            f"{training['unchecked']} of the tested clips have the names of training clips that no longer exist, so "
+            "it is unknown whether they are the same"
         )
     if training.get("unlisted"):
-        note(f"whether tested clips were trained on is unknown: {', '.join(training['unlisted'])} has no {CLIPS}")
+        note(f"unknown whether tested clips were trained on: {', '.join(training['unlisted'])} has no {CLIPS}")
     if pretraining["count"]:
-        note(f"{described(pretraining, 'tested')} were pretrained on, without their classes")
+        note(f"{described(pretraining, 'tested')} were used in pretraining, without labels")
 
 
 def described(overlap: Overlap, clips: str) -> str:
-    """`3 of 10 tested clips (by RUN; a.mp4, ...)`: the start of a sentence."""
+    """Return the start of a message: `3 of 10 tested clips (by RUN; a.mp4, ...)`."""
     total, runs = round(overlap["count"] / overlap["share"]), ", ".join(overlap["by_run"])
     return f"{overlap['count']} of {total} {clips} clips (by {runs}; {', '.join(overlap['first'])})"

@@ -1,6 +1,6 @@
-"""Where the commands get labelled clips from: files of a data set that the pipeline knows, or a frame store.
+"""Find the labelled clips that a command's options name: files of a known data set, or a frame store.
 
-The pipeline knows the files of each data set; `Sources` holds its functions, and `cli.py` fills it.
+The pipeline lists the files of each data set; `Sources` contains its functions, and `cli.py` fills it.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ from schemas.recipes import DECODE_TIMEOUT_S
 from trainer.clips.lists import held_out
 from trainer.clips.sources import ClipSource, FileClips, StoreClips, split_items
 
-HELD_OUT = "val"  # the split that is what a run held out
-FOLDER = "folder"  # how files are read where nothing else is said
+HELD_OUT = "val"  # the split of a run's held-out clips
+FOLDER = "folder"  # the default for `dataset`
 
 
 class Listing(Protocol):
@@ -35,7 +35,7 @@ class Listing(Protocol):
 
 @dataclass(frozen=True)
 class Sources:
-    """How data sets' files are listed: functions of `pipeline.sources`, which the trainer does not import."""
+    """Functions of `pipeline.sources` that list the files of data sets; the trainer does not import them."""
 
     list_sources: Callable[[str, AnyPath, str, str | AnyPath | None, bool], Listing]
     check_found: Callable[[Any, AnyPath, str | AnyPath | None], None]
@@ -47,17 +47,17 @@ class Sources:
 
 
 class Place(NamedTuple):
-    """What the options say of where clips are; `of` begins the names of its arguments, as in val_root."""
+    """The location of clips, from a command's options; `prefix` begins the options' names, as in val_root."""
 
     root: Path | None = None
     frames: str | None = None
     list_file: str | None = None
     split: str | None = None
-    of: str = ""
+    prefix: str = ""
 
     @property
     def is_given(self) -> bool:
-        return self != Place(of=self.of)
+        return self != Place(prefix=self.prefix)
 
 
 class Reading(NamedTuple):
@@ -76,11 +76,11 @@ def clips_to_test(
     classes_from: str = "",
     run: Path | None = None,
 ) -> ClipSource:
-    """Labelled clips of a frame store, or of files: without `place.split` those to test on.
+    """Return labelled clips of a frame store or of files, by default those of the test split.
 
-    Files without a class map of their own get labels of `classes`, where these are given, by the names of their
-    classes. The split `val` is what `run` held out, unless `place.root` has a split of that name. Raises UserError for
-    options that do not belong together.
+    Files without a class map get the labels of `classes`, if given, by class name. The split `val` is the clips that
+    `run` held out, unless `place.root` has a split of that name. Raises UserError for options that contradict each
+    other.
     """
     check_dataset(dataset, place)
     if run is not None and _is_held_out(sources, dataset or FOLDER, place, reading):
@@ -96,14 +96,14 @@ def clips_to_test(
 
 
 def _is_held_out(sources: Sources, dataset: str, place: Place, reading: Reading) -> bool:
-    """Whether `place` asks for what a run held out, and not for a part of a root that is called `val`."""
+    """Whether `place` means a run's held-out clips, rather than a split of a root that is called `val`."""
     if place.split != HELD_OUT or place.list_file is not None:
         return False
     return place.root is None or not sources.says_split(dataset, place.root, HELD_OUT, reading.allow_outside)
 
 
 def check_dataset(dataset: str | None, *places: Place) -> None:
-    """Raise UserError where `dataset` would say how files are read, and there are none."""
+    """Raise UserError if `dataset`, which says how files are read, is given without files."""
     given = [place for place in places if place.is_given]
     if dataset is not None and given and all(place.frames is not None for place in given):
         raise UserError(
@@ -114,32 +114,35 @@ def check_dataset(dataset: str | None, *places: Place) -> None:
 def train_and_val(
     sources: Sources, dataset: str, train: Place, val: Place, val_share: float, seed: int, reading: Reading
 ) -> tuple[ClipSource, ClipSource]:
-    """Labelled clips to train on and to validate on: those that `val` names, else those that the root of `train` keeps
-    apart, else `val_share` of every class, which is said on stderr."""
+    """Return labelled clips to train on and to validate on.
+
+    Validation clips are those of `val`; else those of the test split in the root of `train`; else `val_share` of every
+    class, which is reported on stderr.
+    """
     if dataset == "list" and val.root is not None and val.list_file is None:
         raise UserError(f"`val_root` {val.root}: dataset list needs `val_list` as well")
     to_train = _clips(sources, dataset, train._replace(split="train"), reading)
     if val.is_given and val.root is None and val.frames is None:
-        val = val._replace(root=train.root, frames=train.frames)  # another list of the same place
+        val = val._replace(root=train.root, frames=train.frames)  # another list of the same root or store
     if val.is_given:
         return to_train, _clips(sources, dataset, val, reading, to_train.classes, to_train.path)
     split = sources.split_to_test(dataset)
     if train.frames is None and train.list_file is None:
-        assert train.root is not None  # or there were no clips
+        assert train.root is not None  # otherwise `_clips` has raised
         if all(sources.has_split(dataset, train.root, name, reading.allow_outside) for name in ("train", split)):
             apart = Place(root=train.root, split=split)
             return to_train, _clips(sources, dataset, apart, reading, to_train.classes, to_train.path)
     train_items, val_items = split_items(to_train.items, val_share, seed)
     note(
-        f"{to_train.path}: {len(val_items)} of {len(to_train.items)} videos held out to validate on, {val_share:g} of "
-        "every class; to name others: `val_root`, `val_frames`, `val_list`"
+        f"{to_train.path}: {len(val_items)} of {len(to_train.items)} videos held out for validation, {val_share:g} of "
+        "every class; give others with `val_root`, `val_frames` or `val_list`"
     )
     return to_train.subset(train_items), to_train.subset(val_items)
 
 
 def _check_split(sources: Sources, dataset: str, place: Place, split: str, reading: Reading) -> None:
-    """Raise UserError where all of the root would be taken for a split that it does not know."""
-    assert place.root is not None  # or there were no clips
+    """Raise UserError for a split that the root does not have, instead of taking all of the root for it."""
+    assert place.root is not None  # otherwise `_clips` has raised
     if not sources.has_split(dataset, place.root, split, reading.allow_outside):
         raise UserError(f"`split` {split}: no such folder in `root` {place.root}, and no official list of it; drop it")
 
@@ -152,11 +155,11 @@ def _clips(
     classes: tuple[str, ...] = (),
     classes_from: str = "",
 ) -> ClipSource:
-    """The clips of one place."""
+    """The clips of one location."""
     if place.frames is not None:
         return _stored(sources, place, place.frames)
     if place.root is None:
-        raise UserError(f"no data: give `{place.of}root` (files) or `{place.of}frames` (a frame store)")
+        raise UserError(f"no data: give `{place.prefix}root` (files) or `{place.prefix}frames` (a frame store)")
     split = place.split or sources.split_to_test(dataset)
     listing = sources.list_sources(dataset, place.root, split, place.list_file, reading.allow_outside)
     sources.check_found(listing, place.root, place.list_file)
@@ -171,11 +174,11 @@ def _clips(
 
 
 def _stored(sources: Sources, place: Place, frames: str) -> ClipSource:
-    """The clips of a frame store, or those of them that a list names."""
+    """The clips of a frame store, or only those in a list."""
     if place.root is not None:
         raise UserError(
-            f"`{place.of}root` {place.root} and `{place.of}frames` {frames}: clips come from files or from a frame "
-            f"store; drop one of them"
+            f"`{place.prefix}root` {place.root} and `{place.prefix}frames` {frames}: clips come from files or from a "
+            "frame store; drop one of them"
         )
     source = StoreClips(as_path(frames))
     if place.list_file is None:

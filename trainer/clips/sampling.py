@@ -1,6 +1,6 @@
-"""Which frames of a video a clip takes: the original's SampleFrames, index for index.
+"""Choose the frames of a clip: the original's SampleFrames, index for index.
 
-Source: mmaction/datasets/pipelines/loading.py in github.com/xyzforever/BEVT; out-of-bound indices loop.
+Source: mmaction/datasets/pipelines/loading.py in github.com/xyzforever/BEVT; out-of-bound indices wrap around.
 Legend: K clips, T frames of a clip. Positions count from 0 in the video, or in a frame store's pool.
 """
 
@@ -17,7 +17,7 @@ Positions = NDArray[np.int64]
 
 
 def dense_train(num_frames: int, frames: int, interval: int, rng: np.random.Generator) -> Positions:
-    """Draw one clip of every `interval`-th position from a uniform start: (T,). Short videos start at 0 and loop."""
+    """Draw a start, then take every `interval`-th position: (T,). Short videos start at 0 and loop."""
     starts = num_frames - frames * interval + 1
     start = int(rng.integers(starts)) if starts > 0 else 0
     return _loop(np.array([start]), num_frames, frames, interval)[0]
@@ -38,7 +38,7 @@ def uniform_train(num_frames: int, frames: int, interval: int, rng: np.random.Ge
 
 
 def uniform_test(num_frames: int, frames: int, interval: int, clips: int) -> Positions:
-    """Take the middle of each of T equal segments: (1, T). There is only one such clip."""
+    """Take the middle of each of T equal segments: (1, T). Raises UserError unless `clips` is 1."""
     if clips != 1:
         raise UserError(
             f"{clips} clips per video: uniform sampling spans the whole video with one clip; ask for 1 clip"
@@ -48,17 +48,17 @@ def uniform_test(num_frames: int, frames: int, interval: int, clips: int) -> Pos
 
 
 def repeats(positions_T: Positions) -> NDArray[np.bool_]:
-    """Which frames of a clip that was sampled in order show the video again: bool (T,).
+    """Mark the frames of a clip, sampled in order, that repeat the video: bool (T,).
 
-    These are all frames from where the clip goes back to the video's start, and those equal to the one before.
+    Marked are all frames after the clip wraps to the video's start, and frames equal to the one before them.
     """
     steps = np.diff(positions_T, prepend=-1)
     return (np.cumsum(steps < 0) > 0) | (steps == 0)
 
 
 OTHER_SAMPLING = (
-    "name another sampling (fine-tuning: `--set sampling.kind=uniform`, or another --recipe; a pretrained encoder: "
-    "`--recipe` with a fine-tuning recipe; a fine-tuned model keeps the one that it was trained with)"
+    "choose another sampling (fine-tuning: `--set sampling.kind=uniform`, or another --recipe; a pretrained encoder: "
+    "`--recipe` with a fine-tuning recipe; a fine-tuned model keeps the sampling that it was trained with)"
 )
 
 
@@ -71,7 +71,7 @@ SAMPLERS = {"dense": Sampler(dense_train, dense_test), "uniform": Sampler(unifor
 
 
 def interval_in_pool(sampling: ClipSampling, stride: int) -> int:
-    """Turn the interval, in frames of the source, into one of pool positions. UserError where it does not divide."""
+    """Convert the interval from source frames to pool positions. Raises UserError if `stride` does not divide it."""
     if sampling.kind == "dense" and sampling.interval % stride:
         raise UserError(
             f"sampling.interval {sampling.interval} is not a multiple of the frame store's stride {stride}; "

@@ -1,4 +1,4 @@
-"""Where fine-tuning and evaluation get their frames: a frame store, or the video files themselves."""
+"""Sources of clips for fine-tuning and evaluation: a frame store, or the video files themselves."""
 
 import functools
 import hashlib
@@ -29,11 +29,11 @@ Choose = Callable[
     [int], NDArray[np.int64]
 ]  # number of positions -> the positions to read, in any order, repeats allowed
 
-FILE_SHORT_SIDE_PX = 256  # original: Resize(-1, 256) before every crop; what a frame store's pool has as well
+FILE_SHORT_SIDE_PX = 256  # original: Resize(-1, 256) before every crop; the same as in a frame store's pool
 
 
 class ClipSource(Protocol):
-    """Videos, with labels where they are needed. Picklable, so that loader workers may have it."""
+    """Videos, with labels if needed. Picklable, for the loader's workers."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -41,7 +41,7 @@ class ClipSource(Protocol):
 
     @property
     def items(self) -> Sequence[SourceItem]:
-        """What there is, by index."""
+        """The videos, by index."""
 
     @property
     def stride(self) -> int:
@@ -57,27 +57,27 @@ class ClipSource(Protocol):
 
     @property
     def path(self) -> str:
-        """For messages and the run record."""
+        """Location, for messages and the run record."""
 
     @property
     def place(self) -> Place:
-        """Where its clips are read from."""
+        """Kind of storage: files or a frame store."""
 
     def digest_of(self, index: int) -> str | None:
-        """Identity of an item's content; of a frame store's, together with its name. None where it is missing."""
+        """Identity of an item's content (in a frame store only together with its name); None if it is missing."""
 
     def read(self, index: int, choose: Choose) -> list[Frame]:
         """Return the frames at the positions `choose(number of positions)`, in that order. Raises MediaError."""
 
     def subset(self, items: Sequence[SourceItem]) -> "ClipSource":
-        """Return the same source with only these of its items."""
+        """Return the same source with only these items."""
 
 
 @dataclass(frozen=True)
 class FileClips:
     """Videos, folders of a video's frames and pictures below `root`, decoded when they are read.
 
-    A file that takes longer than `decode_timeout_s`, or kills its decoder, is one that cannot be read.
+    A file that takes longer than `decode_timeout_s` seconds, or crashes the decoder, counts as unreadable.
     """
 
     root: Path
@@ -106,7 +106,7 @@ class FileClips:
         return "files"
 
     def digest_of(self, index: int) -> str | None:
-        """Identity of a file whatever its name and root: see `content_digest`."""
+        """Identity of a file, independent of its name and root: see `content_digest`."""
         return content_digest(self.root / self.items[index].source)
 
     def read(self, index: int, choose: Choose) -> list[Frame]:
@@ -130,7 +130,7 @@ class FileClips:
 
 @dataclass(frozen=True)
 class StoreClips:
-    """The samples of a finished frame store, or those of its sources that `only` names."""
+    """The samples of a finished frame store, or only those of the sources in `only`."""
 
     folder: AnyPath
     only: frozenset[str] | None = None
@@ -179,11 +179,11 @@ class StoreClips:
         return "frames"
 
     def digest_of(self, index: int) -> str | None:
-        """The store's digest, which covers every frame in it: a copy of the store elsewhere has the same one."""
+        """The store's digest, which covers every frame; a copy of the store has the same digest."""
         return self.store.digest
 
     def frame_indices(self, index: int) -> list[int]:
-        """The numbers, in the source, of the frames that are kept of an item."""
+        """The numbers, in the source, of an item's stored frames."""
         return self._frame_indices[index].as_py()
 
     @functools.cached_property
@@ -206,9 +206,9 @@ class StoreClips:
 
 
 def thinned(store: FrameStore) -> list[str]:
-    """Return the sources of which fewer frames are kept than every `pool.stride`-th: long ones, up to pool.max_frames.
+    """Return the sources with fewer frames than every `pool.stride`-th: long ones, thinned to `pool.max_frames`.
 
-    The frames of a sample are evenly spread then, further apart than those of others.
+    Their frames are evenly spread, but further apart than those of other sources.
     """
     index = store.index.select(["source", "frame_indices"])
     count_N = pc.list_value_length(index["frame_indices"]).to_numpy()
@@ -223,8 +223,8 @@ def thinned(store: FrameStore) -> list[str]:
 def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tuple[list[SourceItem], list[SourceItem]]:
     """Hold out `val_share` of every class, at least one source and never all: (train, held out), in the given order.
 
-    A source's place depends on its name, the seed and its class alone, so adding a class leaves the others as they
-    were. The pieces of a long video stay together. Raises UserError for a class with a single source.
+    The split of a class depends only on its sources' names and the seed, so adding a class does not change the others.
+    The samples of a long video stay together. Raises UserError for a class with a single source.
     """
     by_label: dict[int | None, dict[str, None]] = {}
     for item in items:
@@ -234,7 +234,7 @@ def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tup
         if len(sources) < 2:
             raise UserError(
                 f"class {label} has a single item, {next(iter(sources))}: nothing is left to train on when it is held "
-                "out; add items, drop the class, or give a validation set of its own"
+                "out; add items, drop the class, or give a separate validation set"
             )
         drawn = sorted(sources, key=lambda source: rng_for("split", seed, source).random())
         held_out.update(drawn[: min(len(sources) - 1, max(1, round(len(sources) * val_share)))])
@@ -245,28 +245,28 @@ def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tup
 
 
 def stores_of(*sources: ClipSource) -> list[AnyPath]:
-    """Return the frame stores among what clips are read from."""
+    """Return the locations of the frame stores among `sources`."""
     return [as_path(source.path) for source in sources if source.place == "frames"]
 
 
 def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, expected_from: str) -> None:
-    """Raise UserError unless both name the same classes by the same labels."""
+    """Raise UserError unless both have the same classes with the same labels."""
     if tuple(have) == tuple(expected):
         return
     pairs = zip(have, expected, strict=False)
     differing = next((f"label {i}: {a!r} and {b!r}" for i, (a, b) in enumerate(pairs) if a != b), "")
     raise UserError(
-        f"{have_from} has {len(have)} classes and {expected_from} has {len(expected)}, and they are not the same ones"
+        f"{have_from} has {len(have)} classes and {expected_from} has {len(expected)}, and they differ"
         f"{': ' + differing if differing else ''}; use data with the class map that the head was trained on"
     )
 
 
 def interval_of(source: ClipSource, sampling: ClipSampling) -> int:
-    """Return the sampling's interval in positions of the source. Raises UserError where it cannot be had."""
+    """Return the sampling's interval in positions of the source. Raises UserError if the source does not support it."""
     if sampling.kind == "dense" and source.uneven is not None:
         raise UserError(
-            f"{source.path}: the frames of {source.uneven} were thinned to pool.max_frames, so clips of one interval "
-            f"cannot be drawn from them; {OTHER_SAMPLING}, or store the frames with a larger pool.max_frames"
+            f"{source.path}: the frames of {source.uneven} were thinned to pool.max_frames, so clips with a fixed "
+            f"interval cannot be drawn; {OTHER_SAMPLING}, or store the frames with a larger pool.max_frames"
         )
     return interval_in_pool(sampling, source.stride)
 
@@ -275,8 +275,8 @@ def check_labels(source: ClipSource) -> None:
     """Raise UserError unless there are items, each with a label of the class map."""
     if not source.items:
         raise UserError(
-            f"{source.path}: no clips in it; where every source of a frame store was rejected, the report.html beside "
-            "it says why"
+            f"{source.path}: no clips found; if every source of a frame store was rejected, see the report.html "
+            "beside it for the reasons"
         )
     for item in source.items:
         if item.label is None or not 0 <= item.label < len(source.classes):

@@ -1,6 +1,6 @@
 """RandAugment and random erasing for clips: drawn once, then the same operation, sign and box for every frame.
 
-The operations are timm's; timm draws signs from Python's global generator, which is lent a seed and put back.
+The operations are timm's; timm draws signs from Python's global generator, which is seeded for it and then restored.
 Legend: T frames, H height, W width, C channels (RGB).
 """
 
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from schemas.recipes import RandAugmentConfig
 
-MEAN_COLOUR = (124, 116, 104)  # ImageNet's, 0..255: what uncovered and erased pixels get
+MEAN_COLOUR = (124, 116, 104)  # ImageNet's, 0..255: fills uncovered and erased pixels
 ERASED_AREA = (0.02, 1 / 3)  # share of the frame; timm's and the original's RandomErasing
 ERASED_ASPECT = (0.3, 1 / 0.3)
-ATTEMPTS = 10  # boxes drawn before the clip is left as it is
+ATTEMPTS = 10  # boxes drawn before the clip is left unchanged
 
 
 def rand_augment(clip_THWC: Tensor, config: RandAugmentConfig, rng: np.random.Generator) -> Tensor:
@@ -36,7 +36,7 @@ def rand_augment(clip_THWC: Tensor, config: RandAugmentConfig, rng: np.random.Ge
                 operation.level_fn(config.magnitude, operation.hparams) if operation.level_fn else ()
             )
         if operation.name.startswith("Posterize"):
-            levels = (max(1, levels[0]),)  # Pillow keeps one bit at least
+            levels = (max(1, levels[0]),)  # Pillow needs at least one bit
         frames = [operation.aug_fn(frame, *levels, **operation.kwargs) for frame in frames]
     return torch.from_numpy(np.stack([np.asarray(frame) for frame in frames]))
 
@@ -58,7 +58,7 @@ def erase(clip_THWC: Tensor, rng: np.random.Generator) -> Tensor:
 
 @functools.cache
 def _operations(magnitude: float, width: int) -> list[Any]:
-    # a second to import, and needed by few recipes; the operations that all grow with the magnitude, as imgaug's do
+    # imported here: it takes a second, and few recipes need it. These operations all get stronger with the magnitude
     from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS, rand_augment_ops
 
     hparams = {

@@ -107,7 +107,7 @@ def finetune(
         sources_of(context),
         dataset,
         Place(root if frames is not None else Path(loaded.root), frames, list_file),
-        Place(val_root, val_frames, val_list, of="val_"),
+        Place(val_root, val_frames, val_list, prefix="val_"),
         loaded.val_share,
         loaded.loop.seed,
         Reading(allow_outside, loaded.decode_timeout_s),

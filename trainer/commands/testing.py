@@ -255,7 +255,7 @@ def probe(
     from trainer.clips.places import Place, Reading, check_dataset, train_and_val
     from trainer.probes.probe import probe as run
 
-    test_place = Place(val_root, val_frames, val_list, of="val_")
+    test_place = Place(val_root, val_frames, val_list, prefix="val_")
     options = ClipOptions(
         place=Place(root, frames, list_file),
         reading=Reading(allow_outside, decode_timeout_s),

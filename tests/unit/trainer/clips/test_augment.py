@@ -1,4 +1,4 @@
-"""Crops: the same geometry for all frames of a clip, within the frame, with the distribution that was asked for."""
+"""Crops: the same geometry for all frames of a clip, within the frame, with the configured distribution."""
 
 import random
 
@@ -101,7 +101,7 @@ def test_half_the_clips_are_erased() -> None:
 
 @pytest.mark.parametrize("magnitude", [0.0, 2.3, 10.0])
 def test_every_operation_of_rand_augment_runs(magnitude: float) -> None:
-    """Of 200 draws of 15 operations each occurs; posterize once kept 0 bits, which Pillow refuses."""
+    """In 200 draws each of the 15 operations occurs; posterize once kept 0 bits, which Pillow rejects."""
     clip_THWC = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8)
     config = RandAugmentConfig(num_ops=200, magnitude=magnitude)
     assert rand_augment(clip_THWC, config, rng_for("all", magnitude)).shape == clip_THWC.shape

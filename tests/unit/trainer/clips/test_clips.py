@@ -1,4 +1,4 @@
-"""Both sources of clips give the frames that were asked for, in that order."""
+"""Both sources of clips return the requested frames in the requested order."""
 
 import pickle
 import time
@@ -60,7 +60,7 @@ def test_files_give_their_frames(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
-    """As Something-Something V2 is often kept. Numbers, not names, give the order: 10.png follows 9.png."""
+    """As Something-Something V2 is often stored. Frames are ordered by number: 10.png follows 9.png."""
     pictures = moving_frames(11)
     for number, picture in enumerate(pictures):
         write_image(tmp_path / "clip" / f"{number}.png", picture)
@@ -70,7 +70,7 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
 
 
 def test_a_decoder_that_hangs_or_dies_costs_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In evaluation, with the loader in this process: bad ones are named, the others are read by the next child."""
+    """In evaluation, with the loader in this process: bad files are reported, the others are read by the next child."""
     monkeypatch.setattr(isolated_frames, "_isolated", IsolatedFunction("tests.support.evil:evil_decoder"))
     names = ("a", "hang", "b", "segfault", "c")
     for name in names:
@@ -135,7 +135,7 @@ def test_the_pieces_of_a_long_video_stay_together_and_count_once() -> None:
 def test_every_item_needs_a_class() -> None:
     with pytest.raises(UserError, match=r"x\.mp4 has label None, expected 0 to 1"):
         check_labels(FileClips(Path("root"), (SourceItem(source="x.mp4", kind="video"),), ("a", "b")))
-    with pytest.raises(UserError, match="no clips in it"):
+    with pytest.raises(UserError, match="no clips found"):
         check_labels(FileClips(Path("root"), (), ("a", "b")))
 
 
@@ -151,7 +151,7 @@ def test_a_thinned_pool_has_no_interval(tmp_path: Path, monkeypatch: pytest.Monk
     assert interval_of(source, dense) == 1
     rows = source.store.index.to_pylist()
     rows[3]["frame_indices"] = [0, 2, 5]
-    rows[5]["frame_indices"] = [4]  # of one frame nothing is known
+    rows[5]["frame_indices"] = [4]  # a single frame has no spacing
     monkeypatch.setitem(source.store.__dict__, "index", pa.Table.from_pylist(rows, source.store.index.schema))
     assert thinned(source.store) == [rows[3]["source"]]
     del source.__dict__["uneven"]

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: timm's numbers, the same in every frame, and the same for any cutting of the batch."""
+"""Mixup and CutMix: timm's numbers, the same in every frame, and the same for any division of the batch."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ BOTH = MixConfig(mixup_alpha=0.8, cutmix_alpha=1.0, share=0.9)
 
 
 class NumpyOf:
-    """What timm asks of `np`, answered by a generator of ours."""
+    """The part of `np` that timm uses, with our generator."""
 
     sqrt, clip = staticmethod(np.sqrt), staticmethod(np.clip)
 

@@ -1,4 +1,4 @@
-"""What is tested is not what was trained on: held-out clips, overlaps along the chain of runs, and what shows them."""
+"""Tests on unseen clips: held-out clips, overlaps along the chain of runs, and where they are reported."""
 
 import json
 import os
@@ -111,11 +111,11 @@ def test_the_split_val_is_what_a_run_held_out(place: Path, tmp_path: Path) -> No
     changed = moved / sorted(held_out)[0]
     changed.write_bytes(changed.read_bytes() + b"\0")
     said = refused("evaluate", place / "run", "--split", "val", "--root", moved)
-    assert f"of the 2 clips that {place / 'run'} held out, 1 have changed" in said and changed.name in said
+    assert f"1 of the 2 clips that {place / 'run'} held out are missing" in said and changed.name in said
 
 
 def test_accuracy_on_training_clips_is_no_test(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Under another root and other names, too."""
+    """Also under another root and other names."""
     renamed = tmp_path / "all"
     for path in (place / "clips").rglob("*.png"):
         (renamed / path.parent.name).mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def test_validating_on_training_clips_is_named_and_no_accuracy(place: Path, tmp_
     before = (tmp_path / "run" / CLIPS).read_bytes()
     done(*arguments, "--out", tmp_path / "run", "--resume")
     assert (tmp_path / "run" / CLIPS).read_bytes() == before
-    shutil.rmtree(tmp_path / "run" / "checkpoints")  # it was killed before the first one
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # as after a kill before the first checkpoint
     arguments[3] = pictures(tmp_path / "others", 10, count=4)
     said = refused(*arguments, "--out", tmp_path / "run", "--resume")
     assert "6 of those in its clips.parquet are not given now, and 8 others are, e.g. a/0.png (train)" in said
@@ -194,7 +194,7 @@ def test_files_and_a_store_of_them_are_compared_by_their_pictures(tmp_path: Path
     of_files = make_lists([listed(same, "train", digests_of(same, world))], None)
     assert overlap_with(of_files, "train", store, digests_of(store, world), RUN)["first"] == ["0000.mp4", "0001.mp4"]
     grown = StoreClips(make_token_set(tmp_path / "grown", num_samples=6).frames.path)
-    assert count(grown) == (4, 0)  # of another store, but the same videos
+    assert count(grown) == (4, 0)  # another store of the same videos
     shutil.rmtree(tmp_path / "set")
     assert [count(same), count(grown)] == [(0, 2), (0, 4)]
 

@@ -1,4 +1,4 @@
-"""Frame sampling, index for index as the original's."""
+"""Frame sampling, index for index like the original's."""
 
 import json
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_the_interval_must_fit_the_pool() -> None:
 
 @pytest.mark.parametrize("num_frames", [1, 2, 8, 9, 60, 61, 64, 127, 128, 129, 300])
 def test_frames_after_a_videos_end_are_repeats(num_frames: int) -> None:
-    """With any length, also where the second time through shows frames that the first one left out."""
+    """For any length, also if the second pass shows frames that the first one skipped."""
     positions = dense_test(num_frames, 16, 8, 1)[0]
     unbroken = positions[0] + 8 * np.arange(16)
     assert repeats(positions).tolist() == (unbroken >= num_frames).tolist()
