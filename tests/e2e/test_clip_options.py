@@ -86,7 +86,7 @@ def test_views_and_splits_are_options_of_extract_and_probe(
     json_keys("extract", extracted)
     probe = ["probe", place / "run", "--frames", place / "frames", "--out", tmp_path / "probe"]
     probe += ["--kind", "knn", "--kind", "attentive"]
-    assert "belong to one view" in error(*probe, "--clips", 2) and not list((tmp_path / "probe").glob("*"))
+    assert "need a single view" in error(*probe, "--clips", 2) and not list((tmp_path / "probe").glob("*"))
     probed = summary(*probe)
     json_keys("probe", probed)
     assert probed["attentive"]["num_videos"] == 2  # a fifth of three, at least one, of each class
@@ -177,7 +177,7 @@ def test_predict_names_places_without_files(place: Path, tmp_path: Path, json_ke
     rows = predicted["videos"]
     json_keys("predict", predicted)
     assert [Path(row["video"]).name for row in rows] == ["a.mp4", "b.mp4", "empty", "*.avi"]
-    assert all("no videos or pictures there" in row["error"] for row in rows[2:])
+    assert all("no videos or pictures found" in row["error"] for row in rows[2:])
     result = bevt("predict", place / "run", tmp_path / "gone.mp4", *nothing)
     assert result.exit_code == 1 and re.search(r"gone\.mp4 +cannot be read", result.output)
 

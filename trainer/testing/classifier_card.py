@@ -1,4 +1,4 @@
-"""The card beside a classifier's weights: its classes, and how it samples and tests clips."""
+"""`classifier.json` beside a classifier's weights: its classes, and how it samples and tests clips."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ CARD = "classifier.json"
 
 
 def read_card(weights: Path) -> ClassifierCard:
-    """Return the card beside the weights of a fine-tuned model. Raises UserError where there is none."""
-    place = weights.parent if weights.name in (WEIGHTS, HUB_WEIGHTS) else weights
+    """Return the description beside the weights of a fine-tuned model. Raises UserError if it is missing."""
+    path = weights.parent if weights.name in (WEIGHTS, HUB_WEIGHTS) else weights
     if not weights.is_file():
-        raise UserError(f"{place}: {what_is(place)}; expected a finished fine-tuning run, or its weights")
+        raise UserError(f"{path}: {what_is(path)}; expected a finished fine-tuning run, or its weights")
     card = read_record(weights.parent / CARD, ClassifierCard)
     if card is None:
         raise UserError(
-            f"{place}: {what_is(place)}, no {CARD} with it; expected a fine-tuning run: make one with `bevt finetune`, "
-            "or give `bevt import-checkpoint` the --classes of another code's classifier"
+            f"{path}: {what_is(path)}, without {CARD}; expected a fine-tuning run: make one with `bevt finetune`, or "
+            "import another code's classifier with `bevt import-checkpoint --classes`"
         )
     return card
 

@@ -1,7 +1,7 @@
 """Multi-view testing: several clips and crops of every video, scores averaged; each video counted exactly once.
 
-Videos are cut into parts. A part's scores do not depend on which process computes it, or how many there
-are; with an output folder it is written when it is done, and a killed evaluation goes on from there.
+Videos are grouped into parts. A part's scores do not depend on which process computes it, or on their number. With an
+output folder each finished part is written, and an interrupted evaluation resumes from there.
 Legend: N videos, B views, T frames, H W pixels, C channels, V classes.
 """
 
@@ -42,7 +42,7 @@ from trainer.testing.tables import write_tables
 
 COMMAND = "bevt evaluate"
 PLAN, RESULT, SCORES = "evaluation-plan.json", "evaluation.json", "scores.parquet"
-COUNTED = ("video", "label", "prediction", "rank", "error")  # what the accuracies need of a row
+COUNTED = ("video", "label", "prediction", "rank", "error")  # the columns that the accuracies need
 TOP = 5
 
 
@@ -60,12 +60,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Test a fine-tuned model on `data` with `clips` x `crops` views per video; every process of the job calls this.
 
-    `checkpoint` is a fine-tuning run or its weights; views that are not given are those of its recipe. `precision` is
+    `checkpoint` is a fine-tuning run or its weights; `clips` and `crops` default to those of its recipe. `precision` is
     auto, fp32, bf16 or fp16 (see `trainer.engine.precision`), the same on all processes. With `out`, the scores go to
-    `scores.parquet` and the result to `evaluation.json`; a repeated call goes on, or says that the result is there and
+    `scores.parquet` and the result to `evaluation.json`; a repeated call resumes, or reports that the result exists and
     returns it with `stored_since`. Returns top1, top5, mean_class (shares), num_videos, num_failed, failed (by video),
-    views, precision, seconds, videos_per_second (of what this call scored), multiply_adds_per_view and per_video (as
-    the paper's tables count them), and the overlaps of `data` with what the model was trained on
+    views, precision, seconds, videos_per_second (of the videos that this call scored), multiply_adds_per_view and
+    per_video (counted as in the paper's tables), and the overlaps of `data` with the clips of the model's training
     (`trainer.clips.overlap`), which are also printed.
     Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
     """
@@ -80,15 +80,15 @@ def evaluate(
         world.on_main(lambda: locks.enter_context(reading(stores_of(data), COMMAND)))
         if out is not None and world.on_main(lambda: _prepare(out, locks, _plan_of(path, data, plan, chosen))):
             stored = read_json_file(out / RESULT, dict)
-            if world.is_main and TRAINING in stored:  # older versions wrote none
+            if world.is_main and TRAINING in stored:  # older versions did not write it
                 show_overlap(stored)
             return stored | stored_since(out / RESULT)
         model = load_weights(path)
-        assert isinstance(model, Classifier)  # the card lies beside nothing else
+        assert isinstance(model, Classifier)  # only classifiers have a card
         model.to(world.device)
         digests = digests_of(data, world)
         seen = world.on_main(lambda: overlaps(path.parent, data, digests))
-        if world.is_main and temporal == "normal":  # once, where an analysis tests the same clips several times
+        if world.is_main and temporal == "normal":  # once: an analysis tests the same clips several times
             show_overlap(seen)
         result = run_views(model, data, plan, world, precision=chosen, num_workers=num_workers, out=out)
         check_some_read(data, result["num_videos"], result["failed"])
@@ -100,7 +100,7 @@ def evaluate(
             files.merge(plan.part_sizes(data))
             result["calibration_error"] = write_tables(out / SCORES, data.classes, out)
             write_atomic(out / RESULT, (json_text(result, indent=1) + "\n").encode())
-            files.clear()  # not before: an interrupted evaluation scores nothing again
+            files.clear()  # last: until then, an interrupted evaluation resumes from the parts
         world.barrier()
         return result
 
@@ -119,15 +119,15 @@ def run_views(
 ) -> dict[str, Any]:
     """Test `model`, which is on the world's device, on every video of `data` once; all ranks get the same result.
 
-    With `out`, parts that lie there without an error are not computed again. The model is left in evaluation mode.
-    Progress is shown under `name`. Raises EvaluationStopped on all ranks once `stop_asked` says so on one of them.
+    With `out`, finished parts without errors are not computed again. The model is left in evaluation mode. Progress is
+    shown under `name`. Raises EvaluationStopped on all ranks once `stop_asked` returns True on one of them.
     """
     begun = time.monotonic()
     files = None if out is None else PartFiles(out / SCORES, SCORES_SCHEMA)
     sizes = plan.part_sizes(data)
     parts = range(len(sizes))
     todo = list(parts) if files is None else files.todo(sizes)
-    world.barrier()  # every rank has looked before any writes
+    world.barrier()  # every rank lists the parts before any rank writes
     mine = share_of_rank(todo, model, world)
     work = functools.partial(score, model.eval())
     scored_here: dict[int, list[Row]] = {}
@@ -160,9 +160,9 @@ def cost_of_views(model: Classifier, plan: ViewPlan) -> dict[str, int]:
 
 
 def accuracies(rows: Sequence[Row], num_classes: int) -> dict[str, Any]:
-    """Return top1, top5 and mean_class over the videos that could be read, and the others by name.
+    """Return top1, top5 and mean_class over the videos that could be read, and the errors of the others by name.
 
-    `mean_class` is the mean over the classes that occur of the share of their videos that is recognised.
+    `mean_class` is the top-1 accuracy of each class, averaged over the classes that occur.
     """
     good = [row for row in rows if row["error"] is None]
     label = np.array([row["label"] for row in good], dtype=np.int64)
@@ -182,19 +182,19 @@ def accuracies(rows: Sequence[Row], num_classes: int) -> dict[str, Any]:
 
 
 def check_some_read(data: ClipSource, num_read: int, failed: Mapping[str, str]) -> None:
-    """Raise UserError where not one video could be read: that is a wrong place or a lost disk, and no result."""
+    """Raise UserError if no video could be read: the root is wrong or its disk is gone, so there is no result."""
     if not data.items:
-        raise UserError(f"{data.path}: no clips in it")
+        raise UserError(f"{data.path}: no clips found")
     if not num_read:
         name, error = next(iter(failed.items()))
         raise UserError(
-            f"{data.path}: none of the {len(failed)} videos could be read, the first, {name}: {error}; give the root "
-            "that the list's names are relative to, or mount it; the same --out tries all of them again"
+            f"{data.path}: none of the {len(failed)} videos could be read, first {name}: {error}; give the root that "
+            "the list's names are relative to, or mount it. Repeat with the same --out to try all of them again"
         )
 
 
 def chosen_views(card: ClassifierCard, clips: int | None, crops: int | None) -> EvalViews:
-    """Return the card's views with other numbers where they are given. Raises UserError for what cannot be."""
+    """Return the card's views, with `clips` and `crops` replaced if given. Raises UserError for unsupported numbers."""
     if clips is not None and clips < 1:
         raise UserError(f"{clips} clips: expected at least 1")
     if crops not in (None, 1, 3):
@@ -211,7 +211,7 @@ def score(model: nn.Module, views_BTHWC: Tensor, num_videos: int) -> list[Row]:
 
 
 def ranked(row: Row) -> Row:
-    """Add the prediction and how many classes come before the true one; None where there is nothing to say."""
+    """Add the prediction and the number of classes ranked before the true one; None if they are undefined."""
     if row["error"] is not None:
         return {**row, "prediction": None, "rank": None, "scores": None}
     best_first_V = np.argsort(-row["scores"], kind="stable")
@@ -220,8 +220,8 @@ def ranked(row: Row) -> Row:
 
 
 def _plan_of(weights: Path, data: ClipSource, plan: ViewPlan, precision: Precision) -> EvaluationPlan:
-    """What an evaluation is. Raises UserError for views that `data` does not have."""
-    plan.check(data)  # before a folder is claimed that other options would be refused in
+    """The identity of an evaluation. Raises UserError for views that `data` does not support."""
+    plan.check(data)  # before claiming a folder, which would then refuse other options
     return EvaluationPlan(
         weights_sha256=sha256_of(weights),
         data_digest=data.digest,
@@ -237,19 +237,19 @@ def _plan_of(weights: Path, data: ClipSource, plan: ViewPlan, precision: Precisi
 def _prepare(out: Path, locks: ExitStack, now: EvaluationPlan) -> bool:
     """Claim `out` for this evaluation; return whether it is finished already.
 
-    Raises UserError for another one's folder, and for one that another process writes.
+    Raises UserError if `out` is from another evaluation, or another process is writing it.
     """
     parts = PartFiles(out / SCORES, SCORES_SCHEMA)
-    if not (out / RESULT).is_file() or parts.folder.exists():  # a finished one may be on a read-only disk
+    if not (out / RESULT).is_file() or parts.folder.exists():  # no lock for a finished one: its disk may be read-only
         locks.enter_context(hold(out, COMMAND))
     then = read_record(out / PLAN, EvaluationPlan)
     if then is None:
         if out.is_dir() and content_of(out):
-            raise UserError(f"{out} is not empty and holds no evaluation; give another `out`")
+            raise UserError(f"{out} is not empty and contains no evaluation; give another `out`")
         write_record(out / PLAN, now)
         return False
     if then != now:
-        raise UserError(f"{out} holds another evaluation ({changes(then, now)}); give another `out`")
+        raise UserError(f"{out} contains another evaluation ({changes(then, now)}); give another `out`")
     if (out / RESULT).is_file():
         parts.clear()
         clean_staging(out)

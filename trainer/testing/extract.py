@@ -1,4 +1,4 @@
-"""Features of videos to Parquet, from a fine-tuned or a pretrained model; restartable.
+"""Extract features of videos from a fine-tuned or pretrained model to a Parquet file; an interrupted call resumes.
 
 Legend: N videos, B views, T H W grid, C channels, D width of a stage.
 """
@@ -33,7 +33,7 @@ COMMAND = "bevt extract"
 
 
 def _pooled(model: Classifier, clip_BCTHW: Tensor) -> list[Tensor]:
-    """What the head reads: the last stage, mean over time and space: [(B, D)]."""
+    """The head's input: the last stage, mean over time and space: [(B, D)]."""
     return [model.features(clip_BCTHW)]
 
 
@@ -76,18 +76,19 @@ def extract(
 ) -> dict[str, Any]:
     """Write the features of every video of `data` to the Parquet file `out`, mean over views; every process calls this.
 
-    `checkpoint` is a run or its weights, fine-tuned or pretrained; `recipe` says which clips a pretrained one looks at,
-    where they shall not be like those of its pretraining. `precision` is as in `evaluate`. The same call goes on where
-    a killed one stopped, or says that the file is there. Returns num_videos, num_failed, failed, precision, out, and
-    `stored_since` of a file that was there. Raises UserError for `out` of another extraction, or weights without a run.
+    `checkpoint` is a fine-tuned or pretrained run, or its weights. `recipe` sets the clips of a pretrained encoder; by
+    default they are like those of its pretraining. `precision` is as in `evaluate`. A repeated call resumes an
+    interrupted one, or reports that the file exists. Returns num_videos, num_failed, failed, precision, out, and, if
+    the file existed, `stored_since`. Raises UserError if `out` is from another extraction, or for pretrained weights
+    that have neither a run nor `recipe`.
     """
     with join_world() as world, ExitStack() as locks:
         model, plan = open_frozen(checkpoint, recipe, clips, crops)
         if level == "frames" and plan.views.clips != 1:
-            raise UserError(f"{plan.views.clips} clips: features by frame belong to one clip; ask for 1")
+            raise UserError(f"{plan.views.clips} clips: features per frame need a single clip; ask for 1")
         if level == "positions" and plan.views_per_video != 1:
             raise UserError(
-                f"{plan.views.clips} clips x {plan.views.crops} crops: features by position belong to one view; "
+                f"{plan.views.clips} clips x {plan.views.crops} crops: features per position need a single view; "
                 "ask for 1 clip and 1 crop"
             )
         chosen, weights = world.from_main(resolve(precision, world.device)), weights_of(checkpoint)
@@ -121,7 +122,7 @@ def _extract(
     files = PartFiles(out, FEATURES_SCHEMA)
     sizes = plan.part_sizes(data)
     todo = files.todo(sizes)
-    world.barrier()  # every rank has looked before any writes
+    world.barrier()  # every rank lists the parts before any rank writes
     mine = todo[world.rank :: world.size]
     work = functools.partial(features, model, level)
     how: dict[str, Any] = {"device": world.device, "precision": precision, "num_workers": num_workers}
@@ -137,7 +138,7 @@ def _extract(
 
 
 def _failed(files: PartFiles) -> dict[str, str]:
-    rows = [row for part in files.there() for row in files.read(part, ["video", "error"])]
+    rows = [row for part in files.existing() for row in files.read(part, ["video", "error"])]
     return {row["video"]: row["error"] for row in rows if row["error"] is not None}
 
 
@@ -151,8 +152,8 @@ def features(model: Classifier, level: FeatureLevel, views_BTHWC: Tensor, num_vi
 def _plan_of(
     weights: Path, data: ClipSource, plan: ViewPlan, level: FeatureLevel, precision: Precision
 ) -> ExtractionPlan:
-    """What an extraction is. Raises UserError for views that `data` does not have."""
-    plan.check(data)  # before a folder is claimed that other options would be refused in
+    """The identity of an extraction. Raises UserError for views that `data` does not support."""
+    plan.check(data)  # before claiming a folder, which would then refuse other options
     return ExtractionPlan(
         weights_sha256=sha256_of(weights),
         data_digest=data.digest,
@@ -165,12 +166,12 @@ def _plan_of(
 
 
 def _prepare(out: Path, locks: ExitStack, now: ExtractionPlan) -> bool:
-    """Claim `out` for this extraction; return whether it is there already.
+    """Claim `out` for this extraction; return whether it is finished already.
 
-    Raises UserError for another one's file, and for one that another process writes.
+    Raises UserError if `out` is from another extraction, or another process is writing it.
     """
     parts = PartFiles(out, FEATURES_SCHEMA)
-    if not out.exists() or parts.folder.exists():  # a finished one may be on a read-only disk
+    if not out.exists() or parts.folder.exists():  # no lock for a finished one: its disk may be read-only
         locks.enter_context(hold_file(out, COMMAND))
     record = out.with_name(f"{out.name}.json")
     then = read_record(record, ExtractionPlan)
@@ -179,7 +180,7 @@ def _prepare(out: Path, locks: ExitStack, now: ExtractionPlan) -> bool:
             raise UserError(f"{out} exists and is not from an extraction; give another `out`")
         write_record(record, now)
     elif then != now:
-        raise UserError(f"{out} holds other features ({changes(then, now)}); give another `out`")
+        raise UserError(f"{out} contains other features ({changes(then, now)}); give another `out`")
     if not out.exists():
         return False
     parts.clear()

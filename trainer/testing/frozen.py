@@ -1,4 +1,4 @@
-"""A trained encoder as it is, and the clips that it looks at: of a classifier, or of any stage of pretraining."""
+"""Open the frozen encoder of a classifier or of a pretraining run, with the views to test it on."""
 
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from trainer.testing.evaluate import chosen_views
 def open_frozen(
     checkpoint: Path, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
 ) -> tuple[Classifier, ViewPlan]:
-    """Return the encoder of a run or of weights, under a head that means nothing for a pretrained one, and its views.
+    """Return the encoder of a run or of weights, as a classifier, and its views.
 
-    A classifier has its own; a pretrained encoder gets those of `recipe`, or else looks at the centre of one clip like
-    those that it was pretrained on. Raises UserError where neither says what they were, or it cannot read them.
+    A classifier keeps its own views. A pretrained encoder has an untrained head and gets the views of `recipe`, by
+    default one centre crop of one clip like those of its pretraining. Raises UserError if the views are unknown, or the
+    encoder does not support them.
     """
     card = _card(checkpoint, recipe)
     model = classifier_of_pretrained(existing_weights(checkpoint))
@@ -51,14 +52,14 @@ def _plan(
     tubelet = encoder.config["patch"][0]
     if card.sampling.frames % tubelet:
         raise UserError(
-            f"{checkpoint}: its encoder reads {tubelet} frames at a time, and clips of {card.sampling.frames} do not "
-            "divide by that; set sampling.frames"
+            f"{checkpoint}: its encoder reads {tubelet} frames at a time, and clips of {card.sampling.frames} are not "
+            "a multiple of that; set sampling.frames"
         )
     return ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
 
 
 def classifier_of_pretrained(path: Path) -> Classifier:
-    """Return the video stem, encoder and norm in the weights `path`, with the windows that they were trained with."""
+    """Return the video stem, encoder and norm in the weights `path`, with the window size of their training."""
     source = load_weights(path)
     if isinstance(source, Classifier):
         return source
@@ -68,11 +69,11 @@ def classifier_of_pretrained(path: Path) -> Classifier:
 
 
 def _card_of_pretraining(weights: Path) -> ClassifierCard:
-    """Return what the clips of a pretraining run's video stream are, from its recipe and its token set."""
-    mend = "give a fine-tuning recipe (--recipe), which says what clips it looks at"
+    """Describe the clips of a pretraining run's video stream, from its recipe and its token set."""
+    fix = "give a fine-tuning recipe (--recipe), which sets the clips to use"
     recipe = read_run(weights.parent)[0] if (weights.parent / RECORD).is_file() else None
     if not isinstance(recipe, PretrainRecipe) or "video" not in recipe.streams:
-        raise UserError(f"{weights}: no pretraining run with a video stream; {mend}")
+        raise UserError(f"{weights}: not from a pretraining run with a video stream; {fix}")
     stream = recipe.streams["video"]
     try:
         if isinstance(stream.tokens, OnlineTokens):
@@ -82,7 +83,7 @@ def _card_of_pretraining(weights: Path) -> ClassifierCard:
             frames, crop_px = tokens.frames, tokens.manifest.views.crop_px
         interval = frames.manifest.pool.stride
     except (UserError, OSError) as error:
-        raise UserError(f"{weights}: what it was pretrained on is not where it was ({error}); {mend}") from None
+        raise UserError(f"{weights}: its pretraining data cannot be read ({error}); {fix}") from None
     return ClassifierCard(
         title=recipe.title,
         classes=("none",),

@@ -1,4 +1,4 @@
-"""A Parquet file that many processes write in parts: each part appears whole, and the file when all are there."""
+"""A Parquet file that many processes write in parts: each part appears atomically, the file after all parts."""
 
 import errno
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from schemas.errors import StorageError
 
 
 def changes(then: Record, now: Record) -> str:
-    """Name the fields in which two records of one kind differ, with both values."""
+    """Name the fields that differ between two records of the same type, with both values."""
     pairs = {key: (getattr(then, key), getattr(now, key)) for key in type(then).model_fields}
-    return "; ".join(f"{key}: {old} there, {new} now" for key, (old, new) in pairs.items() if old != new)
+    return "; ".join(f"{key}: {old} stored, {new} now" for key, (old, new) in pairs.items() if old != new)
 
 
 def stored_since(result: Path) -> dict[str, str]:
-    """`stored_since`, the time of a file that an earlier call wrote, for the result of a call that returns it."""
+    """Return `stored_since`, the time at which an earlier call wrote the file `result`, to add to a result."""
     return {"stored_since": datetime.fromtimestamp(result.stat().st_mtime, UTC).isoformat(timespec="seconds")}
 
 
 def note_stored(out: Path, result: Path, num_failed: int) -> None:
-    """Print to stderr that `out` was finished by an earlier call, which wrote `result`, and how to do it anew."""
+    """Print to stderr that an earlier call finished `out` by writing `result`, and how to compute it again."""
     when = stored_since(result)["stored_since"]
     failed = f", {num_failed} of its videos could not be read then" if num_failed else ""
-    note(f"{out}: stored result of {when}, nothing was computed now{failed}; remove it or change --out to compute anew")
+    note(f"{out}: stored result of {when}, nothing computed now{failed}; remove it or change --out to compute it again")
 
 
 class PartFiles:
@@ -43,15 +43,15 @@ class PartFiles:
         self.folder = target.with_name(f"{target.name}.parts")
 
     def todo(self, sizes: Sequence[int]) -> list[int]:
-        """The parts that are not there, then those with a row that has an `error`: it may have been a passing one.
+        """Return the missing parts, then those with an `error` in a row, as it may have been transient.
 
-        `sizes` are the rows of every part; one of another size counts as not there.
+        `sizes` are the numbers of rows of all parts; a part of another size counts as missing.
         """
-        there = [part for part in self.there() if self._num_rows(part) == sizes[part]]
-        failed = [part for part in there if any(row["error"] is not None for row in self.read(part, ["error"]))]
-        return sorted(set(range(len(sizes))) - set(there)) + failed
+        complete = [part for part in self.existing() if self._num_rows(part) == sizes[part]]
+        failed = [part for part in complete if any(row["error"] is not None for row in self.read(part, ["error"]))]
+        return sorted(set(range(len(sizes))) - set(complete)) + failed
 
-    def there(self) -> list[int]:
+    def existing(self) -> list[int]:
         return sorted(int(path.stem) for path in self.folder.glob("[0-9]*.parquet"))
 
     def write(self, part: int, rows: Sequence[dict[str, Any]]) -> None:
@@ -63,9 +63,10 @@ class PartFiles:
         return read_table(self._path(part), columns=list(columns)).to_pylist()
 
     def merge(self, sizes: Sequence[int]) -> None:
-        """Put all parts together as `target`, in order, a row group each. Memory: one part.
+        """Merge all parts into `target`, in order, a row group each. Memory: one part.
 
-        `sizes` are the rows of every part. Raises StorageError, and makes no `target`, where one lacks or has others.
+        `sizes` are the numbers of rows of all parts. Raises StorageError, without writing `target`, if a part is
+        missing or has another size.
         """
         with (
             staged_file(self.target) as file,
@@ -76,17 +77,17 @@ class PartFiles:
                 if num_rows != size:
                     raise StorageError(
                         errno.ENOENT,
-                        f"{self._path(part)}: {num_rows} of {size} rows; another program changes this folder. Keep it "
-                        "to this command, and run it again",
+                        f"{self._path(part)}: {num_rows} of {size} rows; another program changes this folder. Stop it, "
+                        "and run this command again",
                     )
                 writer.write_table(read_table(self._path(part)))
 
     def clear(self) -> None:
-        """Remove the parts, once all that is made of them is there, with what a killed writer left among them."""
+        """Remove the parts and the leftovers of killed writers, after everything made from the parts was written."""
         remove(self.folder)
 
     def _num_rows(self, part: int) -> int:
-        """0 of a part that is not there."""
+        """The number of rows of a part; 0 if it is missing."""
         try:
             return len(read_table(self._path(part), columns=["video"]))
         except FileNotFoundError:

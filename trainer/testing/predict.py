@@ -1,4 +1,4 @@
-"""Class names with scores for files, folders and globs; a file that cannot be read does not stop the rest."""
+"""Predict class names with scores for files, folders and globs; an unreadable file does not stop the others."""
 
 import functools
 import glob
@@ -37,19 +37,18 @@ def predict(
     decode_timeout_s: float = DECODE_TIMEOUT_S,
     num_workers: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return, per file that `places` name, `video` and `classes` ([{name, score}], best first), or `error`.
+    """Return a row per file: `video`, and `classes` ([{name, score}], best first) or `error`.
 
-    A place without files has a row as well, after the files, with `error`.
-
-    `checkpoint` is a fine-tuning run, its weights, or a folder that `bevt export` wrote. Views and `precision` are
-    those of `evaluate`. Raises UserError for a model without a head, or when no place holds any file.
+    `places` are files, folders or globs; those without any file get a row with `error`, after the others. `checkpoint`
+    is a fine-tuning run, its weights, or a folder that `bevt export` wrote. Views and `precision` are those of
+    `evaluate`. Raises UserError for a model without a head, or if there are no files.
     """
     path = weights_of(Path(checkpoint))
     card = read_card(path)
     found = {place: find_media(place) for place in places}
     items = tuple(item_of(file) for file in dict.fromkeys(file for files in found.values() for file in files))
     if not items:
-        raise UserError(f"{', '.join(places)}: {NOTHING} there; give files, folders or globs")
+        raise UserError(f"{', '.join(places)}: {NOTHING} found; give files, folders or globs")
     data = FileClips(Path(), items, card.classes, decode_timeout_s)
     plan = ViewPlan(card.sampling, card.crop_px, chosen_views(card, clips, crops), "normal", seed=0)
     predictions = []
@@ -64,7 +63,7 @@ def predict(
         with videos_seen("predict", data, plan, parts, len(parts)) as seen:
             for _, rows in map_parts(work, data, plan, parts, seen=seen, **how):
                 predictions += [_best(row, card.classes, top) for row in rows]
-    return predictions + [{"video": place, "error": f"{NOTHING} there"} for place, files in found.items() if not files]
+    return predictions + [{"video": place, "error": f"{NOTHING} found"} for place, files in found.items() if not files]
 
 
 def _best(row: Row, classes: Sequence[str], top: int) -> dict[str, Any]:
@@ -76,7 +75,7 @@ def _best(row: Row, classes: Sequence[str], top: int) -> dict[str, Any]:
 
 
 def find_media(place: str) -> list[Path]:
-    """Expand a folder (videos and pictures below it) or a glob; a plain path stays, whether it exists or not."""
+    """Expand a folder (videos and pictures below it) or a glob; return another path as it is, even if it is missing."""
     if glob.has_magic(place) and not Path(place).exists():
         matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207 - Path.glob refuses absolute patterns
         return [Path(match) for match in matches if Path(match).is_file()]
@@ -91,7 +90,7 @@ def find_media(place: str) -> list[Path]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """All files but hidden ones, in any depth. Raises UserError for a folder that may not be read."""
+    """All files except hidden ones, at any depth. Raises UserError for a folder that cannot be read."""
 
     def refuse(error: OSError) -> None:
         raise unreadable(error, Path(error.filename))

@@ -1,6 +1,6 @@
-"""What the scores of an evaluation say, class by class: tables, the confusion matrix, calibration.
+"""Tables and pictures from the scores of an evaluation: results per class, confusion matrix, calibration.
 
-Legend: N videos, V classes, K bins. `confusion_VV[i, j]` counts videos of class i that were taken for class j.
+Legend: N videos, V classes, K bins. `confusion_VV[i, j]` counts videos of class i that were predicted as class j.
 """
 
 import csv
@@ -20,7 +20,7 @@ from bevt_core.storage.files import write_atomic
 BINS = 15  # of confidence; Guo et al. 2017, https://arxiv.org/abs/1706.04599
 PER_CLASS = "per_class.csv"
 NAMED_CLASSES, NUMBERED_CLASSES = 60, 25  # in the picture of the confusion matrix, at most
-NAME_INCHES = 0.07  # of a character of a class's name there
+NAME_INCHES = 0.07  # width of a character of a class name in that picture
 
 
 def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
@@ -58,13 +58,13 @@ def add_to_bins(bins: NDArray[np.float64], confidence_N: NDArray[np.floating], r
 
 
 def calibration_error(bins: NDArray[np.float64]) -> float:
-    """Expected calibration error: |confidence - accuracy|, mean over videos, by bins of confidence."""
+    """Return the expected calibration error: |confidence - accuracy| by bins of confidence, mean over videos."""
     videos, confidence, right = bins
     return float(np.abs(confidence - right).sum() / max(videos.sum(), 1))
 
 
 def reliability_picture(bins: NDArray[np.float64]) -> bytes:
-    """Draw accuracy against confidence, and how many videos have which confidence: the bytes of a PNG file."""
+    """Draw accuracy against confidence, and a histogram of confidence; return the bytes of a PNG file."""
     videos_K, confidence_K, right_K = bins
     used_K, width = videos_K > 0, 1 / len(videos_K)
     middle_K = (np.arange(len(videos_K)) + 0.5) * width
@@ -87,9 +87,9 @@ def reliability_picture(bins: NDArray[np.float64]) -> bytes:
 
 
 def confusion_picture(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -> bytes:
-    """Draw the shares of every true class, dark for many: the bytes of a PNG file.
+    """Draw the predictions as shares of every true class, darker for more; return the bytes of a PNG file.
 
-    Few classes have their names on the axes, fewer also the number of videos in every cell.
+    Up to NAMED_CLASSES classes have names on the axes, up to NUMBERED_CLASSES also the number of videos in every cell.
     """
     shares_VV = confusion_VV / np.maximum(confusion_VV.sum(axis=1, keepdims=True), 1)
     side = min(14.0, 3.5 + 0.25 * len(classes))  # inches
@@ -113,7 +113,7 @@ def confusion_picture(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -
 
 
 def _reliability(bins: NDArray[np.float64]) -> list[list[object]]:
-    """A row per bin of confidence: its bounds, how many videos, their mean confidence, the share recognised."""
+    """A row per bin of confidence: its bounds, number of videos, mean confidence, share recognised."""
     rows: list[list[object]] = [["from", "to", "videos", "confidence", "recognised"]]
     for at, (videos, confidence, right) in enumerate(bins.T):
         means = [f"{confidence / videos:.4f}", f"{right / videos:.4f}"] if videos else ["", ""]
@@ -122,7 +122,7 @@ def _reliability(bins: NDArray[np.float64]) -> list[list[object]]:
 
 
 def _per_class(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -> list[list[object]]:
-    """A row per class: how many videos, how many recognised, and what the others were mostly taken for."""
+    """A row per class: number of videos, number recognised, and the most frequent wrong prediction."""
     rows: list[list[object]] = [["class", "videos", "recognised", "top1", "mostly_taken_for", "times"]]
     for label, name in enumerate(classes):
         videos, right = int(confusion_VV[label].sum()), int(confusion_VV[label, label])
@@ -136,7 +136,7 @@ def _per_class(confusion_VV: NDArray[np.int64], classes: Sequence[str]) -> list[
 
 
 def csv_bytes(rows: Sequence[Sequence[object]]) -> bytes:
-    """Rows as a CSV file, UTF-8; cells are `csv_text`."""
+    """Return rows as a CSV file in UTF-8; cells go through `csv_text`."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(map(csv_text, row) for row in rows)
     return text.getvalue().encode()

@@ -1,6 +1,6 @@
-"""How much a classifier needs the order of the frames: the paper's Table 2 for one checkpoint, class by class.
+"""Measure how much a classifier needs the order of the frames: the paper's Table 2 for one checkpoint, also by class.
 
-Frames as they are, one frame of each clip repeated, frames shuffled; what is random is drawn for several seeds.
+Compared are frames in order, one frame of each clip repeated, and frames shuffled, the last two with several seeds.
 """
 
 import csv
@@ -24,12 +24,12 @@ from trainer.testing.evaluate import evaluate
 from trainer.testing.tables import PER_CLASS, csv_bytes
 
 FIGURES = ("top1", "top5", "mean_class")
-SHOWN_CLASSES = 24  # in the picture: those that lose most
+SHOWN_CLASSES = 24  # in the picture: the classes that lose most
 TABLE, CLASSES, PICTURE = "temporal.csv", "temporal_per_class.csv", "temporal.png"
 
 
 class Row(NamedTuple):
-    """One line of the table: means over seeds, and the sample deviation of top-1 where there are several."""
+    """One line of the table: means over seeds, and the sample standard deviation of top-1 for several seeds."""
 
     frames: Temporal
     seeds: int
@@ -37,11 +37,11 @@ class Row(NamedTuple):
     top1_deviation: float | None
     top5: float
     mean_class: float
-    drop: float  # of top-1, from the frames as they are
+    drop: float  # of top-1, compared with frames in order
 
 
 class ClassRow(NamedTuple):
-    """What a class loses: shares of its videos that are recognised, means over seeds."""
+    """One class: the share of its videos that is recognised, mean over seeds, for each order of the frames."""
 
     name: str
     videos: int
@@ -63,9 +63,9 @@ def analyse_temporal(
 ) -> dict[str, Any]:
     """Evaluate `checkpoint` on `data` with and without the order of the frames; every process calls this.
 
-    `precision` is that of `evaluate`. Each evaluation has a folder below `out` and is not done again; rank 0 writes the
-    table and the drop per class, as CSV and as a PNG. Returns the rows of the table by what the model was given. Raises
-    UserError as `evaluate` does.
+    `precision` is that of `evaluate`. Each evaluation has a folder below `out` and is not repeated; rank 0 writes the
+    table and the drop per class, as CSV and as a PNG. Returns the rows of the table by order of the frames, num_videos,
+    views and picture. Raises UserError as `evaluate` does.
     """
     if seeds < 1:
         raise UserError(f"{seeds} seeds: expected at least 1")
@@ -104,7 +104,7 @@ def table_of(results: dict[Temporal, list[dict[str, Any]]]) -> list[Row]:
 
 
 def classes_of(out: Path, seeds: int) -> list[ClassRow]:
-    """Read what each class was recognised of; classes without videos are left out, those that lose most come first."""
+    """Read the recognised share of every class that has videos; those that lose most by shuffling come first."""
     normal = _recognised(_folder(out, "normal", 0))
     lost = {}
     for temporal in ("single-frame", "shuffle"):
@@ -118,7 +118,7 @@ def classes_of(out: Path, seeds: int) -> list[ClassRow]:
 
 
 def draw(rows: Sequence[Row], classes: Sequence[ClassRow]) -> bytes:
-    """Draw the table above the classes that lose most by shuffling: the bytes of a PNG file."""
+    """Draw the table, and below it the classes that lose most by shuffling; return the bytes of a PNG file."""
     shown = list(classes[:SHOWN_CLASSES])[::-1]
     names = [f"{shortened(row.name)} ({row.videos})" for row in shown]
     width = 7 + 0.085 * max(map(len, names), default=0)  # inches
@@ -144,8 +144,8 @@ def draw(rows: Sequence[Row], classes: Sequence[ClassRow]) -> bytes:
             ("shuffle", [row.shuffle for row in shown]),
         )
     ):
-        places = [line + 0.25 * (1 - at) for line in range(len(shown))]
-        below.barh(places, values, height=0.25, label=name)
+        y_positions = [line + 0.25 * (1 - at) for line in range(len(shown))]
+        below.barh(y_positions, values, height=0.25, label=name)
     below.set_yticks(range(len(shown)), names, parse_math=False)
     below.set_xlabel("share of the class recognised; classes that lose most by shuffling")
     below.set_xlim(0, 1)
@@ -159,7 +159,7 @@ def _class_lines(classes: Sequence[ClassRow]) -> list[Sequence[object]]:
 
 
 def _recognised(folder: Path) -> dict[str, tuple[int, float]]:
-    """Class -> videos, share of them recognised."""
+    """The number of videos of each class, and the share of them that was recognised."""
     with (folder / PER_CLASS).open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["videos"])]
     return {

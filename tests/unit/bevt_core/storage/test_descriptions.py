@@ -93,7 +93,7 @@ WANTED = {  # kind of input -> its reader, the reader's error, and the places it
     "a classifier": (lambda place: read_classifier_card(weights_of(place)), "expected a .*fine-tuning run", {"tuned"}),
     "an encoder": (
         lambda place: open_frozen(place, None, 1, 1),
-        "expected a finished run|it was pretrained",
+        "expected a finished run|its pretraining data",
         {"tuned"},
     ),
     "a run": (read_run, "expected the directory of a run", {"pretrained", "tuned", "half", "dvae"}),

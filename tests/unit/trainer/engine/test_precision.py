@@ -139,11 +139,11 @@ def test_another_precision_needs_another_folder(
         assert evaluate(checkpoint, store, precision=first, out=tmp_path / first)["precision"] == first
         assert json.loads((tmp_path / first / "evaluation.json").read_text())["precision"] == first
         with pytest.raises(
-            UserError, match=rf"another evaluation \(precision: {first} there, {then} now\); give another"
+            UserError, match=rf"another evaluation \(precision: {first} stored, {then} now\); give another"
         ):
             evaluate(checkpoint, store, precision=then, out=tmp_path / first)
         assert extract(checkpoint, store, features, precision=first)["precision"] == first
-        with pytest.raises(UserError, match=rf"other features \(precision: {first} there, {then} now\); give another"):
+        with pytest.raises(UserError, match=rf"other features \(precision: {first} stored, {then} now\); give another"):
             extract(checkpoint, store, features, precision=then)
         for name, kind in plans:
             text = (tmp_path / name.format(first)).read_text()

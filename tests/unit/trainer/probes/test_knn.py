@@ -1,4 +1,4 @@
-"""kNN on features against a plain loop, and the cases that have one answer."""
+"""kNN on features against a plain loop, and cases with a known answer."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_many_near_neighbours_outvote_the_nearest() -> None:
     assert knn_predict(train, labels, test, 2, k=4).tolist() == [1]
     assert knn_predict(train, labels, test, 2, k=4, temperature=1e-3).tolist() == [
         0
-    ]  # a sharp weight follows the nearest
+    ]  # with sharp weights the nearest decides
 
 
 def test_many_are_told_in_chunks() -> None:

@@ -1,4 +1,4 @@
-"""Probes: they find what features tell and only that, and a pretraining run says by itself what it looks at."""
+"""Probes: they find the classes in features, at chance without any, and get a pretraining run's clips by default."""
 
 from pathlib import Path
 
@@ -25,13 +25,13 @@ RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
 POSITIONS = {"pooled": 1, "positions": 6}
 
 
-def write_features(path: Path, num_videos: int, positions: int, told: float) -> FeatureFile:
-    """Noise, and at one random position of each video the mark of its class, of strength `told`."""
+def write_features(path: Path, num_videos: int, positions: int, strength: float) -> FeatureFile:
+    """Noise, plus `strength` in the channel of its class at one random position of each video."""
     rows = []
     for video in range(num_videos):
         rng, label = rng_for(path.name, video), video % 3
         features_PC = rng.normal(size=(positions, 32)).astype(np.float32)
-        features_PC[rng.integers(positions), label] += told
+        features_PC[rng.integers(positions), label] += strength
         rows.append({"video": str(video), "label": label, "features": list(features_PC), "error": None})
     rows[:0] = [{"video": "bad", "label": 0, "features": None, "error": "empty"}] * 32  # a row group without any
     rows.insert(40, {"video": "bad", "label": 0, "features": None, "error": "empty"})
@@ -42,14 +42,14 @@ def write_features(path: Path, num_videos: int, positions: int, told: float) -> 
 @pytest.mark.parametrize("kind", PROBES)
 def test_a_probe_finds_what_features_tell(kind: str, tmp_path: Path) -> None:
     accuracy = {}
-    for told in (0.0, 20.0):
+    for strength in (0.0, 20.0):
         train, test = (
-            write_features(tmp_path / f"{name}-{told}.parquet", count, POSITIONS[PROBES[kind].level], told)
+            write_features(tmp_path / f"{name}-{strength}.parquet", count, POSITIONS[PROBES[kind].level], strength)
             for name, count in (("train", 240), ("test", 120))
         )
         answers, label_N = PROBES[kind].predict(train, test, 3, 0, torch.device("cpu"))
         assert len(answers) == len(label_N) == 120
-        accuracy[told] = float((answers == label_N).double().mean())
+        accuracy[strength] = float((answers == label_N).double().mean())
     assert accuracy[20.0] > 0.95 and accuracy[0.0] < 0.5
 
 
@@ -66,7 +66,7 @@ def test_a_pretraining_run_says_what_it_looks_at(tmp_path: Path) -> None:
     with torch.no_grad():
         last_BTHWC = model.norm(model.encoders["shared"](model.stems["video"](normalise(views_NTHWC)))[-1])
     torch.testing.assert_close(features_NPC, last_BTHWC.flatten(1, 3))
-    with pytest.raises(UserError, match="belong to one view"):
+    with pytest.raises(UserError, match="need a single view"):
         extract(tmp_path / "run", data, tmp_path / "other.parquet", level="positions", clips=2)
 
 

@@ -1,4 +1,4 @@
-"""Testing: every video once whatever the number of processes, the right frames, and honest accuracies."""
+"""Testing: every video once for any number of processes, the right frames, and honest accuracies."""
 
 import csv
 import os
@@ -43,7 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> StoreClips:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fine-tuned model, were it not for its random weights."""
+    """A fine-tuned model with random weights."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     model = build_classifier(**SIZES, num_classes=2)
@@ -93,7 +93,7 @@ def test_a_stopped_evaluation_goes_on(
         evaluate(checkpoint, store, out=tmp_path / "cut")
     assert not (tmp_path / "cut" / "evaluation.json").exists()
     assert figures(evaluate(checkpoint, store, out=tmp_path / "cut")) == figures(whole)
-    assert len(scored) == 8  # two parts, the one that failed, and the five that were left
+    assert len(scored) == 8  # two parts, the one that failed, and the remaining five
     assert (tmp_path / "cut" / "scores.parquet").read_bytes() == (tmp_path / "whole" / "scores.parquet").read_bytes()
     again = evaluate(checkpoint, store, out=tmp_path / "cut")
     assert figures(again) == figures(whole) and len(scored) == 8
@@ -116,11 +116,11 @@ def test_an_evaluation_stopped_while_drawing_scores_nothing_again(
 
 
 def test_the_wrong_place_is_no_result_and_is_tried_again(checkpoint: Path, tmp_path: Path) -> None:
-    """Errors may pass: a share that was not mounted, a root with a slip in its name."""
+    """Errors may be transient: a share that was not mounted, a typo in the root."""
     items = tuple(SourceItem(source=name, kind="video", label=0) for name in ("a.mp4", "b.mp4"))
     data = FileClips(tmp_path / "videos", items, CARD.classes)
     for command, out in ((evaluate, tmp_path / "out"), (extract, tmp_path / "features" / "out.parquet")):
-        with pytest.raises(UserError, match=r"none of the 2 videos could be read, the first, a\.mp4: .*no such file"):
+        with pytest.raises(UserError, match=r"none of the 2 videos could be read, first a\.mp4: .*no such file"):
             command(checkpoint, data, out=out)
     assert not (tmp_path / "out" / "evaluation.json").exists()
     assert not (tmp_path / "features" / "out.parquet").exists()
@@ -133,7 +133,7 @@ def test_the_wrong_place_is_no_result_and_is_tried_again(checkpoint: Path, tmp_p
 def test_an_unfinished_evaluation_tries_what_failed_again(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And only that; a writer that was killed among the parts does not matter."""
+    """And nothing else; leftovers of a killed writer do not matter."""
     write_video(tmp_path / "a.mp4", moving_frames(6))
     items = tuple(SourceItem(source=name, kind="video", label=0) for name in ("a.mp4", "late.mp4"))
     data, out, score, scored = FileClips(tmp_path, items, CARD.classes), tmp_path / "out", module.score, []
@@ -156,7 +156,7 @@ def test_an_unfinished_evaluation_tries_what_failed_again(
 
 
 def test_parts_not_there_come_before_those_that_failed(tmp_path: Path) -> None:
-    """So a job that is stopped over and over still reaches its last part."""
+    """So a job that is stopped repeatedly still reaches its last part."""
     files = PartFiles(tmp_path / "features.parquet", FEATURES_SCHEMA)
     for part, error in ((0, "gone"), (1, None)):
         files.write(part, [{"video": "v", "label": None, "features": None, "error": error}])
@@ -164,7 +164,7 @@ def test_parts_not_there_come_before_those_that_failed(tmp_path: Path) -> None:
 
 
 def test_two_commands_never_share_a_place(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
-    """Neither a second evaluation nor a second extraction begins; a finished one is shown beside anything."""
+    """Neither a second evaluation nor a second extraction starts; a finished one is always shown."""
     out, file = tmp_path / "out", tmp_path / "features.parquet"
     with (
         elsewhere(hold(out, "bevt evaluate")),
@@ -186,7 +186,7 @@ def test_two_commands_never_share_a_place(store: StoreClips, checkpoint: Path, t
 def test_what_is_not_whole_is_no_result(
     lost: str, store: StoreClips, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program removed a part, or put another one there, while the command ran."""
+    """Another program removed or replaced a part while the command ran."""
     write = PartFiles.write
 
     def lose(files: PartFiles, part: int, rows: list[dict]) -> None:
@@ -209,12 +209,12 @@ def test_what_is_not_whole_is_no_result(
 
 def test_another_evaluation_needs_another_place(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
     evaluate(checkpoint, store, out=tmp_path / "out", clips=1, crops=1)
-    with pytest.raises(UserError, match="temporal: normal there, shuffle now"):
+    with pytest.raises(UserError, match="temporal: normal stored, shuffle now"):
         evaluate(checkpoint, store, out=tmp_path / "out", clips=1, crops=1, temporal="shuffle")
 
 
 def test_views_that_cannot_be_leave_nothing_behind(store: StoreClips, checkpoint: Path, tmp_path: Path) -> None:
-    """The place is free for the same command with the mend."""
+    """The folder is free for the corrected command."""
     uniform = CARD.model_copy(update={"sampling": CARD.sampling.model_copy(update={"kind": "uniform"})})
     weights = tmp_path / "run" / "weights.safetensors"
     weights.parent.mkdir()
@@ -239,10 +239,10 @@ def test_unreadable_videos_are_named_and_left_out(
     data = FileClips(tmp_path, items, ("no", "yes"))
     again = evaluate(checkpoint, data, out=tmp_path / "out")
     assert again == result | {"stored_since": again["stored_since"]}
-    assert "nothing was computed now, 1 of its videos could not be read then; remove it" in capsys.readouterr().err
+    assert "nothing computed now, 1 of its videos could not be read then; remove it" in capsys.readouterr().err
     assert extract(checkpoint, data, tmp_path / "features.parquet")["num_failed"] == 1
     assert extract(checkpoint, data, tmp_path / "features.parquet")["num_failed"] == 1
-    assert "nothing was computed now, 1 of its videos could not be read then; remove it" in capsys.readouterr().err
+    assert "nothing computed now, 1 of its videos could not be read then; remove it" in capsys.readouterr().err
 
 
 def test_a_stored_result_says_so_and_from_when(
@@ -264,7 +264,7 @@ def test_a_stored_result_says_so_and_from_when(
 
 
 def test_class_names_are_plain_text() -> None:
-    """Matplotlib would take what is between dollar signs for a formula, and refuse one that is none."""
+    """Matplotlib would parse text between dollar signs as a formula, and reject an invalid one."""
     assert confusion_picture(np.eye(2, dtype=np.int64), (r"cost $\frac$", "b")).startswith(b"\x89PNG")
 
 
@@ -327,7 +327,7 @@ def test_data_of_other_classes_is_refused(store: StoreClips, checkpoint: Path) -
 
 def test_a_pretraining_run_has_no_head(store: StoreClips, tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no classifier\.json"):
+    with pytest.raises(UserError, match=r"without classifier\.json"):
         evaluate(tmp_path, store)
 
 

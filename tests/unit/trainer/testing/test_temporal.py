@@ -1,4 +1,4 @@
-"""Table 2: each line is what `evaluate` says, and the drop of a class is that of its videos."""
+"""Table 2: each line equals the result of `evaluate`, and the drop of a class is that of its videos."""
 
 import csv
 import io
