@@ -1,1 +1,1 @@
-"""What frozen features know: kNN, linear and attentive probes."""
+"""Probes of frozen features: k-nearest neighbours, linear and attentive."""

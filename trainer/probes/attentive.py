@@ -1,6 +1,6 @@
-"""The attentive probe of V-JEPA: one learned query attends to all positions of a clip, under a linear layer.
+"""The attentive probe of V-JEPA: one learned query attends to all positions of a clip, followed by a linear layer.
 
-Bardes et al. 2024, https://arxiv.org/abs/2404.08471; quoted from memory: cross-attention and MLP, 20 epochs of AdamW.
+Bardes et al. 2024, https://arxiv.org/abs/2404.08471; from memory: cross-attention and MLP, 20 epochs of AdamW.
 Legend: N videos, P positions of a clip, C channels, V classes.
 """
 
@@ -18,11 +18,11 @@ from bevt_core.models.swin import Mlp, init_weights
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 
-EPOCHS, MIN_STEPS = 20, 500  # more epochs where 20 have fewer steps
+EPOCHS, MIN_STEPS = 20, 500  # more epochs if 20 have fewer steps
 BATCH = 32  # videos
 LR, WEIGHT_DECAY = 1e-3, 0.01  # cosine to 0, epoch by epoch
-HEAD_DIM = 64  # channels of an attention head, or fewer where that does not divide
-GROUPS_AT_ONCE = 8  # row groups among which videos are shuffled; bounds what is held
+HEAD_DIM = 64  # channels of an attention head; a single head if this does not divide the features' width
+GROUPS_AT_ONCE = 8  # row groups among which videos are shuffled; bounds the memory
 
 
 class Features(Protocol):
@@ -57,7 +57,7 @@ class AttentiveProbe(nn.Module):
 
 
 def fit_attentive(train: Features, num_classes: int, seed: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Train a probe; what is drawn follows `seed`. Return features (N, P, C) -> logits (N, V)."""
+    """Train a probe, with all random draws from `seed`. Return a function: features (N, P, C) -> logits (N, V)."""
     shapes = [shape for shape in (train[group][0].shape for group in range(len(train))) if shape[0]]
     if not shapes:
         raise UserError("no features to train on; an attentive probe needs labelled training videos")
@@ -86,7 +86,7 @@ def fit_attentive(train: Features, num_classes: int, seed: int, device: torch.de
 
 
 def _batches(train: Features, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """All videos once: row groups in a random order, videos shuffled among a few of them."""
+    """Yield all videos once: row groups in a random order, videos shuffled among a few of them."""
     rng = rng_for("attentive", seed, epoch)
     order = rng.permutation(len(train))
     for some in np.split(order, range(GROUPS_AT_ONCE, len(order), GROUPS_AT_ONCE)):

@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification of features, as DINO evaluates them: no training, one figure.
+"""Weighted k-nearest-neighbour classification of features, as in DINO's evaluation, without training.
 
 Legend: N samples, C channels, K neighbours, V classes.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 from schemas.errors import UserError
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07  # Caron et al. 2021 (DINO), appendix F.1
-ROWS_AT_ONCE = 1024  # of test features; bounds the similarities that are held
+ROWS_AT_ONCE = 1024  # of test features; bounds the memory for similarities
 
 
 def knn_predict(
@@ -23,7 +23,7 @@ def knn_predict(
 ) -> Tensor:
     """Return a class (int64) for every test feature: the vote of its `k` nearest training features.
 
-    Near means a high cosine similarity s, and a vote weighs exp(s / temperature), as in `knn_classifier` of
+    Nearest means the highest cosine similarity s, and a vote has weight exp(s / temperature), as in `knn_classifier` of
     facebookresearch/dino, eval_knn.py. With fewer than `k` training features all of them vote.
     """
     if len(train_NC) == 0:
@@ -33,7 +33,7 @@ def knn_predict(
     predicted = []
     for rows_NC in F.normalize(test_NC.float(), dim=1).to(bank_CN.device).split(ROWS_AT_ONCE):
         similarity_NK, nearest_NK = (rows_NC @ bank_CN).topk(min(k, bank_CN.shape[1]), dim=1)
-        weight_NK = torch.exp((similarity_NK - 1) / temperature)  # the 1 keeps it within 0..1, and changes no vote
+        weight_NK = torch.exp((similarity_NK - 1) / temperature)  # - 1: at most 1, with the same result of the vote
         votes_NV = weight_NK.new_zeros(len(rows_NC), num_classes)
         predicted.append(votes_NV.scatter_add_(1, labels_N[nearest_NK], weight_NK).argmax(dim=1))
     return torch.cat(predicted) if predicted else labels_N.new_zeros(0)

@@ -1,4 +1,4 @@
-"""A linear layer on frozen features: logistic regression by L-BFGS, as CLIP's linear probes are, with no rate to tune.
+"""A linear layer on frozen features: logistic regression by L-BFGS, as in CLIP's linear probes; no learning rate.
 
 Legend: N samples, C channels, V classes.
 """
@@ -26,8 +26,8 @@ def linear_predict(
 ) -> Tensor:
     """Return a class (int64) for every test feature, from a layer fitted to the standardised training features.
 
-    The weight decay is chosen on a part of the training features that follows `seed`. All tensors are on one device.
-    `before_fit` is called before each of the fits. Raises UserError where no class has two training features.
+    The weight decay is chosen on a part of the training features that `seed` draws. All tensors are on one device.
+    `before_fit` is called before every fit. Raises UserError if no class has two training features.
     """
     deviation_C, mean_C = torch.std_mean(train_NC, dim=0, correction=0)
     train_NC, test_NC = ((x_NC - mean_C) / deviation_C.clamp(min=1e-6) for x_NC in (train_NC, test_NC))
@@ -38,7 +38,7 @@ def linear_predict(
         classify = fit_linear(train_NC[~held_N], train_labels_N[~held_N], num_classes, weight_decay)
         return float((classify(train_NC[held_N]).argmax(dim=1) == train_labels_N[held_N]).double().mean())
 
-    best = max(WEIGHT_DECAYS, key=lambda decay: (accuracy(decay), decay))  # of equals the stronger one
+    best = max(WEIGHT_DECAYS, key=lambda decay: (accuracy(decay), decay))  # if equal, the stronger one
     before_fit()
     return fit_linear(train_NC, train_labels_N, num_classes, best)(test_NC).argmax(dim=1)
 
@@ -46,7 +46,7 @@ def linear_predict(
 def fit_linear(
     features_NC: Tensor, labels_N: Tensor, num_classes: int, weight_decay: float
 ) -> Callable[[Tensor], Tensor]:
-    """Fit logistic regression; return features (N, C) -> logits (N, V)."""
+    """Fit logistic regression; return a function: features (N, C) -> logits (N, V)."""
     weight_VC = torch.zeros(num_classes, features_NC.shape[1], device=features_NC.device, requires_grad=True)
     bias_V = torch.zeros(num_classes, device=features_NC.device, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight_VC, bias_V], max_iter=LBFGS_STEPS, line_search_fn="strong_wolfe")
@@ -64,7 +64,7 @@ def fit_linear(
 
 
 def held_out(labels_N: Tensor, seed: int) -> Tensor:
-    """Mark a share of each class that has two samples or more: bool (N). Raises UserError where no class has."""
+    """Mark a share of each class with at least two samples: bool (N). Raises UserError if there is no such class."""
     held_N = torch.zeros(len(labels_N), dtype=torch.bool)
     for label in labels_N.unique().tolist():
         members = torch.nonzero(labels_N == label).flatten()
@@ -72,5 +72,5 @@ def held_out(labels_N: Tensor, seed: int) -> Tensor:
             count = min(len(members) - 1, max(1, round(len(members) * HELD_OUT)))
             held_N[members[rng_for("probe", seed, label).permutation(len(members))[:count]]] = True
     if not held_N.any():
-        raise UserError("no class has two videos to train on; a linear probe needs some to choose its weight decay")
+        raise UserError("no class has two videos to train on; a linear probe needs them to choose its weight decay")
     return held_N

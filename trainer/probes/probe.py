@@ -1,4 +1,4 @@
-"""What frozen features tell of the classes: nearest neighbours, a linear layer, or attention under a linear layer.
+"""Probe frozen features for classes: nearest neighbours, a linear layer, or attention followed by a linear layer.
 
 Legend: N videos, P positions of a clip, C channels, V classes.
 """
@@ -36,7 +36,7 @@ RESULT = "probe.json"
 
 
 class FeatureFile:
-    """What `extract` wrote, a row group at a time; videos that could not be read are left out."""
+    """The features that `extract` wrote, one row group at a time, without the videos that could not be read."""
 
     def __init__(self, path: Path) -> None:
         self.file = ParquetFile(path)
@@ -62,7 +62,7 @@ class FeatureFile:
 
 
 class Probe(NamedTuple):
-    """A kind of probe: the features that it reads, and (train, test, V, seed, device) -> classes told, true classes."""
+    """A kind of probe: the features that it reads, and (train, test, V, seed, device) -> predicted and true classes."""
 
     level: FeatureLevel
     predict: Callable[[FeatureFile, FeatureFile, int, int, torch.device], tuple[Tensor, Tensor]]
@@ -79,16 +79,16 @@ def _linear(
     train: FeatureFile, test: FeatureFile, num_classes: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     (train_NC, train_N), (test_NC, test_N) = train.pooled(), test.pooled()
-    told_N = linear_predict(train_NC.to(device), train_N.to(device), test_NC.to(device), num_classes, seed)
-    return told_N.cpu(), test_N
+    predicted_N = linear_predict(train_NC.to(device), train_N.to(device), test_NC.to(device), num_classes, seed)
+    return predicted_N.cpu(), test_N
 
 
 def _attentive(
     train: FeatureFile, test: FeatureFile, num_classes: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     classify = fit_attentive(train, num_classes, seed, device)
-    told, labels = zip(*((classify(x_NPC).argmax(dim=1), label_N) for x_NPC, label_N in _parts(test)), strict=True)
-    return torch.cat(told).cpu(), torch.cat(labels)
+    predicted, labels = zip(*((classify(x_NPC).argmax(dim=1), label_N) for x_NPC, label_N in _parts(test)), strict=True)
+    return torch.cat(predicted).cpu(), torch.cat(labels)
 
 
 PROBES: dict[str, Probe] = {
@@ -114,11 +114,11 @@ def probe(
 ) -> dict[str, Any]:
     """Probe the frozen encoder of `checkpoint` on labelled clips; every process of the job calls this.
 
-    Features go to the folder `out`, which a repeated call goes on from; rank 0 fits the probes and writes `probe.json`.
-    `recipe`, `clips` and `crops` are as in `extract`; a probe of positions looks at one view where they are not given.
-    `precision` is the encoder's, also as in `extract`; the probes are fitted in fp32. Returns, by kind, top1,
-    mean_class, num_videos, num_failed and failed of the test videos, and how much of them the encoder was trained on
-    (`trainer.clips.overlap`). Raises UserError for data that does not fit.
+    Features go to the folder `out`, from which a repeated call resumes; rank 0 fits the probes and writes `probe.json`.
+    `recipe`, `clips` and `crops` are as in `extract`; by default, an attentive probe gets a single view. `precision` is
+    the encoder's, also as in `extract`; the probes are fitted in fp32. Returns, by kind, top1, mean_class, num_videos,
+    num_failed and failed of the test videos, and their overlap with the clips that the encoder was trained on
+    (`trainer.clips.overlap`). Raises UserError for an unknown kind, and for data without the same classes.
     """
     for kind in kinds:
         if kind not in PROBES:
@@ -129,11 +129,11 @@ def probe(
     failed: dict[str, str] = {}
     with join_world() as world, ExitStack() as locks:
         world.on_main(lambda: locks.enter_context(hold(out, "bevt probe")))
-        # positions come first: what they cannot have is refused before any work
+        # positions first: views that they do not support are refused before any work
         for level in sorted({PROBES[kind].level for kind in kinds}, key=lambda level: level != "positions"):
-            alone = 1 if level == "positions" else None  # of clips and of crops, where nothing else is asked for
+            default = 1 if level == "positions" else None  # of clips and of crops
             options: dict[str, Any] = {"level": level, "recipe": recipe, "precision": precision}
-            options |= {"clips": alone if clips is None else clips, "crops": alone if crops is None else crops}
+            options |= {"clips": default if clips is None else clips, "crops": default if crops is None else crops}
             for name, source in (("train", train), ("test", test)):
                 file = _features(out, name, level)
                 written = extract(checkpoint, source, file, num_workers=num_workers, **options)
@@ -146,20 +146,20 @@ def probe(
         result: dict[str, Any] = {}
         for kind in kinds:
             fit_on, test_on = (FeatureFile(_features(out, name, PROBES[kind].level)) for name in ("train", "test"))
-            told_N, label_N = PROBES[kind].predict(fit_on, test_on, len(train.classes), seed, world.device)
-            result[kind] = _figures(told_N, label_N, failed, len(train.classes)) | seen
+            predicted_N, label_N = PROBES[kind].predict(fit_on, test_on, len(train.classes), seed, world.device)
+            result[kind] = _figures(predicted_N, label_N, failed, len(train.classes)) | seen
         write_atomic(out / RESULT, (json_text(result, indent=1) + "\n").encode())
         return result
 
 
-def _figures(told_N: Tensor, label_N: Tensor, failed: dict[str, str], num_classes: int) -> dict[str, Any]:
+def _figures(predicted_N: Tensor, label_N: Tensor, failed: dict[str, str], num_classes: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = [
-        {"video": "", "label": label, "rank": int(told != label), "error": None}
-        for told, label in zip(told_N.tolist(), label_N.tolist(), strict=True)
+        {"video": "", "label": label, "rank": int(predicted != label), "error": None}
+        for predicted, label in zip(predicted_N.tolist(), label_N.tolist(), strict=True)
     ]
     rows += [{"video": name, "label": None, "rank": None, "error": error} for name, error in failed.items()]
     figures = accuracies(rows, num_classes)
-    del figures["top5"]  # a probe tells one class
+    del figures["top5"]  # a probe predicts one class
     return figures
 
 
