@@ -112,7 +112,7 @@ def test_weights_alone_say_that_nothing_is_known(place: Path, tmp_path: Path) ->
     (tmp_path / "w.safetensors").write_bytes((place / "runs" / "mine" / "weights.safetensors").read_bytes())
     export(tmp_path / "w.safetensors", "--out", tmp_path / "hub")
     card = (tmp_path / "hub" / "README.md").read_text()
-    assert "not known; the weights do not lie in the directory of a run" in card and "load_run" in card
+    assert "unknown; the weights are not in a run's directory" in card and "load_run" in card
     assert "expected hub, or program or onnx of a classifier" in export(
         place / "runs/mine", "--format", "x", "--out", "x"
     )

@@ -1,1 +1,1 @@
-"""Runs for people: visualisations, model cards, the paper's tables beside one's own runs."""
+"""Results for readers: visualisations, model cards, the paper's tables beside one's own runs."""

@@ -1,6 +1,6 @@
 """The model card of an exported folder, from a run's record, its recipe and its evaluations.
 
-Its form is that of the Hugging Face Hub: README.md with YAML on top (https://huggingface.co/docs/hub/model-cards).
+It has the Hugging Face Hub's format: a README.md that begins with YAML (https://huggingface.co/docs/hub/model-cards).
 """
 
 import re
@@ -22,13 +22,13 @@ from trainer.show.run_facts import encoder_name, epochs_of, facts_of, stages_of,
 from trainer.testing.classifier_card import CARD
 
 HEADER = "---\nlibrary_name: bevt\ntags:\n- video-classification\n- bevt\n---\n"
-UNTOLD = "not told"
+NOT_RECORDED = "not recorded"
 ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/~-])(/[^"',=\[\]]*)""")  # also as a value: --out=/a/b, init="/a/b"
-SHORTENED = "Of an absolute path only its last part is shown."
+SHORTENED = "Absolute paths are shortened to their last part."
 LICENCE = (
-    "bevt's code is under Apache-2.0. These weights were learned from the data and started from the "
-    "weights named above; the terms of both decide what they may be used for, and whoever publishes this folder must "
-    "add a `license:` line to its head. Where tokens of DALL-E's dVAE were learned from, its licence asks to say so."
+    "bevt's code is under Apache-2.0. These weights were trained on the data, and started from the weights, that are "
+    "named above; the terms of both decide how they may be used. Before you publish this folder, add a `license:` line "
+    "at the top of this file. If the training used tokens of DALL-E's dVAE, its licence asks you to say so."
 )
 USE_CLASSIFIER = """\
 from trainer import predict
@@ -51,7 +51,8 @@ SHAPES = {
 def export_hub(checkpoint: Path, out: Path, evaluations: Sequence[Path] = ()) -> Model:
     """Write the model of a run, or of bare weights, in the Hub's layout: weights, config, model card, class names.
 
-    `evaluations` are folders of `bevt evaluate --out`; those of these weights are quoted. Raises UserError.
+    `evaluations` are folders of `bevt evaluate --out`; the card quotes those of these weights. Raises UserError for a
+    tokenizer's run, or without weights.
     """
     weights = existing_weights(checkpoint)
     model = load_weights(weights)
@@ -63,17 +64,17 @@ def export_hub(checkpoint: Path, out: Path, evaluations: Sequence[Path] = ()) ->
 
 
 def model_card(weights: Path, model: Model, evaluations: Sequence[Path] = ()) -> str:
-    """Return the card as Markdown. Of weights that lie in no run's directory it says that nothing is known of them."""
+    """Return the card as Markdown. For weights outside a run's directory it says that their origin is unknown."""
     sizes = {"parameters": f"{num_parameters(model):,}", "sha256 of the weights": sha256_of(weights)}
     if (weights.parent / RECORD).is_file():
         recipe, record = read_run(weights.parent)
         if not isinstance(recipe, PretrainRecipe | FinetuneRecipe):
-            raise UserError(f"{weights.parent}: a tokenizer; its folder `tokenizer` is what others need")
+            raise UserError(f"{weights.parent}: a tokenizer's run; share its folder `tokenizer` instead")
         title, facts, sections = recipe.title, _facts(recipe), [_record(record)]
         if isinstance(recipe, FinetuneRecipe):
             sections.insert(0, _accuracy(weights.parent, evaluations))
     else:
-        title, facts = "BEVT model", {"made by": "not known; the weights do not lie in the directory of a run"}
+        title, facts = "BEVT model", {"made by": "unknown; the weights are not in a run's directory"}
         sections = []
     use = USE_CLASSIFIER if (weights.parent / CARD).is_file() else USE_MODEL.format(shape=SHAPES[model.config["kind"]])
     return "\n\n".join(
@@ -120,7 +121,7 @@ def _facts(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:
 
 def _tokens_of(stream: StreamConfig) -> str:
     if isinstance(stream.tokens, OnlineTokens):
-        return f"made in the step, of {without_folders(stream.tokens.frames)}"
+        return f"made in the training step, from {without_folders(stream.tokens.frames)}"
     return without_folders(stream.tokens)
 
 
@@ -129,12 +130,12 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
     for facts in (facts for facts in facts_of([run, *evaluations]) if facts.run == str(run) and facts.top1 is not None):
         rows = [
             ("top-1", f"{facts.top1:.2%}"),
-            ("mean over classes", UNTOLD if facts.mean_class is None else f"{facts.mean_class:.2%}"),
-            ("videos", UNTOLD if facts.num_videos is None else f"{facts.num_videos:g}"),
-            ("of", without_folders(facts.data)),
+            ("mean over classes", NOT_RECORDED if facts.mean_class is None else f"{facts.mean_class:.2%}"),
+            ("videos", NOT_RECORDED if facts.num_videos is None else f"{facts.num_videos:g}"),
+            ("tested on", without_folders(facts.data)),
             ("views (clips x crops)", facts.setting.views),
             ("measured by", Markup("`bevt evaluate`") if facts.evaluated else facts.tested),
-            *([("of the videos", facts.seen)] if facts.seen else []),
+            *([("overlap with training", facts.seen)] if facts.seen else []),
         ]
         tables.append(markdown_table(("", ""), rows))
     return "\n\n".join(["## Accuracy", *(tables or ["Not evaluated."])])
@@ -157,13 +158,13 @@ def _record(record: RunRecord) -> str:
 
 
 def _shared(command: str) -> str:
-    """A command as a card shows it: no folders of its author."""
+    """A command for the card, without the folders of its author."""
     try:
         return shlex.join(map(without_folders, shlex.split(command)))
-    except ValueError:  # it was edited: a quotation mark without its twin
+    except ValueError:  # an edited record: unbalanced quotation marks
         return without_folders(command)
 
 
 def without_folders(text: str) -> str:
-    """Shorten every absolute path in `text`, a word of a command, to its last part: a card is for others to read."""
+    """Shorten every absolute path in `text`, a word of a command, to its last part, because cards are public."""
     return ABSOLUTE_PATH.sub(lambda found: f".../{Path(found[1]).name}", text)

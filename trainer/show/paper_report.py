@@ -1,4 +1,4 @@
-"""The paper's tables beside the runs that somebody made: what is the same, what is not, and how far apart they are."""
+"""Report the paper's tables beside one's own runs: the accuracies of both, and the settings that differ."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,27 +13,28 @@ from trainer.show.run_facts import UNKNOWN, RunFacts, Setting, facts_of
 from trainer.testing.tables import csv_bytes
 
 HEADER = ("row", "paper", "ours", "run", "the same setting?", "tested on", "multiply-adds")
-OTHER_DATA_AS = "k400"  # runs on data that the paper has not stand below this one's rows
+OTHER_DATA_AS = "k400"  # runs on data that the paper does not use are listed below the rows of this data set
 LABELS = {
     "epochs": "fine-tuning epochs",
     "image_epochs": "epochs of images alone",
     "video_epochs": "epochs of pretraining on videos",
 }
-OTHERS, OTHERS_HEADER = "Runs whose pretraining no table has", ("ours", "run", "setting")
+OTHERS, OTHERS_HEADER = "Runs whose pretraining is in no table", ("ours", "run", "setting")
 NOTES = "not in our notes"
 
 
 def write_report(directories: Sequence[Path], out: Path) -> dict[str, Any]:
-    """Write `report.html`, `report.md` and `report.csv` to the folder `out`; return their paths and how many runs.
+    """Write `report.html`, `report.md` and `report.csv` to the folder `out`.
 
-    Raises UserError where `directories` hold no fine-tuning run, or one that cannot be read.
+    Returns their paths and the number of runs. Raises UserError if `directories` contain no fine-tuning run, or one
+    that cannot be read.
     """
     runs = facts_of(directories)
     page = Page("BEVT: the paper's tables and these runs")
     about = (
-        "The paper's figures are those of our notes on it. A run stands below the row that its setting is nearest to, "
-        "in every table that has its kind of pretraining; what differs from the row is named. Top-1, in percent. "
-        "An evaluation with videos that the run, or one that it started from, was fine-tuned on is left out."
+        "The paper's figures are from our notes on it. A run is listed below the row with the nearest setting, in "
+        "every table that has its kind of pretraining, with its differences from that row. Top-1, in percent. "
+        "Evaluations on videos that the run, or one that it started from, was fine-tuned on are left out."
     )
     page.text(about)
     text = ["# BEVT: the paper's tables and these runs", about]
@@ -76,17 +77,17 @@ def lines_of(table: PaperTable, runs: Sequence[RunFacts]) -> list[tuple[str, ...
 
 
 def nearest_row(table: PaperTable, setting: Setting) -> PaperRow | None:
-    """Return the row of the same pretraining that differs in the fewest things; None where no row has its kind."""
+    """Return the row with the same pretraining and the fewest differences; None if no row has this pretraining."""
     known = {row.setting.data for row in table.rows}
     if setting.data not in DATA and len(known) == 1:
-        return None  # a table of one data set says nothing about others
+        return None  # a table of one data set does not apply to other data
     data = setting.data if setting.data in DATA else OTHER_DATA_AS
     rows = [row for row in table.rows if row.setting.pretraining == setting.pretraining and row.setting.data == data]
     return min(rows, key=lambda row: len(differences(row.setting, setting)), default=None)
 
 
 def differences(paper: Setting, ours: Setting) -> list[str]:
-    """Name every part of the setting in which a run differs from a row, with both values."""
+    """Name every field of the setting in which a run differs from a row, with both values."""
     named = []
     for name in (field.name for field in fields(Setting)):
         theirs, mine = getattr(paper, name), getattr(ours, name)

@@ -1,9 +1,9 @@
-"""The rows of the paper's Tables 1 and 3 to 6 that BEVT's own settings fill, and the figures of them that we know.
+"""BEVT's rows of the paper's Tables 1 and 3 to 6, with the figures that we know.
 
 https://arxiv.org/abs/2112.01529. With DALL-E's tokens, 70.6 and 86.7 are in the abstract of its first version; with
-PeCo's, 71.4 and 87.2 in that of its third. Those of Kinetics-400 are in the README of the original code,
-github.com/xyzforever/BEVT. A figure that is None we could read nowhere. The rows of Table 6 we know from hearsay; which
-of Tables 3 to 5 is of which data set we do not know.
+PeCo's, 71.4 and 87.2 are in the abstract of its third. The figures of Kinetics-400 are in the README of the original
+code, github.com/xyzforever/BEVT. None is a figure that we found nowhere. We know the rows of Table 6 only second-hand,
+and do not know which of Tables 3 to 5 belongs to which data set.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from trainer.show.run_facts import Setting
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One accuracy of the paper, and the setting that it belongs to."""
+    """One accuracy of the paper, and its setting."""
 
     name: str
     setting: Setting
@@ -28,7 +28,7 @@ class PaperTable:
 
 
 DATA = {"k400": "Kinetics-400", "ssv2": "Something-Something V2", "diving48": "Diving48"}
-UNSTATED = ""  # a part of the setting that the paper leaves open: nothing is compared
+UNSTATED = ""  # a field that the paper does not state: it is not compared
 JOINT = Setting(
     data="k400",
     encoder="Swin-B",
@@ -43,7 +43,7 @@ JOINT = Setting(
 BY_DATA = {
     "k400": JOINT,
     "ssv2": replace(JOINT, data="ssv2", views="1x3", frames="32 uniform"),
-    # of Diving48 the paper gives no recipe
+    # the paper gives no recipe for Diving48
     "diving48": replace(JOINT, data="diving48", views=UNSTATED, epochs=UNSTATED, frames=UNSTATED),
 }
 WITH_DALLE = {"k400": 0.806, "ssv2": 0.706, "diving48": 0.867}
@@ -52,7 +52,7 @@ PRETRAINED_BY = ("pretraining", "tokenizer", "image_epochs", "video_epochs")
 
 
 def _variants(names: dict[str, Setting]) -> tuple[PaperRow, ...]:
-    """The joint row with its figures, and others, whose figures are not in our notes, on all three data sets."""
+    """The joint row with its figures, and the other rows, whose figures are not in our notes, for all data sets."""
     return tuple(
         PaperRow(
             f"{title}, {DATA[data]}",
@@ -79,7 +79,7 @@ def _with_tokenizers(data: str) -> tuple[PaperRow, ...]:
 
 TABLES = (
     PaperTable(
-        "Table 1: what is pretrained on",
+        "Table 1: pretraining data",
         _variants(
             {
                 "from scratch": replace(JOINT, pretraining="none", tokenizer="none", image_epochs="", video_epochs=""),

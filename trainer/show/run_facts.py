@@ -1,4 +1,4 @@
-"""What decides a fine-tuning run's accuracy, from its directory and those of the runs that it started from."""
+"""The facts that decide a fine-tuning run's accuracy, from its directory and those of the runs that it started from."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ from trainer.metrics.log import read_metrics
 from trainer.runs.directory import RECORD, WEIGHTS, read_run
 from trainer.testing.evaluate import PLAN, RESULT
 
-UNKNOWN = "unknown"  # a fact that the directories do not tell
+UNKNOWN = "unknown"  # a fact that the directories do not contain
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What must be equal for two accuracies to be comparable. Unequal fields are named in a report."""
+    """The settings that must be equal for two accuracies to be comparable. A report names unequal fields."""
 
     data: str  # the dataset's name
     encoder: str  # "Swin-B", ...
     pretraining: str  # the stages, in order: "image -> joint"; "none" is from scratch
     tokenizer: str
-    image_epochs: str  # of BEVT-I; "" where there is no such stage
-    video_epochs: str  # of the last stage that had videos, counted in them
+    image_epochs: str  # of BEVT-I; "" without such a stage
+    video_epochs: str  # of the last stage with videos: passes over the videos
     epochs: str  # of fine-tuning
     frames: str  # of a clip, and how they are chosen
     views: str  # "clips x crops"
@@ -43,27 +43,27 @@ class Setting:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A fine-tuning run: its setting and how it tested."""
+    """A fine-tuning run: its setting and its test results."""
 
     run: str
     title: str
     setting: Setting
-    top1: float | None  # of an evaluation, else of the last validation on the way
+    top1: float | None  # of an evaluation, else of the last validation during training
     mean_class: float | None
     num_videos: int | None
-    data: str  # the place of the videos that it was tested on
+    data: str  # location of the test videos
     tested: str  # where the figures come from
     evaluated: bool  # by `bevt evaluate`
-    seen: str  # of the videos before the test, where something is or might be; else empty
+    seen: str  # known or possible overlap of the test videos with training; else empty
     multiply_adds_per_view: int | None
 
 
 def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
     """Return the facts of every finished fine-tuning run in or below `directories`, once for each of its test sets.
 
-    The evaluations are those in or below `directories`; those with a video that the run, or one before it, was
-    fine-tuned on are no test and left out. A run without any has its last validation. Raises UserError where there is
-    no run.
+    Evaluations are also read from `directories`, except those with a video that the run, or one before it, was
+    fine-tuned on. A run without evaluations has the figures of its last validation. Raises UserError if there is no
+    run.
     """
     evaluations = _evaluations(directories)
     runs = sorted({path.parent for folder in directories for path in folder.rglob(RECORD)})
@@ -88,12 +88,12 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
 
 
 def _overlap(evaluation: Path, key: str) -> dict[str, Any]:
-    """An evaluation's overlap with training; of an older one, which has none, `count` is None."""
+    """An evaluation's overlap with training; `count` is None if an older version did not record it."""
     return read_json_file(evaluation / RESULT, dict).get(key, {"count": None})
 
 
 def _was_trained_on(evaluation: Path) -> bool:
-    """Whether some of the tested videos were; says so."""
+    """Whether some of the tested videos were trained on, which is also printed."""
     count = _overlap(evaluation, TRAINING)["count"]
     if count:
         note(f"{evaluation} is left out: {count} of its videos were trained on")
@@ -105,12 +105,12 @@ def _seen(evaluation: Path) -> str:
     is_known = training["count"] is not None and not training.keys() & {"unlisted", "unchecked"}
     notes = [] if is_known else ["overlap with training clips unknown"]
     if pretraining["count"]:
-        notes.append(f"{pretraining['count']} of them pretrained on without labels")
+        notes.append(f"{pretraining['count']} of them used in pretraining, without labels")
     return "; ".join(notes)
 
 
 def _kind(run: Path) -> str | None:
-    """The kind of a run's recipe, without reading the rest: other runs may be of other versions."""
+    """The kind of a run's recipe, without checking the rest, which another version may have written."""
     path = run / RECIPE
     if not path.is_file():
         return None
@@ -129,12 +129,12 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         last: dict[str, Any] = next((line for line in reversed(read_metrics(run)) if "val_top1" in line), {})
         top1, mean_class, num_videos = (last.get(f"val_{key}") for key in ("top1", "mean_class", "videos"))
         data = record.datasets["val"].path
-        tested, tested_views = "validation on the way", "1x1"
+        tested, tested_views = "validation during training", "1x1"
         multiply_adds, seen = None, ""
         lists = read_lists(run)
         if lists is not None and lists.val_trained_on:
             top1 = mean_class = num_videos = None
-            seen = f"{lists.val_trained_on} clips to validate on were trained on"
+            seen = f"{lists.val_trained_on} validation clips were trained on"
     stages, sampling = stages_of(recipe.init), recipe.sampling
     videos = [stage for stage in stages if "video" in stage.streams]
     images = [stage for stage in stages if "video" not in stage.streams]
@@ -165,7 +165,7 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
 
 
 def stages_of(init: str | None) -> list[PretrainRecipe]:
-    """The pretraining runs that lead to `init`, the first one first, as far as their directories are there."""
+    """Return the recipes of the pretraining runs that lead to `init`, oldest first, back to a missing directory."""
     stages: list[PretrainRecipe] = []
     while init is not None:
         folder = Path(init) if Path(init).is_dir() else Path(init).parent
@@ -195,7 +195,7 @@ def _pretraining(init: str | None, stages: Sequence[PretrainRecipe]) -> str:
 
 
 def tokenizer_of_stages(stages: Sequence[PretrainRecipe]) -> str:
-    """The tokenizer's name by the last stage's token set, or by that set's name where it is gone."""
+    """Return the tokenizer's name from the last stage's token sets, or from the name of a set that no longer exists."""
     names = set()
     for stage in stages[-1:]:
         for stream in stage.streams.values():
@@ -208,7 +208,7 @@ def tokenizer_of_stages(stages: Sequence[PretrainRecipe]) -> str:
 
 
 def encoder_name(encoder: SwinConfig | TimeSformerConfig) -> str:
-    """`Swin-B` for the sizes that have a name, the sizes themselves for others."""
+    """Return a name such as `Swin-B` for the sizes that have one, and the sizes themselves for others."""
     if isinstance(encoder, TimeSformerConfig):
         return "TimeSformer-B" if (encoder.embed_dim, encoder.depth) == (768, 12) else f"TimeSformer {encoder.depth}"
     for name, sizes in SWIN_SIZES.items():
@@ -218,7 +218,7 @@ def encoder_name(encoder: SwinConfig | TimeSformerConfig) -> str:
 
 
 def _evaluations(directories: Iterable[Path]) -> dict[str, dict[str, Path]]:
-    """Finished evaluations of frames in order, by weights' digest and data's: of several the one of most views."""
+    """Finished evaluations of frames in order, by digests of weights and data; of several, the one with most views."""
     best: dict[tuple[str, str], tuple[int, Path]] = {}
     for folder in sorted({path.parent for directory in directories for path in directory.rglob(PLAN)}):
         plan = read_record(folder / PLAN, EvaluationPlan)

@@ -1,4 +1,4 @@
-"""Pictures of what the method does to one clip: masks, predicted tokens, attention. Each as a PNG and as a film.
+"""Pictures of the method on one clip: masks, predicted tokens, attention, each as a PNG and as a film.
 
 Legend: T frames, H W pixels or grid, C channels.
 """
@@ -42,10 +42,10 @@ from trainer.testing.frozen import open_frozen
 from trainer.testing.predict import item_of
 
 FPS = 4  # of the films
-SHOWN = 8  # frames of a PNG's row, spread evenly
-HEAT_CAPTION = "attention on a fixed scale: times what a position would get if all were looked at alike (1x, grey)"
+SHOWN = 8  # frames in a row of a PNG, spread evenly
+HEAT_CAPTION = "attention on a fixed scale, relative to uniform attention (1x, grey)"
 
-# what the paper's table 9 compares, and an image's mask; with the ratio and the blocks of a recipe
+# the masks of the paper's Table 9, and the mask of images; arguments: ratio and block size of a recipe
 STRATEGIES: dict[str, Callable[[float, int], MaskConfig]] = {
     "tube": lambda ratio, block: TubeMask(kind="tube", ratio=ratio, min_block=block),
     "random_3d": lambda ratio, block: Random3dMask(kind="random_3d", ratio=ratio),
@@ -60,10 +60,10 @@ def viz_masks(
 ) -> dict[str, Any]:
     """Draw every kind of mask, with the ratio of the recipe's video stream, over the middle clip of a video file.
 
-    `interval` is the spacing of frames. Raises UserError for a recipe without videos, or a file that cannot be read.
+    `interval` is the spacing of frames. Raises UserError for a recipe without a video stream, or an unreadable file.
     """
     if "video" not in recipe.streams:
-        raise UserError(f"recipe {recipe.title!r} has no video stream; name one that has")
+        raise UserError(f"recipe {recipe.title!r} has no video stream; give a recipe that has one")
     stream, tubelet = recipe.streams["video"], tubelet_of("video", recipe.model)
     rows, columns = tokens_per_side(recipe.model.encoder, crop_px)
     if rows % 1 or columns % 1:
@@ -88,15 +88,15 @@ def viz_predict(
 ) -> dict[str, Any]:
     """Draw a sample of a pretraining run's data: clip, masked, predicted tokens decoded, true tokens decoded.
 
-    `sample` is an id of the token set, its first one unless given; `stream` video where there is one. Raises UserError
-    for a run that has not finished, or a sample or tokenizer that is not there.
+    `sample` is an id of the token set, by default its first; `stream` is by default video, if the run has it. Raises
+    UserError for an unfinished run, or a sample or tokenizer that does not exist.
     """
     recipe, _ = read_run(run)
     if not isinstance(recipe, PretrainRecipe) or not (run / WEIGHTS).is_file():
         raise UserError(f"{run}: {what_is(run)}; expected a finished pretraining run, as `bevt train` writes it")
     name = stream or ("video" if "video" in recipe.streams else "image")
     if name not in recipe.streams:
-        raise UserError(f"{run}: it has no {name} stream, only {', '.join(recipe.streams)}")
+        raise UserError(f"{run}: no {name} stream, only {', '.join(recipe.streams)}")
     alone = recipe.model_copy(update={"streams": {name: recipe.streams[name]}})
     sources = open_sources(alone, torch.device("cpu"))
     source = sources[name]
@@ -116,7 +116,7 @@ def viz_predict(
             f"made with {made_by[:12]}; give the one that made them"
         )
     model = load_weights(run / WEIGHTS).eval()
-    assert isinstance(model, Bevt)  # the run is of pretraining
+    assert isinstance(model, Bevt)  # the model of a pretraining run
     part = dataset[0, position]
     _, start, count, _ = dataset.place(0, position)
     loop = Loop(start + np.arange(dataset.clip_frames) % count, int(dataset.num_frames[position]))
@@ -135,10 +135,10 @@ def viz_attention(
     frames: Path | None = None,
     recipe: FinetuneRecipe | None = None,
 ) -> dict[str, Any]:
-    """Draw where the encoder of a run looks, stage by stage, over a video file or a sample of the frame store `frames`.
+    """Draw the attention of a run's encoder, by stage, over a video file or a sample of the frame store `frames`.
 
     The maps are those of `bevt_core.models.attention_maps`, on a fixed scale around uniform attention. Raises UserError
-    for a video that cannot be read.
+    for an unreadable video.
     """
     model, plan = open_frozen(checkpoint, recipe, clips=1, crops=1)
     data: ClipSource = FileClips(Path(), (item_of(Path(sample)),), ()) if frames is None else _sample_of(frames, sample)
@@ -161,7 +161,7 @@ def save_pictures(
 ) -> dict[str, str]:
     """Write `<out>.png`, a few frames of every row, and `<out>.mp4`, all frames; return their paths.
 
-    `below` draws what both have below the frames, for a width in pixels.
+    `below` draws the strip below the frames of both, for a width in pixels.
     """
     shown = np.linspace(0, len(rows[0]) - 1, min(SHOWN, len(rows[0]))).round().astype(int)
     page, frames = sheet([[row[at] for at in shown] for row in rows], labels, 160), film(rows, labels)
@@ -175,18 +175,18 @@ def save_pictures(
 
 
 class Loop(NamedTuple):
-    """Where a clip of frames at `positions_T`, of a video or pool of `num_frames`, shows the video again."""
+    """The repeats in a clip of the frames at `positions_T` of a video or pool with `num_frames` frames."""
 
     positions_T: Positions
     num_frames: int
 
     def mark(self, frames_THWC: Sequence[np.ndarray] | np.ndarray) -> Row:
-        """Return the frames, those that repeat with a border."""
+        """Return the frames, with a border around those that repeat."""
         again_T = repeats(self.positions_T)
         return [marked(frame) if again else frame for frame, again in zip(frames_THWC, again_T, strict=True)]
 
     def caption(self, name: str) -> str:
-        """Return `name`, followed by the frames that repeat, counted from 1, where there are any."""
+        """Return `name`, followed by the frames that repeat, counted from 1, if there are any."""
         numbers = self.repeated()
         if not numbers:
             return name
@@ -206,7 +206,7 @@ class Loop(NamedTuple):
 
 
 def _middle_clip(data: ClipSource, sampling: ClipSampling, interval: int) -> tuple[Tensor, Loop]:
-    """The frames of the middle clip of the first item, uint8 (T, H, W, C). UserError for a video that is unreadable."""
+    """The middle clip of the first item, uint8 (T, H, W, C). Raises UserError for an unreadable video."""
     loops = []
 
     def middle(num_frames: int) -> Positions:

@@ -129,7 +129,7 @@ def test_accuracy_on_training_clips_is_no_test(place: Path, tmp_path: Path, caps
     _, again = done("evaluate", place / "run", "--root", renamed, "--out", tmp_path / "seen")
     assert "stored result of" in again and "warning: 4 of 6 tested clips" in again
     (facts,) = facts_of([place / "run", tmp_path])
-    assert not facts.evaluated and facts.tested == "validation on the way"
+    assert not facts.evaluated and facts.tested == "validation during training"
     assert f"{tmp_path / 'seen'} is left out: 4 of its videos were trained on" in capsys.readouterr().err
     done("evaluate", place / "run", "--root", pictures(tmp_path / "fresh", 10), "--out", tmp_path / "test")
     (facts,) = facts_of([place / "run", tmp_path])
@@ -165,7 +165,7 @@ def test_validating_on_training_clips_is_named_and_no_accuracy(place: Path, tmp_
     _, said = done(*arguments, "--out", tmp_path / "run")
     assert "warning: 6 of 6 validation clips" in said
     (facts,) = facts_of([tmp_path])
-    assert facts.top1 is None and facts.seen == "6 clips to validate on were trained on"
+    assert facts.top1 is None and facts.seen == "6 validation clips were trained on"
     before = (tmp_path / "run" / CLIPS).read_bytes()
     done(*arguments, "--out", tmp_path / "run", "--resume")
     assert (tmp_path / "run" / CLIPS).read_bytes() == before

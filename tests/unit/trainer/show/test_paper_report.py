@@ -1,4 +1,4 @@
-"""The report: the paper's figures as our notes have them, and a run's setting as its directories tell it."""
+"""The report: the paper's figures from our notes, and a run's setting from its directories."""
 
 import csv
 from dataclasses import replace
@@ -86,7 +86,7 @@ def test_a_run_without_its_pretraining_stands_apart(tmp_path: Path) -> None:
     tuned_run(tmp_path / "tuned", "init=gone")
     assert facts_of([tmp_path])[0].setting.pretraining == "unknown"
     write_report([tmp_path], tmp_path / "report")
-    assert "Runs whose pretraining no table has" in (tmp_path / "report" / "report.md").read_text()
+    assert "Runs whose pretraining is in no table" in (tmp_path / "report" / "report.md").read_text()
     with pytest.raises(UserError, match="no finished fine-tuning run"):
         facts_of([tmp_path / "report"])
 
@@ -109,7 +109,7 @@ def test_shipped_recipes_are_of_the_papers_encoder_and_views() -> None:
 
 
 def test_a_recipe_that_is_no_file_is_refused(tmp_path: Path) -> None:
-    """Some files of the kernel never end, or wait; others may link to them from a run's folder."""
+    """Some files of the kernel are endless or block on reading; a run's folder may link to them."""
     tuned_run(tmp_path / "tuned")
     (tmp_path / "tuned" / "recipe.yaml").unlink()
     (tmp_path / "tuned" / "recipe.yaml").symlink_to("/proc/self/status")

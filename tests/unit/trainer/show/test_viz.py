@@ -1,4 +1,4 @@
-"""Pictures of one clip: they are there, whole, and show what the command says."""
+"""Pictures of one clip: the files are complete and show what the command reports."""
 
 import io
 import json
@@ -57,7 +57,7 @@ def test_masks_of_every_strategy(tmp_path: Path) -> None:
 
 
 def test_masks_say_where_a_clip_loops(tmp_path: Path, json_keys: CheckKeys) -> None:
-    """In the result, in a note, and in both pictures: the first row's frames that repeat have a border."""
+    """In the result, in a note, and in both pictures, where the repeated frames of the first row have a border."""
     clip = write_video(tmp_path / "short.mp4", moving_frames(6, 80, 96))
     options = ["viz", "masks", "--sample", str(clip), "--out", str(tmp_path / "masks"), *NANO, "--json"]
     ran = CliRunner().invoke(app, options)
@@ -77,7 +77,7 @@ def test_masks_say_where_a_clip_loops(tmp_path: Path, json_keys: CheckKeys) -> N
 
 
 def test_a_loop_is_said_of_pools_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a run's own samples: predictions from a token set, attention over a frame store."""
+    """For a run's own samples: predictions from a token set, attention over a frame store."""
     tokens = make_token_set(tmp_path / "set", num_samples=4, frames=3)
     pretraining_run(tmp_path / "run", tokens)
     monkeypatch.setattr(viz, "tokenizer_of", lambda *_: Path())
@@ -133,7 +133,7 @@ def test_a_film_has_its_frames() -> None:
 
 
 def test_heat_is_on_a_fixed_scale() -> None:
-    """A ratio has the same colour whatever the others are: grey for 1, bluer below it, redder above."""
+    """The colour of a ratio does not depend on the others: grey for 1, bluer below, redder above."""
     ratios = np.array([0.25, 0.5, 1.0, 2.0, 4.0])[None, None]
     frame = np.full((1, 1, 5, 3), 128, np.uint8)
     colours = heat(frame, ratios)[0, 0].astype(int)
@@ -146,7 +146,7 @@ def test_heat_is_on_a_fixed_scale() -> None:
 
 
 def test_attention_of_random_weights_looks_flat() -> None:
-    """And of weights that look hard at some positions it does not."""
+    """And attention of weights that favour some positions does not."""
     torch.manual_seed(0)
     model = build_classifier(**SIZES, num_classes=2).eval()
     frames = np.stack(moving_frames(4, 64, 64))
