@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_one_clear_error(frames: Path, tmp_path: Path, sett
 
 def test_the_architecture_of_command_and_recipe_must_agree(frames: Path, tmp_path: Path) -> None:
     command = ["tokenizer", "train", "dvae", "--recipe", "nano_peco", "--frames", str(frames)]
-    with pytest.raises(UserError, match="trains a peco, the command says dvae"):
+    with pytest.raises(UserError, match="trains a peco, not a dvae"):
         CliRunner().invoke(cli.app, [*command, "--out", str(tmp_path / "run")], catch_exceptions=False)
 
 

@@ -26,11 +26,12 @@ Overlap = dict[str, Any]
 
 
 def overlaps(run: Path, data: ClipSource, digests: Digests) -> dict[str, Overlap]:
-    """Return the overlap of `data` with the clips on which the model in `run` was fine-tuned, and was pretrained.
+    """Return the overlaps of `data` with the clips of fine-tuning, and of pretraining without labels.
 
-    Each has `count` (None if `run` has no list) and `share` of the items, and, unless empty: `by_run`, the count by the
-    run that used the clips; `first`, some names; `unchecked`, the number of items with the name of a used clip that is
-    gone, so that they cannot be compared; `unlisted`, the runs whose clips are not known.
+    `run` contains the tested model. An overlap has `count` (None if `run` has no list) and `share` of the items, and,
+    unless empty: `by_run`, the count by the run that used the clips; `first`, some names; `unchecked`, the number of
+    items with the name of a used clip that is gone, so that they cannot be compared; `unlisted`, the runs whose clips
+    are not known.
     """
     lists = read_lists(run)
     if lists is None:
@@ -105,7 +106,7 @@ def _by_place(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str
 def _same(
     rows: dict[bytes, dict[str, Any]], place: str, path: str, left: dict[bytes, list[int]], data: ClipSource
 ) -> bool | None:
-    """Whether the clips of `rows` and those of the same names in `data` show the same; None if they are gone."""
+    """Whether the clips of `rows` and those of the same names in `data` show the same videos; None if they are gone."""
     names = {os.fsdecode(name): row["kind"] or "video" for name, row in rows.items()}
     try:
         if place == "frames":

@@ -1,4 +1,4 @@
-"""Find the labelled clips that a command's options name: files of a known data set, or a frame store.
+"""Find the labelled clips that a command's options name: files of a supported data set, or a frame store.
 
 The pipeline lists the files of each data set; `Sources` contains its functions, and `cli.py` fills it.
 """

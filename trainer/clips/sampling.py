@@ -50,7 +50,7 @@ def uniform_test(num_frames: int, frames: int, interval: int, clips: int) -> Pos
 def repeats(positions_T: Positions) -> NDArray[np.bool_]:
     """Mark the frames of a clip, sampled in order, that repeat the video: bool (T,).
 
-    Marked are all frames after the clip wraps to the video's start, and frames equal to the one before them.
+    Repeats are all frames after the clip wraps to the video's start, and frames equal to the one before them.
     """
     steps = np.diff(positions_T, prepend=-1)
     return (np.cumsum(steps < 0) > 0) | (steps == 0)

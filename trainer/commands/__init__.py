@@ -1,1 +1,1 @@
-"""The commands of training, testing and looking at runs: parse, load a recipe, call one function."""
+"""The commands that train, test and inspect runs: each parses options, loads a recipe and calls one function."""

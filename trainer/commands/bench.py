@@ -12,31 +12,34 @@ from trainer.recipes import TRAINER_RECIPES
 
 
 def bench_step(
-    size: Annotated[str, typer.Option(help="nano, tiny, small, base or large.")] = "tiny",
-    clips: Annotated[int, typer.Option(help="Clips in a step.")] = 1,
-    images: Annotated[int, typer.Option(help="Images in a step; the original has 8 to a clip.")] = 8,
+    size: Annotated[str, typer.Option(help="Model size: nano, tiny, small, base or large.")] = "tiny",
+    clips: Annotated[int, typer.Option(help="Clips per step.")] = 1,
+    images: Annotated[int, typer.Option(help="Images per step; the original has 8 per clip.")] = 8,
     repeats: Annotated[int, typer.Option(help="Timed steps; medians are reported.")] = 5,
     device: Annotated[
-        Literal["cpu", "cuda"], typer.Option(help="cpu: compare with the original's step. cuda: measure ours.")
+        Literal["cpu", "cuda"],
+        typer.Option(help="cpu: comparison with the original's step. cuda: this code's step alone."),
     ] = "cpu",
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="cuda: of matrix products.")] = "bf16",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="cuda: precision of matrix products.")
+    ] = "bf16",
     attention: Annotated[
         Literal["auto", "triton", "sdpa", "math"], typer.Option(help="cuda: implementation of window attention.")
     ] = "auto",
     activation_checkpointing: Annotated[
-        bool, typer.Option("--activation-checkpointing", help="cuda: run blocks again in the backward pass.")
+        bool, typer.Option("--activation-checkpointing", help="cuda: recomputation of blocks in the backward pass.")
     ] = False,
     compile_: Annotated[
-        bool, typer.Option("--compile", help="cuda: compile each block (loop.compile=blocks).")
+        bool, typer.Option("--compile", help="cuda: compilation of each block (loop.compile=blocks).")
     ] = False,
     json_: AsJson = False,
 ) -> None:
     """Measure a training step with stored tokens.
 
-    On a CPU, a joint step is compared with one that has the tokenizer in it; on a GPU, it is measured part by part.
+    On a CPU, a joint step is compared with one that runs the tokenizer; on a GPU, its parts are measured.
 
-    On a GPU: milliseconds of forward, backward and optimizer by CUDA events, MFU, peak memory, and how often the host
-    waited for the GPU inside a step.
+    GPU results: milliseconds of forward, backward and optimizer by CUDA events, MFU, peak memory, and the number of
+    times that the host waited for the GPU within a step.
 
     \b
     Examples:
@@ -74,15 +77,15 @@ def _refuse_gpu_options(**given: bool) -> None:
 
 
 def bench_loader(
-    root: Annotated[Path, typer.Option(help="Where the videos that the set or store was made from are.")],
-    video_tokens: Annotated[Path | None, typer.Option(help="A token set of videos, 224 px.")] = None,
+    root: Annotated[Path, typer.Option(help="Root of the videos that the set or store was made from.")],
+    video_tokens: Annotated[Path | None, typer.Option(help="Token set of videos, 224 px.")] = None,
     finetune: Annotated[
-        bool, typer.Option("--finetune", help="Compare fine-tuning's clips from --frames and from the files.")
+        bool, typer.Option("--finetune", help="Comparison of fine-tuning clips from --frames and from the files.")
     ] = False,
-    frames: Annotated[str | None, typer.Option(help="--finetune: a frame store (bevt tokenize --frames-only).")] = None,
-    recipe: Annotated[str, typer.Option(help="--finetune: whose clips.")] = "finetune_k400_swin_base",
-    clips: Annotated[int, typer.Option(help="Of a round, spread over the set.")] = 16,
-    repeats: Annotated[int, typer.Option(help="Epochs of each, alternating; one more warms up.")] = 8,
+    frames: Annotated[str | None, typer.Option(help="--finetune: frame store (bevt tokenize --frames-only).")] = None,
+    recipe: Annotated[str, typer.Option(help="--finetune: recipe of the clips.")] = "finetune_k400_swin_base",
+    clips: Annotated[int, typer.Option(help="Clips per round, spread over the set.")] = 16,
+    repeats: Annotated[int, typer.Option(help="Timed rounds of each kind, alternating, after one warm-up round.")] = 8,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -92,7 +95,7 @@ def bench_loader(
 
     With --finetune: augmented clips of a recipe from a frame store against the files, decoding child included. Keys:
     file_clips_per_cpu_s, store_clips_per_cpu_s, ratio_store_vs_files (of the two), mean_difference (of the pixels,
-    0 to 255; null where the store has not every frame, as then the clips are not the same), clips, repeats.
+    0 to 255; null if the store does not have every frame, as the clips then differ), clips, repeats.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ from bevt_core.console.terminal import emit
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes; a finished step is not repeated.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all results; finished steps are not repeated.")] = Path("demo"),
     json_: AsJson = False,
 ) -> None:
     """Run the whole method in minutes on a laptop, from raw videos to accuracy.

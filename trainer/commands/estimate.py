@@ -1,4 +1,4 @@
-"""Plans before the data exist: hours, memory, disk and price from a recipe and the known sizes of public data sets."""
+"""Plan a run before its data exist: hours, memory, disk and price, from a recipe and the sizes of public data sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from trainer.setup.cost import STATE_COPIES
 from trainer.setup.memory import Memory
 from trainer.setup.plan import Plan, describe, facts, make_plan
 
-PART_SAMPLES = 64  # of the assumed token sets; changes no number of a plan
+PART_SAMPLES = 64  # samples per part of the assumed token sets; has no effect on a plan's numbers
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What trains."""
+    """The machine of a plan."""
 
     processes: int
     tflops: float  # effective, per process
@@ -29,9 +29,9 @@ class Machine:
 
 
 def plan_pretraining(recipe: PretrainRecipe, sets: Sequence[KnownSet], machine: Machine) -> tuple[str, dict[str, Any]]:
-    """Return the plan of `recipe` on `sets`, in words and as numbers.
+    """Return the plan of `recipe` on `sets`, as text and as numbers.
 
-    Raises UserError where a stream has no set of its kind, or a set no stream.
+    Raises UserError if a stream has no set of its kind, or a set no stream.
     """
     by_stream = sets_of_streams(recipe, sets)
     orders: dict[str, StreamOrder] = {}
@@ -66,7 +66,7 @@ def _numbers(plan: Plan[Any], tflops: float) -> dict[str, Any]:
 
 
 def sets_of_streams(recipe: PretrainRecipe, sets: Sequence[KnownSet]) -> dict[str, KnownSet]:
-    """Return the set of every stream, by kind. Raises UserError where they do not match one to one."""
+    """Return the set of every stream, matched by kind. Raises UserError unless they match one to one."""
     by_kind = {known.kind: known for known in sets}
     wanted, given = sorted(recipe.streams), sorted(known.kind for known in sets)
     if wanted != given:
@@ -76,21 +76,21 @@ def sets_of_streams(recipe: PretrainRecipe, sets: Sequence[KnownSet]) -> dict[st
 
 
 def checkpoints_gb(state_bytes: int, ema_decay: float | None, kept: int) -> float:
-    """Return the GB of `kept` checkpoints, which hold all of the state but gradients, and of the final weights."""
+    """Return the GB of `kept` checkpoints, which contain the whole state except gradients, and of the final weights."""
     averaged = ema_decay is not None
     copy_bytes = state_bytes / (STATE_COPIES + averaged)
     return (kept * (STATE_COPIES - 1 + averaged) + 1) * copy_bytes / 1e9
 
 
 def with_price(numbers: dict[str, Any], price_per_gpu_hour: float | None) -> dict[str, Any]:
-    """Return `numbers` with GPU hours, and with what they cost where there is a price."""
+    """Return `numbers` with GPU hours, and, if a price is given, with their cost."""
     gpu_hours = numbers["hours"] * numbers["processes"]
     price = {} if price_per_gpu_hour is None else {"price": gpu_hours * price_per_gpu_hour}
     return numbers | {"gpu_hours": gpu_hours, **price}
 
 
 def dataset_facts(sets: Sequence[KnownSet]) -> dict[str, Any]:
-    """Return what was assumed of `sets`, and the GB of their stores."""
+    """Return the assumptions about `sets`, and the GB of their stores."""
     return {
         "assumed": {
             known.name: {

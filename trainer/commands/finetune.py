@@ -36,29 +36,31 @@ def finetune(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="k400, ssv2, diving48, folder or list: how --root is read, and the recipe, if --recipe names no other "
-            "(folder, list: nano_finetune, for a laptop)."
+            help="Layout of --root: k400, ssv2, diving48, folder or list. It sets the default of --recipe (folder, "
+            "list: nano_finetune, for a laptop)."
         ),
     ],
-    root: Annotated[Path | None, typer.Option(help="The training files. Default: the recipe's.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Root of the training files (default: the recipe's).")] = None,
     frames: Annotated[
-        str | None, typer.Option(help="A frame store instead of files, also s3:// (bevt tokenize --frames-only).")
+        str | None, typer.Option(help="Frame store instead of files, also s3:// (bevt tokenize --frames-only).")
     ] = None,
     list_file: ListFile = None,
     val_root: Annotated[
         Path | None,
         typer.Option(
-            help="The validation files. Default: the official ones, or those in the folder val of --root; where there "
-            "are none, a share of the training ones."
+            help="Root of the validation files (default: the official ones, or the folder val of --root; without "
+            "either, a share of the training files)."
         ),
     ] = None,
-    val_frames: Annotated[str | None, typer.Option(help="A frame store of the validation files.")] = None,
+    val_frames: Annotated[str | None, typer.Option(help="Frame store of the validation files.")] = None,
     val_list: ValList = None,
     init: Annotated[
         Path | None,
-        typer.Option(help="A pretraining run or weights. Default: the recipe's; from scratch: --set init=null."),
+        typer.Option(
+            help="Pretraining run or weights to start from (default: the recipe's; from scratch: --set init=null)."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's directory. Default: runs/finetune-<dataset>.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run (default: runs/finetune-<dataset>).")] = None,
     recipe: RecipeName = None,
     allow_outside: AllowOutside = False,
     nproc: Nproc = 1,

@@ -1,4 +1,4 @@
-"""Options that several of the trainer's commands share, and what is made of them."""
+"""Options that several of the trainer's commands share, and the functions that apply them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,42 +20,45 @@ if TYPE_CHECKING:
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan for --nproc processes (batch, steps, cost), and stop.")
 ]
-Tflops = Annotated[float, typer.Option(help="Of the plan's hours: effective TFLOP/s per process. Arithmetic only.")]
+Tflops = Annotated[float, typer.Option(help="Effective TFLOP/s per process, only to estimate the plan's hours.")]
 MemoryGb = Annotated[
     float | None,
     typer.Option(
         min=1.0,
-        help="Memory of a card in GB that micro-batches are chosen for (default: the GPU's; without one, as the recipe "
-        "says). --set loop.micro_batches wins.",
+        help="GPU memory in GB for which micro-batches are chosen (default: the GPU's; without a GPU, the recipe's "
+        "micro-batches). --set loop.micro_batches takes precedence.",
     ),
 ]
 ClipsRecipe = Annotated[
     str | None,
     typer.Option(
-        "--recipe", help="A fine-tuning recipe whose clips a pretrained encoder gets. Default: as pretrained."
+        "--recipe", help="Fine-tuning recipe with the clips for a pretrained encoder (default: as in pretraining)."
     ),
 ]
-ClassifierPath = Annotated[Path, typer.Argument(help="A fine-tuning run or its weights.")]
+ClassifierPath = Annotated[Path, typer.Argument(help="Fine-tuning run or its weights.")]
 Dataset = Annotated[
-    str | None, typer.Option(help="How files are read: k400, ssv2, diving48, folder or list. Default: folder.")
+    str | None, typer.Option(help="Layout of the files: k400, ssv2, diving48, folder or list (default: folder).")
 ]
-TestRoot = Annotated[Path | None, typer.Option(help="The files to test on.")]
-Frames = Annotated[str | None, typer.Option(help="A frame store instead of files, also s3://.")]
-Clips = Annotated[int | None, typer.Option(help="Temporal clips per video. Default: the recipe's.")]
-Crops = Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3. Default: the recipe's.")]
-ValList = Annotated[str | None, typer.Option(help="Like --list, for the test clips; alone: in the same root or store.")]
-Split = Annotated[
+TestRoot = Annotated[Path | None, typer.Option(help="Root of the files to test on.")]
+Frames = Annotated[str | None, typer.Option(help="Frame store instead of files, also s3://.")]
+Clips = Annotated[int | None, typer.Option(help="Temporal clips per video (default: the recipe's).")]
+Crops = Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3 (default: the recipe's).")]
+ValList = Annotated[
     str | None,
     typer.Option(
-        help="An official split, or a sub-folder of --root. Default: ssv2 validation, diving48 test, else val."
+        help="List of the validation or test clips, like --list (default root or store: that of the training clips)."
     ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(help="Official split, or sub-folder of --root (default: ssv2 validation, diving48 test, else val)."),
 ]
 
 TestSplit = Annotated[
     str | None,
     typer.Option(
-        help="val: exactly the clips that the run held out. Else an official split, or a sub-folder of --root. "
-        "Default: ssv2 validation, diving48 test, else val."
+        help="val: exactly the clips that the run held out; else an official split, or a sub-folder of --root "
+        "(default: ssv2 validation, diving48 test, else val)."
     ),
 ]
 
@@ -63,30 +66,30 @@ EXECUTION_KEYS = {"loop", "loop.micro_batches", "loop.activation_checkpointing"}
 
 
 def memory_of(memory_gb: float | None, set_: list[str] | None) -> "Memory":
-    """What micro-batches have to fit: what was given, or the card; nothing where --set says how they are."""
+    """Return the memory that micro-batches must fit: --memory-gb or the GPU's; `recipe` if --set fixes them."""
     pinned = [override for override in set_ or [] if override.partition("=")[0] in EXECUTION_KEYS]
     if not pinned:
         return "card" if memory_gb is None else memory_gb
     if memory_gb is not None:
-        note(f"--memory-gb {memory_gb:g} is not used, because of --set {pinned[0]}")
+        note(f"--memory-gb {memory_gb:g} is ignored because of --set {pinned[0]}")
     return "recipe"
 
 
 def clips_recipe(name: str | None, set_: list[str] | None) -> "FinetuneRecipe | None":
-    """The fine-tuning recipe that says which clips a pretrained encoder looks at, if one is named."""
+    """Return the fine-tuning recipe with the clips for a pretrained encoder, or None if none is named."""
     from schemas.recipes import FinetuneRecipe
     from schemas.recipes.loading import load_recipe_of
 
     if name is not None:
         return load_recipe_of(FinetuneRecipe, name, TRAINER_RECIPES, set_ or [])
     if set_:
-        raise UserError(f"--set {set_[0]}: there is no recipe to override; name one with --recipe")
+        raise UserError(f"--set {set_[0]}: no recipe to override; name one with --recipe")
     return None
 
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """Which clips a command runs a model on, and how: what `evaluate`, `analyse temporal`, `extract`, `probe` share."""
+    """Options shared by `evaluate`, `analyse temporal`, `extract` and `probe`: the clips, and how to run on them."""
 
     place: "Place"
     reading: "Reading"
@@ -99,7 +102,7 @@ class ClipOptions:
 
 
 def sources_of(context: typer.Context) -> "Sources":
-    """Return the functions that list data sets' files. `cli.py`, which sees both halves, put their maker there."""
+    """Return the functions that list data sets' files. `cli.py`, which imports both packages, sets their factory."""
     sources: Sources = context.obj()
     return sources
 
@@ -117,7 +120,7 @@ def clips_for_classifier(context: typer.Context, options: ClipOptions, checkpoin
 
 
 def launch_on(options: ClipOptions, run: Callable[..., dict[str, Any]], *arguments: Any, **more: Any) -> dict[str, Any]:
-    """Return what `run` returns, in `options.nproc` processes, with the other `options` as keywords."""
+    """Call `run` in `options.nproc` processes, with the other `options` as keywords; return its result."""
     from trainer.distributed.cpus import loader_workers
     from trainer.distributed.launch import launch
 

@@ -1,4 +1,4 @@
-"""`bevt plan`: the paper's way to a data set, estimated before anything is downloaded."""
+"""`bevt plan`: the cost of the paper's experiment on a data set, estimated before any download."""
 
 from typing import Annotated, Any
 
@@ -13,43 +13,43 @@ Assume = Annotated[
     str | None,
     typer.Option(
         metavar="SETS",
-        help="With --dry-run: plan for these public sets, which need not exist: k400,in1k,ssv2,diving48.",
+        help="With --dry-run: public sets to plan for, which need not exist here: k400,in1k,ssv2,diving48.",
     ),
 ]
 Price = Annotated[
-    float | None, typer.Option(min=0.0, help="With --dry-run: price of one GPU for an hour; adds what the run costs.")
+    float | None, typer.Option(min=0.0, help="With --dry-run: price of one GPU hour, for the cost of the run.")
 ]
 
-PRETRAINING = {  # recipes with the sets that they read, by the set that is planned for
+PRETRAINING = {  # by data set of the plan: pretraining recipes and the sets that they read
     "in1k": {"image_swin_base_in1k": "in1k"},
     "k400": {"image_swin_base_in1k": "in1k", "joint_swin_base_k400_in1k": "k400,in1k"},
 }
 
 
 def check_only_planned(assume: str | None, price_per_gpu_hour: float | None) -> None:
-    """Raise UserError where options of a plan were given for a run."""
+    """Raise UserError if options that need --dry-run were given for a run."""
     for option, value in (("--assume", assume), ("--price-per-gpu-hour", price_per_gpu_hour)):
         if value is not None:
-            raise UserError(f"{option} {value}: only a plan takes it; add --dry-run, or leave it out")
+            raise UserError(f"{option} {value}: only for a plan; add --dry-run, or leave it out")
 
 
 def plan(
-    dataset: Annotated[str, typer.Argument(help="in1k (BEVT-I alone), k400, ssv2 or diving48.")],
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs that work at a time.")] = 8,
-    memory_gb: Annotated[float, typer.Option(min=1.0, help="Memory of a GPU in GB.")] = 80.0,
-    tflops: Annotated[float, typer.Option(min=0.1, help="Effective TFLOP/s of a GPU in training.")] = 100.0,
+    dataset: Annotated[str, typer.Argument(help="Data set: in1k (BEVT-I alone), k400, ssv2 or diving48.")],
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 8,
+    memory_gb: Annotated[float, typer.Option(min=1.0, help="Memory per GPU in GB.")] = 80.0,
+    tflops: Annotated[float, typer.Option(min=0.1, help="Effective TFLOP/s per GPU in training.")] = 100.0,
     tokenizer_tflops: Annotated[
-        float, typer.Option(min=0.1, help="Effective TFLOP/s of a GPU in the tokenizer, in float32.")
+        float, typer.Option(min=0.1, help="Effective TFLOP/s per GPU in the tokenizer, in float32.")
     ] = 30.0,
     price_per_gpu_hour: Annotated[
-        float | None, typer.Option(min=0.0, help="Price of one GPU for an hour. Default: no prices.")
+        float | None, typer.Option(min=0.0, help="Price of one GPU hour (default: no prices).")
     ] = None,
     json_: AsJson = False,
 ) -> None:
     """Estimate the hours, memory, disk and price of the paper's experiment.
 
-    Nothing is read: sizes of the sets are known, operations are counted for the shipped recipes. For a recipe of your
-    own see `bevt train --dry-run --assume`.
+    No data are read: the sizes of the sets are known, and operations are counted for the shipped recipes. For your own
+    recipe, use `bevt train --dry-run --assume`.
 
     \b
     Examples:
@@ -122,7 +122,7 @@ def _assumptions(known: KnownSet, tflops: float, tokenizer_tflops: float, price:
     lines |= {
         "frame": f"{FRAME_BYTES / 1000:g} kB on disk (measured, 256 px, JPEG quality 90)",
         "token map": f"{TOKEN_MAP_BYTES} bytes on disk (measured, at most)",
-        "tokenizer": f"DALL-E, {TOKENIZER_GFLOP:g} GFLOP a frame (counted), {tokenizer_tflops:g} TFLOP/s (assumed)",
+        "tokenizer": f"DALL-E, {TOKENIZER_GFLOP:g} GFLOP per frame (counted), {tokenizer_tflops:g} TFLOP/s (assumed)",
         "training": f"operations counted, {tflops:g} TFLOP/s per GPU (assumed), never waiting for data",
         "memory": "weights, gradients, optimizer and activations (estimated)",
         "not included": "raw files and their download, decoding on CPUs (`bevt scan` estimates it), testing",
@@ -136,7 +136,7 @@ def _table(summary: dict[str, Any]) -> list[str]:
     columns = [f"h on {summary['gpus']} GPUs", "GPU hours", "GB per GPU", "GB on disk"]
     columns += ["price"] if "price" in summary["total"] else []
     lines = [f"{'step':<36}" + "".join(f"{column:>14}" for column in columns)]
-    for row in [*summary["steps"], {"step": "in all", **summary["total"]}]:
+    for row in [*summary["steps"], {"step": "total", **summary["total"]}]:
         values = [f"{row['hours']:.1f}"] + [_rounded(row.get(key)) for key in ("gpu_hours", "memory_gb", "disk_gb")]
         values += [_rounded(row["price"])] if "price" in row else []
         lines.append(f"{row['step']:<36}" + "".join(f"{value:>14}" for value in values))

@@ -29,14 +29,14 @@ STAGE_RECIPES = {
 
 
 def train(
-    stage: Annotated[str | None, typer.Argument(help="image (BEVT-I), video (BEVT-V) or joint.")] = None,
+    stage: Annotated[str | None, typer.Argument(help="Stage: image (BEVT-I), video (BEVT-V) or joint.")] = None,
     video_tokens: Annotated[str | None, typer.Option(help="Token set of the video stream, also s3://.")] = None,
     image_tokens: Annotated[str | None, typer.Option(help="Token set of the image stream, also s3://.")] = None,
-    init: Annotated[Path | None, typer.Option(help="Start from this run or weights, e.g. BEVT-I for joint.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's directory. Default: runs/<stage>.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Run or weights to start from, such as BEVT-I for joint.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run (default: runs/<stage>).")] = None,
     recipe: RecipeName = None,
     from_: Annotated[
-        Path | None, typer.Option("--from", help="Repeat this run: its recipe and data, into --out.")
+        Path | None, typer.Option("--from", help="Run to repeat into --out, with its recipe and data.")
     ] = None,
     nproc: Nproc = 1,
     resume: Resume = False,
@@ -50,7 +50,7 @@ def train(
 ) -> None:
     """Pretrain from token sets: masked images, masked videos, or both jointly.
 
-    Vocabulary, patch size and clip length follow from the token sets, if no --set says otherwise.
+    Vocabulary, patch size and clip length follow from the token sets, unless --set overrides them.
 
     \b
     Examples:

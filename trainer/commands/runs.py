@@ -10,12 +10,12 @@ from bevt_core.console.terminal import emit, show
 
 
 def list_runs(
-    directory: Annotated[Path, typer.Argument(help="Runs are looked for below it.")] = Path("runs"),
+    directory: Annotated[Path, typer.Argument(help="Folder to search for runs.")] = Path("runs"),
     json_: AsJson = False,
 ) -> None:
     """List the runs below a folder, newest first: steps, loss and state.
 
-    The state is alive, finished, stopped or dead; a live run has its time left.
+    The state is alive, finished, stopped or dead; for a live run, the time left is shown.
 
     \b
     Example:
@@ -31,7 +31,7 @@ def list_runs(
     show("\n".join(list_table(rows)))
 
 
-def show_run(run: Annotated[Path, typer.Argument(help="A run's directory.")], json_: AsJson = False) -> None:
+def show_run(run: Annotated[Path, typer.Argument(help="Directory of the run.")], json_: AsJson = False) -> None:
     """Show one run: its command, data, checkpoints and last metrics.
 
     \b
@@ -44,11 +44,11 @@ def show_run(run: Annotated[Path, typer.Argument(help="A run's directory.")], js
 
 
 def compare_runs(
-    runs: Annotated[list[Path], typer.Argument(help="Directories of runs.")],
-    out: Annotated[Path, typer.Option(help="The PNG of the curves.")] = Path("curves.png"),
+    runs: Annotated[list[Path], typer.Argument(help="Directories of the runs.")],
+    out: Annotated[Path, typer.Option(help="PNG file for the curves.")] = Path("curves.png"),
     key: Annotated[
         list[str] | None,
-        typer.Option(help="A value of the log (repeatable). Default: loss; in text accuracies too."),
+        typer.Option(help="Value of the log (repeatable; default: loss, and in the text also accuracies)."),
     ] = None,
     json_: AsJson = False,
 ) -> None:
@@ -72,14 +72,14 @@ def compare_runs(
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Fine-tuning runs and their evaluations, or folders that hold both.")
+        list[Path], typer.Argument(help="Fine-tuning runs and their evaluations, or folders that contain both.")
     ],
-    out: Annotated[Path, typer.Option(help="Gets report.html, report.md and report.csv.")] = Path("report"),
+    out: Annotated[Path, typer.Option(help="Folder for report.html, report.md and report.csv.")] = Path("report"),
     json_: AsJson = False,
 ) -> None:
     """Write the paper's result tables with these runs in them.
 
-    They are Tables 1 and 3 to 6, and the settings in which the runs differ.
+    The report has Tables 1 and 3 to 6, and names the settings in which the runs differ from the paper.
 
     \b
     Example:

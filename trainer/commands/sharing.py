@@ -1,4 +1,4 @@
-"""The commands for models that come from, or go to, other code. Heavy imports are inside them."""
+"""The commands that import models from other code, and export them to it. Heavy imports are inside them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,32 +17,34 @@ if TYPE_CHECKING:
 
 
 def import_checkpoint(
-    source: Annotated[Path, typer.Argument(help="A .pth or .safetensors file of another code.")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write, for --init.")],
+    source: Annotated[Path, typer.Argument(help=".pth or .safetensors file of another code.")],
+    out: Annotated[Path, typer.Option(help=".safetensors file to write, for --init.")],
     kind: Annotated[
         str,
         typer.Option(
-            help="official (BEVT's pretraining), video-swin (classifiers of Video Swin's code and mmaction2), "
-            "torchvision (swin3d_*) or image-swin (timm, original)."
+            help="Kind of checkpoint: official (BEVT's pretraining), video-swin (classifiers of Video Swin's code and "
+            "mmaction2), torchvision (swin3d_*) or image-swin (timm, original)."
         ),
     ] = "official",
-    vocab_size: Annotated[int, typer.Option(min=1, help="image-swin: vocabulary of the tokens to predict.")] = 8192,
+    vocab_size: Annotated[
+        int, typer.Option(min=1, help="image-swin: vocabulary size of the tokens to predict.")
+    ] = 8192,
     classes: Annotated[
         Path | None,
         typer.Option(
-            help="Class names of a classifier, for `bevt evaluate` and `predict`: a name per line in the order of the "
-            "labels, or a JSON object as SSv2's labels.json. Needs --recipe."
+            help="File with a classifier's class names, for `bevt evaluate` and `predict`: one name per line in the "
+            "order of the labels, or a JSON object like SSv2's labels.json. Needs --recipe."
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Fine-tuning recipe with the clips and views of the classifier's test.")
+        str | None, typer.Option(help="Fine-tuning recipe with the clips and views to test the classifier on.")
     ] = None,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
     """Convert another code's checkpoint, strictly: every key is accounted for.
 
-    The keys of the kinds official and video-swin were taken from those codes and not checked on a published file.
+    The keys of the kinds official and video-swin come from their source code; no published file was checked.
 
     \b
     Examples:
@@ -73,8 +75,8 @@ def import_checkpoint(
         raise UserError(f"--kind {kind!r}: {accepted()}")
     if (classes is None) != (recipe is None):
         raise UserError(
-            "--classes and --recipe belong together: the class names, and a fine-tuning recipe with the clips and "
-            "views that the classifier is tested with, such as finetune_k400_swin_base or finetune_ssv2_swin_base"
+            "--classes and --recipe belong together: give the class names, and a fine-tuning recipe with the clips and "
+            "views to test the classifier on, such as finetune_k400_swin_base or finetune_ssv2_swin_base"
         )
     imported = readers[kind](source)
     summary: dict[str, Any] = {"weights": str(out), "parameters": num_parameters(imported.model)}
@@ -90,7 +92,7 @@ def import_checkpoint(
 def _write_card(
     weights: Path, source: Path, config: dict[str, Any], classes: Path, recipe: str, overrides: list[str]
 ) -> Path:
-    """Write the card of the classifier of `config` beside its weights. Raises UserError where they do not fit."""
+    """Write a classifier's description beside its weights. Raises UserError if names or recipe do not fit `config`."""
     from bevt_core.storage.files import read_record, write_record
     from schemas.evaluation import ClassifierCard
     from schemas.recipes import FinetuneRecipe
@@ -98,7 +100,7 @@ def _write_card(
     from trainer.testing.classifier_card import CARD, card_of
 
     if "num_classes" not in config:
-        raise UserError(f"--classes {classes}: {source} is no classifier; leave --classes and --recipe out")
+        raise UserError(f"--classes {classes}: {source} is no classifier; leave out --classes and --recipe")
     names = read_class_names(classes)
     if len(names) != config["num_classes"]:
         raise UserError(f"--classes {classes}: {len(names)} names, but {source} has {config['num_classes']} classes")
@@ -110,11 +112,11 @@ def _write_card(
             "recipe of its data set, or --set encoder.window=..."
         )
     card = card_of(loaded, names).model_copy(update={"title": f"Imported from {source.name}"})
-    place = weights.parent / CARD
-    if read_record(place, ClassifierCard) not in (None, card):
-        raise UserError(f"{place}: the card of another classifier; give --out a folder of its own")
-    write_record(place, card)
-    return place
+    path = weights.parent / CARD
+    if read_record(path, ClassifierCard) not in (None, card):
+        raise UserError(f"{path}: describes another classifier; choose --out in another folder")
+    write_record(path, card)
+    return path
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -133,24 +135,25 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         names = [line.strip() for _, line in Lines(path)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or not names:
-        raise UserError(f"{path}: {f'the class {twice[0]!r} occurs twice' if twice else 'no class names in it'}")
+        raise UserError(f"{path}: {f'the class {twice[0]!r} occurs twice' if twice else 'no class names found'}")
     return tuple(names)
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A run's directory, or weights.safetensors.")],
-    out: Annotated[Path, typer.Option(help="hub: the folder; program: the .pt2 file; onnx: the .onnx file.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Directory of a run, or weights.safetensors.")],
+    out: Annotated[Path, typer.Option(help="Output. hub: folder; program: .pt2 file; onnx: .onnx file.")],
     format_: Annotated[
-        str, typer.Option("--format", help="hub (Hugging Face layout), program (torch.export) or onnx.")
+        str, typer.Option("--format", help="Format: hub (Hugging Face layout), program (torch.export) or onnx.")
     ] = "hub",
     evaluation: Annotated[
-        list[Path] | None, typer.Option(help="hub: what `bevt evaluate --out` wrote, for the model card (repeatable).")
+        list[Path] | None, typer.Option(help="hub: folder of `bevt evaluate --out`, for the model card (repeatable).")
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(min=1, help="program, onnx: frames of a clip. Default: as fine-tuned, else 32.")
+        int | None, typer.Option(min=1, help="program, onnx: frames per clip (default: as fine-tuned, else 32).")
     ] = None,
     size_px: Annotated[
-        int | None, typer.Option(min=1, help="program, onnx: side of a frame. Default: as fine-tuned, else 224.")
+        int | None,
+        typer.Option(min=1, help="program, onnx: side of a frame in pixels (default: as fine-tuned, else 224)."),
     ] = None,
     json_: AsJson = False,
 ) -> None:
@@ -158,8 +161,9 @@ def export(
 
     hub: the same weights with a model card. program, onnx: a classifier that runs without bevt.
 
-    A program or an ONNX file takes clips (B, 3, frames, size, size), RGB normalised with ImageNet's mean and deviation,
-    with any B, and gives logits. An ONNX file is run by onnxruntime and compared with torch before it is written.
+    A program or an ONNX file takes clips (B, 3, frames, size, size) for any B, in RGB normalised with ImageNet's mean
+    and standard deviation, and returns logits. An ONNX file is compared with torch, in onnxruntime, before it is
+    written.
 
     \b
     Examples:

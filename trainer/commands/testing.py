@@ -48,10 +48,10 @@ def evaluate(
     crops: Crops = None,
     temporal: Annotated[
         Literal["normal", "single-frame", "shuffle"],
-        typer.Option(help="The frames as they are, one repeated, shuffled."),
+        typer.Option(help="Frames of a clip: in order, one frame repeated, or shuffled."),
     ] = "normal",
     seed: Annotated[int, typer.Option(help="Seed of the repeated frame and of the shuffle.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Gets evaluation.json and scores.parquet.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and scores.parquet.")] = None,
     precision: Precision = "auto",
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,
@@ -88,13 +88,15 @@ def evaluate(
 def analyse_temporal(
     context: typer.Context,
     checkpoint: ClassifierPath,
-    out: Annotated[Path, typer.Option(help="Gets temporal.png, the CSV files, and a folder per evaluation.")],
+    out: Annotated[Path, typer.Option(help="Folder for temporal.png, the CSV files, and a folder per evaluation.")],
     dataset: Dataset = None,
     root: TestRoot = None,
     frames: Frames = None,
     list_file: ListFile = None,
     split: TestSplit = None,
-    seeds: Annotated[int, typer.Option(help="Draws of the single frame and of the shuffled order.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(help="Number of random draws of the single frame and of the shuffled order.")
+    ] = 3,
     clips: Clips = None,
     crops: Crops = None,
     precision: Precision = "auto",
@@ -106,7 +108,7 @@ def analyse_temporal(
 ) -> None:
     """Test a classifier with frames in order, one repeated, and shuffled.
 
-    This is Table 2 of the paper.
+    Reproduces Table 2 of the paper for this classifier.
 
     \b
     Example:
@@ -132,7 +134,7 @@ def analyse_temporal(
 def predict(
     checkpoint: ClassifierPath,
     videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
-    top: Annotated[int, typer.Option(help="Classes per video.")] = 5,
+    top: Annotated[int, typer.Option(help="Number of classes per video.")] = 5,
     precision: Precision = "auto",
     decode_timeout_s: DecodeTimeout = None,
     num_workers: NumWorkers = None,
@@ -165,16 +167,16 @@ def predict(
 
 def extract(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="A run, fine-tuned or pretrained, or its weights.")],
-    out: Annotated[Path, typer.Option(help="The Parquet file of features.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Fine-tuned or pretrained run, or its weights.")],
+    out: Annotated[Path, typer.Option(help="Parquet file for the features.")],
     dataset: Dataset = None,
-    root: Annotated[Path | None, typer.Option(help="The files.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Root of the files.")] = None,
     frames: Frames = None,
     list_file: ListFile = None,
     split: Split = None,
     level: Annotated[
         Literal["pooled", "frames", "stages", "positions"],
-        typer.Option(help="One vector a video, or one per frame, stage or position of it."),
+        typer.Option(help="One vector per video (pooled), or one per frame, stage or position."),
     ] = "pooled",
     clips: Clips = None,
     crops: Crops = None,
@@ -213,25 +215,28 @@ def extract(
 
 def probe(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="A run, pretrained or fine-tuned, or its weights.")],
-    out: Annotated[Path, typer.Option(help="Gets the features and probe.json.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Pretrained or fine-tuned run, or its weights.")],
+    out: Annotated[Path, typer.Option(help="Folder for the features and probe.json.")],
     dataset: Dataset = None,
-    root: Annotated[Path | None, typer.Option(help="The training files.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Root of the training files.")] = None,
     frames: Frames = None,
     list_file: ListFile = None,
     val_root: Annotated[
         Path | None,
         typer.Option(
-            help="The test files. Default: the official ones, or those in the folder val of --root; where there are "
-            "none, a share of the others."
+            help="Root of the test files (default: the official ones, or the folder val of --root; without either, a "
+            "share of the training files)."
         ),
     ] = None,
-    val_frames: Annotated[str | None, typer.Option(help="A frame store of the test files.")] = None,
+    val_frames: Annotated[str | None, typer.Option(help="Frame store of the test files.")] = None,
     val_list: ValList = None,
-    val_share: Annotated[float, typer.Option(help="Held out per class where there are no test files.")] = 0.2,
+    val_share: Annotated[float, typer.Option(help="Share of each class to hold out if there are no test files.")] = 0.2,
     kind: Annotated[
         list[str] | None,
-        typer.Option(help="knn, linear or attentive (repeatable); attentive has one view. Default: knn, linear."),
+        typer.Option(
+            help="Kind of probe: knn, linear or attentive, which by default gets one view (repeatable; default: knn, "
+            "linear)."
+        ),
     ] = None,
     clips: Clips = None,
     crops: Crops = None,
@@ -276,7 +281,7 @@ def probe(
 
 
 def _named(row: Mapping[str, Any]) -> str:
-    """The classes of a video, best first, or what is wrong with it."""
+    """The classes of a video, best first, or its error."""
     if "error" in row:
         return f"cannot be read: {row['error']}"
     return ", ".join(f"{found['name']} {found['score']:.1%}" for found in row["classes"])

@@ -14,12 +14,16 @@ TOKENIZER_RECIPES = {"dvae": "tokenizer_dvae", "peco": "tokenizer_peco"}
 
 
 def train_tokenizer(
-    name: Annotated[str, typer.Argument(help="The architecture: dvae or peco.")] = "dvae",
-    preset: Annotated[str | None, typer.Option(help="Its size: nano, small, ...")] = None,
-    frames: Annotated[list[str] | None, typer.Option(help="A frame store, also s3:// (repeatable).")] = None,
-    out: Annotated[Path, typer.Option(help="The run's directory; the tokenizer ends in its folder tokenizer/.")] = Path(
-        "runs/tokenizer"
-    ),
+    name: Annotated[str, typer.Argument(help="Architecture: dvae or peco.")] = "dvae",
+    preset: Annotated[
+        str | None, typer.Option(help="Size of the architecture: nano, small, ... (default: the recipe's).")
+    ] = None,
+    frames: Annotated[
+        list[str] | None, typer.Option(help="Frame store, also s3:// (repeatable; default: the recipe's).")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Directory of the run; the tokenizer is written to its folder tokenizer/.")
+    ] = Path("runs/tokenizer"),
     recipe: RecipeName = None,
     nproc: Nproc = 1,
     resume: Resume = False,
@@ -49,5 +53,7 @@ def train_tokenizer(
         raise UserError(f"tokenizer {name!r}: expected one of {', '.join(TOKENIZER_RECIPES)}")
     loaded = load_recipe_of(TokenizerRecipe, recipe or TOKENIZER_RECIPES[name], TRAINER_RECIPES, overrides)
     if loaded.architecture.kind != name:
-        raise UserError(f"recipe {recipe!r} trains a {loaded.architecture.kind}, the command says {name}")
+        raise UserError(
+            f"recipe {recipe!r} trains a {loaded.architecture.kind}, not a {name}; name the same kind in both"
+        )
     emit(launch(run, nproc, loaded, out, resume=resume, command=command_typed()), json_)

@@ -10,18 +10,18 @@ from bevt_core.console.terminal import emit
 from trainer.commands.options import ClipsRecipe, clips_recipe
 from trainer.recipes import TRAINER_RECIPES
 
-Out = Annotated[Path, typer.Option(help="Where the pictures go, without a suffix: .png and .mp4 are added.")]
+Out = Annotated[Path, typer.Option(help="Path of the pictures without suffix; .png and .mp4 are added.")]
 
 
 def masks(
-    sample: Annotated[Path, typer.Option(help="A video file.")],
+    sample: Annotated[Path, typer.Option(help="Video file.")],
     out: Out = Path("masks"),
     recipe: Annotated[
-        str, typer.Option(help="A pretraining recipe: its clip length, patches and share hidden.")
+        str, typer.Option(help="Pretraining recipe that sets clip length, patches and mask ratio.")
     ] = "joint_swin_base_k400_in1k",
-    crop_px: Annotated[int, typer.Option(help="Side of the crop.")] = 224,
-    interval: Annotated[int, typer.Option(min=1, help="Frames from one frame of the clip to the next.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the masks.")] = 0,
+    crop_px: Annotated[int, typer.Option(help="Side of the crop in pixels.")] = 224,
+    interval: Annotated[int, typer.Option(min=1, help="Spacing of the clip's frames, in frames of the video.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -40,11 +40,13 @@ def masks(
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A finished pretraining run.")],
-    sample: Annotated[str | None, typer.Option(help="An id of its token set. Default: the first.")] = None,
+    run: Annotated[Path, typer.Argument(help="Finished pretraining run.")],
+    sample: Annotated[str | None, typer.Option(help="Sample id in its token set (default: the first).")] = None,
     out: Out = Path("prediction"),
-    stream: Annotated[str | None, typer.Option(help="video or image. Default: video, where there is one.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is now, if it has moved.")] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="Stream: video or image (default: video, if the run has it).")
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Path of the tokenizer, if it has moved.")] = None,
     json_: AsJson = False,
 ) -> None:
     """Draw a clip, its masked input, and the predicted and true tokens decoded.
@@ -59,10 +61,10 @@ def predict(
 
 
 def attention(
-    checkpoint: Annotated[Path, typer.Argument(help="A run, fine-tuned or pretrained, or its weights.")],
-    sample: Annotated[str, typer.Option(help="A video file, or a sample's id with --frames.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Fine-tuned or pretrained run, or its weights.")],
+    sample: Annotated[str, typer.Option(help="Video file, or with --frames a sample's id.")],
     out: Out = Path("attention"),
-    frames: Annotated[Path | None, typer.Option(help="The frame store that has the sample.")] = None,
+    frames: Annotated[Path | None, typer.Option(help="Frame store that contains the sample.")] = None,
     recipe: ClipsRecipe = None,
     set_: Overrides = None,
     json_: AsJson = False,

@@ -20,7 +20,7 @@ from schemas.errors import UserError
 
 EPOCHS, MIN_STEPS = 20, 500  # more epochs if 20 have fewer steps
 BATCH = 32  # videos
-LR, WEIGHT_DECAY = 1e-3, 0.01  # cosine to 0, epoch by epoch
+LR, WEIGHT_DECAY = 1e-3, 0.01  # cosine decay to 0, one step per epoch
 HEAD_DIM = 64  # channels of an attention head; a single head if this does not divide the features' width
 GROUPS_AT_ONCE = 8  # row groups among which videos are shuffled; bounds the memory
 

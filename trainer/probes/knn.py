@@ -33,7 +33,7 @@ def knn_predict(
     predicted = []
     for rows_NC in F.normalize(test_NC.float(), dim=1).to(bank_CN.device).split(ROWS_AT_ONCE):
         similarity_NK, nearest_NK = (rows_NC @ bank_CN).topk(min(k, bank_CN.shape[1]), dim=1)
-        weight_NK = torch.exp((similarity_NK - 1) / temperature)  # - 1: at most 1, with the same result of the vote
+        weight_NK = torch.exp((similarity_NK - 1) / temperature)  # minus 1: a weight is at most 1; the vote is the same
         votes_NV = weight_NK.new_zeros(len(rows_NC), num_classes)
         predicted.append(votes_NV.scatter_add_(1, labels_N[nearest_NK], weight_NK).argmax(dim=1))
     return torch.cat(predicted) if predicted else labels_N.new_zeros(0)

@@ -1,4 +1,4 @@
-"""A linear layer on frozen features: logistic regression by L-BFGS, as in CLIP's linear probes; no learning rate.
+"""Linear probe of frozen features: logistic regression by L-BFGS, like CLIP's, without a learning rate to tune.
 
 Legend: N samples, C channels, V classes.
 """

@@ -1,1 +1,1 @@
-"""Results for readers: visualisations, model cards, the paper's tables beside one's own runs."""
+"""Presentation of results: visualisations, model cards, the paper's tables beside one's own runs."""

@@ -52,7 +52,7 @@ def export_hub(checkpoint: Path, out: Path, evaluations: Sequence[Path] = ()) ->
     """Write the model of a run, or of bare weights, in the Hub's layout: weights, config, model card, class names.
 
     `evaluations` are folders of `bevt evaluate --out`; the card quotes those of these weights. Raises UserError for a
-    tokenizer's run, or without weights.
+    tokenizer's run, and if there are no weights.
     """
     weights = existing_weights(checkpoint)
     model = load_weights(weights)

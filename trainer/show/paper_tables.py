@@ -2,8 +2,8 @@
 
 https://arxiv.org/abs/2112.01529. With DALL-E's tokens, 70.6 and 86.7 are in the abstract of its first version; with
 PeCo's, 71.4 and 87.2 are in the abstract of its third. The figures of Kinetics-400 are in the README of the original
-code, github.com/xyzforever/BEVT. None is a figure that we found nowhere. We know the rows of Table 6 only second-hand,
-and do not know which of Tables 3 to 5 belongs to which data set.
+code, github.com/xyzforever/BEVT. None marks a figure that we did not find. We know the rows of Table 6 only
+second-hand, and do not know which of Tables 3 to 5 belongs to which data set.
 """
 
 from dataclasses import dataclass, replace

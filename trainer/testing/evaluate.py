@@ -1,7 +1,7 @@
 """Multi-view testing: several clips and crops of every video, scores averaged; each video counted exactly once.
 
-Videos are grouped into parts. A part's scores do not depend on which process computes it, or on their number. With an
-output folder each finished part is written, and an interrupted evaluation resumes from there.
+Videos are grouped into parts. A part's scores do not depend on which process computes it, or on the number of
+processes. With an output folder each finished part is written, and an interrupted evaluation resumes from there.
 Legend: N videos, B views, T frames, H W pixels, C channels, V classes.
 """
 

@@ -35,7 +35,7 @@ def open_frozen(
 def views_of(
     checkpoint: Path, encoder: Classifier, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
 ) -> ViewPlan:
-    """Return the views that `open_frozen` gives this encoder of `checkpoint`. Raises UserError as it does."""
+    """Return the views that `open_frozen` gives this encoder of `checkpoint`. Raises UserError like `open_frozen`."""
     return _plan(checkpoint, _card(checkpoint, recipe), encoder, clips, crops)
 
 

@@ -26,7 +26,7 @@ NAME_INCHES = 0.07  # width of a character of a class name in that picture
 def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
     """Write the tables and pictures of `scores.parquet` to `out`; return the calibration error.
 
-    `per_class.csv`, `confusion.csv`, `confusion.png`; `reliability.csv` and `.png`, accuracy by bins of confidence.
+    Files: `per_class.csv`, `confusion.csv` and `.png`; `reliability.csv` and `.png`, accuracy by bins of confidence.
 
     One row group is read at a time, so memory does not grow with the number of videos.
     """

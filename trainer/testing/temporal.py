@@ -1,6 +1,6 @@
 """Measure how much a classifier needs the order of the frames: the paper's Table 2 for one checkpoint, also by class.
 
-Compared are frames in order, one frame of each clip repeated, and frames shuffled, the last two with several seeds.
+The frames of a clip are in order, one of them repeated, or shuffled; the last two are measured with several seeds.
 """
 
 import csv

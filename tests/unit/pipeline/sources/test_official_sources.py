@@ -88,7 +88,7 @@ def test_official_lists_have_every_split_and_folders_the_existing_ones(tmp_path:
 def test_the_help_names_the_splits_that_data_sets_are_tested_on(command: str) -> None:
     (split,) = (option for option in get_command(cli.app).commands[command].params if option.name == "split")
     known = ", ".join(f"{dataset} {split_to_test(dataset)}" for dataset in TEST_SPLITS)
-    assert f"Default: {known}, else {split_to_test('folder')}." in split.help
+    assert f"(default: {known}, else {split_to_test('folder')})." in split.help
 
 
 def test_a_list_means_in_a_store_what_it_means_among_files(tmp_path: Path) -> None:

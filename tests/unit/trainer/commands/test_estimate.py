@@ -1,4 +1,4 @@
-"""Plans before the data exist: the known sets, and that a plan on them is the one that the data would give."""
+"""Plans before the data exist: the known sets give the same plans as the real data."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_an_assumed_set_gives_the_plan_of_the_real_one(tmp_path: Path) -> None:
     real = dry_run(recipe, processes=2, tflops=50.0)
     words, assumed = plan_pretraining(recipe, [TINY], Machine(2, 50.0, "recipe"))
     del real["dry_run"]
-    estimated = real.pop("activation_bytes")  # what torch caches at the first count is in it
+    estimated = real.pop("activation_bytes")  # includes what torch caches at the first count
     assert assumed["activation_bytes"] == pytest.approx(estimated, rel=0.05)
     assert real.items() <= assumed.items()
     assert "70 samples, 6 left out per epoch" in words and assumed["steps"] == 20
@@ -83,8 +83,8 @@ def test_checkpoints_have_weights_and_moments() -> None:
     [
         (["train", "joint", "--dry-run", "--assume", "k400"], "the recipe has the streams image, video"),
         (["train", "video", "--dry-run", "--assume", "k400,in1k"], "the recipe has the streams video; name one"),
-        (["train", "video", "--assume", "k400"], "--assume k400: only a plan takes it; add --dry-run"),
-        (["finetune", "k400", "--price-per-gpu-hour", "2"], "--price-per-gpu-hour 2.0: only a plan takes it"),
+        (["train", "video", "--assume", "k400"], "--assume k400: only for a plan; add --dry-run"),
+        (["finetune", "k400", "--price-per-gpu-hour", "2"], "--price-per-gpu-hour 2.0: only for a plan"),
         (["finetune", "k400", "--dry-run", "--assume", "in1k"], "in1k has pictures"),
         (["plan", "ucf101"], "data set 'ucf101': sizes are known of k400, in1k, ssv2, diving48"),
     ],

@@ -134,7 +134,7 @@ def test_the_card_is_asked_unless_the_recipe_is_set(
     assert memory_of(None, ["optim.lr=1e-3"]) == "card" and memory_of(80.0, None) == 80.0
     assert memory_of(None, ["loop.micro_batches=4"]) == "recipe"
     assert memory_of(80.0, ["loop.activation_checkpointing=true"]) == "recipe"
-    assert "--memory-gb 80 is not used, because of --set loop.activation_checkpointing=true" in capsys.readouterr().err
+    assert "--memory-gb 80 is ignored because of --set loop.activation_checkpointing=true" in capsys.readouterr().err
     assert memory_gb_of("recipe") is None and memory_gb_of("card") is None and memory_gb_of(32.0) == 32.0
 
     class Properties:
