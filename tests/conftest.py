@@ -38,8 +38,10 @@ def json_keys() -> CheckKeys:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that check JSON keys, for `python -m tests.golden.surfaces`."""
+    """Mark the tests that check JSON keys, for `python -m tests.golden.surfaces`, and give slow ones an hour."""
     for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(3600))
         if "json_keys" in getattr(item, "fixturenames", ()):
             item.add_marker("json_keys")
 
