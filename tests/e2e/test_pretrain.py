@@ -62,7 +62,7 @@ def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path, json_keys):
     assert losses(tmp_path / "again") == losses(tmp_path / "run")
     one, other = (load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("run", "again"))
     assert all(torch.equal(one[key], other[key]) for key in one)
-    with pytest.raises(UserError, match="holds a run already; give `resume`"):
+    with pytest.raises(UserError, match="already contains a run; give `resume`"):
         pretrain(recipe, tmp_path / "run")
 
 
@@ -297,7 +297,7 @@ def test_the_joint_stage_starts_from_the_image_stream(data, tmp_path, capsys):
     assert torch.allclose(joint["stems.video.proj.weight"], torch.stack([stem, stem], dim=2), atol=1e-6)
     assert torch.allclose(joint["encoders.shared.stages.0.blocks.0.mlp.fc1.weight"],
                           image["encoders.shared.stages.0.blocks.0.mlp.fc1.weight"], atol=1e-6)  # fmt: skip
-    assert "fresh: decoders.video." in capsys.readouterr().out
+    assert "newly initialised: decoders.video." in capsys.readouterr().out
     with pytest.raises(UserError, match=r"embed_dim is 16, but the recipe's model has 32"):
         pretrain(recipe_of(data, f"init={tmp_path / 'image'}", "model.encoder.embed_dim=32"), tmp_path / "wide")
 
