@@ -50,8 +50,8 @@ def file_features(
 ) -> Tensor:
     """Return the features of videos and images in the order of `files`: float32 (N, D) on the CPU.
 
-    They are averaged over `clips` x `crops` views. Clips are sampled as in the run: a classifier's test views, or the
-    centre crop of one clip for a pretrained encoder, which `recipe` replaces with the views of a fine-tuning recipe.
+    They are averaged over `clips` x `crops` views, sampled as in the run: by default a classifier's test views, or the
+    centre crop of one clip for a pretrained encoder. A fine-tuning `recipe` gives a pretrained encoder other views.
     Raises UserError for a file that cannot be read, and for a run that does not record its clips. For many files use
     `bevt extract`, which writes features to disk and records unreadable files.
     """

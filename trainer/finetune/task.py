@@ -23,7 +23,7 @@ UNREADABLE = -1  # label of a clip that could not be read: it is ignored
 
 
 class ClassifyTask:
-    """Cross-entropy of the clips' classes, optionally with Mixup and CutMix, drawn by (seed, step)."""
+    """Cross-entropy of the clips' classes, optionally with Mixup and CutMix, which depend on (seed, step)."""
 
     def __init__(
         self, model: nn.Module, num_classes: int, label_smoothing: float, mix: MixConfig | None, seed: int

@@ -94,5 +94,5 @@ def check_tokenizer(tokenizer: Tokenizer, name: str, sources: Mapping[str, Sourc
             raise UserError(
                 f"{stream} stream, {source.path}: its tokens were made by {wanted.name} with weights "
                 f"{wanted.weights_sha256[:12]}, but tokenizer {name} has weights {tokenizer.weights_sha256[:12]}; set "
-                "`tokenizer` to the one that made them, or loop.picture_every=0"
+                "the recipe's tokenizer to the one that made them, or loop.picture_every=0"
             )

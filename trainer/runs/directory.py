@@ -78,7 +78,7 @@ def open_run(
 
 
 def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
-    """Return a run's recipe and record. Raises UserError if `run_dir` is no run, or if its recipe was edited."""
+    """Return a run's recipe and record. Raises UserError if `run_dir` is not a run, or if its recipe was edited."""
     record = read_record(run_dir / RECORD, RunRecord)
     if record is None or not (run_dir / RECIPE).is_file():
         raise UserError(f"{run_dir}: {what_is(run_dir)}; expected the directory of a run, with {RECORD} and {RECIPE}")
@@ -92,16 +92,16 @@ def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
     return recipe, record
 
 
-def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, DatasetRef], why: str) -> None:
+def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, DatasetRef], run: str) -> None:
     """Raise UserError, naming both digests, if the datasets `found` differ from those `wanted`.
 
-    `why` names the run that read the wanted ones, as the subject of the message.
+    `run` describes the run that read the wanted ones, for the message.
     """
     for name, ref in wanted.items():
         now = found.get(name)
         if now is None or now.digest != ref.digest:
             raise UserError(
-                f"{why} read {name} from {ref.path} with digest {ref.digest[:12]}, but the data is now "
+                f"{run} read {name} from {ref.path} with digest {ref.digest[:12]}, but the data is now "
                 f"{f'{now.path} with digest {now.digest[:12]}' if now else 'missing'}; use the same data, or start a "
                 "new run from its recipe.yaml"
             )
@@ -138,7 +138,7 @@ def existing_weights(path: Path) -> Path:
 
 
 def resume_command(command: str) -> str:
-    """Return `command` with `--resume`."""
+    """Return `command` with `--resume`, added if missing."""
     return command if "--resume" in command.split() else f"{command} --resume"
 
 

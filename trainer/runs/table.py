@@ -66,7 +66,7 @@ def compare_table(compared: Mapping[str, Any]) -> list[str]:
 
 
 def short_names(runs: Sequence[str]) -> list[str]:
-    """Return the shortest trailing parts of the paths that are unique."""
+    """Return the shortest trailing parts that distinguish the paths."""
     for count in range(1, max(len(Path(run).parts) for run in runs) + 1):
         names = ["/".join(Path(run).parts[-count:]) for run in runs]
         if len(set(names)) == len(set(runs)):

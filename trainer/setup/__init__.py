@@ -1,2 +1,4 @@
-"""Set up a training run of any stage: its model, initial weights, cost, memory, plan and session. Code of a single
-stage is in pretrain, finetune or tokenizer."""
+"""Set up a training run of any stage: model, initial weights, cost, memory, plan and session.
+
+Code of a single stage is in pretrain, finetune or tokenizer.
+"""

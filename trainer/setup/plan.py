@@ -47,7 +47,7 @@ class Workload(Generic[R]):
 
 @dataclass(frozen=True)
 class Plan(Generic[R]):
-    """The arithmetic of a run."""
+    """The plan of a run on `world_size` processes."""
 
     workload: Workload[R]
     recipe: R  # with micro-batches that fit the memory

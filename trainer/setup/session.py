@@ -55,7 +55,7 @@ def no_lists(is_listed: bool) -> ClipLists | None:
 
 @dataclass(frozen=True)
 class Session:
-    """A running training: its processes, its directory and its locks."""
+    """A run in progress: its processes, its directory and its locks."""
 
     out: Path
     world: World

@@ -71,7 +71,7 @@ class FrameCrops:
 def random_crop(frame_HWC: np.ndarray, size_px: int, rng: np.random.Generator) -> Tensor:
     """Cut a random square with a side from `size_px` to the frame's short side, and scale it to `size_px`.
 
-    The network thus sees scales from the original resolution to the whole frame's height or width.
+    The network thus sees frames at scales from the original resolution down to the full short side in one crop.
     """
     height, width, _ = frame_HWC.shape
     short = min(height, width)

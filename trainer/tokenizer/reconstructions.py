@@ -20,7 +20,7 @@ class Reconstructs(Protocol):
 
 
 class Reconstructions:
-    """An evaluation on rank 0: writes the crops and their reconstructions to TensorBoard."""
+    """An evaluation on rank 0: writes the crops, and below them their reconstructions, to TensorBoard."""
 
     def __init__(self, model: Reconstructs, frames_NHWC: Tensor, run_dir: Path, device: torch.device) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import

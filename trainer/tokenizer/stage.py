@@ -119,7 +119,7 @@ def _warm_start(tokenizer: TokenizerModule, sizes: Sizes, crops: FrameCrops, rec
 
 
 def _store(tokenizer: TokenizerModule, folder: Path, recipe: TokenizerRecipe, step: int) -> None:
-    """Write the tokenizer, replacing one that this run wrote at another step when it was shorter."""
+    """Write the tokenizer, replacing one that this run wrote when it ended at another step."""
     if folder.exists() and read_card(folder).origin.get("step") != step:
         remove(folder)
     if not folder.exists():
