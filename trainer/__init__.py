@@ -1,6 +1,6 @@
-"""Shards -> checkpoints and metrics, on torch.distributed.
+"""Train, test and inspect models on datasets, with torch.distributed. Datasets are written by `pipeline`.
 
-Users import from here (docs/python.md). A name is imported when it is first used.
+This module exports the public Python API (docs/python.md); names are imported on first use.
 """
 
 from typing import TYPE_CHECKING

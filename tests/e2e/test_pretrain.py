@@ -62,7 +62,7 @@ def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path, json_keys):
     assert losses(tmp_path / "again") == losses(tmp_path / "run")
     one, other = (load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("run", "again"))
     assert all(torch.equal(one[key], other[key]) for key in one)
-    with pytest.raises(UserError, match="holds a run already; give `resume`"):
+    with pytest.raises(UserError, match="already contains a run; give `resume`"):
         pretrain(recipe, tmp_path / "run")
 
 
@@ -176,7 +176,7 @@ def test_changed_data_or_another_batch_cannot_resume(data, tmp_path):
 @pytest.mark.parametrize(
     "setting, message",
     [
-        ("model.vocab_size=128", "vocabulary has 64 tokens, the recipe's model.vocab_size is 128"),
+        ("model.vocab_size=128", "vocabulary has 64 tokens, but the recipe's model.vocab_size is 128"),
         ("model.encoder.patch=[2,4,4]", "have 4 x 4 tokens, but the recipe's encoder predicts 8 x 8"),
         ("streams.video.clip_frames=7", "clip_frames is 7, not a multiple of the encoder's 2 frames"),
         ("streams.video.global_batch=32", "24 samples are fewer than one global batch of 32"),
@@ -223,14 +223,14 @@ def test_fewer_processes_than_the_recipe_is_for_accumulate_more(data, capsys):
         dry_run(recipe_of(data, *settings), processes=8)
 
 
-def test_a_card_has_the_micro_batches_that_fit_it(data, tmp_path, capsys):
-    """Whatever the card, the numbers are those of the recipe's own micro-batches to rounding."""
+def test_micro_batches_are_chosen_to_fit_the_gpu(data, tmp_path, capsys):
+    """For any GPU, losses equal those with the recipe's micro-batches, up to rounding."""
     recipe = recipe_of(data, "loop.max_steps=3")
     cost = dry_run(recipe, processes=1)
     small_gb = OUTSIDE_GB + 0.7 * (cost["state_bytes"] + cost["activation_bytes"]) / 1e9 / USABLE_SHARE
     plan = dry_run(recipe, processes=1, memory=small_gb)
     assert plan["micro_batches"] > 1 and plan["global_batch"] == {"video": 4, "image": 6}
-    assert f"on a card of {small_gb:.4g} GB; 1 without activation checkpointing would" in capsys.readouterr().out
+    assert f"on a GPU of {small_gb:.4g} GB; 1 without activation checkpointing would" in capsys.readouterr().out
     pretrain(recipe, tmp_path / "recipe")
     pretrain(recipe, tmp_path / "fitted", memory=small_gb)
     assert read_run(tmp_path / "fitted")[0].loop.micro_batches == plan["micro_batches"]
@@ -258,7 +258,7 @@ def test_images_come_from_the_frames_of_the_videos(data):
 
 def test_images_in_place_of_videos_are_refused_and_videos_for_images_named(data, capsys):
     swapped = recipe_of({"video": data["image"], "image": data["video"]})
-    with pytest.raises(UserError, match=r"a set of images, one frame of each of 40 samples.*swap it with --image"):
+    with pytest.raises(UserError, match=r"a set of images, with one frame in each of 40 samples.*swap it with --image"):
         open_sources(swapped, torch.device("cpu"))
     dry_run(recipe_of(data), processes=1)
     assert "warning" not in capsys.readouterr().err
@@ -297,7 +297,7 @@ def test_the_joint_stage_starts_from_the_image_stream(data, tmp_path, capsys):
     assert torch.allclose(joint["stems.video.proj.weight"], torch.stack([stem, stem], dim=2), atol=1e-6)
     assert torch.allclose(joint["encoders.shared.stages.0.blocks.0.mlp.fc1.weight"],
                           image["encoders.shared.stages.0.blocks.0.mlp.fc1.weight"], atol=1e-6)  # fmt: skip
-    assert "fresh: decoders.video." in capsys.readouterr().out
+    assert "newly initialised: decoders.video." in capsys.readouterr().out
     with pytest.raises(UserError, match=r"embed_dim is 16, but the recipe's model has 32"):
         pretrain(recipe_of(data, f"init={tmp_path / 'image'}", "model.encoder.embed_dim=32"), tmp_path / "wide")
 

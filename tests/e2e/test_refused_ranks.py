@@ -57,7 +57,7 @@ def test_a_second_writer_and_another_run(command: list[str], tmp_path: Path) -> 
     (tmp_path / "run" / "notes.txt").touch()
     first, second = ends_of(command, tmp_path)
     assert first[0] == second[0] == 2 and second[1] == ""
-    assert first[1] == "error: run is not empty and holds no run; give another --out\n"
+    assert first[1] == "error: run is not empty and contains no run; give another --out\n"
 
 
 def test_processes_started_here(command: list[str], tmp_path: Path) -> None:

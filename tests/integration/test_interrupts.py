@@ -65,7 +65,7 @@ def test_ctrl_c_in_training_writes_a_checkpoint(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, [*command, *options])
     thread.join()
     assert result.exit_code == 130
-    assert "go on with: " in result.stderr
+    assert "resume with: " in result.stderr
     assert list((out / "checkpoints").glob("step-*/checkpoint.json"))
 
 

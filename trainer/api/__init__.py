@@ -1,1 +1,1 @@
-"""What users of Python call beyond the functions of the other rooms: runs, features, datasets, recipes by name."""
+"""The parts of the public Python API that exist for users only: runs, features, datasets, training by recipe name."""

@@ -1,6 +1,6 @@
-"""Clips as map-style datasets for any `torch.utils.data.DataLoader`. Pickled into workers, they open files there.
+"""Clips as map-style datasets for any `torch.utils.data.DataLoader`; worker processes open their own files.
 
-The trainer's own loader reads whole parts in order and in step with a run; these are for other training loops.
+These are for other training loops. The trainer's own loader (trainer/data) reads whole parts in the order of a run.
 Legend: T frames, H W pixels, h w token grid, C channels (RGB).
 """
 
@@ -18,18 +18,18 @@ from trainer.data.errors import SampleError
 from trainer.data.token_dataset import TokenDataset
 from trainer.finetune.task import TrainingClips
 
-CACHED_PARTS = 16  # whose tokens a process keeps: a part of 256 samples, 30 frames and 196 tokens takes 3 MB
+CACHED_PARTS = 16  # per process: the tokens of a part of 256 samples, 30 frames and 196 tokens take 3 MB
 
 
 class LabelledClip(NamedTuple):
-    """A clip with its class."""
+    """A clip and its class label."""
 
     clip: Tensor  # uint8 (T, H, W, C)
     label: int
 
 
 class TokenClip(NamedTuple):
-    """A clip of a token set: what masked token prediction reads."""
+    """A clip of a token set with its tokens and mask, for masked token prediction."""
 
     clip: Tensor  # uint8 (T, H, W, C)
     tokens: Tensor  # int64 (T, h, w)
@@ -37,14 +37,14 @@ class TokenClip(NamedTuple):
 
 
 class LabelledClips(Dataset[LabelledClip]):
-    """The middle clip of each video and its centre crop, as validation sees them, with the label."""
+    """The centre crop of the middle clip of each video, as in validation, with its label."""
 
     def __init__(
         self, source: ClipSource, sampling: ClipSampling, crop_px: int, short_side_px: int | None = None
     ) -> None:
-        """Scale frames to `short_side_px` (default: `crop_px`), then crop. `sampling` is that of a recipe or a card.
+        """Scale frames to `short_side_px` (default: `crop_px`), then crop; take `sampling` from a recipe or a card.
 
-        Raises UserError for items without a label, and for a sampling interval that a frame store does not have.
+        Raises UserError for items without a label, and for a sampling interval that a frame store does not support.
         """
         check_labels(source)
         views = EvalViews(clips=1, crops=1, short_side_px=short_side_px or crop_px)
@@ -64,13 +64,13 @@ class LabelledClips(Dataset[LabelledClip]):
 
 
 class AugmentedClips(Dataset[LabelledClip]):
-    """A random clip of each video under the recipe's augmentation, as fine-tuning sees them, with the label.
+    """A random clip of each video with the recipe's augmentation, as in fine-tuning, with its label.
 
-    What is drawn follows (recipe.loop.seed, epoch, video): make a dataset per epoch.
+    Random choices depend only on (recipe.loop.seed, epoch, video): create a new dataset for each epoch.
     """
 
     def __init__(self, source: ClipSource, recipe: FinetuneRecipe, epoch: int = 0) -> None:
-        """Raises UserError as `LabelledClips`."""
+        """Raises UserError as `LabelledClips` does."""
         check_labels(source)
         self._clips, self._epoch, self._len = TrainingClips(source, recipe), epoch, len(source.items)
 
@@ -86,10 +86,11 @@ class AugmentedClips(Dataset[LabelledClip]):
 
 
 class TokenClips(Dataset[TokenClip]):
-    """A clip of each sample of a token set, under the epoch's stored view, with its tokens and a fresh mask.
+    """A clip of each sample of a token set, in the epoch's stored view, with its tokens and a new mask.
 
-    Clip start and mask follow (seed, epoch, sample), the view (seed, epoch, part): make a dataset per epoch. Each
-    process keeps the tokens of CACHED_PARTS parts, so that reading in order is much faster than shuffling a large set.
+    Clip start and mask depend on (seed, epoch, sample), the view on (seed, epoch, part): create a new dataset for each
+    epoch. Each process caches the tokens of CACHED_PARTS parts, so reading a large set in order is much faster than
+    shuffling it.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class TokenClips(Dataset[TokenClip]):
         seed: int = 0,
         epoch: int = 0,
     ) -> None:
-        """`mask` is a recipe's (`recipe.streams["video"].mask`). A mask position covers `tubelet` frames; images: 1."""
+        """`mask` is a recipe's (`recipe.streams["video"].mask`); its positions cover `tubelet` frames (images: 1)."""
         self._clips = TokenDataset(
             tokens,
             name="clips",

@@ -1,4 +1,4 @@
-"""Features of clips in memory and of files, from the encoder of any run.
+"""Compute features of clips in memory or of files with the encoder of any run.
 
 Legend: N files, B clips, T H W frames and pixels, C channels (RGB), D width of the encoder's last stage.
 """
@@ -24,10 +24,10 @@ from trainer.testing.predict import item_of
 
 @torch.no_grad()
 def features(run: LoadedRun, clips_BTHWC: Tensor) -> Tensor:
-    """Return the encoder's last stage after the norm, mean over time and space: float32 (B, D) on the run's device.
+    """Return the encoder's normed last stage, averaged over time and space: float32 (B, D) on the run's device.
 
-    `clips_BTHWC` are uint8 RGB frames, scaled and cropped as the run's own clips were; T is a multiple of the frames
-    that the encoder reads at a time (2 for Video Swin). Raises UserError for another type or shape.
+    `clips_BTHWC` are uint8 RGB frames, scaled and cropped like the clips of the run; T is a multiple of the encoder's
+    tubelet (2 for Video Swin). Raises UserError for another type or shape.
     """
     tubelet = run.encoder.config["patch"][0]
     is_clip = clips_BTHWC.ndim == 5 and clips_BTHWC.shape[-1] == 3 and clips_BTHWC.shape[1] % tubelet == 0
@@ -48,12 +48,12 @@ def file_features(
     crops: int | None = None,
     decode_timeout_s: float = DECODE_TIMEOUT_S,
 ) -> Tensor:
-    """Return the features of videos and pictures, mean over `clips` x `crops` views, in the order of `files`: (N, D).
+    """Return the features of videos and images in the order of `files`: float32 (N, D) on the CPU.
 
-    The clips are those that the run was trained on: a classifier's own views, for a pretrained encoder the centre of
-    one clip. `recipe` gives a pretrained encoder those of a fine-tuning recipe instead. float32, on the CPU.
-    Raises UserError for a file that cannot be read, and where the run does not say what its clips were. `bevt extract`
-    writes features of many files to disk, and records those that cannot be read.
+    They are averaged over `clips` x `crops` views, sampled as in the run: by default a classifier's test views, or the
+    centre crop of one clip for a pretrained encoder. A fine-tuning `recipe` gives a pretrained encoder other views.
+    Raises UserError for a file that cannot be read, and for a run that does not record its clips. For many files use
+    `bevt extract`, which writes features to disk and records unreadable files.
     """
     plan = views_of(run.weights, run.encoder, recipe, clips, crops)
     data = FileClips(Path(), tuple(item_of(Path(file)) for file in files), (), decode_timeout_s)

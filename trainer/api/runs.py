@@ -1,4 +1,4 @@
-"""A trained model with what is known of it, from a run, an exported folder or a file of weights."""
+"""Load a trained model and its description from a run, an exported folder or a weights file."""
 
 import functools
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from trainer.testing.frozen import classifier_of_pretrained
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A model in evaluation mode, and what lies beside its weights."""
+    """A model in evaluation mode, with the recipe and description stored beside its weights."""
 
     weights: Path
     device: torch.device
     model: Bevt | Classifier
-    recipe: Recipe | None  # that it was trained with; None without a run's record, as in an exported folder
-    card: ClassifierCard | None  # a classifier's classes, and the clips that it reads
+    recipe: Recipe | None  # that trained the model; None without a run's record, as in an exported folder
+    card: ClassifierCard | None  # the classes and clips of a classifier; None for other models
 
     @functools.cached_property
     def encoder(self) -> Classifier:
-        """The model as a feature extractor: a classifier itself, else the pretrained encoder below an untrained head.
+        """The model as a feature extractor: a classifier itself, or a pretrained encoder with an untrained head.
 
-        Of a model without a video stream, the stem for images becomes the one for clips, as when fine-tuning starts.
+        Without a video stream, the image stem is converted into a video stem, as at the start of fine-tuning.
         """
         if isinstance(self.model, Classifier):
             return self.model
@@ -41,7 +41,7 @@ class LoadedRun:
 def load_run(place: Path | str, device: str | torch.device = "cpu") -> LoadedRun:
     """Load a finished run's directory, a folder that `bevt export` wrote, or a weights file, for inference.
 
-    Raises UserError where there are no weights, saying what is there, and for damaged files.
+    Raises UserError if `place` has no weights, describing what it is, and for damaged files.
     """
     weights, device = existing_weights(Path(place)), torch.device(device)
     folder = weights.parent

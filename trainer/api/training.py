@@ -1,6 +1,6 @@
-"""Recipes by name, and the training that they describe, from Python. Every process of a job (torchrun) calls the same.
+"""Load recipes by name and train with them from Python; with torchrun, every process calls the same functions.
 
-The other stage, the training of tokenizers, is `bevt tokenizer train`.
+Tokenizers are trained with `bevt tokenizer train`.
 """
 
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ from trainer.recipes import TRAINER_RECIPES
 
 
 def load_pretrain_recipe(name: str, overrides: Sequence[str] = ()) -> PretrainRecipe:
-    """Load a recipe of `bevt train`: the name of a shipped one, such as `nano_joint`, or the path of a .yaml file.
+    """Load a recipe of `bevt train` by name (a shipped one, such as `nano_joint`) or by the path of a .yaml file.
 
-    `overrides` are `KEY=VALUE` as for `--set`. Vocabulary, patch size and clip length follow from the token sets, where
-    these exist and no override sets them. Raises UserError for an unknown recipe, key or value, with the nearest valid
-    name.
+    `overrides` are `KEY=VALUE`, as in `--set`. Vocabulary size, patch size and clip length are adapted to the token
+    sets, if these exist, unless an override sets them. Raises UserError for an unknown recipe, key or value, suggesting
+    the closest name.
     """
     return follow_tokens(load_recipe_of(PretrainRecipe, name, TRAINER_RECIPES, overrides), overrides)[0]
 
 
 def load_finetune_recipe(name: str, overrides: Sequence[str] = ()) -> FinetuneRecipe:
-    """Load a recipe of `bevt finetune`: the name of a shipped one, such as `nano_finetune`, or a .yaml file's path.
+    """Load a recipe of `bevt finetune` by name (a shipped one, such as `nano_finetune`) or by the path of a .yaml file.
 
-    `overrides` are `KEY=VALUE` as for `--set`. Raises UserError as `load_pretrain_recipe`.
+    `overrides` are `KEY=VALUE`, as in `--set`. Raises UserError as `load_pretrain_recipe` does.
     """
     return load_recipe_of(FinetuneRecipe, name, TRAINER_RECIPES, overrides)
 
 
 def run_pretraining(recipe: PretrainRecipe, out: Path | str, *, resume: bool = False) -> dict[str, Any]:
-    """Pretrain on the token sets of `recipe` into the run directory `out`, as `bevt train` does.
+    """Pretrain on the token sets of `recipe` and write the run directory `out`, as `bevt train` does.
 
     `resume` continues a stopped run. Returns `run`, `steps`, `step`, `finished`, `state`, `metrics` (of the last step)
     and `weights`. Raises UserError for token sets, weights or a directory that do not fit.
@@ -49,10 +49,10 @@ def run_pretraining(recipe: PretrainRecipe, out: Path | str, *, resume: bool = F
 def run_finetuning(
     recipe: FinetuneRecipe, train: ClipSource, val: ClipSource, out: Path | str, *, resume: bool = False
 ) -> dict[str, Any]:
-    """Train a classifier of the classes of `train` into the run directory `out`, as `bevt finetune` does.
+    """Train a classifier for the classes of `train` and write the run directory `out`, as `bevt finetune` does.
 
-    The clips are read from `train` and `val` (`FileClips`, `StoreClips`); the recipe's `root` is not used. `resume`
-    continues a stopped run. Returns what `run_pretraining` does, `num_train`, `num_val` and `unreadable` (files).
+    `train` and `val` (`FileClips` or `StoreClips`) provide the clips; the recipe's `root` is not used. `resume`
+    continues a stopped run. Returns the keys of `run_pretraining` and `num_train`, `num_val` and `unreadable` (files).
     Raises UserError for clips without labels, other classes in `val`, or weights or a directory that do not fit.
     """
     return finetune(recipe, train, val, Path(out), resume=resume, command="trainer.run_finetuning")

@@ -1,1 +1,1 @@
-"""What is fine-tuning's own: its clips, plan and model. The orchestration is in setup."""
+"""Fine-tuning: its clips, model, task, plan and validation. Sessions and run directories are in setup and runs."""

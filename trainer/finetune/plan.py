@@ -1,4 +1,4 @@
-"""What fine-tuning adds to the plan of a run: its videos, its clips and what these cost."""
+"""Fine-tuning's part of a run's plan: its videos, its clips and their cost."""
 
 import functools
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from trainer.setup.plan import Plan, Workload, learning_rate, processes_line
 
 
 class Videos(NamedTuple):
-    """How many videos a run has, and of how many classes."""
+    """The number of training and validation videos, and of their classes."""
 
     train: int
     val: int
@@ -24,9 +24,9 @@ class Videos(NamedTuple):
 
 
 def finetune_workload(recipe: FinetuneRecipe, videos: Videos) -> Workload[FinetuneRecipe]:
-    """Return the work of `recipe` on so many videos; a clip is counted once.
+    """Return the workload of `recipe` on these numbers of videos. The cost is counted once per setting.
 
-    Raises UserError where the recipe's batch is larger than the number of videos.
+    Raises UserError if the recipe's batch is larger than the number of training videos.
     """
     seed = (recipe.loop.seed, "train")
     order = StreamOrder(np.ones(videos.train, np.int64), recipe.global_batch, videos.train, seed)
@@ -51,8 +51,8 @@ def _describe(videos: Videos, plan: Plan[FinetuneRecipe], device: str) -> list[s
         f"{count(plan.micro_batches, 'micro-batch')} of at most {plan.micro_batch(TERM)}; "
         f"{plan.samples_seen(TERM)} clips seen",
         f"  clips of {sampling.frames} frames ({sampling.spacing}) at {recipe.augment.crop_px} px",
-        f"{learning_rate(plan)}; per layer below the head {optim.layer_decay:g} times as much, in the backbone "
-        f"{optim.backbone_lr_share:g} times",
+        f"{learning_rate(plan)}; times {optim.layer_decay:g} per layer below the head, times "
+        f"{optim.backbone_lr_share:g} in the backbone",
     ]
 
 

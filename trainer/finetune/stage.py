@@ -1,4 +1,4 @@
-"""Fine-tuning: the pretrained encoder and video stem under a new head, on labelled clips (paper, section 4)."""
+"""Fine-tuning: the pretrained encoder and video stem with a new head, on labelled clips (paper, section 4)."""
 
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,11 @@ def finetune(
     tflops: float = DEFAULT_TFLOPS,
     memory: Memory = "recipe",
 ) -> dict[str, Any]:
-    """Train a classifier on `train`, validating on `val`, into the run directory `out`; every process calls this.
+    """Train a classifier on `train`, validate on `val` and write the run directory `out`. Every process calls this.
 
-    Validation on the way takes one clip and its centre crop; `evaluate` gives the figures to quote. `tflops` is for the
-    plan's arithmetic; micro-batches are those that fit `memory`. Returns a summary.
-    Raises UserError for data, checkpoints or a directory that do not fit.
+    Validation uses the centre crop of one clip per video; `evaluate` gives the figures to quote. `tflops` is the rate
+    assumed in the plan, and micro-batches are chosen to fit `memory`. Returns a summary. Raises UserError for data,
+    checkpoints or a directory that do not fit.
     """
     check_data(recipe, train, val)
     with open_session(out, resume=resume, command=command) as session:
@@ -59,7 +59,7 @@ def finetune(
         def lists(is_listed: bool) -> ClipLists | None:
             if not is_listed:
                 return clips_of_run(train, val, recipe.init, out, world)
-            if resume and not session.resumes:  # a checkpoint has the digests of its data
+            if resume and not session.resumes:  # with a checkpoint, its identity is compared instead
                 check_listed(out, train, val)
             return None
 
@@ -95,9 +95,9 @@ def dry_run(
     tflops: float = DEFAULT_TFLOPS,
     memory: Memory = "recipe",
 ) -> dict[str, Any]:
-    """Print the plan of `recipe` on so many processes, starting none and writing nothing; return its numbers.
+    """Print the plan of `recipe` on `processes` processes and return its numbers. Starts and writes nothing.
 
-    Raises UserError for data that does not fit, as `finetune` would.
+    Raises UserError for data that does not fit, as `finetune` does.
     """
     check_data(recipe, train, val)
     workload = workload_of(recipe, train, val)
@@ -105,7 +105,7 @@ def dry_run(
 
 
 def check_data(recipe: FinetuneRecipe, train: ClipSource, val: ClipSource) -> None:
-    """Raise UserError for data that the recipe cannot train on: now, not when the first validation comes."""
+    """Raise UserError for data that the recipe cannot train on or validate on; called before training starts."""
     for source in (train, val):
         check_labels(source)
         interval_of(source, recipe.sampling)
@@ -121,9 +121,9 @@ def workload_of(recipe: FinetuneRecipe, train: ClipSource, val: ClipSource) -> W
 
 
 def unreadable_clips(task: ClassifyTask, train: ClipSource, world: World) -> list[str]:
-    """Return the clips that could not be read, on any rank; every rank calls this.
+    """Return the clips that could not be read on any rank. Every rank calls this.
 
-    Raises UserError where no clip could be read.
+    Raises UserError if no clip at all could be read.
     """
     unreadable = sorted({name for names in world.gather(list(task.unreadable)) for name in names})
     if unreadable and not sum(world.gather(task.num_read)):

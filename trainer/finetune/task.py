@@ -1,4 +1,4 @@
-"""Classification of clips: the loss of a batch, and the augmented clips that a fine-tuning run trains on."""
+"""Classification of clips: the loss of a batch, and the augmented clips for training."""
 
 from typing import Any
 
@@ -18,23 +18,23 @@ from trainer.clips.sources import ClipSource, interval_of
 from trainer.data.batches import normalise
 from trainer.engine.task import Batch, Term
 
-TERM = "class"  # of the loss, and the name of the one stream
-UNREADABLE = -1  # the label of a clip that could not be read: it counts for nothing
+TERM = "class"  # name of the loss term and of the only stream
+UNREADABLE = -1  # label of a clip that could not be read: it is ignored
 
 
 class ClassifyTask:
-    """Cross-entropy of the clips' classes, which Mixup and CutMix blend. What is mixed follows (seed, step)."""
+    """Cross-entropy of the clips' classes, optionally with Mixup and CutMix, which depend on (seed, step)."""
 
     def __init__(
         self, model: nn.Module, num_classes: int, label_smoothing: float, mix: MixConfig | None, seed: int
     ) -> None:
         self.model, self.num_classes, self.label_smoothing = model, num_classes, label_smoothing
         self.mix, self.seed = mix, seed
-        self.unreadable: dict[str, str] = {}  # clip -> why, as far as this rank has met them
+        self.unreadable: dict[str, str] = {}  # clip -> error, for the clips that this rank has read
         self.num_read = 0  # clips
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Return how many clips could be read; warn of each other one when it is met first."""
+        """Return the number of readable clips; warn once of each unreadable clip."""
         clips = batch[TERM]
         for name, error in zip(clips["sample_id"], clips["error"], strict=True):
             if error is not None and name not in self.unreadable:
@@ -45,7 +45,7 @@ class ClassifyTask:
         return {TERM: readable}
 
     def losses(self, model: nn.Module, batch: Batch, step: int) -> dict[str, Term]:
-        """Return the loss, and how often a clip's own class, however small its share of the mix, came first."""
+        """Return the loss and top-1. A mixed clip is correct if its own class is predicted, whatever its share."""
         clip_BCTHW, label_B = normalise(batch[TERM]["clip"]), batch[TERM]["label"]
         readable_B = label_B != UNREADABLE
         target_BV = F.one_hot(label_B.clamp(min=0), self.num_classes) * readable_B[:, None].float()
@@ -60,7 +60,7 @@ class ClassifyTask:
 
 
 class TrainingClips:
-    """Augmented clips by (epoch, position): what is drawn follows (seed, epoch, video)."""
+    """Augmented clips by (epoch, position). Random choices depend only on (seed, epoch, video)."""
 
     def __init__(self, source: ClipSource, recipe: FinetuneRecipe) -> None:
         self.source, self.recipe = source, recipe

@@ -1,4 +1,4 @@
-"""Validation between the steps of a fine-tuning run."""
+"""Validation during a fine-tuning run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from trainer.testing.evaluate import run_views
 
 
 class Validation:
-    """One clip and its centre crop of every held-out video."""
+    """An evaluation: accuracy on the centre crop of one clip of every held-out video."""
 
     def __init__(self, model: nn.Module, val: ClipSource, recipe: FinetuneRecipe, world: World) -> None:
         self.model, self.val, self.world = model, val, world

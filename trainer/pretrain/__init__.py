@@ -1,1 +1,1 @@
-"""What is pretraining's own: its streams, plan, pictures and probes. The orchestration is in setup."""
+"""Pretraining: its streams, task, plan, pictures and probes. Sessions and run directories are in setup and runs."""

@@ -1,4 +1,4 @@
-"""A pretraining recipe's sizes from its tokens: vocabulary, patches for their grid, clips no longer than the pool."""
+"""Adapt a pretraining recipe to its tokens: vocabulary size, patch size for the token grid, clip length."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -14,19 +14,19 @@ from trainer.setup.models import halvings, tubelet_of
 
 
 class Sizes(NamedTuple):
-    """What a stream's tokens are."""
+    """The sizes of a stream's tokens."""
 
     vocab_size: int
     grid: tuple[int, int]  # rows, columns per frame
     crop_px: int
-    max_frames: int  # of a sample in the pool
+    max_frames: int  # per sample in the pool
 
 
 def follow_tokens(recipe: PretrainRecipe, overrides: Sequence[str]) -> tuple[PretrainRecipe, list[str]]:
-    """Return `recipe` with the sizes of its tokens, and a line per key that changed.
+    """Return `recipe` with the sizes of its tokens, and one line per changed key.
 
-    A key that `overrides` sets stays as it is, and so does one that cannot follow: the streams differ, or no patch of
-    whole pixels gives the grid. Without all of the token sets nothing follows; opening the streams reports those.
+    Keys set by `overrides` stay unchanged, and so do keys on which the streams differ or for which no patch of whole
+    pixels yields the grid. If a token set is missing, nothing changes; opening the streams reports the error.
     """
     try:
         sizes = {name: _sizes(stream) for name, stream in recipe.streams.items()}
@@ -52,13 +52,15 @@ def follow_tokens(recipe: PretrainRecipe, overrides: Sequence[str]) -> tuple[Pre
         for parent in parents:
             group = group[parent]
         if group[last] != value and not _is_set(key, set_by_hand):
-            lines.append(f"{key} is {_short(value)}, as the tokens need, not the recipe's {_short(group[last])}")
+            lines.append(
+                f"{key} is {_short(value)}, as the tokens require, instead of the recipe's {_short(group[last])}"
+            )
             group[last] = value
     return (PretrainRecipe.model_validate(data), lines) if lines else (recipe, lines)
 
 
 def patch_for(encoder: EncoderConfig, sizes: Sizes) -> tuple[int, int, int] | None:
-    """Return the patch under which `encoder` predicts the token grid, or None where pixels do not divide so."""
+    """Return the patch with which `encoder` predicts the token grid, or None if it is not a whole number of pixels."""
     sides = [rows * 2 ** halvings(encoder) for rows in sizes.grid]
     if any(sizes.crop_px % side for side in sides):
         return None

@@ -1,4 +1,4 @@
-"""What a pretraining model predicts, as pictures: a clip, what it sees of it, its tokens and the true ones decoded.
+"""Pictures of a pretraining model's predictions: a clip, its visible part, its predicted and true tokens decoded.
 
 Legend: T frames, H W pixels or token grid, C channels. Masks are at tubelet resolution in time.
 """
@@ -29,7 +29,8 @@ def prediction_rows(
 ) -> tuple[list[Row], list[str]]:
     """Return the rows of a picture for one sample, and their labels.
 
-    The rows: the clip, its visible part, the predicted tokens decoded (visible ones: true), the true tokens decoded.
+    The rows are the clip, its visible part, the decoded tokens with predictions at hidden positions, and the decoded
+    true tokens.
     """
     device = model.mask_token.device
     predicted_THW = model.predict(normalise(clip_THWC[None].to(device)), mask_THW[None].to(device), stream)[0].cpu()
@@ -42,11 +43,11 @@ def prediction_rows(
         list(tokenizer.decode(torch.where(hidden_THW, predicted_THW, tokens_THW)).cpu().numpy()),
         list(tokenizer.decode(tokens_THW).cpu().numpy()),
     ]
-    return rows, ["clip", "masked", f"predicted ({correct:.0%} of the hidden tokens exact)", "true tokens"]
+    return rows, ["clip", "masked", f"predicted ({correct:.0%} of hidden tokens correct)", "true tokens"]
 
 
 class PictureHook:
-    """The same sample of each stream in TensorBoard, with what the model now predicts for it."""
+    """An evaluation that writes the model's predictions for the first sample of each stream to TensorBoard."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class PictureHook:
         self.writer = SummaryWriter(str(self.folder))
 
     def __call__(self, steps_done: int) -> dict[str, float]:
-        self.model.eval()  # the loop puts it back
+        self.model.eval()  # the loop restores training mode
         for name, sample in self.samples.items():
             with autocast(self.model.mask_token.device, self.precision):
                 rows, labels = prediction_rows(
@@ -86,12 +87,12 @@ class PictureHook:
 
 
 def check_tokenizer(tokenizer: Tokenizer, name: str, sources: Mapping[str, Source]) -> None:
-    """Raise UserError where a token set was made by another tokenizer than the one that is to decode it."""
+    """Raise UserError if the tokens of a stream were not made by `tokenizer`, which is to decode them."""
     for stream, source in sources.items():
         wanted = source.identity
         if tokenizer.weights_sha256 != wanted.weights_sha256:
             raise UserError(
-                f"{stream} stream, {source.path}: its tokens are {wanted.name}'s with weights "
-                f"{wanted.weights_sha256[:12]}, but tokenizer {name} has {tokenizer.weights_sha256[:12]}; name the "
-                "tokenizer that made them, or set loop.picture_every=0"
+                f"{stream} stream, {source.path}: its tokens were made by {wanted.name} with weights "
+                f"{wanted.weights_sha256[:12]}, but tokenizer {name} has weights {tokenizer.weights_sha256[:12]}; set "
+                "the recipe's tokenizer to the one that made them, or loop.picture_every=0"
             )

@@ -1,4 +1,4 @@
-"""What pretraining adds to the plan of a run: its streams, their samples and what these cost."""
+"""Pretraining's part of a run's plan: its streams, their samples and their cost."""
 
 import functools
 import math
@@ -17,7 +17,7 @@ UNITS = {"image": "images", "video": "clips"}
 def pretrain_workload(
     recipe: PretrainRecipe, orders: Mapping[str, StreamOrder], crop_px: Mapping[str, int]
 ) -> Workload[PretrainRecipe]:
-    """Return the work of `recipe` on streams of crops of `crop_px`; a sample is counted once."""
+    """Return the workload of `recipe`; `crop_px` is the crop size by stream. The cost is counted once per setting."""
     cost = functools.cache(functools.partial(pretrain_cost, recipe, crop_px))
     return Workload(recipe, orders, cost, _describe, _facts)
 
@@ -27,7 +27,7 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
     lines = [
         processes_line(plan, device),
         f"  {plan.steps} steps of {plan.schedule.total_steps} ({loop.epochs:g} epochs)",
-        f"{learning_rate(plan)}; it belongs to the batches below, on any number of processes",
+        f"{learning_rate(plan)}, for the batches below on any number of processes",
     ]
     for name, order in plan.orders.items():
         low, high = order.global_batch // plan.world_size, math.ceil(order.global_batch / plan.world_size)
@@ -40,7 +40,7 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
     if plan.micro_batches != loop.micro_batches:
         lines.append(
             f"  accumulation: {plan.micro_batches} micro-batches, since the recipe's {loop.micro_batches} are for "
-            f"{loop.processes} processes; the batch and its learning rate stay"
+            f"{loop.processes} processes; batch and learning rate are unchanged"
         )
     return lines
 

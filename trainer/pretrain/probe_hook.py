@@ -1,6 +1,6 @@
-"""What simple classifiers tell from the encoder's features while it is pretrained, on a labelled frame store.
+"""Probe the encoder during pretraining: simple classifiers on its features of a labelled frame store.
 
-A hook of the loop. Legend: N videos, C channels, V classes.
+Legend: N videos, C channels, V classes.
 """
 
 import functools
@@ -49,7 +49,7 @@ def _linear(
     return linear_predict(train_NC, train_N, test_NC, num_classes, before_fit=before_fit)
 
 
-# features (N, C), labels (N), test features (N, C), V, settings, what to call before each fit -> predicted classes (N)
+# (features (N, C), labels (N), test features (N, C), V, settings, callback before each fit) -> predicted classes (N)
 KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, int, ProbeConfig, Callable[[], None]], Tensor]] = {
     "knn": _knn,
     "linear": _linear,
@@ -57,10 +57,10 @@ KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, int, ProbeConfig, Callable[[]
 
 
 class ProbeHook:
-    """The features of one clip and its centre crop of every video, and how well classifiers do on them."""
+    """An evaluation: the accuracy of classifiers on the features of one centre-cropped clip per video."""
 
     def __init__(self, model: Bevt, recipe: PretrainRecipe, world: World) -> None:
-        """Raises UserError for a store without labels, or with too few videos of a class."""
+        """Raises UserError for a store without labels, with too few videos per class or with other frame intervals."""
         assert recipe.probe is not None
         self.model, self.config, self.world = model, recipe.probe, world
         self.stream: Stream = "video" if "video" in recipe.streams else "image"
@@ -84,8 +84,8 @@ class ProbeHook:
         )
 
     def __call__(self, steps_done: int, stop_asked: StopAsked = never) -> Mapping[str, float]:
-        """Return, on rank 0, `KIND_top1` of every kind: the share of held-out videos whose class it tells right."""
-        self.model.eval()  # the loop puts it back
+        """Return, on rank 0, `KIND_top1` of every kind: its accuracy on held-out videos."""
+        self.model.eval()  # the loop restores training mode
         (train_NC, train_N), (test_NC, test_N) = (self._features(split, stop_asked) for split in self.splits)
         train_NC, train_N, test_NC, test_N = (x.to(self.world.device) for x in (train_NC, train_N, test_NC, test_N))
         accuracies: dict[str, float] = {}
@@ -95,11 +95,11 @@ class ProbeHook:
                     train_NC, train_N, test_NC, self.num_classes, self.config, lambda: stop_if(stop_asked())
                 )
                 accuracies[f"{kind}_top1"] = float((predicted_N == test_N).double().mean())
-        ranks.gather(None)  # rank 0 may be asked to stop while it fits
+        ranks.gather(None)  # a signal may stop rank 0 during a fit
         return accuracies
 
     def _features(self, videos: ClipSource, stop_asked: StopAsked = never) -> tuple[Tensor, Tensor]:
-        """Features (N, C) and labels (N), the same on all ranks, which share the work."""
+        """Return features (N, C) and labels (N), the same on all ranks, which share the work."""
         parts = range(len(self.plan.parts(videos)))
         mine = share_of_rank(parts, self.model, self.world)
         work = functools.partial(_pooled, self.model, self.stream)
@@ -118,21 +118,21 @@ class ProbeHook:
 
 
 def _check_interval(videos: StoreClips, interval: int) -> None:
-    """Raise UserError, now and not when the first time comes, for frames unlike those that are pretrained on."""
+    """Raise UserError if the frames are not `interval` apart, as in pretraining; called before training starts."""
     if interval % videos.stride:
         raise UserError(
-            f"probe of {videos.path}: pool.stride={videos.stride}, and the frames of a clip in pretraining are "
-            f"{interval} apart, which is no multiple of it; store the probe's with `--set pool.stride={interval}`"
+            f"probe of {videos.path}: pool.stride={videos.stride} does not divide the interval of the frames in "
+            f"pretraining, {interval}; store the probe's frames with `--set pool.stride={interval}`"
         )
     if videos.uneven is not None:
         raise UserError(
-            f"probe of {videos.path}: the frames of {videos.uneven} were thinned to pool.max_frames, so they are "
-            f"more than {videos.stride} apart; store them with a larger pool.max_frames"
+            f"probe of {videos.path}: the frames of {videos.uneven} were thinned to pool.max_frames and are more than "
+            f"{videos.stride} apart; store them with a larger pool.max_frames"
         )
 
 
 def _check_linear(train: ClipSource) -> None:
-    """Raise UserError, now and not when the first time comes, where a linear probe cannot choose its weight decay."""
+    """Raise UserError if a linear probe cannot choose its weight decay; called before training starts."""
     try:
         held_out(torch.tensor([item.label for item in train.items]), seed=0)
     except UserError as error:

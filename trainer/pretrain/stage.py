@@ -18,7 +18,7 @@ from trainer.engine.evaluations import Evaluation, every, on_main
 from trainer.pretrain.pictures import PictureHook, check_tokenizer
 from trainer.pretrain.plan import pretrain_workload
 from trainer.pretrain.probe_hook import ProbeHook
-from trainer.pretrain.streams import Source, Streams, open_sources, open_streams, warn_of_odd
+from trainer.pretrain.streams import Source, Streams, open_sources, open_streams, warn_of_unusual_frames
 from trainer.pretrain.task import PretrainTask
 from trainer.runs.directory import check_datasets
 from trainer.setup.memory import Memory
@@ -27,7 +27,7 @@ from trainer.setup.plan import DEFAULT_TFLOPS, Workload, show_plan
 from trainer.setup.session import averaged, build, open_session
 from trainer.setup.start_from import start_from
 
-HIDDEN_MULTIPLE = 256  # of hidden positions on a GPU: whole tiles of the LM head's product, few sizes of its tensors
+HIDDEN_MULTIPLE = 256  # of hidden positions on a GPU: the LM head computes whole tiles, its tensors have few sizes
 
 
 def pretrain(
@@ -40,11 +40,11 @@ def pretrain(
     tflops: float = DEFAULT_TFLOPS,
     memory: Memory = "recipe",
 ) -> dict[str, Any]:
-    """Train on the streams of `recipe` into the run directory `out`; every process of the job calls this.
+    """Train on the streams of `recipe` and write the run directory `out`. Every process calls this.
 
-    `repeats` is the record of a run whose data this one must equal; `tflops` is for the plan's arithmetic;
-    micro-batches are those that fit `memory`. Returns a summary.
-    Raises UserError for data, checkpoints or a directory that do not fit.
+    `repeats` is the record of a run to repeat, whose data must be the same. `tflops` is the rate assumed in the plan,
+    and micro-batches are chosen to fit `memory`. Returns a summary. Raises UserError for data, checkpoints or a
+    directory that do not fit.
     """
     with open_session(out, resume=resume, command=command) as session:
         world = session.world
@@ -52,10 +52,10 @@ def pretrain(
         session.read([store.path for source in sources.values() for store in source.stores])
         datasets = {name: DatasetRef(path=str(source.path), digest=source.digest) for name, source in sources.items()}
         if repeats is not None:
-            check_datasets(repeats.datasets, datasets, "the run that is repeated")
+            check_datasets(repeats.datasets, datasets, "the repeated run")
         streams = open_streams(recipe, sources, HIDDEN_MULTIPLE if world.device.type == "cuda" else 1)
         if world.is_main:
-            warn_of_odd(recipe, sources)
+            warn_of_unusual_frames(recipe, sources)
         plan = session.plan(workload_of(recipe, sources, streams), memory)
         recipe = plan.recipe
         tokenizer = picture_tokenizer(recipe, sources)
@@ -88,12 +88,12 @@ def pretrain(
 def dry_run(
     recipe: PretrainRecipe, *, processes: int, tflops: float = DEFAULT_TFLOPS, memory: Memory = "recipe"
 ) -> dict[str, Any]:
-    """Print the plan of `recipe` on so many processes, starting none and writing nothing; return its numbers.
+    """Print the plan of `recipe` on `processes` processes and return its numbers. Starts and writes nothing.
 
-    Raises UserError for data that does not fit, as `pretrain` would.
+    Raises UserError for data that does not fit, as `pretrain` does.
     """
-    sources = open_sources(recipe, torch.device("meta"))  # a tokenizer may be for GPUs alone
-    warn_of_odd(recipe, sources)
+    sources = open_sources(recipe, torch.device("meta"))  # without weights: a tokenizer may require a GPU
+    warn_of_unusual_frames(recipe, sources)
     workload = workload_of(recipe, sources, open_streams(recipe, sources))
     return show_plan(workload, processes=processes, tflops=tflops, memory=memory)
 
@@ -105,7 +105,7 @@ def workload_of(recipe: PretrainRecipe, sources: Mapping[str, Source], streams: 
 
 
 def picture_tokenizer(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> Tokenizer | None:
-    """Load what decodes tokens for pictures. Raises UserError where it did not make the tokens of the streams."""
+    """Load the tokenizer that decodes pictures, if any. Raises UserError if it did not make the streams' tokens."""
     if not recipe.loop.picture_every or recipe.tokenizer is None:
         return None
     tokenizer = load_tokenizer(recipe.tokenizer)
@@ -116,7 +116,7 @@ def picture_tokenizer(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> 
 def evaluations_of(
     recipe: PretrainRecipe, model: Bevt, tokenizer: Tokenizer | None, streams: Streams, out: Path, world: World
 ) -> list[Evaluation]:
-    """Return the pictures, if there is a tokenizer, and the probes of the recipe."""
+    """Return the recipe's evaluations: pictures, if a tokenizer is given, and probes."""
     evaluations = []
     if tokenizer is not None:
         draw = PictureHook(model, tokenizer, streams, out, recipe.loop.precision) if world.is_main else None

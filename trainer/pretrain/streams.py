@@ -1,4 +1,4 @@
-"""The streams of a pretraining recipe: where their tokens come from, checked against the recipe, and their orders."""
+"""Open the streams of a pretraining recipe: their sources, checked against the recipe, their datasets and orders."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from trainer.data.order import StreamOrder
 from trainer.data.token_dataset import TokenDataset
 from trainer.setup.models import tokens_per_side, tubelet_of
 
-MASKS = {"image": ("block",), "video": ("tube", "random_3d", "random_frame", "frame_diff")}  # kinds, by stream
+MASKS = {"image": ("block",), "video": ("tube", "random_3d", "random_frame", "frame_diff")}  # allowed kinds, by stream
 
 STAGES = {"image": {"image"}, "video": {"video"}, "joint": {"image", "video"}}
 
@@ -36,7 +36,7 @@ Streams = dict[str, tuple[ClipDataset, StreamOrder]]
 
 @dataclass(frozen=True)
 class StoredSource:
-    """A token set: what a stream reads whose tokens were made before."""
+    """The source of a stream with stored tokens: a token set."""
 
     tokens: TokenSet
     cached_parts: int
@@ -73,16 +73,16 @@ Source = StoredSource | OnlineSource
 
 
 def check_stage(stage: str, recipe: str, streams: Sequence[str]) -> None:
-    """Raise UserError where the streams of the recipe called `recipe` are those of another stage."""
-    other = next((name for name, those in STAGES.items() if those == set(streams)), None)
+    """Raise UserError if `streams`, those of the recipe called `recipe`, belong to another stage."""
+    other = next((name for name, its_streams in STAGES.items() if its_streams == set(streams)), None)
     if other is not None and other != stage:
-        raise UserError(f"stage {stage}: the recipe {recipe!r} is of the stage {other}; give `bevt train {other}`")
+        raise UserError(f"stage {stage}: the recipe {recipe!r} is for stage {other}; use `bevt train {other}`")
 
 
 def check_token_options(recipe: str, directory: Path, given: Mapping[str, str | None]) -> None:
-    """Raise UserError for an option --video-tokens or --image-tokens whose stream the recipe does not have.
+    """Raise UserError for --video-tokens or --image-tokens without such a stream in the recipe.
 
-    Of a recipe that cannot be read nothing is known; its own error says why.
+    A recipe that cannot be read is not checked; loading it reports the error.
     """
     try:
         streams = streams_in(recipe, directory)
@@ -92,15 +92,15 @@ def check_token_options(recipe: str, directory: Path, given: Mapping[str, str | 
         if tokens is not None and name not in streams:
             raise UserError(
                 f"--{name}-tokens {tokens}: the recipe {recipe!r} has no {name} stream, only {', '.join(streams)}; "
-                "drop the option, or give --recipe one that has it"
+                f"drop the option, or use a --recipe with {name}s"
             )
 
 
 def open_sources(recipe: PretrainRecipe, device: torch.device) -> dict[str, Source]:
-    """Open what every stream reads; tokenizers go to `device`. Raises UserError where one does not fit the recipe."""
+    """Open every stream's source, tokenizers on `device`. Raises UserError if one does not fit the recipe."""
     sources: dict[str, Source] = {}
     for name, stream in recipe.streams.items():
-        with _errors_name(name, stream):
+        with _stream_in_errors(name, stream):
             sources[name] = _open(stream, device)
         check_fit(name, stream, recipe.model, sources[name])
     check_cache(recipe, sources)
@@ -108,8 +108,8 @@ def open_sources(recipe: PretrainRecipe, device: torch.device) -> dict[str, Sour
 
 
 @contextmanager
-def _errors_name(name: str, stream: StreamConfig) -> Iterator[None]:
-    """Put the stream, and the option that says what it reads, before an error about what it reads."""
+def _stream_in_errors(name: str, stream: StreamConfig) -> Iterator[None]:
+    """Prefix errors about a stream's source with the stream and the option that sets its source."""
     option = f"--set streams.{name}.tokens..." if isinstance(stream.tokens, OnlineTokens) else f"--{name}-tokens"
     try:
         yield
@@ -118,18 +118,18 @@ def _errors_name(name: str, stream: StreamConfig) -> Iterator[None]:
 
 
 def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
-    """Raise UserError where the local copies of two windows of parts, the one in use and the next, would not fit."""
+    """Raise UserError if the cache of remote parts cannot hold two windows: the current and the next one."""
     needed = 0
     for name, stream in recipe.streams.items():
         for store in sources[name].stores:
-            place = store.place(0)
-            if isinstance(place, Entry):
+            first_part = store.place(0)
+            if isinstance(first_part, Entry):
                 parts = min(store.manifest.num_parts, 2 * stream.window_parts)
-                needed += parts * sum(digest.num_bytes for digest in place.files().values())
+                needed += parts * sum(digest.num_bytes for digest in first_part.files().values())
     if needed > cache_bytes():
         raise UserError(
-            f"BEVT_CACHE_BYTES is {cache_bytes()}: training from an object store keeps two windows of parts on the "
-            f"local disk, here about {needed} bytes; raise it, or lower streams.*.window_parts"
+            f"BEVT_CACHE_BYTES is {cache_bytes()}, but training from an object store caches two windows of parts on "
+            f"the local disk, about {needed} bytes; increase it, or reduce streams.*.window_parts"
         )
 
 
@@ -146,7 +146,7 @@ def _open(stream: StreamConfig, device: torch.device) -> Source:
 
 
 def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_multiple: int = 1) -> Streams:
-    """Return the dataset and the order of every stream. For `hidden_multiple` see `hidden_positions`."""
+    """Return the dataset and the order of every stream; for `hidden_multiple`, see `hidden_positions`."""
     streams: Streams = {}
     for name, stream in recipe.streams.items():
         dataset = sources[name].dataset(
@@ -168,40 +168,40 @@ def frames_of(stream: StreamConfig) -> FrameStore:
     return FrameStore(tokens.frames) if isinstance(tokens, OnlineTokens) else TokenSet(tokens).frames
 
 
-def warn_of_odd(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
-    """Warn of a stream whose frames can be trained on and are not what one expects.
+def warn_of_unusual_frames(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
+    """Warn of streams whose frames are valid for training but probably not intended.
 
-    Videos given for images are trained on frame by frame, as in the paper's Table 7. Videos whose pool was thinned give
-    clips of a longer interval than others; fine-tuning, which has an interval in its recipe, refuses them.
+    In an image stream, single frames of videos are used as images, as in the paper's Table 7. Videos with a thinned
+    pool yield clips with a longer frame interval; fine-tuning, whose recipe sets the interval, refuses them.
     """
     for name, stream in recipe.streams.items():
         where, store = f"{name} stream, {sources[name].path}", sources[name].frames
         stored, pool = store.manifest, store.manifest.pool
         if name == "image" and stored.num_frames > stored.num_samples:
             warn(
-                f"{where}: a set of videos, {stored.num_frames} frames of {stored.num_samples} samples; one frame of "
-                "each is taken as an image in every epoch. If that is not wanted, give --image-tokens a set of images"
+                f"{where}: a set of videos, {stored.num_frames} frames of {stored.num_samples} samples; each epoch "
+                "uses one frame of each sample as an image. To avoid this, give --image-tokens a set of images"
             )
         if stream.clip_frames > 1 and (found := thinned(store)):
             warn(
                 f"{where}: the frames of {len(found)} of {stored.num_samples} samples, e.g. {found[0]}, were thinned "
-                f"to pool.max_frames={pool.max_frames}, so those of their clips are more than "
-                f"pool.stride={pool.stride} apart; to keep them as several samples instead, tokenize with `--set "
-                "pool.long=cut`"
+                f"to pool.max_frames={pool.max_frames}, so frames in their clips are more than "
+                f"pool.stride={pool.stride} apart; to cut long videos into several samples instead, tokenize with "
+                "`--set pool.long=cut`"
             )
 
 
 def check_fit(name: str, stream: StreamConfig, model: BevtConfig, source: Source) -> None:
-    """Raise UserError, naming both values and the mend, where the tokens do not fit the recipe."""
+    """Raise UserError, naming both values and a fix, if the tokens do not fit the recipe."""
     where, tokenizer, stored = f"{name} stream, {source.path}", source.identity, source.frames.manifest
     if stream.clip_frames > 1 and stored.num_frames == stored.num_samples:
         raise UserError(
-            f"{where}: a set of images, one frame of each of {stored.num_samples} samples, and the stream's clips have "
-            f"{stream.clip_frames} frames; give --video-tokens a set of videos, or swap it with --image-tokens"
+            f"{where}: a set of images, with one frame in each of {stored.num_samples} samples, but the stream's clips "
+            f"have {stream.clip_frames} frames; give --video-tokens a set of videos, or swap it with --image-tokens"
         )
     if tokenizer.vocab_size != model.vocab_size:
         raise UserError(
-            f"{where}: the vocabulary has {tokenizer.vocab_size} tokens, the recipe's model.vocab_size "
+            f"{where}: the vocabulary has {tokenizer.vocab_size} tokens, but the recipe's model.vocab_size "
             f"is {model.vocab_size}; set model.vocab_size={tokenizer.vocab_size}, or use another tokenizer"
         )
     crop_px = source.crop_px
@@ -209,7 +209,7 @@ def check_fit(name: str, stream: StreamConfig, model: BevtConfig, source: Source
     if tokenizer.grid != grid:
         raise UserError(
             f"{where}: crops of {crop_px} px have {tokenizer.grid[0]} x {tokenizer.grid[1]} "
-            f"tokens, but the recipe's encoder predicts {grid[0]:g} x {grid[1]:g} of them; change "
+            f"tokens, but the recipe's encoder predicts {grid[0]:g} x {grid[1]:g} tokens; change "
             "model.encoder.patch or the tokenizer"
         )
     tubelet = tubelet_of(name, model)

@@ -1,4 +1,4 @@
-"""Masked token prediction as a task of the loop: its targets, its losses and their weights."""
+"""Masked token prediction as a training task: its targets, losses and their weights."""
 
 from collections.abc import Mapping
 
@@ -24,12 +24,12 @@ class PretrainTask:
         vocab_size: int,
         tokenizers: Mapping[str, Tokenizer],
     ) -> None:
-        """`tokenizers` are those of the streams without stored tokens; they are no part of the model."""
+        """`tokenizers` are for streams without stored tokens; they are not part of the model."""
         self.model = model
         self.weights, self.vocab_size, self.tokenizers = dict(weights), vocab_size, dict(tokenizers)
 
     def counts(self, batch: Batch) -> dict[str, int]:
-        """Return how many tokens are to be predicted."""
+        """Return the number of hidden tokens by loss term."""
         return {TERMS[name]: int((part["hidden"] >= 0).sum()) for name, part in batch.items()}
 
     def losses(self, model: nn.Module, batch: Batch, step: int) -> dict[str, Term]:
@@ -53,7 +53,7 @@ class PretrainTask:
         return tokens_in_step(self.tokenizers[stream], part["frames"])
 
     def _targets(self, part: StreamBatch) -> torch.Tensor:
-        """Count the hidden tokens by class, without waiting for the device."""
+        """Count the hidden tokens by id, without synchronising with the device."""
         targets_M = part.tokens_BTHW.flatten().index_select(0, part.hidden_M.clamp(min=0))
         counts_V = torch.zeros(self.vocab_size, device=targets_M.device)
         return counts_V.index_add_(0, targets_M, (part.hidden_M >= 0).float())

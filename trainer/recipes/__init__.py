@@ -1,4 +1,4 @@
-"""The recipes of pretraining, fine-tuning and tokenizer training, as YAML files in this folder."""
+"""The folder of the shipped recipes (YAML) for pretraining, fine-tuning and tokenizer training."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Run directories: writing them, their status, listing and comparing them."""
+"""Write run directories, determine their status, list and compare them."""

@@ -1,4 +1,4 @@
-"""Look at run directories: what was run, how far it came, how the losses went. Reads only; a run may be going on."""
+"""List, summarise and compare run directories: settings, progress and curves. Safe on runs in progress."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,17 +21,19 @@ from trainer.runs.status import RESULTS, progress_of
 from trainer.runs.table import sparklines
 
 UNFINISHED = "not finished"
-POINTS = 400  # of a curve: steps are averaged down to so many
+POINTS = 400  # at most in a curve: neighbouring steps are averaged
 
 
 def list_runs(root: Path) -> list[dict[str, Any]]:
-    """Return the summary of every run below `root`, the newest first; one that cannot be read has `error` instead.
+    """Return the summary of every run below `root`, newest first, or its `error` if it cannot be read.
 
-    Raises UserError where there is none.
+    Raises UserError if there is no run.
     """
     found = sorted(path.parent for path in root.rglob(RECORD)) if root.is_dir() else []
     if not found:
-        raise UserError(f"{root}: no runs below it, no directory has a {RECORD}; give the folder that --out is in")
+        raise UserError(
+            f"{root}: no runs below it, since no directory has a {RECORD}; give a folder that contains runs"
+        )
     return sorted((_row_of(run) for run in found), key=lambda row: row.get("started", ""), reverse=True)
 
 
@@ -43,10 +45,10 @@ def _row_of(run: Path) -> dict[str, Any]:
 
 
 def summary_of(run: Path) -> dict[str, Any]:
-    """Return what a run is, how far it is (`trainer.runs.status`), when it last logged a step, and that step's values.
+    """Return a run's kind, title, progress (`trainer.runs.status`), start, and the time and values of its last step.
 
-    `left_s` are the seconds to its end while it is alive, `silent_s` those since its last step. Raises UserError for a
-    directory without a run.
+    `left_s` is the estimated time left while the run is alive, `silent_s` the time since its last step. Raises
+    UserError for a directory without a run.
     """
     recipe, record = read_run(run)
     lines = read_metrics(run)
@@ -76,16 +78,16 @@ def _state(run: Path, recipe: Recipe, record: RunRecord, step: int) -> str:
         return UNFINISHED
     total = record.total_steps
     if total is None and not isinstance(recipe, TokenizeRecipe) and step == recipe.loop.max_steps:
-        return f"stopped by loop.max_steps at {step} steps"  # or finished: older versions recorded no total
+        return f"stopped by loop.max_steps at {step} steps"  # or finished: older versions did not record the total
     if total is not None and 0 < step < total:
         return f"stopped by loop.max_steps at {step} of {total} steps"
     return "finished"
 
 
 def show_run(run: Path) -> dict[str, Any]:
-    """Return the summary of a run, its record, its checkpoints and how often it had to skip a step.
+    """Return the summary of a run, its record, its checkpoints and its number of skipped steps.
 
-    `writer` is the process that works on it, by `host`, `pid` and `since`; None where none is known.
+    `writer` is the process that writes it (`host`, `pid`, `since`), or None if no such process is known.
     """
     _, record = read_run(run)
     writer = owner(run)
@@ -103,10 +105,10 @@ def show_run(run: Path) -> dict[str, Any]:
 
 
 def compare_runs(runs: Sequence[Path], keys: Sequence[str] | None, out: Path) -> dict[str, Any]:
-    """Draw the curves `keys` of the metrics of all `runs` into the PNG `out`; return what differs between the runs.
+    """Plot the metrics `keys` of all `runs` into the PNG `out` and return the differences between the runs.
 
-    Without `keys` the picture has the loss, and the curves in text also have accuracies. Raises UserError for a key
-    that no run has, with the nearest that there is.
+    Without `keys`, the PNG shows the loss, and the returned text curves also accuracies. Raises UserError for a key
+    that no run has logged, suggesting the closest one.
     """
     drawn = list(keys) if keys else ["loss"]
     logs = {str(run): read_metrics(run) for run in runs}
@@ -114,7 +116,7 @@ def compare_runs(runs: Sequence[Path], keys: Sequence[str] | None, out: Path) ->
     for key in drawn:
         if key not in known:
             raise UserError(
-                f"no run has {key!r} in its log; {nearest(key, sorted(known))}known: {', '.join(sorted(known))}"
+                f"no run has logged {key!r}; {nearest(key, sorted(known))}known: {', '.join(sorted(known))}"
             )
     curves = {
         f"{run} {key}" if len(drawn) > 1 else run: averaged(points)
@@ -137,7 +139,7 @@ def compare_runs(runs: Sequence[Path], keys: Sequence[str] | None, out: Path) ->
 
 
 def points_of(lines: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """Return (step, value) of every line that has a number under `key`."""
+    """Return (step, value) of every line with a number for `key`."""
     return [(line["step"], line[key]) for line in lines if line.get(key) is not None]
 
 
@@ -157,14 +159,14 @@ def _facts(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def _differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By key, the values of all runs, where they differ."""
+    """Return the values of all runs for each key whose values differ."""
     keys = sorted({key for of_run in values.values() for key in of_run})
     different = [key for key in keys if len({str(of_run.get(key)) for of_run in values.values()}) > 1]
     return {key: {run: of_run.get(key) for run, of_run in values.items()} for key in different}
 
 
 def _results(run: Path, lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
-    """The state of a run, the last value of each of `keys`, and its median rate."""
+    """Return the status and steps of a run, the last value of each of `keys`, and the median samples per second."""
     summary = summary_of(run)
     found = {key: summary[key] for key in ("status", "step", "total_steps")}
     found |= {key: points[-1][1] if (points := points_of(lines, key)) else None for key in keys}
@@ -173,7 +175,7 @@ def _results(run: Path, lines: Sequence[Mapping[str, Any]], keys: Sequence[str])
 
 
 def averaged(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Average neighbouring (step, value) pairs, so that at most `POINTS` are left: the steps and the values."""
+    """Average neighbouring (step, value) pairs down to at most POINTS; return the steps and the values."""
     groups = np.array_split(np.array(points, dtype=float), min(POINTS, len(points)))
     steps, values = zip(*(group.mean(axis=0).tolist() for group in groups), strict=True)
     return list(steps), list(values)

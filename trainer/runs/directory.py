@@ -1,13 +1,13 @@
-"""A run's directory: what was run, on what, and what came of it.
+"""The directory of a run: its recipe, data, command, metrics, checkpoints and weights.
 
-recipe.yaml          resolved: `bevt train RUN/recipe.yaml` means the same
+recipe.yaml          the resolved recipe: `bevt train RUN/recipe.yaml` trains the same
 run.json             command, code revision, versions, dataset digests (schemas.runs.RunRecord)
-resumes.jsonl        a line per resume: time, command, number of processes
-clips.parquet        the clips that it, and the runs it started from, trained on or held out (schemas.runs)
-metrics.jsonl        a line per step
+resumes.jsonl        one line per resume: time, command, number of processes
+clips.parquet        the clips that this run, and those it started from, trained on or held out (schemas.runs)
+metrics.jsonl        one line per step
 tensorboard/
 checkpoints/
-weights.safetensors  at the end: what bevt_core.weights.checkpoints.load_weights reads
+weights.safetensors  written last, read by bevt_core.weights.checkpoints.load_weights
 """
 
 import platform
@@ -32,7 +32,7 @@ from schemas.text.yaml_text import MAX_BYTES, read_yaml
 from trainer.engine.checkpoint import Identity
 
 RESUMES, WEIGHTS = "resumes.jsonl", "weights.safetensors"
-HUB_WEIGHTS = "model.safetensors"  # of a folder in Hugging Face's layout
+HUB_WEIGHTS = "model.safetensors"  # in a folder with Hugging Face's layout
 PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr", "safetensors")
 
 
@@ -47,15 +47,15 @@ def open_run(
     total_steps: int | None = None,
     device: str | None = None,
 ) -> None:
-    """Make the run directory and its record (rank 0 only), or note the resume in the one that exists.
+    """Create the run directory and its record, or append the resume to an existing one. Only rank 0 calls this.
 
-    Raises UserError when the directory holds a run and `resume` was not asked for.
+    Raises UserError if the directory contains a run and `resume` is False, or if it contains other files.
     """
     exists = (run_dir / RECORD).is_file()
     if exists and not resume:
-        raise UserError(f"{run_dir} holds a run already; give `resume` to go on with it, or another `out`")
-    if not exists and run_dir.is_dir() and content_of(run_dir) not in ([], [RECIPE]):  # a start may have been killed
-        raise UserError(f"{run_dir} is not empty and holds no run; give another `out`")
+        raise UserError(f"{run_dir} already contains a run; give `resume` to continue it, or another `out`")
+    if not exists and run_dir.is_dir() and content_of(run_dir) not in ([], [RECIPE]):  # left by a killed start
+        raise UserError(f"{run_dir} is not empty and contains no run; give another `out`")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if exists:
         with explaining(run_dir / RESUMES), (run_dir / RESUMES).open("a") as file:
@@ -78,7 +78,7 @@ def open_run(
 
 
 def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
-    """Return what a run directory says was run. Raises UserError when it is none, or its recipe was edited since."""
+    """Return a run's recipe and record. Raises UserError if `run_dir` is not a run, or if its recipe was edited."""
     record = read_record(run_dir / RECORD, RunRecord)
     if record is None or not (run_dir / RECIPE).is_file():
         raise UserError(f"{run_dir}: {what_is(run_dir)}; expected the directory of a run, with {RECORD} and {RECIPE}")
@@ -86,26 +86,29 @@ def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
     recipe = parse_recipe(read_yaml(read_bounded(where, MAX_BYTES), where), where=str(where))
     if recipe.digest() != record.recipe_digest:
         raise UserError(
-            f"{run_dir / RECIPE}: digest {recipe.digest()[:12]}, but {RECORD} says {record.recipe_digest[:12]}; it was "
-            "edited after the run. Copy it elsewhere and give it as a recipe of its own"
+            f"{run_dir / RECIPE}: digest {recipe.digest()[:12]}, but {RECORD} has {record.recipe_digest[:12]}: it was "
+            "edited after the run. Copy it to another path and train from that recipe"
         )
     return recipe, record
 
 
-def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, DatasetRef], why: str) -> None:
-    """Raise UserError, naming both digests, where a run that is repeated would read other data."""
+def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, DatasetRef], run: str) -> None:
+    """Raise UserError, naming both digests, if the datasets `found` differ from those `wanted`.
+
+    `run` describes the run that read the wanted ones, for the message.
+    """
     for name, ref in wanted.items():
         now = found.get(name)
         if now is None or now.digest != ref.digest:
             raise UserError(
-                f"{why} read {name} from {ref.path} with digest {ref.digest[:12]}, but now it is "
-                f"{now.path + ' with ' + now.digest[:12] if now else 'missing'}; point it at the same data, "
-                "or start a new run from its recipe.yaml"
+                f"{run} read {name} from {ref.path} with digest {ref.digest[:12]}, but the data is now "
+                f"{f'{now.path} with digest {now.digest[:12]}' if now else 'missing'}; use the same data, or start a "
+                "new run from its recipe.yaml"
             )
 
 
 def identity_of(recipe: TrainingRecipe, datasets: Mapping[str, DatasetRef]) -> Identity:
-    """Return all that decides a run's numbers, by dotted key: the recipe but for its free keys, the data by content."""
+    """Return all that decides a run's numbers, by dotted key: the recipe without free keys, and the data's digests."""
     facts: Identity = {
         key: json_text(value) if isinstance(value, list) else value for key, value in deciding(recipe).items()
     }
@@ -113,33 +116,34 @@ def identity_of(recipe: TrainingRecipe, datasets: Mapping[str, DatasetRef]) -> I
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one of dotted keys."""
+    """Flatten a nested mapping into one with dotted keys."""
     if not isinstance(value, dict):
         return {prefix.removesuffix("."): value}
     return {key: item for name, inner in value.items() for key, item in flat(inner, f"{prefix}{name}.").items()}
 
 
-def weights_of(place: Path) -> Path:
-    """The weights in a run's directory or in a Hugging Face folder that `bevt export` wrote; a file is itself."""
-    if not place.is_dir():
-        return place
-    return place / (WEIGHTS if (place / WEIGHTS).is_file() or not (place / HUB_WEIGHTS).is_file() else HUB_WEIGHTS)
+def weights_of(path: Path) -> Path:
+    """Return the weights file in a run directory or exported Hugging Face folder; return other paths unchanged."""
+    if not path.is_dir():
+        return path
+    return path / (WEIGHTS if (path / WEIGHTS).is_file() or not (path / HUB_WEIGHTS).is_file() else HUB_WEIGHTS)
 
 
-def existing_weights(place: Path) -> Path:
-    """`weights_of`; UserError where there are none, saying what is there."""
-    weights = weights_of(place)
+def existing_weights(path: Path) -> Path:
+    """Return `weights_of(path)`. Raises UserError, describing what `path` is, if that file does not exist."""
+    weights = weights_of(path)
     if not weights.is_file():
-        raise UserError(f"{place}: {what_is(place)}; expected a finished run, or its weights")
+        raise UserError(f"{path}: {what_is(path)}; expected a finished run, or its weights")
     return weights
 
 
 def resume_command(command: str) -> str:
+    """Return `command` with `--resume`, added if missing."""
     return command if "--resume" in command.split() else f"{command} --resume"
 
 
 def git_revision() -> str | None:
-    """Return the checkout's commit, with "-dirty" behind it when files were changed; None outside a checkout."""
+    """Return the checkout's commit, followed by "-dirty" if files were changed; None outside a checkout."""
     where = Path(__file__).resolve().parents[1]
     try:
         call = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -1,4 +1,4 @@
-"""Whether a run is alive, finished, stopped or dead: one function decides, from what lies in its directory."""
+"""Determine from a run's directory whether it is alive, finished, stopped or dead, and its progress."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,26 @@ from trainer.runs.directory import RECORD, RESUMES, WEIGHTS
 
 Status = Literal["alive", "finished", "stopped", "dead"]
 
-RESULTS = (WEIGHTS, "tokenizer")  # what a run leaves when it is finished: weights, or a tokenizer's folder
-RECENT = 50  # lines of the log that the time of a step is taken from
-SILENCE_STEPS = 10  # the longest of them, so often: the process is taken to be gone
-LEAST_SILENCE_S = 120.0
+RESULTS = (WEIGHTS, "tokenizer")  # written at the end of a run: weights, or a tokenizer's folder
+RECENT = 50  # lines of the log that give the time of a step
+SILENCE_STEPS = 10  # times the longest recent step: after this silence the process is considered dead
+LEAST_SILENCE_S = 120.0  # but not before this
 
 
 class Progress(NamedTuple):
-    """How far a run is."""
+    """The status of a run and the steps it has done."""
 
     status: Status
-    step: int  # steps done, as logged
-    total: int | None  # that it is to do; None: an older version recorded none
-    left_s: float | None  # at its recent rate, while it is alive
-    silent_s: float | None  # since it last wrote to its log; None: it never did
+    step: int  # steps done, according to the log
+    total: int | None  # steps to do; None: not recorded by an older version
+    left_s: float | None  # time left at the recent rate; None: not alive, or unknown
+    silent_s: float | None  # time since the log was last written; None: no step logged
 
 
 def progress_of(
     run: Path, record: RunRecord, max_steps: int | None, lines: Sequence[Mapping[str, Any]], now: float | None = None
 ) -> Progress:
-    """Return how far a run is. `max_steps` is its recipe's, `lines` is its log, and `now` a time since the epoch."""
+    """Return a run's progress, from its log `lines` and its recipe's `max_steps`; `now` is in seconds since 1970."""
     now = time.time() if now is None else now
     step = lines[-1]["step"] + 1 if lines else 0
     total = record.total_steps
@@ -42,7 +42,7 @@ def progress_of(
         total = max_steps if total is None else min(total, max_steps)
     status = _status(run, record, max_steps, lines, now)
     if status == "stopped":
-        total = record.total_steps or total  # the whole schedule, which it did not reach
+        total = record.total_steps or total  # the whole schedule, not only the steps up to max_steps
     left_s = None
     if status == "alive" and total is not None and lines:
         left_s = max(0, total - step) * _mean([_taken_s(line) for line in lines[-RECENT:]])
@@ -50,13 +50,13 @@ def progress_of(
 
 
 def is_alive(run: Path, record: RunRecord, lines: Sequence[Mapping[str, Any]], now: float) -> bool:
-    """Return whether a process still works on a run: by its lock, else by the time since its last step or start."""
+    """Return whether a process works on a run, from its lock, or else from the time since its last step or start."""
     written = is_written(run, run / RECORD)
     if written is not None:
         return written
     opened_s = now - _opened(run, record)
     silent_s = _silent_s(run, lines, now)
-    if silent_s is None or opened_s < silent_s:  # no step yet since it was started or resumed
+    if silent_s is None or opened_s < silent_s:  # no step since it was started or resumed
         return opened_s < FIRST_STEP_S
     return silent_s < max(LEAST_SILENCE_S, SILENCE_STEPS * max(_taken_s(line) for line in lines[-RECENT:]))
 
@@ -64,7 +64,7 @@ def is_alive(run: Path, record: RunRecord, lines: Sequence[Mapping[str, Any]], n
 def _status(
     run: Path, record: RunRecord, max_steps: int | None, lines: Sequence[Mapping[str, Any]], now: float
 ) -> Status:
-    """Decide. A process that ends by itself leaves weights, or a checkpoint of its last step."""
+    """Return the status: a process that ends normally leaves weights or a checkpoint of its last step."""
     step = lines[-1]["step"] + 1 if lines else 0
     if any((run / result).exists() for result in RESULTS):
         cut_short = step == max_steps if record.total_steps is None else 0 < step < record.total_steps
@@ -80,7 +80,7 @@ def _silent_s(run: Path, lines: Sequence[Mapping[str, Any]], now: float) -> floa
 
 
 def _opened(run: Path, record: RunRecord) -> float:
-    """Return when the run was last started or resumed, in seconds since the epoch."""
+    """Return the time when the run was last started or resumed, in seconds since 1970."""
     started = datetime.fromisoformat(record.started).replace(tzinfo=UTC).timestamp()
     resumes = run / RESUMES
     return max(started, resumes.stat().st_mtime) if resumes.is_file() else started

@@ -1,4 +1,4 @@
-"""Runs in tables for the terminal: a line per run, or a column per run where they are compared; curves as text."""
+"""Format runs as tables for the terminal: one row per listed run, one column per compared run, and text curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ import numpy as np
 from bevt_core.console.inert import one_line
 from bevt_core.console.readable import duration, percent, shown, table
 
-BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"  # an eighth of a line high, two, ...
+BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"  # one eighth of a line high, two eighths, ...
 WIDTH = 24  # of a curve, in characters
 Points = Sequence[tuple[float, float]]  # (step, value)
 
 
 def list_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the lines of a table of run summaries, a run that cannot be read with its error."""
+    """Return the lines of a table of run summaries, followed by the errors of runs that cannot be read."""
     header = ["run", "kind", "step", "done", "loss", "val_top1", "left", "state"]
     cells = [_cells(row) for row in rows if "error" not in row]
     errors = [f"{one_line(row['run'])}: {one_line(row['error'])}" for row in rows if "error" in row]
@@ -37,7 +37,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def state_of(row: Mapping[str, Any]) -> str:
-    """Return how a run is, in words."""
+    """Return the status of a run as a phrase, with details if it stopped or died."""
     if row["status"] == "stopped" and row["state"].startswith("stopped"):
         return row["state"]
     if row["status"] in ("alive", "finished"):
@@ -51,7 +51,7 @@ def state_of(row: Mapping[str, Any]) -> str:
 
 
 def compare_table(compared: Mapping[str, Any]) -> list[str]:
-    """Return one table of what `compare_runs` found: a row per value that differs or results, a column per run."""
+    """Return the result of `compare_runs` as a table: one row per different setting or result, one column per run."""
     results: Mapping[str, Mapping[str, Any]] = compared["results"]
     runs = list(results)
     names = short_names(runs)
@@ -62,11 +62,11 @@ def compare_table(compared: Mapping[str, Any]) -> list[str]:
     ]
     rows += [[key, *(shown(key, results[run][key]) for run in runs)] for key in results[runs[0]]]
     rows += [[f"{key} curve", *(curves[run] for run in runs)] for key, curves in compared["curves"].items()]
-    return [*table(rows, ["", *names]), f"picture of the curves: {compared['picture']}"]
+    return [*table(rows, ["", *names]), f"plot of the curves: {compared['picture']}"]
 
 
 def short_names(runs: Sequence[str]) -> list[str]:
-    """Return the last parts of the paths, as many as tell them apart."""
+    """Return the shortest trailing parts that distinguish the paths."""
     for count in range(1, max(len(Path(run).parts) for run in runs) + 1):
         names = ["/".join(Path(run).parts[-count:]) for run in runs]
         if len(set(names)) == len(set(runs)):
@@ -75,7 +75,7 @@ def short_names(runs: Sequence[str]) -> list[str]:
 
 
 def sparklines(curves: Mapping[str, Points]) -> dict[str, str]:
-    """Return each curve as WIDTH characters: steps are aligned, and all curves have one scale."""
+    """Return each curve as WIDTH characters, with the steps and the scale of all curves aligned."""
     points = [point for curve in curves.values() for point in curve]
     if not points:
         return dict.fromkeys(curves, "")
@@ -91,7 +91,7 @@ def sparklines(curves: Mapping[str, Points]) -> dict[str, str]:
 
 
 def _means(curve: Points, last: float) -> list[float | None]:
-    """The mean of a curve in each of WIDTH equal ranges of steps up to `last`; None where it has no point."""
+    """Return the mean of a curve in each of WIDTH equal ranges of steps up to `last`; None for an empty range."""
     found: list[list[float]] = [[] for _ in range(WIDTH)]
     for step, value in curve:
         found[min(WIDTH - 1, int(step / (last + 1) * WIDTH))].append(value)

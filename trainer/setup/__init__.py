@@ -1,1 +1,4 @@
-"""From a recipe to a running session: models, start weights, cost, memory. Not here: what one stage alone needs."""
+"""Set up a training run of any stage: model, initial weights, cost, memory, plan and session.
+
+Code of a single stage is in pretrain, finetune or tokenizer.
+"""

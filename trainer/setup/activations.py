@@ -1,7 +1,7 @@
-"""What a training step keeps in memory for its backward pass, from the sizes of the model's layers.
+"""Estimate the activations that a training step keeps for its backward pass, from the sizes of the model's layers.
 
-All counts are numbers of one sample, for attention kernels that keep no matrices but the bias. The bias and a gradient
-of weights are counted too, though a batch has them once, so the estimate is high for large batches.
+All counts are numbers (not bytes) for one sample, with attention kernels that store only the bias matrices. The bias
+and one weight gradient are counted per sample although a batch has them once, so large batches are overestimated.
 
 Legend: T H W grid, C channels, N positions of a window or frame.
 """
@@ -25,32 +25,32 @@ End = tuple[Size3, int]  # grid and channels of a stage's output
 
 
 class Layer(NamedTuple):
-    """What one layer costs in the backward pass, for one sample."""
+    """The cost of one layer's backward pass, for one sample."""
 
-    kept: int  # numbers, from its forward to its backward pass
-    backward: int = 0  # numbers more, during its backward pass
-    repeated_flops: int = 0  # operations of the forward pass that run again
+    kept: int  # numbers, kept from its forward to its backward pass
+    backward: int = 0  # additional numbers during its backward pass
+    repeated_flops: int = 0  # operations of the forward pass that checkpointing repeats
 
 
 class Block(NamedTuple):
-    """A transformer block, before it is known whether its activations are checkpointed."""
+    """The sizes of a transformer block, with or without activation checkpointing."""
 
     input: int  # numbers
-    kept: int  # numbers, its input among them
-    gradients: int  # numbers, of the MLP and one of its weights, where they are the most
-    flops: int  # of the forward pass, up to the last number that the backward pass needs
+    kept: int  # numbers, including its input
+    gradients: int  # numbers, at their peak: those of the MLP and of one of its weights
+    flops: int  # of the forward pass, up to the last activation that the backward pass needs
 
     def layer(self, checkpointed: bool) -> Layer:
-        """Return the block as a layer that keeps everything, or only its input."""
+        """Return the block as a layer that keeps only its input, if `checkpointed`, or all its activations."""
         if checkpointed:
             return Layer(self.input, self.kept - self.input + self.gradients, self.flops)
         return Layer(self.kept, self.gradients)
 
 
 def peak_numbers(layers: Sequence[Layer]) -> int:
-    """Return the most numbers held at a time by `layers`, in the order of the forward pass."""
+    """Return the peak count of numbers in memory, for `layers` in the order of the forward pass."""
     kept = itertools.accumulate(layer.kept for layer in layers)
-    return max(held + layer.backward for held, layer in zip(kept, layers, strict=True))
+    return max(so_far + layer.backward for so_far, layer in zip(kept, layers, strict=True))
 
 
 def bevt_layers(model: Bevt, stream: Stream, frames: int, size_px: int) -> list[Layer]:
@@ -75,25 +75,25 @@ def classifier_layers(model: Classifier, frames: int, size_px: int) -> list[Laye
 
 
 def stem_grid(stem: Stem2d | Stem3d, frames: int, size_px: int) -> Size3:
-    """Return the (T, H, W) of the patches of a clip."""
+    """Return the (T, H, W) of a clip's patches."""
     t, h, w = (1, *stem.patch)[-3:]
     return -(-frames // t), -(-size_px // h), -(-size_px // w)
 
 
 def stem_flops(stem: Stem2d | Stem3d, grid_THW: Size3) -> int:
-    """Count the operations that embed the patches of a grid."""
+    """Count the operations of embedding the patches of a grid."""
     return 2 * prod(grid_THW) * stem.proj.weight.numel()
 
 
 def stem_layer(stem: Stem2d | Stem3d, grid_THW: Size3) -> Layer:
-    """The pixels as patches, and the input of the norm where the stem has one."""
+    """Count the patches' pixels and, if the stem has a norm, the norm's input."""
     out, *patch = stem.proj.weight.shape
     norm = 0 if isinstance(stem.norm, nn.Identity) else out
     return Layer(prod(grid_THW) * (prod(patch) + norm))
 
 
 def encoder_layers(encoder: VideoSwin | TimeSformer, grid_THW: Size3) -> tuple[list[Layer], list[End]]:
-    """Return the layers of an encoder, and what each of its stages ends in."""
+    """Return the layers of an encoder, and the output grid and channels of each of its stages."""
     if isinstance(encoder, TimeSformer):
         divided = [divided_block(block, grid_THW) for block in cast(list[DividedBlock], encoder.blocks)]
         return [block.layer(encoder.checkpointed) for block in divided], [(grid_THW, *encoder.stage_dims)]
@@ -103,7 +103,9 @@ def encoder_layers(encoder: VideoSwin | TimeSformer, grid_THW: Size3) -> tuple[l
         if isinstance(stage.merge, PatchMerging):
             T, H, W = grid_THW
             grid_THW = (T, -(-H // 2), -(-W // 2))
-            layers.append(Layer(2 * prod(grid_THW) * stage.merge.reduction.in_features))  # of the norm, of the product
+            layers.append(
+                Layer(2 * prod(grid_THW) * stage.merge.reduction.in_features)
+            )  # inputs of the norm and of the linear layer
         blocks = [swin_block(block, grid_THW) for block in cast(list[SwinBlock], stage.blocks)]
         layers += [block.layer(stage.checkpointed) for block in blocks]
         ends.append((grid_THW, dim))
@@ -111,7 +113,7 @@ def encoder_layers(encoder: VideoSwin | TimeSformer, grid_THW: Size3) -> tuple[l
 
 
 def swin_block(block: SwinBlock, grid_THW: Size3) -> Block:
-    """Inputs of both norms; input, output and qkv of the attention, and its bias; inputs of fc1, GELU and fc2."""
+    """Count the inputs of both norms, fc1, GELU and fc2, and the attention's input, output, qkv and bias."""
     fc1, heads = block.mlp.fc1, block.attn.num_heads
     windows = windows_of(grid_THW, *fit_window(grid_THW, block.attn.window, block.shift))
     positions, padded, N = prod(grid_THW), prod(windows.grid), prod(windows.window)
@@ -126,7 +128,7 @@ def swin_block(block: SwinBlock, grid_THW: Size3) -> Block:
 
 
 def divided_block(block: DividedBlock, grid_THW: Size3) -> Block:
-    """What `swin_block` counts, for attention along time, within frames with their class token, and the MLP."""
+    """Count as `swin_block` does: attention over time, attention within frames with their class token, and the MLP."""
     T, H, W = grid_THW
     fc1 = block.mlp.fc1
     positions, in_frames, tokens = T * H * W, T * (H * W + 1), T * H * W + 1
@@ -142,18 +144,18 @@ def divided_block(block: DividedBlock, grid_THW: Size3) -> Block:
 
 
 def mlp_flops(block: SwinBlock | DividedBlock, positions: int) -> int:
-    """Count the operations of the MLP that checkpointing repeats: fc2 only where drop path needs its output."""
+    """Count the MLP operations that checkpointing repeats: fc2 is repeated only if drop path needs its output."""
     products = 2 if block.drop_path else 1
     return 2 * products * positions * block.mlp.fc1.weight.numel()
 
 
 def token_grid(ends: Sequence[End]) -> Size3:
-    """Return the (T, H, W) of the positions that decoders predict: the last stage but one, where there are two."""
+    """Return the (T, H, W) of the positions that decoders predict: the second to last stage's grid, or the only one."""
     return ends[max(len(ends) - 2, 0)][0]
 
 
 def decoder_layer(decoder: nn.Module, ends: Sequence[End]) -> Layer:
-    """The inputs of a decoder's products, for stages that end in `ends`, and the upsampling weights in their order."""
+    """Count the inputs of a decoder's matrix products and its reordered upsampling weights; `ends` are its inputs."""
     last_THW, last_dim = ends[-1]
     if isinstance(decoder, ToFrames):
         inner, upsampling = decoder_layer(decoder.decoder, ends), decoder.up_time

@@ -1,7 +1,7 @@
-"""What an optimizer step costs, counted on the meta device: no weights, no arithmetic, no data.
+"""The cost of an optimizer step, counted on the meta device: no weights, arithmetic or data are needed.
 
-Operations and state are exact for the model that is counted. Activations are an estimate from the sizes of its layers
-(`activations`): the peak of one sample in fp32, half of it under bf16 and fp16.
+Operations and state are exact. Activation memory is an estimate from the sizes of the layers (`activations`): the peak
+of one sample in fp32, half of it under bf16 and fp16.
 """
 
 import functools
@@ -25,23 +25,23 @@ from trainer.metrics.monitor import StepFlops
 from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_numbers, stem_flops, stem_grid
 from trainer.setup.models import build_model, checkpoint_activations, checkpoint_encoder, tokens_per_side, tubelet_of
 
-MASKS_DRAWN = 256  # for the mean share of hidden positions
+MASKS_DRAWN = 256  # to average the share of hidden positions
 FLOAT_BYTES = 4
-STATE_COPIES = 4  # of every parameter, in fp32: itself, its gradient, AdamW's two moments
+STATE_COPIES = 4  # per parameter, in fp32: value, gradient, AdamW's two moments
 SHARE_OF_FP32 = {"fp32": 1.0, "bf16": 0.5, "fp16": 0.5}  # of an activation's bytes
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """One optimizer step of a whole job."""
+    """The cost of one optimizer step of a run."""
 
-    model_flops: float  # of all processes
-    flops: float  # the same, with what activation checkpointing computes again
+    model_flops: float  # of all processes, without repeated operations
+    flops: float  # of all processes, including those repeated for activation checkpointing
     state_bytes: int  # per process: parameters, gradients, optimizer, averaged weights
     activation_bytes: float  # per process, an estimate
 
     def hours(self, steps: int, processes: int, tflops: float) -> float:
-        """Return how long the steps take where every process does `tflops` * 1e12 operations a second, all the time."""
+        """Return the duration of the steps if every process sustains `tflops` * 1e12 operations per second."""
         return steps * self.flops / (processes * tflops * 1e12) / 3600
 
     @property
@@ -54,22 +54,22 @@ class StepCost:
 
 
 class SampleCost(NamedTuple):
-    """Forward and backward of one sample."""
+    """The cost of one sample's forward and backward pass."""
 
     model_flops: float
-    flops: float  # with what activation checkpointing computes again
+    flops: float  # including those repeated for activation checkpointing
     peak_bytes: float  # of activations
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What every sample of a recipe costs, by stream, and what does not depend on their number."""
+    """The cost per sample of a recipe, by stream, and the state, which does not depend on the number of samples."""
 
     samples: Mapping[str, SampleCost]
     state_bytes: int  # parameters, gradients, optimizer, averaged weights
 
     def step(self, global_batch: Mapping[str, int], micro_batch: Mapping[str, int], shards: int) -> StepCost:
-        """Return the cost of a step with so many samples by stream, the state spread over `shards` processes."""
+        """Return the cost of a step with these batch sizes by stream, the state sharded over `shards` processes."""
         return StepCost(
             model_flops=sum(count * self.samples[name].model_flops for name, count in global_batch.items()),
             flops=sum(count * self.samples[name].flops for name, count in global_batch.items()),
@@ -79,7 +79,7 @@ class TrainingCost:
 
 
 def pretrain_cost(recipe: PretrainRecipe, crop_px: Mapping[str, int], activation_checkpointing: bool) -> TrainingCost:
-    """Count the samples of `recipe` for crops of `crop_px`, by stream, with or without activation checkpointing."""
+    """Count the cost per sample of `recipe` for crops of `crop_px`, by stream."""
     with torch.device("meta"):
         model = build_model(recipe.model, tuple(recipe.streams))
     if activation_checkpointing:
@@ -92,7 +92,7 @@ def pretrain_cost(recipe: PretrainRecipe, crop_px: Mapping[str, int], activation
         features = functools.partial(model.features, mask_BTHW=None, stream=name)
         layers = bevt_layers(model, name, stream.clip_frames, crop_px[name])
         encoder = sample_cost(features, model.stems[name], layers, stream.clip_frames, crop_px[name])
-        more_flops = 3 * 2 * hidden * model.lm_head.weight.numel()  # forward, and two products backward
+        more_flops = 3 * 2 * hidden * model.lm_head.weight.numel()  # one product forward, two backward
         logit_bytes = 2 * hidden * model.lm_head.out_features * FLOAT_BYTES
         if isinstance(stream.tokens, OnlineTokens):
             more_flops += stream.clip_frames * tokenizer_flops(stream.tokens.tokenizer)
@@ -105,7 +105,7 @@ def pretrain_cost(recipe: PretrainRecipe, crop_px: Mapping[str, int], activation
 def finetune_cost(
     recipe: FinetuneRecipe, build: Callable[[], nn.Module], stream: str, activation_checkpointing: bool
 ) -> TrainingCost:
-    """Count the clips of the one `stream` of fine-tuning, for the classifier that `build` makes."""
+    """Count the cost per clip of fine-tuning, whose one stream is `stream`, for the classifier that `build` returns."""
     with torch.device("meta"):
         model = cast(Classifier, build())
     if activation_checkpointing:
@@ -126,7 +126,7 @@ def _cost(
 
 
 def hidden_share(recipe: PretrainRecipe, stream: str, grid_HW: tuple[int, int]) -> float:
-    """Return the mean share of positions that the stream's mask hides, over a few drawn masks."""
+    """Return the mean share of positions that the stream's mask hides, over MASKS_DRAWN masks."""
     config = recipe.streams[stream]  # type: ignore[index]
     grid_THW = (config.clip_frames // tubelet_of(stream, recipe.model), *grid_HW)
     still_THWC = np.zeros((*grid_THW, 3), np.uint8)
@@ -135,7 +135,7 @@ def hidden_share(recipe: PretrainRecipe, stream: str, grid_HW: tuple[int, int]) 
 
 
 def tokenizer_flops(name: str) -> float:
-    """Count the operations of one frame's tokens."""
+    """Count the operations of tokenizing one frame."""
     tokenizer = load_tokenizer(settle_default(name, lambda message: None), "meta")
     side, count = tokenizer.input_px, tokenizer.pass_frames
     frames_NPPC = torch.zeros(count, side, side, 3, dtype=torch.uint8, device="meta")
@@ -145,10 +145,10 @@ def tokenizer_flops(name: str) -> float:
 def sample_cost(
     forward: Callable[[Tensor], Tensor], stem: nn.Module, layers: Sequence[Layer], frames: int, size_px: int
 ) -> SampleCost:
-    """Count the forward and backward pass of one clip, in fp32. `forward` has its weights on the meta device.
+    """Count the forward and backward pass of one clip in fp32; the weights of `forward` are on the meta device.
 
-    Each product of the forward pass needs two in the backward pass, one for either gradient. The embedding of the
-    pixels in `stem` needs only the gradient of its weights.
+    Each matrix product of the forward pass needs two in the backward pass, for the gradients of its two factors. The
+    patch embedding in `stem` needs only the gradient of its weights.
     """
     clip_BCTHW = torch.zeros(1, 3, frames, size_px, size_px, device="meta")
     known = cast(Stem2d | Stem3d, stem)

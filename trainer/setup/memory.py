@@ -1,7 +1,7 @@
-"""Which micro-batches fit a card: the fewest, without activation checkpointing where that is possible.
+"""Choose the micro-batches that fit a GPU: as few as possible, if possible without activation checkpointing.
 
-What is chosen changes no number of a run but its rounding and what drop path and dropout draw, and is no part of its
-identity.
+The choice changes a run only in rounding and in the random numbers of drop path and dropout, so it is not part of the
+run's identity.
 """
 
 import math
@@ -15,14 +15,16 @@ from schemas.errors import UserError
 from schemas.recipes import LoopConfig
 from trainer.setup.cost import TrainingCost
 
-Memory = float | Literal["card", "recipe"]  # GB that a step has to fit; those of the device; or as the recipe says
+Memory = (
+    float | Literal["card", "recipe"]
+)  # in GB, the current GPU's, or unlimited: the recipe's micro-batches are used
 
-OUTSIDE_GB = 2.0  # what torch does not allocate: the CUDA context, cuBLAS's and cuDNN's workspaces, NCCL's buffers
-USABLE_SHARE = 0.85  # of the rest: activations are an estimate, and the allocator leaves gaps
+OUTSIDE_GB = 2.0  # not allocated by torch: the CUDA context, workspaces of cuBLAS and cuDNN, NCCL buffers
+USABLE_SHARE = 0.85  # of the rest: activations are estimated, and the allocator fragments memory
 
 
-class Execution(NamedTuple):
-    """How a batch is computed."""
+class MicroBatching(NamedTuple):
+    """How each process splits its batch, and why."""
 
     micro_batches: int  # per process
     activation_checkpointing: bool
@@ -30,7 +32,7 @@ class Execution(NamedTuple):
 
 
 def memory_gb_of(memory: Memory) -> float | None:
-    """Return the GB that micro-batches have to fit: None where the recipe says what they are, or there is no card."""
+    """Return the GB that a step has to fit, or None if any step will do: for "recipe", and for "card" without a GPU."""
     if memory == "recipe":
         return None
     if memory != "card":
@@ -42,11 +44,11 @@ def memory_gb_of(memory: Memory) -> float | None:
 
 def fit_memory(
     peak_gb: Callable[[int, bool], float], micro_batches: Sequence[int], memory_gb: float, processes: int
-) -> Execution:
-    """Choose among `micro_batches`, ascending, where a step takes `peak_gb(number, activation_checkpointing)`.
+) -> MicroBatching:
+    """Choose the first of `micro_batches`, ascending, whose `peak_gb(number, activation_checkpointing)` fits.
 
-    Fewer keep the device busier. Activation checkpointing comes last, since it adds some 30 % to the operations.
-    Raises UserError where nothing fits.
+    Few large micro-batches keep the device busier. Activation checkpointing is tried last, since it adds about 30 % to
+    the operations. Raises UserError if nothing fits.
     """
     usable_gb = USABLE_SHARE * (memory_gb - OUTSIDE_GB)
     refused = ""
@@ -55,16 +57,14 @@ def fit_memory(
         for number in micro_batches:
             needed_gb = peak_gb(number, checkpointing)
             if needed_gb <= usable_gb:
-                chosen = (
-                    f"{count(number, 'micro-batch')} {how}: about {needed_gb:.3g} GB of {usable_gb:.3g} that are usable"
-                )
-                chosen += f" on a card of {memory_gb:.4g} GB{refused}"
-                return Execution(number, checkpointing, chosen)
+                chosen = f"{count(number, 'micro-batch')} {how}: about {needed_gb:.3g} of {usable_gb:.3g} usable GB"
+                chosen += f" on a GPU of {memory_gb:.4g} GB{refused}"
+                return MicroBatching(number, checkpointing, chosen)
             refused = f"; {number} {how} would take {needed_gb:.3g} GB"
     raise UserError(
         f"a step takes about {needed_gb:.3g} GB on each of {count(processes, 'process')} even in "
         f"{count(micro_batches[-1], 'micro-batch')} with activation checkpointing, but {usable_gb:.3g} of "
-        f"{memory_gb:.4g} GB are usable; use a card with more memory, or --set loop.micro_batches=N to try it anyway"
+        f"{memory_gb:.4g} GB are usable; use a GPU with more memory, or force it with --set loop.micro_batches=N"
     )
 
 
@@ -76,7 +76,10 @@ def fit_loop(
     memory_gb: float,
     processes: int,
 ) -> tuple[LoopConfig, str]:
-    """Return `loop` with what `fit_memory` chooses for it, and why. `cost` counts with or without checkpointing."""
+    """Return `loop` with the choice of `fit_memory`, and the reason for it.
+
+    `cost` takes whether activations are checkpointed.
+    """
 
     def peak_gb(number: int, checkpointing: bool) -> float:
         largest = {name: largest_micro_batch(batch, processes, number) for name, batch in global_batch.items()}
@@ -92,19 +95,19 @@ def fit_loop(
 
 
 def shards_of(loop: LoopConfig, processes: int) -> int:
-    """Return over how many processes weights, gradients and optimizer are spread."""
+    """Return how many processes share one copy of the weights, gradients and optimizer state."""
     return processes if loop.parallel == "fsdp" else 1
 
 
 def largest_micro_batch(global_batch: int, processes: int, micro_batches: int) -> int:
-    """Return the samples of the largest micro-batch of any process."""
+    """Return the number of samples in the largest micro-batch of any process."""
     return math.ceil(math.ceil(global_batch / processes) / micro_batches)
 
 
 def possible_micro_batches(global_batches: Collection[int], processes: int) -> list[int]:
-    """Return the numbers of parts that every process's batch can be cut into, ascending; equal parts if possible.
+    """Return the possible numbers of micro-batches per process, ascending, if possible only those of equal size.
 
-    It is 1 where a process would have no sample, which `check_batches` refuses.
+    Returns [1] where a process would have no sample; `check_batches` refuses that.
     """
     most = min(batch // processes for batch in global_batches)
     numbers = range(1, most + 1)

@@ -1,4 +1,4 @@
-"""From a pretraining recipe to its model, and the sizes that the model asks of the data."""
+"""The model of a pretraining recipe, and the sizes of tokens and frames that it requires."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,8 +11,8 @@ from bevt_core.models.swin import VideoSwin
 from bevt_core.models.timesformer import TimeSformer
 from schemas.models import BevtConfig, EncoderConfig
 
-HALVINGS: dict[str, Callable[[Any], int]] = {  # of the patch grid, down to the token grid; by kind of encoder
-    "swin": lambda encoder: len(encoder.depths) - 2,  # the last stage but one
+HALVINGS: dict[str, Callable[[Any], int]] = {  # halvings from the patch grid to the token grid, by kind of encoder
+    "swin": lambda encoder: len(encoder.depths) - 2,  # the token grid is the second to last stage's
     "timesformer": lambda encoder: 0,
 }
 
@@ -34,22 +34,22 @@ def checkpoint_activations(model: Bevt) -> None:
 
 
 def checkpoint_encoder(encoder: nn.Module) -> None:
-    """`checkpoint_activations` of one encoder of either kind, all of its stages."""
+    """Checkpoint the activations of all stages of one encoder, Swin or TimeSformer."""
     known = cast(VideoSwin | TimeSformer, encoder)
     known.checkpoint_activations(range(len(known.stage_dims)))
 
 
 def halvings(encoder: EncoderConfig) -> int:
-    """Return how often the patch grid is halved on the way to the token grid."""
+    """Return how many times the patch grid is halved to reach the token grid."""
     return HALVINGS[encoder.kind](encoder)
 
 
 def tokens_per_side(encoder: EncoderConfig, crop_px: int) -> tuple[float, float]:
-    """Return the rows and columns of tokens that the decoders predict for a crop."""
+    """Return the rows and columns of tokens predicted for a crop; fractions if its size does not fit the patches."""
     rows, columns = (crop_px / (side * 2 ** halvings(encoder)) for side in encoder.patch[1:])
     return rows, columns
 
 
 def tubelet_of(stream: str, model: BevtConfig) -> int:
-    """Return how many frames one mask position covers: an image is one frame."""
+    """Return how many frames one mask position covers: 1 for images."""
     return model.encoder.patch[0] if stream == "video" else 1

@@ -1,7 +1,6 @@
-"""What a run of any stage will do, before it does it: micro-batches, steps, samples seen, and what that costs.
+"""The plan of a run of any stage, made before it starts: micro-batches, steps, samples seen, and cost.
 
-A stage says what its `Workload` is. Both a run (trainer/setup/session.py) and a dry run (`show_plan`) plan it by
-`make_plan`.
+Each stage provides a `Workload`. Runs (trainer/setup/session.py) and dry runs (`show_plan`) plan it with `make_plan`.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +25,7 @@ from trainer.setup.memory import (
     shards_of,
 )
 
-DEFAULT_TFLOPS = 100.0  # effective, per device: what a run is thought to reach, not what a data sheet says
+DEFAULT_TFLOPS = 100.0  # per device: an assumed sustained rate, not the peak of a data sheet
 
 R = TypeVar("R", bound=TrainingRecipe)
 CountedCost = Callable[[bool], TrainingCost]  # with or without activation checkpointing
@@ -34,25 +33,27 @@ CountedCost = Callable[[bool], TrainingCost]  # with or without activation check
 
 @dataclass(frozen=True)
 class Workload(Generic[R]):
-    """What a stage is to do: its recipe, its data, what a sample costs, and what it adds to the plan."""
+    """The work of a stage: its recipe, data and cost per sample, and what it adds to the plan."""
 
     recipe: R
     orders: Mapping[str, StreamOrder]  # by stream
-    cost: CountedCost | None  # None: not counted
-    describe: Callable[["Plan[R]", str], list[str]]  # the stage's lines of the plan, for the name of a device
-    facts: Callable[["Plan[R]"], dict[str, Any]] = lambda plan: {}  # the stage's numbers of the plan
-    splits_well: Callable[[int, int], bool] = lambda micro_batches, processes: True  # whether the stage allows them
+    cost: CountedCost | None  # None: the stage is not counted
+    describe: Callable[["Plan[R]", str], list[str]]  # (plan, device name) -> the stage's lines of the plan
+    facts: Callable[["Plan[R]"], dict[str, Any]] = lambda plan: {}  # the stage's numbers in the plan
+    splits_well: Callable[[int, int], bool] = lambda micro_batches, processes: (
+        True
+    )  # whether the stage allows this split
 
 
 @dataclass(frozen=True)
 class Plan(Generic[R]):
-    """The arithmetic of a run."""
+    """The plan of a run on `world_size` processes."""
 
     workload: Workload[R]
-    recipe: R  # with the micro-batches that fit the memory
+    recipe: R  # with micro-batches that fit the memory
     schedule: CosineSchedule
     world_size: int
-    reason: str | None  # why the micro-batches are not the recipe's; None where they are
+    reason: str | None  # why these micro-batches were chosen; None: they are the recipe's
 
     @property
     def orders(self) -> Mapping[str, StreamOrder]:
@@ -60,7 +61,7 @@ class Plan(Generic[R]):
 
     @property
     def steps(self) -> int:
-        """Steps that will be taken; fewer than the schedule's with loop.max_steps."""
+        """Steps to run: the schedule's, or `loop.max_steps` if that is fewer."""
         return min(self.schedule.total_steps, self.recipe.loop.max_steps or self.schedule.total_steps)
 
     @property
@@ -72,11 +73,11 @@ class Plan(Generic[R]):
         return self.steps * self.orders[stream].global_batch
 
     def micro_batch(self, stream: str) -> int:
-        """Return the samples of the largest micro-batch of any process."""
+        """Return the number of samples in the largest micro-batch of any process."""
         return largest_micro_batch(self.orders[stream].global_batch, self.world_size, self.micro_batches)
 
     def cost(self) -> StepCost | None:
-        """Count what a step costs, which takes seconds the first time; None for a stage that is not counted."""
+        """Return the cost of a step, or None for a stage that is not counted. The first call takes seconds."""
         if self.workload.cost is None:
             return None
         return self.workload.cost(self.recipe.loop.activation_checkpointing).step(
@@ -95,10 +96,10 @@ def make_plan(
     memory: Memory = "recipe",
     on_main: Callable[[Callable[[], Fitted[R]]], Fitted[R]] = lambda work: work(),
 ) -> Plan[R]:
-    """Choose micro-batches that fit `memory` and count the steps. An epoch is one of the video stream if there is one.
+    """Choose micro-batches that fit `memory` and count the steps. Epochs are the video stream's, if there is one.
 
-    In a run of several processes `on_main` is `World.on_main`, so that rank 0 alone counts. Raises UserError where
-    nothing fits the memory, or the recipe's batches do not fit so many processes.
+    In a run of several processes `on_main` is `World.on_main`, so that only rank 0 counts the cost. Raises UserError if
+    nothing fits the memory, or if the recipe's batches are too small for `processes`.
     """
     orders, recipe, reason = workload.orders, workload.recipe, None
     memory_gb = memory_gb_of(memory)
@@ -113,7 +114,7 @@ def make_plan(
 
 
 def _fitted(workload: Workload[R], processes: int, memory_gb: float) -> Fitted[R]:
-    """The recipe with the micro-batches that fit `memory_gb`, and why."""
+    """Return the recipe with micro-batches that fit `memory_gb`, and the reason for the choice."""
     recipe = workload.recipe
     if workload.cost is None:
         return recipe, None
@@ -127,9 +128,9 @@ def _fitted(workload: Workload[R], processes: int, memory_gb: float) -> Fitted[R
 def show_plan(
     workload: Workload[R], *, processes: int, tflops: float = DEFAULT_TFLOPS, memory: Memory = "recipe"
 ) -> dict[str, Any]:
-    """Print the plan of a workload on so many processes, starting none and writing nothing: the dry run of any stage.
+    """Print the plan of a workload on `processes` processes and return its numbers: the dry run of any stage.
 
-    Returns the plan's numbers.
+    Starts no process and writes nothing.
     """
     plan = make_plan(workload, processes, memory)
     show(describe(plan, tflops, "any device"))
@@ -137,7 +138,7 @@ def show_plan(
 
 
 def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_size: int) -> None:
-    """Raise UserError where a micro-batch would be empty on some rank."""
+    """Raise UserError if a micro-batch would be empty on some rank."""
     for name, order in orders.items():
         if order.global_batch // world_size < micro_batches:
             raise UserError(
@@ -147,14 +148,14 @@ def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_s
 
 
 def describe(plan: Plan[R], tflops: float, device: str) -> str:
-    """Return what a person should check before the GPUs start."""
+    """Return the plan as text, for the user to check before the run starts."""
     cost = plan.cost()
     costs = [] if cost is None else cost_lines(cost, plan.steps, plan.world_size, tflops, plan.reason)
     return "\n".join([one_line(plan.recipe.title), *plan.workload.describe(plan, device), *costs])
 
 
 def facts(plan: Plan[R], tflops: float) -> dict[str, Any]:
-    """Return the plan's numbers for a program."""
+    """Return the plan's numbers, for JSON."""
     cost = plan.cost()
     numbers = {
         "steps": plan.steps,
@@ -174,21 +175,21 @@ def processes_line(plan: Plan[R], device: str) -> str:
 
 
 def learning_rate(plan: Plan[R]) -> str:
-    """Return the learning rate of a run in words: its warm-up and its decay."""
+    """Return a line about the learning rate: its warm-up and decay."""
     optim = plan.recipe.optim
     return (
-        f"  learning rate: {optim.lr * optim.warmup_start:g} to {optim.lr:g} in {plan.schedule.warmup_steps} steps, on "
-        f"a cosine to {optim.lr * optim.final_lr_share:g}"
+        f"  learning rate: {optim.lr * optim.warmup_start:g} to {optim.lr:g} in {plan.schedule.warmup_steps} steps, "
+        f"then cosine decay to {optim.lr * optim.final_lr_share:g}"
     )
 
 
 def cost_lines(cost: StepCost, steps: int, processes: int, tflops: float, reason: str | None) -> list[str]:
-    """Return what `steps` steps cost, in words, and why their micro-batches are as they are."""
+    """Return lines about the cost of `steps` steps and the reason for their micro-batches."""
     repeated = cost.flops - cost.model_flops
-    again = f" ({repeated / 1e12:.4g} of them again, for activation checkpointing)" if repeated else ""
+    again = f" ({repeated / 1e12:.4g} of them repeated for activation checkpointing)" if repeated else ""
     return [
-        "  arithmetic, not measured:",
-        f"    {cost.flops / 1e12:.4g} TFLOP per step{again}, {steps * cost.flops:.3g} FLOP in all; "
+        "  calculated, not measured:",
+        f"    {cost.flops / 1e12:.4g} TFLOP per step{again}, {steps * cost.flops:.3g} FLOP in total; "
         f"{cost.hours(steps, processes, tflops):.3g} h at {tflops:g} TFLOP/s per process",
         f"    memory per process: {cost.state_bytes / 1e9:.3g} GB of weights, gradients and optimizer; "
         f"activations about {cost.activation_bytes / 1e9:.2g} GB (estimate)",

@@ -1,7 +1,7 @@
-"""A session: one training run from its locks to its last checkpoint, the same for all stages.
+"""A session: one training run of any stage, from its locks to its last checkpoint.
 
-A stage calls `open_session`, and of the session `read`, `plan`, `initialise`, `begin`, `fit` and `save`, in this order.
-What it trains, on what, and what it evaluates is its own; a dry run is `show_plan` of trainer/setup/plan.py.
+A stage calls `open_session`, then the session's `read`, `plan`, `initialise`, `begin`, `fit` and `save`, in this order.
+The stage provides the model, the data and the evaluations. Dry runs are in trainer/setup/plan.py (`show_plan`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,38 +55,38 @@ def no_lists(is_listed: bool) -> ClipLists | None:
 
 @dataclass(frozen=True)
 class Session:
-    """One run: its processes, its directory, and what it holds while it goes on."""
+    """A run in progress: its processes, its directory and its locks."""
 
     out: Path
     world: World
     resume: bool
     command: str
-    locks: ExitStack  # of the directory and of what is read, until the session ends
+    locks: ExitStack  # on the run directory and on the data it reads, until the session ends
 
     @property
     def resumes(self) -> bool:
-        """Whether there is a checkpoint to go on from, so that initial weights are not needed."""
+        """Whether a checkpoint to resume from exists, so that no initial weights are needed."""
         return self.resume and bool(Checkpoints(self.out / CHECKPOINTS, 1).paths())
 
     def read(self, stores: Iterable[AnyPath]) -> None:
-        """Keep other commands from removing parts of `stores` until the session ends."""
+        """Prevent other commands from removing parts of `stores` until the session ends."""
         self.world.on_main(lambda: self.locks.enter_context(reading(stores, self.command)))
 
     def plan(self, workload: Workload[R], memory: Memory = "recipe") -> Plan[R]:
-        """Return the plan of a workload on these processes. Raises UserError where it does not fit them."""
+        """Return the plan of a workload on the session's processes. Raises UserError if it does not fit them."""
         return make_plan(workload, self.world.size, memory, self.world.on_main)
 
     def initialise(
         self, recipe: PretrainRecipe | FinetuneRecipe, model: M, start: Callable[[M, str], list[str]]
     ) -> None:
-        """Start `model` from the recipe's `init`, if it has one and there is no checkpoint to resume from.
+        """Load the recipe's `init` into `model`, unless it is null or the run resumes from a checkpoint.
 
-        `start` loads weights and returns the names of the parameters that stay fresh.
+        `start` loads the weights and returns the names of the parameters that keep their initial values.
         """
         if recipe.init is not None and not self.resumes:
             fresh = start(model, recipe.init)
             if self.world.is_main:
-                show(one_line(f"starting from {recipe.init}; fresh: {', '.join(fresh) or 'nothing'}"))
+                show(one_line(f"starting from {recipe.init}; newly initialised: {', '.join(fresh) or 'nothing'}"))
 
     def begin(
         self,
@@ -95,19 +95,19 @@ class Session:
         tflops: float = DEFAULT_TFLOPS,
         lists: Callable[[bool], ClipLists | None] = no_lists,
     ) -> Identity:
-        """Print the plan and make the run directory, or note the resume in it; every rank calls this.
+        """Print the plan and create the run directory, or record the resume in it. Every rank calls this.
 
-        Returns the identity of the run; `datasets` are what is read from disk and decides its numbers. `lists`, given
-        whether the directory has a list of clips, returns the one to write, on rank 0. Raises UserError on all ranks
-        where another run is in the directory.
+        `datasets` are all data read from disk that decide the run's numbers. `lists` takes whether the directory has a
+        list of clips and returns the list to write, on rank 0. Returns the run's identity. Raises UserError on all
+        ranks if the directory contains another run.
         """
         world, loop, schedule = self.world, plan.recipe.loop, plan.schedule
         if world.is_main:
             show(describe(plan, tflops, world.device.type))
         clips = lists(world.from_main((self.out / CLIPS).is_file()))
         if loop.max_steps is not None and loop.max_steps > schedule.total_steps:
-            epochs = f"loop.epochs={loop.epochs:g} gives {schedule.total_steps} steps"
-            note(f"loop.max_steps={loop.max_steps} has no effect: {epochs}; set loop.epochs higher for more")
+            epochs = f"loop.epochs={loop.epochs:g} is only {schedule.total_steps} steps"
+            note(f"loop.max_steps={loop.max_steps} has no effect: {epochs}; increase loop.epochs to train longer")
         options: dict[str, Any] = {"resume": self.resume, "command": self.command, "world_size": world.size}
         options |= {"total_steps": schedule.total_steps, "device": device_name(world.device)}
         world.on_main(lambda: open_run(self.out, plan.recipe, datasets, **options))
@@ -126,10 +126,10 @@ class Session:
         hooks: Sequence[Hook] = (),
         evaluations: Sequence[Evaluation] = (),
     ) -> FitResult:
-        """Train `task.model` on the samples of the plan's streams; every rank calls this.
+        """Train `task.model` on the samples of the plan's streams. Every rank calls this.
 
-        `identity` is what `begin` returned. A run that a signal stopped says how to go on. After a Ctrl-C it raises
-        KeyboardInterrupt, with the checkpoint written.
+        `identity` comes from `begin`. If a signal stops the run, the command that resumes it is printed. After Ctrl-C
+        KeyboardInterrupt is raised, once the checkpoint is written.
         """
         recipe, world = plan.recipe, self.world
         cost = plan.cost() if world.is_main else None
@@ -162,14 +162,13 @@ class Session:
             data_wait=DataWait(workers, usable_cpus() // local_processes(), read_from(streams)),
         )
         if world.is_main and not result.finished:
-            go_on = resume_command(self.command)
-            say(f"stopped at step {result.step}; go on with: {go_on}")
+            say(f"stopped at step {result.step}; resume with: {resume_command(self.command)}")
         if not result.finished and any(world.gather(result.interrupted)):
             raise KeyboardInterrupt
         return result
 
     def save(self, model: Bevt | Classifier, result: FitResult) -> str | None:
-        """Write the weights of a finished run and return their path; every rank calls this."""
+        """Write the weights of a finished run and return their path; None if unfinished. Every rank calls this."""
         final = whole(model.state_dict())
         if not result.finished:
             return None
@@ -178,15 +177,15 @@ class Session:
         return str(self.out / WEIGHTS)
 
     def summary(self, plan: Plan[R], result: FitResult) -> dict[str, Any]:
-        """Return what the summaries of all stages have."""
+        """Return the facts that the summaries of all stages have in common."""
         return {"run": str(self.out), **ending(result, plan.schedule), "metrics": result.metrics}
 
 
 @contextmanager
 def open_session(out: Path, *, resume: bool, command: str) -> Iterator[Session]:
-    """Join the other processes and hold the directory `out` for the block; every process calls this.
+    """Join the other processes and lock the directory `out` for the block. Every process calls this.
 
-    Raises UserError where another command writes to `out`.
+    Raises UserError if another command writes to `out`.
     """
     with join_world() as world, ExitStack() as locks:
         world.on_main(lambda: locks.enter_context(hold(out, command)))
@@ -194,15 +193,15 @@ def open_session(out: Path, *, resume: bool, command: str) -> Iterator[Session]:
 
 
 def build(seed: int, make: Callable[[], N]) -> N:
-    """Return the module that `make` builds, with the initial weights that `seed` decides."""
+    """Return the module that `make` builds, with initial weights determined by `seed`."""
     torch.manual_seed(seed)
     return make()
 
 
 def averaged(model: M, decay: float | None) -> tuple[nn.Module, M, list[Hook]]:
-    """Return what is trained, what is tested and stored, and the hooks that follow a step.
+    """Return the module to train, the model to test and store, and the hooks to call after each step.
 
-    With a `decay` the second is an exponential moving average of the weights.
+    With a `decay`, the tested model has an exponential moving average of the weights.
     """
     if decay is None:
         return model, model, []
@@ -211,7 +210,7 @@ def averaged(model: M, decay: float | None) -> tuple[nn.Module, M, list[Hook]]:
 
 
 def read_from(streams: Mapping[str, tuple[Samples, StreamOrder]]) -> ReadFrom:
-    """Return where samples come from, the slowest kind of place among the streams'."""
+    """Return the kind of storage that samples are read from, the slowest one if the streams differ."""
     datasets = [dataset for dataset, _ in streams.values()]
     if any(isinstance(getattr(dataset, "source", None), FileClips) for dataset in datasets):
         return "files"
@@ -220,7 +219,7 @@ def read_from(streams: Mapping[str, tuple[Samples, StreamOrder]]) -> ReadFrom:
 
 
 def ending(result: FitResult, schedule: CosineSchedule) -> dict[str, Any]:
-    """Return how a run ended: `step`, `finished` (the whole schedule), and `state`, the same in words."""
+    """Return how a run ended: `step`, `finished` (the whole schedule) and `state` (a phrase)."""
     is_whole = result.finished and result.step >= schedule.total_steps
     cause = "loop.max_steps" if result.finished else "a signal"
     state = "finished" if is_whole else f"stopped by {cause} at {result.step} of {schedule.total_steps} steps"

@@ -1,4 +1,4 @@
-"""What a run starts from: BEVT-I before the joint stage, and any of the stages before fine-tuning."""
+"""Load initial weights: BEVT-I for the joint stage, any pretraining or fine-tuning run for fine-tuning."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,29 +22,31 @@ from bevt_core.weights.surgery import (
 from schemas.errors import UserError
 from trainer.runs.directory import WEIGHTS, weights_of
 
-# what must be equal to continue from other weights; windows may differ where images were all that was seen
+# sizes that must match those of the initial weights; windows may differ from those of an image model
 SIZES = ("encoder", "embed_dim", "depths", "depth", "num_heads", "mlp_ratio", "vocab_size")
 CLASSIFIER_SIZES = ("encoder", "embed_dim", "depths", "depth", "num_heads", "mlp_ratio", "patch", "grid")
 
 
 def start_from(model: Bevt, init: str) -> list[str]:
-    """Load `init`, the run directory or the weights of a pretraining run, and return the parameters that stay fresh.
+    """Load `init`, a pretraining run's directory or weights, and return the names of the parameters not in it.
 
-    Raises UserError, naming both values, for weights of another architecture.
+    Raises UserError for weights of another architecture.
     """
     path = weights_file(init)
     source = load_weights(path)
     if not isinstance(source, Bevt):
-        raise UserError(f"init {init}: the weights of a classifier; expected a pretraining run, or its weights")
+        raise UserError(
+            f"init {init}: these are the weights of a classifier; expected a pretraining run, or its weights"
+        )
     keys = SIZES if "video" in model.route and "video" not in source.route else (*SIZES, "window", "grid", "patch")
     check_sizes(path, source.config, model.config, keys)
     return initialise(model, starting_state(source.state_dict(), source.config, model.config))
 
 
 def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Mapping[str, Any]) -> StateDict:
-    """Turn the weights of a model of config `old` into what one of config `new` starts from.
+    """Turn the weights of a model with config `old` into initial weights for a model with config `new`.
 
-    Unlike the original, whose checkpoint loader misses it, the LM head is taken over too: the tokens are the same.
+    The LM head is included, since the tokens are the same; the original's checkpoint loader misses it.
     """
     if "video" in new["streams"] and "video" not in old["streams"]:
         tubelet = new["patch"][0]
@@ -60,10 +62,10 @@ def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Map
 
 
 def start_classifier(model: Classifier, init: str) -> list[str]:
-    """Load the encoder, stem and norm of `init` into `model`; return the parameters that stay fresh.
+    """Load the encoder, stem and norm of `init` into `model`; return the names of the parameters not in it.
 
-    `init` is the run directory or the weights of a pretraining or a fine-tuning run. Bias tables are resized where the
-    windows differ. Raises UserError, naming both values, for another architecture.
+    `init` is the directory or the weights of a pretraining or fine-tuning run. Bias tables are resized if the windows
+    differ. Raises UserError for weights of another architecture.
     """
     path = weights_file(init)
     source = load_weights(path)
@@ -72,7 +74,7 @@ def start_classifier(model: Classifier, init: str) -> list[str]:
 
 
 def classifier_state(source: Bevt | Classifier, new: Mapping[str, Any]) -> StateDict:
-    """Turn weights of either kind into what a classifier of config `new` starts from, all but the head."""
+    """Turn weights of either kind into initial weights for a classifier with config `new`, without the head."""
     state, window = source.state_dict(), new.get("window")
     windows: dict[str, Any] = {"old_window": source.config.get("window"), "window": window}  # TimeSformer has none
     if isinstance(source, Classifier):
@@ -86,7 +88,7 @@ def classifier_state(source: Bevt | Classifier, new: Mapping[str, Any]) -> State
 
 
 def weights_file(init: str) -> Path:
-    """The weights that `init`, a run directory or a file, names. Raises UserError where there are none."""
+    """Return the weights file for `init`, a run directory or a file. Raises UserError if there is none."""
     path = weights_of(Path(init))
     if not path.is_file():
         raise UserError(
@@ -97,15 +99,15 @@ def weights_file(init: str) -> Path:
 
 
 def check_sizes(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Raise UserError, naming both values, for a size of the weights in `path` that the model has not."""
+    """Raise UserError, naming both values, if a size of the weights in `path` differs from the model's."""
     for key in keys:
-        then, now = old.get(key), new.get(key)  # an encoder of another kind has other keys
+        then, now = old.get(key), new.get(key)  # None: encoders of different kinds have different keys
         if list_of(then) != list_of(now):
             raise UserError(
-                f"init {path}: {key} is {list_of(then)}, but the recipe's model has {list_of(now)}; make them agree"
+                f"init {path}: {key} is {list_of(then)}, but the recipe's model has {list_of(now)}; change one of them"
             )
 
 
 def list_of(value: Any) -> Any:
-    """A tuple as the list that JSON made of it."""
+    """Return a tuple as a list, as JSON stores it; other values unchanged."""
     return list(value) if isinstance(value, tuple) else value

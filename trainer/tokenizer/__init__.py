@@ -1,1 +1,1 @@
-"""What the training of tokenizers has of its own: crops, tasks, reconstructions."""
+"""Tokenizer training: crops, tasks, reconstructions and the stage. The networks are in bevt_core.tokenizers."""

@@ -1,4 +1,4 @@
-"""Random crops of stored frames, for the training of tokenizers, and which sources are kept from it.
+"""Random crops of stored frames for tokenizer training, and the choice of held-out sources.
 
 Legend: N frames, H W pixels, C channels (RGB).
 """
@@ -18,18 +18,18 @@ from bevt_core.storage.objects import AnyPath
 from bevt_core.views.replay import decode_jpeg
 from trainer.clips.augment import Box, resize
 
-HELD_OUT_SHARE = 0.05  # of the sources, by name: no frame of theirs is trained on
+HELD_OUT_SHARE = 0.05  # of the sources, drawn by name: none of their frames is trained on
 FLIP_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class FrameCrops:
-    """Random square crops of random stored frames: a function of (seed, epoch, number)."""
+    """Random square crops of random stored frames, determined by (seed, epoch, number)."""
 
     folders: tuple[AnyPath, ...]
     input_px: int
     key: tuple[object, ...]
-    held_out: bool  # crops of the sources that are held out, or of all others
+    held_out: bool  # crops of held-out sources, or of all others
 
     @functools.cached_property
     def _stores(self) -> list[FrameStore]:
@@ -37,7 +37,7 @@ class FrameCrops:
 
     @functools.cached_property
     def _pools(self) -> list[tuple[int, int, int, int, int, int, str]]:
-        """(store, part, first frame, number of frames, height, width, source) of samples on this side."""
+        """(store, part, first frame, number of frames, height, width, source) of each training or held-out sample."""
         pools = []
         for number, store in enumerate(self._stores):
             columns = store.index.select(["part", "frame_start", "num_frames", "height", "width", "source"]).to_pydict()
@@ -60,18 +60,18 @@ class FrameCrops:
         frame_HWC = decode_jpeg(jpeg, (height, width))
         return {"frame": random_crop(frame_HWC, self.input_px, rng), "sample_id": source}
 
-    def first(self, count: int, of: object) -> Tensor:
-        """Stack `count` crops that the name `of` and their numbers alone decide: uint8 (N, H, W, C)."""
-        return torch.stack([self[of, number]["frame"] for number in range(count)])
+    def first(self, count: int, key: object) -> Tensor:
+        """Stack the first `count` crops for `key`, which replaces the epoch: uint8 (N, H, W, C)."""
+        return torch.stack([self[key, number]["frame"] for number in range(count)])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 def random_crop(frame_HWC: np.ndarray, size_px: int, rng: np.random.Generator) -> Tensor:
-    """Cut a random square, between `size_px` and the frame's short side wide, and scale it to `size_px`.
+    """Cut a random square with a side from `size_px` to the frame's short side, and scale it to `size_px`.
 
-    So the network sees frames from their own resolution up to those scaled down to fit.
+    The network thus sees frames at scales from the original resolution down to the full short side in one crop.
     """
     height, width, _ = frame_HWC.shape
     short = min(height, width)
@@ -83,6 +83,6 @@ def random_crop(frame_HWC: np.ndarray, size_px: int, rng: np.random.Generator) -
 
 
 def held_out_sources(sources: Sequence[str]) -> frozenset[str]:
-    """Choose HELD_OUT_SHARE of the sources, at least one, by their names."""
+    """Choose HELD_OUT_SHARE of the sources, at least one, at random by name."""
     drawn = sorted(sources, key=lambda source: rng_for("tokenizer-held-out", source).random())
     return frozenset(drawn[: max(1, round(HELD_OUT_SHARE * len(sources)))])

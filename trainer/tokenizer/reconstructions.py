@@ -1,4 +1,4 @@
-"""What a tokenizer in training makes of frames that it is not trained on: figures, and a picture for TensorBoard."""
+"""Reconstructions of held-out frames by a tokenizer in training: quality figures and a picture for TensorBoard."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,13 @@ from bevt_core.tokenizers.quality import mean_squared_error, psnr_db, ssim
 
 
 class Reconstructs(Protocol):
-    """A module under training that can show what it does."""
+    """A tokenizer in training that can reconstruct frames."""
 
     def reconstruct(self, frames_NHWC: Tensor) -> Tensor: ...
 
 
 class Reconstructions:
-    """An evaluation, for rank 0: the crops in TensorBoard, and below them what came back."""
+    """An evaluation on rank 0: writes the crops, and below them their reconstructions, to TensorBoard."""
 
     def __init__(self, model: Reconstructs, frames_NHWC: Tensor, run_dir: Path, device: torch.device) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import

@@ -1,4 +1,4 @@
-"""Training of a tokenizer on the frames of frame stores, by the same loop as everything else.
+"""Train a tokenizer on the frames of frame stores, with the same session and loop as the other stages.
 
 Legend: N frames, H W pixels, C channels (RGB), h w token grid.
 """
@@ -32,17 +32,17 @@ from trainer.tokenizer.frame_crops import FrameCrops
 from trainer.tokenizer.reconstructions import Reconstructions
 from trainer.tokenizer.tasks import ARCHITECTURES, FRAMES, Sizes, TokenizerModule
 
-HELD_OUT_CROPS = 256  # random crops of held-out sources that the final figures are taken from
-SHOWN_CROPS = 8  # of them, in the pictures
+HELD_OUT_CROPS = 256  # random crops of held-out sources, for the final figures
+SHOWN_CROPS = 8  # of those, in the pictures
 
 
 def train_tokenizer(
     recipe: TokenizerRecipe, out: Path, *, resume: bool = False, command: str = "bevt tokenizer train"
 ) -> dict[str, Any]:
-    """Train a tokenizer into the run directory `out`, the tokenizer into `out/tokenizer`; every process calls this.
+    """Train a tokenizer, write the run directory `out` and the tokenizer to `out/tokenizer`. Every process calls this.
 
-    Returns a summary with METRICS on crops of held-out sources. Raises UserError for an unknown preset, frame stores
-    that are not there or too small, or a directory that does not fit.
+    Returns a summary with METRICS on crops of held-out sources. Raises UserError for an unknown preset, missing or too
+    small frame stores, or a directory that does not fit.
     """
     architecture = ARCHITECTURES[recipe.architecture.kind]
     sizes = sizes_of(recipe)
@@ -52,7 +52,9 @@ def train_tokenizer(
         session.read(folders)
         crops, held_out = (FrameCrops(folders, recipe.input_px, key, held_out=side) for side in (False, True))
         if not len(crops):
-            raise UserError(f"{', '.join(recipe.frames)}: one source each; two or more are needed, one is held out")
+            raise UserError(
+                f"{', '.join(recipe.frames)}: only one source per store, which is held out; add sources to train on"
+            )
         model = build(recipe.loop.seed, lambda: architecture.build(sizes, recipe.architecture))
         tokenizer = cast(TokenizerModule, model)
         plan = session.plan(tokenizer_workload(recipe, num_parameters(model), sizes, len(crops)))
@@ -81,7 +83,7 @@ METRICS = ("psnr_db", "ssim", "perplexity", "codebook_used_share", "dead_codes")
 
 
 def sizes_of(recipe: TokenizerRecipe) -> Sizes:
-    """Return what the recipe's preset stands for. Raises UserError for an unknown one, or one that does not fit."""
+    """Return the sizes of the recipe's preset. Raises UserError if it is unknown or does not fit `input_px`."""
     preset, presets = recipe.architecture.preset, ARCHITECTURES[recipe.architecture.kind].presets
     if preset not in presets:
         known = list(presets)
@@ -96,7 +98,7 @@ def sizes_of(recipe: TokenizerRecipe) -> Sizes:
 
 
 def _datasets(recipe: TokenizerRecipe) -> dict[str, DatasetRef]:
-    """Everything read from disk that decides the weights."""
+    """Return all data read from disk that decides the weights."""
     datasets = {
         f"frames.{number}": DatasetRef(path=folder, digest=FrameStore(folder).digest)
         for number, folder in enumerate(recipe.frames)
@@ -109,7 +111,7 @@ def _datasets(recipe: TokenizerRecipe) -> dict[str, DatasetRef]:
 
 
 def _warm_start(tokenizer: TokenizerModule, sizes: Sizes, crops: FrameCrops, recipe: TokenizerRecipe) -> None:
-    """Begin with the codes of some crops, the same on every rank."""
+    """Initialise the codes from the vectors of some crops, the same on every rank."""
     tokens_per_crop = (recipe.input_px // sizes.stride) ** 2
     frames_NHWC = crops.first(-(-VECTORS_PER_CODE * sizes.vocab_size // tokens_per_crop), "warm-start")
     seed = int(rng_for("warm-start", recipe.loop.seed).integers(2**63))
@@ -117,7 +119,7 @@ def _warm_start(tokenizer: TokenizerModule, sizes: Sizes, crops: FrameCrops, rec
 
 
 def _store(tokenizer: TokenizerModule, folder: Path, recipe: TokenizerRecipe, step: int) -> None:
-    """Write the tokenizer; one that an earlier end of this run left there, at another step, makes room for it."""
+    """Write the tokenizer, replacing one that this run wrote when it ended at another step."""
     if folder.exists() and read_card(folder).origin.get("step") != step:
         remove(folder)
     if not folder.exists():
@@ -126,7 +128,7 @@ def _store(tokenizer: TokenizerModule, folder: Path, recipe: TokenizerRecipe, st
 
 
 def _tested(out: Path, crops: FrameCrops, device: torch.device) -> dict[str, float]:
-    """What the stored tokenizer makes of HELD_OUT_CROPS crops (`measure`); `reconstructions.png` shows some of them."""
+    """Measure the stored tokenizer on HELD_OUT_CROPS crops (`measure`) and write some to `reconstructions.png`."""
     tokenizer = load_tokenizer(out / "tokenizer", device)
     frames_NHWC = crops.first(HELD_OUT_CROPS, 0)
     shown_NHWC = frames_NHWC[:SHOWN_CROPS]
@@ -138,7 +140,7 @@ def _tested(out: Path, crops: FrameCrops, device: torch.device) -> dict[str, flo
 def tokenizer_workload(
     recipe: TokenizerRecipe, parameters: int, sizes: Sizes, num_sources: int
 ) -> Workload[TokenizerRecipe]:
-    """Return the work of `recipe`, whose networks have so many parameters, on crops of so many sources.
+    """Return the workload of `recipe`, whose networks have `parameters`, on crops of `num_sources` sources.
 
     Its cost is not counted.
     """

@@ -1,4 +1,4 @@
-"""The tokenizers that can be trained: what the loop minimises for each, and what happens beside it.
+"""The training tasks of the dVAE and PeCo tokenizers: their losses, hooks, and the table of architectures.
 
 Legend: N frames, H W pixels, C channels, V codes, D values of a code, M positions of a process's share of a step.
 """
@@ -26,13 +26,13 @@ from trainer.engine.optim import LrShare
 from trainer.engine.task import Batch, Task, Term
 
 FRAMES = "frames"  # the stream's name in a batch
-RESTARTS = 256  # codes that may start again in one step
+RESTARTS = 256  # dead codes to restart in one step, at most
 
 PIXEL = {"l1": F.l1_loss, "mse": F.mse_loss}
 
 
 class Sizes(Protocol):
-    """Of a tokenizer's networks."""
+    """The sizes of a tokenizer's networks."""
 
     @property
     def stride(self) -> int: ...
@@ -42,7 +42,7 @@ class Sizes(Protocol):
 
 
 class TokenizerModule(Protocol):
-    """What the trainer does with a tokenizer's networks beside minimising their loss."""
+    """A tokenizer's networks in training: what the trainer needs in addition to their loss."""
 
     def warm_start(self, frames_NHWC: Tensor, generator: torch.Generator, /) -> None: ...
 
@@ -52,14 +52,14 @@ class TokenizerModule(Protocol):
 
 
 class TokenizerTask(Task, Protocol):
-    """A task with what it must do after each step, on every rank."""
+    """A task with hooks that every rank calls after each step."""
 
     @property
     def hooks(self) -> Sequence[Hook]: ...
 
 
 class DvaeTask:
-    """The evidence bound; the temperature and the terms' weights follow the progress of the run."""
+    """The evidence lower bound of a dVAE; the temperature and the terms' weights depend on the run's progress."""
 
     hooks: Sequence[Hook] = ()
 
@@ -80,10 +80,11 @@ class DvaeTask:
 
 
 class PecoTask:
-    """Pixels, commitment, and the distance of a frozen network's features (PeCo, section 3.2 and 3.3).
+    """The pixel, commitment and perceptual losses of PeCo (sections 3.2 and 3.3).
 
-    The codebook is no parameter: after each step it follows the vectors of the whole global batch, so neither the
-    number of processes nor that of micro-batches changes it.
+    The perceptual loss compares features of a frozen network. The codebook is not a parameter: after each step it is
+    updated from the vectors of the whole global batch, so it does not depend on the number of processes or
+    micro-batches.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class PecoTask:
         self.model, self.training, self.total_steps, self.world, self.seed = model, training, total_steps, world, seed
         self.hooks: Sequence[Hook] = (self.move_codebook,)
         self._seen: list[tuple[Tensor, Tensor]] = []  # ids and vectors of the step's micro-batches
-        self._perceptual: Perceptual | None = None  # not inside the model: it has no place in checkpoints
+        self._perceptual: Perceptual | None = None  # outside the model, so it is not checkpointed
         if training.perceptual is not None:
             config = training.perceptual
             self._perceptual = Perceptual(config.name, config.layers, config.weights).to(world.device)
@@ -114,14 +115,14 @@ class PecoTask:
         return {"peco": Term(loss * count, sums=sums, histograms={"token": counts_V})}
 
     def move_codebook(self, done: int) -> Mapping[str, float]:
-        """Let the codebook follow the step's vectors, and start dead codes on some of them. The hook of `fit`."""
+        """Update the codebook from the step's vectors and restart dead codes on some of them. A hook of `fit`."""
         ids_M, vectors_MD = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
         self._seen.clear()
         book = self.model.codebook
         counts_V, sums_VD = count_and_sum(ids_M, vectors_MD, len(book.uses_V))
         totals = self.world.sum(torch.cat([counts_V.unsqueeze(1), sums_VD], dim=1))
         drawn_RD = drawn_vectors(vectors_MD, self.world, RESTARTS, self.seed, done)
-        if not torch.isfinite(totals).all():  # the loop has skipped this step, and says so
+        if not torch.isfinite(totals).all():  # the loop skips and reports this step
             return {}
         book.follow(totals[:, 0], totals[:, 1:], self.training.ema_decay)
         dead = book.dead(self.training.dead_share)
@@ -130,9 +131,9 @@ class PecoTask:
 
 
 def drawn_vectors(vectors_MD: Tensor, world: World, count: int, *key: object) -> Tensor:
-    """Draw `count` of the vectors of all ranks together, the same on each: `[count, D]`, a function of `key`.
+    """Draw `count` vectors from those of all ranks, determined by `key` and the same on each rank: `[count, D]`.
 
-    Ranks hold consecutive shares of the global batch, so the number of ranks does not change what is drawn.
+    Ranks have consecutive shares of the global batch, so the draw does not depend on the number of ranks.
     """
     sizes = torch.zeros(world.size, device=vectors_MD.device, dtype=torch.int64)
     sizes[world.rank] = len(vectors_MD)
@@ -150,11 +151,11 @@ def drawn_vectors(vectors_MD: Tensor, world: World, count: int, *key: object) ->
 
 @dataclass(frozen=True)
 class Architecture:
-    """How the training of one kind of tokenizer is put together."""
+    """The components for training one kind of tokenizer."""
 
     presets: Mapping[str, Sizes]
-    build: Callable[[Any, Any], nn.Module]  # sizes, the recipe's `architecture` -> a TokenizerModule
-    task: Callable[[Any, Any, int, World, int], TokenizerTask]  # module, `architecture`, total steps, world, seed
+    build: Callable[[Any, Any], nn.Module]  # (sizes, the recipe's `architecture`) -> TokenizerModule
+    task: Callable[[Any, Any, int, World, int], TokenizerTask]  # (module, `architecture`, total steps, world, seed)
     lr_share: LrShare
 
 

@@ -167,7 +167,7 @@ def test_a_run_is_no_recipe(places: Path) -> None:
     [
         ("train image --recipe nano_image", r"image stream \(--image-tokens\): .*no such token set"),
         ("train joint --recipe nano_joint", r"video stream \(--video-tokens\): .*no such token set"),
-        ("train image --recipe nano_joint", "stage image: the recipe 'nano_joint' is of the stage joint"),
+        ("train image --recipe nano_joint", "stage image: the recipe 'nano_joint' is for stage joint"),
         ("train video --recipe nano_video --image-tokens x", "--image-tokens x: the recipe 'nano_video' has no image"),
         ("train --from {places}/tuned", "is for `bevt finetune`"),
         ("train --from {places}/data", "a dataset .*expected the directory of a run"),

@@ -172,7 +172,7 @@ def test_validating_on_training_clips_is_named_and_no_accuracy(place: Path, tmp_
     shutil.rmtree(tmp_path / "run" / "checkpoints")  # as after a kill before the first checkpoint
     arguments[3] = pictures(tmp_path / "others", 10, count=4)
     said = refused(*arguments, "--out", tmp_path / "run", "--resume")
-    assert "6 of those in its clips.parquet are not given now, and 8 others are, e.g. a/0.png (train)" in said
+    assert "6 of those in its clips.parquet are no longer given and 8 are new, e.g. a/0.png (train)" in said
 
 
 def test_files_and_a_store_of_them_are_compared_by_their_pictures(tmp_path: Path, world: World) -> None:

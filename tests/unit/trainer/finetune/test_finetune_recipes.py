@@ -1,4 +1,4 @@
-"""The shipped recipes of fine-tuning and of tokenizers: complete, and the settings that they claim to be."""
+"""The shipped recipes of fine-tuning and tokenizers: complete, and with the settings that they claim."""
 
 from pathlib import Path
 from typing import get_args
@@ -46,7 +46,7 @@ def test_averaged_weights_keep_the_shares_of_their_names() -> None:
     assert share("model.fc.weight") == share("fc.weight") == 1.0
 
 
-def test_a_resume_may_change_places_and_execution_and_nothing_else() -> None:
+def test_a_resume_may_change_only_paths_and_execution() -> None:
     def identity(*overrides: str) -> dict:
         return identity_of(load_recipe("nano_finetune", RECIPES, overrides), {})
 
@@ -79,6 +79,6 @@ def test_every_architecture_of_the_recipes_can_be_trained() -> None:
         ("augment.area_share=[1.0,0.2]", "must ascend"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(override: str, message: str) -> None:
+def test_invalid_settings_are_refused(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_recipe("finetune_ssv2_swin_base", RECIPES, [override])

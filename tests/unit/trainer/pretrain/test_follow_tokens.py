@@ -31,7 +31,7 @@ def followed(recipe: str, sets: dict[str, Path], *overrides: str) -> tuple[Pretr
         ("nano_video", 224, (2, 8, 8)),  # one halving: 14 x 14 tokens of 16 px
         ("nano_video", 112, (2, 4, 4)),
         ("video_swin_base_k400", 112, (2, 2, 2)),  # two halvings
-        ("video_swin_base_k400", 98, (2, 4, 4)),  # 98 / (14 * 4) is no whole number: the recipe's
+        ("video_swin_base_k400", 98, (2, 4, 4)),  # 98 / (14 * 4) is not a whole number: unchanged
     ],
 )
 def test_sizes_are_those_of_the_tokens(recipe: str, crop_px: int, patch: tuple[int, int, int], tmp_path: Path) -> None:
@@ -39,10 +39,10 @@ def test_sizes_are_those_of_the_tokens(recipe: str, crop_px: int, patch: tuple[i
     settled, lines = followed(recipe, {"video": tokens.path})
     assert (settled.model.vocab_size, settled.model.encoder.patch) == (1024, patch)
     assert settled.streams["video"].clip_frames == 4  # of 5 in the pool, in tubelets of 2
-    assert any(line.startswith("model.vocab_size is 1024, as the tokens need") for line in lines)
+    assert any(line.startswith("model.vocab_size is 1024, as the tokens require") for line in lines)
 
 
-def test_what_is_set_by_hand_stays(tmp_path: Path) -> None:
+def test_overrides_are_kept(tmp_path: Path) -> None:
     tokens = make_token_set(tmp_path, num_samples=2, frames=2, crop_px=112, max_frames=5, **SHIPPED)
     by_hand = ["model.vocab_size=512", "model.encoder.patch=[2,8,8]", "streams.video.clip_frames=8"]
     settled, lines = followed("nano_video", {"video": tokens.path}, *by_hand)
@@ -65,5 +65,5 @@ def test_nano_trains_on_the_shipped_tokenizers_tokens(tmp_path: Path, json_keys:
     assert plan["steps"] == 60
     json_keys("train --dry-run", plan)
     assert "note: model.encoder.patch is 2 x 4 x 4" in result.stderr
-    with pytest.raises(UserError, match=r"has 1024 tokens, the recipe's model.vocab_size is 512"):
+    with pytest.raises(UserError, match=r"has 1024 tokens, but the recipe's model.vocab_size is 512"):
         CliRunner().invoke(cli.app, [*command, "--set", "model.vocab_size=512"], catch_exceptions=False)

@@ -27,10 +27,10 @@ def model():
     return build_bevt(**SWIN_SIZES["nano"], vocab_size=64)
 
 
-def test_visible_tokens_are_shown_as_they_are(videos, model):
+def test_visible_tokens_are_shown_unchanged(videos, model):
     sample = dataset_of(videos)[0, 0]
     rows, labels = prediction_rows(model, GreyTokenizer(), sample["clip"], sample["tokens"], sample["mask"], "video")
-    assert [len(row) for row in rows] == [8] * 4 and labels[0] == "clip" and "exact" in labels[2]
+    assert [len(row) for row in rows] == [8] * 4 and labels[0] == "clip" and "correct" in labels[2]
     predicted, true = (np.stack(row)[:, ::8, ::8, 0] for row in rows[2:])
     hidden = sample["mask"].repeat_interleave(2, 0).numpy()
     assert (predicted == true)[~hidden].all() and (predicted != true)[hidden].any()
@@ -46,6 +46,8 @@ def test_a_picture_is_logged_at_its_step(videos, model, tmp_path):
     assert [image.step for image in events.Images("prediction/video")] == [3, 6]
 
 
-def test_another_tokenizer_cannot_decode_the_tokens(videos):
-    with pytest.raises(UserError, match=r"tokens are test's with weights 000000000000, but tokenizer dvae-small has"):
+def test_pictures_need_the_tokenizer_of_the_tokens(videos):
+    with pytest.raises(
+        UserError, match=r"tokens were made by test with weights 000000000000, but tokenizer dvae-small has weights"
+    ):
         check_tokenizer(load_tokenizer("dvae-small"), "dvae-small", {"video": StoredSource(videos, cached_parts=1)})

@@ -1,4 +1,4 @@
-"""Every shipped pretraining recipe: its model builds, and its batches, steps and learning rates are the stated ones."""
+"""Every shipped pretraining recipe: its model builds, and its batches, steps and learning rates are as published."""
 
 import functools
 import math
@@ -96,7 +96,7 @@ def test_other_numbers_of_processes_keep_the_batch_and_the_micro_batch(name):
         planned(recipe, world_size=4096)
 
 
-def test_rows_differ_from_their_base_in_what_they_say():
+def test_ablations_differ_from_their_base_only_in_the_stated_keys():
     joint = PAPERS["joint_swin_base_k400_in1k"]
 
     def changes(name):
@@ -110,14 +110,14 @@ def test_rows_differ_from_their_base_in_what_they_say():
     assert PAPERS["ablations/table8_timesformer_joint"].model.encoder.kind == "timesformer"
 
 
-def test_every_row_starts_from_a_recipe_that_is_there():
+def test_every_ablation_starts_from_an_existing_recipe():
     for recipe in PAPERS.values():
         if recipe.init is not None:
             assert {Path(recipe.init).name} & {Path(name).name for name in PAPERS}, recipe.init
 
 
 @pytest.mark.slow
-def test_a_step_costs_what_the_architecture_says():
+def test_the_cost_of_a_step_follows_from_the_architecture():
     """The joint step of Swin-B: 224 T multiply-adds for 256 clips and 2048 images, with a masked-only LM head."""
     recipe = PAPERS["joint_swin_base_k400_in1k"]
     assert hidden_share(recipe, "video", (14, 14)) == pytest.approx(0.374, abs=0.02)
@@ -126,8 +126,8 @@ def test_a_step_costs_what_the_architecture_says():
     cost, checkpointed = (counted(on).step(batch, micro_batch, shards=1) for on in (False, True))
     assert cost.flops / 2e12 == pytest.approx(224, rel=0.02)
     assert cost.model_flops == cost.flops == checkpointed.model_flops
-    assert 1.2 < checkpointed.flops / cost.flops < 4 / 3  # the encoder runs forward once more
-    # followed tensor by tensor under an emulated bf16 autocast, fused attention: 17.0 and 3.2 GB
+    assert 1.2 < checkpointed.flops / cost.flops < 4 / 3  # the encoder's forward pass is repeated
+    # tracked tensor by tensor under an emulated bf16 autocast, fused attention: 17.0 and 3.2 GB
     assert 17.0e9 < cost.activation_bytes < 1.25 * 17.0e9
     assert 3.2e9 < checkpointed.activation_bytes < 1.5 * 3.2e9
     assert cost.state_bytes == 16 * 109_679_048  # 101.3 M and the LM head's 8.4 M
@@ -138,7 +138,7 @@ def test_a_step_costs_what_the_architecture_says():
 
 
 def differing(one, other, prefix=""):
-    """The dotted keys in which two nested mappings differ."""
+    """Return the dotted keys in which two nested mappings differ."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return set() if one == other else {prefix.removesuffix(".")}
     return {

@@ -1,4 +1,4 @@
-"""Run directories, read back: what was run, how far it came, and what differs."""
+"""Reading run directories: listing, status, progress and comparison."""
 
 import errno
 import io
@@ -47,7 +47,7 @@ def runs(tmp_path):
     return tmp_path
 
 
-def test_runs_are_listed_with_what_became_of_them(runs, json_keys):
+def test_runs_are_listed_with_their_progress(runs, json_keys):
     listed = list_runs(runs)
     json_keys("runs list", {"runs": listed})
     rows = {row["run"].rpartition("/")[2]: row for row in listed}
@@ -97,7 +97,7 @@ def test_runs_are_compared_by_curve_and_by_setting(runs, json_keys):
     assert set(compared["different"]) == {"optim.lr", "streams.video.mask.ratio"}
     assert compared["last"] == {str(pair[0]): 1.0, str(pair[1]): 2.5}
     assert Image.open(io.BytesIO((runs / "curves.png").read_bytes())).format == "PNG"
-    with pytest.raises(UserError, match=r"no run has 'los'.*did you mean 'loss'"):
+    with pytest.raises(UserError, match=r"no run has logged 'los'.*did you mean 'loss'"):
         compare_runs(pair, ["los"], runs / "curves.png")
 
 
@@ -124,9 +124,9 @@ STEP_S = 2.0
 
 
 def silent_run(folder, silent_s, *, steps=10, saved=None, opened_s=10_000.0):
-    """A run of 40 steps that was started so long ago, and whose last step was later; with a checkpoint of `saved`.
+    """Write a run of 40 steps, started `opened_s` ago, silent for `silent_s`, with a checkpoint of step `saved`.
 
-    By its lock file another host writes it, whose locks may not be seen here.
+    Its lock file names another host, whose locks may not be visible here.
     """
     run = make_run(folder, [], total_steps=40)
     now = time.time()
@@ -143,7 +143,7 @@ def silent_run(folder, silent_s, *, steps=10, saved=None, opened_s=10_000.0):
     return run
 
 
-def test_a_run_is_alive_stopped_or_dead_by_its_last_sign_of_life(tmp_path):
+def test_the_last_log_line_decides_whether_a_run_is_alive_stopped_or_dead(tmp_path):
     silent_run(tmp_path / "alive", 5)
     silent_run(tmp_path / "dead", 3600, saved=8)
     silent_run(tmp_path / "stopped", 3600, saved=10)
@@ -187,7 +187,7 @@ def test_a_run_that_ended_is_not_alive(tmp_path):
     assert show_run(run)["status"] == "stopped"
 
 
-def test_the_log_decides_where_locks_are_unknown(tmp_path, monkeypatch):
+def test_the_log_decides_if_locks_are_unavailable(tmp_path, monkeypatch):
     runs = {name: silent_run(tmp_path / name, silent_s) for name, silent_s in (("alive", 5), ("dead", 3600))}
 
     def refuse(*args):
@@ -196,11 +196,11 @@ def test_the_log_decides_where_locks_are_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(file_locks.fcntl, "fcntl", refuse)
     for run in runs.values():
         with hold(run, "bevt train"):
-            (run / WRITER).read_text()  # for other hosts, which may see locks
+            (run / WRITER).read_text()  # left for other hosts, which may see locks
         assert show_run(run)["status"] == run.name
 
 
-def test_a_long_validation_is_no_death(tmp_path):
+def test_a_run_in_a_long_validation_is_alive(tmp_path):
     run = silent_run(tmp_path / "run", 900)
     log = run / "metrics.jsonl"
     written_s = log.stat().st_mtime
@@ -209,7 +209,7 @@ def test_a_long_validation_is_no_death(tmp_path):
     assert show_run(run)["status"] == "alive"
 
 
-def test_a_name_with_dollar_signs_is_no_formula():
+def test_dollar_signs_in_a_name_are_not_parsed_as_a_formula():
     assert curves_png({r"cost $\frac$": ([0.0, 1.0], [0.0, 1.0])}, "step", "loss").startswith(b"\x89PNG")
 
 

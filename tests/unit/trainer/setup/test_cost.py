@@ -1,4 +1,4 @@
-"""The cost of a step: operations against torch's counter, memory against what a step keeps and holds."""
+"""The cost of a step: operations against torch's counter, memory against a step's tensors and peak."""
 
 import functools
 from collections.abc import Callable
@@ -34,7 +34,7 @@ Parts = tuple[nn.Module, nn.Module, Callable[[Tensor], Tensor], list[Layer]]
 
 
 def parts(encoder: str, stream: str, checkpointed: bool) -> Parts:
-    """A small model, its stem, its forward pass and its layers."""
+    """Return a small model, its stem, its forward pass and its layers."""
     sizes = {"encoder": encoder, **ENCODERS[encoder], "drop_path": 0.1}  # none in the first block
     model: Bevt | Classifier
     if stream == "class":
@@ -51,7 +51,7 @@ def parts(encoder: str, stream: str, checkpointed: bool) -> Parts:
 
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention keeps no matrices but the bias, as on GPUs."""
+    """Use attention that stores only the bias matrices, as on GPUs."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         y = F.scaled_dot_product_attention(q.flatten(0, -4), k.flatten(0, -4), v.flatten(0, -4))
@@ -66,7 +66,7 @@ def clip(stream: str) -> Tensor:
 
 
 def counted(encoder: str, stream: str, checkpointed: bool) -> tuple[SampleCost, int]:
-    """What `sample_cost` counts, and what torch's counter sees of both passes."""
+    """Return the operations that `sample_cost` and torch's counter find for both passes."""
     with torch.device("meta"):
         _, stem, forward, layers = parts(encoder, stream, checkpointed)
         with FlopCounterMode(display=False) as counter:
@@ -85,7 +85,7 @@ def test_operations_are_those_that_torch_counts(encoder: str, stream: str) -> No
 
 
 def kept_bytes(model: nn.Module, forward: Callable[[Tensor], Tensor], clip_BCTHW: Tensor) -> int:
-    """What a forward pass keeps for its backward pass, beside the weights and what is cached."""
+    """Return what a forward pass keeps for its backward pass, without weights and cached tensors."""
     sizes: dict[int, int] = {}
     alive = []  # so that no address is used twice
 
@@ -122,7 +122,7 @@ def test_the_peak_is_that_of_a_step(encoder: str, checkpointed: bool) -> None:
         model.zero_grad(set_to_none=False)
         forward(clip_BCTHW).sum().backward()
 
-    measured = peak_bytes(step) + clip_BCTHW.nbytes  # the clip is kept, and was there before
+    measured = peak_bytes(step) + clip_BCTHW.nbytes  # the clip is kept, but existed before
     assert FLOAT_BYTES * peak_numbers(layers) == pytest.approx(measured, rel=0.15)  # worst seen 0.11
 
 
@@ -135,10 +135,10 @@ def test_the_peak_is_that_of_a_step(encoder: str, checkpointed: bool) -> None:
         ("ablations/table8_timesformer_joint", True, {"video": 241.3, "image": 20.3}),
     ],
 )
-def test_a_sample_of_a_shipped_recipe_takes_what_it_took(
+def test_the_cost_of_a_sample_of_a_shipped_recipe_is_unchanged(
     name: str, checkpointed: bool, followed_mb: dict[str, float]
 ) -> None:
-    """Figures of a pass of torch's own operators that was followed tensor by tensor on the meta device."""
+    """Compare with figures of a pass of torch's operators, tracked tensor by tensor on the meta device."""
     recipe = load_recipe_of(PretrainRecipe, name, RECIPES)
     samples = pretrain_cost(recipe, dict.fromkeys(followed_mb, 224), checkpointed).samples
     assert {stream: sample.peak_bytes / 1e6 for stream, sample in samples.items()} == pytest.approx(

@@ -1,4 +1,4 @@
-"""Micro-batches that fit a card: which, why, and that nothing else of a run follows from them."""
+"""The choice of micro-batches that fit a GPU, its reason, and that it does not change a run's identity."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ BATCH = {"video": 256, "image": 2048}
 
 
 def swin_b(checkpointing: bool) -> TrainingCost:
-    """The joint step of Swin-B under bf16, to two figures; test_pretrain_recipes.py counts it."""
+    """Return the cost of the joint step of Swin-B under bf16, to two digits; test_pretrain_recipes.py counts it."""
     clip_gb, image_gb = (0.28, 0.031) if checkpointing else (1.3, 0.13)
     samples = {
         "video": SampleCost(0.95e12, 1.2e12, clip_gb * 1e9),
@@ -71,26 +71,26 @@ def test_the_fewest_micro_batches_without_checkpointing_come_first(
     assert chosen(memory_gb, processes) == expected
 
 
-def test_what_is_chosen_fits_and_the_reason_says_what_does_not() -> None:
+def test_the_choice_fits_and_the_reason_names_what_does_not() -> None:
     def peak_gb(number: int, checkpointing: bool) -> float:
         return 2 + (8 if checkpointing else 40) / number
 
     memory_gb = OUTSIDE_GB + 10 / USABLE_SHARE
     assert fit_memory(peak_gb, [1, 2, 4, 5], memory_gb, 8)[:2] == (5, False)
-    execution = fit_memory(peak_gb, [1, 2, 4], memory_gb, 8)
-    assert execution[:2] == (1, True)
-    assert execution.reason == (
-        "1 micro-batch with activation checkpointing: about 10 GB of 10 that are usable on a card of 13.76 GB; "
+    fitting = fit_memory(peak_gb, [1, 2, 4], memory_gb, 8)
+    assert fitting[:2] == (1, True)
+    assert fitting.reason == (
+        "1 micro-batch with activation checkpointing: about 10 of 10 usable GB on a GPU of 13.76 GB; "
         "4 without activation checkpointing would take 12 GB"
     )
     with pytest.raises(UserError, match=r"takes about 4 GB on each of 8 .* even in 4 micro-batch.* 1.7 of 4 GB"):
         fit_memory(peak_gb, [1, 2, 4], 4.0, 8)
 
 
-def test_batches_are_cut_into_equal_parts_where_they_can_be() -> None:
+def test_batches_are_split_into_equal_micro_batches_if_possible() -> None:
     assert possible_micro_batches(BATCH.values(), 8) == [1, 2, 4, 8, 16, 32]
     assert possible_micro_batches([8, 64], 1) == [1, 2, 4, 8]
-    assert possible_micro_batches([7, 64], 1) == [1, 2, 3, 4, 5, 6, 7]  # only 1 cuts both equally
+    assert possible_micro_batches([7, 64], 1) == [1, 2, 3, 4, 5, 6, 7]  # only 1 divides both equally
     assert possible_micro_batches([256], 3) == list(range(1, 86))
     assert possible_micro_batches([4], 8) == [1]
 
@@ -118,7 +118,7 @@ def test_shards_spread_the_state() -> None:
     assert whole.state_bytes == 8 * sharded.state_bytes and whole.activation_bytes == sharded.activation_bytes
 
 
-def test_the_identity_of_a_run_does_not_know_its_card() -> None:
+def test_the_identity_of_a_run_does_not_depend_on_its_gpu() -> None:
     recipe = load("joint_swin_base_k400_in1k")
     fitted = [
         recipe.model_copy(update={"loop": fit_loop(recipe.loop, swin_b, BATCH, [1, 2, 4, 8], memory_gb, n)[0]})
@@ -128,7 +128,7 @@ def test_the_identity_of_a_run_does_not_know_its_card() -> None:
     assert identity_of(fitted[0], {}) == identity_of(fitted[1], {}) == identity_of(recipe, {})
 
 
-def test_the_card_is_asked_unless_the_recipe_is_set(
+def test_the_memory_of_the_gpu_is_used_unless_the_recipe_is_overridden(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert memory_of(None, ["optim.lr=1e-3"]) == "card" and memory_of(80.0, None) == 80.0

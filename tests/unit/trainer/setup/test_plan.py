@@ -1,4 +1,4 @@
-"""One plan for all stages: a run and a dry run of the same workload have the same one."""
+"""Plans of all stages: a run and a dry run of the same workload have the same plan."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,7 +28,7 @@ COST_KEYS = {"flops_total", "hours", "tflops", "model_flops", "flops", "state_by
 
 
 def workload_of(stage: str) -> Workload[Any]:
-    """The nano recipe of a stage, batch 4 of 24 samples, without counting anything."""
+    """Return the workload of a stage's nano recipe, batch 4 of 24 samples; nothing is counted."""
     settings = ["global_batch=4", "loop.max_steps=3", "loop.epochs=2"]
     if stage == "tokenizer":
         recipe = load_recipe_of(TokenizerRecipe, "tokenizer_dvae", RECIPES, [*settings, "samples_per_epoch=24"])
