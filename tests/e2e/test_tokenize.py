@@ -270,7 +270,7 @@ def test_a_root_that_is_not_mounted_rejects_nothing(
     recipe = tiny_recipe(tmp_path / "mount", dataset, tiny_tokenizer)
     part = dataset / "frames" / "part-00001"
     part.rename(tmp_path / "part")
-    with pytest.raises(UserError, match=r"mount: no such folder, and 1 of 3 parts have still to be decoded"):
+    with pytest.raises(UserError, match=r"mount: no such folder, and 1 of 3 parts still have to be decoded"):
         tokenize(recipe, progress="off")
     (tmp_path / "part").rename(part)
     (tmp_path / "mount").mkdir()
