@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-import ray.data  # noqa: F401 - makes the loggers' consoles
+import ray.data  # noqa: F401 - creates the loggers' consoles
 
 from bevt_core.console.terminal import warn
 from pipeline.cluster.output import LOGGERS, LOW_MEMORY, PART_RETRIED, rays_output
