@@ -29,8 +29,8 @@ def verify(
     Every file of a part is hashed again, and every source must be either indexed or rejected. The digest of
     `sources.parquet` covers its rows, so a flipped bit that does not change a row is not reported. `sample` samples of
     each token set are tokenized again, or all with `deep`; `token_agreement` is the share of equal tokens, None if no
-    tokens were compared. `tokenizer` is the tokenizer's folder, needed if its name is not enough to find it. Sources
-    that lead out of the root are a problem unless `allow_outside`.
+    tokens were compared. `tokenizer` is the tokenizer's name or folder, if it has moved. Sources that lead out of the
+    root are a problem unless `allow_outside`.
     """
     dataset_dir = as_path(directory)
     counts, problems = check_files(dataset_dir, allow_outside)

@@ -186,7 +186,7 @@ def test_a_repeated_command_says_that_it_made_nothing(
     recipe.write_text(to_yaml(tiny_recipe(videos, out, tiny_tokenizer)))
     ran = CliRunner().invoke(cli.app, ["tokenize", "--dataset", "folder", "--recipe", str(recipe), "--json"])
     place = out / "tokens" / "dvae-v2"
-    assert f"note: {place}: finished before, nothing was made now" in ran.stderr
+    assert f"note: {place}: already finished, nothing was made" in ran.stderr
     summary = json.loads(ran.stdout.splitlines()[-1])
     assert summary["report"] == str(place / "report.html")
     json_keys("tokenize", summary)
