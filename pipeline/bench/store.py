@@ -22,7 +22,7 @@ def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
     store = FrameStore(dataset_dir / "frames")
     frames = store.manifest.num_frames
     if not frames:
-        raise UserError(f"{dataset_dir}: it has no frames: all sources were rejected, or none were found")
+        raise UserError(f"{dataset_dir}: it has no frames; all sources were rejected, or none were found")
     plan = read_plan(store.path)
     assert plan is not None, "written before dataset.json"
     commits = frame_commits(store.path, plan)

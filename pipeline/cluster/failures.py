@@ -103,7 +103,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         if one is None:
             return
         yield one
-        inner = getattr(one, "cause", None)  # of a RayTaskError: the worker's exception
+        inner = getattr(one, "cause", None)  # in a RayTaskError: the worker's exception
         one = inner if isinstance(inner, BaseException) else one.__cause__
 
 

@@ -20,19 +20,19 @@ from bevt_core.storage.locks.file_locks import EXCLUSIVE, remove_and_let_go, tak
 from pipeline.cluster.output import RayLog
 from schemas.errors import JobError, UserError
 
-SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its closing zero
+SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without the final zero byte
 RAYS = "r"  # subfolder that is given to Ray, which opens it to all users
-LONGEST_SOCKET = f"{RAYS}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # that Ray creates
+LONGEST_SOCKET = f"{RAYS}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # Ray's longest path
 PREFIX = "bevt-ray-"
 LOCK = "lock"  # in the private folder, locked while its owner is alive
 KEPT_LOGS = "logs"
-TRIES = 10  # to make a folder while other processes sweep
+TRIES = 10  # attempts to make a folder while other processes sweep
 STORE_BYTES = 80 << 20  # Ray requires 75 MiB; a row in it is a few kB
 LOG_BYTES = 32 << 20  # logs of a long job, and room to start
 ADDRESS_BYTES = 8_000_000 << 10  # address space with torch; a job succeeded with this and failed with half
 SHARED_MEMORY = Path("/dev/shm")
 PROCESSES_END_S = 10.0
-TOKEN = secrets.token_hex(32)  # of this process: required to connect to its Ray
+TOKEN = secrets.token_hex(32)  # required to connect to the Ray of this process
 
 
 def check_addresses() -> None:

@@ -31,9 +31,9 @@ from pipeline.cluster.watch import ray_lives, sigterm_ends
 from schemas.errors import UserError
 
 PACKAGES = Path(__file__).resolve().parents[2]  # the folder that contains pipeline, bevt_core, schemas
-CONNECT_S = 5.0  # for a cluster's head to accept a connection
-SILENCE_S = 15.0  # until the user is warned that a cluster does not answer; Ray itself tries for minutes
-GPU_S = 300.0  # for a GPU to become free, including a worker's start
+CONNECT_S = 5.0  # limit for a cluster's head to accept a connection
+SILENCE_S = 15.0  # then the user is warned that the cluster does not answer; Ray itself retries for minutes
+GPU_S = 300.0  # limit for a GPU to become free, including a worker's start
 THREADS_END_S = 30.0
 START_ATTEMPTS = 2  # Ray takes 30 s or more for each
 LOOPBACK = "127.0.0.1"
@@ -42,9 +42,9 @@ RAY_LOGS = "`ray logs` shows Ray's own log"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced future default
-    "RAY_task_oom_retries": "5",  # of a task killed for memory, over half a minute; Ray's default is unlimited
+    "RAY_task_oom_retries": "5",  # for a task killed for memory, over half a minute; Ray's default is unlimited
 }
-IDLE_THREAD = "Prefetcher"  # of Ray Data: after an early exit, it waits for work forever
+IDLE_THREAD = "Prefetcher"  # a thread of Ray Data: after an early exit, it waits for work forever
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Session:
     may_grow: bool  # nodes may join: Ray was not started here, for this machine alone
 
 
-_held: Session | None = None  # of the outermost block, for nested ones
+_held: Session | None = None  # the session of the outermost block, reused by nested ones
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.cluster import memory as ray_memory
 
-OWN_PROGRAMS = {"raylet", "gcs_server"}  # of a Ray started here; Ray restarts its other processes itself
+OWN_PROGRAMS = {"raylet", "gcs_server"}  # processes of a Ray started here; Ray restarts its others itself
 LOOK_S = 1.0
 MEMORY_SHORT_S = 45.0  # Ray retries a task killed for memory for half a minute, and its own actors forever
 

@@ -19,7 +19,7 @@ class ActorPool:
 
     min_size: int
     max_size: int
-    gpus: int  # of the cluster, one per tokenizer; 0: tokenizers run on CPUs
+    gpus: int  # in the cluster, one per tokenizer; 0: tokenizers run on CPUs
     threads: int  # CPU threads of each tokenizer
     cpu_share: float  # CPUs that Ray reserves for each tokenizer
     decode_cpus: float  # CPUs that Ray reserves for a part being decoded

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.job.tokenize_part import PartTokenizer
 
 DECODE_BYTES = 768 << 20  # memory that Ray reserves to decode a part; 4K takes 560 MiB, child included (docs/log.md)
-TASK_RETRIES = 3  # of a part, after the loss of a worker or node; Ray's own default is unlimited
+TASK_RETRIES = 3  # per part, after the loss of a worker or node; Ray's own default is unlimited
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ TOKEN_SETS = "Token sets of these frames:"
 INDEX_PARTS = 1000  # parts whose index is read for the histograms
 PARTS_AT_ONCE = 64  # parts read at a time, until there are enough examples of rejected sources
 CODEBOOK_PARTS = 64  # parts whose tokens are counted: 25 million tokens of each view of K400
-EXAMPLES = 3  # of rejected sources, for each reason
+EXAMPLES = 3  # of rejected sources, per reason
 SHAPES = 8  # number of frame sizes listed
-TIME_BINS, PARTS_PER_BIN = 60, 4  # of the throughput curve: at most so many bins, with about so many parts each
+TIME_BINS, PARTS_PER_BIN = 60, 4  # bins of the throughput curve: their maximum, and the parts in each
 
 
 def report_job(summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]) -> dict[str, str | None]:
