@@ -129,7 +129,7 @@ def test_a_disk_that_cannot_be_read_rejects_nothing(tmp_path: Path) -> None:
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "1.jpg").symlink_to("/proc/self/mem")
     for name in ("a.mp4", "clip"):
-        with pytest.raises(StorageError, match=r"cannot be read: Input/output error; .*the same command again"):
+        with pytest.raises(StorageError, match=r"cannot be read: Input/output error\. .*the same command again"):
             read_source(tmp_path, item(name), POOL, 0, 10, 1)
 
 
