@@ -11,8 +11,8 @@ from bevt_core.console.command_table import Command, Group, Panels, group_class
 if TYPE_CHECKING:
     from trainer.clips.places import Sources
 
-# Loader processes and torch's threads share the CPUs: threads that spin while they wait slow everything down, six times
-# where two programs want the same two cores (docs/log.md). Read when torch is imported.
+# Loader processes and torch's threads share the CPUs. Threads that spin while they wait slow everything down, sixfold
+# if two programs share two cores (docs/log.md). torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TOKENIZER = {
@@ -87,7 +87,7 @@ PANELS: Panels = {
             "pipeline.commands:scan", "Check a dataset root before a long job: missing, unreadable and odd files."
         ),
         "repair": Command(
-            "pipeline.commands:repair", "Make again the parts of a dataset that `bevt verify` finds damaged."
+            "pipeline.commands:repair", "Rebuild the parts of a dataset that `bevt verify` finds damaged."
         ),
         "inspect": Command(
             "pipeline.commands:inspect", "Show one sample: its source, frames, times, views and token maps."
@@ -148,7 +148,7 @@ PANELS: Panels = {
 
 
 def _sources() -> "Sources":
-    """Give the trainer's commands the functions of the pipeline that list data sets' files."""
+    """The pipeline's functions that list raw data, for the trainer's commands."""
     from pipeline import sources
     from trainer.clips.places import Sources
 

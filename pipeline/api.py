@@ -1,4 +1,4 @@
-"""What users of Python need beside the functions of the pipeline: recipes by name."""
+"""Functions for Python users that no other module of the pipeline provides: recipes by name."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from schemas.recipes.loading import load_recipe_of
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> TokenizeRecipe:
-    """Load a recipe of `bevt tokenize`: the name of a shipped one, such as `folder`, or the path of a .yaml file.
+    """Load a recipe of `bevt tokenize` by `name`: a shipped one, such as `folder`, or the path of a .yaml file.
 
     `overrides` are `KEY=VALUE` as for `--set`, such as `root=/data/videos` or `pool.stride=4`.
     Raises UserError for an unknown recipe, key or value, with the nearest valid name.

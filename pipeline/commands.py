@@ -1,4 +1,7 @@
-"""The commands of the offline pipeline: parse, load a recipe, call one function. Heavy imports are inside them."""
+"""The commands of the offline pipeline: parse options, load a recipe, call one function, print the result.
+
+Heavy imports are inside the functions.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,20 +17,22 @@ from schemas.errors import UserError
 if TYPE_CHECKING:
     from schemas.recipes import TokenizeRecipe
 
-Dataset = Annotated[str, typer.Option(help="k400, ssv2, diving48, imagenet, howto100m, folder or list.")]
-Root = Annotated[str | None, typer.Option(help="Where the raw files are: a folder or s3://. Default: the recipe's.")]
-Out = Annotated[str | None, typer.Option(help="Where frames/ and tokens/ go, also s3://. Default: the recipe's.")]
-Directory = Annotated[str, typer.Argument(help="A dataset: the folder, or s3://, that holds frames/ and tokens/.")]
-Split = Annotated[str | None, typer.Option(help="train, val, ...: recorded, and a sub-folder if there is one.")]
-TokenizerName = Annotated[str | None, typer.Option(help="A tokenizer's name or directory. Default: the recipe's.")]
-Deep = Annotated[bool, typer.Option("--deep", help="Hash every file and tokenize every stored view again.")]
-Sample = Annotated[
-    int, typer.Option(help="Without --deep: how many samples to tokenize again, each under all its views.")
+Dataset = Annotated[
+    str, typer.Option(help="Kind of raw data: k400, ssv2, diving48, imagenet, howto100m, folder or list.")
 ]
+Root = Annotated[str | None, typer.Option(help="Folder or s3:// prefix of the raw files. Default: the recipe's.")]
+Out = Annotated[str | None, typer.Option(help="Folder or s3:// prefix for frames/ and tokens/. Default: the recipe's.")]
+Directory = Annotated[str, typer.Argument(help="A dataset: the folder or s3:// prefix with frames/ and tokens/.")]
+Split = Annotated[
+    str | None, typer.Option(help="Name of the split, such as train: recorded, and used as a sub-folder if it exists.")
+]
+TokenizerName = Annotated[str | None, typer.Option(help="Name or folder of a tokenizer. Default: the recipe's.")]
+Deep = Annotated[bool, typer.Option("--deep", help="Tokenize every sample again, not only --sample of them.")]
+Sample = Annotated[int, typer.Option(help="Samples per token set to tokenize again, each under all its views.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Show Ray's own messages, and keep its log files after a failure.")
 ]
-TokenizerNow = Annotated[str | None, typer.Option(help="Where the tokenizer is now, if it has moved.")]
+TokenizerNow = Annotated[str | None, typer.Option(help="Name or folder of the tokenizer, if it has moved.")]
 
 
 def tokenize(
@@ -40,13 +45,16 @@ def tokenize(
     tokenizer: TokenizerName = None,
     recipe: RecipeName = None,
     frames_only: Annotated[
-        bool, typer.Option("--frames-only", help="Only the frame store, e.g. for fine-tuning.")
+        bool, typer.Option("--frames-only", help="Make only the frame store, e.g. for fine-tuning.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any source was rejected.")] = False,
-    max_rejected: Annotated[str | None, typer.Option(metavar="SHARE", help="Stop when more is rejected: 5%.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete what another recipe left in --out.")] = False,
+    max_rejected: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Stop if more than this share of the sources is rejected, such as 5%."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another recipe's output in --out.")] = False,
     ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster. Default: RAY_ADDRESS, else this machine.")
+        str | None, typer.Option(help="Address of a Ray cluster. Default: RAY_ADDRESS, else this machine.")
     ] = None,
     verbose: Verbose = False,
     set_: Overrides = None,
@@ -79,14 +87,14 @@ def tokenize(
     summary |= report_job(summary, meter.timeline)
     emit(summary, json_)
     if summary["parts_done_before"] == summary["parts"]:
-        place = summary["tokens_dir"] or summary["frames_dir"]
-        note(f"{place}: finished before, nothing was made now; the report is of the run that made it")
+        folder = summary["tokens_dir"] or summary["frames_dir"]
+        note(f"{folder}: already finished, nothing was made; its report is from the run that made it")
     if summary["report_error"]:
-        warn(f"the dataset is finished, but its report could not be drawn: {summary['report_error']}")
+        warn(f"the dataset is finished, but its report could not be written: {summary['report_error']}")
     if summary["rejected"]:
-        place = f"{summary['frames_dir']}/part-*/rejected.parquet"
+        tables = f"{summary['frames_dir']}/part-*/rejected.parquet"
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary["rejected_by_reason"].items())
-        warn(f"{summary['rejected']} of {summary['sources']} sources were rejected ({reasons}); see {place}")
+        warn(f"{summary['rejected']} of {summary['sources']} sources were rejected ({reasons}); see {tables}")
         if strict:
             raise typer.Exit(1)
 
@@ -98,7 +106,7 @@ def scan(
     list_file: ListFile = None,
     allow_outside: AllowOutside = False,
     write: Annotated[
-        str | None, typer.Option(help="Write the list of files, also to s3://, for `bevt tokenize --list`.")
+        str | None, typer.Option(help="Write a list of the usable files, also to s3://, for `bevt tokenize --list`.")
     ] = None,
     recipe: RecipeName = None,
     set_: Overrides = None,
@@ -106,7 +114,7 @@ def scan(
 ) -> None:
     """Check a dataset root before a long job: missing, unreadable and odd files.
 
-    Reports files found and missing, stubs, codecs and sizes, and estimates what the job will cost.
+    Reports files found and missing, stubs, codecs and sizes, and estimates the cost of the job.
 
     \b
     Example:
@@ -120,10 +128,10 @@ def scan(
 
 def repair(
     directory: Directory,
-    root: Annotated[str, typer.Option(help="Where the raw files are.")],
+    root: Annotated[str, typer.Option(help="Folder or s3:// prefix of the raw files.")],
     list_file: Annotated[
         str | None,
-        typer.Option("--list", help="The list that it was made with; only needed if its own copy is damaged."),
+        typer.Option("--list", help="The dataset's original list; only needed if its own copy is damaged."),
     ] = None,
     allow_outside: AllowOutside = False,
     deep: Deep = False,
@@ -132,9 +140,9 @@ def repair(
     verbose: Verbose = False,
     json_: AsJson = False,
 ) -> None:
-    """Make again the parts of a dataset that `bevt verify` finds damaged.
+    """Rebuild the parts of a dataset that `bevt verify` finds damaged.
 
-    What to make is read from the dataset. --deep and --sample set how much is checked, as for `bevt verify`.
+    The jobs to rerun are read from the dataset. --deep and --sample set how much is checked, as for `bevt verify`.
 
     \b
     Example:
@@ -149,9 +157,11 @@ def repair(
 
 def inspect(
     directory: Directory,
-    sample: Annotated[str | None, typer.Option(help="A sample's id. For --picture the first, if not given.")] = None,
+    sample: Annotated[str | None, typer.Option(help="Id of a sample. Default with --picture: the first.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write frame | view | decoded tokens as a PNG.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Where the tokenizer is, to decode the tokens.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Name or folder of the tokenizer that decodes, if it has moved.")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Show one sample: its source, frames, times, views and token maps.
@@ -189,23 +199,23 @@ def verify(
 
 def bench_tokenize(
     dataset: Dataset,
-    work: Annotated[Path, typer.Option(help="An empty folder for what is made.")],
+    work: Annotated[Path, typer.Option(help="Empty folder for the outputs.")],
     root: Root = None,
     tokenizer: TokenizerName = None,
     recipe: RecipeName = None,
     small: Annotated[int, typer.Option(help="Sources of the smaller job.")] = 16,
     large: Annotated[int, typer.Option(help="Sources of the larger job.")] = 160,
-    cpus: Annotated[int, typer.Option(help="CPUs that Ray is given.")] = 2,
+    cpus: Annotated[int, typer.Option(help="CPUs for Ray.")] = 2,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
     """Measure the CPU time of a tokenization job against a bare loop.
 
-    The figure is the difference of two job sizes; peak memory at both sizes and the tokenizers' busy share are reported
-    too.
+    The CPU time is the difference of two job sizes. The ratio of their peak memory and the tokenizers' busy share are
+    reported too.
 
-    A busy share and a ratio of memory mean something where the smaller job already has more parts than are in flight:
-    --small 48 --large 480 --set sources_per_part=8.
+    The busy share and the memory ratio are meaningful only if the smaller job has more parts than are in flight, as
+    with --small 48 --large 480 --set sources_per_part=8.
 
     \b
     Example:
@@ -222,7 +232,7 @@ def bench_store(
 ) -> None:
     """Measure the bytes on disk of a stored frame and of its tokens.
 
-    They are read from the commits of a finished dataset.
+    The sizes are read from the commits of a finished dataset.
 
     \b
     Example:
@@ -234,14 +244,14 @@ def bench_store(
 
 
 def demo_videos(
-    out: Annotated[Path, typer.Argument(help="Gets train/ and test/ with class folders, and images/.")],
+    out: Annotated[Path, typer.Argument(help="Folder for train/ and test/, with a folder per class, and images/.")],
     clips: Annotated[int, typer.Option(help="Training clips per class; there are 8 classes.")] = 512,
-    seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the clips.")] = 0,
     json_: AsJson = False,
 ) -> None:
     """Make a small labelled set of videos whose class is the camera's motion.
 
-    The files are H.264: a camera moves over photographs.
+    The videos are H.264 and show a camera that moves over photographs.
 
     \b
     Example:
@@ -272,7 +282,7 @@ def _tokenize_recipe(
 
 
 def share(text: str) -> float:
-    """`5%` or `0.05`."""
+    """Parse a share such as `5%` or `0.05`. Raises UserError if it is not from 0 to 1."""
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:

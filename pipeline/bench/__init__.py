@@ -1,1 +1,1 @@
-"""What the job and its dataset cost: engine overhead, bytes per frame."""
+"""Benchmarks of the job and its dataset: the engine's overhead, bytes per frame."""

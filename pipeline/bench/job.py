@@ -1,4 +1,4 @@
-"""`bevt bench tokenize`: what the engine costs over a bare loop, whether it idles, whether its memory stays flat."""
+"""`bevt bench tokenize`: the job's CPU time against a bare loop, the tokenizers' busy share, and peak memory."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ VIDEOS = (".mp4", ".webm", ".mkv", ".avi")
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command and everything that it started used."""
+    """The resources used by a command and its descendants."""
 
     cpu_s: float
     peak_rss_bytes: int
@@ -55,10 +55,10 @@ class Usage:
 
 
 def bench_tokenize(recipe: TokenizeRecipe, work: Path, sizes: tuple[int, int], num_cpus: int) -> dict[str, Any]:
-    """Tokenize two selections of `recipe`'s sources, `sizes` of them, with the job and with a bare loop.
+    """Tokenize two selections of `recipe`'s videos, of the numbers in `sizes`, with the job and with a bare loop.
 
-    `recipe.root` must hold at least the larger number. The steady state is the difference of the two sizes: starting
-    Ray and loading libraries cancel out. Nothing is kept in `work`.
+    CPU times are differences between the two sizes, so that starting Ray and loading libraries cancel out. Videos are
+    repeated if there are too few. All files are written to `work`, which should be empty, and stay there.
     """
     recipe = with_settled_tokenizer(recipe)
     used: dict[tuple[str, int], Usage] = {}
@@ -85,7 +85,7 @@ def bench_tokenize(recipe: TokenizeRecipe, work: Path, sizes: tuple[int, int], n
 
 
 def bare_loop(recipe: TokenizeRecipe) -> None:
-    """The same work in one process, without Ray, isolation, commits that are read again, or overlap."""
+    """Do the same work in one process, without Ray, isolation, re-reading of commits, or overlap."""
     import torch
 
     from bevt_core.dataset.frame_store import write_frame_part, write_plan
@@ -111,10 +111,10 @@ def bare_loop(recipe: TokenizeRecipe) -> None:
 
 
 def selection(root: Path, target: Path, count: int) -> Path:
-    """A folder with copies of `count` videos of `root`, each of them as often as it takes."""
+    """Fill the folder `target` with `count` copies of videos of `root`, repeating them if there are too few."""
     videos = sorted(path for path in root.rglob("*") if path.suffix in VIDEOS)
     if not videos:
-        raise UserError(f"{root}: no videos ({', '.join(VIDEOS)}) to measure with; name a folder of videos by --root")
+        raise UserError(f"{root}: no videos ({', '.join(VIDEOS)}) to measure with; give a folder of videos with --root")
     target.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         video = videos[number % len(videos)]
@@ -125,9 +125,10 @@ def selection(root: Path, target: Path, count: int) -> Path:
 
 
 def measure(command: Sequence[str]) -> Usage:
-    """Run a command; add up the CPU time and the memory of its process and all descendants, looking every 50 ms.
+    """Run a command; sum the CPU time and memory of its process and all descendants, sampled every 50 ms.
 
-    Raises SystemExit with the command's exit status where it fails: it has printed why. Ctrl-C and SIGTERM end it, too.
+    Raises SystemExit with the command's exit status if it fails; it has printed the reason. Ctrl-C and SIGTERM also end
+    the command.
     """
     began = time.perf_counter()
     cpu_s: dict[int, float] = {}
@@ -154,7 +155,7 @@ def measure(command: Sequence[str]) -> Usage:
 
 def _family(ancestor: int) -> dict[int, tuple[float, int]]:
     """pid -> (CPU seconds, resident bytes) of a process and its descendants."""
-    ticks, page = 100, 4096  # of every Linux that Ray runs on
+    ticks, page = 100, 4096  # the same on every Linux that Ray supports
     seen: dict[int, tuple[int, float, int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -1,4 +1,4 @@
-"""`bevt bench store`: what a stored frame and its tokens take on disk."""
+"""`bevt bench store`: bytes on disk of a stored frame and of its tokens."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ from schemas.frames import FramePartCommit
 
 
 def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
-    """Bytes per frame, from the commits of a finished dataset: whole files, with their footers and checksums.
+    """Bytes per frame, from the commits of a finished dataset: whole files, with footers and checksums.
 
-    `frame_bytes` is what a JPEG frame takes in `frames.zarr`; `token_bytes_per_frame` what its tokens under one view
-    take in the token set, whose largest figure is given where there are several sets. Raises UserError for a dataset
-    that is not finished or has no frames.
+    `frame_bytes` is the size of a JPEG frame in `frames.zarr`, `token_bytes_per_frame` the size of its tokens under one
+    view: the largest figure, if there are several token sets. Raises UserError for a dataset that is not finished or
+    has no frames.
     """
     store = FrameStore(dataset_dir / "frames")
     frames = store.manifest.num_frames
     if not frames:
-        raise UserError(f"{dataset_dir}: no frames in it; everything was rejected, or nothing was found")
+        raise UserError(f"{dataset_dir}: it has no frames; all sources were rejected, or none were found")
     plan = read_plan(store.path)
     assert plan is not None, "written before dataset.json"
     commits = frame_commits(store.path, plan)
@@ -52,5 +52,5 @@ def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
 
 
 def stored_bytes(commit: FramePartCommit) -> int:
-    """What the frames of a part take."""
+    """The bytes on disk of a part's frames."""
     return sum(digest.num_bytes for name, digest in commit.files.items() if name.startswith(f"{FRAMES_ZARR}/"))

@@ -1,1 +1,1 @@
-"""`bevt verify` and `bevt repair`: is a dataset what it says it is, and making the broken parts again."""
+"""`bevt verify` and `bevt repair`: check a dataset, and rebuild its damaged parts."""

@@ -1,4 +1,4 @@
-"""Is a frame store what its plan and its commits say, file by file?"""
+"""Check the files of a frame store against its plan and its commits."""
 
 from collections.abc import Iterable, Sequence
 
@@ -22,7 +22,10 @@ from schemas.text.names import leads_out
 def verify_frames(
     frames_dir: AnyPath, plan: Plan, counts: dict[str, int], problems: list[Problem], allow_outside: bool
 ) -> list[FramePartCommit]:
-    """The commits of the parts that have one; what they hold is added to `counts`."""
+    """Check a frame store, append what is wrong to `problems`, and add its totals to `counts`.
+
+    Returns the commits that could be read. Sources that lead out of the root are problems unless `allow_outside`.
+    """
     counts["sources"] = plan.num_sources
     commits: list[FramePartCommit] = []
     planned = _planned_sources(frames_dir, plan, problems)
@@ -58,12 +61,14 @@ def verify_frames(
         problems += differences(path, manifest, expected)
         rejected = sum(manifest.rejected.values())
         if rejected != counts["rejected"]:
-            problems.append(Problem(str(path), f"says {rejected} rejected, the parts have {counts['rejected']}", RERUN))
+            problems.append(
+                Problem(str(path), f"counts {rejected} rejected sources, its parts have {counts['rejected']}", RERUN)
+            )
     return commits
 
 
 def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -> list[str] | None:
-    """The sources in the order of their parts, or None where the list of them cannot be trusted."""
+    """The sources in the order of their parts, or None, with a problem added, if their list is damaged."""
     path = frames_dir / "sources.parquet"
     try:
         items = read_sources(frames_dir)
@@ -71,13 +76,13 @@ def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -
         problems.append(Problem(str(path), f"cannot be read: {error}", RESTORE))
         return None
     if sources_digest(items) != plan.sources_digest:
-        problems.append(Problem(str(path), "is not the plan's list", RESTORE))
+        problems.append(Problem(str(path), "does not match the digest in plan.json", RESTORE))
         return None
     return [item.source for item in items]
 
 
 def _outside(path: AnyPath, sources: Iterable[str]) -> list[Problem]:
-    """A problem where sources of the table `path` lead out of the root."""
+    """A problem if any source in the table at `path` leads out of the root; else nothing."""
     outside = [source for source in sources if leads_out(source) is not None]
     if not outside:
         return []
@@ -87,7 +92,10 @@ def _outside(path: AnyPath, sources: Iterable[str]) -> list[Problem]:
 def _verify_frame_part(
     frames_dir: AnyPath, part: int, plan: Plan, planned: Sequence[str] | None, problems: list[Problem]
 ) -> FramePartCommit | None:
-    """The part's commit, if it has one. `planned` None: nobody knows which sources it should have."""
+    """Check a part and return its commit, or None if that is missing or unusable.
+
+    `planned` are the sources it should contain, or None if the list of sources is damaged.
+    """
     folder = frames_dir / part_name(part)
 
     def wrong(path: AnyPath, problem: str) -> None:
@@ -102,16 +110,16 @@ def _verify_frame_part(
         wrong(folder / COMMIT, str(error))
         return None
     if commit is None:
-        wrong(folder, "no commit of this plan, or files that are missing or of another size")
+        wrong(folder, "no commit for this plan, or files are missing or have the wrong size")
         return None
     if commit.part != part:
-        wrong(folder / COMMIT, f"is the commit of part {commit.part}")
-    there = sizes_in(folder).keys() - {COMMIT}
-    for name in sorted(there - commit.files.keys()):
-        wrong(folder / name, "is not in the commit")
+        wrong(folder / COMMIT, f"belongs to part {commit.part}")
+    present = sizes_in(folder).keys() - {COMMIT}
+    for name in sorted(present - commit.files.keys()):
+        wrong(folder / name, "is not listed in the commit")
     damaged = [name for name, digest in commit.files.items() if sha256_of(folder / name) != digest.sha256]
     for name in damaged:
-        wrong(folder / name, "its bytes are not those that were committed")
+        wrong(folder / name, "its bytes do not match the committed digest")
     if damaged:
         return commit
     try:
@@ -124,17 +132,17 @@ def _verify_frame_part(
     index = read_table(folder / "index.parquet")
     rejected = read_table(folder / "rejected.parquet")
     if not index.schema.equals(INDEX_SCHEMA) or not rejected.schema.equals(REJECTED_SCHEMA):
-        wrong(folder, "the columns are not those of this format version")
+        wrong(folder, "its columns do not match this format version")
         return commit
     try:
         check_index(index, folder / "index.parquet", len(plan.classes))
     except UserError as error:
         wrong(folder / "index.parquet", str(error))
         return commit
-    ended = [*dict.fromkeys(index["source"].to_pylist()), *rejected["source"].to_pylist()]
-    if planned is not None and sorted(ended) != sorted(planned):
-        wrong(folder, f"{len(ended)} sources in index and rejected, the plan has {len(planned)} others")
+    recorded = [*dict.fromkeys(index["source"].to_pylist()), *rejected["source"].to_pylist()]
+    if planned is not None and sorted(recorded) != sorted(planned):
+        wrong(folder, f"its {len(recorded)} sources, used and rejected, are not the {len(planned)} of the plan")
     counts = (len(index), len(rejected), sum(index["num_frames"].to_pylist()))
     if counts != (commit.num_samples, commit.num_rejected, commit.num_frames):
-        wrong(folder / COMMIT, f"its counts are not those of the tables: {counts}")
+        wrong(folder / COMMIT, f"its counts do not match the tables, which have {counts}")
     return commit

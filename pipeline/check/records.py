@@ -1,4 +1,4 @@
-"""What the checks of `bevt verify` share: records that may be damaged, and manifests that may say something else."""
+"""Helpers shared by the checks of `bevt verify`: reading records, and comparing them with their parts."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,19 +24,19 @@ R = TypeVar("R", bound=BaseModel)
 
 
 def readable(path: AnyPath, kind: type[R]) -> R | None:
-    """The record, or None for one that is missing or damaged, where another function reports that."""
+    """The record, or None if it is missing or damaged; the caller leaves the report to another check."""
     try:
         return read_record(path, kind)
     except UserError:
         return None
 
 
-def read_or_note(read: Callable[[], R | None], path: AnyPath, problems: list[Problem], mend: str = REPAIR) -> R | None:
-    """`read()`, or None after a problem is noted: `path` is missing, or damaged, with `mend` as its fix."""
+def read_or_note(read: Callable[[], R | None], path: AnyPath, problems: list[Problem], fix: str = REPAIR) -> R | None:
+    """The result of `read()`, or None, with a problem added, if `path` is missing or damaged (then with `fix`)."""
     try:
         record = read()
     except UserError as error:
-        problems.append(Problem(str(path), str(error), mend))
+        problems.append(Problem(str(path), str(error), fix))
         return None
     if record is None:
         problems.append(Problem(str(path), "missing: the job has not finished", RERUN))
@@ -44,38 +44,38 @@ def read_or_note(read: Callable[[], R | None], path: AnyPath, problems: list[Pro
 
 
 def differences(path: AnyPath, manifest: Record, expected: dict[str, Any]) -> list[Problem]:
-    """The fields of a manifest that its parts and its plan contradict. The job always writes manifests anew."""
-    said = manifest.model_dump(include=set(expected))
-    wrong = [key for key, value in expected.items() if said[key] != value]
-    return [Problem(str(path), f"{key} is {said[key]!r}, expected {expected[key]!r}", RERUN) for key in wrong]
+    """A problem for each field of a manifest that differs from `expected`. A rerun of the job rewrites the manifest."""
+    actual = manifest.model_dump(include=set(expected))
+    wrong = [key for key, value in expected.items() if actual[key] != value]
+    return [Problem(str(path), f"{key} is {actual[key]!r}, expected {expected[key]!r}", RERUN) for key in wrong]
 
 
 def parts_digest(commits: Sequence[FramePartCommit] | Sequence[TokenPartCommit]) -> str:
-    """The manifests' `parts_digest`, computed again: sha256 over the digests of the commits."""
+    """Recompute a manifest's `parts_digest`: SHA-256 over the digests of the commits, in order."""
     return hashlib.sha256("".join(commit.digest() for commit in commits).encode()).hexdigest()
 
 
 def strays(folder: AnyPath, plan: Plan) -> list[Problem]:
-    """What is named like a part, but has a number that the plan does not reach."""
+    """A problem for each file or folder whose part number is beyond the plan's last part."""
     names = sorted(path.name for path in folder.glob("part-*"))
     beyond = [name for name in names if (part := part_of(name)) is not None and part >= plan.num_parts]
     return [Problem(str(folder / name), f"the plan has only {plan.num_parts} parts", REPAIR) for name in beyond]
 
 
 def committed(folder: AnyPath, pattern: str, kind: type[Record], digest: str) -> Iterator[str]:
-    """The digests of plans that the commits below `folder` carry, of those commits that can be read."""
+    """The plan digests (field `digest`) in the readable commits that match `pattern` in `folder`."""
     commits = (readable(path, kind) for path in folder.glob(pattern))
     return (getattr(commit, digest) for commit in commits if commit is not None)
 
 
 def contradicted(plan: Plan | TokenPlan, digests: Iterator[str]) -> bool:
-    """Are there parts, and all of another plan? Then it is the plan that is wrong, not every part."""
+    """Whether parts exist and all belong to another plan; then the plan is damaged, not every part."""
     first = next(digests, None)
     return first is not None and first != plan.digest() and plan.digest() not in digests
 
 
 def look_at_parts(name: str, look: Callable[[A], B], parts: Sequence[A], where: AnyPath) -> Iterator[B]:
-    """`look` at each of the parts, in their order and many at a time, with progress under `name` on stderr."""
+    """Call `look` on each part in threads and yield the results in order, with progress under `name` on stderr."""
     with ProgressLine(one_line(name), len(parts), unit="parts") as progress:
         for found in _in_threads(look, parts, where):
             progress.add(1)
@@ -83,6 +83,6 @@ def look_at_parts(name: str, look: Callable[[A], B], parts: Sequence[A], where: 
 
 
 def _in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
-    """`map` in threads: hashing lets go of the interpreter lock, and requests to an object store mostly wait."""
+    """`map` in threads: hashing releases the interpreter lock, and requests to an object store mostly wait."""
     with ThreadPoolExecutor(storage_of(where).hash_threads, thread_name_prefix="verify") as pool:
         yield from pool.map(function, items)

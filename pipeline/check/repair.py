@@ -1,4 +1,4 @@
-"""`bevt repair`: make again just what `bevt verify` finds broken."""
+"""`bevt repair`: remove the damaged parts of a dataset and make only those again."""
 
 import contextlib
 from collections.abc import Iterable, Sequence
@@ -43,27 +43,27 @@ def repair(
     sample: int = 32,
     **job: Unpack[RunOptions],
 ) -> dict[str, Any]:
-    """Remove what `verify` finds broken in the dataset `out`, and run its jobs, which make what is missing.
+    """Remove what `verify` finds damaged in the dataset `out`, then rerun its jobs to make the missing parts.
 
-    The jobs are read from the dataset's plans and its list of sources, so the repaired dataset has the bytes of the
-    old one. `root` is where the raw files are; `list_file` is the list that the dataset was made with, needed where its
-    own is damaged. With `allow_outside` sources may lead out of `root`, and `frames`, `tokens` and token sets may be
-    links out of `out`. `tokenizer` says where the tokenizer is now, if it has moved; `deep` and `sample` are those of
-    `verify`; `job` goes to `tokenize`.
+    The jobs are read from the dataset's plans and list of sources, so a repaired dataset has the same bytes as before.
+    `root` is the folder of the raw files. `list_file` is the list from which the dataset was made, needed only if the
+    dataset's own copy is damaged. With `allow_outside`, sources may lead out of `root`, and `frames`, `tokens` and
+    token sets may be links out of `out`. `tokenizer` is the tokenizer's name or folder, if it has moved. `deep`
+    and `sample` are those of `verify`; `job` is passed to `tokenize`.
 
-    Returns `removed`, the paths that were broken, `token_sets`, and the counts. Raises UserError for no dataset, and
-    before anything is removed where it could not be made again: for another root, tokenizer or kind of device, and
-    while others write or read the dataset. Where the files in `root` have changed, that is seen only when they have
-    been read: the broken parts are then left out, and the whole parts are unchanged.
+    Returns `removed` (the damaged paths), `token_sets` and counts. Raises UserError if `out` is not a dataset. Also
+    raises it, before removing anything, if the parts could not be made again (another root, tokenizer or kind of
+    device), or while another process reads or writes the dataset. Changed files in `root` are noticed only after
+    decoding: the damaged parts are then left out, and the intact parts are unchanged.
     """
     if not (out / "frames" / "plan.json").is_file():
-        raise UserError(f"{out}: no frames/plan.json in it; give the folder that holds frames/ and tokens/")
+        raise UserError(f"{out}: no frames/plan.json in it; give the folder that contains frames/ and tokens/")
     if not allow_outside:
         check_links(out)
     _, problems = check_files(out, allow_outside)
     for problem in problems:
-        if problem.mend not in REPAIRABLE:
-            raise UserError(f"{problem.path}: {problem.problem}; nothing was changed: {problem.mend}")
+        if problem.fix not in REPAIRABLE:
+            raise UserError(f"{problem.path}: {problem.problem}; nothing was changed: {problem.fix}")
     jobs = read_jobs(out, root, tokenizer, list_file, allow_outside)
     removed = _make_again(jobs, problems, job)
     _, _, problems = check_tokens(list(jobs.token_sets), deep=deep, sample=sample, tokenizer=tokenizer)
@@ -87,13 +87,13 @@ def repair(
 
 
 def _make_again(jobs: Jobs, problems: Sequence[Problem], job: RunOptions) -> list[AnyPath]:
-    """Remove what is broken and run the jobs. Returns what was removed."""
+    """Remove what is damaged and run the jobs. Returns the removed paths."""
     frames_dir = jobs.out / "frames"
     parts = parts_in(frames_dir, jobs.plan.num_parts, problems)
     broken_sets = [folder for folder in jobs.token_sets if parts_in(folder, jobs.plan.num_parts, problems)]
     _check_root(jobs, parts)
     with contextlib.ExitStack() as stack:
-        if problems:  # nobody reads a part while it is made again
+        if problems:  # no other process may read a part while it is made again
             stack.enter_context(removing([frames_dir, *jobs.token_sets], COMMAND))
         if parts or broken_sets:
             on_ray = job.get("ray_address"), job.get("num_cpus"), job.get("num_gpus"), job.get("ray_log", "hidden")
@@ -105,7 +105,7 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: RunOptions) -> lis
         for path in removed:
             remove(path)
         _restore(jobs)
-        # The frames first: a set whose own parts are whole then has nothing to do, wherever it was made.
+        # Frames first: token sets without damage then have nothing to do, even if another kind of device made them.
         planned = (jobs.plan, jobs.items)
         tokenize(jobs.frames, planned=planned, allow_outside=jobs.allow_outside, frames_only=True, **job)
         if before is not None and parts:
@@ -116,7 +116,7 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: RunOptions) -> lis
 
 
 def _check_same_frames(jobs: Jobs, parts: Iterable[int], before: FrameStoreManifest) -> None:
-    """Raise UserError, and take `parts` away again, where the raw files do not give the frames that were there."""
+    """Raise UserError, and remove `parts` again, if the raw files did not reproduce the previous frames."""
     frames_dir = jobs.out / "frames"
     after = readable(frames_dir / "dataset.json", FrameStoreManifest)
     if after is not None and after.parts_digest == before.parts_digest:
@@ -125,14 +125,14 @@ def _check_same_frames(jobs: Jobs, parts: Iterable[int], before: FrameStoreManif
         remove(frames_dir / part_name(part))
     write_record(frames_dir / "dataset.json", before)
     raise UserError(
-        f"--root {jobs.root}: its files, or the decoder here, do not give the frames that the dataset had, so parts "
-        f"{', '.join(map(str, parts))} are left out; give the folder that it was made from, or, to take what is there "
-        f"now, remove {frames_dir / 'dataset.json'} and repair again"
+        f"--root {jobs.root}: its files, or this machine's decoder, do not reproduce the dataset's frames, so parts "
+        f"{', '.join(map(str, parts))} are left out. Give the original folder, or, to accept the new frames, remove "
+        f"{frames_dir / 'dataset.json'} and repair again"
     )
 
 
 def _restore(jobs: Jobs) -> None:
-    """Write again what says what the jobs are, where it is damaged."""
+    """Rewrite the damaged plans, list of sources and tokenizer paths, which define the jobs."""
     frames_dir = jobs.out / "frames"
     if stored_items(frames_dir, jobs.plan) is None:
         remove(frames_dir / "sources.parquet")
@@ -146,34 +146,35 @@ def _restore(jobs: Jobs) -> None:
 
 
 def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
-    """Raise UserError where sources of `parts` are not below the root, but were when the dataset was made."""
+    """Raise UserError if sources of `parts` are missing below the root, but existed when the dataset was made."""
     wanted = [item.source for part in parts for item in of_part(jobs.items, jobs.plan, part)]
     if wanted and not jobs.root.is_dir():
         raise UserError(f"--root {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
-    there = each(lambda source: _is_there(jobs, source), wanted, jobs.root)
-    absent = [source for source, is_there in zip(wanted, there, strict=True) if not is_there]
+    present = each(lambda source: _exists(jobs, source), wanted, jobs.root)
+    absent = [source for source, exists in zip(wanted, present, strict=True) if not exists]
     if not absent:
         return
-    known = _missing_then(jobs)
+    known = _recorded_missing(jobs)
     unknown = [source for source in absent if source not in known]
     manifest = readable(jobs.out / "frames" / "dataset.json", FrameStoreManifest)
-    # Some may be of a part whose own table is damaged. Of a dataset that was never finished nobody knows how many.
+    # Some of the unknown may have been missing before, in a part whose table of rejected sources is damaged. The
+    # manifest bounds their number; an unfinished dataset has no such bound.
     most = len(wanted) - 1 if manifest is None else manifest.rejected.get("missing", 0) - len(known)
     if len(unknown) > most:
         raise UserError(
             f"--root {jobs.root}: {len(unknown)} of the {len(wanted)} sources to be read again are not in it, such as "
-            f"{unknown[0]!r}; nothing was changed: give the folder that the dataset was made from"
+            f"{unknown[0]!r}; nothing was changed: give the folder from which the dataset was made"
         )
 
 
-def _is_there(jobs: Jobs, source: str) -> bool:
-    """Raises UserError for a source that leads out of the root, unless that is allowed."""
+def _exists(jobs: Jobs, source: str) -> bool:
+    """Whether the source exists. Raises UserError if it leads out of the root, unless that is allowed."""
     path = readable_source(jobs.root, source, jobs.allow_outside)
     return storage_of(path).exists()
 
 
-def _missing_then(jobs: Jobs) -> set[str]:
-    """The sources that were not there when the dataset was made, of the parts that can say so."""
+def _recorded_missing(jobs: Jobs) -> set[str]:
+    """The sources recorded as missing when the dataset was made, from the parts whose table can be read."""
     frames_dir = jobs.out / "frames"
 
     def missing_of(part: int) -> list[str]:
@@ -186,12 +187,12 @@ def _missing_then(jobs: Jobs) -> set[str]:
 
 
 def _check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
-    """Raise UserError for token sets that another kind of device has made: ids at near-ties would differ."""
+    """Raise UserError for token sets made on another kind of device: ids at near-ties would differ."""
     here = "cuda" if cluster_has("GPU") else "cpu"
     for folder in folders:
         made_by = jobs.token_sets[folder][0].tokenizer
         if made_by.by_kind().device_kind != here:
             raise UserError(
-                f"{folder}: made on {made_by.device_kind!r}, here is {here!r}; nothing was changed: repair it on the "
-                "same kind of device, or remove it and tokenize again"
+                f"{folder}: made on {made_by.device_kind!r}, this machine has {here!r}; nothing was changed: "
+                "repair it on the same kind of device, or remove it and tokenize again"
             )

@@ -1,4 +1,4 @@
-"""The jobs that made a dataset, read again from what it says of itself. Nothing is written here."""
+"""The jobs that made a dataset, reconstructed from its plans and manifests. Nothing is written here."""
 
 import contextlib
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from schemas.tokens import TokenPlan
 
 @dataclass(frozen=True)
 class Jobs:
-    """The jobs that made a dataset, as its plans have them."""
+    """The jobs that made a dataset: one for its frames, one for each token set."""
 
     out: AnyPath
     root: AnyPath
@@ -40,10 +40,10 @@ class Jobs:
 def read_jobs(
     out: AnyPath, root: AnyPath, tokenizer: str | None, list_file: str | AnyPath | None, allow_outside: bool
 ) -> Jobs:
-    """The jobs that made the dataset `out`, on the raw files in `root`. Writes nothing.
+    """Reconstruct the jobs that made the dataset `out`, for the raw files in `root`. Writes nothing.
 
-    Raises UserError where the list of sources or a tokenizer is not to be had any more, for sources that lead out of
-    `root` unless `allow_outside`, and where a plan names another dataset or folder than a job of bevt writes.
+    Raises UserError if the list of sources cannot be restored, if a tokenizer cannot be found, if a plan names a
+    dataset or folder that no job writes, and for sources that lead out of `root` unless `allow_outside`.
     """
     plan = read_plan(out / "frames")
     assert plan is not None
@@ -72,15 +72,15 @@ def read_jobs(
             )
         if token_plan.name != folder.name:
             raise UserError(
-                f"{folder}: its plan is of a token set {token_plan.name!r}, which would be written beside it; nothing "
-                f"was changed: rename the folder to {token_plan.name}"
+                f"{folder}: its plan names the token set {token_plan.name!r}, which would be written beside it; "
+                f"nothing was changed: rename the folder to {token_plan.name}"
             )
         token_sets[folder] = (token_plan, _token_recipe(recipe, plan, folder, token_plan, tokenizer))
     return Jobs(out, root, plan, items, recipe, token_sets, allow_outside)
 
 
 def check_links(out: AnyPath) -> None:
-    """Raise UserError for folders of the dataset `out` that are links out of it: repair removes and writes in them."""
+    """Raise UserError if folders of the dataset `out` are links out of it: repair removes and writes files there."""
     for folder in (out / "frames", out / "tokens", *token_sets_in(out)):
         target = storage_of(out).outside(folder)
         if target is not None:
@@ -113,7 +113,7 @@ def _token_recipe(
 
 
 def stored_items(frames_dir: AnyPath, plan: Plan) -> list[SourceItem] | None:
-    """The items in the order of their parts, or None where the list of them cannot be trusted."""
+    """The stored list of sources in the order of their parts, or None if it is damaged."""
     with contextlib.suppress(OSError, ValueError, pa.ArrowException):
         items = read_sources(frames_dir)
         if sources_digest(items) == plan.sources_digest:
@@ -124,7 +124,7 @@ def stored_items(frames_dir: AnyPath, plan: Plan) -> list[SourceItem] | None:
 def _listed_items(
     recipe: TokenizeRecipe, plan: Plan, list_file: str | AnyPath | None, allow_outside: bool
 ) -> list[SourceItem]:
-    """The same from the root and the list file, if they are as they were."""
+    """Rebuild the list of sources from the root and the list file. Raises UserError if they have changed."""
     what = f"{recipe.out}/frames/sources.parquet is damaged, and nothing was changed, since it cannot be restored"
     try:
         listed, items = make_plan(recipe, list_file, allow_outside)
@@ -132,7 +132,7 @@ def _listed_items(
         raise UserError(f"{what}: {error}") from None
     if listed.sources_digest != plan.sources_digest:
         raise UserError(
-            f"{what}: of {recipe.root} come {len(items)} sources with their classes, which are not the "
-            f"{plan.num_sources} of the dataset; give the --root and the --list that it was made with"
+            f"{what}: {recipe.root} has {len(items)} sources with classes, which are not the {plan.num_sources} of the "
+            "dataset; give its original --root and --list"
         )
     return items

@@ -1,4 +1,4 @@
-"""Are the files of a token set those that were committed, for the frames that are there? `verify_tokens` reads them."""
+"""Check the files of a token set against its commits and its frame store. The tokens are compared in `tokens.py`."""
 
 from collections.abc import Iterator, Sequence
 
@@ -30,20 +30,20 @@ def verify_token_files(
     commits: Sequence[FramePartCommit],
     problems: list[Problem],
 ) -> None:
-    """Check the token parts of the frame parts that have a commit."""
+    """Check the token parts of committed frame parts, and append what is wrong to `problems`."""
     before = len(problems)
     path = tokens_dir / "plan.json"
     derived = derived_token_plan(tokens_dir, frames_plan)
-    mend = REPAIR if derived else f"remove {tokens_dir} and run the same `bevt tokenize` command again"
-    plan = read_or_note(lambda: read_token_plan(tokens_dir), path, problems, mend)
+    fix = REPAIR if derived else f"remove {tokens_dir} and run the same `bevt tokenize` command again"
+    plan = read_or_note(lambda: read_token_plan(tokens_dir), path, problems, fix)
     if plan is not None and contradicted(plan, _token_plans(tokens_dir)):
-        problems.append(Problem(str(path), "none of the parts is of this plan", mend))
+        problems.append(Problem(str(path), "none of the parts belongs to this plan", fix))
         plan = None
     plan = plan or derived
     if plan is None:
         return
     if plan.frames_plan != frames_plan.digest():
-        problems.append(Problem(str(path), "is of another frame store", "tokenize again with --overwrite"))
+        problems.append(Problem(str(path), "belongs to another frame store", "tokenize again with --overwrite"))
         return
 
     def look(frames: FramePartCommit) -> tuple[TokenPartCommit | None, list[Problem]]:
@@ -55,7 +55,7 @@ def verify_token_files(
         found.append(commit)
         problems += part_problems
     for part in sorted(set(range(frames_plan.num_parts)) - {commit.part for commit in commits}):
-        path = tokens_dir / f"{part_name(part)}.json"  # of frames that must be made again, but the job reads it
+        path = tokens_dir / f"{part_name(part)}.json"  # its frames must be made again, but the job reads it
         try:
             read_record(path, TokenPartCommit)
         except UserError as error:
@@ -88,21 +88,22 @@ def _verify_token_part(
         problems.append(Problem(str(path.parent / f"{part_name(frames.part)}.json"), str(error), REPAIR))
         return None
     if commit is None:
-        problems.append(Problem(str(path), "no commit for this plan and these frames, or another size", REPAIR))
+        problems.append(Problem(str(path), "no commit for this plan and these frames, or the wrong size", REPAIR))
         return None
     if commit.part != frames.part or sha256_of(path) != commit.sha256:
-        problems.append(Problem(str(path), "its bytes are not those that were committed", REPAIR))
+        problems.append(Problem(str(path), "its bytes do not match the committed digest", REPAIR))
         return None
     with ParquetFile(path) as file:
         if not file.schema_arrow.equals(token_schema(plan.tokenizer.grid)):
-            problems.append(Problem(str(path), "the columns are not those of this format version", REPAIR))
-        if file.metadata.num_rows != frames.num_samples * plan.views.num_views:
-            problems.append(Problem(str(path), f"{file.metadata.num_rows} rows of another number", REPAIR))
+            problems.append(Problem(str(path), "its columns do not match this format version", REPAIR))
+        expected = frames.num_samples * plan.views.num_views
+        if file.metadata.num_rows != expected:
+            problems.append(Problem(str(path), f"{file.metadata.num_rows} rows, expected {expected}", REPAIR))
     return commit
 
 
 def derived_token_plan(tokens_dir: AnyPath, frames_plan: Plan) -> TokenPlan | None:
-    """The plan of a finished token set as its manifest has it. None where no committed part bears it out."""
+    """The plan of a finished token set, rebuilt from its manifest; None if no committed part confirms it."""
     manifest = readable(tokens_dir / "dataset.json", TokenSetManifest)
     if manifest is None:
         return None

@@ -1,4 +1,4 @@
-"""Are the stored tokens those of the stored frames? They are made again, part by part, and compared."""
+"""Check that stored tokens match the stored frames: tokenize the frames again, part by part, and compare."""
 
 import os
 from collections.abc import Mapping
@@ -23,17 +23,18 @@ from schemas.tokens import TokenPartCommit
 
 BATCH_FRAMES = 128  # per call of the tokenizer; no id depends on it
 SAME_DEVICE = 1.0  # share of equal tokens
-# Other devices round differently at near-ties, the more the fewer bits a number has. Of dvae-small's ids, those that
-# float32 gives, 0.4 % change in (emulated) tf32, 0.7 % in float16 and 6 % in bfloat16 (docs/log.md).
+# Devices round differently at near-ties, and more so at lower precision. Compared with float32, 0.4 % of dvae-small's
+# ids change in (emulated) tf32, 0.7 % in float16 and 6 % in bfloat16 (docs/log.md).
 OTHER_DEVICE = {"float32": 0.999, "tf32": 0.98, "float16": 0.98, "bfloat16": 0.85}
 
 
 def compare_tokens(
     tokens_dir: AnyPath, sample: int | None, tokenizer_path: str | None, problems: list[Problem]
 ) -> tuple[int, int]:
-    """(equal, compared) over the tokens of `sample` samples under all views, or of all. Views are drawn again too.
+    """Tokenize `sample` samples (None: all) again under all views and return the counts (equal, compared) of tokens.
 
-    A part that is not as it should be becomes one of `problems`. Raises UserError where the tokenizer is not here.
+    The views are drawn again too. Parts that differ are appended to `problems`. Raises UserError if the tokenizer is
+    not found.
     """
     token_set = TokenSet(tokens_dir)
     tokenizer = _tokenizer_like(token_set, tokenizer_path)
@@ -53,13 +54,13 @@ def compare_tokens(
             continue
         for part, (same, of_part) in counted.items():
             if same < floor * of_part:
-                what = f"{same / of_part:.4%} of its tokens are those of the frames, expected {floor:.1%} or more"
+                what = f"{same / of_part:.4%} of its tokens match the frames, expected {floor:.1%} or more"
                 problems.append(Problem(_path_of(token_set, part), what, REPAIR))
     return _total(found)
 
 
 def _tokenizer_like(token_set: TokenSet, tokenizer_path: str | None) -> Tokenizer:
-    """The tokenizer that made the set, set up as it was; on a CPU where there is no GPU, in its nearest precision."""
+    """Load the tokenizer that made the set, with its settings; without a GPU, on the CPU in the nearest precision."""
     made_by = token_set.manifest.tokenizer
     folder = tokenizer_of(token_set.path, made_by, tokenizer_path)
     if made_by.device_kind != "cpu" and torch.cuda.is_available():
@@ -70,7 +71,7 @@ def _tokenizer_like(token_set: TokenSet, tokenizer_path: str | None) -> Tokenize
 
 
 def _made_here(token_set: TokenSet, part: int, tokenizer: Tokenizer) -> bool:
-    """Whether an equal tokenizer made the part on a CPU, or on a GPU of the same model: then the bits must be equal."""
+    """Whether an equal tokenizer made the part on a CPU, or on this GPU model: then all tokens must be equal."""
     made_by = token_set.manifest.tokenizer
     if tokenizer.identity() != made_by.by_kind():
         return False
@@ -78,7 +79,7 @@ def _made_here(token_set: TokenSet, part: int, tokenizer: Tokenizer) -> bool:
         return True
     commit = read_record(token_set.path / f"{part_name(part)}.json", TokenPartCommit)
     recorded = None if commit is None else commit.gpu_model
-    return tokenizer.gpu_model() == (recorded or made_by.device_kind)  # older sets have the model there
+    return tokenizer.gpu_model() == (recorded or made_by.device_kind)  # older sets record the model in device_kind
 
 
 def _total(counts: Mapping[int, tuple[int, int]]) -> tuple[int, int]:
@@ -89,7 +90,7 @@ def _total(counts: Mapping[int, tuple[int, int]]) -> tuple[int, int]:
 def _compare_part(
     parts: PartTokenizer, token_set: TokenSet, part: int, rows: list[int], problems: list[Problem]
 ) -> tuple[int, int]:
-    """(equal, compared) over the samples `rows` of the part; every frame is decoded once, for all views."""
+    """The counts (equal, compared) of tokens of the samples `rows` of a part. A frame is decoded once for all views."""
     spec, frames = token_set.manifest.views, token_set.frames
     index = frames.read_index(part).take(rows)
     stored = [token_set.read_view(part, view) for view in range(spec.num_views)]
@@ -98,7 +99,7 @@ def _compare_part(
     for view, of_samples in enumerate(drawn):
         for row, sample_id, expected in zip(rows, sample_ids, of_samples, strict=True):
             if stored[view].views[row] != expected:
-                what = f"view {view} of {sample_id!r} is not the one that its seed gives"
+                what = f"view {view} of {sample_id!r} does not match its seed"
                 problems.append(Problem(_path_of(token_set, part), what, REPAIR))
                 return 0, 0
     spans = zip(index["frame_start"].to_pylist(), index["num_frames"].to_pylist(), strict=True)
@@ -116,7 +117,7 @@ def _path_of(token_set: TokenSet, part: int) -> str:
 
 
 def _choose(part_of_sample: np.ndarray, sample: int | None) -> dict[int, list[int]]:
-    """part -> rows in it, of `sample` random samples or of all."""
+    """The rows to compare, by part: of `sample` random samples, or of all if None."""
     positions = np.arange(len(part_of_sample))
     if sample is not None and sample < len(positions):
         positions = np.sort(rng_for("verify", len(positions)).choice(positions, sample, replace=False))

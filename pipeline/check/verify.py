@@ -1,7 +1,6 @@
-"""`bevt verify`: is a dataset what its manifests say, file by file, and are its tokens those of its frames?"""
+"""`bevt verify`: check every file of a dataset, and that its tokens match its frames."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from bevt_core.dataset.commits import COMMIT
@@ -25,13 +24,13 @@ def verify(
     tokenizer: str | None = None,
     allow_outside: bool = False,
 ) -> dict[str, Any]:
-    """Check a dataset folder (the one with `frames/` and `tokens/`). Returns `ok`, counts, `problems`, agreement.
+    """Check a dataset folder, which contains `frames/` and `tokens/`. Returns `ok`, counts, `problems` and agreement.
 
-    Every file of a part is hashed again, every source must be in one of index and rejected. Of `sources.parquet` the
-    rows are what a digest covers, so a flipped bit that leaves them equal is none. `sample` samples of each token set
-    are tokenized again, or with `deep` all of them; `token_agreement` is the share of equal tokens, None where no
-    token set is there. `tokenizer` says where the tokenizer is, if its name alone does not lead to it. Sources that
-    lead out of the root are a problem unless `allow_outside`.
+    Every file of a part is hashed again, and every source must be either indexed or rejected. The digest of
+    `sources.parquet` covers its rows, so a flipped bit that does not change a row is not reported. `sample` samples of
+    each token set are tokenized again, or all with `deep`; `token_agreement` is the share of equal tokens, None if no
+    tokens were compared. `tokenizer` is the tokenizer's name or folder, if it has moved. Sources that lead out of the
+    root are a problem unless `allow_outside`.
     """
     dataset_dir = as_path(directory)
     counts, problems = check_files(dataset_dir, allow_outside)
@@ -45,14 +44,14 @@ def verify(
         "token_sets": [path.name for path in token_sets],
         "token_agreement": equal / compared if compared else None,
         "tokens_compared": compared,
-        "problems": [asdict(problem) for problem in problems],
+        "problems": [{"path": problem.path, "problem": problem.problem, "mend": problem.fix} for problem in problems],
     }
 
 
 def check_files(dataset_dir: AnyPath, allow_outside: bool = False) -> tuple[dict[str, int], list[Problem]]:
-    """Counts, and what is wrong with the files; whether the tokens are right is another question.
+    """Check the files of a dataset; returns counts and problems. `check_tokens` checks the tokens themselves.
 
-    Raises UserError for a folder that holds no dataset.
+    Raises UserError if the folder is not a dataset.
     """
     frames_dir = dataset_dir / "frames"
     if not frames_dir.is_dir():
@@ -64,7 +63,7 @@ def check_files(dataset_dir: AnyPath, allow_outside: bool = False) -> tuple[dict
     path = frames_dir / "plan.json"
     plan = read_or_note(lambda: read_plan(frames_dir), path, problems, REMOVE)
     if plan is not None and contradicted(plan, committed(frames_dir, f"*/{COMMIT}", FramePartCommit, "plan_digest")):
-        problems.append(Problem(str(path), "none of the parts is of this plan", REMOVE))
+        problems.append(Problem(str(path), "none of the parts belongs to this plan", REMOVE))
     elif plan is not None:
         commits = verify_frames(frames_dir, plan, counts, problems, allow_outside)
         for tokens_dir in token_sets_in(dataset_dir):
@@ -75,12 +74,15 @@ def check_files(dataset_dir: AnyPath, allow_outside: bool = False) -> tuple[dict
 def check_tokens(
     token_sets: Sequence[AnyPath], *, deep: bool, sample: int, tokenizer: str | None
 ) -> tuple[int, int, list[Problem]]:
-    """(equal, compared, problems) of token sets whose files are whole; `verify` says what the arguments are."""
+    """Compare the tokens of token sets with intact files; arguments as in `verify`.
+
+    Returns (equal, compared, problems).
+    """
     problems: list[Problem] = []
     equal = compared = 0
     if deep or sample:
         for tokens_dir in token_sets:
-            from pipeline.check.tokens import compare_tokens  # torch comes with it
+            from pipeline.check.tokens import compare_tokens  # imports torch
 
             agreed = compare_tokens(tokens_dir, None if deep else sample, tokenizer, problems)
             equal, compared = equal + agreed[0], compared + agreed[1]
@@ -88,6 +90,6 @@ def check_tokens(
 
 
 def token_sets_in(dataset_dir: AnyPath) -> list[AnyPath]:
-    """The token sets of a dataset, by name, also those that have lost their plan."""
+    """The folders of a dataset's token sets, sorted by path, including those without a plan."""
     found = {str(path): path for name in ("plan.json", "dataset.json") for path in token_set_folders(dataset_dir, name)}
     return [found[name] for name in sorted(found)]

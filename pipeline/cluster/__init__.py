@@ -1,1 +1,1 @@
-"""The Ray that a job runs on: started, reached, watched and ended. Not here: what runs on it (job)."""
+"""The Ray that a job runs on: start it, connect, watch and stop it. Not here: the work that runs on it (job)."""

@@ -1,4 +1,4 @@
-"""Ray's failures in one sentence: what happened, and what to do. Its own exceptions are pages long."""
+"""Explain Ray's failures in one sentence with cause and fix: Ray's own exceptions are pages long."""
 
 import contextlib
 import os
@@ -12,18 +12,18 @@ from bevt_core.console.readable import count
 from pipeline.cluster.watch import RayLost
 from schemas.errors import JobError, StorageError, UserError
 
-GO_ON = "What is committed is kept: run the same command again to go on"
+RESUME = "Committed parts are kept: run the same command again to resume"
 KILL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))  # both have a line `oom_kill N`
-LESS_MEMORY = "free memory, or use a machine with more of it for each CPU"
-GUESSES = "(There are some potential root|Some common) causes.*"  # memory and SIGSEGV among them, whatever happened
+LESS_MEMORY = "free memory, or use a machine with more memory per CPU"
+GUESSES = "(There are some potential root|Some common) causes.*"  # they mention memory and SIGSEGV, whatever happened
 SLOW_START = "(?i)timed out|timeout|node info|GCS|raylet"
 MADE_BY_US = (UserError, StorageError, JobError)
 
-Cause = Callable[[str, int], str]  # of the failure's text and of the kernel's kills: what happened, and the fix
+Cause = Callable[[str, int], str]  # (the failure's text, number of kills by the kernel) -> cause and fix
 
 
 def killed_for_memory() -> int:
-    """Processes that Linux has killed for memory since it started, here or in this container; 0 where none counts."""
+    """The number of processes that Linux has killed for memory, in this container or since boot; 0 if unknown."""
     for path in KILL_COUNTERS:
         with contextlib.suppress(OSError, AttributeError):
             counted = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
@@ -36,7 +36,7 @@ def killed_for_memory() -> int:
 def ray_failures(where: str, logs: str) -> Iterator[None]:
     """Raise JobError for Ray's failures in the block.
 
-    `where` is the machine or the cluster, as the user knows it; `logs` says how to see Ray's own.
+    `where` names the machine or cluster to the user; `logs` says how to see Ray's own logs.
     """
     before = killed_for_memory()
     try:
@@ -52,7 +52,7 @@ def ray_failures(where: str, logs: str) -> Iterator[None]:
 
 @contextmanager
 def ray_start_failures(where: str, logs: str) -> Iterator[None]:
-    """Raise JobError for whatever goes wrong in the block, which starts Ray."""
+    """Raise JobError for any error in the block, which starts Ray."""
     before = killed_for_memory()
     try:
         yield
@@ -61,12 +61,12 @@ def ray_start_failures(where: str, logs: str) -> Iterator[None]:
 
 
 def explain(error: BaseException, kills: int) -> str | None:
-    """What a failure of Ray means and what to do, or None for another error. `kills`: of processes by Linux meanwhile.
+    """Cause and fix of a failure of Ray, or None for other errors. `kills`: processes that Linux killed meanwhile.
 
-    Its classes are looked at by name, since they differ between versions, and its text where a class has many causes.
+    Classes are compared by name, since they differ between versions; the text decides where a class has many causes.
     """
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
-    text = "\n".join(str(one) for one in reversed(list(_chain(error))))  # the error's own words last
+    text = "\n".join(str(one) for one in reversed(list(_chain(error))))  # the error's own text last
     text = re.sub(GUESSES, "", text)
     for wanted, pattern, sentence in CAUSES:
         if wanted & names and re.search(pattern, text, re.IGNORECASE):
@@ -75,7 +75,7 @@ def explain(error: BaseException, kills: int) -> str | None:
 
 
 def explain_start(error: BaseException, kills: int) -> str:
-    """Why a Ray that was to run on this machine alone did not start, and what to do."""
+    """Why Ray did not start on this machine, and what to do."""
     if kills > 0:
         return f"memory ran out, and Linux killed {count(kills, 'process')}; {LESS_MEMORY}"
     known = explain(error, kills)
@@ -92,54 +92,54 @@ def explain_start(error: BaseException, kills: int) -> str:
 
 
 def may_start_again(error: BaseException) -> bool:
-    """Whether Ray failed to start by a time limit of its own, or lost a process: another try may help."""
+    """Whether Ray failed to start because of a time limit or a lost process, so that another attempt may help."""
     return isinstance(error, RayLost) or re.search(SLOW_START, str(error)) is not None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that it came from."""
+    """The error and its causes."""
     one: BaseException | None = error
     for _ in range(8):
         if one is None:
             return
         yield one
-        inner = getattr(one, "cause", None)  # of a RayTaskError: what the worker raised
+        inner = getattr(one, "cause", None)  # in a RayTaskError: the worker's exception
         one = inner if isinstance(inner, BaseException) else one.__cause__
 
 
 def _out_of_memory(text: str, kills: int) -> str:
     used = re.search(r"was ([\d.]+ ?GB used / [\d.]+ ?GB) limit|(\d+% in use for \d+ s)", text)
     seen = f" ({used[1] or used[2]})" if used else ""
-    return f"memory ran out{seen}, and Ray ended the workers that needed it; {LESS_MEMORY}. {GO_ON}"
+    return f"memory ran out{seen}, and Ray killed workers; {LESS_MEMORY}. {RESUME}"
 
 
 def _died(text: str, kills: int) -> str:
     if kills > 0:
-        return f"memory ran out, and Linux killed {count(kills, 'process')}; {LESS_MEMORY}. {GO_ON}"
-    return f"a worker process died again and again. {GO_ON}; where it happens again, look at the memory that is free"
+        return f"memory ran out, and Linux killed {count(kills, 'process')}; {LESS_MEMORY}. {RESUME}"
+    return f"a worker process died repeatedly. {RESUME}; if it happens again, check the free memory"
 
 
 def _node_lost(text: str, kills: int) -> str:
     node = re.search(r"\b(?:IP|address)[:=] ?([\d.a-fA-F:]+)", text)
-    return f"a node of the cluster{f' ({node[1]})' if node else ''} was lost; `ray status` lists those left. {GO_ON}"
+    return f"a node of the cluster{f' ({node[1]})' if node else ''} was lost; `ray status` lists the others. {RESUME}"
 
 
 def _ray_died(text: str, kills: int) -> str:
     if kills > 0:
         return _died(text, kills)
-    return f"a process of Ray itself died. {GO_ON}; where it happens again, look at the memory that is free"
+    return f"a process of Ray itself died. {RESUME}; if it happens again, check the free memory"
 
 
 def _no_disk(text: str, kills: int) -> str:
-    return f"the disk with Ray's files is full; free some of it, or set TMPDIR to a folder on another. {GO_ON}"
+    return f"the disk with Ray's files is full; free space on it, or set TMPDIR to a folder on another disk. {RESUME}"
 
 
 def _limits(text: str, kills: int) -> str:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     return (
-        f"this user may have {_shown(files)} open files and {_shown(processes)} processes, and Ray needs more: raise "
-        f"`ulimit -n` to 4096, and `ulimit -u`. {GO_ON}"
+        f"this user may have {_shown(files)} open files and {_shown(processes)} processes, but Ray needs more: raise "
+        f"`ulimit -n` to 4096, and `ulimit -u`. {RESUME}"
     )
 
 
@@ -149,7 +149,7 @@ def _shown(limit: int) -> str:
 
 def _worker_raised(text: str, kills: int) -> str:
     last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-    return f"a worker failed with {last[:300]!r}. {GO_ON}; where it happens again, it is an error in bevt"
+    return f"a worker failed with {last[:300]!r}. {RESUME}; if it happens again, it is a bug in bevt"
 
 
 ANY_RAY = {"RayError"}

@@ -1,4 +1,4 @@
-"""Memory in use, by the measure that makes Ray end workers, and Ray's limit for it."""
+"""Memory in use, measured as Ray measures it to decide whether to kill workers, and Ray's limit."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-CGROUP_FILES = (  # limit, usage and statistics of a container, by the two versions of control groups
+CGROUP_FILES = (  # limit, usage and statistics of a container, for both versions of control groups
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
@@ -16,7 +16,7 @@ RAYS_LIMIT = 0.95  # Ray's default
 
 
 def limit() -> float:
-    """The share of memory in use above which Ray ends workers; infinite where that is switched off."""
+    """The share of memory in use above which Ray kills workers; infinite if that is switched off."""
     if os.environ.get(REFRESH) == "0":
         return float("inf")
     with contextlib.suppress(ValueError):
@@ -25,14 +25,14 @@ def limit() -> float:
 
 
 def used_share() -> float:
-    """The share of memory in use, of this container where it has less than the machine; 0 where it is unknown."""
+    """The share of memory in use, of this container if its limit is below the machine's; 0 if unknown."""
     try:
         sizes = {name: int(kib) << 10 for name, kib in re.findall(r"^(\w+): +(\d+) kB$", MEMINFO.read_text(), re.M)}
         total, used = sizes["MemTotal"], sizes["MemTotal"] - sizes["MemAvailable"]
     except (OSError, KeyError):
         return 0.0
     for names in CGROUP_FILES:
-        with contextlib.suppress(OSError, ValueError):  # the second of "max"
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max", no limit
             most, usage, statistics = ((CGROUP / name).read_text() for name in names)
             if int(most) < total:
                 used = int(usage) - _file_cache(statistics)
@@ -41,5 +41,5 @@ def used_share() -> float:
 
 
 def _file_cache(statistics: str) -> int:
-    found = dict(re.findall(r"^(?:total_)?((?:in)?active_file) (\d+)$", statistics, re.M))  # a total follows its part
+    found = dict(re.findall(r"^(?:total_)?((?:in)?active_file) (\d+)$", statistics, re.M))  # total_ lines come last
     return sum(map(int, found.values()))

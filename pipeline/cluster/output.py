@@ -1,4 +1,4 @@
-"""What a user sees of Ray: nothing, unless asked for. Its own words are dropped, ours reach the terminal."""
+"""What a user sees of Ray: nothing, unless asked for. Ray's output is dropped, ours reaches the terminal."""
 
 import contextlib
 import logging
@@ -13,17 +13,17 @@ from typing import IO, Any, Literal
 from bevt_core.console.terminal import print_lines
 
 RayLog = Literal["hidden", "shown"]
-LOGGERS = ("ray", "ray.data")  # those of Ray that have a console
-LOW_MEMORY = "running low on memory"  # in what Ray prints when it kills a worker
-TRIED_AGAIN = "memory ran low: Ray ended a worker, and its part is tried again. The job is slower until memory is free"
+LOGGERS = ("ray", "ray.data")  # Ray's loggers with a console
+LOW_MEMORY = "running low on memory"  # part of Ray's message when it kills a worker
+PART_RETRIED = "memory ran low: Ray killed a worker, and its part is retried. The job is slow until memory is freed"
 
 
 @contextmanager
 def rays_output(log: RayLog) -> Iterator[None]:
-    """Drop what Ray writes to the terminal in the block, or send it to stderr; what we write to sys.stderr is kept.
+    """Drop Ray's terminal output in the block, or send it to stderr; our own output to sys.stderr is kept.
 
-    Ray writes from native code, by its loggers, by print in its threads, and in the tracebacks of threads and objects
-    that it gives up.
+    Ray writes from native code, through its loggers, with print in its threads, and in tracebacks of its threads and
+    of objects that are being deleted.
     """
     with contextlib.ExitStack() as stack:
         if log == "shown":
@@ -39,7 +39,7 @@ def rays_output(log: RayLog) -> Iterator[None]:
 
 
 class _Prints:
-    """In place of sys.stdout: drops what is printed, and warns the user once when memory runs low."""
+    """Replaces sys.stdout: drops the text, and warns the user once when memory runs low."""
 
     def __init__(self, terminal: IO[str]) -> None:
         self._terminal = terminal
@@ -48,7 +48,7 @@ class _Prints:
     def write(self, text: str) -> int:
         if LOW_MEMORY in text and not self._warned:
             self._warned = True
-            print_lines(f"warning: {TRIED_AGAIN}", self._terminal)
+            print_lines(f"warning: {PART_RETRIED}", self._terminal)
         return len(text)
 
     def flush(self) -> None:
@@ -57,7 +57,7 @@ class _Prints:
 
 @contextmanager
 def _descriptors_to(nowhere: IO[str]) -> Iterator[None]:
-    """Of native code, 1 and 2. Where sys.stderr writes to 2, it is a copy of what that was."""
+    """Redirect descriptors 1 and 2, for native code. A sys.stderr that wrote to 2 gets a copy of the original."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -79,14 +79,14 @@ def _descriptors_to(nowhere: IO[str]) -> Iterator[None]:
 def _descriptor(stream: IO[str]) -> int | None:
     try:
         return stream.fileno()
-    except (AttributeError, OSError, ValueError):  # a notebook's, or a test's
+    except (AttributeError, OSError, ValueError):  # streams of notebooks and tests have none
         return None
 
 
 @contextmanager
 def _no_consoles() -> Iterator[None]:
-    """Without the consoles of Ray's loggers; its log files get everything as before."""
-    import ray.data  # makes the second logger's  # noqa: F401
+    """Remove the console handlers of Ray's loggers in the block; its log files still receive everything."""
+    import ray.data  # creates the second logger's handler  # noqa: F401
 
     taken = []
     for logger in map(logging.getLogger, LOGGERS):
@@ -94,7 +94,7 @@ def _no_consoles() -> Iterator[None]:
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 logger.removeHandler(handler)
                 taken.append((logger, handler))
-    silent = logging.NullHandler()  # a logger without handlers prints its errors by logging's last resort
+    silent = logging.NullHandler()  # without a handler, logging would print errors by its last resort
     for logger in map(logging.getLogger, LOGGERS):
         logger.addHandler(silent)
     try:
@@ -108,13 +108,13 @@ def _no_consoles() -> Iterator[None]:
 
 @contextmanager
 def _no_hooks() -> Iterator[None]:
-    """Without the tracebacks of errors in threads and in objects' ends, which nobody can catch."""
-    in_thread, in_end = threading.excepthook, sys.unraisablehook
+    """Suppress tracebacks from threads and deleted objects in the block: no caller can catch those errors."""
+    in_thread, in_deletion = threading.excepthook, sys.unraisablehook
     threading.excepthook = sys.unraisablehook = _nothing
     try:
         yield
     finally:
-        threading.excepthook, sys.unraisablehook = in_thread, in_end
+        threading.excepthook, sys.unraisablehook = in_thread, in_deletion
 
 
 def _nothing(_: Any) -> None:

@@ -1,4 +1,4 @@
-"""The private folder of a Ray that is started here: its sockets, logs and token, and the processes that work in it."""
+"""The private folder of a Ray that is started here: its sockets, logs and token, and the processes that use it."""
 
 import contextlib
 import errno
@@ -20,37 +20,35 @@ from bevt_core.storage.locks.file_locks import EXCLUSIVE, remove_and_let_go, tak
 from pipeline.cluster.output import RayLog
 from schemas.errors import JobError, UserError
 
-SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without its closing zero
-RAYS = "r"  # the folder in the private one that Ray is given: it lets everybody into that
-LONGEST_SOCKET = (
-    f"{RAYS}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # that Ray makes in its folder
-)
+SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without the final zero byte
+RAYS = "r"  # subfolder that is given to Ray, which opens it to all users
+LONGEST_SOCKET = f"{RAYS}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # Ray's longest path
 PREFIX = "bevt-ray-"
 LOCK = "lock"  # in the private folder, locked while its owner is alive
 KEPT_LOGS = "logs"
-TRIES = 10  # to make a folder, of others that sweep at the same time
-STORE_BYTES = 80 << 20  # Ray wants 75 MiB; a row that goes through it is a few kB
-LOG_BYTES = 32 << 20  # of a long job, and room to start
-ADDRESS_BYTES = 8_000_000 << 10  # with torch; a job ended well with so many, and failed with half
+TRIES = 10  # attempts to make a folder while other processes sweep
+STORE_BYTES = 80 << 20  # Ray requires 75 MiB; a row in it is a few kB
+LOG_BYTES = 32 << 20  # logs of a long job, and room to start
+ADDRESS_BYTES = 8_000_000 << 10  # address space with torch; a job succeeded with this and failed with half
 SHARED_MEMORY = Path("/dev/shm")
 PROCESSES_END_S = 10.0
-TOKEN = secrets.token_hex(32)  # of this process: whoever connects to its Ray must know it
+TOKEN = secrets.token_hex(32)  # required to connect to the Ray of this process
 
 
 def check_addresses() -> None:
-    """Raise this process's limit on its address space as far as it may. Raises JobError where Ray would not fit."""
+    """Raise this process's address space limit to the hard limit. Raises JobError if that is too low for Ray."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < ADDRESS_BYTES:
         raise JobError(
-            f"`ulimit -v` is {hard >> 10} kB, and Ray's processes reserve up to {ADDRESS_BYTES >> 10} kB each, most of "
-            "it unused; run `ulimit -v unlimited`, or limit memory by a container"
+            f"`ulimit -v` is {hard >> 10} kB, but Ray's processes reserve up to {ADDRESS_BYTES >> 10} kB each, most of "
+            "it unused; run `ulimit -v unlimited`, or limit memory with a container"
         )
 
 
 def folders_to_try() -> list[Path]:
-    """Where the private folder may be: the user's own choices first."""
+    """Possible parents of the private folder, the user's own choices first."""
     chosen = [os.environ.get(name) for name in ("RAY_TMPDIR", "TMPDIR")]
     usual = ["/tmp", "/var/tmp", os.environ.get("XDG_RUNTIME_DIR"), str(SHARED_MEMORY)]
     return list(dict.fromkeys(Path(name) for name in [*chosen, *usual] if name))
@@ -58,11 +56,11 @@ def folders_to_try() -> list[Path]:
 
 @contextmanager
 def private_folder(parents: Sequence[Path], log: RayLog) -> Iterator[Path]:
-    """A new folder for this user alone, in the first of `parents` that Ray can use; it is gone when the block ends.
+    """Make a folder for this user alone, in the first of `parents` that Ray can use; remove it after the block.
 
-    Those in `parents` that killed processes of this user left are removed first. Where logs are shown, they are kept
-    after a JobError, in KEPT_LOGS.
-    Raises UserError, with what is wrong with each, where Ray can use none.
+    Folders left in `parents` by killed processes of this user are removed first. If logs are shown, they are kept in
+    KEPT_LOGS after a JobError.
+    Raises UserError, with the reason for each parent, if Ray can use none of them.
     """
     for parent in parents:
         sweep(parent)
@@ -94,10 +92,10 @@ def private_folder(parents: Sequence[Path], log: RayLog) -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove the private folders in `parent` whose owner was killed, and end the processes of Ray that outlived it.
+    """Remove the private folders in `parent` whose owner was killed, and kill the Ray processes that outlived it.
 
-    The owner's lock ends with it, also in another container. A folder without a lock file holds the kept logs, or is
-    being made: only an empty one is removed.
+    The owner's lock is released when it ends, also in another container. A folder without a lock file contains kept
+    logs or is being made, so it is removed only if it is empty.
     """
     for folder in parent.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # the owner ended meanwhile, another sweeps, or the file system has no locks
@@ -114,7 +112,7 @@ def sweep(parent: Path) -> None:
 
 
 def _remove(folder: Path, lock: int) -> None:
-    """Remove everything but kept logs, the lock last: a sweep goes on where this is cut short."""
+    """Remove everything but kept logs, the lock last, so that a sweep can finish an interrupted removal."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             if entry.name != KEPT_LOGS:
@@ -123,13 +121,13 @@ def _remove(folder: Path, lock: int) -> None:
             with contextlib.suppress(OSError):
                 entry.unlink()
     remove_and_let_go(folder / LOCK, lock)
-    with contextlib.suppress(OSError):  # logs are kept
+    with contextlib.suppress(OSError):  # not empty: logs are kept
         folder.rmdir()
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let no second Ctrl-C or SIGTERM, of someone who cannot wait, cut the block short."""
+    """Ignore Ctrl-C and SIGTERM in the block, so that a second one does not interrupt the clean-up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -142,12 +140,12 @@ def undisturbed() -> Iterator[None]:
 
 
 def _tail_bytes() -> int:
-    """What the longest path of a socket has after the parent folder."""
+    """The length in bytes of the longest socket path below the parent folder."""
     return len(f"/{PREFIX}12345678/{LONGEST_SOCKET}")
 
 
 def _make_in(parent: Path) -> tuple[Path, int] | str:
-    """A fresh folder in `parent` and the descriptor of its lock, or why Ray cannot use one there."""
+    """Make a folder in `parent`; returns it and the descriptor of its lock, or why Ray cannot use one there."""
     length = len(os.fsencode(parent.absolute()))
     if length + _tail_bytes() > SOCKET_PATH_BYTES:
         return f"{length} bytes long, at most {SOCKET_PATH_BYTES - _tail_bytes()} leave room for a socket's path"
@@ -160,10 +158,10 @@ def _make_in(parent: Path) -> tuple[Path, int] | str:
         needed = LOG_BYTES + (0 if shared_memory_suffices() else STORE_BYTES)
         if free < needed:
             raise OSError(0, f"{free >> 20} MiB free, {needed >> 20} needed")
-        with socket.socket(socket.AF_UNIX) as probe:  # network and FUSE file systems may have none
+        with socket.socket(socket.AF_UNIX) as probe:  # network and FUSE file systems may not support sockets
             probe.bind(str(made / "probe"))
         (made / "probe").unlink()
-        (made / "auth_token").write_text(TOKEN)  # the folder is this user's alone
+        (made / "auth_token").write_text(TOKEN)  # no other user can enter the folder
     except OSError as error:
         _remove(made, lock)
         return str(error.strerror)
@@ -173,11 +171,11 @@ def _make_in(parent: Path) -> tuple[Path, int] | str:
 def _locked_folder(parent: Path) -> tuple[Path, int]:
     for _ in range(TRIES):
         made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        with contextlib.suppress(FileNotFoundError):  # another's sweep was between the two
+        with contextlib.suppress(FileNotFoundError):  # another process swept it before it was locked
             lock = take_new(made / LOCK)
             if lock is not None:
                 return made, lock
-    raise OSError(errno.EBUSY, "others remove what is made in it")
+    raise OSError(errno.EBUSY, "other processes remove new folders from it")
 
 
 def shared_memory_suffices() -> bool:
@@ -190,7 +188,7 @@ def shared_memory_suffices() -> bool:
 
 @contextmanager
 def environment_in(folder: Path) -> Iterator[None]:
-    """What Ray's processes find in their environment: the token of this process, and not one in the home folder."""
+    """Set the environment of Ray's processes: they use the token of this process, not one in the home folder."""
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")}
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.pop("RAY_AUTH_TOKEN", None)
@@ -208,7 +206,7 @@ def environment_in(folder: Path) -> Iterator[None]:
 
 
 def _forget_token() -> None:
-    """Let Ray read its token anew: it keeps the first one that it finds for the life of the process."""
+    """Make Ray read its token again: it caches the first one for the life of the process."""
     import ray
 
     loader = getattr(ray._raylet, "AuthenticationTokenLoader", None)  # Ray before 2.52 has no tokens
@@ -218,7 +216,7 @@ def _forget_token() -> None:
 
 
 def end_processes_in(folder: Path, wait_s: float = PROCESSES_END_S) -> None:
-    """Wait for the processes whose output goes into `folder`, and kill those that are there after `wait_s` seconds."""
+    """Wait for the processes that write their output to `folder`, and kill those that remain after `wait_s` seconds."""
     deadline = time.monotonic() + wait_s
     while left := _processes_in(folder):
         if time.monotonic() > deadline:
@@ -230,7 +228,7 @@ def end_processes_in(folder: Path, wait_s: float = PROCESSES_END_S) -> None:
 
 
 def _processes_in(folder: Path) -> list[int]:
-    """Those of this user that have their stdout or stderr in `folder`. Titles and environments Ray overwrites."""
+    """Ids of this user's processes with stdout or stderr in `folder`; Ray overwrites their titles and environments."""
     found = []
     for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
         for descriptor in (1, 2):

@@ -1,4 +1,4 @@
-"""The Ray that a job runs on: the one of this process, a cluster's, or one started for it."""
+"""The Ray that a job runs on: one already used by this process, a cluster, or one started for the job."""
 
 import contextlib
 import logging
@@ -30,40 +30,40 @@ from pipeline.cluster.private_folder import (
 from pipeline.cluster.watch import ray_lives, sigterm_ends
 from schemas.errors import UserError
 
-PACKAGES = Path(__file__).resolve().parents[2]  # the folder that holds pipeline, bevt_core, schemas
-CONNECT_S = 5.0  # that a cluster's head may take to accept a connection
-SILENCE_S = 15.0  # after which we say that a cluster does not answer: Ray itself goes on for minutes
-GPU_S = 300.0  # that a GPU may take to be free, with a worker's start
+PACKAGES = Path(__file__).resolve().parents[2]  # the folder that contains pipeline, bevt_core, schemas
+CONNECT_S = 5.0  # limit for a cluster's head to accept a connection
+SILENCE_S = 15.0  # then the user is warned that the cluster does not answer; Ray itself retries for minutes
+GPU_S = 300.0  # limit for a GPU to become free, including a worker's start
 THREADS_END_S = 30.0
-START_ATTEMPTS = 2  # of Ray's 30 s and more each
+START_ATTEMPTS = 2  # Ray takes 30 s or more for each
 LOOPBACK = "127.0.0.1"
 VERBOSE = "run it with --verbose for Ray's own log"
 RAY_LOGS = "`ray logs` shows Ray's own log"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray announces as its next default
-    "RAY_task_oom_retries": "5",  # of a task that is killed for memory, over half a minute; Ray goes on for ever
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced future default
+    "RAY_task_oom_retries": "5",  # for a task killed for memory, over half a minute; Ray's default is unlimited
 }
-IDLE_THREAD = "Prefetcher"  # of Ray Data: left early, it waits without end for work that does not come
+IDLE_THREAD = "Prefetcher"  # a thread of Ray Data: after an early exit, it waits for work forever
 
 
 @dataclass(frozen=True)
 class Session:
-    may_grow: bool  # nodes may join: it is not a Ray that was started here for this machine alone
+    may_grow: bool  # nodes may join: Ray was not started here, for this machine alone
 
 
-_held: Session | None = None  # of the outer block, for those inside it
+_held: Session | None = None  # the session of the outermost block, reused by nested ones
 
 
 @contextmanager
 def ray_session(
     address: str | None, num_cpus: int | None, num_gpus: int | None, log: RayLog = "hidden"
 ) -> Iterator[Session]:
-    """Ray for the length of a block: the one that runs in this process, a cluster's, or one started here.
+    """Provide Ray in the block: the one already used by this process, a cluster, or one started here.
 
-    One that is started here listens on the loopback interface alone, keeps its files in a private folder, and leaves
-    no process and no file behind, except its logs where they were asked for and it failed.
-    Raises UserError for a cluster that does not answer and for folders that Ray cannot use, JobError for its failures.
+    A Ray that is started here listens only on the loopback interface, keeps its files in a private folder, and leaves
+    no process and no file behind, except its logs if they were requested and it failed.
+    Raises UserError if a cluster does not answer or Ray cannot use any folder, JobError for Ray's failures.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -76,7 +76,7 @@ def ray_session(
             yield _held or Session(may_grow=True)
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
-    if address == "local":  # Ray's word for a new one
+    if address == "local":  # Ray's name for a new instance
         address = None
     if address is not None:
         check_reachable(address)
@@ -98,7 +98,7 @@ def ray_session(
             _join(address, log)
         _held = Session(may_grow=address is not None)
         try:
-            # A handler again: Ray has put its own there.
+            # Install our SIGTERM handler again: Ray has replaced it.
             with ray_failures(where, logs), ray_lives() if address is None else sigterm_ends():
                 yield _held
         finally:
@@ -106,7 +106,7 @@ def ray_session(
 
 
 def _start_patiently(folder: Path, num_cpus: int | None, num_gpus: int | None, log: RayLog) -> None:
-    """Start it, again where a busy machine was too slow for it."""
+    """Start Ray; try again if the machine was too busy for the first attempt."""
     for _ in range(START_ATTEMPTS - 1):
         try:
             return _start(folder, num_cpus, num_gpus, log)
@@ -138,7 +138,7 @@ def _start(folder: Path, num_cpus: int | None, num_gpus: int | None, log: RayLog
 
 @contextmanager
 def _loopback_alone() -> Iterator[None]:
-    """Keep Ray from replacing 127.0.0.1 by an address of the network, as it does where a cluster may be wanted."""
+    """Keep Ray from replacing 127.0.0.1 with a network address, as it does if a cluster may be wanted."""
     import ray
 
     constants = ray._private.ray_constants
@@ -155,9 +155,9 @@ def _join(address: str, log: RayLog) -> None:
     import ray
 
     try:
-        with contextlib.chdir(PACKAGES), _told_of_silence(address):
+        with contextlib.chdir(PACKAGES), _silence_reported(address):
             ray.init(address=address, **_log_options(log))
-    except (ConnectionError, ValueError) as error:  # the second for what is no address
+    except (ConnectionError, ValueError) as error:  # ValueError: not an address
         raise UserError(_no_cluster(address, str(error))) from error
 
 
@@ -166,7 +166,7 @@ def _log_options(log: RayLog) -> dict[str, Any]:
 
 
 def shut_down() -> None:
-    """End Ray, or leave a cluster."""
+    """Stop Ray, or leave the cluster."""
     import ray
 
     with undisturbed():
@@ -174,9 +174,9 @@ def shut_down() -> None:
 
 
 def check_reachable(address: str) -> None:
-    """Raise UserError where nobody listens at `HOST:PORT` or `ray://HOST:PORT`: Ray would try for minutes, in silence.
+    """Raise UserError if nothing listens at `HOST:PORT` or `ray://HOST:PORT`: Ray would retry for minutes, silently.
 
-    Other addresses, as `auto`, are Ray's to look up.
+    Other addresses, such as `auto`, are left to Ray.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
@@ -190,16 +190,16 @@ def check_reachable(address: str) -> None:
 def _no_cluster(address: str, why: str) -> str:
     return (
         f"no Ray cluster answers at {address} ({' '.join(why.split())[:200]}); start it, give the address that "
-        "`ray start --head` printed, or leave --ray-address and RAY_ADDRESS out to work on this machine alone"
+        "`ray start --head` printed, or omit --ray-address and RAY_ADDRESS to use only this machine"
     )
 
 
 @contextmanager
 def threads_ended() -> Iterator[None]:
-    """Wait, after the block, for the threads that it started: at most THREADS_END_S seconds, also after an error.
+    """After the block, wait up to THREADS_END_S seconds for the threads started in it, also after an error.
 
-    Those of Ray Data outlive an iteration that is left early. One that still speaks to Ray when it is shut down makes
-    Ray end the whole process, with exit status 1 and before the error that left the iteration is reported.
+    Ray Data's threads outlive an iteration that is left early. If one still calls Ray while it shuts down, Ray ends
+    the whole process with exit status 1, before the original error is reported.
     """
     before = set(threading.enumerate())
     try:
@@ -207,17 +207,17 @@ def threads_ended() -> Iterator[None]:
     finally:
         deadline = time.monotonic() + THREADS_END_S
         for thread in set(threading.enumerate()) - before:
-            # A dummy is a thread of native code that has once called Python: nobody can join it.
+            # A dummy is a native thread that once called Python; it cannot be joined.
             if thread.name != IDLE_THREAD and not isinstance(thread, threading._DummyThread):
                 thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager
-def _told_of_silence(address: str) -> Iterator[None]:
-    """Tell the user, once, when the block has taken SILENCE_S: what listens there may be something else than Ray."""
+def _silence_reported(address: str) -> Iterator[None]:
+    """Warn the user once if the block takes longer than SILENCE_S: something other than Ray may be listening."""
     message = (
-        f"warning: no Ray cluster has answered at {address} for {SILENCE_S:.0f} s, though the address can be reached; "
-        "still trying. Is it the one that `ray start --head` printed, and not its dashboard's?"
+        f"warning: no Ray cluster has answered at {address} for {SILENCE_S:.0f} s, although the address is "
+        "reachable; still trying. Check that it is the one that `ray start --head` printed, not the dashboard's"
     )
     timer = threading.Timer(SILENCE_S, say, [message])
     timer.daemon = True
@@ -229,14 +229,14 @@ def _told_of_silence(address: str) -> Iterator[None]:
 
 
 def cluster_has(resource: str) -> int:
-    """How much of a resource the whole cluster has now, rounded down."""
+    """The current amount of a resource in the whole cluster, rounded down."""
     import ray
 
     return int(ray.cluster_resources().get(resource, 0))
 
 
 def smallest_node_has(resource: str) -> int:
-    """How much of a resource Ray may give away on the node with the least of it, of those that have any."""
+    """The amount of a resource on the node with the least of it, among nodes that have any; 0 if none has."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -244,15 +244,15 @@ def smallest_node_has(resource: str) -> int:
 
 
 def cpus_per_gpu() -> int:
-    """How many CPUs there are for each GPU, on the node with the fewest, of those that have GPUs; at least 1."""
+    """The CPUs per GPU on the node with the fewest, among nodes that have GPUs; at least 1."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return max(1, int(min((of.get("CPU", 0) // of["GPU"] for of in nodes if of.get("GPU", 0) >= 1), default=1)))
+    return max(1, int(min((has.get("CPU", 0) // has["GPU"] for has in nodes if has.get("GPU", 0) >= 1), default=1)))
 
 
 def await_gpu() -> None:
-    """Wait until one of the cluster's GPUs is free. Raises UserError where none gets free in time."""
+    """Wait until one of the cluster's GPUs is free. Raises UserError if none becomes free in time."""
     import ray
 
     asked = ray.remote(num_gpus=1, max_retries=3)(lambda: None).remote()
@@ -261,6 +261,6 @@ def await_gpu() -> None:
     except ray.exceptions.GetTimeoutError:
         ray.cancel(asked, force=True)
         raise UserError(
-            f"no GPU of the cluster was free for {GPU_S:.0f} s; `ray status` tells who has them: wait for that job, or "
-            "end it, and run the same command again"
+            f"no GPU of the cluster was free for {GPU_S:.0f} s; `ray status` shows their use: wait for the other "
+            "job or stop it, and run the same command again"
         ) from None

@@ -1,4 +1,4 @@
-"""How a block on Ray ends early: by SIGTERM, and by what it would wait for without end."""
+"""End a block that uses Ray early: on SIGTERM, and when it would otherwise wait forever."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pipeline.cluster import memory as ray_memory
 
-OWN_PROGRAMS = {"raylet", "gcs_server"}  # of a Ray that was started here; its other processes it starts again
+OWN_PROGRAMS = {"raylet", "gcs_server"}  # processes of a Ray started here; Ray restarts its others itself
 LOOK_S = 1.0
-MEMORY_SHORT_S = 45.0  # Ray tries a task that it ended for memory again for half a minute, and its own actors for ever
+MEMORY_SHORT_S = 45.0  # Ray retries a task killed for memory for half a minute, and its own actors forever
 
 
 class RayLost(RuntimeError):
@@ -21,12 +21,12 @@ class RayLost(RuntimeError):
 
 
 class MemoryShort(RuntimeError):
-    """Memory has been above Ray's limit for MEMORY_SHORT_S: Ray ends every worker."""
+    """Memory use has been above Ray's limit for MEMORY_SHORT_S: Ray kills every worker."""
 
 
 @contextmanager
 def sigterm_ends() -> Iterator[None]:
-    """Let a SIGTERM in the block end it as a Ctrl-C does, with 143: Ray's own handler aborts the process."""
+    """Let SIGTERM end the block like Ctrl-C, with exit status 143; Ray's own handler would abort the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -38,7 +38,7 @@ def sigterm_ends() -> Iterator[None]:
     try:
         yield
     except SystemExit as ended:
-        if ended.code == signal.SIGTERM:  # the status of the handler that Ray has put there meanwhile
+        if ended.code == signal.SIGTERM:  # raised by the handler that Ray has installed meanwhile
             raise SystemExit(128 + signal.SIGTERM) from None
         raise
     finally:
@@ -47,9 +47,9 @@ def sigterm_ends() -> Iterator[None]:
 
 @contextmanager
 def ray_lives() -> Iterator[None]:
-    """`sigterm_ends` for a Ray that was started here, which raises in the main thread what else ends the block.
+    """`sigterm_ends` for a Ray started here, which also ends the block with an error in the main thread.
 
-    RayLost when one of Ray's processes dies, MemoryShort when no worker can live.
+    Raises RayLost when one of Ray's processes dies, MemoryShort when no worker can run.
     """
     found: list[RuntimeError] = []
     ended = threading.Event()
@@ -84,7 +84,7 @@ def ray_lives() -> Iterator[None]:
 
 
 def own_processes() -> set[int]:
-    """The live children of this process that run one of OWN_PROGRAMS, by their ids."""
+    """The ids of this process's live children that run one of OWN_PROGRAMS."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

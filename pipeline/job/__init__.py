@@ -1,1 +1,1 @@
-"""The job of `bevt tokenize`: plan, parts, progress, manifests. Not here: Ray itself (cluster), data sets (sources)."""
+"""The job of `bevt tokenize`: plan, parts, progress, manifests. Not here: Ray (cluster), listing raw data (sources)."""

@@ -1,35 +1,36 @@
-"""How many tokenizers a job has on the cluster as it is, and what Ray sets aside for each."""
+"""The number of tokenizer actors that a job starts on a cluster, and the CPUs that Ray reserves for each."""
 
 from dataclasses import dataclass
 
 from pipeline.cluster.session import cluster_has, cpus_per_gpu, smallest_node_has
 
-CPU_ACTORS = 8  # where there is no GPU: at most so many tokenizers of some 0.5 GB, and one per CPU
-CPU_ACTOR_SHARE = 0.5  # of a CPU that Ray sets aside for one, so that decoding goes on beside them
+CPU_ACTORS = 8  # without GPUs: one tokenizer per CPU, at most this many; each takes about 0.5 GB
+CPU_ACTOR_SHARE = 0.5  # CPUs that Ray reserves for each of them, so that decoding continues beside them
 
 
 @dataclass(frozen=True)
 class ActorPool:
-    """How many tokenizers there are: as many as the cluster has devices for, and more when it grows.
+    """The number of tokenizers: one per device of the cluster, and more if it grows.
 
-    On a cluster of CPUs a decoder takes as much of one as a tokenizer does. When a node is lost, its tokenizers start
-    on the others and may leave half a CPU on each: a decoder that asked for a whole one would wait for ever.
+    On a cluster without GPUs that may grow, decoding a part reserves the same share of a CPU as a tokenizer. When a
+    node is lost, its tokenizers restart on the other nodes and may leave half a CPU free on each: a decoder that
+    requested a whole CPU would wait forever.
     """
 
     min_size: int
     max_size: int
-    gpus: int  # of the cluster, one for each; 0: on CPUs
-    threads: int  # of each
-    cpu_share: float  # CPUs that Ray sets aside for each
-    decode_cpus: float  # that Ray sets aside for a part being decoded
+    gpus: int  # in the cluster, one per tokenizer; 0: tokenizers run on CPUs
+    threads: int  # CPU threads of each tokenizer
+    cpu_share: float  # CPUs that Ray reserves for each tokenizer
+    decode_cpus: float  # CPUs that Ray reserves for a part being decoded
 
     @classmethod
     def sized(cls, parts: int, gpus: int, may_grow: bool) -> "ActorPool":
-        """For `parts` parts on the cluster as it is now."""
+        """The pool for `parts` parts on the current cluster with `gpus` GPUs. `may_grow`: nodes may join later."""
         cpus = max(1, cluster_has("CPU"))
         now = min(parts, gpus or min(CPU_ACTORS, cpus))
         share = 1 if gpus else CPU_ACTOR_SHARE
-        # A part is decoded on a whole CPU: where the tokenizers could leave none on any node, they get none.
+        # Decoding needs a whole CPU: if reservations for tokenizers could leave none free on any node, none are made.
         room = smallest_node_has("CPU") > 1 and now * share <= cpus / 2
         most = parts if gpus else min(parts, CPU_ACTORS) if room else now
         return cls(

@@ -1,41 +1,41 @@
 """How busy the tokenizers of a job are in its steady state, and which stage is the bottleneck.
 
-Times are monotonic seconds of the worker that measured them: they are compared with that worker's only, so neither a
-clock that is set back nor nodes whose clocks differ change a figure.
+Times are monotonic seconds of the worker that measured them, and are compared only within that worker. So neither a
+clock that is set back nor clocks that differ between nodes change a figure.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-BUSY_ENOUGH = 0.9  # of the steady state: then tokenizing itself is what takes the time
-FEW_PARTS = 4  # of one worker: with fewer of them the start and the end are counted too
+BUSY_ENOUGH = 0.9  # share of the steady state from which tokenizing itself is the bottleneck
+FEW_PARTS = 4  # with fewer parts, a worker is measured until the end of its last one
 
 
 @dataclass(frozen=True)
 class TokenizeTimes:
-    """When a part was at a tokenizer, and for how long the tokenizer's device worked on it, in seconds."""
+    """When a tokenizer worked on a part, and for how long its device was busy with it, in seconds."""
 
-    worker: str  # "host:pid", whose clock it is
+    worker: str  # "host:pid" of the process whose clock was read
     started: float
-    first: float  # its first batch had its tokens; `ended` where it has none
+    first: float  # when the first batch was tokenized; `ended` if the part has no frames
     ended: float
     busy_s: float
 
 
 @dataclass(frozen=True)
 class BusyShare:
-    """Shares of the tokenizers' steady state."""
+    """Shares of the tokenizers' steady state, from 0 to 1."""
 
-    busy: float  # the device worked
-    held: float  # there was a part to work on: being prepared, on the device, or being written
+    busy: float  # the device was working
+    held: float  # a part was in progress: being prepared, on the device, or being written
 
 
 def busy_share(times: Iterable[TokenizeTimes]) -> BusyShare | None:
-    """Of all workers together; None where nothing was measured.
+    """The shares of all workers together; None if nothing was measured.
 
-    A worker's steady state lasts from its first part's start to its last one's: until then parts were waiting. A part's
-    work is taken as spread evenly over its time.
+    A worker's steady state lasts from the start of its first part to the start of its last: until then, parts were
+    waiting. A part's device time is assumed to be spread evenly over its duration.
     """
     by_worker: dict[str, list[TokenizeTimes]] = {}
     for part in times:
@@ -46,16 +46,18 @@ def busy_share(times: Iterable[TokenizeTimes]) -> BusyShare | None:
 
 
 def bottleneck(share: BusyShare) -> str:
-    """The stage that limits the job's speed, and what would make it faster."""
+    """Name the stage that limits the job's speed, and what would make it faster."""
     if share.busy >= BUSY_ENOUGH:
-        return "tokenizing: more GPUs, or more CPUs where there is none, make it faster"
+        return "tokenizing: add GPUs, or CPUs if the cluster has no GPU"
     if share.held < BUSY_ENOUGH:
-        return f"decoding: the tokenizer had no part for {1 - share.held:.0%} of its time; add CPUs that decode"
-    return "preparing views: the tokenizer's CPU threads fall behind its device; give its node more CPUs"
+        return (
+            f"decoding: the tokenizers waited for parts for {1 - share.held:.0%} of their time; add CPUs for decoding"
+        )
+    return "preparing views: CPU threads cannot keep the tokenizer's device busy; give its node more CPUs"
 
 
 def _steady(parts: Sequence[TokenizeTimes]) -> tuple[float, float, float]:
-    """Seconds busy, seconds with a part in hand, and seconds in all, of one worker's parts in order of their start."""
+    """Seconds busy, seconds with a part in progress, and total seconds of one worker; `parts` in order of start."""
     begin = parts[0].started
     end = max(part.ended for part in parts) if len(parts) < FEW_PARTS else parts[-1].started
     inside = [(part.started, min(part.ended, end), part) for part in parts if part.started < end]

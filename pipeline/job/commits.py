@@ -1,4 +1,4 @@
-"""Which parts of a job are committed already, and what to do about those that are broken or gone."""
+"""Find the committed parts of a job, remove broken ones, and report lost ones."""
 
 import errno
 from collections.abc import Collection, Iterable
@@ -15,7 +15,7 @@ from schemas.tokens import TokenPartCommit, TokenPlan
 
 
 def frame_commits(frames_dir: AnyPath, plan: Plan, parts: Iterable[int] | None = None) -> dict[int, FramePartCommit]:
-    """Those of `parts` (all) that are done, in their order."""
+    """The commits of those of `parts` (default: all) that are done, by part, in order."""
     digest = plan.digest()
     wanted = range(plan.num_parts) if parts is None else parts
     found = each(lambda part: read_frame_commit(frames_dir, part, digest), wanted, frames_dir)
@@ -25,39 +25,39 @@ def frame_commits(frames_dir: AnyPath, plan: Plan, parts: Iterable[int] | None =
 def token_commits(
     tokens_dir: AnyPath, frames: Iterable[FramePartCommit], plan: TokenPlan
 ) -> dict[int, TokenPartCommit]:
-    """The token parts that are done, of these frame parts, in their order."""
+    """The commits of the token parts that are done for these frame parts, by part, in order."""
     digest = plan.digest()
     found = each(lambda commit: read_token_commit(tokens_dir, commit, digest), frames, tokens_dir)
     return {commit.part: commit for commit in found if commit is not None}
 
 
 def check_whole(folder: AnyPath, done: Collection[int], num_parts: int) -> None:
-    """Raise StorageError where parts are gone that were committed a moment ago."""
+    """Raise StorageError if parts that this job committed are no longer in `folder`."""
     gone = sorted(set(range(num_parts)) - set(done))
     if gone:
         raise lost_commit(folder, gone[0], f" and {len(gone) - 1} more" if len(gone) > 1 else "")
 
 
 def lost_commit(folder: AnyPath, part: int, more: str = "") -> StorageError:
-    """The error for a part that was committed a moment ago and is gone."""
+    """The error for a part that disappeared after this job committed it."""
     return StorageError(
         errno.ENOENT,
-        f"{folder / part_name(part)}{more}: gone, or changed, since this job made it; does another one remove parts "
-        "here? Run the same command again: what is finished is kept",
+        f"{folder / part_name(part)}{more}: removed or changed after this job committed it, perhaps by another job. "
+        "Run the same command again: finished parts are kept",
     )
 
 
 def count_missing(frames_dir: AnyPath, commit: FramePartCommit) -> int:
-    """How many of a part's rejected sources were not there at all."""
+    """The number of a part's rejected sources that did not exist."""
     if not commit.num_rejected:
         return 0
     return rejected_reasons(frames_dir, commit.part).count("missing")
 
 
 def drop_broken_parts(frames_dir: AnyPath, plan: Plan, done: Collection[int]) -> None:
-    """Remove part folders that are there without a valid commit: writers never replace a folder.
+    """Remove part folders without a valid commit, since writers never replace a folder.
 
-    On an object store they do, and another driver may be at it.
+    Nothing is removed from an object store: writers replace parts there, and another driver may be writing one.
     """
     if storage_of(frames_dir).replaces_folders:
         return

@@ -1,4 +1,4 @@
-"""One part of the frame store: decode its sources, in a child process, and commit it."""
+"""One part of the frame store: decode its sources in a child process, and commit it."""
 
 import errno
 import itertools
@@ -25,7 +25,7 @@ from schemas.errors import StorageError
 from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
 from schemas.text.credentials import masked
 
-_isolated: IsolatedFunction | None = None  # of this process; it outlives a part
+_isolated: IsolatedFunction | None = None  # one per process, kept from part to part
 
 
 def make_frame_part(
@@ -38,10 +38,10 @@ def make_frame_part(
     attempts: int,
     allow_outside: bool = False,
 ) -> FramePartCommit:
-    """Decode the part's sources and write it.
+    """Decode the sources of a part, write the part, and return its commit.
 
-    Raises StorageError, and writes nothing, where sources cannot be read for reasons that are not theirs: the disk, the
-    network, a root that is gone. Raises UserError for a source that leads out of the root, unless `allow_outside`.
+    Raises StorageError, and writes nothing, if sources cannot be read because of the disk, the network or a missing
+    root. Raises UserError for a source that leads out of the root, unless `allow_outside`.
     """
     samples: list[FrameSample] = []
     rejected: list[Rejected] = []
@@ -54,8 +54,8 @@ def make_frame_part(
             if trouble is not None:
                 raise StorageError(
                     errno.ENOENT,
-                    f"{root}: {trouble}, with {item.source} to be read from it; a lost network, or unmounted? "
-                    "Mend it and run the same command again: what is finished is kept",
+                    f"{root}: {trouble}, while reading {item.source}; check the mount or the network, then run "
+                    "the same command again. Finished parts are kept",
                 )
             rejected.append(outcome)
         else:
@@ -66,10 +66,10 @@ def make_frame_part(
 def read_source(
     root: Path, item: SourceItem, pool: PoolSpec, seed: int, limit_s: float, attempts: int
 ) -> list[FrameSample] | Rejected:
-    """`load_source` in the child process. A time-out or a crash is tried again; an error of the file itself is final.
+    """Run `load_source` in the child process. Time-outs and crashes are retried; an error in the file itself is final.
 
     Attempts are recorded only for sources that never succeeded, so that a child killed from outside leaves no trace in
-    the bytes. Raises StorageError where the file is not at fault.
+    the stored bytes. Raises StorageError if the disk or the network failed, not the file.
     """
     decode = _isolated_loader()
     for _ in range(attempts):
@@ -87,14 +87,14 @@ def read_source(
 
 
 def root_trouble(root: AnyPath) -> str | None:
-    """Why nothing can be read under `root`: it is not there, or empty, as a mount point is without its mount."""
+    """Why nothing can be read below `root`, or None: it does not exist, or is empty like an unused mount point."""
     return storage_of(root).absence()
 
 
 def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list[FrameSample]:
-    """Decode the pool of one source, scale it, encode it as JPEG: one sample, or several of a long one that is cut.
+    """Decode the pool of one source, scale its frames and encode them as JPEG.
 
-    Raises MediaError, StorageError.
+    Returns one sample, or several for a long source that is cut. Raises MediaError, StorageError.
     """
 
     def keep(frame_HWC: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""The end of a job: the manifests, which make the dataset whole, and the summary of `bevt tokenize`."""
+"""The end of a job: write the manifests, which complete the dataset, and build the summary of `bevt tokenize`."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from schemas.frames import FrameStoreManifest
 
 
 def write_manifests(job: Job) -> FrameStoreManifest:
-    """Write the manifests from the commits of all parts. Those that `job` knows already are not read again.
+    """Write the manifests from the commits of all parts; commits that are already in `job` are not read again.
 
-    Returns the frame store's. Raises StorageError where a commit is gone.
+    Returns the frame store's manifest. Raises StorageError if a commit has disappeared.
     """
     clean_staging(job.frames_dir)
     parts = range(job.plan.num_parts)
@@ -24,7 +24,7 @@ def write_manifests(job: Job) -> FrameStoreManifest:
     check_whole(job.frames_dir, frames, job.plan.num_parts)
     manifest = write_frame_manifest(job.frames_dir, job.plan, [frames[part] for part in parts])
     if job.tokens_dir is not None and job.token_plan is not None:
-        clean_staging(job.tokens_dir)  # its locks too: a job killed at its end leaves them, and nothing to do
+        clean_staging(job.tokens_dir)  # and stale locks: a rerun that only finishes makes no parts
         new = [commit for part, commit in frames.items() if part not in job.tokens_done]
         tokens = {**job.tokens_done, **token_commits(job.tokens_dir, new, job.token_plan)}
         check_whole(job.tokens_dir, tokens, job.plan.num_parts)
@@ -33,7 +33,7 @@ def write_manifests(job: Job) -> FrameStoreManifest:
 
 
 def summarize(job: Job, manifest: FrameStoreManifest, meter: Meter) -> dict[str, Any]:
-    """The summary of `bevt tokenize`: what the dataset has, what this run made, how fast."""
+    """The summary of `bevt tokenize`: what the dataset contains, what this run made, and how fast."""
     share = meter.busy_share()
     left_out = read_left_out(job.frames_dir)
     return {

@@ -1,4 +1,4 @@
-"""How sources are cut into parts, and whether a tokenizer's grid fits the views: settled before a job starts."""
+"""Decisions before a job starts: how many sources a part has, and whether the tokenizer's grid fits the views."""
 
 import math
 from collections.abc import Sequence
@@ -12,34 +12,34 @@ from schemas.errors import UserError
 from schemas.frames import Plan
 from schemas.recipes import TokenizeRecipe
 
-COARSEST_PATCH = 4  # pixels per token are a multiple of it under every shipped encoder: Swin-B has patches of 4 px
+COARSEST_PATCH = 4  # px; tokens that cover a multiple of it fit every shipped encoder: Swin-B has patches of 4 px
 
 T = TypeVar("T")
 
 
 def sources_per_part(num_sources: int, most: int, min_parts: int) -> int:
-    """Return the sources of a part: at most `most`, fewer where there would not be `min_parts` parts."""
+    """The number of sources per part: at most `most`, fewer if there would be fewer than `min_parts` parts."""
     return max(1, min(most, num_sources // min_parts))
 
 
 def of_part(listed: Sequence[T], plan: Plan, part: int) -> Sequence[T]:
-    """Those of a part, of what is listed for every source in the order of the plan."""
+    """The entries of `listed` that belong to a part; `listed` has one per source, in the order of the plan."""
     start = part * plan.sources_per_part
     return listed[start : start + plan.sources_per_part]
 
 
-def as_it_began(frames_dir: AnyPath, plan: Plan, most: int) -> Plan:
-    """Return `plan`, or the same job's plan in `frames_dir` where that has `most` sources per part.
+def with_stored_part_size(frames_dir: AnyPath, plan: Plan, most: int) -> Plan:
+    """`plan`, or the plan stored in `frames_dir` if that is the same job with `most` sources per part.
 
-    A job of an older version, or with `--set sources_per_part`, keeps its parts.
+    So a job started by an older version, or with `--set sources_per_part`, keeps its parts.
     """
-    there = read_plan(frames_dir)
+    stored = read_plan(frames_dir)
     kept = plan.model_copy(update={"sources_per_part": most})
-    return kept if there is not None and there.digest() == kept.digest() else plan
+    return kept if stored is not None and stored.digest() == kept.digest() else plan
 
 
 def check_grid(recipe: TokenizeRecipe) -> None:
-    """Raise UserError where a token covers no whole number of pixels of the views, since no encoder can predict it."""
+    """Raise UserError if a token covers a fractional number of a view's pixels: no encoder can predict it."""
     grid, crop_px = read_card(find_tokenizer(recipe.tokenizer)).grid, recipe.views.crop_px
     if all(crop_px % side == 0 for side in grid):
         return

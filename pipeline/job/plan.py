@@ -1,4 +1,4 @@
-"""The plan of a job. It is written before the first part, so that another job into the same place is refused."""
+"""The plan of a job, written before the first part, so that another job with the same output is refused."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from bevt_core.tokenizers import find_tokenizer, settle_default
 from bevt_core.tokenizers.card import read_card
 from pipeline.job.commits import frame_commits, token_commits
 from pipeline.job.decode_part import root_trouble
-from pipeline.job.part_size import as_it_began, check_grid, sources_per_part
+from pipeline.job.part_size import check_grid, sources_per_part, with_stored_part_size
 from pipeline.sources import SourceListing, check_found, list_sources
 from schemas.base import Record
 from schemas.errors import UserError
@@ -29,7 +29,7 @@ OVERWRITE = "bevt tokenize --overwrite"
 
 @dataclass(frozen=True)
 class Job:
-    """A job, and which of its parts were committed when it began."""
+    """A planned job, and its parts that were committed before it started."""
 
     recipe: TokenizeRecipe
     allow_outside: bool  # sources may lead out of the root
@@ -37,13 +37,13 @@ class Job:
     tokens_dir: AnyPath | None  # None: frames only
     plan: Plan
     items: Sequence[SourceItem]
-    token_plan: TokenPlan | None  # None: frames only, or a new set: its plan names the kind of device
+    token_plan: TokenPlan | None  # None: frames only, or a new set (the kind of device is not known yet)
     frames_done: Mapping[int, FramePartCommit]
     tokens_done: Mapping[int, TokenPartCommit]
 
     @property
     def todo(self) -> list[int]:
-        """The parts to make."""
+        """The parts that are not committed yet."""
         done: Collection[int] = self.frames_done if self.tokens_dir is None else self.tokens_done
         return [part for part in range(self.plan.num_parts) if part not in done]
 
@@ -56,9 +56,9 @@ def settle_job(
     overwrite: bool,
     frames_only: bool,
 ) -> Job:
-    """Plan the job, check that it can run, and write its plan; `tokenize` says what the arguments are.
+    """Plan the job, check that it can run, and write its plan; arguments as in `tokenize`.
 
-    Raises UserError for bad input, and for another job's output in the same place unless `overwrite`.
+    Raises UserError for bad input, and for another job's output in the same folder unless `overwrite`.
     """
     frames_dir = as_path(recipe.out).absolute() / "frames"
     root = as_path(recipe.root)
@@ -99,7 +99,7 @@ def make_plan(
 def list_or_recall(recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool) -> SourceListing:
     """The sources in the order in which they are cut into parts: shuffled, so that classes mix.
 
-    Where the root is gone, those of the finished store, so that tokens can be added.
+    If the root no longer exists, they are read from the finished frame store, so that tokens can still be added.
     """
     frames_dir = as_path(recipe.out) / "frames"
     root = as_path(recipe.root)
@@ -115,7 +115,7 @@ def list_or_recall(recipe: TokenizeRecipe, list_file: str | AnyPath | None, allo
 
 
 def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
-    """The plan of a job on the sources of `listing`, in their order."""
+    """The plan of a job for the sources of `listing`, in their order."""
     plan = Plan(
         dataset=recipe.dataset,
         split=recipe.split,
@@ -126,49 +126,49 @@ def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
         num_sources=len(listing.items),
         sources_digest=sources_digest(listing.items),
     )
-    return as_it_began(as_path(recipe.out) / "frames", plan, recipe.sources_per_part)
+    return with_stored_part_size(as_path(recipe.out) / "frames", plan, recipe.sources_per_part)
 
 
 def note_left_out(frames_dir: AnyPath, listing: SourceListing) -> None:
-    """Record what the listing left out."""
+    """Record the files that the listing left out."""
     write_record(frames_dir / LEFT_OUT, LeftOut(by_suffix=listing.ignored, warnings=tuple(listing.warnings)))
 
 
 def read_left_out(frames_dir: AnyPath) -> LeftOut:
-    """What `note_left_out` wrote; nothing where it did not."""
+    """Read the record of `note_left_out`, or return an empty one."""
     return read_record(frames_dir / LEFT_OUT, LeftOut) or LeftOut()
 
 
 def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePartCommit]) -> None:
-    """Raise UserError where sources still have to be decoded and there is nothing under the root."""
+    """Raise UserError if parts still have to be decoded, but nothing can be read below the root."""
     lacking = plan.num_parts - len(frames_done)
     trouble = root_trouble(root) if lacking else None
     if trouble is not None:
         raise UserError(
-            f"--root {root}: {trouble}, and {lacking} of {plan.num_parts} parts have still to be decoded from it; "
-            "mount it, or mend the path"
+            f"--root {root}: {trouble}, and {lacking} of {plan.num_parts} parts still have to be decoded from it; "
+            "mount it, or correct the path"
         )
 
 
 def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], overwrite: bool) -> None:
-    """Write the plan, or find the same one there. Another one is a UserError, or removed with `overwrite`."""
-    there = read_plan(frames_dir)
-    if there is not None and there.digest() != plan.digest():
+    """Write the plan, unless it exists. A different plan raises UserError, or is removed with `overwrite`."""
+    stored = read_plan(frames_dir)
+    if stored is not None and stored.digest() != plan.digest():
         if not overwrite:
-            raise UserError(_refusal(frames_dir / "plan.json", there, plan, "give another --out"))
-        tokens = frames_dir.parent / "tokens"  # made from those frames
+            raise UserError(_refusal(frames_dir / "plan.json", stored, plan, "give another --out"))
+        tokens = frames_dir.parent / "tokens"  # made from the old frames
         with removing([frames_dir, *(path.parent for path in tokens.glob("*/plan.json"))], OVERWRITE):
-            remove(tokens)  # first: as long as the old plan is there, a rerun goes on here
+            remove(tokens)  # before the plan: while that exists, a rerun comes here again
             remove(frames_dir)
-    there = write_plan(frames_dir, plan, items)
-    if there.digest() != plan.digest():  # another job was faster by a moment
-        raise UserError(_refusal(frames_dir / "plan.json", there, plan, "give another --out"))
+    stored = write_plan(frames_dir, plan, items)
+    if stored.digest() != plan.digest():  # another job wrote its plan in the meantime
+        raise UserError(_refusal(frames_dir / "plan.json", stored, plan, "give another --out"))
     clean_staging(frames_dir.parent)
     clean_staging(frames_dir)
 
 
 def with_settled_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
-    """The recipe with the tokenizer that `default` stands for here; a warning on stderr for the embedded one."""
+    """Replace the tokenizer `default` by the one found on this machine; warn on stderr if that is the embedded one."""
     settled = settle_default(recipe.tokenizer, warn)
     return recipe.model_copy(update={"tokenizer": settled})
 
@@ -180,7 +180,7 @@ def token_set_name(recipe: TokenizeRecipe) -> str:
 
 
 def make_token_plan(recipe: TokenizeRecipe, plan: Plan, device_kind: str = "cpu") -> TokenPlan:
-    """The token set of `recipe` as made on that kind of device, from what the tokenizer's folder says."""
+    """The plan of the recipe's token set on that kind of device, with the description in the tokenizer's folder."""
     card = read_card(find_tokenizer(recipe.tokenizer))
     identity = TokenizerIdentity(
         name=card.kind,
@@ -198,42 +198,45 @@ def make_token_plan(recipe: TokenizeRecipe, plan: Plan, device_kind: str = "cpu"
 
 
 def find_token_plan(tokens_dir: AnyPath, recipe: TokenizeRecipe, plan: Plan, overwrite: bool) -> TokenPlan | None:
-    """The plan that is there, or None. Another one than the recipe's, on any device, is a UserError, or removed."""
-    there = read_token_plan(tokens_dir)
-    if there is None:
+    """The stored plan of the token set, or None.
+
+    If it differs from the recipe's in more than the device, raises UserError, or removes the set with `overwrite`.
+    """
+    stored = read_token_plan(tokens_dir)
+    if stored is None:
         return None
-    wanted = make_token_plan(recipe, plan, there.by_kind().tokenizer.device_kind)
-    if there.by_kind() == wanted:
-        return there
+    wanted = make_token_plan(recipe, plan, stored.by_kind().tokenizer.device_kind)
+    if stored.by_kind() == wanted:
+        return stored
     if not overwrite:
-        name = "name this token set (`--set token_set=NAME`), so that it lies beside that one and shares its frames"
-        raise UserError(_refusal(tokens_dir / "plan.json", there.by_kind(), wanted, name))
+        fix = "name this token set (`--set token_set=NAME`) to keep both, on the same frames"
+        raise UserError(_refusal(tokens_dir / "plan.json", stored.by_kind(), wanted, fix))
     with removing([tokens_dir], OVERWRITE):
         remove(tokens_dir)
     return None
 
 
 def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
-    """Write the plan, or find the same one there; returns what is there. Another one is a UserError that names both."""
-    there = read_token_plan(tokens_dir) or write_token_plan(tokens_dir, plan)
-    if there.by_kind() != plan:
-        raise UserError(_refusal(tokens_dir / "plan.json", there.by_kind(), plan, "give another --out"))
+    """Write the plan, unless it exists, and return the stored one. A different plan raises a UserError naming both."""
+    stored = read_token_plan(tokens_dir) or write_token_plan(tokens_dir, plan)
+    if stored.by_kind() != plan:
+        raise UserError(_refusal(tokens_dir / "plan.json", stored.by_kind(), plan, "give another --out"))
     clean_staging(tokens_dir)
-    return there
+    return stored
 
 
 def note_tokenizer(tokens_dir: AnyPath, folder: Path) -> None:
-    """Record where the tokenizer was, for later checks of the set; it is excluded from every digest."""
+    """Record the tokenizer's folder, for later checks of the set; it is excluded from every digest."""
     write_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace(folder=str(folder.absolute())))
 
 
-def _refusal(path: AnyPath, there: Record, here: Record, mend: str) -> str:
+def _refusal(path: AnyPath, stored: Record, planned: Record, fix: str) -> str:
     differences = [
-        f"{key} {_short(old)} there, {_short(new)} here" for key, (old, new) in _different(there, here).items()
+        f"{key} {_short(old)} there, {_short(new)} here" for key, (old, new) in _different(stored, planned).items()
     ]
     return (
-        f"{path.parent} holds another job's output: {'; '.join(differences)}. "
-        f"{mend[0].upper()}{mend[1:]}, or --overwrite to throw away what is there"
+        f"{path.parent} contains another job's output: {'; '.join(differences)}. "
+        f"{fix[0].upper()}{fix[1:]}, or --overwrite to delete that output"
     )
 
 

@@ -18,19 +18,19 @@ ProgressMode = Literal["auto", "off"]
 
 @dataclass
 class Meter:
-    """What came of the parts of this run, and when."""
+    """Counts and times of the parts that this run has made."""
 
     parts: int = 0
     sources: int = 0
     frames: int = 0
     rejected: int = 0
-    timeline: list[tuple[float, int]] = field(default_factory=list)  # seconds since the start, sources of the part
+    timeline: list[tuple[float, int]] = field(default_factory=list)  # (seconds since the start, sources) of each part
     times: list[TokenizeTimes] = field(default_factory=list)
-    first_tokens_s: float | None = None  # since the start; None while no part has come back
+    first_tokens_s: float | None = None  # seconds since the start; None until a tokenized part has returned
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, made: PartMade) -> None:
-        """Count a part as the last stage returns it."""
+        """Count a part that the last stage has returned."""
         self.parts += 1
         self.sources += made.sources
         self.frames += made.frames
@@ -38,7 +38,7 @@ class Meter:
         self.timeline.append((self.seconds, made.sources))
         if made.times is not None:
             self.times.append(made.times)
-            # By this clock a part ended just now at the latest; the rest is a length of time by the worker's own.
+            # Clocks differ, so only a duration is taken from the worker's. By this clock, the part ended just now.
             first = self.seconds - (made.times.ended - made.times.first)
             self.first_tokens_s = first if self.first_tokens_s is None else min(self.first_tokens_s, first)
 
@@ -48,7 +48,7 @@ class Meter:
 
     @property
     def workers(self) -> int:
-        """How many tokenizers took part."""
+        """The number of tokenizers that made parts."""
         return len({times.worker for times in self.times})
 
     def busy_share(self) -> BusyShare | None:
@@ -56,9 +56,9 @@ class Meter:
 
 
 class RejectionLimit:
-    """Stops a job that rejects more than it may, as soon as that is certain."""
+    """Stops a job as soon as it is certain to reject more sources than allowed."""
 
-    MIN_SOURCES = 200  # before a share is believed
+    MIN_SOURCES = 200  # needed to estimate a share
     STANDARD_ERRORS = 3.0
 
     def __init__(self, share: float | None, total: int) -> None:
@@ -68,7 +68,7 @@ class RejectionLimit:
         self.rejected = 0
 
     def add(self, sources: int, rejected: int) -> None:
-        """Raises UserError when the whole job must, or almost surely will, reject more than the share."""
+        """Count more sources. Raises UserError if the whole job must, or almost surely will, exceed the share."""
         self.sources += sources
         self.rejected += rejected
         if self.share is None:
@@ -79,16 +79,16 @@ class RejectionLimit:
         if too_many or (self.sources >= self.MIN_SOURCES and found > self.share + error):
             raise UserError(
                 f"{self.rejected} of {self.sources} sources were rejected ({found:.1%}), --max-rejected is "
-                f"{self.share:.1%}; see frames/part-*/rejected.parquet. What is done is kept: fix the files, or allow "
-                "more, and run the same command again"
+                f"{self.share:.1%}; see frames/part-*/rejected.parquet. Fix the files, or raise the limit, and run the "
+                "same command again: finished parts are kept"
             )
 
 
 class ProgressView:
-    """How many sources of the job are done, how fast, and when it ends: on stderr, or nowhere if the mode is off."""
+    """A progress line on stderr: sources done, speed and time left. Nothing is shown in mode `off`."""
 
     def __init__(self, mode: ProgressMode, name: str, total: int, unit: str) -> None:
-        """`total` sources are to be done, in `unit`: videos, images or sources."""
+        """`total` is the number of sources; `unit` is what to call them: videos, images or sources."""
         self._line = ProgressLine(name, total, unit=unit) if mode == "auto" else None
 
     def __enter__(self) -> "ProgressView":
@@ -103,7 +103,7 @@ class ProgressView:
             self._line.__exit__(kind, error, trace)
 
     def update(self, meter: Meter) -> None:
-        """Show what `meter` has counted."""
+        """Show the counts of `meter`."""
         if self._line is None:
             return
         share = meter.busy_share()
@@ -114,6 +114,6 @@ class ProgressView:
 
 
 def unit_of(items: Iterable[SourceItem]) -> str:
-    """Return what sources are called: videos, images, or sources where there are both."""
+    """What to call the sources: videos, images, or sources if there are both."""
     kinds = {item.kind for item in items}
     return f"{kinds.pop()}s" if len(kinds) == 1 else "sources"

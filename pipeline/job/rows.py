@@ -1,6 +1,6 @@
-"""What Ray carries from stage to stage: one row is one part. Here is the only code that knows the keys of a row.
+"""The rows that Ray passes between stages: one row is one part. Only this module uses the keys of a row.
 
-Ray takes and gives flat dicts of numbers and text, and for actors a batch: a dict of columns. Frames are never in them.
+Ray passes flat dicts of numbers and text; actors receive a batch, a dict of columns. Frames are never in them.
 """
 
 import errno
@@ -17,13 +17,13 @@ from schemas.text.json_text import json_text
 _ERRORS: dict[str, Callable[[str], Exception]] = {
     "UserError": UserError,
     "StorageError": lambda message: StorageError(errno.EIO, message),
-}  # that a user reads: they travel as rows, since Ray keeps of an exception in a worker only its text
+}  # errors for the user; they travel as rows, since Ray keeps only the text of an exception in a worker
 _NO_TIMES = TokenizeTimes(worker="", started=0.0, first=0.0, ended=0.0, busy_s=0.0)
 
 
 @dataclass(frozen=True)
 class PartToMake:
-    """A part that has no commit, and its sources: a few kB, so that no worker has to read the list of all."""
+    """A part without a commit, and its sources: a few kB, so that no worker has to read the whole list."""
 
     part: int
     items: Sequence[SourceItem]
@@ -38,15 +38,15 @@ class PartToMake:
 
 @dataclass(frozen=True)
 class PartMade:
-    """What came of a part: counts of its frames, the times of its tokens, or the error that ends the job."""
+    """The result of a part: counts of its frames, the times of its tokens, or the error that ends the job."""
 
     part: int
     sources: int = 0
     frames: int = 0
     rejected: int = 0
-    missing: int = 0  # of those rejected: they were not there at all
-    times: TokenizeTimes | None = None  # None: no tokenizer has made it in this run
-    error: str = ""  # a key of _ERRORS, or none
+    missing: int = 0  # rejected sources that did not exist
+    times: TokenizeTimes | None = None  # None: not tokenized in this run
+    error: str = ""  # a key of _ERRORS, or empty
     message: str = ""
 
     @classmethod
@@ -58,12 +58,12 @@ class PartMade:
         return replace(self, error=kind, message=str(error))
 
     def raise_error(self) -> None:
-        """Raise the UserError or StorageError that a worker met, if it met one."""
+        """Raise the UserError or StorageError of the worker, if there was one."""
         if self.error:
             raise _ERRORS[self.error](self.message)
 
     def to_row(self) -> dict[str, Any]:
-        """Every row has every key: Ray settles the columns by the first one."""
+        """A row with every key, since Ray takes its columns from the first row."""
         row = {key: value for key, value in vars(self).items() if key != "times"}
         return {**row, **asdict(self.times or _NO_TIMES)}
 
@@ -75,7 +75,7 @@ class PartMade:
         return cls(**counts, times=times, error=str(row["error"]), message=str(row["message"]))
 
     def to_batch(self) -> dict[str, list[Any]]:
-        """A batch of this row alone."""
+        """A batch of only this row."""
         return {key: [value] for key, value in self.to_row().items()}
 
     @classmethod

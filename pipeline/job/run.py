@@ -1,7 +1,7 @@
 """`bevt tokenize`: plan the job (plan), run its parts on Ray (stages), write its manifests (finish).
 
-A part is the unit of work, retry and commit. Its content is a function of its plan: retried, resumed or made twice, it
-has the same bytes.
+A part is the unit of work, retries and commits. Its content is a function of the plan: retried, resumed or made twice,
+it has the same bytes.
 """
 
 from dataclasses import replace
@@ -23,18 +23,18 @@ from pipeline.job.part_size import of_part
 from pipeline.job.plan import Job, make_token_plan, note_tokenizer, settle_job, settle_token_plan
 from pipeline.job.progress import Meter, ProgressMode, ProgressView, RejectionLimit, unit_of
 from pipeline.job.rows import PartToMake
-from pipeline.job.stages import Workplace, run_parts
+from pipeline.job.stages import WorkerSettings, run_parts
 from schemas.frames import Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 
 ON_CPUS = (
-    "no GPU in the cluster, so CPUs make all tokens of this set; for GPUs, bring a node with one up before the job "
-    "starts, and make the set anew"
+    "no GPU in the cluster, so this whole token set is made on CPUs; to use GPUs, start a GPU node before the job, "
+    "and make the token set again"
 )
 
 
 class RunOptions(TypedDict, total=False):
-    """The options of `tokenize` that say where and how visibly it runs, for callers that pass them on."""
+    """The options of `tokenize` for Ray and for progress, for callers that pass them on."""
 
     ray_address: str | None
     num_cpus: int | None
@@ -60,16 +60,15 @@ def tokenize(
     progress: ProgressMode = "auto",
     meter: Meter | None = None,
 ) -> dict[str, Any]:
-    """Make the frame store and the token set of `recipe`; parts that are committed are kept. Returns a summary.
+    """Make the frame store and the token set of `recipe`; committed parts are kept. Returns a summary.
 
-    `planned` is the result of `make_plan`, where it is known without listing the root; otherwise warnings say what is
-    odd about the list. With `allow_outside` links and lists may lead out of the root.
-    `meter`, a fresh one, has afterwards the counts and times of each part that was made.
-    `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS name a cluster instead.
-    `max_rejected`: the share of sources that may be rejected, missing ones not counted, before the job stops.
-    `ray_log` says whether the user sees Ray's own messages.
-    Raises UserError for bad input, for another job's output in the same place, and while another process writes it;
-    StorageError where the disk says no, JobError where Ray fails.
+    `planned` is the result of `make_plan`, for callers that have it; otherwise the root is listed, with warnings about
+    oddities. With `allow_outside`, links and lists may lead out of the root. `overwrite` deletes another job's output.
+    `max_rejected` is the share of sources, not counting missing ones, that may be rejected before the job stops.
+    `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS selects a cluster instead.
+    `ray_log` shows or hides Ray's own messages. `meter`, a new one, receives the counts and times of each part made.
+    Raises UserError for bad input, for another job's output in the same folder, and while another process writes it;
+    StorageError if the disk or object store fails, JobError if Ray fails.
     """
     job = settle_job(recipe, list_file, allow_outside, planned, overwrite, frames_only)
     meter = meter or Meter()
@@ -87,7 +86,7 @@ def tokenize(
 
 
 def _limit(job: Job, max_rejected: float | None) -> RejectionLimit:
-    """The limit, with the sources of the parts that are done counted. Raises UserError where they exceed it."""
+    """The limit, with the committed parts already counted. Raises UserError if they exceed it."""
     limit = RejectionLimit(max_rejected, job.plan.num_sources)
     if max_rejected is not None:
         done = job.frames_done.values()
@@ -98,7 +97,7 @@ def _limit(job: Job, max_rejected: float | None) -> RejectionLimit:
 
 
 def _with_token_plan(job: Job, gpus: int) -> Job:
-    """The job with the plan of its token set, which names the kind of device, and is written here if it is new."""
+    """The job with the plan of its token set, which names the kind of device; a new plan is written."""
     if job.tokens_dir is None:
         return job
     if gpus:
@@ -111,9 +110,9 @@ def _with_token_plan(job: Job, gpus: int) -> Job:
 
 
 def _run(job: Job, pool: ActorPool | None, meter: Meter, limit: RejectionLimit, progress: ProgressMode) -> None:
-    """Make the parts that are not committed. Raises a worker's error, and UserError where too many are rejected."""
+    """Make the parts that are not committed. Raises a worker's error, and UserError if too many are rejected."""
     recipe = job.recipe
-    place = Workplace(
+    settings = WorkerSettings(
         frames_dir=job.frames_dir,
         tokens_dir=job.tokens_dir,
         root=as_path(recipe.root).absolute(),
@@ -129,7 +128,7 @@ def _run(job: Job, pool: ActorPool | None, meter: Meter, limit: RejectionLimit, 
     waiting = [item for part in todo for item in part.items]
     name = "store frames" if pool is None else "tokenize"
     with ProgressView(progress, name, len(waiting), unit_of(waiting)) as view:
-        for made in run_parts(place, todo, pool):
+        for made in run_parts(settings, todo, pool):
             meter.add(made)
             view.update(meter)
             if made.part not in job.frames_done:

@@ -1,6 +1,7 @@
-"""The two stages of the job on Ray Data: decode (tasks) -> tokenize (one actor per GPU). Each commits what it makes.
+"""The two stages of the job on Ray Data: decode (tasks) -> tokenize (one actor per GPU). Each commits its output.
 
-Frames go through storage, where they have to go anyway, so memory is bounded by (workers x one part).
+Frames pass from stage to stage through storage, where they are written anyway, so memory is bounded by (workers x one
+part).
 """
 
 import logging
@@ -26,13 +27,13 @@ from schemas.tokens import TokenPlan
 if TYPE_CHECKING:
     from pipeline.job.tokenize_part import PartTokenizer
 
-DECODE_BYTES = 768 << 20  # that Ray sets aside for a part being decoded: 560 MiB for 4K, child included (docs/log.md)
-TASK_RETRIES = 3  # of a part, for a lost worker or node; Ray's own default is without end
+DECODE_BYTES = 768 << 20  # memory that Ray reserves to decode a part; 4K takes 560 MiB, child included (docs/log.md)
+TASK_RETRIES = 3  # per part, after the loss of a worker or node; Ray's own default is unlimited
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """What every worker must know."""
+class WorkerSettings:
+    """What every worker needs to make parts."""
 
     frames_dir: AnyPath
     tokens_dir: AnyPath | None  # None: frames only
@@ -46,10 +47,10 @@ class Workplace:
     allow_outside: bool  # sources may lead out of the root
 
 
-def run_parts(place: Workplace, todo: Sequence[PartToMake], pool: ActorPool | None) -> Iterator[PartMade]:
-    """Stream the parts through Ray and yield each one as it is committed; without a `pool` only its frames.
+def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorPool | None) -> Iterator[PartMade]:
+    """Stream the parts through Ray and yield each one once it is committed. Without a `pool`, only frames are made.
 
-    Raises the UserError or StorageError of a worker, JobError where Ray fails.
+    Raises the UserError or StorageError of a worker, JobError if Ray fails.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -63,7 +64,9 @@ def run_parts(place: Workplace, todo: Sequence[PartToMake], pool: ActorPool | No
     rows = ray.data.from_items([part.to_row() for part in todo], override_num_blocks=len(todo))
     memory = min(DECODE_BYTES, smallest_node_has("memory") // 2)
     cpus = 1 if pool is None else pool.decode_cpus
-    rows = rows.map(decode_part, fn_kwargs={"place": place}, num_cpus=cpus, memory=memory, max_retries=TASK_RETRIES)
+    rows = rows.map(
+        decode_part, fn_kwargs={"settings": settings}, num_cpus=cpus, memory=memory, max_retries=TASK_RETRIES
+    )
     if pool is not None:
         rows = rows.map_batches(
             TokenizePart,
@@ -72,10 +75,10 @@ def run_parts(place: Workplace, todo: Sequence[PartToMake], pool: ActorPool | No
                 min_size=pool.min_size,
                 max_size=pool.max_size,
                 max_tasks_in_flight_per_actor=4,
-                max_concurrent_calls_per_actor=2,  # one part is prepared while another has the device
+                max_concurrent_calls_per_actor=2,  # one part is prepared while another is on the device
                 enable_true_multi_threading=True,
             ),
-            fn_constructor_kwargs={"place": place, "gpus": pool.gpus, "threads": pool.threads},
+            fn_constructor_kwargs={"settings": settings, "gpus": pool.gpus, "threads": pool.threads},
             num_gpus=1 if pool.gpus else 0,
             num_cpus=pool.cpu_share,
             max_restarts=TASK_RETRIES,
@@ -89,60 +92,62 @@ def run_parts(place: Workplace, todo: Sequence[PartToMake], pool: ActorPool | No
                 made.raise_error()
                 yield made
         finally:
-            del stream  # ends what still runs
+            del stream  # stops the tasks that still run
 
 
-def decode_part(row: dict[str, Any], place: Workplace) -> dict[str, Any]:
-    """Commit the frame part of a `PartToMake`, if it is not committed, and return its `PartMade`. A Ray task."""
+def decode_part(row: dict[str, Any], settings: WorkerSettings) -> dict[str, Any]:
+    """Ray task: commit the frame part of a `PartToMake`, unless it is committed, and return its `PartMade`."""
     todo = PartToMake.from_row(row)
     try:
-        commit = read_frame_commit(place.frames_dir, todo.part, place.plan.digest())
+        commit = read_frame_commit(settings.frames_dir, todo.part, settings.plan.digest())
         if commit is None:
             commit = make_frame_part(
-                place.frames_dir,
-                place.root,
+                settings.frames_dir,
+                settings.root,
                 todo.part,
                 todo.items,
-                place.plan,
-                place.decode_timeout_s,
-                place.attempts,
-                place.allow_outside,
+                settings.plan,
+                settings.decode_timeout_s,
+                settings.attempts,
+                settings.allow_outside,
             )
-        return PartMade.of(todo.part, commit, count_missing(place.frames_dir, commit)).to_row()
+        return PartMade.of(todo.part, commit, count_missing(settings.frames_dir, commit)).to_row()
     except (UserError, StorageError) as error:
         return PartMade(todo.part).with_error(error).to_row()
 
 
 class TokenizePart:
-    """A Ray actor that has the tokenizer, and commits the token part of each `PartMade` that it gets."""
+    """Ray actor: loads the tokenizer once, and commits the token part of each `PartMade` that it receives."""
 
-    def __init__(self, place: Workplace, gpus: int, threads: int) -> None:
-        self.place = place
+    def __init__(self, settings: WorkerSettings, gpus: int, threads: int) -> None:
+        self.settings = settings
         self.failure: UserError | None = None  # reported with the first part: Ray hides why an actor failed to start
         try:
-            self.parts = self._load(place, gpus, min(threads, os.cpu_count() or 1))  # another node may have more
+            self.parts = self._load(settings, gpus, min(threads, os.cpu_count() or 1))  # this node may have fewer CPUs
         except UserError as error:
             self.failure = error
 
     @staticmethod
-    def _load(place: Workplace, gpus: int, threads: int) -> "PartTokenizer":
+    def _load(settings: WorkerSettings, gpus: int, threads: int) -> "PartTokenizer":
         import torch
 
         from bevt_core.tokenizers import load_tokenizer
         from pipeline.job.tokenize_part import PartTokenizer
 
-        assert place.tokenizer is not None and place.token_plan is not None
+        assert settings.tokenizer is not None and settings.token_plan is not None
         torch.set_num_threads(threads)
-        wanted = place.token_plan.tokenizer
+        wanted = settings.token_plan.tokenizer
         device = "cuda" if gpus else "cpu"
-        tokenizer = load_tokenizer(place.tokenizer, device, wanted.dtype, wanted.frames_per_pass)
+        tokenizer = load_tokenizer(settings.tokenizer, device, wanted.dtype, wanted.frames_per_pass)
         if wanted.compiled:
             tokenizer.compile()
         here, there = tokenizer.identity().model_dump(), wanted.by_kind().model_dump()
         differing = [f"{key} {here[key]} here, {there[key]} in the set" for key in here if here[key] != there[key]]
         if differing:
-            raise UserError(f"another tokenizer: {'; '.join(differing)}; use one kind of device for a token set")
-        return PartTokenizer(tokenizer, place.batch_frames, threads)
+            raise UserError(
+                f"the tokenizer is not the token set's: {'; '.join(differing)}; use one kind of device for a token set"
+            )
+        return PartTokenizer(tokenizer, settings.batch_frames, threads)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         made = PartMade.from_batch(batch)
@@ -156,12 +161,12 @@ class TokenizePart:
         return made.to_batch()
 
     def _tokenize(self, made: PartMade) -> PartMade:
-        place = self.place
-        assert place.tokens_dir is not None and place.token_plan is not None
-        frames = read_frame_commit(place.frames_dir, made.part, place.plan.digest())
+        settings = self.settings
+        assert settings.tokens_dir is not None and settings.token_plan is not None
+        frames = read_frame_commit(settings.frames_dir, made.part, settings.plan.digest())
         if frames is None:
-            raise lost_commit(place.frames_dir, made.part)
-        if read_token_commit(place.tokens_dir, frames, place.token_plan.digest()) is not None:
+            raise lost_commit(settings.frames_dir, made.part)
+        if read_token_commit(settings.tokens_dir, frames, settings.token_plan.digest()) is not None:
             return made
-        _, times = self.parts.make_token_part(place.frames_dir, place.tokens_dir, frames, place.token_plan)
+        _, times = self.parts.make_token_part(settings.frames_dir, settings.tokens_dir, frames, settings.token_plan)
         return replace(made, times=times)

@@ -33,7 +33,7 @@ from schemas.frames import FramePartCommit
 from schemas.tokens import TokenPartCommit, TokenPlan
 from schemas.views import View, ViewSpec
 
-CHUNK_FRAMES = 8  # that a thread prepares at a time, under all views: 20 views of them at 112 px are 6 MB
+CHUNK_FRAMES = 8  # prepared by a thread at a time, under all views: 20 views at 112 px take 6 MB
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,7 +48,7 @@ class FramePart:
 
 
 def read_frame_part(frames_dir: AnyPath, commit: FramePartCommit) -> FramePart:
-    """Read a whole part, whose store need not be finished. The caller has checked its commit."""
+    """Read a whole part; its frame store may be unfinished. The caller has checked the commit."""
     with local_part(frames_dir, commit) as folder:
         jpegs = read_all_jpegs(folder / FRAMES_ZARR)
         path = folder / "index.parquet"
@@ -56,7 +56,7 @@ def read_frame_part(frames_dir: AnyPath, commit: FramePartCommit) -> FramePart:
 
 
 def draw_views(spec: ViewSpec, index: pa.Table) -> list[list[View]]:
-    """`[view][sample]` for the samples of an index."""
+    """The views `[view][sample]` of the samples of an index."""
     sizes = index.select(["sample_id", "height", "width"]).to_pylist()
     return [
         [draw_view(spec, row["sample_id"], view, row["height"], row["width"]) for row in sizes]
@@ -65,10 +65,10 @@ def draw_views(spec: ViewSpec, index: pa.Table) -> list[list[View]]:
 
 
 class PartTokenizer:
-    """Tokenizes parts on one device. May be called from several threads: one prepares while another has the device."""
+    """Tokenizes parts on one device. Thread-safe: one thread prepares a part while another uses the device."""
 
     def __init__(self, tokenizer: Tokenizer, batch_frames: int, threads: int) -> None:
-        """Calls have `batch_frames` frames, rounded up to whole passes, so that only a part's last one is padded."""
+        """`batch_frames` is rounded up to whole passes of the tokenizer, so that only a part's last batch is padded."""
         self.tokenizer = tokenizer
         self.batch_frames = -(-batch_frames // tokenizer.pass_frames) * tokenizer.pass_frames
         self.threads = threads
@@ -79,7 +79,7 @@ class PartTokenizer:
     def make_token_part(
         self, frames_dir: AnyPath, tokens_dir: AnyPath, frames: FramePartCommit, plan: TokenPlan
     ) -> tuple[TokenPartCommit, TokenizeTimes]:
-        """Tokenize a committed frame part and write it."""
+        """Tokenize a committed frame part, write the token part, and return its commit and times."""
         started = time.monotonic()
         part = read_frame_part(frames_dir, frames)
         drawn = draw_views(plan.views, part.index)
@@ -95,15 +95,15 @@ class PartTokenizer:
         return write_token_part(tokens_dir, frames, sample_ids, rows, plan, self.tokenizer.gpu_model()), times
 
     def tokens(self, part: FramePart, drawn: Sequence[Sequence[View]]) -> tuple[np.ndarray, float | None, float]:
-        """Tokens uint16 (V, F, h, w) of all frames of the part under `drawn[view][sample]`.
+        """Tokenize all frames of the part under the views `drawn[view][sample]`.
 
-        Beside them when the first batch had its tokens, in monotonic seconds (None: there was no frame), and for how
-        many seconds the device worked.
+        Returns the tokens, uint16 (V, F, h, w); when the first batch was tokenized, in monotonic seconds (None if the
+        part has no frames); and for how many seconds the device was busy.
         """
         num_frames = len(part.jpegs)
         tokens = np.zeros((len(drawn) * num_frames, *self.tokenizer.grid), dtype=np.uint16)
         first, busy_s = None, 0.0
-        # While the device has one batch the next is prepared.
+        # The next batch is prepared while the device works on one.
         depth = 2 * self.threads + self.batch_frames // (CHUNK_FRAMES * len(drawn))
         prepared = ahead(self._pool, self._prepare(part, drawn), depth)
         batches = rebatch(prepared, self.batch_frames)
@@ -115,7 +115,7 @@ class PartTokenizer:
     def _prepare(
         self, part: FramePart, drawn: Sequence[Sequence[View]]
     ) -> Iterator[Callable[[], tuple[np.ndarray, np.ndarray]]]:
-        """Jobs that give (positions in the flattened (V, F), frames N P P C), a few frames of the part each."""
+        """Functions that each prepare a few frames: (positions in the flattened (V, F), frames (N, P, P, C))."""
         num_frames, input_px = len(part.jpegs), self.tokenizer.input_px
         backend = backend_for(len(drawn) * num_frames)
         sample_of = np.repeat(np.arange(part.index.num_rows), part.index["num_frames"].to_numpy())

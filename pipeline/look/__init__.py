@@ -1,1 +1,1 @@
-"""Looking at raw data and at datasets: scan, one sample, contact sheets, the report. Changes nothing."""
+"""Read-only views of raw data and datasets: scan, one sample, contact sheets, the report."""

@@ -1,4 +1,4 @@
-"""A picture of many samples of a dataset: a stored frame of each, one of its views, and the view's tokens decoded."""
+"""A picture of a dataset's samples: for each, a stored frame, one of its views, and the view's tokens decoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from bevt_core.views.replay import apply_view
 from schemas.frames import FramePartCommit
 
 if TYPE_CHECKING:
-    from bevt_core.tokenizers.base import Tokenizer  # torch comes with it
+    from bevt_core.tokenizers.base import Tokenizer  # imports torch
 
 SAMPLES = 24
-COUNTED_PARTS = 1000  # whose numbers of samples are read, at most
-READ_PARTS = 12  # that are read, where these have enough samples: an object store's are copied here whole
-ACROSS, ACROSS_FRAMES = 3, 6  # samples side by side: with tokens, and frames alone
-WIDTH_PX = 1008  # of all cells side by side
+COUNTED_PARTS = 1000  # parts whose number of samples is read, at most
+READ_PARTS = 12  # parts that are read, if they have enough samples; parts of an object store are downloaded whole
+ACROSS, ACROSS_FRAMES = 3, 6  # samples side by side: with tokens, and frames only
+WIDTH_PX = 1008  # total, of all cells side by side
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The middle frame of a sample, one of its views, and the view's tokens; the last two None without a token set."""
+    """The middle frame of a sample, one of its views, and its tokens; the last two are None without a token set."""
 
     label: str
     frame_HWC: np.ndarray
@@ -37,14 +37,14 @@ class Shown:
 
 
 def chosen_samples(store: FrameStore, token_set: TokenSet | None, most: int = SAMPLES) -> list[Shown]:
-    """At most `most` samples, spread evenly over the dataset, the same ones each time.
+    """At most `most` samples, spread evenly over the dataset, the same ones on every call.
 
-    The views take turns, from sample to sample. A part's frames, index and views are read once.
+    The views alternate from sample to sample. A part's frames, index and views are read once.
     """
-    places = spread_places(few_parts(samples_by_part(store), most), most)
+    chosen = spread_rows(few_parts(samples_by_part(store), most), most)
     shown = []
     num_views = 0 if token_set is None else token_set.manifest.views.num_views
-    for part, of_part in groupby(enumerate(places), key=lambda item: item[1][0]):
+    for part, of_part in groupby(enumerate(chosen), key=lambda item: item[1][0]):
         index = store.read_index(part)
         for number, (_, row) in of_part:
             sample = index.slice(row, 1).to_pylist()[0]
@@ -62,7 +62,7 @@ def chosen_samples(store: FrameStore, token_set: TokenSet | None, most: int = SA
 
 
 def samples_by_part(store: FrameStore) -> dict[int, int]:
-    """The number of samples of each part that has any, in order; of a large dataset only of some parts, spread."""
+    """The number of samples of each part that has any, in order; of a large dataset, of COUNTED_PARTS parts only."""
 
     def commit_of(part: int) -> FramePartCommit | None:
         return read_record(store.path / part_name(part) / COMMIT, FramePartCommit)
@@ -72,7 +72,7 @@ def samples_by_part(store: FrameStore) -> dict[int, int]:
 
 
 def few_parts(counts: dict[int, int], most: int) -> dict[int, int]:
-    """As few parts, spread over all, as have `most` rows together, but at least READ_PARTS where there are so many."""
+    """The fewest evenly spread parts that have `most` rows together, but at least READ_PARTS if there are as many."""
     parts = list(counts)
     for number in range(READ_PARTS, len(parts)):
         chosen = {parts[at]: counts[parts[at]] for at in spread(len(parts), number)}
@@ -81,8 +81,8 @@ def few_parts(counts: dict[int, int], most: int) -> dict[int, int]:
     return counts
 
 
-def spread_places(counts: dict[int, int], most: int) -> list[tuple[int, int]]:
-    """At most `most` different (part, row) of parts with `counts` rows, spread evenly over all rows, in order."""
+def spread_rows(counts: dict[int, int], most: int) -> list[tuple[int, int]]:
+    """At most `most` different (part, row), in order, spread evenly over all rows; `counts` has the rows per part."""
     parts = list(counts)
     ends = np.cumsum(list(counts.values()), dtype=np.int64)
     positions = spread(int(ends[-1]) if parts else 0, most)
@@ -112,5 +112,5 @@ def draw(shown: Sequence[Shown], decoder: "Tokenizer | None") -> np.ndarray:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0..count-1, evenly spread, increasing."""
+    """At most `most` of the numbers 0..count-1, evenly spread and increasing."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)).tolist()

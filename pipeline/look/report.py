@@ -1,7 +1,7 @@
-"""`report.html` of a tokenization job: what was rejected, how fast it went, sizes, and what the tokens look like.
+"""`report.html` of a tokenization job: throughput, rejected sources, sizes, codebook use and a contact sheet.
 
-Everything is read part by part, from a bounded number of parts spread evenly over the dataset. The page is no part of
-the dataset: no digest has it, and its throughput differs from run to run.
+Everything is read part by part, from a bounded number of parts spread evenly over the dataset. The page is not part of
+the dataset: it is excluded from every digest, and its throughput differs from run to run.
 """
 
 import itertools
@@ -28,21 +28,21 @@ from schemas.frames import FramePartCommit
 REPORT = "report.html"
 PAGES = f"tokens/*/{REPORT}"  # of the token sets
 TOKEN_SETS = "Token sets of these frames:"
-INDEX_PARTS = 1000  # whose indices are read for the histograms
-PARTS_AT_ONCE = 64  # that are looked at for examples of the rejected, before it is asked whether they are enough
-CODEBOOK_PARTS = 64  # whose tokens are counted: 25 million of each view of K400
-EXAMPLES = 3  # of sources rejected for a reason
-SHAPES = 8  # frame sizes that are listed
-TIME_BINS, PARTS_PER_BIN = 60, 4  # of the throughput: at most, and about as many as that
+INDEX_PARTS = 1000  # parts whose index is read for the histograms
+PARTS_AT_ONCE = 64  # parts read at a time, until there are enough examples of rejected sources
+CODEBOOK_PARTS = 64  # parts whose tokens are counted: 25 million tokens of each view of K400
+EXAMPLES = 3  # of rejected sources, per reason
+SHAPES = 8  # number of frame sizes listed
+TIME_BINS, PARTS_PER_BIN = 60, 4  # bins of the throughput curve: their maximum, and the parts in each
 
 
 def report_job(summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]) -> dict[str, str | None]:
-    """Write the pages of what a job made: the frame store's beside it, and the token set's in its folder.
+    """Write the report pages of a job: the frame store's page beside the store, the token set's in the set's folder.
 
-    A page that is there stays where the job made nothing new of what it shows; only the links to the token sets'
-    pages are renewed. `summary` is the job's; `timeline` has (seconds since the run began, sources) of each part that
-    this run made. Returns `report`, the path of the token set's page, or of the frames' where the job made no tokens,
-    and `report_error`: a finished job does not fail for its pictures.
+    An existing page is kept if this run made nothing new for it; only the links to the token sets' pages are updated.
+    `summary` is the job's summary; `timeline` has (seconds since the start, sources) of each part made by this run.
+    Returns `report`, the path of the token set's page, or of the frames' page if the job made no tokens, and
+    `report_error`: a finished job does not fail because of its report.
     """
     frames_dir, tokens_dir = as_path(summary["frames_dir"]), summary["tokens_dir"]
     frames_page = frames_dir.parent / REPORT
@@ -56,7 +56,7 @@ def report_job(summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]
                 write_tokens_report(page, as_path(tokens_dir), summary, timeline)
                 html = frames_page.read_text()
                 write_atomic(frames_page, relinked(html, TOKEN_SETS, _token_pages(frames_dir.parent)).encode())
-    except Exception as reason:  # noqa: BLE001 - whatever it is, the dataset is whole
+    except Exception as reason:  # noqa: BLE001 - whatever failed, the dataset is complete
         error = f"{type(reason).__name__}: {reason}"
     return {"report": None if error else str(page), "report_error": error}
 
@@ -64,7 +64,7 @@ def report_job(summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]
 def write_frames_report(
     path: AnyPath, frames_dir: AnyPath, summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]
 ) -> None:
-    """Write the page of a finished frame store; the rest as in `report_job`."""
+    """Write the page of a finished frame store; `summary` and `timeline` as in `report_job`."""
     store = FrameStore(frames_dir)
     page = Page(f"bevt tokenize: {store.manifest.dataset} {store.manifest.split}, frames")
     page.links(TOKEN_SETS, _token_pages(frames_dir.parent))
@@ -78,7 +78,7 @@ def write_frames_report(
 def write_tokens_report(
     path: AnyPath, tokens_dir: AnyPath, summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]
 ) -> None:
-    """Write the page of a finished token set; the rest as in `report_job`."""
+    """Write the page of a finished token set; `summary` and `timeline` as in `report_job`."""
     token_set = TokenSet(tokens_dir)
     store = token_set.frames
     page = Page(f"bevt tokenize: {store.manifest.dataset} {store.manifest.split}, token set {tokens_dir.name}")
@@ -90,13 +90,13 @@ def write_tokens_report(
 
 
 def _token_pages(dataset_dir: AnyPath) -> dict[str, str]:
-    """The pages of the token sets of a dataset, by the set's name, relative to the frames' page."""
+    """The pages of a dataset's token sets, by name; paths are relative to the frames' page."""
     pages: list[AnyPath] = list(dataset_dir.glob(PAGES))
     names = sorted(page.parent.name for page in pages)
     return {name: f"tokens/{name}/{REPORT}" for name in names}
 
 
-# ---- its sections ----------------------------------------------------------------------------------------------------
+# ---- sections --------------------------------------------------------------------------------------------------------
 
 
 def _job(page: Page, summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]) -> None:
@@ -104,7 +104,7 @@ def _job(page: Page, summary: Mapping[str, Any], timeline: Sequence[tuple[float,
     page.table(["", ""], [(key.replace("_", " "), _words(value)) for key, value in summary.items()])
     page.heading("Throughput")
     made, before = len(timeline), summary["parts_done_before"]
-    page.text(f"This run made {made} of {summary['parts']} parts; {before} were there before it.")
+    page.text(f"This run made {made} of {summary['parts']} parts; {before} were finished before.")
     if made < 2:
         return
     ended_s, sources = (np.array(column, dtype=np.float64) for column in zip(*timeline, strict=True))
@@ -114,7 +114,7 @@ def _job(page: Page, summary: Mapping[str, Any], timeline: Sequence[tuple[float,
     middles = (edges[1:] + edges[:-1]) / 2 / unit_s
     mean = np.full_like(rate, sources.sum() / edges[-1])
     series = {"finished in this interval": (middles, rate), "mean": (middles, mean)}
-    page.picture(curves_png(series, unit, "sources / s"), "sources finished over the time of this run, part by part")
+    page.picture(curves_png(series, unit, "sources / s"), "sources finished per second, over the time of this run")
 
 
 def _rejected(page: Page, store: FrameStore) -> None:
@@ -139,8 +139,8 @@ def _rejected(page: Page, store: FrameStore) -> None:
         for reason, _ in by_count
         for row in examples[reason]
     ]
-    page.table(["reason", "for example", "stage", "message", "attempts"], rows)
-    page.text("All of them are in frames/part-*/rejected.parquet.")
+    page.table(["reason", "example", "stage", "message", "attempts"], rows)
+    page.text("All rejected sources are in frames/part-*/rejected.parquet.")
 
 
 def _sizes(page: Page, store: FrameStore) -> None:
@@ -167,11 +167,11 @@ def _sizes(page: Page, store: FrameStore) -> None:
     page.text(f"From {len(frames)} samples in {len(parts)} of {store.manifest.num_parts} parts.")
     if not frames:
         return
-    panels = {"kB on disk of a stored frame, padding included, mean of a part": (np.array(frame_kb), "parts")}
-    if max(frames) > 1:  # else they are pictures
-        panels["s from the video's start to a sample's last frame"] = (np.array(seconds), "samples")
-        panels["stored frames of a sample"] = (np.array(frames), "samples")
-    page.picture(histograms_png(panels), "how many parts, or samples, have how much")
+    panels = {"kB on disk per stored frame, with padding, mean of a part": (np.array(frame_kb), "parts")}
+    if max(frames) > 1:  # else the samples are images
+        panels["time of a sample's last frame in its video, s"] = (np.array(seconds), "samples")
+        panels["stored frames per sample"] = (np.array(frames), "samples")
+    page.picture(histograms_png(panels), "distributions over parts and samples")
     common = sorted(shapes.items(), key=lambda item: (-item[1], item[0]))
     listed = [(f"{width} x {height}", count) for (width, height), count in common[:SHAPES]]
     rest = sum(count for _, count in common[SHAPES:])
@@ -188,8 +188,8 @@ def _codebook(page: Page, token_set: TokenSet) -> None:
     counts = count_tokens(token_set, parts)
     totals = counts.sum(axis=1)
     page.text(
-        f"From the tokens of {len(parts)} of {token_set.manifest.num_parts} parts. Perplexity: how many ids in "
-        "equal use would be as varied."
+        f"From the tokens of {len(parts)} of {token_set.manifest.num_parts} parts. Perplexity: the number of "
+        "equally frequent ids with the same entropy."
     )
     if not totals.any():
         return
@@ -209,7 +209,7 @@ def _codebook(page: Page, token_set: TokenSet) -> None:
     drawn = {f"view {view}": (ranks, share) for view, share in enumerate(shares)}
     page.picture(
         curves_png(drawn, "rank of an id by use", "share of the tokens", log="xy"),
-        "codebook histogram of each view: the share of the tokens that the most used id has, the second, ...",
+        "codebook use by view: the share of tokens with the most frequent id, the second most frequent, ...",
     )
 
 
@@ -224,11 +224,11 @@ def _contact_sheet(page: Page, store: FrameStore, token_set: TokenSet | None) ->
     if token_set is not None:
         caption += " | one of its views" + (" | the tokens of the view, decoded" if decoder is not None else "")
         if decoder is None:
-            page.text("Tokens are not decoded: the tokenizer is not here, or has no decoder.")
+            page.text("Tokens are not decoded: the tokenizer was not found, or has no decoder.")
     page.picture(png(draw(shown, decoder)), caption)
 
 
-# ---- what they count -------------------------------------------------------------------------------------------------
+# ---- counts ----------------------------------------------------------------------------------------------------------
 
 
 def count_tokens(token_set: TokenSet, parts: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`bevt inspect`: a quick look at a dataset or a sample, with a picture of frame | view | decoded tokens."""
+"""`bevt inspect`: describe a dataset or one sample, with a picture of frame | view | decoded tokens."""
 
 import bisect
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from bevt_core.views.replay import apply_view
 from schemas.errors import UserError
 from schemas.recipes.loading import nearest
 
-COLUMNS = 4  # frames of the sample that a picture shows, spread evenly
+COLUMNS = 4  # frames of the sample in a picture, spread evenly
 CELL_PX = 112
-NEIGHBOURS = 100  # of a sample id that is not there, in the order of the names, that are compared with it
+NEIGHBOURS = 100  # sample ids before and after an unknown one, in sorted order, among which a typo is looked for
 REJECTED = "frames/part-*/rejected.parquet"
 
 
 def inspect_dataset(
     dataset_dir: AnyPath, *, sample_id: str | None = None, picture: Path | None = None, tokenizer: str | None = None
 ) -> dict[str, Any]:
-    """What is in a dataset; with `sample_id` the row of a sample, the first one where only `picture` is given.
+    """Describe a dataset; with `sample_id` also that sample, or the first one if only `picture` is given.
 
-    The picture has a row per view of each token set: the stored frame, the view of it, and its tokens decoded, where a
-    tokenizer with a decoder can be found. Raises UserError for an unknown sample.
+    The picture has a row for each view of each token set: the stored frames, their views, and the decoded tokens if the
+    tokenizer is found. Raises UserError for an unknown sample.
     """
     if not (dataset_dir / "frames").is_dir():
         raise UserError(
@@ -45,23 +45,23 @@ def inspect_dataset(
         return report
     ids = store.index["sample_id"].to_pylist()
     if not ids:
-        raise UserError(f"{dataset_dir}: it has no samples, all its sources were rejected; see {REJECTED}")
+        raise UserError(f"{dataset_dir}: it has no samples, since all its sources were rejected; see {REJECTED}")
     wanted = ids[0] if sample_id is None else sample_id
     if wanted not in ids:
         raise UserError(
             f"{dataset_dir}: no sample {wanted!r}; {nearest(wanted, _alike(wanted, ids))}it has {len(ids)} samples"
         )
-    place = store.index.slice(ids.index(wanted), 1).to_pylist()[0]
-    label = place["label"]
-    report["sample"] = {**place, "class": None if label is None else store.manifest.classes[label]}
+    row = store.index.slice(ids.index(wanted), 1).to_pylist()[0]
+    label = row["label"]
+    report["sample"] = {**row, "class": None if label is None else store.manifest.classes[label]}
     if picture is not None:
-        save_png(picture, contact_sheet(store, sets, place, tokenizer))
+        save_png(picture, contact_sheet(store, sets, row, tokenizer))
         report["picture"] = str(picture)
     return report
 
 
 def _alike(wanted: str, ids: Sequence[str]) -> list[str]:
-    """Ids that `wanted` may be a slip of, few enough to compare: its neighbours, and the same file name elsewhere."""
+    """A few ids that `wanted` may be a typo of: its neighbours in sorted order, and equal file names elsewhere."""
     ordered = sorted(ids)
     at = bisect.bisect(ordered, wanted)
     name = wanted.rpartition("/")[2]
@@ -71,13 +71,13 @@ def _alike(wanted: str, ids: Sequence[str]) -> list[str]:
     ]
 
 
-def contact_sheet(store: FrameStore, sets: list[TokenSet], place: dict[str, Any], tokenizer: str | None) -> np.ndarray:
-    """uint8 (H, W, 3): a line per view, with the frames, the views of them, and their tokens decoded."""
-    part, count = place["part"], place["num_frames"]
-    row = store.index["sample_id"].to_pylist().index(place["sample_id"])
-    row -= int(np.searchsorted(store.index["part"].to_numpy(), part))  # in its part
+def contact_sheet(store: FrameStore, sets: list[TokenSet], sample: dict[str, Any], tokenizer: str | None) -> np.ndarray:
+    """Draw a sample, uint8 (H, W, 3): a line per view, with frames, their views, and the decoded tokens."""
+    part, count = sample["part"], sample["num_frames"]
+    row = store.index["sample_id"].to_pylist().index(sample["sample_id"])
+    row -= int(np.searchsorted(store.index["part"].to_numpy(), part))  # position in the part
     chosen = np.linspace(0, count - 1, min(COLUMNS, count)).round().astype(int)
-    frames = [store.read_frames(part, place["frame_start"] + int(i), 1)[0] for i in chosen]
+    frames = [store.read_frames(part, sample["frame_start"] + int(i), 1)[0] for i in chosen]
     lines = []
     for token_set in sets:
         decoder = decoder_of(token_set, tokenizer)
@@ -94,7 +94,7 @@ def contact_sheet(store: FrameStore, sets: list[TokenSet], place: dict[str, Any]
 
 
 def decoder_of(token_set: TokenSet, tokenizer: str | None) -> Any:
-    """The tokenizer, if it is the one that made the set and can draw; else None."""
+    """Load the tokenizer that made the set; None if it is not found or has other weights."""
     from bevt_core.tokenizers import load_tokenizer, tokenizer_of
 
     identity = token_set.manifest.tokenizer

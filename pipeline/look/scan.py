@@ -1,4 +1,4 @@
-"""`bevt scan`: what a root holds and what the job will cost, before it runs for days."""
+"""`bevt scan`: check a root and estimate the cost of its job, before that runs for days."""
 
 import threading
 import time
@@ -30,18 +30,18 @@ from pipeline.sources.listing import write_parquet_list
 from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes import TokenizeRecipe
 
-STUB_BYTES = 9 * 1024  # what a failed download leaves: the usual K400 mirror has hundreds of files of 0-9 KB
-GFLOP_PER_FRAME = 52.1  # of the DALL-E encoder at 112 px (research: measured with torch's flop counter)
-GPU_TFLOPS = 30.0  # that a data-centre GPU is taken to reach on its convolutions in float32
+STUB_BYTES = 9 * 1024  # failed downloads are smaller: the usual K400 mirror has hundreds of files of 0-9 KB
+GFLOP_PER_FRAME = 52.1  # of the DALL-E encoder at 112 px, by torch's flop counter
+GPU_TFLOPS = 30.0  # assumed for the float32 convolutions on a data-centre GPU
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One source as the scan found it."""
+    """The scan's result for one source."""
 
     num_bytes: int
     glance: Glance | None
-    reason: str | None  # why it cannot be used
+    reason: str | None  # why it cannot be used; None: it can
 
 
 def scan(
@@ -53,11 +53,11 @@ def scan(
     sample: int = 8,
     threads: int = 4,
 ) -> dict[str, Any]:
-    """Look at every source of `recipe`: its size and its header. `sample` of them are decoded to estimate the cost.
+    """Check the size and header of every source of `recipe`, and decode `sample` of them to estimate the cost.
 
-    Of an object only the ranges are read that its header needs; those of the sample are fetched whole. `write` puts
-    the usable ones into a Parquet list for `bevt tokenize --list`. Returns counts and estimates. Raises UserError for
-    bad input, StorageError where an object store says no.
+    From an object store, only the byte ranges of the headers are read; the sampled sources are fetched whole. `write`
+    is the path of a Parquet list of the usable sources, for `bevt tokenize --list`. Returns counts and estimates.
+    Raises UserError for bad input, StorageError if an object store fails.
     """
     root = as_path(recipe.root)
     listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
@@ -109,7 +109,7 @@ def scan(
 
 
 def look(path: AnyPath, kind: str) -> Glance:
-    """The header of a video, of an image, or of the first picture in a folder. Raises MediaError, StorageError."""
+    """Read the header of a video, an image, or a folder's first frame. Raises MediaError, StorageError."""
     if kind == "folder":
         frames = check_frames(path)
         first = look(path / frames[0], "image")
@@ -121,7 +121,7 @@ def look(path: AnyPath, kind: str) -> Glance:
 
 
 def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Seen]:
-    """In children of their own, as the job decodes: a header can kill a demuxer too."""
+    """Check all sources in child processes, as the job decodes them: a header can crash a demuxer too."""
     limit_s += storage_of(root).retry_s
     local = threading.local()
     children: list[IsolatedFunction] = []
@@ -138,7 +138,7 @@ def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thr
             if num_bytes < 0 and not path.is_dir():
                 return Seen(-1, None, "missing")
         except PermissionError:
-            return Seen(-1, None, "decoder-error")  # as decoding calls it
+            return Seen(-1, None, "decoder-error")  # the reason that decoding gives
         if num_bytes == 0 and kind != "folder":
             return Seen(0, None, "empty-file")
         try:
@@ -176,7 +176,7 @@ def _estimate(
             began = time.perf_counter()
             outcome = read_source(local_root, usable[i], recipe.pool, recipe.seed, recipe.decode_timeout_s, 1)
             took_s = time.perf_counter() - began
-        if turn == 0:  # it has started the child, and is read once more
+        if turn == 0:  # warm-up: it starts the child, and its source is decoded again
             continue
         if not isinstance(outcome, Rejected):
             spent_s += took_s
@@ -197,7 +197,7 @@ def _estimate(
 
 
 def pool_size(pool: PoolSpec, num_frames: int) -> int:
-    """Frames that are kept of a source with `num_frames`, on average over the phase."""
+    """The number of frames kept of a source with `num_frames`, on average over the phase."""
     frames = max(1, num_frames // pool.stride)
     return min(pool.max_frames, frames) if pool.long == "thin" else frames
 

@@ -161,7 +161,7 @@ def test_a_tokenizer_that_is_killed_again_and_again_is_one_line(job: list[str], 
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, "")
     (line,) = complaints(err)
-    assert line.startswith("error: this machine: a worker process died again and again.")
+    assert line.startswith("error: this machine: a worker process died repeatedly.")
 
 
 def test_after_kill_9_the_next_start_removes_the_folder(job: list[str], tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_a_repeated_command_says_that_it_made_nothing(
     recipe.write_text(to_yaml(tiny_recipe(videos, out, tiny_tokenizer)))
     ran = CliRunner().invoke(cli.app, ["tokenize", "--dataset", "folder", "--recipe", str(recipe), "--json"])
     place = out / "tokens" / "dvae-v2"
-    assert f"note: {place}: finished before, nothing was made now" in ran.stderr
+    assert f"note: {place}: already finished, nothing was made" in ran.stderr
     summary = json.loads(ran.stdout.splitlines()[-1])
     assert summary["report"] == str(place / "report.html")
     json_keys("tokenize", summary)
@@ -270,7 +270,7 @@ def test_a_root_that_is_not_mounted_rejects_nothing(
     recipe = tiny_recipe(tmp_path / "mount", dataset, tiny_tokenizer)
     part = dataset / "frames" / "part-00001"
     part.rename(tmp_path / "part")
-    with pytest.raises(UserError, match=r"mount: no such folder, and 1 of 3 parts have still to be decoded"):
+    with pytest.raises(UserError, match=r"mount: no such folder, and 1 of 3 parts still have to be decoded"):
         tokenize(recipe, progress="off")
     (tmp_path / "part").rename(part)
     (tmp_path / "mount").mkdir()

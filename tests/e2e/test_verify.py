@@ -1,4 +1,4 @@
-"""`bevt verify` finds a flipped byte, a missing part, a swapped file, a stale token set; `bevt repair` mends them."""
+"""`bevt verify` finds a flipped byte, a missing part, a swapped file, a stale token set; `bevt repair` repairs them."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ from tests.support.tiny_jobs import digests, save_tiny_tokenizer, tiny_recipe
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three parts whose tokens are random numbers; enough for everything but the tokens themselves."""
+    """Three parts with random tokens: enough for every check except that of the tokens themselves."""
     root = tmp_path_factory.mktemp("whole")
     make_token_set(root)
     return root
@@ -56,7 +56,7 @@ def edit_json(path: Path, key: str, value: object) -> None:
 
 
 def tokens(dataset: Path) -> Path:
-    """Its one token set."""
+    """The folder of the dataset's only token set."""
     (folder,) = (dataset / "tokens").iterdir()
     return folder
 
@@ -149,7 +149,7 @@ def test_a_whole_dataset_has_no_problems(whole: Path) -> None:
 
 
 def test_wrong_tokens_are_found(whole: Path, tmp_path: Path, tiny_tokenizer: Path) -> None:
-    """A token set whose files are as committed, but whose tokens are not those of its frames."""
+    """A token set whose files match their commits, but whose tokens do not match its frames."""
     identity = load_tokenizer(tiny_tokenizer).identity()
     copy = tmp_path / "copy"
     make_token_set(copy, vocab_size=identity.vocab_size, grid=identity.grid[0])
@@ -174,7 +174,7 @@ def test_the_format_needs_nothing_but_pyarrow(whole: Path) -> None:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six videos, and beside them a list of five, of a stub and of one that is not there."""
+    """Six videos, a stub, and a list of five of the videos, the stub and a missing file."""
     root = tmp_path_factory.mktemp("raw")
     for i in range(6):
         write_video(root / f"{i}.mp4", moving_frames(4 + i, seed=i))
@@ -186,7 +186,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listed(raw: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
-    """Three parts, made with --list and the tokenizer that is checked against."""
+    """Three parts, made from a list with the tokenizer that the checks use."""
     out = tmp_path_factory.mktemp("listed")
     recipe = tiny_recipe(raw, out, tiny_tokenizer, "dataset=list", "sources_per_part=3")
     summary = tokenize(recipe, list_file=raw / "list.txt", progress="off")
@@ -208,7 +208,9 @@ def test_repair_gives_the_same_bytes_again(listed: Path, raw: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_repair_mends_what_is_damaged_all_over(listed: Path, raw: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+def test_repair_fixes_many_kinds_of_damage_at_once(
+    listed: Path, raw: Path, tiny_tokenizer: Path, tmp_path: Path
+) -> None:
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
     together = [
         "a commit that is no text",
@@ -229,17 +231,17 @@ def test_repair_mends_what_is_damaged_all_over(listed: Path, raw: Path, tiny_tok
 
 
 @pytest.mark.slow
-def test_what_is_derived_is_mended_without_the_raw_files(listed: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
+def test_derived_records_are_repaired_without_the_raw_files(listed: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
     for path in (tokens(copy) / "plan.json", tokens(copy) / TOKENIZER_PLACE, copy / "frames/dataset.json"):
         truncate(path)
-    assert len(verify(copy)["problems"]) == 2  # where the tokenizer was is in no digest
+    assert len(verify(copy)["problems"]) == 2  # the tokenizer's path is in no digest
     repair(copy, tmp_path / "nothing", tokenizer=str(tiny_tokenizer), progress="off")
     assert digests(copy) == digests(listed)
 
 
 def make_tokens_anew(dataset: Path, plan: TokenPlan, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """The token set with other tokens or another plan, whole as far as its files go."""
+    """Rewrite the token set with other tokens or another plan; its files are consistent."""
     token_set = TokenSet(tokens(dataset))
     frames_plan = read_plan(dataset / "frames")
     assert frames_plan is not None
@@ -257,7 +259,7 @@ def make_tokens_anew(dataset: Path, plan: TokenPlan, change: Callable[[np.ndarra
 
 @pytest.fixture
 def wrong(listed: Path, tmp_path: Path) -> Path:
-    """Files as committed, but all tokens are zero: only tokenizing again tells."""
+    """Files match their commits, but all tokens are zero: only tokenizing again detects it."""
     copy = Path(shutil.copytree(listed, tmp_path / "wrong"))
     plan = read_token_plan(tokens(copy))
     assert plan is not None
@@ -294,7 +296,7 @@ def test_nothing_is_removed_that_cannot_be_made_again(
     for root, message in (
         (tmp_path / "nowhere", "no such folder; nothing was changed"),
         (tmp_path / "half", r"sources to be read again are not in it, such as .*nothing was changed"),
-        (raw, r"made on 'NVIDIA H200', here is 'cpu'; nothing was changed"),
+        (raw, r"made on 'NVIDIA H200', this machine has 'cpu'; nothing was changed"),
     ):
         with pytest.raises(UserError, match=message):
             repair(copy, root, progress="off")
@@ -308,7 +310,7 @@ def test_other_files_under_the_old_names_are_not_taken(listed: Path, raw: Path, 
     for i in range(5):
         shutil.copy(raw / "5.mp4", other / f"{i}.mp4")
     DAMAGE["a flipped byte in the frames"][0](copy)
-    with pytest.raises(UserError, match=r"do not give the frames that the dataset had, so parts 1 are left out"):
+    with pytest.raises(UserError, match=r"do not reproduce the dataset's frames, so parts 1 are left out"):
         repair(copy, other, progress="off")
     assert not (copy / "frames/part-00001").exists()
     repair(copy, raw, progress="off")

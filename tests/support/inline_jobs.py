@@ -11,7 +11,7 @@ from pipeline.cluster.session import Session
 from pipeline.job import decode_part as frames_job
 from pipeline.job import run as job
 from pipeline.job.rows import PartMade, PartToMake
-from pipeline.job.stages import TokenizePart, Workplace, decode_part
+from pipeline.job.stages import TokenizePart, WorkerSettings, decode_part
 
 
 @contextmanager
@@ -36,10 +36,10 @@ def _load_here(*args: Any, limit_s: float) -> Any:
     return frames_job.load_source(*args)
 
 
-def _run_parts(place: Workplace, todo: Sequence[PartToMake], pool: object) -> Iterator[PartMade]:
-    tokenizer = None if pool is None else TokenizePart(place, gpus=0, threads=1)
+def _run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: object) -> Iterator[PartMade]:
+    tokenizer = None if pool is None else TokenizePart(settings, gpus=0, threads=1)
     for part in todo:
-        made = PartMade.from_row(decode_part(part.to_row(), place))
+        made = PartMade.from_row(decode_part(part.to_row(), settings))
         if tokenizer is not None:
             made = PartMade.from_batch(tokenizer(made.to_batch()))
         made.raise_error()

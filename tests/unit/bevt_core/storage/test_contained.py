@@ -23,7 +23,7 @@ from pipeline.check.repair import repair
 from pipeline.check.verify import verify
 from pipeline.job.decode_part import make_frame_part
 from pipeline.job.rows import PartMade, PartToMake
-from pipeline.job.stages import Workplace, decode_part
+from pipeline.job.stages import WorkerSettings, decode_part
 from pipeline.look.scan import scan
 from pipeline.sources import list_sources
 from schemas.errors import UserError
@@ -69,7 +69,7 @@ def make_part(place: Path, name: str) -> None:
 
 def in_a_worker(place: Path, name: str) -> None:
     plan, items = plan_of(name)
-    where = Workplace(place / "out", None, place / "root", plan, None, None, 1, 20.0, 1, allow_outside=False)
+    where = WorkerSettings(place / "out", None, place / "root", plan, None, None, 1, 20.0, 1, allow_outside=False)
     PartMade.from_row(decode_part(PartToMake(0, items).to_row(), where)).raise_error()
 
 

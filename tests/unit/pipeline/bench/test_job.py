@@ -1,4 +1,4 @@
-"""`bevt bench tokenize`: what fails or is ended in the processes that it measures reaches the user once."""
+"""`bevt bench tokenize`: a failure or the end of a measured process is reported to the user once."""
 
 import os
 import signal

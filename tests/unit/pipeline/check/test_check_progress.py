@@ -1,4 +1,4 @@
-"""`bevt verify` and `bevt repair` say on stderr how many parts they have looked at."""
+"""`bevt verify` and `bevt repair` show on stderr how many parts they have checked."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ CHECKED = ["check frames 3/3 parts", f"check {SET} 3/3 parts", f"tokenize {SET} 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`root`, and three parts made of it in `out`."""
+    """A folder with raw images in `root` and a dataset of three parts in `out`."""
     place = tmp_path_factory.mktemp("made")
     noise = np.random.default_rng(0)
     for i in range(9):
@@ -39,7 +39,7 @@ def bevt(*command: object) -> str:
 
 
 def steps(stderr: str) -> list[str]:
-    """The last state of each of the lines of progress."""
+    """The final state of each progress line."""
     return re.findall(r"^(.* 3/3 parts)  100\.0 %", stderr, re.MULTILINE)
 
 
@@ -48,7 +48,7 @@ def test_verify_shows_the_parts_of_each_step(made: Path) -> None:
 
 
 def test_repair_shows_them_too(made: Path, tmp_path: Path) -> None:
-    """The files are checked first; then the job has its own line; then the tokens are checked."""
+    """First the files are checked, then the job shows its own line, then the tokens are checked."""
     shutil.copytree(made / "out", tmp_path / "out")
     (tmp_path / "out" / "tokens" / SET / "part-00001.parquet").unlink()
     with without_ray():

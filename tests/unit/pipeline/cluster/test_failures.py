@@ -43,7 +43,7 @@ node deaths by resource contention and significant loss of progress by uninforme
 LOST = """Task was killed due to the node dying unexpectedly.
 \tThe node (IP: 10.0.0.7, ID: 5ef7) where the task was running was terminated: health check failed"""
 STARTUP = "The current node timed out during startup. This could happen because some of the raylet failed to startup"
-GO_ON = "What is committed is kept: run the same command again to go on"
+RESUME = "Committed parts are kept: run the same command again to resume"
 
 
 def actor_died(text: str) -> ActorDiedError:
@@ -55,24 +55,24 @@ def actor_died(text: str) -> ActorDiedError:
 @pytest.mark.parametrize(
     ("error", "kills", "parts"),
     [
-        (OutOfMemoryError(KILLED), 0, ["memory ran out (15.16GB used / 15.54GB)", "more of it for each CPU", GO_ON]),
-        (MemoryShort("97% in use for 45 s"), 0, ["memory ran out (97% in use for 45 s)", GO_ON]),
-        (actor_died(KILLED), 0, ["memory ran out", GO_ON]),
-        (WorkerCrashedError(), 3, ["memory ran out, and Linux killed 3 processes", GO_ON]),
-        (WorkerCrashedError(), 0, ["a worker process died again and again", GO_ON]),
-        (actor_died(CRASHED), 0, [f"a worker process died again and again. {GO_ON}"]),
-        (actor_died(CRASHED_NOW), 0, [f"a worker process died again and again. {GO_ON}"]),
+        (OutOfMemoryError(KILLED), 0, ["memory ran out (15.16GB used / 15.54GB)", "more memory per CPU", RESUME]),
+        (MemoryShort("97% in use for 45 s"), 0, ["memory ran out (97% in use for 45 s)", RESUME]),
+        (actor_died(KILLED), 0, ["memory ran out", RESUME]),
+        (WorkerCrashedError(), 3, ["memory ran out, and Linux killed 3 processes", RESUME]),
+        (WorkerCrashedError(), 0, ["a worker process died repeatedly", RESUME]),
+        (actor_died(CRASHED), 0, [f"a worker process died repeatedly. {RESUME}"]),
+        (actor_died(CRASHED_NOW), 0, [f"a worker process died repeatedly. {RESUME}"]),
         (actor_died(CRASHED), 1, ["memory ran out, and Linux killed 1 process;"]),
-        (NodeDiedError(LOST), 0, ["a node of the cluster (10.0.0.7) was lost", "`ray status`", GO_ON]),
-        (RayLost(), 0, ["a process of Ray itself died", GO_ON]),
-        (LocalRayletDiedError(), 0, ["a process of Ray itself died", GO_ON]),
-        (OutOfDiskError("full"), 0, ["the disk with Ray's files is full", "TMPDIR", GO_ON]),
-        (RayTaskError("f", "trace\nKeyError: 'x'", KeyError("x")), 0, ["a worker failed with", "KeyError", GO_ON]),
+        (NodeDiedError(LOST), 0, ["a node of the cluster (10.0.0.7) was lost", "`ray status`", RESUME]),
+        (RayLost(), 0, ["a process of Ray itself died", RESUME]),
+        (LocalRayletDiedError(), 0, ["a process of Ray itself died", RESUME]),
+        (OutOfDiskError("full"), 0, ["the disk with Ray's files is full", "TMPDIR", RESUME]),
+        (RayTaskError("f", "trace\nKeyError: 'x'", KeyError("x")), 0, ["a worker failed with", "KeyError", RESUME]),
         (RayTaskError("f", "OSError: [Errno 24] Too many open files", OSError(24, "")), 0, ["open files", "ulimit -n"]),
     ],
 )
 def test_a_failure_has_one_line_with_cause_and_fix(error: Exception, kills: int, parts: list[str]) -> None:
-    """As Ray Data raises it: from a SystemException without a word."""
+    """As Ray Data raises it: from a SystemException without a message."""
     error.__cause__ = SystemException()
     sentence = explain(error, kills)
     assert sentence is not None
@@ -81,7 +81,7 @@ def test_a_failure_has_one_line_with_cause_and_fix(error: Exception, kills: int,
     assert "\n" not in sentence and len(sentence) < 300
 
 
-def test_other_errors_stay_what_they_are() -> None:
+def test_other_errors_are_unchanged() -> None:
     assert explain(KeyError("x"), 0) is None
     for error in (UserError("bad"), StorageError(errno.EIO, "no"), KeyError("x")):
         with pytest.raises(type(error)), ray_failures("here", "logs"):

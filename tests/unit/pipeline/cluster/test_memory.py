@@ -1,4 +1,4 @@
-"""Memory in use, as Ray measures it: of the container where it has a limit, without what files have in the cache."""
+"""Memory in use, as Ray measures it: of the container if it has a limit, without the file cache."""
 
 from pathlib import Path
 

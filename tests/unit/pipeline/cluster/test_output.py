@@ -1,4 +1,4 @@
-"""Ray's own words stay away from the user's terminal; ours arrive."""
+"""Ray's output is kept from the user's terminal; ours arrives."""
 
 import ctypes
 import logging
@@ -7,10 +7,10 @@ import sys
 import threading
 
 import pytest
-import ray.data  # noqa: F401 - makes the loggers' consoles
+import ray.data  # noqa: F401 - creates the loggers' consoles
 
 from bevt_core.console.terminal import warn
-from pipeline.cluster.output import LOGGERS, LOW_MEMORY, TRIED_AGAIN, rays_output
+from pipeline.cluster.output import LOGGERS, LOW_MEMORY, PART_RETRIED, rays_output
 
 
 class Broken:
@@ -23,7 +23,7 @@ def fail() -> None:
 
 
 def speak_as_ray_does() -> None:
-    """By each of its ways to the terminal."""
+    """Through each of Ray's ways to the terminal."""
     print("(raylet) a worker has died")
     os.write(1, b"native stdout\n")
     os.write(2, b"native stderr\n")
@@ -38,13 +38,13 @@ def speak_as_ray_does() -> None:
 
 
 def state() -> list[object]:
-    """What is changed in the block."""
+    """The state that the block changes."""
     handlers = [set(logging.getLogger(name).handlers) for name in LOGGERS]
     return [sys.stdout, sys.stderr, threading.excepthook, sys.unraisablehook, handlers]
 
 
 @pytest.mark.parametrize("stderr_is_descriptor_2", [True, False])
-def test_only_our_words_arrive(
+def test_only_our_output_arrives(
     stderr_is_descriptor_2: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if stderr_is_descriptor_2:  # as in a command; pytest's is another
@@ -65,10 +65,10 @@ def test_low_memory_is_a_warning_and_only_one(capfd: pytest.CaptureFixture[str])
     with rays_output("hidden"):
         for _ in range(3):
             print(f"(raylet) 1 worker(s) were killed due to the node {LOW_MEMORY}.")
-    assert capfd.readouterr() == ("", f"warning: {TRIED_AGAIN}\n")
+    assert capfd.readouterr() == ("", f"warning: {PART_RETRIED}\n")
 
 
-def test_where_it_is_shown_it_leaves_stdout_to_the_result(capfd: pytest.CaptureFixture[str]) -> None:
+def test_shown_output_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     with rays_output("shown"):
         print("(raylet) a worker has died")
         os.write(2, b"native\n")

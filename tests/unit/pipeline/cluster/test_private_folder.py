@@ -1,4 +1,4 @@
-"""The private folder of a local Ray: where it may be, whose it is, and that nothing of it stays."""
+"""The private folder of a local Ray: its location, its owner, and its complete removal."""
 
 import os
 import shutil
@@ -78,11 +78,11 @@ with private_folder([Path(sys.argv[1])], "hidden") as folder:
 
 
 def test_the_next_start_removes_what_a_killed_owner_left(short: Path) -> None:
-    """By its lock: what a live one has stays, and so does what is not a private folder of this user."""
+    """Decided by its lock; folders of live owners stay, and so do those that are not this user's private folders."""
     (short / "elsewhere").mkdir()
     (short / f"{PREFIX}link").symlink_to(short / "elsewhere")
     (short / f"{PREFIX}logs" / KEPT_LOGS).mkdir(parents=True)
-    (short / f"{PREFIX}half").mkdir()  # killed before it had a lock
+    (short / f"{PREFIX}half").mkdir()  # owner killed before it took a lock
     owners = [
         subprocess.Popen([sys.executable, "-c", OWNER, short], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -135,7 +135,7 @@ def test_the_longest_path_that_is_taken_has_room_for_a_socket(short: Path) -> No
         path.parent.mkdir(parents=True)
         server.bind(str(path))
     too_long = parent_of_length(short, longest + 1)
-    with private_folder([too_long, short], "hidden") as folder:  # quietly in the next one
+    with private_folder([too_long, short], "hidden") as folder:  # uses the next one, silently
         assert folder.parent == short
     with pytest.raises(UserError) as caught, private_folder([too_long], "hidden"):
         pass
@@ -183,7 +183,7 @@ def test_the_users_choice_of_a_folder_comes_first(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_low_limit_on_addresses_is_raised_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's native code aborts where it cannot reserve memory."""
+    """Ray's native code aborts if it cannot reserve memory."""
     raised: list[tuple[int, int]] = []
     monkeypatch.setattr(ray_place.resource, "setrlimit", lambda which, limits: raised.append(limits))
     for limits in ((-1, -1), (1 << 30, -1), (1 << 30, 1 << 40)):

@@ -1,4 +1,4 @@
-"""What a job does around Ray: clusters that do not answer, how many tokenizers, and no thread outlives an iteration."""
+"""Sessions of Ray: clusters that do not answer, the number of tokenizers, and threads that end with an iteration."""
 
 import _thread
 import os
@@ -67,7 +67,7 @@ def test_threads_are_waited_for_after_an_error_too() -> None:
 
 
 def test_threads_of_native_code_cannot_be_joined_and_are_left() -> None:
-    """They are known once they have called Python; joining one failed, with an error that hid the first."""
+    """They are listed once they have called Python; joining one failed, with an error that hid the first one."""
     seen = threading.Event()
 
     def native() -> None:
@@ -94,7 +94,7 @@ def test_a_start_that_is_too_slow_is_tried_again(
 
 
 class Flaky:
-    """Fails as Ray does on a busy machine, so many times."""
+    """Fails a number of times, as Ray does on a busy machine."""
 
     def __init__(self, start: Callable[..., None], failures: int) -> None:
         self.start, self.failures, self.calls = start, failures, 0
@@ -108,7 +108,7 @@ class Flaky:
 
 @pytest.fixture
 def private_ray(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The options of each Ray that is started, while none is."""
+    """The options with which Ray would be started; none is started."""
     seen: list[dict[str, Any]] = []
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
@@ -123,12 +123,12 @@ def token_mode() -> str | None:
 
 
 def test_a_local_ray_is_private(private_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the loopback interface, in a folder that is gone afterwards, in which its store is where /dev/shm is small."""
+    """On the loopback interface, in a temporary folder, which also contains its store if /dev/shm is small."""
     for suffices in (True, False):
         monkeypatch.setattr(ray_session_module, "shared_memory_suffices", lambda suffices=suffices: suffices)
         with ray_session(None, 1, 0):
             options = private_ray[-1]
-            folder = Path(options["_temp_dir"]).parent  # Ray lets everybody into the one that it is given
+            folder = Path(options["_temp_dir"]).parent  # Ray opens the folder that it is given to all users
             assert folder.is_dir()
         assert not folder.exists()
         assert options["token"] == str(folder / "auth_token")
@@ -151,7 +151,7 @@ def test_a_cluster_is_joined_as_it_is(private_ray: list[dict[str, Any]], monkeyp
     assert options == {"address": "auto", "log_to_driver": False, "logging_level": 40, "token": None}
 
 
-def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
+def test_a_cluster_that_does_not_answer_is_reported_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         check_reachable(f"127.0.0.1:{port}")
@@ -163,11 +163,11 @@ def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
         check_reachable(address)
 
 
-def test_a_cluster_that_is_none_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_a_cluster_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_answer(**options: object) -> None:
         raise ConnectionError("nobody")
 
-    monkeypatch.setattr("ray.is_initialized", lambda: False)  # another test's session may be there
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # another test's session may exist
     monkeypatch.setattr("ray.init", no_answer)
     with pytest.raises(UserError, match="at head "), ray_session("head", None, None):
         pass

@@ -1,4 +1,4 @@
-"""A job on Ray ends when Ray's own processes are dead or may have no worker, and not when others are."""
+"""A job on Ray ends when Ray's own processes die or cannot run workers, but not when other processes die."""
 
 import itertools
 import os
@@ -40,7 +40,7 @@ def test_a_dead_raylet_ends_the_block(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_memory_that_stays_above_rays_limit_ends_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray would end every worker, for ever; one that falls below it for a moment goes on."""
+    """Ray would kill every worker, forever; a job continues if memory falls below the limit for a moment."""
     monkeypatch.setattr(ray_watch, "LOOK_S", 0.02)
     monkeypatch.setattr(ray_watch, "MEMORY_SHORT_S", 0.5)
     shares = itertools.cycle([0.99, 0.94])

@@ -22,7 +22,7 @@ def test_a_tokenizer_that_waits_for_decoding() -> None:
     share = busy_share(parts("a", 0, 100, takes=6, busy=6, gap=4))
     assert share is not None
     assert (share.busy, share.held) == (pytest.approx(0.6, abs=1e-9), pytest.approx(0.6, abs=1e-9))
-    assert bottleneck(share).startswith("decoding: the tokenizer had no part for 40% of its time")
+    assert bottleneck(share).startswith("decoding: the tokenizers waited for parts for 40% of their time")
 
 
 def test_a_tokenizer_that_waits_for_its_views() -> None:
@@ -33,7 +33,7 @@ def test_a_tokenizer_that_waits_for_its_views() -> None:
 
 
 def test_two_parts_at_once_are_not_counted_twice() -> None:
-    """One is prepared while another has the device: each is there for 10 s, and busy for 5 of them."""
+    """One is prepared while another is on the device: each takes 10 s, with the device busy for 5 s."""
     overlapping = [TokenizeTimes("a", 5 * i, 5 * i, 5 * i + 10, 4.8) for i in range(200)]
     share = busy_share(overlapping)
     assert share is not None
@@ -43,7 +43,7 @@ def test_two_parts_at_once_are_not_counted_twice() -> None:
 
 
 def test_starting_and_draining_are_not_the_steady_state() -> None:
-    """The last part's hour is its own: no part waits any more."""
+    """The hour of the last part is not counted: no part is waiting by then."""
     share = busy_share([*parts("a", 100, 50, takes=1, busy=1, gap=0), TokenizeTimes("a", 150, 150, 3750, 1)])
     assert share is not None
     assert share.busy == pytest.approx(1)
@@ -63,10 +63,10 @@ def test_few_parts_are_counted_whole() -> None:
 
 
 def test_the_first_tokens_are_those_of_the_first_batch_by_the_clock_of_the_driver() -> None:
-    """Workers' clocks begin anywhere: only lengths of time are taken from them."""
+    """Workers' clocks have different origins: only durations are taken from them."""
     meter = Meter()
     meter.began -= 20
-    meter.add(PartMade(0, 1, 1, times=TokenizeTimes("a", 1e6, 1e6 + 2, 1e6 + 9, 1.0)))  # came back after 20 s
+    meter.add(PartMade(0, 1, 1, times=TokenizeTimes("a", 1e6, 1e6 + 2, 1e6 + 9, 1.0)))  # returned after 20 s
     assert meter.first_tokens_s == pytest.approx(13, abs=0.5)
     meter.began -= 10
     meter.add(PartMade(1, 1, 1, times=TokenizeTimes("b", 5.0, 6.0, 26.0, 1.0)))  # after 30 s

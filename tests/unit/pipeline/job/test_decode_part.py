@@ -1,4 +1,4 @@
-"""One part: whatever happens in the decoder, every source ends in the index or among the rejected."""
+"""One part: whatever happens in the decoder, every source is either indexed or rejected."""
 
 import errno
 import os
@@ -85,7 +85,7 @@ def test_the_time_of_every_frame_is_kept(tmp_path: Path) -> None:
 
 
 def test_outcomes_name_no_place(tmp_path: Path) -> None:
-    """Messages are part of the committed bytes, so they must not depend on where the root is."""
+    """Messages are part of the committed bytes, so they must not depend on the path of the root."""
     (tmp_path / "x.mp4").write_bytes(b"nonsense")
     outcome = read_source(tmp_path, item("x.mp4"), POOL, 0, 10, 1)
     assert isinstance(outcome, Rejected)
@@ -103,15 +103,19 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
 
 def test_a_child_that_is_killed_leaves_no_trace_in_the_verdict(tmp_path: Path, evil: None) -> None:
     (tmp_path / "once.mp4").write_bytes(b"noise")
-    outcomes = [read_source(tmp_path, item("once.mp4"), POOL, 0, 10, 2) for _ in range(2)]  # the first time, it dies
+    outcomes = [
+        read_source(tmp_path, item("once.mp4"), POOL, 0, 10, 2) for _ in range(2)
+    ]  # the child dies in the first attempt
     assert (tmp_path / "again").exists()
     assert outcomes[0] == outcomes[1]
 
 
 def test_a_root_that_is_gone_rejects_nothing(tmp_path: Path) -> None:
     items = [item("a.mp4")]
-    for folder, said in (("nowhere", "no such folder"), ("empty", "an empty folder")):
-        with pytest.raises(StorageError, match=rf"{folder}: {said}, with a.mp4 .*run the same command again"):
+    for folder, trouble in (("nowhere", "no such folder"), ("empty", "an empty folder")):
+        with pytest.raises(
+            StorageError, match=rf"{folder}: {trouble}, while reading a.mp4; .*run the same command again"
+        ):
             (tmp_path / "empty").mkdir(exist_ok=True)
             make_frame_part(tmp_path / "frames", tmp_path / folder, 0, items, one_part(items), 10.0, 1)
     assert not list(tmp_path.glob("frames/part-*"))
@@ -120,12 +124,12 @@ def test_a_root_that_is_gone_rejects_nothing(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_cannot_be_read_rejects_nothing(tmp_path: Path) -> None:
-    """Linux says EIO, for real, to whoever reads the first byte of its own memory."""
+    """Reading the first byte of a process's own memory is a real EIO on Linux."""
     (tmp_path / "a.mp4").symlink_to("/proc/self/mem")
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "1.jpg").symlink_to("/proc/self/mem")
     for name in ("a.mp4", "clip"):
-        with pytest.raises(StorageError, match=r"cannot be read: Input/output error; .*the same command again"):
+        with pytest.raises(StorageError, match=r"cannot be read: Input/output error\. .*the same command again"):
             read_source(tmp_path, item(name), POOL, 0, 10, 1)
 
 

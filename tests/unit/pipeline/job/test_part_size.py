@@ -1,4 +1,4 @@
-"""How sources are cut into parts, and a tokenizer whose grid does not fit the views."""
+"""How sources are divided into parts, and tokenizers whose grid does not fit the views."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Jobs that start at the same moment, and what is gone when it is looked for again."""
+"""Jobs that start at the same moment, and roots and commits that have disappeared."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +43,8 @@ def frames_dir(request: pytest.FixtureRequest, server: S3Server, tmp_path: Path)
     return tmp_path / "frames" if request.param == "disk" else as_path(f"s3://data/{tmp_path.name}/frames")
 
 
-def test_of_two_jobs_at_the_same_moment_one_has_the_place(frames_dir: AnyPath, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both have seen that there is no plan."""
+def test_of_two_jobs_at_the_same_moment_one_is_refused(frames_dir: AnyPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both start before either has written its plan."""
     settle_plan(frames_dir, plan_of(ITEMS), ITEMS, overwrite=False)
     before = {name: sha256_of(frames_dir / name) for name in sizes_in(frames_dir)}
     assert before.keys() == {"plan.json", "sources.parquet"}
@@ -69,14 +69,16 @@ def test_a_root_is_needed_only_where_something_is_to_be_decoded(server: S3Server
     (tmp_path / "mount").mkdir()
     for root in (tmp_path / "mount", tmp_path / "typo", as_path("s3://data/typo")):
         check_root(root, plan, {0: commit, 1: commit})
-        with pytest.raises(UserError, match=rf"--root {root}: .*, and 1 of 2 parts have still to be decoded"):
+        with pytest.raises(UserError, match=rf"--root {root}: .*, and 1 of 2 parts still have to be decoded"):
             check_root(root, plan, {0: commit})
     (as_path("s3://data/videos") / "a.mp4").write_bytes(b"")
     for root in (tmp_path, as_path("s3://data/videos")):
         check_root(root, plan, {})
 
 
-def test_a_commit_that_is_gone_is_told() -> None:
+def test_a_lost_commit_is_reported() -> None:
     check_whole(Path("frames"), {0, 1, 2}, 3)
-    with pytest.raises(StorageError, match=r"frames/part-00001 and 1 more: gone, .* Run the same command again"):
+    with pytest.raises(
+        StorageError, match=r"frames/part-00001 and 1 more: removed or changed .* Run the same command again"
+    ):
         check_whole(Path("frames"), {0, 3}, 4)

@@ -1,4 +1,4 @@
-"""Rows of the job survive the trip through Ray: as blocks of a data set, and as the batches of an actor."""
+"""Rows of a job pass unchanged through Ray: as blocks of a dataset, and as batches of an actor."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def test_a_part_to_make_keeps_its_sources() -> None:
 
 @pytest.mark.parametrize("made", MADES.values(), ids=MADES)
 def test_a_part_that_was_made_comes_back_from_ray(made: PartMade) -> None:
-    """Parts with and without times have the same columns of the same types, as the blocks of a data set must."""
+    """Parts with and without times have the same columns of the same types, as the blocks of a Ray dataset must."""
     rows = [one.to_row() for one in (made, *MADES.values())]
     table = pa.Table.from_pylist(rows)
     assert PartMade.from_row(table.to_pylist()[0]) == made

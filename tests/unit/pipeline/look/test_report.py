@@ -16,7 +16,7 @@ from bevt_core.dataset.token_set import TokenSet
 from bevt_core.reporting.pictures import GAP_PX
 from bevt_core.views.replay import apply_view
 from pipeline.bench.store import bench_store
-from pipeline.look.contact_sheet import chosen_samples, draw, few_parts, spread, spread_places
+from pipeline.look.contact_sheet import chosen_samples, draw, few_parts, spread, spread_rows
 from pipeline.look.report import REPORT, count_tokens, report_job
 from schemas.errors import UserError
 from schemas.frames import Plan, PoolSpec
@@ -52,7 +52,7 @@ def test_the_pages_have_every_section(token_set: TokenSet) -> None:
         assert html.count("data:image/png;base64,") == 3 and "0.931" in html
         (link,) = re.findall('(?:src|href)="(?!data:)([^"]*)"', html)  # else self-contained
         assert (page.parent / link).resolve() == (tokens_page if page == frames_page else frames_page)
-    assert "Tokens are not decoded" in tokens_page.read_text()  # nobody has the tokenizer of this set
+    assert "Tokens are not decoded" in tokens_page.read_text()  # no tokenizer of this set exists
 
 
 def test_a_finished_job_draws_nothing_again(token_set: TokenSet) -> None:
@@ -66,8 +66,8 @@ def test_a_finished_job_draws_nothing_again(token_set: TokenSet) -> None:
     assert "Contact sheet" in report.read_text()
 
 
-def test_a_second_token_set_leaves_the_reports_that_are_there(tmp_path: Path) -> None:
-    """Each set has a page, and the frames' page, which stays as its job wrote it, links to all of them."""
+def test_a_second_token_set_keeps_the_existing_reports(tmp_path: Path) -> None:
+    """Each set has a page; the frames' page is unchanged, except that it links to all of them."""
     pages, frames_page = {}, tmp_path / REPORT
     for number, views in enumerate((2, 3)):
         made = make_token_set(tmp_path, num_samples=6, num_views=views)
@@ -84,7 +84,7 @@ def test_a_second_token_set_leaves_the_reports_that_are_there(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("samples", "in_a_part", "shown"), [(1, 8, 1), (7, 8, 7), (15, 1, 15), (40, 20, 24)])
 def test_a_small_set_shows_many_samples(tmp_path: Path, samples: int, in_a_part: int, shown: int) -> None:
-    """As many different ones as there are up to 24, whatever the number of parts, the same ones each time."""
+    """All different, up to 24, for any number of parts, and the same ones each time."""
     made = make_token_set(tmp_path, num_samples=samples, sources_per_part=in_a_part, frames=2, crop_px=32)
     drawn = chosen_samples(made.frames, made)
     assert len({sample.label.split(",")[0] for sample in drawn}) == len(drawn) == shown
@@ -105,16 +105,16 @@ def test_samples_of_a_large_set_are_spread_over_a_few_parts() -> None:
     counts = {part: 1 if part == 30 else 128 for part in range(0, 3000, 3)}
     few = few_parts(counts, 24)
     assert len(few) == 12 and min(few) == 0 and max(few) >= 2900
-    places = spread_places(few, 24)
-    assert len(set(places)) == 24 and {part for part, _ in places} == set(few)
-    assert all(0 <= row < counts[part] for part, row in places)
+    chosen = spread_rows(few, 24)
+    assert len(set(chosen)) == 24 and {part for part, _ in chosen} == set(few)
+    assert all(0 <= row < counts[part] for part, row in chosen)
     assert few_parts(dict.fromkeys(range(30), 1), 24).keys() == {*spread(30, 24)}
-    assert few_parts({3: 2}, 24) == {3: 2} and spread_places({3: 2}, 24) == [(3, 0), (3, 1)]
-    assert spread_places({}, 24) == []
+    assert few_parts({3: 2}, 24) == {3: 2} and spread_rows({3: 2}, 24) == [(3, 0), (3, 1)]
+    assert spread_rows({}, 24) == []
 
 
-def test_rejected_sources_are_examples_in_it(tmp_path: Path) -> None:
-    """Also with nothing else in the store, and with names that look like markup."""
+def test_rejected_sources_are_listed_as_examples(tmp_path: Path) -> None:
+    """Also if the store has nothing else, and names look like markup."""
     plan = Plan(
         dataset="folder", split="train", classes=(), pool=PoolSpec(), seed=0, sources_per_part=5, num_sources=10,
         sources_digest="0",
@@ -133,7 +133,7 @@ def test_rejected_sources_are_examples_in_it(tmp_path: Path) -> None:
     assert "There is no sample to show." in html
 
 
-def test_a_report_that_cannot_be_drawn_is_said(token_set: TokenSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_cannot_be_drawn_is_reported(token_set: TokenSet, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError("no fonts")
 

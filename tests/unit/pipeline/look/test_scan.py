@@ -1,4 +1,4 @@
-"""`bevt scan`: what a root holds, what the job will cost, and a list that the job takes."""
+"""`bevt scan`: the contents of a root, the cost of its job, and a list that the job accepts."""
 
 from pathlib import Path
 
