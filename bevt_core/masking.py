@@ -40,7 +40,8 @@ def blockwise(
     original code `num_masked` is never exceeded, so many masks are a few positions short.
     """
     bits = _blockwise_bits(_uniforms(rng), grid_HW, num_masked, min_block, max_block or num_masked, aspect)
-    return _unpack([bits], grid_HW)[0]
+    mask_HW: np.ndarray = _unpack([bits], grid_HW)[0]
+    return mask_HW
 
 
 def tube(
@@ -58,7 +59,10 @@ def tube(
     The tube's length is uniform between the shares `length_range` of T. With `wrap` it starts anywhere and continues
     at the clip's beginning, as in the original code; without, it lies within the clip, as in the paper.
     """
-    return tube_masks([rng], grid_THW, num_masked, length_range=length_range, wrap=wrap, min_block=min_block)[0]
+    mask_THW: np.ndarray = tube_masks(
+        [rng], grid_THW, num_masked, length_range=length_range, wrap=wrap, min_block=min_block
+    )[0]
+    return mask_THW
 
 
 def tube_masks(
@@ -83,7 +87,8 @@ def tube_masks(
         lengths.append(length)
     since_start_BT = (np.arange(T) - np.array(starts)[:, None]) % T
     in_tube_BT = since_start_BT < np.array(lengths)[:, None]
-    return in_tube_BT[:, :, None, None] & _unpack(frame_bits, (grid_HW[0], grid_HW[1]))[:, None]
+    masks_BTHW: np.ndarray = in_tube_BT[:, :, None, None] & _unpack(frame_bits, (grid_HW[0], grid_HW[1]))[:, None]
+    return masks_BTHW
 
 
 def random_3d(
@@ -146,7 +151,8 @@ def motion_energy(frames_THWC: np.ndarray, grid_THW: Size3) -> np.ndarray:
     change = np.concatenate([change[:1], change]) if len(change) else np.zeros_like(frames)
     T, H, W = grid_THW
     t, h, w = (size // cells for size, cells in zip(frames.shape, grid_THW, strict=True))
-    return change[: T * t, : H * h, : W * w].reshape(T, t, H, h, W, w).mean(axis=(1, 3, 5))
+    energy_THW: np.ndarray = change[: T * t, : H * h, : W * w].reshape(T, t, H, h, W, w).mean(axis=(1, 3, 5))
+    return energy_THW
 
 
 def _blockwise_bits(

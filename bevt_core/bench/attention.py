@@ -228,7 +228,7 @@ def _results(attend: Implementation, problem: _Problem, windows: Windows) -> tup
 
 
 def _relative_error(got: Tensor, expected: Tensor) -> float:
-    return ((got.double() - expected).norm() / expected.norm()).item()
+    return float((got.double() - expected).norm() / expected.norm())
 
 
 def attend_as_torchvision(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
@@ -240,7 +240,8 @@ def attend_as_torchvision(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) 
         if any(windows.shift):
             masks_MNN = shift_masks(windows.window, windows.shift, qkv_BKNC.device)
             logits = logits + masks_MNN[window_kinds(windows, qkv_BKNC.device)][:, None]
-        return (logits.softmax(dim=-1) @ v).transpose(-3, -2).flatten(-2)
+        y_BKNC: Tensor = (logits.softmax(dim=-1) @ v).transpose(-3, -2).flatten(-2)
+        return y_BKNC
 
 
 def attend_by_flex(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
@@ -259,7 +260,8 @@ def attend_by_flex(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tens
 
     with torch._dynamo.config.patch(recompile_limit=FLEX_VARIANTS):
         y_WAND = _flex()(q, k, v, score_mod=with_mask if any(windows.shift) else with_bias)
-    return y_WAND.transpose(1, 2).flatten(2).unflatten(0, (B, -1))
+    y_BKNC: Tensor = y_WAND.transpose(1, 2).flatten(2).unflatten(0, (B, -1))
+    return y_BKNC
 
 
 @functools.cache

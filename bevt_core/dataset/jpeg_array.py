@@ -18,8 +18,8 @@ import google_crc32c
 import numpy as np
 
 from bevt_core.dataset.jpeg_layout import CRC_BYTES, JPEG, OFFSETS, REPAIR, Layout, read_layout
-from bevt_core.storage.regular_file import is_irregular
 from schemas.errors import UserError
+from schemas.text.regular_file import is_irregular
 
 ABSENT = 2**64 - 1  # the offset, in a shard's index, of a chunk that was never written
 MOST_FRAME_BYTES = 192 << 20  # three for each of MOST_FRAME_PIXELS: noise has 2.3 of them at quality 100

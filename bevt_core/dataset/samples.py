@@ -80,7 +80,7 @@ def read_view(tokens: TokenSet, sample: int | str, view: int = 0) -> SampleView:
 def _number(store: FrameStore, sample: int | str) -> int:
     """Return the sample's row in the index."""
     if isinstance(sample, str):
-        number = pc.index(store.index["sample_id"], sample).as_py()
+        number: int = pc.index(store.index["sample_id"], sample).as_py()
         if number < 0:
             raise UserError(f"{store.path}: no sample {sample!r}; `store.index['sample_id']` has their names")
         return number
@@ -90,4 +90,5 @@ def _number(store: FrameStore, sample: int | str) -> int:
 
 
 def _row(store: FrameStore, number: int) -> dict[str, Any]:
-    return store.index.slice(number, 1).to_pylist()[0]
+    row: dict[str, Any] = store.index.slice(number, 1).to_pylist()[0]
+    return row

@@ -61,7 +61,7 @@ class ParquetFile:
 
     @property
     def num_row_groups(self) -> int:
-        return self._opened.num_row_groups
+        return int(self._opened.num_row_groups)
 
     def read_row_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
         """`read` one row group. Raises IndexError if it does not exist."""
@@ -152,7 +152,7 @@ def _errors_name(path: AnyPath) -> Iterator[None]:
 
 def _size(file: Any) -> int:
     file.seek(0, os.SEEK_END)
-    return file.tell()
+    return int(file.tell())
 
 
 def _check_footer(file: Any, num_bytes: int) -> None:
@@ -190,7 +190,8 @@ def _text_bytes(values: Any) -> int:
 def parquet_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def read_table(path: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:

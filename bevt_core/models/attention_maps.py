@@ -47,7 +47,8 @@ def frame_attention(attention: SelfAttention, x_BTPC: Tensor) -> Tensor:
     """Return the attention of every position of a frame to every other, mean over heads: (B, T, P, P)."""
     q, k, _ = attention.qkv(x_BTPC).unflatten(-1, (3, attention.num_heads, -1)).unbind(dim=-3)
     logits = q.transpose(-3, -2) @ k.transpose(-3, -2).transpose(-1, -2) / q.shape[-1] ** 0.5
-    return logits.softmax(dim=-1).mean(dim=-3)
+    mean_BTPP: Tensor = logits.softmax(dim=-1).mean(dim=-3)
+    return mean_BTPP
 
 
 def _swin_maps(model: Classifier, clip_BCTHW: Tensor) -> dict[str, Tensor]:

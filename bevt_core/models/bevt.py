@@ -104,12 +104,14 @@ class Bevt(nn.Module):
     def pooled(self, clip_BCTHW: Tensor, stream: Stream = "video") -> Tensor:
         """Return what a classifier reads of an unmasked clip: the encoder's last stage, mean over positions: (B, C)."""
         stages = self.encoders[self.route[stream]](self.stems[stream](clip_BCTHW))
-        return stages[-1].mean(dim=(1, 2, 3))
+        pooled_BC: Tensor = stages[-1].mean(dim=(1, 2, 3))
+        return pooled_BC
 
     @torch.no_grad()
     def predict(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video") -> Tensor:
         """Return the likeliest token at every position, masked or not: (B, T, H, W)."""
-        return self.lm_head(self.decode(clip_BCTHW, mask_BTHW, stream)).argmax(dim=-1)
+        tokens_BTHW: Tensor = self.lm_head(self.decode(clip_BCTHW, mask_BTHW, stream)).argmax(dim=-1)
+        return tokens_BTHW
 
     def decode(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None, stream: Stream) -> Tensor:
         """Stem, mask tokens, encoder, decoder, norm: pixels (B, 3, T, H, W) -> (B, T, H, W, D) on the token grid."""
@@ -118,4 +120,5 @@ class Bevt(nn.Module):
             hidden_BTHW = stretch_mask(mask_BTHW, x_BTHWC.shape[1:4])
             x_BTHWC = torch.where(hidden_BTHW[..., None], self.mask_token.to(x_BTHWC.dtype), x_BTHWC)
         stages = self.encoders[self.route[stream]](x_BTHWC)
-        return self.norm(self.decoders[stream](stages))
+        y_BTHWD: Tensor = self.norm(self.decoders[stream](stages))
+        return y_BTHWD

@@ -46,7 +46,7 @@ class SwinBackbone:
 
     @property
     def dim(self) -> int:
-        return self.embed_dim * 2 ** (len(self.depths) - 1)
+        return int(self.embed_dim * 2 ** (len(self.depths) - 1))
 
     def stems(self) -> Mapping[Stream, nn.Module]:
         t, h, w = self.patch

@@ -35,8 +35,10 @@ class Classifier(nn.Module):
     def features(self, clip_BCTHW: Tensor) -> Tensor:
         """Return the mean of the last stage over time and space, after the norm: (B, D)."""
         x_BTHWC = self.encoder(self.stem(clip_BCTHW))[-1]
-        return self.norm(x_BTHWC).mean(dim=(1, 2, 3))
+        features_BD: Tensor = self.norm(x_BTHWC).mean(dim=(1, 2, 3))
+        return features_BD
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
         """Return class logits: (B, 3, T, H, W) -> (B, V)."""
-        return self.fc(self.dropout(self.features(clip_BCTHW)))
+        logits_BV: Tensor = self.fc(self.dropout(self.features(clip_BCTHW)))
+        return logits_BV

@@ -20,7 +20,7 @@ def flops(run: Callable[[], Any]) -> int:
     """Count the operations of matrix products and convolutions in `run`, two per multiply-add, backward included."""
     with FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def paper_flops(run: Callable[[], Any]) -> int:
@@ -28,7 +28,7 @@ def paper_flops(run: Callable[[], Any]) -> int:
     norm_counter = {torch.ops.aten.native_layer_norm: lambda shape, *_, **__: 2 * NORM_OPS * prod(shape)}
     with FlopCounterMode(display=False, custom_mapping=norm_counter) as counter:
         run()
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops() // 2)
 
 
 def model_info(build: Callable[[], nn.Module], *, frames: int, size_px: int) -> dict[str, int]:

@@ -36,7 +36,8 @@ class FuseStages(nn.Module):
         fine_BTHWC, coarse_BTHWC = stages_BTHWC[-2:]
         _, _, H, W, _ = fine_BTHWC.shape
         up_BTHWC = self.up_space(coarse_BTHWC)[:, :, :H, :W]  # an odd grid was padded before its merging
-        return self.fuse(torch.cat([fine_BTHWC, up_BTHWC], dim=-1))
+        y_BTHWD: Tensor = self.fuse(torch.cat([fine_BTHWC, up_BTHWC], dim=-1))
+        return y_BTHWD
 
 
 class LastStage(nn.Module):
@@ -47,7 +48,8 @@ class LastStage(nn.Module):
         self.fuse = nn.Linear(dim, out_dim)
 
     def forward(self, stages_BTHWC: Sequence[Tensor]) -> Tensor:
-        return self.fuse(stages_BTHWC[-1])
+        y_BTHWD: Tensor = self.fuse(stages_BTHWC[-1])
+        return y_BTHWD
 
 
 class ToFrames(nn.Module):
@@ -59,4 +61,5 @@ class ToFrames(nn.Module):
         self.up_time = Upsample(dim, dim, (tubelet, 1, 1))
 
     def forward(self, stages_BTHWC: Sequence[Tensor]) -> Tensor:
-        return self.up_time(self.decoder(stages_BTHWC))
+        y_BTHWD: Tensor = self.up_time(self.decoder(stages_BTHWC))
+        return y_BTHWD

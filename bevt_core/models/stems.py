@@ -26,7 +26,8 @@ class Stem3d(nn.Module):
         self.norm = norm(embed_dim)
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
-        return self.norm(embed_patches(clip_BCTHW, self.proj.weight, self.proj.bias))
+        y_BTHWC: Tensor = self.norm(embed_patches(clip_BCTHW, self.proj.weight, self.proj.bias))
+        return y_BTHWC
 
 
 class Stem2d(nn.Module):
@@ -39,7 +40,8 @@ class Stem2d(nn.Module):
         self.norm = norm(embed_dim)
 
     def forward(self, image_BCTHW: Tensor) -> Tensor:
-        return self.norm(embed_patches(image_BCTHW, self.proj.weight.unsqueeze(2), self.proj.bias))
+        y_BTHWC: Tensor = self.norm(embed_patches(image_BCTHW, self.proj.weight.unsqueeze(2), self.proj.bias))
+        return y_BTHWC
 
 
 def embed_patches(clip_BCTHW: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:

@@ -91,7 +91,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
 
 
 class SwinBlock(nn.Module):
@@ -125,7 +126,8 @@ class PatchMerging(nn.Module):
     def forward(self, x_BTHWC: Tensor) -> Tensor:
         x = pad_to_windows(x_BTHWC, (1, 2, 2))
         corners = [x[:, :, row::2, col::2] for col in (0, 1) for row in (0, 1)]  # the order of the published weights
-        return self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        y_BTHWC: Tensor = self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        return y_BTHWC
 
 
 class Stage(nn.Module):

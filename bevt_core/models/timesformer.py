@@ -33,7 +33,8 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = (part.squeeze(-3).transpose(-3, -2) for part in qkv.split(1, dim=-3))
         y = attend(q, k, v)
-        return self.proj(y.transpose(-3, -2).flatten(-2))
+        projected: Tensor = self.proj(y.transpose(-3, -2).flatten(-2))
+        return projected
 
 
 class DividedBlock(nn.Module):

@@ -71,7 +71,8 @@ def to_windows(x_BTHWC: Tensor, windows: Windows) -> Tensor:
     """Roll a padded grid back by the shift and cut it into windows: (B, T, H, W, C) -> (B, K, N, C)."""
     positions_P, places_P = window_order(windows, x_BTHWC.device)
     x_BPC = Rearranged.apply(x_BTHWC.flatten(1, 3), positions_P, places_P)
-    return x_BPC.unflatten(1, (-1, math.prod(windows.window)))
+    x_BKNC: Tensor = x_BPC.unflatten(1, (-1, math.prod(windows.window)))
+    return x_BKNC
 
 
 def from_windows(x_BKNC: Tensor, windows: Windows, grid_THW: Size3) -> Tensor:
@@ -79,7 +80,8 @@ def from_windows(x_BKNC: Tensor, windows: Windows, grid_THW: Size3) -> Tensor:
     positions_P, places_P = window_order(windows, x_BKNC.device)
     x_BTHWC = Rearranged.apply(x_BKNC.flatten(1, 2), places_P, positions_P).unflatten(1, windows.grid)
     T, H, W = grid_THW
-    return x_BTHWC[:, :T, :H, :W]
+    inside_BTHWC: Tensor = x_BTHWC[:, :T, :H, :W]
+    return inside_BTHWC
 
 
 class Rearranged(torch.autograd.Function):
@@ -180,7 +182,8 @@ def relative_position_bias(table_RA: Tensor, window: Size3, table_window: Size3)
     index_NN = relative_position_index(window, table_window, table_RA.device)
     N = math.prod(window)
     if table_RA.device.type != "cpu":
-        return PairBias.apply(table_RA, index_NN, window, table_window)
+        bias_ANN: Tensor = PairBias.apply(table_RA, index_NN, window, table_window)
+        return bias_ANN
     # ten times as fast as table_RA[index_NN], forward and backward
     bias_AQ = table_RA.T.contiguous().index_select(1, index_NN.flatten())
     return bias_AQ.view(-1, N, N)
@@ -209,7 +212,8 @@ def sum_diagonals(x_II: Tensor) -> Tensor:
     size = x_II.shape[-1]
     # flipped, the sum of both positions is constant on a diagonal; padded and cut anew, row i is moved right by i
     padded = F.pad(x_II.flip(-1), (0, size)).flatten(-2)[..., :-size]
-    return padded.unflatten(-1, (size, 2 * size - 1)).sum(dim=-2)
+    sums: Tensor = padded.unflatten(-1, (size, 2 * size - 1)).sum(dim=-2)
+    return sums
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -221,7 +225,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
     if not torch.onnx.is_in_onnx_export():
         if q.ndim > 4 and bias is None and q.device.type != "cpu":  # GPUs have fused kernels of four axes alone
             y = F.scaled_dot_product_attention(q.flatten(0, -4), k.flatten(0, -4), v.flatten(0, -4))
-            return y.unflatten(0, q.shape[:-3])
+            fused: Tensor = y.unflatten(0, q.shape[:-3])
+            return fused
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    logits = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+    logits: Tensor = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
     return (logits if bias is None else logits + bias).softmax(dim=-1) @ v

@@ -116,7 +116,8 @@ def heat(frames_THWC: np.ndarray, ratios_THW: np.ndarray) -> np.ndarray:
     bounded_THW = np.clip(ratios_THW, 1 / HEAT_MOST, HEAT_MOST)
     colours_THWC = colormap("coolwarm")(0.5 + np.log(bounded_THW) / np.log(HEAT_MOST) / 2)[..., :3] * 255
     grey_THW1 = frames_THWC.mean(axis=-1, keepdims=True)
-    return (0.45 * grey_THW1 + 0.55 * colours_THWC).round().astype(np.uint8)
+    blend_THWC: np.ndarray = (0.45 * grey_THW1 + 0.55 * colours_THWC).round().astype(np.uint8)
+    return blend_THWC
 
 
 def heat_scale(caption: str, width_px: int) -> np.ndarray:

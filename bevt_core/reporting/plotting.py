@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 def new_figure(width: float, height: float) -> "Figure":
     """An empty figure of `width` x `height` inches, which is laid out when it is drawn."""
     # Not by pyplot: no global state, no display.
-    return _matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
+    figure: Figure = _matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
+    return figure
 
 
 def colormap(name: str) -> "Colormap":
     """One of matplotlib's colour maps."""
-    return _matplotlib().colormaps[name]
+    colours: Colormap = _matplotlib().colormaps[name]
+    return colours
 
 
 @functools.cache

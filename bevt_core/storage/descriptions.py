@@ -103,6 +103,7 @@ def _other(path: AnyPath) -> str:
 def _json(path: AnyPath) -> dict[str, Any]:
     """The JSON object in a file; empty if the file cannot be read or contains anything else."""
     try:
-        return parse_json(read_bounded(path, MAX_JSON_BYTES).decode(), dict, path)
+        found: dict[str, Any] = parse_json(read_bounded(path, MAX_JSON_BYTES).decode(), dict, path)
+        return found
     except (OSError, ValueError):
         return {}

@@ -13,10 +13,10 @@ from typing import IO
 from bevt_core.storage.locks.owners import Owner, owner_of
 from bevt_core.storage.locks.readers import read_store, remove_from_store
 from bevt_core.storage.locks.writers import hold_folder
-from bevt_core.storage.regular_file import is_irregular, read_regular
 from bevt_core.storage.staging import READERS, WRITER, clean_local_staging, discard, staged_file, staged_folder
 from schemas.errors import UserError
 from schemas.text.names import ALLOW, check_below
+from schemas.text.regular_file import is_irregular, read_regular
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # from file systems without hard links
 

@@ -12,12 +12,12 @@ from bevt_core.storage.local import LocalStorage
 from bevt_core.storage.locks.exclusive import warn_of_no_locks
 from bevt_core.storage.locks.owners import Owner
 from bevt_core.storage.objects import ObjectPath
-from bevt_core.storage.regular_file import check_size
 from bevt_core.storage.s3.download_limit import TooLong
 from bevt_core.storage.s3.service import CONNECTIONS, retry_s
 from bevt_core.storage.staging import clean_local_staging, scratch, scratch_folder
 from schemas.frames import FileDigest
 from schemas.text.names import check_below
+from schemas.text.regular_file import check_size
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class PecoSizes(Record):
     @property
     def stride(self) -> int:
         """Width of one token in pixels."""
-        return 2 ** (len(self.multipliers) - 1)
+        return int(2 ** (len(self.multipliers) - 1))
 
     @property
     def full_width(self) -> int:

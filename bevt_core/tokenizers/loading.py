@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, StoredTokenizer, check_device, read_card
+from bevt_core.tokenizers.card import (
+    CARD,
+    DECODER,
+    ENCODER,
+    DvaeSizes,
+    PecoSizes,
+    StoredTokenizer,
+    check_device,
+    read_card,
+)
 from bevt_core.tokenizers.dvae import networks
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
 from bevt_core.tokenizers.peco import networks as peco_networks
@@ -36,7 +45,7 @@ def load_stored(folder: Path, device: str | torch.device, dtype: str, pass_frame
 def _load_dvae(
     folder: Path, stored: StoredTokenizer, device: torch.device, dtype: str, pass_frames: int
 ) -> DvaeTokenizer:
-    assert isinstance(stored.sizes, networks.DvaeSizes)
+    assert isinstance(stored.sizes, DvaeSizes)
     decoder = None
     with _weights_of_the_card(folder):
         encoder = _without_memory(networks.build_encoder, stored.sizes)
@@ -59,7 +68,7 @@ def _load_dvae(
 def _load_peco(
     folder: Path, stored: StoredTokenizer, device: torch.device, dtype: str, pass_frames: int
 ) -> PecoTokenizer:
-    assert isinstance(stored.sizes, peco_networks.PecoSizes)
+    assert isinstance(stored.sizes, PecoSizes)
     decoder = None
     with _weights_of_the_card(folder):
         encoder = _without_memory(peco_networks.build_encoder, stored.sizes)

@@ -75,4 +75,5 @@ def blend(degenerate: int, levels: np.ndarray, factor: float) -> np.ndarray:
     Operation by operation what Pillow's ImagingBlend does, in the same precision.
     """
     blended = np.float32(degenerate) + np.float32(factor) * (levels - degenerate).astype(np.float32)
-    return np.clip(blended, 0, 255).astype(np.int32)
+    blended_levels: np.ndarray = np.clip(blended, 0, 255).astype(np.int32)
+    return blended_levels

@@ -1,6 +1,7 @@
 """The loops of `bevt_core.views.jitter`, compiled. Each row is split into planes, so that the compiler can vectorise.
 
 Legend: H W pixels, C channels (RGB). `before` and `after` are tables of 256 int32 levels, `factor` is float32.
+The annotations are for the reader and mypy: numba does not read them.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ BLACK, WHITE = np.float32(0), np.float32(255)
 
 
 @compiled
-def mean_luma(frame_HWC, levels):  # compiled: the types are numba's
+def mean_luma(frame_HWC: np.ndarray, levels: np.ndarray) -> float:
     """Return the mean luma of a frame whose levels are mapped by the table `levels`."""
     height, width, _ = frame_HWC.shape
     total = np.int64(0)
@@ -24,11 +25,12 @@ def mean_luma(frame_HWC, levels):  # compiled: the types are numba's
         for x in range(width):
             of_row = np.int32(of_row + _luma(levels[row[3 * x]], levels[row[3 * x + 1]], levels[row[3 * x + 2]]))
         total += of_row
-    return total / (height * width)
+    mean: float = total / (height * width)
+    return mean
 
 
 @compiled
-def mean_luma_saturated(frame_HWC, before, factor, after):
+def mean_luma_saturated(frame_HWC: np.ndarray, before: np.ndarray, factor: np.float32, after: np.ndarray) -> float:
     """Return the mean luma of a frame after `before`, a saturation of `factor`, and `after`."""
     height, width, _ = frame_HWC.shape
     red, green, blue, grey = _planes(width)
@@ -40,11 +42,22 @@ def mean_luma_saturated(frame_HWC, before, factor, after):
             made = _luma(after[np.uint8(red[x])], after[np.uint8(green[x])], after[np.uint8(blue[x])])
             of_row = np.int32(of_row + made)
         total += of_row
-    return total / (height * width)
+    mean: float = total / (height * width)
+    return mean
 
 
 @compiled
-def recolour(frame_HWC, before, factor, after, top, bottom, left, right, coloured_HWC):
+def recolour(
+    frame_HWC: np.ndarray,
+    before: np.ndarray,
+    factor: np.float32,
+    after: np.ndarray,
+    top: int,
+    bottom: int,
+    left: int,
+    right: int,
+    coloured_HWC: np.ndarray,
+) -> None:
     """Write the pixels of rows `top` to `bottom` and columns `left` to `right` (exclusive) into `coloured_HWC`."""
     width = right - left
     red, green, blue, grey = _planes(width)
@@ -58,12 +71,20 @@ def recolour(frame_HWC, before, factor, after, top, bottom, left, right, coloure
 
 
 @compiled
-def _planes(width):
+def _planes(width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.int32), np.empty(width, np.int32)
 
 
 @compiled
-def _recoloured(row, before, factor, red, green, blue, grey):
+def _recoloured(
+    row: np.ndarray,
+    before: np.ndarray,
+    factor: np.float32,
+    red: np.ndarray,
+    green: np.ndarray,
+    blue: np.ndarray,
+    grey: np.ndarray,
+) -> None:
     for x in range(len(grey)):
         red[x], green[x], blue[x] = before[row[3 * x]], before[row[3 * x + 1]], before[row[3 * x + 2]]
     for x in range(len(grey)):
@@ -74,12 +95,12 @@ def _recoloured(row, before, factor, red, green, blue, grey):
 
 
 @compiled
-def _saturate(level, grey, factor):
+def _saturate(level: np.ndarray, grey: np.ndarray, factor: np.float32) -> None:
     for x in range(len(grey)):
         blended = np.float32(grey[x]) + factor * np.float32(np.int32(level[x] - grey[x]))
         level[x] = np.int32(min(max(blended, BLACK), WHITE))
 
 
 @compiled
-def _luma(red, green, blue):
+def _luma(red: np.int32, green: np.int32, blue: np.int32) -> np.int32:
     return np.int32((red * RED + green * GREEN + blue * BLUE + HALF) >> FRACTION_BITS)

@@ -113,7 +113,8 @@ def shrink_short_side(frame_HWC: np.ndarray, short_side_px: int) -> np.ndarray:
 
 def encode_jpeg(frame_HWC: np.ndarray, quality: int) -> bytes:
     """JPEG 4:2:0 of an RGB frame (libjpeg-turbo)."""
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(frame_HWC), quality=quality, colorsubsampling="420")
+    data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(frame_HWC), quality=quality, colorsubsampling="420")
+    return data
 
 
 def decode_jpeg(data: bytes | memoryview | np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -131,4 +132,5 @@ def decode_jpeg(data: bytes | memoryview | np.ndarray, size: tuple[int, int] | N
         raise UserError(
             f"a stored frame of {height} x {width} px, but its sample has {size[0]} x {size[1]} px; {_REPAIR}"
         )
-    return simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
+    frame_HWC: np.ndarray = simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
+    return frame_HWC

@@ -105,8 +105,13 @@ def _compiled() -> Callable[..., None]:
     return compiled(_enlarge)
 
 
-def _enlarge(  # compiled: the types are numba's
-    frame_HWC, first_x, weights_x, first_y, weights_y, square_HWC
+def _enlarge(  # compiled by numba, which does not read the types
+    frame_HWC: np.ndarray,
+    first_x: np.ndarray,
+    weights_x: np.ndarray,
+    first_y: np.ndarray,
+    weights_y: np.ndarray,
+    square_HWC: np.ndarray,
 ) -> None:
     size_px = square_HWC.shape[0]
     half, black, white = np.int32(1 << (FRACTION_BITS - 1)), np.int32(0), np.int32(255)

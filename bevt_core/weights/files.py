@@ -141,7 +141,8 @@ def load_safetensors(path: Path) -> StateDict:
             header_bytes = int.from_bytes(file.read(8), "little")
         if header_bytes > MAX_HEADER_BYTES:
             raise ValueError(f"a header of {header_bytes} bytes, expected at most {MAX_HEADER_BYTES}")
-        return load_file(path)
+        state: StateDict = load_file(path)
+        return state
     except UNREADABLE as error:
         raise UserError(f"{path}: a safetensors file that is cut or damaged ({first_line(error)}); {WANTED}") from None
 
@@ -210,7 +211,8 @@ def _unnested(path: Path, content: Any) -> Mapping[Any, Any]:
     if not any(isinstance(value, Tensor) for value in content.values()):
         keys = f"a dict of {', '.join(map(repr, list(content)[:5]))}" if content else "an empty dict"
         raise UserError(f"{path}: {keys}, without tensors at the top level or under {', '.join(NESTINGS)}; {WANTED}")
-    return content
+    tensors: Mapping[Any, Any] = content
+    return tensors
 
 
 def _check_tensor(path: Path, key: Any, tensor: Any) -> None:

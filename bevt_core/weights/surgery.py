@@ -65,7 +65,8 @@ def initialise(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
                 f"{key}: the checkpoint has {tuple(tensor.shape)}, the model {tuple(own[key].shape)}; "
                 "build the model with the checkpoint's sizes"
             )
-    return model.load_state_dict(dict(state), strict=False).missing_keys
+    missing: list[str] = model.load_state_dict(dict(state), strict=False).missing_keys
+    return missing
 
 
 def joint_from_image_stream(state: Mapping[str, Tensor], *, tubelet: int, old_window: Size3, window: Size3) -> Surgery:

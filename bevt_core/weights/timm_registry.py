@@ -116,7 +116,8 @@ class TimmClassifier(Classifier):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last stage after the norm: (B, T, H, W, D)."""
-        return self.norm(self.encoder(self.stem(x))[-1])
+        features_BTHWC: Tensor = self.norm(self.encoder(self.stem(x))[-1])
+        return features_BTHWC
 
     def forward_intermediates(
         self,
@@ -154,6 +155,7 @@ class TimmClassifier(Classifier):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop the stages after the last of `indices`; returns the indices, counted from the first stage."""
+        taken: list[int]
         taken, last = feature_take_indices(len(self.feature_info), indices)
         if prune_norm or last < len(self.feature_info) - 1:
             self.norm = nn.Identity()  # type: ignore[assignment]
@@ -166,7 +168,8 @@ class TimmClassifier(Classifier):
     def forward_head(self, x_BTHWC: Tensor, pre_logits: bool = False) -> Tensor:
         """Return logits (B, V), or the features before the linear layer (B, D); per position if pooling is off."""
         x = self.dropout(x_BTHWC.mean(dim=(1, 2, 3)) if self.global_pool else x_BTHWC)
-        return x if pre_logits else self.fc(x)
+        y: Tensor = x if pre_logits else self.fc(x)
+        return y
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -233,7 +236,8 @@ def _register(size: str, stream: Stream) -> None:
             raise UserError(f"{name}: there are no published weights; give checkpoint_path=weights.safetensors")
         stages = range(len(options.get("depths", SWIN_SIZES[size]["depths"])))
         features = {"out_indices": tuple(stages), "feature_cls": "getter"}
-        return build_model_with_cfg(build, name, False, feature_cfg=features, **options)
+        model: nn.Module = build_model_with_cfg(build, name, False, feature_cfg=features, **options)
+        return model
 
     create.__name__, create.__module__ = name, __name__
     create.__doc__ = f"Video Swin ({size}) for {INPUTS[stream]}."

@@ -7,7 +7,6 @@ import pyarrow as pa
 
 from bevt_core.dataset.frame_store import read_plan, read_sources, sources_digest
 from bevt_core.dataset.token_set import read_token_plan
-from bevt_core.foreign.files import shown
 from bevt_core.storage.contained import check_sources
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
@@ -21,6 +20,7 @@ from schemas.errors import UserError
 from schemas.frames import Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 from schemas.recipes.loading import load_recipe_of
+from schemas.text.plain import shown
 from schemas.tokens import TokenPlan
 
 

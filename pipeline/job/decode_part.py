@@ -74,7 +74,8 @@ def read_source(
     decode = _isolated_loader()
     for _ in range(attempts):
         try:
-            return decode(root, item, pool, seed, limit_s=limit_s)
+            decoded: list[FrameSample] | Rejected = decode(root, item, pool, seed, limit_s=limit_s)
+            return decoded
         except MediaError as error:
             rejected = Rejected(item.source, item.label, error.stage, error.reason, masked(error.message), 1)
             break

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bevt_core.console.terminal import plain_messages
 from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.token_set import read_token_commit
 from bevt_core.storage.objects import AnyPath
@@ -97,6 +98,7 @@ def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorP
 
 def decode_part(row: dict[str, Any], settings: WorkerSettings) -> dict[str, Any]:
     """Ray task: commit the frame part of a `PartToMake`, unless it is committed, and return its `PartMade`."""
+    plain_messages()
     todo = PartToMake.from_row(row)
     try:
         commit = read_frame_commit(settings.frames_dir, todo.part, settings.plan.digest())
@@ -120,6 +122,7 @@ class TokenizePart:
     """Ray actor: loads the tokenizer once, and commits the token part of each `PartMade` that it receives."""
 
     def __init__(self, settings: WorkerSettings, gpus: int, threads: int) -> None:
+        plain_messages()
         self.settings = settings
         self.failure: UserError | None = None  # reported with the first part: Ray hides why an actor failed to start
         try:

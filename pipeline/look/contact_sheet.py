@@ -113,4 +113,5 @@ def draw(shown: Sequence[Shown], decoder: "Tokenizer | None") -> np.ndarray:
 
 def spread(count: int, most: int) -> list[int]:
     """At most `most` of the numbers 0..count-1, evenly spread and increasing."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)).tolist()
+    chosen: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)).tolist()
+    return chosen

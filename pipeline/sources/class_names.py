@@ -4,9 +4,10 @@ import functools
 from collections import Counter
 from collections.abc import Iterable
 
-from bevt_core.foreign.files import Lines, shown
+from bevt_core.foreign.files import Lines
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import UserError
+from schemas.text.plain import shown
 
 MOST_CLASSES = 1_000_000
 MOST_NUMBERED = 30_000  # classes without names, unless a list has more lines; ImageNet-21k has 21,841

@@ -1,6 +1,6 @@
 """Diving48, with version 2 of its labels only: version 1 is known to be wrong."""
 
-from bevt_core.foreign.files import read_json, read_json_rows, shown
+from bevt_core.foreign.files import read_json, read_json_rows
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.folders import base_folder
@@ -8,6 +8,7 @@ from pipeline.sources.listing import Collected, SourceListing
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.text.json_text import typed
+from schemas.text.plain import shown
 
 V1_ONLY_LABEL = 30  # occurs in neither file of version 2
 

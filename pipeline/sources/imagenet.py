@@ -6,7 +6,7 @@ A label is the position of the wnid in sorted order. The devkit's ids (1..1000) 
 import re
 from pathlib import PurePosixPath
 
-from bevt_core.foreign.files import Lines, read_csv, read_mat, shown, whole_number
+from bevt_core.foreign.files import Lines, read_csv, read_mat, whole_number
 from bevt_core.media.kinds import count_suffixes
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.by_id import annotation
@@ -16,6 +16,7 @@ from pipeline.sources.listing import SourceListing, media_files
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SourceItem
+from schemas.text.plain import shown
 
 _WNID = re.compile(r"n\d{8}")
 _FLAT = re.compile(r"ILSVRC2012_val_(\d{8})")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from bevt_core.foreign.files import Lines, shown
+from bevt_core.foreign.files import Lines
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import frames_among
 from bevt_core.media.kinds import kind_of
@@ -13,6 +13,7 @@ from pipeline.sources.listing import Collected, SourceListing
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import MediaKind
+from schemas.text.plain import shown
 
 MOST_COUNTS = 2  # numbers between a folder of frames and its label: the frame count, or the first and last frame
 

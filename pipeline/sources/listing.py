@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from bevt_core.foreign.files import read_parquet, shown
+from bevt_core.foreign.files import read_parquet
 from bevt_core.media.kinds import GIF, count_suffixes, kind_of, suffix_of
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.objects import AnyPath
@@ -17,6 +17,7 @@ from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
 from schemas.text.json_text import json_text, parse_json
+from schemas.text.plain import shown
 
 SHOWN_NAMES = 5  # unknown classes quoted in an error
 

@@ -1,6 +1,6 @@
 """Something-Something-V2: `{id}.webm` or folders of frames, with the official JSON files."""
 
-from bevt_core.foreign.files import read_json, read_json_rows, read_rows, shown, whole_number
+from bevt_core.foreign.files import read_json, read_json_rows, read_rows, whole_number
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.folders import base_folder
@@ -9,6 +9,7 @@ from pipeline.sources.listing import Collected, SourceListing
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.text.json_text import typed
+from schemas.text.plain import shown
 
 FRAME_FOLDERS = ("rawframes", "frames", "20bn-something-something-v2-frames")
 

@@ -52,7 +52,8 @@ def draw_image(name: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
     side = math.exp(rng.uniform(math.log(min(0.9 * size_px, shortest)), math.log(shortest)))
     left, top = (rng.uniform(0, length - side) for length in photo.size)
     crop = photo.resize((size_px, size_px), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    return evened(painted(crop, draw_paint(rng))[None])[0]
+    image_HWC: np.ndarray = evened(painted(crop, draw_paint(rng))[None])[0]
+    return image_HWC
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def evened(frames_THWC: np.ndarray) -> np.ndarray:
     shading_THWC = np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames_THWC])
     detail_THWC = frames_THWC.astype(np.float32) - shading_THWC
     contrast = _CONTRAST / max(float(detail_THWC.std()), 1.0)
-    return np.clip(np.rint(128 + contrast * detail_THWC), 0, 255).astype(np.uint8)
+    evened_THWC: np.ndarray = np.clip(np.rint(128 + contrast * detail_THWC), 0, 255).astype(np.uint8)
+    return evened_THWC
 
 
 @lru_cache(maxsize=2 * (len(PHOTOGRAPHS["train"]) + len(PHOTOGRAPHS["test"])))

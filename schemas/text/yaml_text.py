@@ -7,6 +7,7 @@ import yaml
 
 from schemas.errors import UserError
 from schemas.text.plain import shown, text_of
+from schemas.text.regular_file import read_regular
 
 MAX_BYTES = 100_000  # the largest shipped recipe has 2,895
 MAX_VALUES = 20_000  # with all aliases expanded
@@ -26,9 +27,8 @@ def read_yaml(data: bytes, where: object) -> Any:
 
 
 def read_yaml_file(path: Path) -> Any:
-    """`read_yaml` of a file, of which at most MAX_BYTES + 1 bytes are read. Raises UserError and OSError."""
-    with path.open("rb") as file:
-        return read_yaml(file.read(MAX_BYTES + 1), path)
+    """`read_yaml` of a regular file of at most MAX_BYTES. Raises UserError and OSError."""
+    return read_yaml(read_regular(path, MAX_BYTES), path)
 
 
 def yaml_value(text: str, where: str) -> Any:

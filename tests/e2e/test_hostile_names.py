@@ -14,9 +14,10 @@ from markdown_it import MarkdownIt
 
 import cli
 from bevt_core.console.inert import markdown_text, one_line, text_of_csv
+from bevt_core.storage.descriptions import RECORD
 from tests.support.hostile_names import NAMES, PageCheck, controls_in, formulas_in
 from tests.support.media import moving_frames, write_video
-from trainer.runs.directory import RECORD, read_run
+from trainer.runs.directory import read_run
 
 CLASSES = sorted(NAMES[:2])
 TITLE = NAMES[2]

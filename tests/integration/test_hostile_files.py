@@ -116,7 +116,7 @@ def test_a_file_that_grows_while_it_is_read_stays_bounded(tmp_path: Path, monkey
     """So do files of file systems that give 0 for their size."""
     (tmp_path / "x").write_bytes(b"x" * 100)
     empty = os.stat_result((*(tmp_path / "x").stat()[:6], 0, 0, 0, 0))
-    monkeypatch.setattr("bevt_core.storage.regular_file.os.fstat", lambda descriptor: empty)
+    monkeypatch.setattr("schemas.text.regular_file.os.fstat", lambda descriptor: empty)
     with pytest.raises(UserError, match="expected a file of at most"):
         read_bounded(tmp_path / "x", 99)
     assert len(read_bounded(tmp_path / "x", 100)) == 100

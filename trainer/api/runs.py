@@ -8,11 +8,12 @@ import torch
 
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
+from bevt_core.storage.descriptions import RECORD
 from bevt_core.storage.files import read_record
 from bevt_core.weights.checkpoints import load_weights
 from schemas.evaluation import ClassifierCard
 from schemas.recipes.loading import Recipe
-from trainer.runs.directory import RECORD, existing_weights, read_run
+from trainer.runs.directory import existing_weights, read_run
 from trainer.testing.classifier_card import CARD
 from trainer.testing.frozen import classifier_of_pretrained
 

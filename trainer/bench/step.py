@@ -208,4 +208,4 @@ def count_syncs(step: Callable[[], object], device: torch.device) -> int | None:
 def _grid(size: str, size_px: int) -> int:
     """Return the number of tokens along a side of a crop."""
     _, patch_h, _ = SWIN_SIZES[size].get("patch", (2, 4, 4))
-    return size_px // (patch_h * 2 ** (len(SWIN_SIZES[size]["depths"]) - 2))
+    return int(size_px // (patch_h * 2 ** (len(SWIN_SIZES[size]["depths"]) - 2)))

@@ -30,7 +30,10 @@ def read_frames(
     """
     try:
         # absolute: the child keeps the working directory that it was started in
-        return _isolated(path.absolute(), kind, short_side_px, limit_s=limit_s, reply=choose)
+        frames_and_indices: tuple[list[NDArray[np.uint8]], list[int]] = _isolated(
+            path.absolute(), kind, short_side_px, limit_s=limit_s, reply=choose
+        )
+        return frames_and_indices
     except ChildTimeout as error:
         raise MediaError("time-out", "time-out", f"{error} of decoding") from None
     except ChildCrash as error:

@@ -18,6 +18,7 @@ from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.foreign.parquet_file import read_table
 from bevt_core.models.bevt import Bevt
 from bevt_core.storage.contained import readable_source
+from bevt_core.storage.descriptions import RECORD
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.objects import as_path
 from bevt_core.weights.checkpoints import load_weights
@@ -28,7 +29,7 @@ from schemas.runs import CLIPS_SCHEMA, Use
 from schemas.text.json_text import json_text, parse_json
 from trainer.clips.sources import ClipSource, FileClips, StoreClips
 from trainer.distributed.world import World
-from trainer.runs.directory import RECORD, read_run, weights_of
+from trainer.runs.directory import read_run, weights_of
 
 CLIPS = "clips.parquet"
 FACTS = b"bevt"  # schema metadata: the other fields of ClipLists, as JSON

@@ -70,7 +70,8 @@ def mix_pairs(clip_BCTHW: Tensor, target_BV: Tensor, mix: Mix) -> tuple[Tensor, 
 
 def partners(batch_B: Tensor) -> Tensor:
     """Exchange neighbours along the first axis: 1, 0, 3, 2, ..."""
-    return batch_B.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    partners_B: Tensor = batch_B.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return partners_B
 
 
 def splits_pairs(global_batch: int, micro_batches: int, world_size: int) -> bool:

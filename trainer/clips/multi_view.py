@@ -108,7 +108,7 @@ class Chunk:
     stop: int
 
 
-class ViewChunks(Dataset):
+class ViewChunks(Dataset[dict[str, Any]]):
     """The views of `chunks`, by position in that list. Picklable, for the loader's workers."""
 
     def __init__(self, source: ClipSource, plan: ViewPlan, chunks: Sequence[Chunk]) -> None:

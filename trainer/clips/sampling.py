@@ -20,7 +20,8 @@ def dense_train(num_frames: int, frames: int, interval: int, rng: np.random.Gene
     """Draw a start, then take every `interval`-th position: (T,). Short videos start at 0 and loop."""
     starts = num_frames - frames * interval + 1
     start = int(rng.integers(starts)) if starts > 0 else 0
-    return _loop(np.array([start]), num_frames, frames, interval)[0]
+    positions_T: Positions = _loop(np.array([start]), num_frames, frames, interval)[0]
+    return positions_T
 
 
 def dense_test(num_frames: int, frames: int, interval: int, clips: int) -> Positions:
@@ -53,7 +54,8 @@ def repeats(positions_T: Positions) -> NDArray[np.bool_]:
     Repeats are all frames after the clip wraps to the video's start, and frames equal to the one before them.
     """
     steps = np.diff(positions_T, prepend=-1)
-    return (np.cumsum(steps < 0) > 0) | (steps == 0)
+    repeated_T: NDArray[np.bool_] = (np.cumsum(steps < 0) > 0) | (steps == 0)
+    return repeated_T
 
 
 OTHER_SAMPLING = (

@@ -184,7 +184,8 @@ class StoreClips:
 
     def frame_indices(self, index: int) -> list[int]:
         """The numbers, in the source, of an item's stored frames."""
-        return self._frame_indices[index].as_py()
+        indices: list[int] = self._frame_indices[index].as_py()
+        return indices
 
     @functools.cached_property
     def _frame_indices(self) -> pa.Array:
@@ -217,7 +218,8 @@ def thinned(store: FrameStore) -> list[str]:
     some = np.flatnonzero(count_N > 1)
     span = kept[after_N[some] - 1] - kept[after_N[some] - count_N[some]]
     uneven = some[span != store.manifest.pool.stride * (count_N[some] - 1)]
-    return index["source"].take(pa.array(uneven)).to_pylist()
+    sources: list[str] = index["source"].take(pa.array(uneven)).to_pylist()
+    return sources
 
 
 def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tuple[list[SourceItem], list[SourceItem]]:

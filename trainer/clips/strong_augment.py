@@ -66,7 +66,10 @@ def _operations(magnitude: float, width: int) -> list[Any]:
         "img_mean": MEAN_COLOUR,
         "interpolation": Image.Resampling.BILINEAR,
     }
-    return rand_augment_ops(magnitude, prob=1.0, hparams=hparams, transforms=_RAND_INCREASING_TRANSFORMS)
+    operations: list[Any] = rand_augment_ops(
+        magnitude, prob=1.0, hparams=hparams, transforms=_RAND_INCREASING_TRANSFORMS
+    )
+    return operations
 
 
 @contextmanager

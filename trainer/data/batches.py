@@ -28,7 +28,7 @@ class Samples(Protocol):
     def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]: ...
 
 
-class StreamBatches(Dataset):
+class StreamBatches(Dataset[list[Batch]]):
     """The micro-batches of this rank's share of every stream's global batch, by step. A `BatchSource` of the loop."""
 
     def __init__(

@@ -29,7 +29,7 @@ from trainer.data.errors import SampleError
 from trainer.data.order import StreamOrder
 
 
-class ClipDataset(Dataset, ABC):
+class ClipDataset(Dataset[dict[str, Any]], ABC):
     """Clips of a frame store by (epoch, position): pixels under a view, a new mask, and the `targets`.
 
     `tubelet` is the number of frames that one mask position covers in time. A pool shorter than `clip_frames` is
@@ -97,7 +97,7 @@ class ClipDataset(Dataset, ABC):
             ) from error
 
     def sample_id(self, position: int) -> str:
-        return self.sample_ids[position].as_py()
+        return str(self.sample_ids[position].as_py())
 
     def _sample(self, epoch: int, position: int) -> dict[str, Any]:
         rng = self._rng(epoch, position)

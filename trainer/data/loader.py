@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,13 +31,14 @@ STOPPED_S = 30  # a worker that is stopped (SIGSTOP) for this long, while the lo
 
 POLL_S = 0.5
 
+B = TypeVar("B")  # a batch
 Transfer = Callable[[Tensor], Tensor]  # a tensor in a worker's memory -> the batch's tensor
 
 _STEP = struct.Struct("<q")
 _server: LoaderServer | None = None
 
 
-def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pin_memory: bool) -> Iterable[Any]:
+def make_loader(dataset: Dataset[B], first: int, stop: int, *, num_workers: int, pin_memory: bool) -> Iterable[B]:
     """Load `dataset[step]` for the steps from `first` to `stop - 1`, in order, ahead of the loop.
 
     Workers are forked by a server, because a fork of the training process would copy its threads' locks. They start
@@ -52,8 +53,8 @@ def make_loader(dataset: Dataset, first: int, stop: int, *, num_workers: int, pi
 
 
 def _load(
-    dataset: Dataset, steps: range, num_workers: int, transfer: Transfer, ended: threading.Event
-) -> Iterator[Any]:
+    dataset: Dataset[B], steps: range, num_workers: int, transfer: Transfer, ended: threading.Event
+) -> Iterator[B]:
     """Yield the batches of `steps`, made by workers in turn. Another thread may end this by setting `ended`."""
     with closing(_Workers(dataset, min(num_workers, len(steps)))) as workers:
         ahead = AHEAD * len(workers)
@@ -68,7 +69,7 @@ def _load(
             yield batch
 
 
-def _pinned(dataset: Dataset, steps: range, num_workers: int) -> Iterator[Any]:
+def _pinned(dataset: Dataset[B], steps: range, num_workers: int) -> Iterator[B]:
     """Yield batches in pinned memory; a thread copies them there, one batch ahead."""
     device, ended = torch.cuda.current_device(), threading.Event()
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(1)
@@ -107,7 +108,7 @@ class _Worker:
 class _Workers:
     """Processes that make the batches of steps in turn: step s goes to worker s modulo their number."""
 
-    def __init__(self, dataset: Dataset, count: int) -> None:
+    def __init__(self, dataset: Dataset[Any], count: int) -> None:
         self._server = _running_server()
         self._workers: list[_Worker] = []
         pickled = os.memfd_create("bevt-dataset", os.MFD_CLOEXEC)

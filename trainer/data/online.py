@@ -106,4 +106,6 @@ def tokens_in_step(tokenizer: Tokenizer, frames_BTPPC: Tensor) -> Tensor:
     """Tokenize a batch on its device, in the tokenizer's own precision and without a gradient: int64 (B, T, h, w)."""
     with torch.autocast(frames_BTPPC.device.type, enabled=False):
         tokens_Nhw = tokenizer.encode(frames_BTPPC.flatten(0, 1))
-    return tokens_Nhw.clone().unflatten(0, frames_BTPPC.shape[:2])  # an inference tensor cannot be saved for backward
+    copy_Nhw = tokens_Nhw.clone()  # an inference tensor cannot be saved for backward
+    tokens_BThw: Tensor = copy_Nhw.unflatten(0, frames_BTPPC.shape[:2])
+    return tokens_BThw

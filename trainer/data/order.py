@@ -104,7 +104,7 @@ class StreamOrder:
         parts = part_order_of(len(self.part_sizes), *self.key, epoch)
         first = int(np.searchsorted(np.cumsum(self.part_sizes[parts]), at * self.global_batch, side="right"))
         first -= first % self.window_parts
-        ahead = parts[first : first + 2 * self.window_parts].tolist()
+        ahead: list[int] = parts[first : first + 2 * self.window_parts].tolist()
         if first + self.window_parts >= len(parts):
             following = part_order_of(len(self.part_sizes), *self.key, epoch + 1)
             ahead += following[: self.window_parts].tolist()

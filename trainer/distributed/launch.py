@@ -15,7 +15,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.console.terminal import plain_messages
@@ -28,6 +28,8 @@ FAILED_TIMEOUT_S = 1.0  # wait for a process to end after a peer has failed
 CAUSE_TIMEOUT_S = 3.0  # wait for the report of the first failure, after the report of one that may only follow from it
 STOPPED_S = 60.0  # a process that is stopped (SIGSTOP) for this long makes `launch` fail
 POLL_S = 5.0
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class ProcessFailedError(RuntimeError):
     """One of the launched processes failed; the message is its traceback."""
 
 
-def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: Any) -> Any:
+def launch(function: Callable[..., R], nproc: int, /, *args: Any, **kwargs: Any) -> R:
     """Call `function(*args, **kwargs)` in `nproc` processes and return rank 0's result.
 
     With one process, or under torchrun, the function runs in this process. `function` and its arguments must be
@@ -86,7 +88,7 @@ def launch(function: Callable[..., Any], nproc: int, /, *args: Any, **kwargs: An
         signals, restore = _forward_signals(processes)
     timeout_s = FAILED_TIMEOUT_S
     try:
-        value = _collect(processes, results)
+        value: R = _collect(processes, results)
         timeout_s = END_TIMEOUT_S
         return value
     except (UserError, ProcessFailedError):
@@ -111,7 +113,9 @@ def _sigint_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _child(send: Connection, env: dict[str, str], function: Callable[..., Any], args: tuple, kwargs: dict) -> None:
+def _child(
+    send: Connection, env: dict[str, str], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     os.environ.update(env)
     parent = multiprocessing.parent_process()
     assert parent is not None and parent.pid is not None

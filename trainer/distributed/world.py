@@ -63,11 +63,12 @@ class World:
                 value = work()
             except (UserError, StorageError) as error:
                 cause = error
-        value, refusal = self.from_main((value, None if cause is None else str(cause)))
+        result: R
+        result, refusal = self.from_main((value, None if cause is None else str(cause)))
         if refusal is not None:
             self.barrier()  # no rank leaves before all have received the error
             raise JointError(refusal) from cause
-        return value
+        return result
 
     def barrier(self) -> None:
         if self.size > 1:

@@ -1,6 +1,7 @@
 """AdamW and its parameter groups."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,7 +50,7 @@ GROUP_RULES: dict[str, GroupRule] = {"plain": plain_rule, "mmcv": mmcv_rule}
 
 def param_groups(
     model: nn.Module, weight_decay: float, lr_share: LrShare = lambda name: 1.0, rule: GroupRule = plain_rule
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Group the trainable parameters by (weight decay, share of the learning rate), in order of first appearance."""
     norms = {
         id(parameter)
@@ -57,7 +58,7 @@ def param_groups(
         if isinstance(module, NORMS)
         for parameter in module.parameters(recurse=False)
     }
-    groups: dict[tuple[float, float], dict] = {}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

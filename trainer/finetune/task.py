@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bevt_core.console.progress import say
+from bevt_core.console.terminal import warn
 from bevt_core.media.errors import MediaError
 from bevt_core.rng import rng_for
 from schemas.recipes import FinetuneRecipe, MixConfig
@@ -39,7 +39,7 @@ class ClassifyTask:
         for name, error in zip(clips["sample_id"], clips["error"], strict=True):
             if error is not None and name not in self.unreadable:
                 self.unreadable[name] = error
-                say(f"warning: {name} left out of training: {error}")
+                warn(f"{name} left out of training: {error}")
         readable = int((clips["label"] != UNREADABLE).sum())
         self.num_read += readable
         return {TERM: readable}

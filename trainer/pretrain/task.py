@@ -49,7 +49,8 @@ class PretrainTask:
 
     def _tokens(self, stream: str, part: Batch) -> torch.Tensor:
         if stream not in self.tokenizers:
-            return part["tokens"]
+            tokens_BTHW: torch.Tensor = part["tokens"]
+            return tokens_BTHW
         return tokens_in_step(self.tokenizers[stream], part["frames"])
 
     def _targets(self, part: StreamBatch) -> torch.Tensor:

@@ -53,7 +53,8 @@ class AttentiveProbe(nn.Module):
         attended_N1C = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         y_N1C = query_N1C + self.proj(attended_N1C)
         y_N1C = y_N1C + self.mlp(self.norm2(y_N1C))
-        return self.fc(self.norm3(y_N1C[:, 0]))
+        logits_NV: Tensor = self.fc(self.norm3(y_N1C[:, 0]))
+        return logits_NV
 
 
 def fit_attentive(train: Features, num_classes: int, seed: int, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -80,7 +81,8 @@ def fit_attentive(train: Features, num_classes: int, seed: int, device: torch.de
 
     @torch.no_grad()
     def classify(features_NPC: Tensor) -> Tensor:
-        return probe(features_NPC.to(device))
+        logits_NV: Tensor = probe(features_NPC.to(device))
+        return logits_NV
 
     return classify
 

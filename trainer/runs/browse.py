@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bevt_core.reporting.charts import curves_png
+from bevt_core.storage.descriptions import RECORD
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.one_writer import owner
 from schemas.errors import UserError
@@ -16,7 +17,7 @@ from schemas.recipes.loading import Recipe, nearest
 from schemas.runs import RunRecord
 from trainer.engine.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.metrics.log import METRICS_FILE, read_metrics
-from trainer.runs.directory import RECORD, flat, read_run
+from trainer.runs.directory import flat, read_run
 from trainer.runs.status import RESULTS, progress_of
 from trainer.runs.table import sparklines
 

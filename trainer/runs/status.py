@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from bevt_core.storage.descriptions import RECORD
 from bevt_core.storage.one_writer import is_written
 from schemas.runs import RunRecord
 from trainer.distributed.watchdog import FIRST_STEP_S
 from trainer.engine.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.metrics.log import METRICS_FILE
-from trainer.runs.directory import RECORD, RESUMES, WEIGHTS
+from trainer.runs.directory import RESUMES, WEIGHTS
 
 Status = Literal["alive", "finished", "stopped", "dead"]
 

@@ -39,9 +39,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def state_of(row: Mapping[str, Any]) -> str:
     """Return the status of a run as a phrase, with details if it stopped or died."""
     if row["status"] == "stopped" and row["state"].startswith("stopped"):
-        return row["state"]
+        return str(row["state"])
     if row["status"] in ("alive", "finished"):
-        return row["status"]
+        return str(row["status"])
     silent_s = row["silent_s"]
     return (
         f"{row['status']}, no step logged"

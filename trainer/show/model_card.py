@@ -11,13 +11,14 @@ from pathlib import Path
 from bevt_core.console.inert import Markup, markdown_code, markdown_text
 from bevt_core.models.counting import num_parameters
 from bevt_core.reporting.page import markdown_table
+from bevt_core.storage.descriptions import RECORD
 from bevt_core.storage.files import sha256_of
 from bevt_core.weights.checkpoints import Model, load_weights
 from bevt_core.weights.export import save_hub_folder
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.runs import RunRecord
-from trainer.runs.directory import RECORD, existing_weights, read_run
+from trainer.runs.directory import existing_weights, read_run
 from trainer.show.run_facts import encoder_name, epochs_of, facts_of, stages_of, tokenizer_of_stages
 from trainer.testing.classifier_card import CARD
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bevt_core.console.terminal import note
 from bevt_core.models.build import SWIN_SIZES
-from bevt_core.storage.descriptions import RECIPE
+from bevt_core.storage.descriptions import RECIPE, RECORD
 from bevt_core.storage.files import read_bounded, read_json_file, read_record, sha256_of
 from bevt_core.storage.objects import as_path
 from schemas.errors import UserError
@@ -20,7 +20,7 @@ from schemas.tokens import TokenSetManifest
 from trainer.clips.lists import read_lists
 from trainer.clips.overlap import PRETRAINING, TRAINING
 from trainer.metrics.log import read_metrics
-from trainer.runs.directory import RECORD, WEIGHTS, read_run
+from trainer.runs.directory import WEIGHTS, read_run
 from trainer.testing.evaluate import PLAN, RESULT
 
 UNKNOWN = "unknown"  # a fact that the directories do not contain
@@ -89,7 +89,8 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
 
 def _overlap(evaluation: Path, key: str) -> dict[str, Any]:
     """An evaluation's overlap with training; `count` is None if an older version did not record it."""
-    return read_json_file(evaluation / RESULT, dict).get(key, {"count": None})
+    result: dict[str, dict[str, Any]] = read_json_file(evaluation / RESULT, dict)
+    return result.get(key, {"count": None})
 
 
 def _was_trained_on(evaluation: Path) -> bool:

@@ -210,7 +210,7 @@ def _middle_clip(data: ClipSource, sampling: ClipSampling, interval: int) -> tup
     loops = []
 
     def middle(num_frames: int) -> Positions:
-        positions_T = SAMPLERS[sampling.kind].test(num_frames, sampling.frames, interval, 1)[0]
+        positions_T: Positions = SAMPLERS[sampling.kind].test(num_frames, sampling.frames, interval, 1)[0]
         loops.append(Loop(positions_T, num_frames))
         return positions_T
 

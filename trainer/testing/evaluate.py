@@ -79,7 +79,7 @@ def evaluate(
         chosen = world.from_main(resolve(precision, world.device))
         world.on_main(lambda: locks.enter_context(reading(stores_of(data), COMMAND)))
         if out is not None and world.on_main(lambda: _prepare(out, locks, _plan_of(path, data, plan, chosen))):
-            stored = read_json_file(out / RESULT, dict)
+            stored: dict[str, Any] = read_json_file(out / RESULT, dict)
             if world.is_main and TRAINING in stored:  # older versions did not write it
                 show_overlap(stored)
             return stored | stored_since(out / RESULT)

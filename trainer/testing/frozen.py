@@ -6,13 +6,14 @@ from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import backbone_sizes, build_classifier
 from bevt_core.models.classifier import Classifier
+from bevt_core.storage.descriptions import RECORD
 from bevt_core.weights.checkpoints import load_weights
 from bevt_core.weights.surgery import initialise
 from schemas.errors import UserError
 from schemas.evaluation import ClassifierCard
 from schemas.recipes import ClipSampling, EvalViews, FinetuneRecipe, OnlineTokens, PretrainRecipe
 from trainer.clips.multi_view import ViewPlan
-from trainer.runs.directory import RECORD, existing_weights, read_run
+from trainer.runs.directory import existing_weights, read_run
 from trainer.setup.start_from import classifier_state
 from trainer.testing.classifier_card import CARD, card_of, read_card
 from trainer.testing.evaluate import chosen_views

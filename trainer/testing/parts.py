@@ -60,7 +60,8 @@ class PartFiles:
         write_atomic(self._path(part), sink.getvalue().to_pybytes())
 
     def read(self, part: int, columns: Sequence[str]) -> list[dict[str, Any]]:
-        return read_table(self._path(part), columns=list(columns)).to_pylist()
+        rows: list[dict[str, Any]] = read_table(self._path(part), columns=list(columns)).to_pylist()
+        return rows
 
     def merge(self, sizes: Sequence[int]) -> None:
         """Merge all parts into `target`, in order, a row group each. Memory: one part.

@@ -59,4 +59,4 @@ def _swaps_axes(matrix: np.ndarray | None) -> bool:
     if matrix is None:
         return False
     (a, b), (c, d) = np.abs(matrix.astype(np.int64)).tolist()
-    return b + c > a + d
+    return bool(b + c > a + d)

@@ -106,4 +106,5 @@ def runs(kinds_W: Tensor) -> Iterator[tuple[int, slice]]:
 
 def heads_of(x_WNC: Tensor, parts: int, A: int) -> tuple[Tensor, ...]:
     """View (W, N, parts*A*D) as `parts` tensors (W, A, N, D)."""
-    return x_WNC.unflatten(-1, (parts, A, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    heads: tuple[Tensor, ...] = x_WNC.unflatten(-1, (parts, A, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return heads

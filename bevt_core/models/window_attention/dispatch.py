@@ -45,14 +45,16 @@ def _by_triton(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
         labels_MN = shift_labels(windows.window, windows.shift, qkv_BKNC.device)
         kinds_W = window_kinds(windows, qkv_BKNC.device).int().repeat(len(qkv_BKNC))
     y_WNC = triton_op.window_attention(qkv_BKNC.flatten(0, 1), bias_ANN, labels_MN, kinds_W)
-    return y_WNC.unflatten(0, qkv_BKNC.shape[:2])
+    y_BKNC: Tensor = y_WNC.unflatten(0, qkv_BKNC.shape[:2])
+    return y_BKNC
 
 
 def _by_cpu(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
     bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
     kinds_W = window_kinds(windows, qkv_BKNC.device).repeat(len(qkv_BKNC))
     y_WNC = CpuWindowAttention.apply(qkv_BKNC.flatten(0, 1), bias_MANN, kinds_W)
-    return y_WNC.unflatten(0, qkv_BKNC.shape[:2])
+    y_BKNC: Tensor = y_WNC.unflatten(0, qkv_BKNC.shape[:2])
+    return y_BKNC
 
 
 IMPLEMENTATIONS: dict[str, Implementation] = {

@@ -31,7 +31,8 @@ def attend_by_kind(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tens
     B, K = qkv_BKNC.shape[:2]
     qkv_WNC = qkv_BKNC.flatten(0, 1)
     if len(bias_MANN) == 1:
-        return _attend_alike(qkv_WNC, bias_MANN[0]).unflatten(0, (B, K))
+        alike_BKNC: Tensor = _attend_alike(qkv_WNC, bias_MANN[0]).unflatten(0, (B, K))
+        return alike_BKNC
     sorted_K, place_K = order_by_kind(windows, qkv_BKNC.device)
     sample_B = torch.arange(B, device=qkv_BKNC.device)
     by_kind_W = (sorted_K[:, None] + K * sample_B).flatten()
@@ -41,7 +42,8 @@ def attend_by_kind(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tens
     y_WNC = torch.cat(
         [_attend_alike(kind_WNC, bias) for kind_WNC, bias in zip(qkv_WNC.split(counts), bias_MANN, strict=True)]
     )
-    return Rearranged.apply(y_WNC[None], back_W, by_kind_W)[0].unflatten(0, (B, K))
+    y_BKNC: Tensor = Rearranged.apply(y_WNC[None], back_W, by_kind_W)[0].unflatten(0, (B, K))
+    return y_BKNC
 
 
 def _attend_alike(qkv_WNC: Tensor, bias_ANN: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def window_attention(qkv_WNC: Tensor, bias_ANN: Tensor, labels_MN: Tensor | None
             )
         if labels_MN.dtype != torch.int32 or kinds_W.dtype != torch.int32:
             raise ValueError(f"labels are {labels_MN.dtype} and kinds {kinds_W.dtype}; expected int32 for both")
-    y_WNC, _ = _forward(qkv_WNC, bias_ANN, labels_MN, kinds_W)
+    y_WNC: Tensor = _forward(qkv_WNC, bias_ANN, labels_MN, kinds_W)[0]
     return y_WNC
 
 

@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from bevt_core.storage.regular_file import NotRegularError, open_regular
+from schemas.text.regular_file import NotRegularError, open_regular
 
 EXCLUSIVE, SHARED = fcntl.F_WRLCK, fcntl.F_RDLCK
 TRIES = 100  # of opening a file that others keep removing

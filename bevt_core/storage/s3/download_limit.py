@@ -11,7 +11,7 @@ def at_most(most_bytes: int | None) -> Any:
     """A callback for `get_file` that raises TooLong after more than `most_bytes`; None: no limit."""
     from fsspec.callbacks import Callback
 
-    class Bounded(Callback):
+    class Bounded(Callback):  # type: ignore[misc] # fsspec has no types
         def set_size(self, size: int | None) -> None:
             self._check(size or 0)
 

@@ -115,7 +115,8 @@ def _unusable() -> type[Exception]:
     """All other botocore errors, such as invalid bucket names and settings."""
     from botocore.exceptions import BotoCoreError
 
-    return BotoCoreError
+    unusable: type[Exception] = BotoCoreError
+    return unusable
 
 
 def _endpoint() -> str:

@@ -62,7 +62,8 @@ class DvaeTokenizer(Tokenizer):
 
     def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
         features_NDhw = self._encoder_body(map_pixels(to_unit(frames_NHWC)).to(self.weights_dtype))
-        return self._head(F.relu(features_NDhw).float()).argmax(dim=1)
+        tokens_Nhw: Tensor = self._head(F.relu(features_NDhw).float()).argmax(dim=1)
+        return tokens_Nhw
 
     def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
         if self._codebook_VD is None:

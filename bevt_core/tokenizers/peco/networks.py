@@ -23,7 +23,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x_NCHW)))
-        return self.skip(x_NCHW) + self.conv2(F.silu(self.norm2(hidden)))
+        y_NCHW: Tensor = self.skip(x_NCHW) + self.conv2(F.silu(self.norm2(hidden)))
+        return y_NCHW
 
 
 class Attention(nn.Module):
@@ -38,7 +39,8 @@ class Attention(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         query, key, value = self.qkv(self.norm(x_NCHW)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
         mixed_NPC = F.scaled_dot_product_attention(query, key, value).squeeze(1)
-        return x_NCHW + self.proj(mixed_NPC.transpose(1, 2).reshape(x_NCHW.shape))
+        y_NCHW: Tensor = x_NCHW + self.proj(mixed_NPC.transpose(1, 2).reshape(x_NCHW.shape))
+        return y_NCHW
 
 
 class Upsample(nn.Module):
@@ -49,7 +51,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x_NCHW, scale_factor=2.0, mode="nearest"))
+        y_NCHW: Tensor = self.conv(F.interpolate(x_NCHW, scale_factor=2.0, mode="nearest"))
+        return y_NCHW
 
 
 def build_encoder(sizes: PecoSizes) -> nn.Sequential:

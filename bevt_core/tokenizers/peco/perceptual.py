@@ -62,7 +62,10 @@ class Perceptual(nn.Module):
             unit_NCHW = F.interpolate(unit_NCHW, self.input_hw, mode="bilinear", antialias=True)
         normal_NCHW = (unit_NCHW - self.mean_C11) / self.std_C11
         network = cast(Any, self.network)  # a timm model
-        return network.forward_intermediates(normal_NCHW, indices=self.layers, intermediates_only=True)
+        features: list[Tensor] = network.forward_intermediates(
+            normal_NCHW, indices=self.layers, intermediates_only=True
+        )
+        return features
 
     def _check_layers(self, name: str) -> None:
         with torch.no_grad():
@@ -74,7 +77,8 @@ class Perceptual(nn.Module):
 
 def _from_hub(name: str) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
+        network: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+        return network
     except (OSError, RuntimeError) as error:  # raised by the hub's client: no network, no such file
         raise UserError(
             f"perceptual.name {name!r}: downloading its weights from timm's hub failed ({str(error).splitlines()[0]}). "

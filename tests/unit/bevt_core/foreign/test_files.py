@@ -17,9 +17,9 @@ from bevt_core.foreign.files import (
     read_text,
     whole_number,
 )
-from bevt_core.storage import regular_file
 from schemas.errors import StorageError, UserError
 from schemas.frames import SOURCES_SCHEMA
+from schemas.text import regular_file
 
 
 def written(path: Path, data: bytes) -> Path:

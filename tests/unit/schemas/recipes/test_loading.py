@@ -1,5 +1,6 @@
 """Recipes: complete files, overrides, bases, and errors that name the key and the nearest valid one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,16 @@ def test_a_tag_that_does_not_fit_its_value_is_one_error(value: str, tmp_path: Pa
     (tmp_path / "x.yaml").write_text(f"title: {value}\n")
     with pytest.raises(UserError, match="not YAML"):
         load_recipe(str(tmp_path / "x.yaml"), tmp_path, [])
+
+
+@pytest.mark.parametrize("target", ["/proc/version", "pipe"])
+@pytest.mark.parametrize("named", ["the recipe", "its base"])
+def test_a_recipe_that_is_no_regular_file_ends_in_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, target: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "odd.yaml").symlink_to(target)
+    (tmp_path / "over.yaml").write_text("base: odd\n")
+    monkeypatch.setattr("schemas.recipes.loading._is_file", lambda path: True)  # the pipe appears after the check
+    with pytest.raises(UserError, match=r": a device or pipe, expected a file$"):
+        load_recipe({"the recipe": "odd", "its base": "over"}[named], tmp_path)

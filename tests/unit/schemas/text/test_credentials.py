@@ -8,13 +8,14 @@ import pytest
 
 from bevt_core.dataset.frame_rows import Rejected
 from bevt_core.media.errors import MediaError
+from bevt_core.storage.descriptions import RECORD
 from pipeline.job import decode_part as frames_job
 from schemas.errors import UserError
 from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes.loading import load_recipe
 from schemas.text.credentials import MASK, holds_credentials, is_credential, masked, masked_command
 from trainer.recipes import TRAINER_RECIPES
-from trainer.runs.directory import RECORD, RESUMES, open_run
+from trainer.runs.directory import RESUMES, open_run
 
 KEY_ID, AWS_SECRET = "AKIA" + "IOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLE" + "KEY"  # AWS's own examples
 HF, GITHUB, WANDB = "hf_" + "aB3" * 12, "ghp_" + "x1Y" * 12, "0123456789abcdef0123456789abcdef01234567"
