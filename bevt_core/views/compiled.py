@@ -1,4 +1,4 @@
-"""Functions compiled by numba. Importing this module takes a second: import it where compiled code pays for that."""
+"""Functions compiled by numba. Importing this module takes a second, so import it only if compiled code saves more."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,8 @@ import numba
 
 
 def compiled(function: Callable) -> Callable:
-    """Compile once a machine, where there is a folder to keep the result in, and once a process where there is none."""
+    """Compile once per machine if a cache folder is writable, otherwise once per process."""
     try:
         return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # "no locator available": neither this folder nor the user's cache can be written
+    except RuntimeError:  # "no locator available": neither this folder nor the user's cache is writable
         return numba.njit(nogil=True)(function)
