@@ -5,7 +5,7 @@ from schemas.frames import Stage
 
 
 class MediaError(Exception):
-    """A source cannot be used: the stage that failed, a short reason for counting, and a readable message."""
+    """A source that cannot be used: the stage that failed, a short reason for counting, and a readable message."""
 
     def __init__(self, stage: Stage, reason: str, message: str) -> None:
         super().__init__(message)

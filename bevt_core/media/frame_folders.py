@@ -146,4 +146,4 @@ def _gaps(frames: Sequence[Numbers]) -> list[int]:
 
 
 def _mixed(what: str) -> MediaError:
-    return MediaError("open", "mixed-names", f"{what}; keep only one video's frames in a folder, under one name")
+    return MediaError("open", "mixed-names", f"{what}; keep only one video's frames in a folder, with one name pattern")

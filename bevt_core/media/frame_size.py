@@ -1,4 +1,4 @@
-"""One frame size per video, because clips are arrays."""
+"""One frame size per video, because clips and frame stores are arrays."""
 
 from collections.abc import Iterable
 
