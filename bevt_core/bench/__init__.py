@@ -1,4 +1,4 @@
-"""What models and kernels cost on this machine.
+"""Benchmarks of models and kernels on this machine.
 
 Not here: whole training steps (trainer/bench) and jobs (pipeline/bench).
 """

@@ -1,6 +1,6 @@
-"""Window attention by every implementation, at all shapes that a Swin meets: time, memory, error, repeatability.
+"""Benchmark of window attention: each implementation at all shapes of a Swin; time, memory, error, reproducibility.
 
-Legend: B samples, K windows of a sample, N positions in a window, A heads, D channels of a head, W = B*K.
+Legend: B samples, K windows per sample, N positions per window, A heads, D channels per head, W = B*K.
 """
 
 import functools
@@ -22,30 +22,30 @@ from schemas.errors import UserError
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SIDES_PX = {size: 64 if size == "nano" else 224 for size in SWIN_SIZES}
 STREAM_FRAMES = {"video": 16, "image": 1}
-ERROR_SAMPLES = 1  # that are compared with float64
-FLEX_VARIANTS = 64  # of compiled code: one for each shape, forward and backward
+ERROR_SAMPLES = 1  # compared with float64
+FLEX_VARIANTS = 64  # limit of compiled variants: one per shape, forward and backward
 
 
 def bench_attention(
     *, size: str, clips: int, images: int, device: str, dtype: str, repeats: int = 10
 ) -> dict[str, Any]:
-    """Return `attention_rows` of a Swin size and their `totals_ms`; print each row as it comes.
+    """Return the `attention_rows` of a Swin size and their `totals_ms`; print each row when it is measured.
 
-    Raises UserError for an unknown size, and for a device that is not there.
+    Raises UserError for an unknown size or a missing device.
     """
-    where = available_device(device)
+    found = available_device(device)
     if size not in SWIN_SIZES:
         raise UserError(f"size {size!r}: expected one of {', '.join(SWIN_SIZES)}")
     batch = {"video": clips, "image": images}
     rows = []
-    for row in attention_rows(attention_cases(size, SIDES_PX[size]), batch, device=where, dtype=dtype, repeats=repeats):
+    for row in attention_rows(attention_cases(size, SIDES_PX[size]), batch, device=found, dtype=dtype, repeats=repeats):
         rows.append(row)
         say(row_line(row))
-    return {"device": device_name(where), "dtype": dtype, "rows": rows, "totals_ms": totals_ms(rows)}
+    return {"device": device_name(found), "dtype": dtype, "rows": rows, "totals_ms": totals_ms(rows)}
 
 
 class AttentionCase(NamedTuple):
-    """Blocks of a Swin whose attention has one shape."""
+    """The blocks of a Swin whose attention has the same shape."""
 
     stream: str
     stage: int  # from 1
@@ -60,7 +60,7 @@ class AttentionCase(NamedTuple):
 
 
 def attention_cases(size: str, size_px: int) -> list[AttentionCase]:
-    """Return the shapes of a Swin size on clips of 16 frames and on images, of `size_px`."""
+    """Return the attention shapes of a Swin size for clips of 16 frames and for images, `size_px` a side."""
     swin = SwinBackbone(**SWIN_SIZES[size])
     patch_t, patch_h, patch_w = swin.patch
     window = (swin.window[0], swin.window[1], swin.window[2])
@@ -89,14 +89,14 @@ def attention_rows(
     warm_up: int = 3,
     repeats: int = 10,
 ) -> Iterator[dict[str, Any]]:
-    """Measure every implementation in every case, `batch[stream]` samples at a time; yield a row for each.
+    """Measure every implementation in every case with `batch[stream]` samples; yield one row for each pair.
 
     A row has `forward_ms` and `backward_ms` (medians), `peak_mb` of both together (on GPUs), the relative errors of the
-    output and of both gradients against float64, and whether two runs gave the same bits. An implementation that fails
-    has `error` instead, one that does not support the case has `skipped`.
+    output and of both gradients against float64, and whether two runs gave the same bits. If the implementation fails,
+    the row has `error` instead; if it does not support the case, `skipped`.
     """
     names = implementations or default_implementations(device)
-    for name in names:  # outermost: what breaks a device breaks no other's figures
+    for name in names:  # outermost: a fault that breaks the device leaves the earlier figures intact
         for case in cases:
             row: dict[str, Any] = {"implementation": name, "case": case.name, **_shape(case, batch[case.stream])}
             if name == "triton" and not triton_op.supported(device, DTYPES[dtype], case.head_dim):
@@ -104,31 +104,31 @@ def attention_rows(
                 continue
             try:
                 yield row | _measured(name, case, batch[case.stream], device, DTYPES[dtype], warm_up, repeats)
-            except Exception as error:  # noqa: BLE001 - reported beside the others' figures
+            except Exception as error:  # noqa: BLE001 - reported in its row
                 yield row | {"error": f"{type(error).__name__}: {error}"[:1000]}
 
 
 def row_line(row: Mapping[str, Any]) -> str:
-    """One line about a row, for a person."""
+    """Format a row as one line."""
     shape = f"{row['windows']} x {row['positions']} x {row['heads']} x {row['head_dim']}"
-    place = f"{row['implementation']:<12}{row['case']:<24}{shape:<22}"
+    start = f"{row['implementation']:<12}{row['case']:<24}{shape:<22}"
     if "forward_ms" not in row:
-        return f"{place}{row.get('skipped') or row['error']}"
+        return f"{start}{row.get('skipped') or row['error']}"
     memory = "" if row["peak_mb"] is None else f"{row['peak_mb']:9.1f} MB"
     errors = " ".join(f"{row[key]:.1e}" for key in ("output_error", "qkv_grad_error", "bias_grad_error"))
-    bits = "same bits" if row["same_bits"] else "other bits"
-    return f"{place}{row['forward_ms']:9.3f} + {row['backward_ms']:.3f} ms{memory}  errors {errors}  {bits}"
+    bits = "same bits" if row["same_bits"] else "different bits"
+    return f"{start}{row['forward_ms']:9.3f} + {row['backward_ms']:.3f} ms{memory}  errors {errors}  {bits}"
 
 
 def default_implementations(device: torch.device) -> tuple[str, ...]:
-    """Return what is compared on a device, in the order in which it is measured."""
+    """Return the implementations to compare on a device, in the order of measurement."""
     return (
         ("math", "torchvision", "sdpa", "triton", "flex") if device.type == "cuda" else ("math", "torchvision", "cpu")
     )
 
 
 def totals_ms(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Sum forward and backward over all blocks, for each implementation that was measured in every case."""
+    """Return the sum of forward and backward over all blocks, per implementation that was measured in every case."""
     sums: dict[str, float] = {}
     for name in dict.fromkeys(row["implementation"] for row in rows):
         mine = [row for row in rows if row["implementation"] == name]
@@ -151,7 +151,7 @@ def _shape(case: AttentionCase, samples: int) -> dict[str, Any]:
 
 
 class _Problem(NamedTuple):
-    """Inputs of one attention, and the gradient that comes back."""
+    """Inputs of one attention, and the gradient of its output."""
 
     qkv_BKNC: Tensor
     bias_ANN: Tensor
@@ -219,7 +219,7 @@ def _problem(case: AttentionCase, samples: int, device: torch.device, dtype: tor
 
 
 def _results(attend: Implementation, problem: _Problem, windows: Windows) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the output, and the gradients of queries, keys and values together and of the bias."""
+    """Return the output, the gradient of queries, keys and values together, and the gradient of the bias."""
     problem.qkv_BKNC.grad = problem.bias_ANN.grad = None
     y_BKNC = attend(problem.qkv_BKNC, problem.bias_ANN, windows)
     y_BKNC.backward(problem.grad_BKNC)
@@ -232,7 +232,7 @@ def _relative_error(got: Tensor, expected: Tensor) -> float:
 
 
 def attend_as_torchvision(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
-    """Attend as torchvision's `shifted_window_attention_3d` does under autocast: every (N, N) matrix is written out."""
+    """Attend like torchvision's `shifted_window_attention_3d` under autocast: every (N, N) matrix goes to memory."""
     device, dtype = qkv_BKNC.device.type, qkv_BKNC.dtype
     with torch.autocast(device, dtype, enabled=dtype in (torch.float16, torch.bfloat16)):
         q, k, v = qkv_BKNC.unflatten(-1, (3, len(bias_ANN), -1)).permute(3, 0, 1, 4, 2, 5)
@@ -245,7 +245,7 @@ def attend_as_torchvision(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) 
 
 
 def attend_by_flex(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
-    """Attend by PyTorch's `flex_attention`, compiled, bias and mask in its `score_mod`."""
+    """Attend with PyTorch's compiled `flex_attention`, with bias and mask in its `score_mod`."""
     B = len(qkv_BKNC)
     q, k, v = qkv_BKNC.flatten(0, 1).unflatten(-1, (3, len(bias_ANN), -1)).permute(2, 0, 3, 1, 4)
     labels_MN = shift_labels(windows.window, windows.shift, qkv_BKNC.device)

@@ -1,6 +1,6 @@
-"""What the encoder and a pretraining step cost, against torchvision's encoder and the original code's step.
+"""Benchmarks of the encoder against torchvision's, and of a pretraining step against the original code's.
 
-References run in the same process on the same inputs, in turn; times are medians.
+Each pair runs alternately in the same process on the same inputs; times are medians.
 """
 
 import statistics
@@ -28,7 +28,7 @@ from bevt_core.weights.foreign import classifier_from_torchvision
 from bevt_core.weights.surgery import swin_sizes
 from schemas.views import View, ViewDistribution
 
-MASKED_SHARE = {"video": 0.374, "image": 0.497}  # of the token positions, means of the original masks
+MASKED_SHARE = {"video": 0.374, "image": 0.497}  # share of the token positions: means of the original masks
 VOCAB_SIZE = 8192
 
 
@@ -37,7 +37,7 @@ def bench_encoder(
 ) -> dict[str, float]:
     """Compare forward + backward of Video Swin with torchvision's on the CPU, in fp32, with the same weights.
 
-    `memory_ratio` compares what a step holds at its peak above the weights and inputs.
+    `memory_ratio` compares the peak memory of a step, without weights and inputs.
     """
     from torchvision.models import video
 
@@ -71,11 +71,11 @@ def bench_step(
     repeats: int = 5,
     device: str = "cpu",
 ) -> dict[str, float]:
-    """Compare a joint step on stored tokens with the original's: tokenizer in the step, LM head on every position.
+    """Compare a joint step on stored tokens with the original's: tokenizer inside the step, LM head at every position.
 
-    Both begin with their data: JPEGs decoded and cropped on the calling thread. `flops_ratio` is counted, the rest is
-    measured. `tokenizer_share`, `data_share` and `model_share` are of the original's step; `speedup_of_possible` is the
-    speed-up's share of what leaving the tokenizer out of that step allows.
+    Both include their data: JPEGs are decoded and cropped on the calling thread. `flops_ratio` is counted, the rest is
+    measured. `tokenizer_share`, `data_share` and `model_share` are shares of the original step; `speedup_of_possible`
+    is the speed-up divided by the one that removing the tokenizer alone would give.
     """
     sizes = SWIN_SIZES[size]
     model = build_bevt(**sizes, vocab_size=VOCAB_SIZE).to(device)
@@ -135,13 +135,13 @@ def bench_step(
 
 
 def synchronize(device: str) -> None:
-    """Wait for what a device was asked to do."""
+    """Wait until the device has finished its queued work."""
     if device != "cpu":
         torch.accelerator.synchronize()
 
 
 class _PartClock:
-    """The seconds of a step's parts, as medians over all steps but the first, which warms up."""
+    """Times of a step's parts: medians over all steps but the first, which warms up."""
 
     def __init__(self, device: str) -> None:
         self.device, self.seconds = device, defaultdict[str, list[float]](list)
@@ -161,7 +161,7 @@ class _PartClock:
 
 
 def _random_jpegs(count: int, size_px: int) -> list[bytes]:
-    """Smooth pictures with the sides that a frame pool has for crops of `size_px`."""
+    """Make smooth pictures as large as the stored frames for crops of `size_px`."""
     height, width = size_px * 8 // 7, size_px * 3 // 2
     coarse = rng_for("bench step").integers(0, 256, (count, 8, 12, 3), dtype=np.uint8)
     pictures = (np.asarray(Image.fromarray(picture).resize((width, height))) for picture in coarse)
@@ -179,8 +179,8 @@ def step_flops(
 ) -> dict[str, float]:
     """Count the operations of a joint step with stored tokens, and of the original's step on the same batch.
 
-    Counts are torch's, on the meta device, two per multiply-add, for one clip and one image, then multiplied. The
-    default mix, 8 clips : 64 images, is the original's (swin_base_patch244_window877_bevt_in1k_k400.py).
+    torch counts them on the meta device, two per multiply-add, for one clip and one image; the counts are scaled up.
+    The default mix, 8 clips : 64 images, is the original's (swin_base_patch244_window877_bevt_in1k_k400.py).
     """
     with torch.device("meta"):
         model = build_bevt(**SWIN_SIZES[size], vocab_size=VOCAB_SIZE)
@@ -207,7 +207,7 @@ def _random_batch(stream: str, batch_size: int, frames: int, size_px: int, grid:
 
 
 def _stream_flops(model: Bevt, stream: Any, frames: int, size_px: int) -> tuple[int, int]:
-    """Operations of forward + backward for one sample: without the LM head, and of the LM head on all positions."""
+    """Count the operations of forward + backward for one sample: without the LM head, and for it at all positions."""
     clip_BCTHW = torch.zeros(1, 3, frames, size_px, size_px, device="meta")
     outputs: list[Tensor] = []
 
@@ -221,7 +221,7 @@ def _stream_flops(model: Bevt, stream: Any, frames: int, size_px: int) -> tuple[
 
 
 def alternate(steps: list[Callable[[], None]], repeats: int) -> list[float]:
-    """Run the steps in turn, once to warm up and `repeats` times to measure; return their median seconds."""
+    """Run the steps alternately, once to warm up and `repeats` times to measure; return their median seconds."""
     seconds: list[list[float]] = [[] for _ in steps]
     for repeat in range(repeats + 1):
         for step, times in zip(steps, seconds, strict=True):
@@ -233,8 +233,8 @@ def alternate(steps: list[Callable[[], None]], repeats: int) -> list[float]:
 
 
 def peak_bytes(step: Callable[[], None]) -> int:
-    """Return the most memory that a step's tensors hold at a time on the CPU, counted by torch's allocator."""
-    step()  # gradients exist from here on, and count for nobody
+    """Return the peak memory in bytes of a step's tensors on the CPU, as counted by torch's allocator."""
+    step()  # allocates the gradients, which are not counted
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
         step()
     held = peak = 0

@@ -1,4 +1,4 @@
-"""How long a device takes, and how much of its memory: by CUDA events on a GPU, by the host's clock on a CPU."""
+"""Time and peak memory of work on a device, by CUDA events on a GPU and by the host's clock on a CPU."""
 
 import statistics
 import time
@@ -13,7 +13,7 @@ Work = Callable[[], object]
 
 
 def available_device(name: str) -> torch.device:
-    """Return the device called `name`. Raises UserError where it is not there."""
+    """Return the device called `name`. Raises UserError if it does not exist."""
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: torch {torch.__version__} sees no CUDA GPU here; use --device cpu")
@@ -26,14 +26,14 @@ def device_name(device: torch.device) -> str:
 
 
 class Marks:
-    """Points in a device's queue of work, and the milliseconds between them."""
+    """Marks in a device's queue of work, and the milliseconds between them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.marks: list[Any] = []
 
     def add(self) -> None:
-        """Mark the end of what was asked of the device so far."""
+        """Mark the end of the work queued so far."""
         if self.device.type != "cuda":
             self.marks.append(time.perf_counter())
             return
@@ -51,13 +51,13 @@ class Marks:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what a device was asked to do."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def timed_ms(parts: Sequence[Work], device: torch.device, *, warm_up: int = 3, repeats: int = 10) -> list[float]:
-    """Run the parts one after another, several times; return each part's median milliseconds after the warm-up."""
+    """Run the parts in order, `warm_up + repeats` times; return each part's median milliseconds after the warm-up."""
     rounds = []
     for _ in range(warm_up + repeats):
         marks = Marks(device)
@@ -70,7 +70,7 @@ def timed_ms(parts: Sequence[Work], device: torch.device, *, warm_up: int = 3, r
 
 
 def peak_bytes_above(work: Work, device: torch.device) -> int | None:
-    """Return the most GPU memory that `work` holds above what is held now; None on a CPU."""
+    """Return the peak GPU memory of `work` in bytes, above the memory already allocated; None on a CPU."""
     if device.type != "cuda":
         return None
     synchronize(device)

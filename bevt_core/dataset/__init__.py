@@ -1,4 +1,4 @@
-"""The dataset on disk, version 1: frame stores and token sets, writer and reader side by side.
+"""The dataset on disk, format version 1: frame stores and token sets, each with its writer and its reader.
 
-Not here: storage itself.
+Not here: files on disks and object stores (bevt_core/storage).
 """

@@ -1,6 +1,6 @@
-"""What a commit and a `dataset.json` have in common, for the frame store and for token sets.
+"""Helpers for the commits and manifests (`dataset.json`) of frame stores and token sets.
 
-Each is written last, so its presence means that what it describes is complete.
+A commit is written after its part and a manifest after all parts, so the presence of either means completeness.
 """
 
 import hashlib
@@ -30,19 +30,19 @@ def part_name(part: int) -> str:
 
 
 def read_manifest(path: AnyPath, kind: type[M], what: str) -> M:
-    """Read the `dataset.json` of a frame store or token set. Raises UserError for another place, saying what it is."""
+    """Read the `dataset.json` of a frame store or token set. Raises UserError for any other path, naming what it is."""
     try:
         manifest = read_record(path / "dataset.json", kind)
     except (UserError, NotADirectoryError):
         if what_is(path).startswith(f"a {what}"):
-            raise  # it is damaged, or of another version
+            raise  # damaged, or of another version
         manifest = None
     if manifest is not None:
         return manifest
     if not path.exists():
         others = sorted(other.parent.name for other in path.parent.glob("*/dataset.json"))
-        beside = f" (beside it: {', '.join(others)})" if others else ""
-        raise UserError(f"{path}: no such {what}{beside}; make one with `bevt tokenize --out ...`")
+        found = f" (found: {', '.join(others)})" if others else ""
+        raise UserError(f"{path}: no such {what}{found}; make one with `bevt tokenize --out ...`")
     if (path / "plan.json").is_file() and not (path / "dataset.json").is_file():
         raise UserError(f"{path}: no dataset.json, so this {what} is not finished; run the same `bevt tokenize` again")
     raise UserError(f"{path}: {what_is(path)}; expected a {what}")

@@ -1,6 +1,6 @@
-"""The rows of a frame store: Python values, the Arrow tables of its Parquet files, and the check of an index.
+"""The rows of a frame store: Python values, the Arrow tables of its Parquet files, and checks of an index.
 
-A dataset may be somebody else's, so what is read is checked before a row is used as a position or a size.
+A dataset may come from an untrusted source, so rows are checked before they are used as positions or sizes.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ class FrameSample:
     decoder: str
     decoder_version: str
     warnings: list[str]
-    piece: int | None = None  # of a source that is cut into several samples
+    piece: int | None = None  # its number, if the source is cut into several samples
 
     @property
     def sample_id(self) -> str:
@@ -85,12 +85,12 @@ def sources_table(items: Sequence[SourceItem]) -> pa.Table:
 
 
 def check_index(index: pa.Table, path: AnyPath, num_classes: int | None = None) -> pa.Table:
-    """Return the index of a frame part as it was read from `path`. Raises BadRow, naming row, sample and value.
+    """Check the index of a frame part, read from `path`, and return it. Raises BadRow, naming row, sample and value.
 
-    Without `num_classes` labels are not checked: a reader that does not use them need not know the classes.
+    Without `num_classes`, labels are not checked: a reader that does not use them need not know the classes.
     """
     if not index.schema.equals(INDEX_SCHEMA):
-        raise BadRow(f"{path}: its columns are not those of a frame store's index; {FIX}")
+        raise BadRow(f"{path}: the columns are not those of a frame store's index; {FIX}")
     ranges = {"num_frames": (0, MOST_FRAMES), "frame_start": (0, MOST_FRAMES), "height": (1, None), "width": (1, None)}
     if num_classes is not None:
         ranges["label"] = (0, num_classes - 1)
@@ -106,7 +106,7 @@ def check_index(index: pa.Table, path: AnyPath, num_classes: int | None = None) 
 
 
 def check_ids(index: pa.Table, path_of: Callable[[int], AnyPath]) -> None:
-    """Raise BadRow where a sample id occurs twice. `path_of` gives the file of each value of the column `part`."""
+    """Raise BadRow if a sample id occurs twice. `path_of` maps a value of the column `part` to its file."""
     ids, part_N = index["sample_id"], index["part"].to_numpy()
     if pc.count_distinct(ids).as_py() == len(ids):
         return
@@ -132,7 +132,7 @@ def _check_lists(index: pa.Table, path: AnyPath) -> None:
         falls_V[1:] &= row_V[1:] == row_V[:-1]
         for at in np.flatnonzero(~np.isfinite(value_V) | (value_V < least) | falls_V)[:1].tolist():
             before = f" after {values[at - 1].as_py()}" if falls_V[at] else ""
-            expected = "finite numbers that do not fall" if column == "times_s" else "0 or more, not falling"
+            expected = "finite, non-decreasing numbers" if column == "times_s" else "non-decreasing numbers >= 0"
             what = f"{values[at].as_py()}{before} in {column}, expected {expected}"
             raise _bad_row(index, path, int(row_V[at]), what)
 

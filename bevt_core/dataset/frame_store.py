@@ -3,8 +3,8 @@
     <dataset>/frames/{plan.json, sources.parquet, dataset.json}
     <dataset>/frames/part-00000/{frames.zarr, index.parquet, rejected.parquet, commit.json}
 
-The bytes of a part depend only on its input. Presence is read from Parquet and commits, never from Zarr, where a
-missing chunk reads as zeros.
+The bytes of a part depend only on its input. Whether data exists is decided by Parquet files and commits, never by
+Zarr, where a missing chunk reads as zeros.
 """
 
 import functools
@@ -56,17 +56,17 @@ FRAMES_ZARR = "frames.zarr"
 
 
 def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
-    """Write `plan.json` unless it exists, and its `sources.parquet`. Returns the plan that is stored.
+    """Write `plan.json` unless it exists, and its `sources.parquet`. Returns the stored plan.
 
-    `items` are in the order of their parts. Of several writers the first one wins; if its plan differs from `plan`, its
-    sources are left alone.
+    `items` are in the order of their parts. With several writers, the first one wins; if its plan differs from `plan`,
+    its sources are left unchanged.
     """
     sources = frames_dir / "sources.parquet"
     before = read_plan(frames_dir)
-    there = before or create_record(frames_dir / "plan.json", plan)
-    if there.digest() == plan.digest() and (before is None or size_of(sources) < 0):
+    stored = before or create_record(frames_dir / "plan.json", plan)
+    if stored.digest() == plan.digest() and (before is None or size_of(sources) < 0):
         write_atomic(sources, parquet_bytes(sources_table(items)))
-    return there
+    return stored
 
 
 def read_plan(frames_dir: AnyPath) -> Plan | None:
@@ -79,7 +79,7 @@ def read_sources(frames_dir: AnyPath) -> list[SourceItem]:
 
 
 def sources_digest(items: Sequence[SourceItem]) -> str:
-    """sha256 over the items in their order; what `Plan.sources_digest` holds."""
+    """Return the SHA-256 over the items in order: the value of `Plan.sources_digest`."""
     lines = "".join(f"{item.source}\0{item.kind}\0{item.label}\n" for item in items)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
@@ -87,7 +87,7 @@ def sources_digest(items: Sequence[SourceItem]) -> str:
 def write_frame_part(
     frames_dir: AnyPath, part: int, samples: Sequence[FrameSample], rejected: Sequence[Rejected], plan: Plan
 ) -> FramePartCommit:
-    """Write part `part`, its commit last; where another writer committed it first, its copy stays."""
+    """Write part `part`, its commit last. If another writer committed the part first, that copy is kept."""
     is_done = functools.partial(_is_committed, frames_dir, part, plan.digest())
     with committed_folder(frames_dir / part_name(part), COMMIT, is_done) as staging:
         jpegs = [jpeg for sample in samples for jpeg in sample.jpegs]
@@ -109,18 +109,18 @@ def write_frame_part(
 
 
 def read_frame_commit(frames_dir: AnyPath, part: int, plan_digest: str) -> FramePartCommit | None:
-    """The commit of a part that is done for this plan: its files are there with their sizes. Else None."""
+    """Return the commit of a part if it was made for this plan and all files exist with their sizes, else None."""
     folder = frames_dir / part_name(part)
     commit = read_record(folder / COMMIT, FramePartCommit)
     if commit is None or commit.plan_digest != plan_digest:
         return None
-    there = sizes_in(folder)
-    whole = all(there.get(name) == digest.num_bytes for name, digest in commit.files.items())
-    return commit if whole else None
+    sizes = sizes_in(folder)
+    complete = all(sizes.get(name) == digest.num_bytes for name, digest in commit.files.items())
+    return commit if complete else None
 
 
 def local_part(frames_dir: AnyPath, commit: FramePartCommit) -> AbstractContextManager[Path]:
-    """A local folder with the files of a committed part: its own, or a copy for the block of what the commit names."""
+    """A local folder with the files of a committed part: the part's own, or a copy for the length of the block."""
     sizes = {name: digest.num_bytes for name, digest in commit.files.items()}
     return storage_of(frames_dir / part_name(commit.part)).copied(sizes)
 
@@ -155,15 +155,15 @@ def write_frame_manifest(frames_dir: AnyPath, plan: Plan, commits: Sequence[Fram
 
 
 def rejected_reasons(frames_dir: AnyPath, part: int) -> list[str]:
-    """Why each of a part's rejected sources could not be used."""
+    """Return the reason for each rejected source of a part."""
     table = read_table(frames_dir / part_name(part) / "rejected.parquet", columns=["reason"])
     return list(table["reason"].to_pylist())
 
 
 class FrameStore:
-    """Read a finished frame store. Arrays open lazily, once per process, so it may be pickled into workers.
+    """Read a finished frame store. Arrays open lazily, once per process, so it can be pickled into workers.
 
-    Of a store on an object store the parts are read from local copies (`bevt_core.storage.part_cache`).
+    Parts on an object store are read from local copies (`bevt_core.storage.part_cache`).
     """
 
     def __init__(self, path: str | AnyPath) -> None:
@@ -195,22 +195,22 @@ class FrameStore:
         return self.path / part_name(part) / "index.parquet"
 
     def read_jpegs(self, part: int, first: int, count: int) -> list[np.ndarray]:
-        """The bytes of `count` frames from position `first` of the part: one contiguous range."""
+        """Return the JPEG bytes of `count` frames from position `first` of the part, read as one contiguous range."""
         with hold(self.place(part)) as folder:
             return open_jpegs(str(folder / FRAMES_ZARR)).read(first, count)
 
     def read_frames(self, part: int, first: int, count: int) -> list[np.ndarray]:
-        """`read_jpegs`, decoded: RGB uint8 (H, W, 3)."""
+        """Read the same frames as `read_jpegs`, decoded to RGB uint8 (H, W, 3)."""
         return [decode_jpeg(data) for data in self.read_jpegs(part, first, count)]
 
     def place(self, part: int) -> Place:
-        """Where the part's frames are read: in its folder, or from a copy."""
+        """Return where to read the part's frames: its own folder, or a cache entry to be fetched."""
         folder = self.path / part_name(part)
         return storage_of(folder).cached(f"{self.digest}-{folder.name}", functools.partial(_frame_files, folder))
 
 
 def _frame_files(folder: AnyPath) -> dict[str, FileDigest]:
-    """Of a committed part, what frames are read from."""
+    """Return the files of a committed part that contain its frames."""
     commit = read_record(folder / COMMIT, FramePartCommit)
     if commit is None:
         raise UserError(f"{folder}: no {COMMIT}; run bevt verify, then bevt repair")

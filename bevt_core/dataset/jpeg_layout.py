@@ -1,7 +1,7 @@
-"""The metadata of a `frames.zarr`: what zarr writes for us, and a reader that takes nothing else.
+"""The metadata of a `frames.zarr`: what zarr writes for us, and a reader that accepts nothing else.
 
-A store may come from anybody. Zarr metadata names codecs, which are code, and sizes, which are allocated; so the three
-small files are read as plain JSON and compared with those that `write_jpegs` has zarr write, before any chunk is read.
+A store may be untrusted. Zarr metadata names codecs, which are code, and sizes, which are allocated. Before any chunk
+is read, the three small files are therefore read as plain JSON and compared with those that `write_jpegs` makes.
 """
 
 import json
@@ -14,17 +14,17 @@ from schemas.errors import UserError
 from schemas.frames import JPEG_SHARD_BYTES, MOST_FRAMES, MOST_JPEG_SHARDS
 
 GROUP, JPEG, OFFSETS = "zarr.json", "jpeg", "offsets"
-CHUNK_BYTES = 128 << 10  # the unit of a crc32c; 64 KiB and 256 KiB read slower by zarr (benchmarks/zarr_chunks.py)
-SHARD_BYTES = JPEG_SHARD_BYTES  # the unit of a file
-CRC_BYTES = 4  # behind every chunk, and behind a shard's index
-METADATA_BYTES = 64 << 10  # at most, of a zarr.json; ours have 66 to 934
-SHOWN_CHARACTERS = 80  # of a value in a message
+CHUNK_BYTES = 128 << 10  # per crc32c; zarr reads chunks of 64 KiB and 256 KiB more slowly (benchmarks/zarr_chunks.py)
+SHARD_BYTES = JPEG_SHARD_BYTES  # per file
+CRC_BYTES = 4  # after every chunk and after a shard's index
+METADATA_BYTES = 64 << 10  # limit for a zarr.json; ours have 66 to 934
+SHOWN_CHARACTERS = 80  # limit for a value in a message
 REPAIR = "run bevt verify, then bevt repair"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How many bytes of JPEG there are, how many offsets, and how the bytes are cut into chunks and shards."""
+    """The number of JPEG bytes and of offsets, and the sizes of chunks and shards."""
 
     num_bytes: int
     num_offsets: int
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def most_shard_file_bytes(self) -> int:
-        """Of a file that holds all chunks of a shard: the chunks and the index, each with its crc32c."""
+        """The size of a file with all chunks of a shard: the chunks and the index, each with its crc32c."""
         return self.shard_chunks * (self.chunk_bytes + CRC_BYTES + 16) + CRC_BYTES
 
     def metadata(self) -> dict[str, dict[str, Any]]:
@@ -79,7 +79,7 @@ def _array(length: int, data_type: str, chunk: int, codecs: list[Any]) -> dict[s
 
 
 def read_layout(path: AnyPath) -> Layout:
-    """The layout of the `frames.zarr` at `path`. Raises UserError, naming file, value and what was expected."""
+    """Return the layout of the `frames.zarr` at `path`. Raises UserError, naming file, value and expected value."""
     group = _read_metadata(path / GROUP)
     jpeg, offsets = (_read_metadata(path / name / "zarr.json") for name in (JPEG, OFFSETS))
     num_bytes = _length(path / JPEG / "zarr.json", jpeg, MOST_JPEG_SHARDS * SHARD_BYTES)
@@ -93,10 +93,10 @@ def read_layout(path: AnyPath) -> Layout:
 
 
 def _read_metadata(path: AnyPath) -> dict[str, Any]:
-    """The JSON object in a zarr.json."""
-    if not path.is_file():  # nothing, or a pipe, which could be read for ever
+    """Return the JSON object in a zarr.json."""
+    if not path.is_file():  # missing, or a pipe, which may never end
         old = (path.parent / ".zgroup", path.parent / ".zarray")
-        what = "a store of Zarr version 2" if any(place.is_file() for place in old) else "no such file"
+        what = "a store of Zarr version 2" if any(file.is_file() for file in old) else "no such file"
         raise UserError(f"{path}: {what}, expected Zarr version 3 as bevt writes it; {REPAIR}")
     data = storage_of(path).read_start(METADATA_BYTES + 1)
     if len(data) > METADATA_BYTES:
@@ -107,11 +107,11 @@ def _read_metadata(path: AnyPath) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{path}: not a JSON object, expected Zarr's metadata; {REPAIR}")
-    return {key: value for key, value in found.items() if value is not None}  # zarr 3.1.0 writes a null, 3.1.6 none
+    return {key: value for key, value in found.items() if value is not None}  # zarr 3.1.0 writes a null
 
 
 def _length(path: AnyPath, found: dict[str, Any], most: int) -> int:
-    """The length of a one-dimensional array."""
+    """Return the length of a one-dimensional array."""
     shape = found.get("shape")
     if isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int and 0 <= shape[0] <= most:
         return int(shape[0])
@@ -119,7 +119,7 @@ def _length(path: AnyPath, found: dict[str, Any], most: int) -> int:
 
 
 def _difference(found: Any, expected: Any, at: str = "") -> str | None:
-    """Where `found` first differs, and both values there."""
+    """Describe the first difference, with both values; None if there is no difference."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in (*expected, *sorted(found.keys() - expected.keys())):
             here = f"{at}.{key}" if at else key

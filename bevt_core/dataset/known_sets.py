@@ -1,12 +1,12 @@
-"""Sizes of public data sets, for plans before the data exist, and what their stores take under the shipped recipes."""
+"""Sizes of public data sets, for plans made without the data, and their storage under the shipped recipes."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from schemas.errors import UserError
 
-FRAME_BYTES = 27_800  # of a stored frame, short side 256, JPEG quality 90: mean of three Kinetics clips (docs/log.md)
-TOKEN_MAP_BYTES = 320  # of 14 x 14 tokens of a vocabulary of 8192, if all were as frequent (docs/log.md)
+FRAME_BYTES = 27_800  # per stored frame: short side 256, JPEG quality 90, mean of three Kinetics clips (docs/log.md)
+TOKEN_MAP_BYTES = 320  # 14 x 14 tokens from a vocabulary of 8192, all equally frequent (docs/log.md)
 TOKENIZER_GFLOP = 52.1  # per frame, DALL-E's encoder at 112 px, counted by torch
 
 
@@ -16,24 +16,24 @@ class KnownSet:
 
     name: str
     kind: Literal["video", "image"]
-    recipe: str  # of the pipeline
+    recipe: str  # name in pipeline/recipes
     samples: int
     classes: int
-    frames: int  # of a sample, on average
+    frames: int  # per sample, on average
     stride: int
     views: int
     crop_px: int = 224
 
     @property
     def description(self) -> str:
-        """In words."""
+        """The sizes in words."""
         if self.kind == "image":
             return f"{self.samples} images, {self.views} views"
         return f"{self.samples} videos of {self.frames} frames on average, 1 of {self.stride} kept, {self.views} views"
 
     @property
     def stored_frames(self) -> int:
-        """Frames that are kept of all samples."""
+        """Number of frames kept from all samples."""
         return self.samples * max(1, self.frames // self.stride)
 
     @property
@@ -46,7 +46,7 @@ class KnownSet:
 
     @property
     def tokenizer_flops(self) -> float:
-        """Operations that tokenize all views once."""
+        """FLOPs to tokenize all views once."""
         return self.stored_frames * self.views * TOKENIZER_GFLOP * 1e9
 
 
@@ -66,7 +66,7 @@ KNOWN_SETS = {
 def known_set(name: str) -> KnownSet:
     """Return the set. Raises UserError for an unknown one."""
     if name not in KNOWN_SETS:
-        raise UserError(f"data set {name!r}: sizes are known of {', '.join(KNOWN_SETS)}")
+        raise UserError(f"unknown data set {name!r}; expected one of {', '.join(KNOWN_SETS)}")
     return KNOWN_SETS[name]
 
 

@@ -1,6 +1,6 @@
 """One sample of a dataset as arrays: its frames, or one of its views with pixels and tokens.
 
-For looking at samples and for use elsewhere; training reads whole parts in order.
+For inspecting samples and for use outside of bevt; training reads whole parts in order.
 Legend: T frames, H W pixels, h w token grid, C channels (RGB).
 """
 
@@ -38,9 +38,9 @@ class SampleView(NamedTuple):
 
 
 def read_sample(store: FrameStore, sample: int | str) -> Sample:
-    """Read the sample with this number (a row of `store.index`) or this id: all of its stored frames, decoded.
+    """Read all stored frames of a sample, decoded. `sample` is its number (a row of `store.index`) or its id.
 
-    Raises UserError for a sample that the store does not have.
+    Raises UserError for an unknown sample.
     """
     row = _row(store, _number(store, sample))
     label = row["label"]
@@ -55,10 +55,10 @@ def read_sample(store: FrameStore, sample: int | str) -> Sample:
 
 
 def read_view(tokens: TokenSet, sample: int | str, view: int = 0) -> SampleView:
-    """Read view `view` of a sample, all frames: its geometry, its pixels as they were tokenized, and its tokens.
+    """Read view `view` of all frames of a sample: its geometry, the pixels that were tokenized, and the tokens.
 
     `sample` is a number or an id, as in `read_sample`. Reads the tokens of the sample's whole part.
-    Raises UserError for a sample or a view that the token set does not have, and for tokens that do not fit the frames.
+    Raises UserError for an unknown sample or view, and for tokens that do not match the frames.
     """
     num_views = tokens.manifest.views.num_views
     if not 0 <= view < num_views:
@@ -82,7 +82,7 @@ def _number(store: FrameStore, sample: int | str) -> int:
     if isinstance(sample, str):
         number: int = pc.index(store.index["sample_id"], sample).as_py()
         if number < 0:
-            raise UserError(f"{store.path}: no sample {sample!r}; `store.index['sample_id']` has their names")
+            raise UserError(f"{store.path}: no sample {sample!r}; `store.index['sample_id']` lists the ids")
         return number
     if not 0 <= sample < len(store.index):
         raise UserError(f"{store.path}: sample {sample}, expected 0 to {len(store.index) - 1}")

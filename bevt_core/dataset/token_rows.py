@@ -1,7 +1,7 @@
 """A row group of a token set: the views of a part's samples and their tokens, written, read and checked.
 
-Ids are used as indices later on, and views as boxes in pictures, where a wrong one would end in an IndexError, or in a
-fault of the GPU, that names no sample.
+Tokens are later used as indices, and views as boxes in pictures. Unchecked, a wrong value would cause an IndexError or
+a GPU fault that does not name the sample.
 """
 
 import itertools
@@ -60,9 +60,9 @@ def views_of(table: pa.Table) -> list[View]:
 
 
 def part_view(table: pa.Table, path: AnyPath, view: int, tokenizer: TokenizerIdentity) -> PartView:
-    """The row group of `view`, read from `path`. Raises BadRow."""
+    """Convert the row group of `view`, read from `path`. Raises BadRow."""
     if not table.schema.equals(token_schema(tokenizer.grid)):
-        raise BadRow(f"{path}: its columns are not those of a token set with {tokenizer.grid} tokens a frame; {FIX}")
+        raise BadRow(f"{path}: the columns are not those of a token set with {tokenizer.grid} tokens a frame; {FIX}")
     rows, columns = tokenizer.grid
     column = table["tokens"].combine_chunks()
     frames = column.flatten()
@@ -93,7 +93,7 @@ def check_rows(
     sample_ids: Sequence[str],
     sizes: Sequence[tuple[int, int, int]],
 ) -> None:
-    """Raise BadRow unless the rows fit the frames: `sizes` are (frames, height, width) of the samples of the part."""
+    """Raise BadRow unless the rows match the frames. `sizes` are (frames, height, width) of the part's samples."""
     if len(stored.views) != len(sizes):
         raise BadRow(f"{path}: {len(stored.views)} rows in view {view}, but the part has {len(sizes)} samples; {FIX}")
     for sample, row, tokens, (frames, height, width) in zip(
@@ -101,13 +101,13 @@ def check_rows(
     ):
         scaled_h, scaled_w = scaled_size(height, width, row.short_side_px)
         if len(tokens) != frames:
-            raise BadRow(f"{path}: sample {sample!r} has tokens of {len(tokens)} frames, but {frames} frames; {FIX}")
+            raise BadRow(f"{path}: sample {sample!r} has tokens for {len(tokens)} frames, but {frames} frames; {FIX}")
         if row.crop_px != crop_px:
             raise BadRow(
                 f"{path}: sample {sample!r} has a crop of {row.crop_px} px in view {view}, not {crop_px}; {FIX}"
             )
         if row.top_px + crop_px > scaled_h or row.left_px + crop_px > scaled_w:
             raise BadRow(
-                f"{path}: sample {sample!r} has its crop at ({row.top_px}, {row.left_px}) with {crop_px} px in view "
-                f"{view}, outside of its frame of {scaled_h} x {scaled_w} px; {FIX}"
+                f"{path}: sample {sample!r} has a crop of {crop_px} px at ({row.top_px}, {row.left_px}) in view "
+                f"{view}, outside its frame of {scaled_h} x {scaled_w} px; {FIX}"
             )

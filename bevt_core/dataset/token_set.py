@@ -43,7 +43,7 @@ def write_token_part(
     plan: TokenPlan,
     gpu_model: str | None = None,
 ) -> TokenPartCommit:
-    """Write the tokens of the frame part `frames`, and their commit. `rows[v]` is view `v` of all its samples."""
+    """Write the tokens of the frame part `frames`, then their commit. `rows[v]` is view `v` of all its samples."""
     part = frames.part
     schema = token_schema(plan.tokenizer.grid)
     sink = pa.BufferOutputStream()
@@ -75,7 +75,7 @@ def write_token_part(
 
 
 def read_token_commit(tokens_dir: AnyPath, frames: FramePartCommit, plan_digest: str) -> TokenPartCommit | None:
-    """The commit of a token part that is done for this plan and frame part, with its file in its size. Else None."""
+    """Return the commit of a token part if it matches this plan and frame part and the file's size, else None."""
     name = part_name(frames.part)
     commit = read_record(tokens_dir / f"{name}.json", TokenPartCommit)
     if commit is None or commit.token_plan != plan_digest or commit.frames_commit != frames.digest():
@@ -88,7 +88,7 @@ def read_token_plan(tokens_dir: AnyPath) -> TokenPlan | None:
 
 
 def write_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
-    """Write `plan.json` unless it exists. Returns the plan that is stored."""
+    """Write `plan.json` unless it exists. Returns the stored plan."""
     return create_record(tokens_dir / "plan.json", plan)
 
 
@@ -111,7 +111,7 @@ def write_token_manifest(
 
 
 class TokenSet:
-    """Read a finished token set and the frame store that it belongs to. May be pickled into workers."""
+    """Read a finished token set and the frame store that it belongs to. Can be pickled into workers."""
 
     def __init__(self, path: str | AnyPath) -> None:
         self.path = as_path(path)
@@ -120,7 +120,7 @@ class TokenSet:
         if self.frames.digest != manifest.frames_digest:
             raise UserError(
                 f"{self.path}: made from the frame store {manifest.frames_digest[:12]}, but {self.frames.path} is now "
-                f"{self.frames.digest[:12]}; run the same `bevt tokenize` command again: it makes the token parts anew"
+                f"{self.frames.digest[:12]}; run the same `bevt tokenize` command again to rebuild the token parts"
             )
 
     @functools.cached_property
@@ -128,7 +128,7 @@ class TokenSet:
         return self.manifest.digest()
 
     def read_view(self, part: int, view: int) -> PartView:
-        """View `view` of all samples of the part: reads one row group. Raises BadRow."""
+        """Read view `view` of all samples of the part: one row group. Raises BadRow."""
         with hold(self.place(part)) as folder, ParquetFile(folder / f"{part_name(part)}.parquet") as file:
             table = file.read_row_group(view)
         return part_view(table, self.path_of(part), view, self.manifest.tokenizer)
@@ -136,7 +136,7 @@ class TokenSet:
     def read_fitting_view(
         self, part: int, view: int, sample_ids: Sequence[str], sizes: Sequence[tuple[int, int, int]]
     ) -> PartView:
-        """`read_view`; raises BadRow unless the rows fit the samples, whose `sizes` are (frames, height, width)."""
+        """Read a view; raise BadRow unless it matches the samples, whose `sizes` are (frames, height, width)."""
         stored = self.read_view(part, view)
         check_rows(stored, self.path_of(part), view, self.manifest.views.crop_px, sample_ids, sizes)
         return stored
@@ -145,7 +145,7 @@ class TokenSet:
         return self.path / f"{part_name(part)}.parquet"
 
     def place(self, part: int) -> Place:
-        """Where the part's views are read: in the set's folder, or from a copy."""
+        """Return where to read the part's views: the set's own folder, or a cache entry to be fetched."""
         files = functools.partial(_token_files, self.path, part)
         return storage_of(self.path).cached(f"{self.digest}-{part_name(part)}", files)
 
@@ -154,11 +154,11 @@ def _token_files(tokens_dir: AnyPath, part: int) -> dict[str, FileDigest]:
     name = part_name(part)
     commit = read_record(tokens_dir / f"{name}.json", TokenPartCommit)
     if commit is None:
-        raise UserError(f"{tokens_dir / name}.json: not there; run bevt verify, then bevt repair")
+        raise UserError(f"{tokens_dir / name}.json: no such file; run bevt verify, then bevt repair")
     return {f"{name}.parquet": FileDigest(sha256=commit.sha256, num_bytes=commit.num_bytes)}
 
 
 def token_set_folders(dataset_dir: AnyPath, having: str) -> list[AnyPath]:
-    """The token sets of a dataset, by name, that have the file `having`: plan.json, or dataset.json if finished."""
+    """List the token sets of a dataset that have the file `having`: plan.json, or dataset.json if finished."""
     folders: list[AnyPath] = [path.parent for path in dataset_dir.glob(f"tokens/*/{having}")]
     return sorted(folders, key=str)

@@ -1,1 +1,1 @@
-"""Videos, frame folders and pictures as files hold them: kinds, the order of the frames, times, orientation, sizes."""
+"""Reading videos, frame folders and pictures: kinds of files, frame order, times, orientation and sizes."""

@@ -1,8 +1,9 @@
-"""Frames of videos and pictures, each with its presentation time. PyAV or decord decodes, whichever is right and fast.
+"""Decode chosen frames of videos, frame folders and pictures, each with its presentation time.
 
-Which of them read a file is recorded. On the files that decord is trusted with, both give the same bits; PyAV is the
-faster one wherever the codec lets it skip frames that no other frame depends on (benchmarks/decoding.py). Where packets
-do not tell the order of the frames, PyAV decodes all of them in turn (bevt_core/media/video/sequential.py).
+A video is decoded by PyAV or decord: the faster one that decodes the file correctly. The choice is recorded. On files
+that decord may read, both give the same bits; PyAV is faster if the codec lets it skip frames that no other frame
+depends on (benchmarks/decoding.py). If the packets do not determine the order of the frames, PyAV decodes all frames
+in sequence (bevt_core/media/video/sequential.py).
 Legend: H height, W width, C channels (RGB).
 """
 
@@ -28,10 +29,10 @@ from schemas.frames import DamagePolicy, MediaKind, PoolSpec
 
 DECORD_CONTAINERS = frozenset({"mov", "matroska"})
 DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4"})
-SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4"})  # FFmpeg's decoders of these can leave out unreferenced frames
-FRAME_FOLDER_RATE = 12.0  # frames per second of Something-Something-V2, the data set that comes as frame folders
-CHUNK_FRAMES = 16  # that decord hands over at a time
-CHUNK_PIXELS = 64_000_000  # at most: 192 MB
+SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4"})  # FFmpeg can skip unreferenced frames of these
+FRAME_FOLDER_RATE = 12.0  # frames per second of Something-Something-V2, which is published as frame folders
+CHUNK_FRAMES = 16  # per batch from decord
+CHUNK_PIXELS = 64_000_000  # limit per batch: 192 MB
 
 
 def decode_frames(
@@ -39,8 +40,9 @@ def decode_frames(
 ) -> Decoded[Kept]:
     """Decode the frames `choose(num_frames)` of a video, in increasing order, and pass each HWC uint8 frame to `keep`.
 
-    Few frames are held at a time unless `keep` holds them. Raises MediaError for what cannot be decoded, and for chosen
-    frames that are damaged where `damaged` is "reject"; with "keep" they are counted in the warnings.
+    Only a few frames are in memory at a time, unless `keep` retains them. Raises MediaError if the video cannot be
+    decoded, or if a chosen frame is damaged and `damaged` is "reject"; with "keep", damaged frames are counted in the
+    warnings.
     """
     decoded, damaged_frames = _decode(path, choose, keep, damaged)
     if damaged_frames and damaged == "reject":
@@ -52,7 +54,7 @@ def decode_frames(
 def _decode(
     path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy
 ) -> tuple[Decoded[Kept], int]:
-    """Also return how many of the frames are known to be damaged."""
+    """Decode as `decode_frames` does; also return the number of frames known to be damaged."""
     info = probe(path)
     notes = []
     if info.sample_aspect not in (0, 1):
@@ -78,7 +80,7 @@ def decode_source(
 ) -> Decoded[Kept]:
     """Decode a picture, a folder of a video's frames or a video.
 
-    Whatever goes wrong with the file is a MediaError; StorageError where it is the disk, or the network.
+    Raises MediaError for any fault of the file, StorageError if the disk or the network fails.
     """
     sizes: set[tuple[int, int]] = set()
 
@@ -104,7 +106,10 @@ def decode_source(
 
 
 def decord_unfit(info: VideoInfo) -> str | None:
-    """Why decord must not read this file, or None: it was measured up to 44 frames off there, or cannot open."""
+    """Return why decord must not read this file, or None.
+
+    On such files decord returned frames up to 44 positions off, or could not open the file.
+    """
     if info.container not in DECORD_CONTAINERS:
         return f"container {info.container}"
     if info.codec not in DECORD_CODECS:
@@ -121,7 +126,10 @@ def decord_unfit(info: VideoInfo) -> str | None:
 
 
 def pool_indices(num_frames: int, pool: PoolSpec, rng: np.random.Generator) -> np.ndarray:
-    """Indices (int64, increasing) of the frames to keep: every `stride`-th from a phase, thinned or not."""
+    """Return the indices (int64, increasing) of the frames to keep: every `stride`-th from a phase.
+
+    More than `max_frames` of them are thinned evenly if `pool.long` is "thin".
+    """
     phase = int(rng.integers(min(pool.stride, num_frames))) if pool.phase == "random" else 0
     indices = np.arange(phase, num_frames, pool.stride, dtype=np.int64)
     if len(indices) > pool.max_frames and pool.long == "thin":
@@ -136,7 +144,7 @@ def decode_image(path: Path, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
 
 
 def decode_frame_folder(path: Path, choose: Choose, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
-    """`decode_frames` of a folder with one picture per frame, as `frames_in` finds them; the others are not read."""
+    """Decode a folder with one picture per frame, like `decode_frames`; only the chosen frames are read."""
     names, notes = frames_in(path)
     indices = [int(i) for i in choose(len(names))]
     kept = [keep(read_frame(path, names[i])) for i in indices]
@@ -149,25 +157,25 @@ def decode_frame_folder(path: Path, choose: Choose, keep: Callable[[Frame], Kept
 def _read_decord(
     info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]
 ) -> Decoded[Kept]:
-    """Raises Disagreement where decord fails or differs from the packets, so that PyAV has the last word."""
+    """Decode with decord. Raises Disagreement if it fails or contradicts the packets; PyAV must then decode."""
     import decord
 
     if not shown_as_stored(info.path):
-        raise Disagreement("a display matrix")  # it turns pictures, but does not mirror them
+        raise Disagreement("a display matrix")  # decord rotates frames, but does not mirror them
     decord.logging.set_level(decord.logging.FATAL)
     times_s = info.times_s[indices]
     try:
         reader = decord.VideoReader(str(info.path.absolute()), ctx=decord.cpu(0), num_threads=1)
         if len(reader) != info.num_frames:
-            raise Disagreement(f"it counts {len(reader)} frames, the packets are {info.num_frames}")
+            raise Disagreement(f"it counts {len(reader)} frames, the packets {info.num_frames}")
         stamps_s = reader.get_frame_timestamp(indices.tolist())[:, 0]
         if np.abs(stamps_s - times_s).max() > 1e-3:
-            raise Disagreement("its time stamps are not those of the packets")
+            raise Disagreement("its time stamps differ from those of the packets")
         kept = []
         chunk = max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (info.width * info.height)))
         for start in range(0, len(indices), chunk):
             chunk_THWC = reader.get_batch(indices[start : start + chunk].tolist()).asnumpy()
             kept += [keep(frame_HWC) for frame_HWC in chunk_THWC]
-    except (decord.DECORDError, RuntimeError, IndexError):  # its messages carry the time of day
-        raise Disagreement("decord failed on it") from None
+    except (decord.DECORDError, RuntimeError, IndexError):  # messages not kept: they contain the time of day
+        raise Disagreement("decord failed") from None
     return Decoded(kept, indices.tolist(), times_s.tolist(), "decord", decord.__version__, notes)

@@ -1,11 +1,11 @@
-"""What is wrong with a video or a picture. No decoder is imported here: training has no need of one."""
+"""The error for unusable videos and pictures. No decoder is imported here, because training does not need one."""
 
 from bevt_core.storage.objects import AnyPath
 from schemas.frames import Stage
 
 
 class MediaError(Exception):
-    """A source that cannot be used: at which stage, a short reason to count by, and a message for people."""
+    """A source that cannot be used: the stage that failed, a short reason for counting, and a readable message."""
 
     def __init__(self, stage: Stage, reason: str, message: str) -> None:
         super().__init__(message)
@@ -18,8 +18,8 @@ class MediaError(Exception):
 
 
 def one_line(error: BaseException, path: AnyPath) -> str:
-    """An error as one line of at most 300 characters, without the file's place: equal on every machine."""
+    """Format an error as one line of at most 300 characters, with the file's name as its path: equal on any machine."""
     text = getattr(error, "strerror", None) or str(error)
-    for place in (str(path.absolute()), str(path)):
-        text = text.replace(place, path.name)
+    for full_path in (str(path.absolute()), str(path)):
+        text = text.replace(full_path, path.name)
     return " ".join(f"{type(error).__name__}: {text}".split())[:300]

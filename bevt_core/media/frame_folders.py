@@ -1,7 +1,7 @@
-"""A folder with one picture per frame: which of its files are the frames, in which order.
+"""Folders with one picture per frame: which of the files are the frames, and in which order.
 
-All frames have one name with a number in it. Optical flow, masks, a cover or a second format of the same frames may lie
-beside them; files whose names begin with a dot never count.
+All frames share one name pattern with a number in it. The folder may also contain optical flow, masks, a cover or the
+same frames in a second format. Files whose names begin with a dot are ignored.
 """
 
 import re
@@ -19,12 +19,12 @@ from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
 
-# Made from the frames: `flow_x_00001.jpg`, `x_0001.jpg`, `depth_1.png`.
+# Pictures derived from the frames: `flow_x_00001.jpg`, `x_0001.jpg`, `depth_1.png`.
 _DERIVED = re.compile(r"(^|_)(flow|depth|mask|seg|thumb|thumbnail|cover|preview)(_|\d|#|$)|^[xyuv][_-]?#$")
-# Of frames in two formats, the JPEGs: a PNG beside a JPEG of its name is more often a mask than a better copy.
+# Order of preference. JPEG comes first: a PNG next to a JPEG of the same name is more often a mask than a better copy.
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-_ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}  # of whole files
-SHOWN = 4  # patterns that a message names
+_ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}  # last bytes of a complete file
+SHOWN = 4  # patterns listed in a message
 
 _NUMBER = re.compile(r"([0-9]+)")
 Numbers = tuple[int, ...]
@@ -32,12 +32,12 @@ Numbers = tuple[int, ...]
 
 @dataclass(frozen=True)
 class _Pattern:
-    """The pictures of one name, such as `img_#.jpg`."""
+    """The pictures with one name pattern, such as `img_#.jpg`."""
 
     text: str  # the name without its suffix, `#` for each number
     suffix: str
     files: dict[Numbers, str]
-    twins: list[str]  # of a number that a file before them has
+    twins: list[str]  # names whose number an earlier file already has
 
     @property
     def name(self) -> str:
@@ -45,15 +45,15 @@ class _Pattern:
 
     @property
     def order(self) -> tuple[bool, int, int, str]:
-        """Sorts what is most likely the video's frames first."""
+        """Sort key: the pattern that most likely is the video's frames comes first."""
         known = _SUFFIXES.index(self.suffix) if self.suffix in _SUFFIXES else len(_SUFFIXES)
         return bool(_DERIVED.search(self.text.lower())), -len(self.files), known, self.name
 
 
 def frames_among(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return (frames, notes): which of the files `names` of a folder are its frames, in order, and what is odd.
+    """Return (frames, notes): the frames among the files `names` of a folder, in order, and anything unusual.
 
-    Raises MediaError where none is a numbered picture, or where it is not clear which ones are the frames.
+    Raises MediaError if no file is a numbered picture, or if it is unclear which files are the frames.
     """
     pictures = [name for name in names if not name.startswith(".") and kind_of(name, gif="image") == "image"]
     patterns = sorted(_patterns(pictures), key=lambda pattern: pattern.order)
@@ -67,9 +67,9 @@ def frames_among(names: Iterable[str]) -> tuple[list[str], list[str]]:
             raise _mixed(f"some frames are {chosen.name} and others {other.name}")
         if not same_text and other.order[0] == chosen.order[0] and 2 * len(other.files) > len(chosen.files):
             counts = f"{len(chosen.files)} pictures {chosen.name} and {len(other.files)} {other.name}"
-            raise _mixed(f"{counts}, and no way to tell which are the frames")
+            raise _mixed(f"{counts}, so it is unclear which are the frames")
     if chosen.twins:
-        raise _mixed(f"another file has the number of {chosen.twins[0]}")
+        raise _mixed(f"another file has the same number as {chosen.twins[0]}")
     frames = [chosen.files[numbers] for numbers in sorted(chosen.files)]
     left_out = sorted(set(pictures) - set(frames))
     notes = []
@@ -84,7 +84,7 @@ def frames_among(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def frames_in(folder: AnyPath) -> tuple[list[str], list[str]]:
-    """`frames_among` the files of a folder. Raises MediaError for an empty file among the frames as well."""
+    """Apply `frames_among` to the files of a folder. Also raises MediaError if a frame is an empty file."""
     sizes = {name: size for name, size in sizes_in(folder).items() if "/" not in name}
     frames, notes = frames_among(sizes)
     empty = [name for name in frames if sizes[name] == 0]
@@ -94,16 +94,16 @@ def frames_in(folder: AnyPath) -> tuple[list[str], list[str]]:
 
 
 def check_frames(folder: AnyPath) -> list[str]:
-    """The frames in a folder, none of which may be cut: on a local disk the last bytes of each are read.
+    """Return the frames in a folder after checking for truncated files: on a local disk, by the last bytes of each.
 
-    Raises MediaError, StorageError. A reader of a few frames needs only `frames_in`.
+    Raises MediaError, StorageError. To read only a few frames, `frames_in` is enough.
     """
     try:
         frames, _ = frames_in(folder)
         for name in frames:
             end = _ENDS.get(suffix_of(name))
             if end is not None and storage_of(folder / name).last_bytes(len(end)) not in (None, end):
-                read_frame(folder, name)  # which may be whole all the same: bytes may follow a picture's end
+                read_frame(folder, name)  # raises if damaged; extra bytes after a complete picture are fine
     except StorageError:
         raise
     except OSError as error:
@@ -113,7 +113,7 @@ def check_frames(folder: AnyPath) -> list[str]:
 
 
 def read_frame(folder: AnyPath, name: str) -> np.ndarray:
-    """`read_picture` of one of the frames. A MediaError names it."""
+    """Read one frame with `read_picture`. A MediaError names the frame."""
     try:
         return read_picture(folder / name)[0]
     except MediaError as error:
@@ -121,7 +121,7 @@ def read_frame(folder: AnyPath, name: str) -> np.ndarray:
 
 
 def _patterns(pictures: Iterable[str]) -> list[_Pattern]:
-    """The numbered pictures by their names."""
+    """Group the numbered pictures by name pattern."""
     found: dict[tuple[str, str], _Pattern] = {}
     for name in sorted(pictures):
         suffix = suffix_of(name)
@@ -137,7 +137,7 @@ def _patterns(pictures: Iterable[str]) -> list[_Pattern]:
 
 
 def _gaps(frames: Sequence[Numbers]) -> list[int]:
-    """After which frames numbers are missing, where a single number counts them."""
+    """Return the positions of the frames after which numbers are missing; empty unless exactly one number varies."""
     varying = [position for position in zip(*frames, strict=True) if len(set(position)) > 1]
     if len(varying) != 1:
         return []
@@ -146,4 +146,4 @@ def _gaps(frames: Sequence[Numbers]) -> list[int]:
 
 
 def _mixed(what: str) -> MediaError:
-    return MediaError("open", "mixed-names", f"{what}; keep the frames of one video in a folder, under one name")
+    return MediaError("open", "mixed-names", f"{what}; keep only one video's frames in a folder, with one name pattern")

@@ -1,4 +1,4 @@
-"""One frame size per video: clips and frame stores are arrays."""
+"""One frame size per video, because clips and frame stores are arrays."""
 
 from collections.abc import Iterable
 
@@ -7,9 +7,9 @@ from bevt_core.views.replay import scaled_size
 
 
 def one_size(sizes: Iterable[tuple[int, int]], short_side_px: int) -> tuple[int, int]:
-    """The (height, width) that frames of these sizes have after `shrink_short_side`. MediaError if there are several.
+    """Return the (height, width) of frames of these sizes after `shrink_short_side`. Raises MediaError if they differ.
 
-    A stream that only changes its resolution is one size as long as no frame is smaller than the short side.
+    A video that only changes its resolution has one size, provided that no frame is smaller than the short side.
     """
     scaled = {size if min(size) <= short_side_px else scaled_size(*size, short_side_px) for size in sizes}
     if len(scaled) != 1:

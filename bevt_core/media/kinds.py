@@ -1,7 +1,7 @@
-"""Which files are videos and which are pictures, by their suffix, and which are never looked at.
+"""Which files are videos and which are pictures, by suffix, and which names are always skipped.
 
-Every file of these kinds is a source: it ends once in the index, or among the rejected where nothing here reads it
-(HEIC, MXF). A file with another suffix (text, sound, archives, partial downloads) is no source and is counted by its
+Every file of these kinds is a source: it ends up once in the index or, if it cannot be read (HEIC, MXF), among the
+rejected. A file with another suffix (text, sound, archives, partial downloads) is not a source and is counted by
 suffix.
 """
 
@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from schemas.frames import MediaKind
 
-GIF = ".gif"  # a picture among pictures, a video elsewhere
+GIF = ".gif"  # an image in image data sets and frame folders, a video elsewhere
 _IMAGES = """
 jpg jpeg jpe jfif png apng webp bmp dib tif tiff ppm pgm pbm pnm tga jp2 j2k avif heic heif jxl
 """
@@ -21,7 +21,7 @@ mpg mpeg mpe mpg2 mpeg2 mp2v m1v m2v vob tod mod ts mts m2ts m2t trp h264 264 h2
 """
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGES.split())
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
-# What file systems and their tools keep for themselves; often without permission to read it, or full of thumbnails.
+# Internal folders of file systems and their tools: often unreadable, or full of thumbnails.
 SYSTEM_FOLDERS = frozenset(
     {"lost+found", "System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir", "__MACOSX"}
 )
@@ -29,12 +29,12 @@ NO_SUFFIX = "without a suffix"
 
 
 def suffix_of(path: str) -> str:
-    """The suffix of the file's name, in lower case; empty where it has none."""
+    """Return the suffix of the file's name in lower case, or an empty string."""
     return PurePosixPath(path).suffix.lower()
 
 
 def kind_of(path: str, gif: MediaKind = "video") -> MediaKind | None:
-    """Return what kind of source a file is, by its suffix; `gif` is what a GIF counts as. None: it is no source."""
+    """Return the kind of a source by its suffix, or None if the file is not a source. `gif` is the kind of a GIF."""
     suffix = suffix_of(path)
     if suffix == GIF:
         return gif
@@ -42,10 +42,10 @@ def kind_of(path: str, gif: MediaKind = "video") -> MediaKind | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is never read: hidden ones, and those of the system."""
+    """Whether a file or folder of this name is always skipped: hidden ones and system folders."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def count_suffixes(paths: Iterable[str]) -> dict[str, int]:
-    """How many files there are of each suffix, by suffix."""
+    """Return the number of files with each suffix, sorted by suffix."""
     return dict(sorted(Counter(suffix_of(path) or NO_SUFFIX for path in paths).items()))

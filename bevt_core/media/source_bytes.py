@@ -4,13 +4,13 @@ from pathlib import Path
 
 from bevt_core.storage.read_errors import raise_storage_trouble
 
-READ_BYTES = 1 << 20  # of `read_through`, at a time
+READ_BYTES = 1 << 20  # per read
 
 
 def read_through(path: Path) -> None:
-    """Read a file, or the files of a folder, to the end: StorageError where it is the storage that cannot be read.
+    """Read a file, or the files of a folder, to the end. Raises StorageError if the storage cannot be read.
 
-    Decoders do not say why bytes did not come, so this tells a damaged file from a damaged disk.
+    Decoders do not report why bytes are missing; this distinguishes a damaged file from a damaged disk.
     """
     try:
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:

@@ -21,9 +21,9 @@ from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
 from schemas.ranges import MOST_FRAME_PIXELS
 
-# Not everything that Pillow opens: EPS runs Ghostscript, and a thumbnail inside a PSD or an icon is not the picture.
+# Fewer than Pillow supports: EPS runs Ghostscript, and a thumbnail inside a PSD or an icon is not the picture.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "AVIF", "JPEG2000", "TGA")
-# What Pillow raises for broken files of one format or another.
+# Exceptions that Pillow raises for broken files, depending on the format.
 BROKEN = (
     OSError,
     ValueError,
@@ -37,7 +37,7 @@ BROKEN = (
     struct.error,
     zlib.error,
 )
-MAX_SIDE = 65_535  # what JPEG can have; Pillow keeps 8 bytes for every row
+MAX_SIDE = 65_535  # JPEG's limit; Pillow allocates 8 bytes per row
 ORIENTATION = 0x112  # the only EXIF tag that is read
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,14 +49,15 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
-_WHITE_IS_ZERO, _SIGNED = 0, 2  # their values
+_WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the last two tags
 
 
 @contextmanager
 def opened_picture(path: AnyPath) -> Iterator[Image.Image]:
-    """Open a picture by its header; no pixel is decoded.
+    """Open a picture and read its header, without decoding pixels.
 
-    Raises MediaError for what is no picture, is too large, or has a pixel type without a range; StorageError.
+    Raises MediaError if the file is not a picture, is too large, or has a pixel type without a defined range;
+    StorageError if it cannot be read.
     """
     if storage_of(path).is_folder():
         raise MediaError("open", "not-media", "a folder, expected a picture")
@@ -88,21 +89,25 @@ def _opened(path: AnyPath) -> Iterator[Image.Image]:
             raise MediaError("open", "too-large", f"{image.width}x{image.height}, {limits}")
         trouble = _pixel_trouble(image)
         if trouble is not None:
-            raise MediaError("open", "pixel-type", f"{trouble} have no defined range; convert it to 8 or 16 bits")
+            raise MediaError(
+                "open", "pixel-type", f"{trouble} have no defined range; convert the picture to 8 or 16 bits"
+            )
         yield image
 
 
 def read_picture(path: AnyPath) -> tuple[np.ndarray, list[str]]:
-    """Return (frame, notes): an upright RGB frame, uint8 (H, W, 3), and what was done to get it.
+    """Return (frame, notes): an upright RGB frame, uint8 (H, W, 3), and the conversions applied.
 
-    Transparency is laid over white, of 16 bits the high 8 are kept, and of several pictures in a file (animations,
-    pages) the first is taken. Raises MediaError, also for damaged pixels; StorageError.
+    Transparent pictures are composited over white, 16-bit values keep their high 8 bits, and a file with several
+    pictures (animations, pages) yields the first. Raises MediaError, also for damaged pixels, and StorageError.
     """
     with opened_picture(path) as image:
         notes = [] if image.mode == "RGB" else [f"converted from {image.mode}"]
         size = image.size
         try:
-            pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # of MPO, the others are previews
+            pictures = (
+                1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            )  # in an MPO, the others are previews
             if pictures > 1:
                 notes.append(f"the first of {pictures} pictures")
             image.load()
@@ -116,10 +121,10 @@ def read_picture(path: AnyPath) -> tuple[np.ndarray, list[str]]:
 
 
 def _pixel_trouble(image: Image.Image) -> str | None:
-    """What is wrong with the picture's pixel type, or None."""
+    """Return the picture's pixel type in words if it is unsupported, else None."""
     if image.mode == "F":
         return "floating-point pixels (mode F)"
-    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # there it is Pillow's name for 16 bits
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # in these formats, mode I means 16 bits
         return "32-bit or signed integer pixels (mode I)"
     if _SIGNED in _tag(image, _SAMPLE_FORMAT):
         return "signed pixels"
@@ -127,13 +132,13 @@ def _pixel_trouble(image: Image.Image) -> str | None:
 
 
 def _tag(image: Image.Image, tag: int) -> tuple[int, ...]:
-    """The values of a TIFF tag; empty where the picture is no TIFF, or lacks it."""
+    """Return the values of a TIFF tag; empty if the picture is not a TIFF or lacks the tag."""
     value = getattr(image, "tag_v2", {}).get(tag, ())
     return value if isinstance(value, tuple) else (value,)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The loaded picture turned as its EXIF orientation says; unreadable EXIF is ignored. Pillow turns TIFFs itself."""
+    """Rotate or mirror the loaded picture by its EXIF orientation. Unreadable EXIF is ignored; Pillow turns TIFFs."""
     try:
         orientation = image.getexif().get(ORIENTATION)
     except BROKEN:
@@ -143,7 +148,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(upright: Image.Image, image: Image.Image) -> np.ndarray:
-    """The pixels of `upright` as RGB, uint8 (H, W, 3); `image` is the picture as it was opened."""
+    """Return the pixels of `upright` as RGB, uint8 (H, W, 3). `image` is the picture as opened."""
     if upright.mode == "I" or upright.mode.startswith("I;16"):
         bits = (_tag(image, _BITS) or (16,))[0]
         grey_HW = (np.asarray(upright).astype(np.int64) >> (bits - 8)).clip(0, 255).astype(np.uint8)

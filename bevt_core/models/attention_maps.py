@@ -1,10 +1,10 @@
-"""Where an encoder looks: how much attention each position gets, stage by stage.
+"""Attention maps of an encoder: the attention that each position receives, per stage.
 
 Windowed attention has no matrix over the whole grid, and patch merging ends every path from pixels to the head, so
 attention is not rolled out over layers. A position's value is the attention that it receives from the queries of its
-window, mean over heads, queries and the blocks of the stage, times the number of positions that compete for it: 1 is
-what it would get if all were looked at alike. TimeSformer, whose attention in space is within a frame, has a map of
-that kind too, and one of what the class token alone looks at, over its last blocks.
+window, averaged over heads, queries and the blocks of the stage, times the number of positions in the window: 1 is the
+value under uniform attention. TimeSformer attends within each frame; over its last blocks it has a map of the same kind
+and one of the class token's attention.
 
 Legend: B batch, T H W grid, K windows, A heads, N positions in a window, P positions of a frame, C channels.
 """
@@ -23,17 +23,17 @@ from bevt_core.models.timesformer import DividedBlock, SelfAttention, TimeSforme
 from bevt_core.models.window_attention.sdpa import bias_with_masks
 from bevt_core.models.windows import Size3, from_windows, grid_of, window_kinds
 
-LAST_BLOCKS = 4  # of TimeSformer's, that a map is the mean of
+LAST_BLOCKS = 4  # of TimeSformer, averaged in a map
 
 
 @torch.no_grad()
 def attention_maps(model: Classifier, clip_BCTHW: Tensor) -> dict[str, Tensor]:
-    """Return maps (B, T, H, W) by a name that says what they are; grids differ from stage to stage."""
+    """Return maps (B, T, H, W) by descriptive name; grids differ between stages."""
     return MAPS[type(model.encoder)](model, clip_BCTHW)
 
 
 def window_attention_received(attention: WindowAttention, x_BTHWC: Tensor, shift: Size3) -> Tensor:
-    """Return what each position of the grid receives, 1 being the average: (B, T, H, W)."""
+    """Return the attention that each position of the grid receives, relative to the average of 1: (B, T, H, W)."""
     qkv_BKNC, bias_ANN, windows = attention.attended(x_BTHWC, shift)
     bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
     kinds_K = window_kinds(windows, x_BTHWC.device)
@@ -44,7 +44,7 @@ def window_attention_received(attention: WindowAttention, x_BTHWC: Tensor, shift
 
 
 def frame_attention(attention: SelfAttention, x_BTPC: Tensor) -> Tensor:
-    """Return the attention of every position of a frame to every other, mean over heads: (B, T, P, P)."""
+    """Return the attention between all positions of a frame, mean over heads: (B, T, P queries, P keys)."""
     q, k, _ = attention.qkv(x_BTPC).unflatten(-1, (3, attention.num_heads, -1)).unbind(dim=-3)
     logits = q.transpose(-3, -2) @ k.transpose(-3, -2).transpose(-1, -2) / q.shape[-1] ** 0.5
     mean_BTPP: Tensor = logits.softmax(dim=-1).mean(dim=-3)
@@ -77,10 +77,10 @@ def _timesformer_maps(model: Classifier, clip_BCTHW: Tensor) -> dict[str, Tensor
             watches.enter_context(_watched(block.attn, partial(_keep_frame_attention, weights, block.attn)))
         grid = grid_of(encoder(model.stem(clip_BCTHW))[-1])
     mean_BTPP = torch.stack(weights).mean(dim=0)
-    competing = mean_BTPP.shape[-1]  # positions of a frame, the class token among them
+    num_keys = mean_BTPP.shape[-1]  # positions of a frame and the class token
     maps_BTP = {
-        f"class token's attention, mean of {len(blocks)} blocks": mean_BTPP[..., 0, 1:] * competing,
-        f"attention received, mean of {len(blocks)} blocks": mean_BTPP[..., 1:, 1:].mean(dim=-2) * competing,
+        f"class token's attention, mean of {len(blocks)} blocks": mean_BTPP[..., 0, 1:] * num_keys,
+        f"attention received, mean of {len(blocks)} blocks": mean_BTPP[..., 1:, 1:].mean(dim=-2) * num_keys,
     }
     return {name: map_BTP.unflatten(-1, grid[1:]) for name, map_BTP in maps_BTP.items()}
 
@@ -91,7 +91,7 @@ def _keep_frame_attention(weights: list[Tensor], attention: SelfAttention, x_BTP
 
 @contextmanager
 def _watched(module: nn.Module, watch: Callable[..., None]) -> Iterator[None]:
-    """Call `watch` with the module's inputs before each of its passes."""
+    """Call `watch` with the module's inputs before each forward pass."""
     handle = module.register_forward_pre_hook(lambda _, inputs: watch(*inputs))
     try:
         yield

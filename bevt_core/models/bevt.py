@@ -1,6 +1,6 @@
 """BEVT: one encoder learns to predict the tokens of masked image patches and of masked video tubes.
 
-https://arxiv.org/abs/2112.01529, section 3. Masks are True where the model sees nothing and must predict.
+https://arxiv.org/abs/2112.01529, section 3. Masks are True at positions that are hidden from the model and predicted.
 Legend: B batch, T H W grid (pixels, tubelets or tokens), C channels, N = T*H*W token positions of a sample,
 D width of the decoder, M masked positions of a batch, V vocabulary.
 """
@@ -17,11 +17,11 @@ from bevt_core.models.swin import init_weights
 
 Stream = Literal["video", "image"]
 
-IGNORED = -100  # the target of such a position, which no loss counts
+IGNORED = -100  # a target that the loss skips
 
 
 class MaskedLoss(NamedTuple):
-    """Sums over the masked positions of a batch: micro-batches and ranks add up before anyone divides."""
+    """Sums over the masked positions of a batch, to be added over micro-batches and ranks before dividing."""
 
     loss_sum: Tensor
     num_masked: Tensor
@@ -29,7 +29,7 @@ class MaskedLoss(NamedTuple):
 
 
 class StreamBatch(NamedTuple):
-    """What one stream consumes: pixels, the tokens of every frame, the mask at tubelet resolution, what it hides."""
+    """A batch of one stream: pixels, tokens of every frame, mask at tubelet resolution, and its hidden positions."""
 
     clip_BCTHW: Tensor
     tokens_BTHW: Tensor
@@ -40,11 +40,10 @@ class StreamBatch(NamedTuple):
 class Bevt(nn.Module):
     """The two-stream model.
 
-    `route` says which encoder serves which stream: {"video": "shared", "image": "shared"} shares one, naming two
-    keeps them apart.
+    `route` maps each stream to an encoder: {"video": "shared", "image": "shared"} shares one, two names keep two.
 
     The mask token, the final norm and the LM head are shared by the streams, as in the original code.
-    `config` is what the model was built from; saved weights carry it.
+    `config` has the arguments that the model was built from; it is stored with saved weights.
     """
 
     def __init__(
@@ -70,16 +69,15 @@ class Bevt(nn.Module):
         init_weights(self.lm_head)
 
     def forward(self, batch: Mapping[Stream, StreamBatch]) -> dict[Stream, MaskedLoss]:
-        """L_MIM and L_MVM, as sums: one entry point for both streams, so that DDP wraps a single forward."""
+        """Return L_MIM and L_MVM as sums, for all streams in one call, so that DDP wraps a single forward."""
         return {stream: self.masked_loss_sum(*part, stream) for stream, part in batch.items()}
 
     def masked_loss_sum(
         self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, hidden_M: Tensor, stream: Stream
     ) -> MaskedLoss:
-        """Sum the cross-entropy of the hidden positions; the LM head runs on those alone.
+        """Sum the cross-entropy over the hidden positions; the LM head runs only there.
 
-        `tokens_BTHW` has the frames' resolution in time, `mask_BTHW` the tubelets', and `hidden_M` is its
-        `hidden_positions`.
+        `tokens_BTHW` has one T per frame, `mask_BTHW` one per tubelet, and `hidden_M` is the mask's `hidden_positions`.
         """
         features_BTHWD = self.decode(clip_BCTHW, mask_BTHW, stream)
         at_M = hidden_M.clamp(min=0)
@@ -98,11 +96,11 @@ class Bevt(nn.Module):
         return result.loss_sum / result.num_masked
 
     def features(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video") -> Tensor:
-        """Return the decoder's output after the final norm, a row per token position: (B, N, D)."""
+        """Return the decoder's output after the final norm, one row per token position: (B, N, D)."""
         return self.decode(clip_BCTHW, mask_BTHW, stream).flatten(1, 3)
 
     def pooled(self, clip_BCTHW: Tensor, stream: Stream = "video") -> Tensor:
-        """Return what a classifier reads of an unmasked clip: the encoder's last stage, mean over positions: (B, C)."""
+        """Return the encoder's last stage for an unmasked clip, mean over positions, as for a classifier: (B, C)."""
         stages = self.encoders[self.route[stream]](self.stems[stream](clip_BCTHW))
         pooled_BC: Tensor = stages[-1].mean(dim=(1, 2, 3))
         return pooled_BC
@@ -114,7 +112,7 @@ class Bevt(nn.Module):
         return tokens_BTHW
 
     def decode(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None, stream: Stream) -> Tensor:
-        """Stem, mask tokens, encoder, decoder, norm: pixels (B, 3, T, H, W) -> (B, T, H, W, D) on the token grid."""
+        """Apply stem, mask tokens, encoder, decoder, norm: pixels (B, 3, T, H, W) -> token grid (B, T, H, W, D)."""
         x_BTHWC = self.stems[stream](clip_BCTHW)
         if mask_BTHW is not None:
             hidden_BTHW = stretch_mask(mask_BTHW, x_BTHWC.shape[1:4])

@@ -1,6 +1,6 @@
-"""Models from plain numbers. What a model was built from stays with it as `model.config` and in saved weights.
+"""Build models from plain numbers. A model keeps its arguments in `model.config` and in saved weights.
 
-A backbone is a set of parts that fit together: the stems, encoder and decoders of one kind and size.
+A backbone is a set of matching parts: the stems, encoder and decoders of one kind and size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from bevt_core.models.timesformer import TimeSformer
 
 
 class Backbone(Protocol):
-    """What the builders ask of a backbone. `embed_dim` is the width of the stems, `dim` that of the last stage."""
+    """The interface of a backbone. `embed_dim` is the width of the stems, `dim` that of the last stage."""
 
     @property
     def embed_dim(self) -> int: ...
@@ -33,7 +33,7 @@ class Backbone(Protocol):
 class SwinBackbone:
     """Video Swin. `window` and `patch` are (T, H, W); `drop_path` is the last block's rate.
 
-    The token grid is that of the last stage but one: H / (patch_h * 2**(stages - 2)).
+    The token grid is that of the second-to-last stage: H / (patch_h * 2**(stages - 2)).
     """
 
     embed_dim: int
@@ -65,7 +65,7 @@ class SwinBackbone:
 
 @dataclass(frozen=True)
 class TimeSformerBackbone:
-    """TimeSformer-B unless told. `grid` (T, H, W) is what the positions are made for; it is the token grid, too."""
+    """TimeSformer, by default TimeSformer-B. `grid` (T, H, W) is the size of the position embeddings and token grid."""
 
     embed_dim: int = 768
     depth: int = 12
@@ -100,11 +100,11 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {"swin": SwinBackbone, "timesfor
 
 
 def backbone_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a model's config says of its backbone: the builders' `sizes`."""
+    """Return the backbone's fields in a model's config: the `sizes` of the builders."""
     return {field.name: config[field.name] for field in fields(BACKBONES[config["encoder"]])}  # type: ignore[arg-type]
 
 
-SWIN_SIZES: dict[str, dict[str, Any]] = {  # Video Swin, section 3.3; nano is what a laptop trains
+SWIN_SIZES: dict[str, dict[str, Any]] = {  # Video Swin, section 3.3; nano can be trained on a laptop
     "nano": {"embed_dim": 48, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "window": (4, 4, 4), "patch": (2, 8, 8)},
     "tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
     "small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
@@ -124,7 +124,7 @@ def build_bevt(
 ) -> Bevt:
     """Build the pretraining model. `sizes` are the fields of `BACKBONES[encoder]`.
 
-    `decoder_dim` is the width of the decoders' output, that of the encoder's last stage unless given.
+    `decoder_dim` is the width of the decoders' output (default: that of the encoder's last stage).
     """
     backbone = BACKBONES[encoder](**sizes)
     out_dim = decoder_dim or backbone.dim

@@ -1,4 +1,4 @@
-"""The fine-tuning model: the pretrained 3-D stem and encoder under a linear classifier (BEVT, section 4.1).
+"""The fine-tuning model: the pretrained 3-D stem and encoder with a linear classifier (BEVT, section 4.1).
 
 Legend: B batch, T H W grid, C channels, D width of the encoder's last stage, V classes.
 """

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a model, counted by torch on the meta device: no weights, no arithmetic."""
+"""Parameters and multiply-adds of a model, counted by torch on the meta device, without weights and arithmetic."""
 
 from collections.abc import Callable
 from math import prod
@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-NORM_OPS = 5  # operations that fvcore, with which the paper's tables were made, counts per normalised number
+NORM_OPS = 5  # per normalised number, as counted by fvcore, which the paper's tables use
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Count the trainable numbers of a model."""
+    """Count the parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -24,7 +24,7 @@ def flops(run: Callable[[], Any]) -> int:
 
 
 def paper_flops(run: Callable[[], Any]) -> int:
-    """Count as the paper's tables do: multiply-adds of products and convolutions, and 5 per number of a layer norm."""
+    """Count as in the paper's tables: multiply-adds of products and convolutions, and 5 per number of a layer norm."""
     norm_counter = {torch.ops.aten.native_layer_norm: lambda shape, *_, **__: 2 * NORM_OPS * prod(shape)}
     with FlopCounterMode(display=False, custom_mapping=norm_counter) as counter:
         run()
@@ -32,7 +32,7 @@ def paper_flops(run: Callable[[], Any]) -> int:
 
 
 def model_info(build: Callable[[], nn.Module], *, frames: int, size_px: int) -> dict[str, int]:
-    """Return `parameters`, and `paper_flops` of one clip's forward pass, of the model that `build` makes."""
+    """Return the `parameters` of the model that `build` makes, and the `paper_flops` of one clip's forward pass."""
     with torch.device("meta"):
         model = build().eval()
         clip_BCTHW = torch.zeros(1, 3, frames, size_px, size_px)

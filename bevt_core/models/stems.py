@@ -1,9 +1,9 @@
-"""From pixels to the encoder's grid: one linear embedding per patch (3-D for clips, 2-D for images).
+"""Stems, from pixels to the encoder's grid: one linear embedding per patch (3-D for clips, 2-D for images).
 
-The embeddings are convolutions whose stride is the size of their kernel. On GPUs they are computed as a product of
-matrices: cuDNN's 16-bit 3-D convolutions are many times slower, and wrong in some versions.
+The embeddings are convolutions whose stride equals their kernel size. On GPUs they are computed as a matrix product:
+cuDNN's 16-bit 3-D convolutions are many times slower, and wrong in some versions.
 
-Legend: B batch, C channels, T H W: frames and pixels before, the grid after.
+Legend: B batch, C channels, T H W frames and pixels of the input, grid of the output.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from bevt_core.models.autocast import under_autocast
 
 
 class Stem3d(nn.Module):
-    """Embed tubelets of a clip: (B, 3, T, H, W) -> (B, T/pt, H/ph, W/pw, C), padded where they do not divide."""
+    """Embed the tubelets of a clip: (B, 3, T, H, W) -> (B, T/pt, H/ph, W/pw, C), with zero padding if needed."""
 
     def __init__(
         self, patch: tuple[int, int, int], embed_dim: int, norm: Callable[[int], nn.Module] = nn.LayerNorm
@@ -31,7 +31,7 @@ class Stem3d(nn.Module):
 
 
 class Stem2d(nn.Module):
-    """Embed patches of an image, a clip of one frame: (B, 3, 1, H, W) -> (B, 1, H/ph, W/pw, C)."""
+    """Embed the patches of an image, a clip of one frame: (B, 3, 1, H, W) -> (B, 1, H/ph, W/pw, C)."""
 
     def __init__(self, patch: tuple[int, int], embed_dim: int, norm: Callable[[int], nn.Module] = nn.LayerNorm) -> None:
         super().__init__()
@@ -47,22 +47,22 @@ class Stem2d(nn.Module):
 def embed_patches(clip_BCTHW: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve with stride = kernel size, channels last: (B, 3, T, H, W) -> (B, T/t, H/h, W/w, C).
 
-    `kernel` is (C, 3, t, h, w). Zeros are appended where it does not divide the clip.
+    `kernel` is (C, 3, t, h, w). Zeros are appended if it does not divide the clip.
     """
     t, h, w = kernel.shape[2:]
     pad_T, pad_H, pad_W = (-size % by for size, by in zip(clip_BCTHW.shape[2:], (t, h, w), strict=True))
     if pad_T or pad_H or pad_W:
         clip_BCTHW = F.pad(clip_BCTHW, (0, pad_W, 0, pad_H, 0, pad_T))
-    if clip_BCTHW.device.type == "cpu":  # whose convolution is three times as fast as the product below
+    if clip_BCTHW.device.type == "cpu":  # its convolution is three times as fast as the product below
         return F.conv3d(clip_BCTHW, kernel, bias, stride=(t, h, w)).movedim(1, -1)
     return patches_times_kernel(clip_BCTHW, kernel, bias)
 
 
 def patches_times_kernel(clip_BCTHW: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """`embed_patches` of a clip that the kernel divides, as a product of matrices."""
+    """Compute `embed_patches` as a matrix product, for a clip that the kernel divides."""
     t, h, w = kernel.shape[2:]
     B, _, T, H, W = clip_BCTHW.shape
-    # frames have their colours last in memory, so that whole rows of a patch are copied
+    # colours are the last axis in memory, so that whole rows of a patch are copied
     x = under_autocast(clip_BCTHW).movedim(1, -1).reshape(B, T // t, t, H // h, h, W // w, w, -1)
     x = x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
     return F.linear(x, kernel.movedim(1, -1).flatten(1), bias)

@@ -32,8 +32,8 @@ from bevt_core.models.windows import (
 def draw_drop_path(rate: float, draws: int, x_BC: Tensor) -> Tensor | None:
     """Draw the factors of `draws` residuals of each sample, (draws, B): 0 with probability `rate`, else 1 / (1 - rate).
 
-    None where nothing is dropped. https://arxiv.org/abs/1603.09382. Drawn outside of a block, so that blocks of other
-    rates are the same to a compiler.
+    None if nothing is dropped. https://arxiv.org/abs/1603.09382. The factors are drawn outside the blocks, so that
+    blocks with different rates are the same to a compiler.
     """
     if not rate:
         return None
@@ -49,7 +49,7 @@ def scaled(residual_BC: Tensor, factor_B: Tensor | None) -> Tensor:
 
 
 def drop_path_rates(last: float, num_blocks: int) -> list[float]:
-    """Grow the rate linearly from 0 at the first block to `last`."""
+    """Return a rate per block, growing linearly from 0 at the first block to `last`."""
     return [last * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
 
@@ -59,7 +59,7 @@ class WindowAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, window: Size3) -> None:
         super().__init__()
         self.num_heads, self.window = num_heads, window
-        self.implementation = "auto"  # of the attention: a key of window_attention.IMPLEMENTATIONS
+        self.implementation = "auto"  # or a key of window_attention.IMPLEMENTATIONS
         t, h, w = window
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -74,7 +74,7 @@ class WindowAttention(nn.Module):
         return from_windows(y_BKNC, windows, grid_of(x_BTHWC))
 
     def attended(self, x_BTHWC: Tensor, shift: Size3) -> tuple[Tensor, Tensor, Windows]:
-        """Return what `windowed_attention` takes: queries, keys and values by window, the bias, and the windows."""
+        """Return the inputs of `windowed_attention`: queries, keys and values by window, the bias, and the windows."""
         window, shift = fit_window(grid_of(x_BTHWC), self.window, shift)
         windows = windows_of(grid_of(x_BTHWC), window, shift)
         x_BKNC = to_windows(pad_to_windows(under_autocast(x_BTHWC), window), windows)
@@ -83,7 +83,7 @@ class WindowAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between them, position by position."""
+    """Two linear layers with a GELU between them, applied to each position."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Mlp(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Window attention, then an MLP, each normalised first and added to its input."""
+    """Window attention, then an MLP, each with a norm before it and a residual connection."""
 
     def __init__(
         self, dim: int, num_heads: int, window: Size3, shift: Size3, mlp_ratio: float, drop_path: float
@@ -131,7 +131,7 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution, entered through a patch merging in all stages but the first."""
+    """Blocks of one resolution, after a patch merging in all stages but the first."""
 
     def __init__(self, merge: nn.Module, blocks: Iterable[SwinBlock]) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Stage(nn.Module):
 
 
 class VideoSwin(nn.Module):
-    """The hierarchical encoder. It sees only the embedded grid; stems turn pixels into it.
+    """The hierarchical encoder. Its input is the embedded grid, which stems compute from pixels.
 
     `drop_path` is the last block's rate, growing linearly from 0 at the first block.
     """
@@ -182,7 +182,7 @@ class VideoSwin(nn.Module):
         self.apply(init_weights)
 
     def checkpoint_activations(self, stages: Collection[int]) -> None:
-        """Keep only the inputs of these stages' blocks, and run the blocks again in the backward pass."""
+        """Store only the inputs of these stages' blocks, and run the blocks again in the backward pass."""
         for i, stage in enumerate(self.stages):
             assert isinstance(stage, Stage)
             stage.checkpointed = i in stages
@@ -197,7 +197,7 @@ class VideoSwin(nn.Module):
 
 
 def use_attention(model: nn.Module, implementation: str) -> None:
-    """Have all window attention of a model computed by a key of `window_attention.IMPLEMENTATIONS`, or `auto`."""
+    """Set the implementation of a model's window attention: a key of `window_attention.IMPLEMENTATIONS`, or `auto`."""
     for module in model.modules():
         if isinstance(module, WindowAttention):
             module.implementation = implementation
@@ -214,7 +214,7 @@ def attention_in_use(model: nn.Module, device: torch.device, dtype: torch.dtype)
 
 
 def init_weights(module: nn.Module) -> None:
-    """Draw weights as Swin does: truncated normals of deviation 0.02, zero biases, norms at identity."""
+    """Draw weights as Swin does: truncated normal with standard deviation 0.02, zero biases; norms stay at identity."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

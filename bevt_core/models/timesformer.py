@@ -1,7 +1,7 @@
 """TimeSformer with divided space-time attention: the second encoder of BEVT's table 8.
 
-https://arxiv.org/abs/2102.05095, section 3. It stands where VideoSwin stands: an embedded grid in, stages out, of which
-it has one.
+https://arxiv.org/abs/2102.05095, section 3. It has the interface of VideoSwin, from an embedded grid to a list of
+stages, with a single stage.
 
 Legend: B batch, T H W grid, C channels, N = 1 + H*W positions of a frame with the class token.
 """
@@ -17,11 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from bevt_core.models.swin import Mlp, draw_drop_path, drop_path_rates, init_weights, scaled
 from bevt_core.models.windows import Size3, attend, grid_of
 
-NORM_EPS = 1e-6  # of the original code
+NORM_EPS = 1e-6  # as in the original code
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention over the last axis but one: (..., N, C) -> (..., N, C)."""
+    """Multi-head attention over the second-to-last axis: (..., N, C) -> (..., N, C)."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class SelfAttention(nn.Module):
 
 
 class DividedBlock(nn.Module):
-    """Attention along time, attention within each frame, MLP; each normalised first and added to its input."""
+    """Attention along time, attention within each frame, MLP; each with a norm before it and a residual connection."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class DividedBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x_BTHWC: Tensor, cls_B1C: Tensor, drop_3B: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`drop_3B` are factors from `draw_drop_path`, for attention along time, within frames, and the MLP."""
+        """Return the grid and the class token. `drop_3B` are `draw_drop_path` factors for time, space and the MLP."""
         drop_time, drop_space, drop_mlp = (None, None, None) if drop_3B is None else drop_3B.unbind()
         T, H, W = grid_of(x_BTHWC)
 
@@ -63,7 +63,7 @@ class DividedBlock(nn.Module):
         cls_BT1C = cls_B1C[:, None].expand(-1, T, -1, -1)
         frames_BTNC = self.attn(self.norm1(torch.cat([cls_BT1C, patches_BTNC], dim=2)))
         frames_BTNC = scaled(frames_BTNC, drop_space)
-        cls_B1C = cls_B1C + frames_BTNC[:, :, :1].mean(dim=1)  # the class token visited every frame
+        cls_B1C = cls_B1C + frames_BTNC[:, :, :1].mean(dim=1)  # the mean over frames
         patches_BTNC = patches_BTNC + frames_BTNC[:, :, 1:]
 
         tokens_BNC = torch.cat([cls_B1C, patches_BTNC.flatten(1, 2)], dim=1)
@@ -72,7 +72,7 @@ class DividedBlock(nn.Module):
 
 
 class TimeSformer(nn.Module):
-    """The encoder. `grid` is the size that the position embeddings are made for; other sizes take the nearest.
+    """The encoder. `grid` is the size of the position embeddings; other sizes use the nearest embedding.
 
     `drop_path` is the last block's rate, growing linearly from 0 at the first block.
     """
@@ -95,7 +95,7 @@ class TimeSformer(nn.Module):
             nn.init.trunc_normal_(embedding, std=0.02)
 
     def checkpoint_activations(self, stages: Collection[int]) -> None:
-        """Keep only the blocks' inputs if stage 0 is asked for, and run the blocks again in the backward pass."""
+        """Store only the blocks' inputs if `stages` has 0, and run the blocks again in the backward pass."""
         self.checkpointed = 0 in stages
 
     def forward(self, x_BTHWC: Tensor) -> list[Tensor]:

@@ -1,7 +1,7 @@
-"""The windows of a video grid: how it is cut, which positions may attend to each other, and their position bias.
+"""The windows of a video grid: how the grid is cut, which positions may attend to each other, and the position bias.
 
 Video Swin Transformer, https://arxiv.org/abs/2106.13230, section 3.2. Everything here is a function of shapes
-or tensors; the parameters are in `swin.WindowAttention`, attention inside the windows is in `window_attention`.
+or tensors. Not here: parameters (`swin.WindowAttention`) and attention inside the windows (`window_attention`).
 
 Legend: B batch, T H W grid, P = T*H*W positions of a grid, C channels, K windows, N positions in a window (t*h*w),
 A attention heads, D channels of a head, M kinds of windows, R rows of a bias table.
@@ -21,7 +21,7 @@ Size3 = tuple[int, int, int]  # (T, H, W)
 
 
 class Windows(NamedTuple):
-    """How a grid is cut: its size in whole windows, the size of a window, and how far the grid is rolled back first."""
+    """How a grid is cut: the padded size of the grid, the size of a window, and the roll back before cutting."""
 
     grid: Size3
     window: Size3
@@ -29,9 +29,9 @@ class Windows(NamedTuple):
 
 
 def shape_constant(make: Callable[..., Made]) -> Callable[..., Made]:
-    """Make a tensor once for each set of shapes and device; a compiler traces `make` into its graph.
+    """Cache the tensor that `make` returns per shapes and device; a compiler traces `make` into its graph instead.
 
-    A first call in inference mode makes an ordinary tensor too, which training may use later.
+    The tensor is an ordinary one even if the first call is in inference mode, so training can use it later.
     """
     cached = functools.cache(torch.inference_mode(False)(make))
 
@@ -49,14 +49,14 @@ def grid_of(x_BTHWC: Tensor) -> Size3:
 
 
 def fit_window(grid_THW: Size3, window: Size3, shift: Size3) -> tuple[Size3, Size3]:
-    """Clip `window` to the grid, and switch the shift off on every axis that one window covers."""
+    """Clip `window` to the grid, and set the shift to 0 on every axis that one window covers."""
     fitted = tuple(min(size, extent) for size, extent in zip(grid_THW, window, strict=True))
     shifted = tuple(0 if size <= extent else by for size, extent, by in zip(grid_THW, window, shift, strict=True))
     return fitted, shifted  # type: ignore[return-value]
 
 
 def windows_of(grid_THW: Size3, window: Size3, shift: Size3) -> Windows:
-    """Return the windows of a grid that `pad_to_windows` has padded."""
+    """Return the windows of a grid after `pad_to_windows`."""
     T, H, W = (size + -size % extent for size, extent in zip(grid_THW, window, strict=True))
     return Windows((T, H, W), window, shift)
 
@@ -69,27 +69,27 @@ def pad_to_windows(x_BTHWC: Tensor, window: Size3) -> Tensor:
 
 def to_windows(x_BTHWC: Tensor, windows: Windows) -> Tensor:
     """Roll a padded grid back by the shift and cut it into windows: (B, T, H, W, C) -> (B, K, N, C)."""
-    positions_P, places_P = window_order(windows, x_BTHWC.device)
-    x_BPC = Rearranged.apply(x_BTHWC.flatten(1, 3), positions_P, places_P)
+    order_P, inverse_P = window_order(windows, x_BTHWC.device)
+    x_BPC = Rearranged.apply(x_BTHWC.flatten(1, 3), order_P, inverse_P)
     x_BKNC: Tensor = x_BPC.unflatten(1, (-1, math.prod(windows.window)))
     return x_BKNC
 
 
 def from_windows(x_BKNC: Tensor, windows: Windows, grid_THW: Size3) -> Tensor:
-    """Undo cutting, roll and padding: (B, K, N, C) -> (B, T, H, W, C) of the size before the padding."""
-    positions_P, places_P = window_order(windows, x_BKNC.device)
-    x_BTHWC = Rearranged.apply(x_BKNC.flatten(1, 2), places_P, positions_P).unflatten(1, windows.grid)
+    """Undo cutting, roll and padding: (B, K, N, C) -> (B, T, H, W, C), the size before padding."""
+    order_P, inverse_P = window_order(windows, x_BKNC.device)
+    x_BTHWC = Rearranged.apply(x_BKNC.flatten(1, 2), inverse_P, order_P).unflatten(1, windows.grid)
     T, H, W = grid_THW
     inside_BTHWC: Tensor = x_BTHWC[:, :T, :H, :W]
     return inside_BTHWC
 
 
 class Rearranged(torch.autograd.Function):
-    """Gather rows by a permutation. Its gradient is a gather too: `index_select`'s own would add into zeros."""
+    """Gather rows by a permutation. The gradient is a gather too; that of `index_select` would add into zeros."""
 
     @staticmethod
     def forward(ctx: Any, x_BPC: Tensor, order_P: Tensor, inverse_P: Tensor) -> Tensor:
-        """Return row `order_P[p]` of each sample at place p; `inverse_P` is the inverse permutation."""
+        """Return row `order_P[p]` of each sample at position p. `inverse_P` is the inverse permutation."""
         ctx.save_for_backward(order_P, inverse_P)
         return x_BPC.index_select(1, order_P)
 
@@ -101,15 +101,15 @@ class Rearranged(torch.autograd.Function):
 
 @shape_constant
 def window_order(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the grid's positions in the order of the windows (P,), and the inverse: the place of each position."""
+    """Return the grid's positions in the order of the windows (P,), and the inverse permutation (P,)."""
     (T, H, W), (t, h, w), shift = windows
     position_THW = torch.arange(T * H * W, device=device).view(T, H, W)
     position_THW = torch.roll(position_THW, [-by for by in shift], dims=(0, 1, 2))
-    positions_P = position_THW.view(T // t, t, H // h, h, W // w, w).permute(0, 2, 4, 1, 3, 5).flatten()
+    order_P = position_THW.view(T // t, t, H // h, h, W // w, w).permute(0, 2, 4, 1, 3, 5).flatten()
     # the inverse without a sort, which compiled code would repeat in every pass
-    place_THW = torch.arange(T * H * W, device=device).view(T // t, H // h, W // w, t, h, w)
-    place_THW = place_THW.permute(0, 3, 1, 4, 2, 5).reshape(T, H, W)
-    return positions_P, torch.roll(place_THW, shift, dims=(0, 1, 2)).flatten()
+    inverse_THW = torch.arange(T * H * W, device=device).view(T // t, H // h, W // w, t, h, w)
+    inverse_THW = inverse_THW.permute(0, 3, 1, 4, 2, 5).reshape(T, H, W)
+    return order_P, torch.roll(inverse_THW, shift, dims=(0, 1, 2)).flatten()
 
 
 @shape_constant
@@ -124,17 +124,17 @@ def relative_position_index(window: Size3, table_window: Size3, device: torch.de
     position_N3 = torch.cartesian_prod(*axes).view(-1, 3)
     offset_NN3 = position_N3[:, None] - position_N3[None, :]
     T, H, W = table_window
-    dt_NN, dh_NN, dw_NN = offset_NN3.unbind(-1)  # summed one by one: CUDA has no products of integer matrices
+    dt_NN, dh_NN, dw_NN = offset_NN3.unbind(-1)  # summed one by one, because CUDA has no integer matrix product
     return ((dt_NN + T - 1) * (2 * H - 1) + dh_NN + H - 1) * (2 * W - 1) + dw_NN + W - 1
 
 
 @shape_constant
 def shift_labels(window: Size3, shift: Size3, device: torch.device) -> Tensor:
-    """Return which side of the grid's border a position of a window comes from after the roll: int32 (M, N).
+    """Return labels of the grid border side that each position of a window comes from after the roll: int32 (M, N).
 
     Rolling the grid brings positions from opposite borders into one window; only positions with the same label may
-    attend to each other. Windows differ only by touching the far border of a shifted axis or not, so there are M = 1
-    to 8 kinds.
+    attend to each other. Windows differ only in whether they touch the far border of each shifted axis, so there are
+    M = 1 to 8 kinds.
     """
     T, H, W = (extent * (2 if by else 1) for extent, by in zip(window, shift, strict=True))  # a window of each kind
     side_THW = torch.zeros(T, H, W, dtype=torch.int32, device=device)
@@ -148,14 +148,14 @@ def shift_labels(window: Size3, shift: Size3, device: torch.device) -> Tensor:
 
 @shape_constant
 def shift_masks(window: Size3, shift: Size3, device: torch.device) -> Tensor:
-    """Return `shift_labels` as what is added to the logits, 0 and -inf: (M, N, N)."""
+    """Return `shift_labels` as masks to add to the logits, 0 and -inf: (M, N, N)."""
     side_MN = shift_labels(window, shift, device)
     return torch.where(side_MN[:, :, None] == side_MN[:, None, :], 0.0, -math.inf)
 
 
 @shape_constant
 def window_kinds(windows: Windows, device: torch.device) -> Tensor:
-    """Return for every window of the grid the row of `shift_labels` that is its own: (K,)."""
+    """Return the kind of every window of the grid, a row of `shift_labels`: (K,)."""
     kind_THW = torch.zeros(1, 1, 1, dtype=torch.long, device=device)
     for axis, (size, extent, by) in enumerate(zip(*windows, strict=True)):
         window_index = torch.arange(size // extent, device=device)
@@ -176,8 +176,8 @@ def kind_counts(windows: Windows) -> list[int]:
 def relative_position_bias(table_RA: Tensor, window: Size3, table_window: Size3) -> Tensor:
     """Look up the bias of every pair of positions in `window`: (A, N, N).
 
-    On CPUs by `index_select`, whose gradient is added up in the order of the pairs; elsewhere its gradient would be
-    added up in any order, so there it is summed along diagonals (`PairBias`).
+    CPUs use `index_select`, whose gradient is summed in the order of the pairs. On other devices that order would vary,
+    so the gradient is summed along diagonals (`PairBias`).
     """
     index_NN = relative_position_index(window, table_window, table_RA.device)
     N = math.prod(window)
@@ -190,7 +190,7 @@ def relative_position_bias(table_RA: Tensor, window: Size3, table_window: Size3)
 
 
 class PairBias(torch.autograd.Function):
-    """The look-up of `relative_position_bias` with a gradient of dense sums: the same bits in every run."""
+    """The look-up of `relative_position_bias` with a gradient by dense sums: the same bits in every run."""
 
     @staticmethod
     def forward(ctx: Any, table_RA: Tensor, index_NN: Tensor, window: Size3, table_window: Size3) -> Tensor:
@@ -208,22 +208,22 @@ class PairBias(torch.autograd.Function):
 
 
 def sum_diagonals(x_II: Tensor) -> Tensor:
-    """Sum the last two axes' entries of equal i - j, from -(I - 1) to I - 1: (..., I, I) -> (..., 2 * I - 1)."""
+    """Sum entries of the last two axes with equal i - j, from -(I - 1) to I - 1: (..., I, I) -> (..., 2 * I - 1)."""
     size = x_II.shape[-1]
-    # flipped, the sum of both positions is constant on a diagonal; padded and cut anew, row i is moved right by i
+    # after the flip, i + j is constant on each diagonal; padding and reshaping then moves row i right by i
     padded = F.pad(x_II.flip(-1), (0, size)).flatten(-2)[..., :-size]
     sums: Tensor = padded.unflatten(-1, (size, 2 * size - 1)).sum(dim=-2)
     return sums
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Softmax attention, each (..., A, N, D) -> (..., A, N, D). `bias` (..., A, N, N) is added to the logits.
+    """Compute softmax attention, each (..., A, N, D) -> (..., A, N, D). `bias` (..., A, N, N) is added to the logits.
 
-    Written out for ONNX, whose exporter has attention of four axes only, and guards it against queries that may see
-    nothing; here are none. So the file is sooner written, and makes fewer passes over the logits.
+    The formula is written out for ONNX: its exporter supports attention of four axes only and adds guards for queries
+    that attend to nothing, which do not occur here. Export is faster, and the file makes fewer passes over the logits.
     """
     if not torch.onnx.is_in_onnx_export():
-        if q.ndim > 4 and bias is None and q.device.type != "cpu":  # GPUs have fused kernels of four axes alone
+        if q.ndim > 4 and bias is None and q.device.type != "cpu":  # GPUs have fused kernels for four axes only
             y = F.scaled_dot_product_attention(q.flatten(0, -4), k.flatten(0, -4), v.flatten(0, -4))
             fused: Tensor = y.unflatten(0, q.shape[:-3])
             return fused

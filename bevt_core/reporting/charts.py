@@ -1,4 +1,4 @@
-"""Charts for people, as PNG files: curves, histograms, and what all charts share. Legends lie outside the axes."""
+"""Charts as PNG files: curves, histograms, and helpers for all charts. Legends are outside the axes."""
 
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 Values = Sequence[float] | np.ndarray
 
 DPI = 110
-CURVE_COLOURS = 10  # of the default cycle, before it starts over
+CURVE_COLOURS = 10  # in matplotlib's default cycle
 NAME_CHARACTERS = 60  # of a class or a run
 
 
 def curves_png(series: Mapping[str, tuple[Values, Values]], xlabel: str, ylabel: str, log: str = "") -> bytes:
-    """Line plots, name -> (x, y), in one figure, as the bytes of a PNG file. `log`: the logarithmic axes, of "xy"."""
+    """Draw line plots, name -> (x, y); return the bytes of a PNG file. `log` names the logarithmic axes, as in "xy"."""
     columns = legend_columns(series)
     figure = new_figure(6, 3.2 + 0.19 * -(-len(series) // columns))
     axes = figure.add_subplot()
     if len(series) > CURVE_COLOURS:
         axes.set_prop_cycle(color=colormap("viridis")(np.linspace(0, 0.95, len(series))))
     for name, (x, y) in series.items():
-        axes.plot(x, y, label=" " * name.startswith("_") + shortened(name), linewidth=1)  # `_x`: not in a legend
+        axes.plot(
+            x, y, label=" " * name.startswith("_") + shortened(name), linewidth=1
+        )  # a leading `_` would hide it from the legend
     axes.set(xlabel=xlabel)
     axes.set_ylabel(one_line(ylabel), parse_math=False)
     axes.set(**{f"{axis}scale": "log" for axis in log})
@@ -37,39 +39,39 @@ def curves_png(series: Mapping[str, tuple[Values, Values]], xlabel: str, ylabel:
 
 
 def histograms_png(panels: Mapping[str, tuple[np.ndarray, str]], bins: int = 40) -> bytes:
-    """Histograms side by side, axis label -> (values, what has them), as the bytes of a PNG file."""
+    """Draw histograms side by side, x label -> (values, y label); return the bytes of a PNG file."""
     figure = new_figure(4.2 * len(panels), 2.8)
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (label, (values, counted)) in zip(all_axes, panels.items(), strict=True):
+    for axes, (label, (values, y_label)) in zip(all_axes, panels.items(), strict=True):
         axes.hist(values, bins=min(bins, max(1, len(values))))
-        axes.set(xlabel=label, ylabel=counted)
+        axes.set(xlabel=label, ylabel=y_label)
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     return chart_png(figure)
 
 
 def legend_below(figure: "Figure", columns: int) -> None:
-    """One legend of all axes, below them, so that it covers no data."""
+    """Add one legend for all axes below them, so that it covers no data."""
     handles = [handle for axes in figure.axes for handle in axes.get_legend_handles_labels()[0]]
     legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a name may have dollar signs
+        text.set_parse_math(False)  # a name may contain dollar signs
 
 
 def legend_columns(names: Collection[str], characters: int = 80) -> int:
-    """How many names, with their marks, fit side by side into a line of `characters`."""
+    """Return how many names, with their line samples, fit into a line of `characters`."""
     longest = max((len(shortened(name)) for name in names), default=0)
     return max(1, min(len(names), characters // (longest + 7)))
 
 
 def shortened(name: str, most: int = NAME_CHARACTERS) -> str:
-    """The name on one line, or its two ends where it has more than `most` characters."""
+    """Return the name on one line; only its start and end if it has more than `most` characters."""
     name = one_line(name)
     return name if len(name) <= most else f"{name[: most // 2]}...{name[-(most // 2 - 3) :]}"
 
 
 def chart_png(figure: "Figure") -> bytes:
-    """The figure as the bytes of a PNG file."""
+    """Return the figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

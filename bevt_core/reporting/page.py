@@ -1,4 +1,4 @@
-"""One self-contained HTML page out of headings, paragraphs, tables and pictures; the same tables as Markdown."""
+"""A self-contained HTML page of headings, paragraphs, tables and pictures; the same tables as Markdown."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ td, th { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left }
 th { background: #f3f3f3 }
 img { max-width: 100%; image-rendering: pixelated }
 """
-# What a browser may do with the page: draw its pictures and use its one style sheet. No script, no request, no form.
+# Browsers may show the page's pictures and use its style sheet, but run no scripts, send no requests, submit no forms.
 _POLICY = (
     "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
     f"style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
@@ -25,7 +25,7 @@ _POLICY = (
 
 
 class Page:
-    """Collects the parts of a report in order; `save` writes it. Its texts may be anybody's: they stay text."""
+    """A report, built part by part and written by `save`. Texts may be untrusted and are escaped."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -38,7 +38,7 @@ class Page:
         self.parts.append(f"<p>{html_text(text)}</p>")
 
     def links(self, about: str, targets: Mapping[str, str]) -> None:
-        """The page's links, name -> address: one such block a page, which `relinked` can replace."""
+        """Add the page's links, name -> address: at most one block per page, which `relinked` can replace."""
         self.parts.append(_links(about, targets))
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -63,12 +63,12 @@ class Page:
 
 
 def relinked(html: str, about: str, targets: Mapping[str, str]) -> str:
-    """A saved page with other links in the place of those that it has."""
+    """Return a saved page with its links replaced."""
     return re.sub("<nav>.*?</nav>", lambda _: _links(about, targets), html, count=1, flags=re.DOTALL)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as Markdown; a cell is text, unless it is `Markup`."""
+    """Format a table as Markdown; cells are escaped unless they are `Markup`."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(markdown_text(_cell(value)) for value in line) + " |" for line in lines)
 

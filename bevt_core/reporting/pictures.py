@@ -1,4 +1,4 @@
-"""Pictures for people: sheets of frames, masked clips, predicted tokens decoded back to pixels. All uint8 RGB."""
+"""Pictures to look at, all uint8 RGB: sheets of frames, masked clips, heat maps; and PNG and MP4 files of them."""
 
 import bisect
 import functools
@@ -19,11 +19,11 @@ FONT_PX, LINE_PX = 12, 16
 PAPER, INK = (255, 255, 255), (0, 0, 0)
 MARK = (255, 127, 0)  # the colour of a marked frame's border
 HIDDEN = np.array([64, 64, 72], dtype=np.uint8)  # the colour of a masked position
-HEAT_MOST = 4.0  # of `heat`: the scale goes from 1 / HEAT_MOST to HEAT_MOST
+HEAT_MOST = 4.0  # the scale of `heat` goes from 1 / HEAT_MOST to HEAT_MOST
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = (), cell_px: int = 96) -> np.ndarray:
-    """Frames in a grid, one labelled row after another: uint8 (H, W, 3). Frames are scaled to `cell_px` squares.
+    """Draw frames in a grid of labelled rows: uint8 (H, W, 3). Frames are scaled to `cell_px` squares.
 
     A label that is wider than the sheet takes several lines.
     """
@@ -45,14 +45,14 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = (), cell
 
 
 def broken(labels: Sequence[str], width_px: int) -> list[str]:
-    """The labels in lines of at most `width_px`, all with the same number of lines: the last ones may be empty."""
+    """Break labels into lines of at most `width_px`, padded with empty lines to the same number of lines."""
     texts = [_lines(label, width_px) for label in labels]
     most = max(map(len, texts), default=0)
     return ["\n".join([*lines, *[""] * (most - len(lines))]) for lines in texts]
 
 
 def _lines(label: str, width_px: int) -> list[str]:
-    """Lines that end at a space or behind a slash where one is near, else anywhere."""
+    """Break a label at a space or after a slash if one is near, otherwise anywhere."""
     lines = []
     for rest in lines_of(label).split("\n"):
         while _font().getlength(rest) > width_px:
@@ -72,14 +72,14 @@ def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 
 def tiled(pictures: Sequence[np.ndarray], across: int) -> np.ndarray:
-    """Pictures of one size in a grid with `across` columns, the last row filled with white: uint8 (H, W, 3)."""
+    """Join pictures of one size in a grid with `across` columns, the last row filled with white: uint8 (H, W, 3)."""
     blank = np.full_like(pictures[0], 255)
     filled = [*pictures, *[blank] * (-len(pictures) % across)]
     return np.vstack([np.hstack(filled[first : first + across]) for first in range(0, len(filled), across)])
 
 
 def marked(frame_HWC: np.ndarray) -> np.ndarray:
-    """A copy of the frame with an orange border."""
+    """Return a copy of the frame with an orange border."""
     border_px = max(2, min(frame_HWC.shape[:2]) // 24)
     copy_HWC = np.empty_like(frame_HWC)
     copy_HWC[:] = MARK
@@ -89,7 +89,7 @@ def marked(frame_HWC: np.ndarray) -> np.ndarray:
 
 
 def fitted(frame_HWC: np.ndarray, cell_px: int) -> np.ndarray:
-    """The picture in a square of `cell_px`, scaled to fit, white around it: uint8 (cell_px, cell_px, 3)."""
+    """Scale a picture to fit into a white square: uint8 (cell_px, cell_px, 3)."""
     image = Image.fromarray(frame_HWC)
     scale = cell_px / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -100,7 +100,7 @@ def fitted(frame_HWC: np.ndarray, cell_px: int) -> np.ndarray:
 
 
 def film(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], cell_px: int = 224) -> list[np.ndarray]:
-    """The rows of a sheet as a film: the rows' frames of one time side by side, labelled, time after time."""
+    """Turn the rows of a sheet into a film: per time step, one picture with the rows' frames side by side, labelled."""
     texts = broken(labels, cell_px)
     return [
         np.hstack([sheet([[row[at]]], [text], cell_px) for row, text in zip(rows, texts, strict=True)])
@@ -109,9 +109,9 @@ def film(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str], cell_px: i
 
 
 def heat(frames_THWC: np.ndarray, ratios_THW: np.ndarray) -> np.ndarray:
-    """Lay ratios over frames on a fixed logarithmic scale: blue for a quarter or less, grey for 1, red for 4 or more.
+    """Overlay ratios on frames, on a fixed logarithmic scale: blue for 1/4 or less, grey for 1, red for 4 or more.
 
-    `ratios_THW` has the frames' size. The scale is the same for all clips, so ratios near 1 look grey all over.
+    `ratios_THW` has the frames' size. The scale is the same for all clips, so a clip with ratios near 1 is grey.
     """
     bounded_THW = np.clip(ratios_THW, 1 / HEAT_MOST, HEAT_MOST)
     colours_THWC = colormap("coolwarm")(0.5 + np.log(bounded_THW) / np.log(HEAT_MOST) / 2)[..., :3] * 255
@@ -121,7 +121,7 @@ def heat(frames_THWC: np.ndarray, ratios_THW: np.ndarray) -> np.ndarray:
 
 
 def heat_scale(caption: str, width_px: int) -> np.ndarray:
-    """The colours of `heat` over mid-grey with the ratios that they are for, and a caption: uint8 (H, width_px, 3)."""
+    """Draw the colour scale of `heat` over mid-grey, with its ratios and a caption: uint8 (H, width_px, 3)."""
     bar_px, inside_px = 14, width_px - 2 * GAP_PX
     ratios_W = HEAT_MOST ** np.linspace(-1, 1, inside_px)
     grey = np.full((1, bar_px, inside_px, 3), 128, np.uint8)
@@ -144,7 +144,7 @@ def heat_scale(caption: str, width_px: int) -> np.ndarray:
 
 
 def hide(frames_THWC: np.ndarray, mask_THW: np.ndarray) -> np.ndarray:
-    """The clip as the model sees it: masked positions in grey. The mask's grid must divide the frames'."""
+    """Return the clip as the model sees it: masked positions in grey. The mask's grid must divide the frames'."""
     repeats = [size // cells for size, cells in zip(frames_THWC.shape, mask_THW.shape, strict=False)]
     hidden = mask_THW
     for axis, repeat in enumerate(repeats):
@@ -153,14 +153,14 @@ def hide(frames_THWC: np.ndarray, mask_THW: np.ndarray) -> np.ndarray:
 
 
 def png(image_HWC: np.ndarray) -> bytes:
-    """The image as the bytes of a PNG file."""
+    """Return the image as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image_HWC).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def mp4(frames_HWC: Sequence[np.ndarray], fps: int) -> bytes:
-    """The frames as the bytes of an H.264 file that browsers play; an odd last row or column is cut off."""
+    """Return the frames as the bytes of an H.264 file that browsers play; an odd last row or column is cut off."""
     import av
 
     height, width = (size // 2 * 2 for size in frames_HWC[0].shape[:2])

@@ -1,4 +1,4 @@
-"""The one place that imports matplotlib: in silence, also where it finds no folder of its own to write to."""
+"""The only module that imports matplotlib: without warnings, and without a writable home folder if need be."""
 
 import functools
 import logging
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of `width` x `height` inches, which is laid out when it is drawn."""
-    # Not by pyplot: no global state, no display.
+    """Return an empty figure of `width` x `height` inches, which is laid out when it is drawn."""
+    # Without pyplot, which needs global state and a display.
     figure: Figure = _matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
     return figure
 
 
 def colormap(name: str) -> "Colormap":
-    """One of matplotlib's colour maps."""
+    """Return one of matplotlib's colour maps."""
     colours: Colormap = _matplotlib().colormaps[name]
     return colours
 
 
 @functools.cache
 def _matplotlib() -> ModuleType:
-    """The package. Where its folder at home cannot be written, it makes one in TMPDIR and removes it at exit.
+    """Import the package. If the home folder is not writable, it uses a folder in TMPDIR and removes it at exit.
 
-    Raises UserError where it finds neither.
+    Raises UserError if neither is writable.
     """
     logger = logging.getLogger("matplotlib")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # of that folder, and of the fonts that are listed anew in it
+    logger.setLevel(logging.ERROR)  # no warnings about that folder and the font cache built in it
     try:
         import matplotlib
         import matplotlib.figure

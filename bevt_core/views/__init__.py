@@ -1,4 +1,4 @@
-"""Spatial views of a frame: drawn once by a seed, replayed bit for bit.
+"""Spatial views of a frame: drawn once from a seed, replayed bit for bit.
 
-Not here: augmentation of fine-tuning (trainer/clips).
+Not here: augmentation for fine-tuning (trainer/clips).
 """

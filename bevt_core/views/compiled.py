@@ -1,4 +1,4 @@
-"""Functions compiled by numba. Importing this module takes a second: import it where compiled code pays for that."""
+"""Functions compiled by numba. Importing this module takes a second, so import it only if compiled code saves more."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,9 +9,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """Compile once a machine, where there is a folder to keep the result in, and once a process where there is none."""
+    """Compile once per machine if a cache folder is writable, otherwise once per process."""
     njit: Callable[..., Callable[[F], F]] = numba.njit
     try:
         return njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # "no locator available": neither this folder nor the user's cache can be written
+    except RuntimeError:  # "no locator available": neither this folder nor the user's cache is writable
         return njit(nogil=True)(function)

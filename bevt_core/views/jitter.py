@@ -1,8 +1,9 @@
-"""Colour jitter of a picture: brightness, contrast and saturation by Pillow, or compiled: the same bits, sooner.
+"""Colour jitter of a picture: brightness, contrast and saturation, by Pillow or by faster compiled code, bit for bit.
 
 Each operation blends a picture with a degenerate one in float32: black, the mean luma of the picture, or its own luma.
-Brightness and contrast so map every level to one level, whatever its place, and several of them in a row are one table.
-What is computed is a table, the saturation, and a table. Only the mean needs pixels that the crop does not.
+Brightness and contrast therefore map each level to another regardless of position, and several in a row combine into
+one table. The compiled code applies a table, the saturation, and another table. Only the mean luma needs pixels
+outside the crop.
 """
 
 from collections.abc import Sequence
@@ -26,9 +27,9 @@ BLACK, UNCHANGED = 0, np.float32(1)
 
 
 def jitter(frame_HWC: np.ndarray, operations: Jitter, needed: Pixels, backend: Backend = "pillow") -> np.ndarray:
-    """Apply the operations to a frame, uint8 (H, W, 3). Pixels outside of `needed` may have any value.
+    """Apply the operations to a frame, uint8 (H, W, 3). Pixels outside `needed` may have any value.
 
-    Pillow also applies what the compiled backend cannot: more than one saturation.
+    The compiled backend supports at most one saturation; with more, Pillow is used.
     """
     if backend == "compiled" and sum(op == "saturation" for op, _ in operations) <= 1:
         return jitter_compiled(frame_HWC, operations, needed)
@@ -36,7 +37,7 @@ def jitter(frame_HWC: np.ndarray, operations: Jitter, needed: Pixels, backend: B
 
 
 def jitter_by_pillow(frame_HWC: np.ndarray, operations: Jitter) -> np.ndarray:
-    """`jitter` by Pillow, of all pixels."""
+    """Apply `jitter` to all pixels with Pillow."""
     image = Image.fromarray(frame_HWC)
     for op, factor in operations:
         image = ENHANCERS[op](image).enhance(factor)
@@ -44,11 +45,11 @@ def jitter_by_pillow(frame_HWC: np.ndarray, operations: Jitter) -> np.ndarray:
 
 
 def jitter_compiled(frame_HWC: np.ndarray, operations: Jitter, needed: Pixels) -> np.ndarray:
-    """`jitter` by compiled code, for at most one saturation. What is not `needed` is black."""
+    """Apply `jitter` with compiled code, for at most one saturation. Pixels outside `needed` are black."""
     from bevt_core.views.jitter_kernels import mean_luma, mean_luma_saturated, recolour
 
     frame_HWC = np.ascontiguousarray(frame_HWC)
-    before = after = LEVELS  # of the saturation
+    before = after = LEVELS  # tables before and after the saturation
     saturation, saturated = UNCHANGED, False
     for op, factor in operations:
         if op == "saturation":
@@ -70,9 +71,9 @@ def jitter_compiled(frame_HWC: np.ndarray, operations: Jitter, needed: Pixels) -
 
 
 def blend(degenerate: int, levels: np.ndarray, factor: float) -> np.ndarray:
-    """Return `degenerate + factor * (levels - degenerate)`, int32, cut off at 0 and 255 and rounded down.
+    """Return `degenerate + factor * (levels - degenerate)`, int32, clipped to 0..255 and rounded down.
 
-    Operation by operation what Pillow's ImagingBlend does, in the same precision.
+    Repeats the operations of Pillow's ImagingBlend in the same precision.
     """
     blended = np.float32(degenerate) + np.float32(factor) * (levels - degenerate).astype(np.float32)
     blended_levels: np.ndarray = np.clip(blended, 0, 255).astype(np.int32)

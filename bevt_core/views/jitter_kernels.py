@@ -8,7 +8,7 @@ import numpy as np
 
 from bevt_core.views.compiled import compiled
 
-# of the luma of ITU-R 601-2, as Pillow has it: 16 fractional bits, rounded
+# weights of the ITU-R 601-2 luma, as in Pillow: 16 fractional bits, rounded
 RED, GREEN, BLUE = np.int32(19595), np.int32(38470), np.int32(7471)
 HALF, FRACTION_BITS = np.int32(1 << 15), np.int32(16)
 BLACK, WHITE = np.float32(0), np.float32(255)

@@ -1,7 +1,7 @@
-"""Draw spatial views once, replay them for ever: the pixels that are tokenized are the pixels that are trained on.
+"""Draw spatial views once and replay them, so that a model is trained on exactly the pixels that were tokenized.
 
-Both sides call `apply_view` on the decoded bytes of the stored JPEG. All resampling is Pillow's on uint8 (or, compiled,
-the same arithmetic), in integers: the same bits on every machine. Jitter is Pillow's too, in float32.
+Tokenizing and training both call `apply_view` on the decoded bytes of the stored JPEG. Resampling is Pillow's on uint8,
+or compiled code with the same integer arithmetic: the same bits on every machine. Jitter is Pillow's too, in float32.
 """
 
 import numpy as np
@@ -19,10 +19,10 @@ _REPAIR = "run bevt verify, then bevt repair"
 
 
 def draw_view(spec: ViewSpec, sample_id: str, index: int, height: int, width: int) -> View:
-    """View `index` of the sample, for stored frames of `height` x `width` px.
+    """Return view `index` of the sample, for stored frames of `height` x `width` px.
 
-    View 0 is the centre crop at the smallest scale, unflipped, unjittered. A function of (spec.seed, sample_id, index)
-    and the sizes, so more views may be added later without changing the ones that exist.
+    View 0 is the centre crop at the smallest scale, without flip and jitter. A view depends only on (spec.seed,
+    sample_id, index) and the sizes, so views can be added later without changing existing ones.
     """
     if not 0 <= index < spec.num_views:
         raise ValueError(f"view {index} of a spec with {spec.num_views} views")
@@ -62,7 +62,7 @@ def random_view(spec: ViewDistribution, rng: np.random.Generator, height: int, w
 
 
 def apply_view(frame_HWC: np.ndarray, view: View, backend: Backend = "pillow") -> np.ndarray:
-    """The view of one decoded frame: uint8 (H, W, 3) -> uint8 (crop_px, crop_px, 3).
+    """Apply a view to one decoded frame: uint8 (H, W, 3) -> uint8 (crop_px, crop_px, 3).
 
     Jitter comes first: contrast depends on the mean of the uncropped picture, as in the original.
     Scaling and cropping are one bicubic resampling of the crop's box, so only the crop's pixels are computed. The
@@ -76,7 +76,7 @@ def apply_view(frame_HWC: np.ndarray, view: View, backend: Backend = "pillow") -
 
 
 def box_of(view: View, height: int, width: int) -> Box:
-    """The crop of a view in a frame of `height` x `width` px that is not scaled."""
+    """Return a view's crop as a box in the unscaled frame of `height` x `width` px."""
     scaled_h, scaled_w = scaled_size(height, width, view.short_side_px)
     bottom_px, right_px = view.top_px + view.crop_px, view.left_px + view.crop_px
     return (
@@ -88,22 +88,22 @@ def box_of(view: View, height: int, width: int) -> Box:
 
 
 def halve(frame_HWC: np.ndarray, input_px: int) -> np.ndarray:
-    """The tokenizer's input: the square view scaled to `input_px` with Lanczos on uint8 (original: 224 -> 112).
+    """Scale a square view to the tokenizer's input of `input_px`, with Lanczos on uint8 (original: 224 -> 112).
 
-    A view that has this size already stays as it is: PeCo reads the 224 px of a view, DALL-E half of them.
+    A view that already has this size is unchanged: PeCo reads all 224 px of a view, DALL-E half of them.
     """
     return np.asarray(Image.fromarray(frame_HWC).resize((input_px, input_px), Image.Resampling.LANCZOS))
 
 
 def scaled_size(height: int, width: int, short_side_px: int) -> tuple[int, int]:
-    """(height, width) scaled so that the short side is `short_side_px`, the long side rounded."""
+    """Return (height, width) scaled to a short side of `short_side_px`, the long side rounded."""
     if height <= width:
         return short_side_px, max(short_side_px, round(width * short_side_px / height))
     return max(short_side_px, round(height * short_side_px / width)), short_side_px
 
 
 def shrink_short_side(frame_HWC: np.ndarray, short_side_px: int) -> np.ndarray:
-    """Scale a frame down to the short side, bicubic with antialiasing; a smaller frame is returned as it is."""
+    """Scale a frame down to the short side, bicubic with antialiasing; a smaller frame is returned unchanged."""
     height, width = frame_HWC.shape[:2]
     if min(height, width) <= short_side_px:
         return frame_HWC
@@ -112,18 +112,18 @@ def shrink_short_side(frame_HWC: np.ndarray, short_side_px: int) -> np.ndarray:
 
 
 def encode_jpeg(frame_HWC: np.ndarray, quality: int) -> bytes:
-    """JPEG 4:2:0 of an RGB frame (libjpeg-turbo)."""
+    """Encode an RGB frame as JPEG 4:2:0 (libjpeg-turbo)."""
     data: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(frame_HWC), quality=quality, colorsubsampling="420")
     return data
 
 
 def decode_jpeg(data: bytes | memoryview | np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-    """RGB uint8 (H, W, 3), with the accurate DCT and upsampling: the fast ones may differ between machines.
+    """Decode to RGB uint8 (H, W, 3), with the accurate DCT and upsampling: the fast ones may differ between machines.
 
-    `size` is the (height, width) of the frame's sample where that is known. Raises UserError, before any memory is
-    reserved, for a frame of another size or with more than MOST_FRAME_PIXELS; ValueError for damaged bytes.
+    `size` is the expected (height, width), if known. Raises UserError, before any memory is allocated, for a frame of
+    another size or with more than MOST_FRAME_PIXELS; ValueError for damaged bytes.
     """
-    height, width, *_ = simplejpeg.decode_jpeg_header(data)  # 1 us, where a frame of 256 x 340 px takes 500
+    height, width, *_ = simplejpeg.decode_jpeg_header(data)  # 1 us; decoding 256 x 340 px takes 500 us
     if height * width > MOST_FRAME_PIXELS:
         raise UserError(
             f"a stored frame of {height} x {width} px, expected at most {MOST_FRAME_PIXELS} pixels; {_REPAIR}"

@@ -1,10 +1,10 @@
-"""Pillow's bicubic resampling of a box of a picture, rows first, and compiled where it enlarges: the same bits, sooner.
+"""Pillow's bicubic resampling of a box of a picture, and faster compiled code for enlargements, bit for bit.
 
 Pillow resamples along x, then along y, in 32-bit integers with weights of 22 fractional bits, so its result can be
-repeated exactly. Since version 13 it begins with y where a picture is tall; here x is always first (ADR 3).
+reproduced exactly. Since version 13 it begins with y for tall pictures; here x always comes first (ADR 3).
 
-An enlargement reads four pixels along each axis for every pixel that it makes. That constant lets numba's compiler
-unroll the inner loop. Reductions, which read more, are Pillow's own, one axis at a time.
+An enlargement reads four pixels along each axis per output pixel. That constant lets numba's compiler unroll the inner
+loop. Reductions read more pixels and are left to Pillow, one axis at a time.
 """
 
 import math
@@ -16,17 +16,17 @@ import numpy as np
 from PIL import Image
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in px
-Backend = Literal["pillow", "compiled"]  # the same bits
+Backend = Literal["pillow", "compiled"]  # both give the same bits
 Pixels = tuple[int, int, int, int]  # the rows and columns of a frame: top, bottom, left, right
 
-TAPS = 4  # of the bicubic kernel, whose support is 2 px to each side
+TAPS = 4  # of the bicubic kernel, which reaches 2 px to each side
 FRACTION_BITS = 22  # of Pillow's weights for 8-bit pixels
-SHARPNESS = -0.5  # the kernel's parameter `a`, as Pillow has it
-PAYS_AFTER = 1000  # pictures: with fewer, the second that numba takes to start is not won back
+SHARPNESS = -0.5  # the kernel's parameter `a`, as in Pillow
+PAYS_AFTER = 1000  # pictures; fewer do not save the second that numba takes to start
 
 
 def backend_for(num_pictures: int) -> Backend:
-    """Return the faster backend for a caller that scales or jitters so many pictures."""
+    """Return the faster backend for scaling or jittering `num_pictures` pictures."""
     return "compiled" if num_pictures >= PAYS_AFTER else "pillow"
 
 
@@ -35,7 +35,7 @@ def resize_box(
 ) -> np.ndarray:
     """Scale a box of a frame to a square: uint8 (H, W, 3) -> uint8 (size_px, size_px, 3), mirrored if `flip`.
 
-    Pillow also makes what the compiled backend cannot: reductions, and frames of less than TAPS px.
+    Pillow handles what the compiled backend does not support: reductions, and frames of less than TAPS px.
     """
     height, width = frame_HWC.shape[:2]
     enlarges = max(box[2] - box[0], box[3] - box[1]) <= size_px and min(height, width) >= TAPS
@@ -44,30 +44,30 @@ def resize_box(
 
 
 def pixels_read(height: int, width: int, box: Box, size_px: int) -> Pixels:
-    """Return the part of a frame of `height` x `width` px that `resize_box` of `box` depends on."""
+    """Return the pixels of a frame of `height` x `width` px that `resize_box` of `box` reads."""
     left, right = _range_read(width, box[0], box[2], size_px)
     top, bottom = _range_read(height, box[1], box[3], size_px)
     return top, bottom, left, right
 
 
 def _range_read(source_px: int, low: float, high: float, size_px: int) -> tuple[int, int]:
-    """The kernel reaches TAPS / 2 px beyond the box, or more where it shrinks it, and one more where it is rounded."""
+    """Return the pixels read along an axis: TAPS / 2 px beyond the box, more for a reduction, one for rounding."""
     reach = math.ceil(TAPS / 2 * max(1.0, (high - low) / size_px)) + 1
     return max(0, math.floor(low) - reach), min(source_px, math.ceil(high) + reach)
 
 
 def resize_by_pillow(frame_HWC: np.ndarray, box: Box, size_px: int, *, flip: bool = False) -> np.ndarray:
-    """`resize_box` by Pillow, which is asked for one axis at a time so that the order is ours."""
+    """Apply `resize_box` with Pillow, one axis at a time so that x always comes first."""
     left, top, right, bottom = box
     height = frame_HWC.shape[0]
     wide = Image.fromarray(frame_HWC).resize((size_px, height), Image.Resampling.BICUBIC, (left, 0, right, height))
     square = wide.resize((size_px, size_px), Image.Resampling.BICUBIC, (0, top, size_px, bottom))
-    # ten times as fast as numpy's flip, which goes pixel by pixel
+    # ten times as fast as numpy's flip, which copies pixel by pixel
     return np.asarray(square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else square)
 
 
 def enlarge_compiled(frame_HWC: np.ndarray, box: Box, size_px: int, *, flip: bool = False) -> np.ndarray:
-    """`resize_box` by compiled code, for a box of at most `size_px` px in a frame of at least TAPS px a side."""
+    """Apply `resize_box` with compiled code: a box of at most `size_px` px in a frame of at least TAPS px a side."""
     height, width = frame_HWC.shape[:2]
     first_x, weights_x = _taps(width, box[0], box[2], size_px, flip)
     first_y, weights_y = _taps(height, box[1], box[3], size_px, False)
@@ -76,13 +76,13 @@ def enlarge_compiled(frame_HWC: np.ndarray, box: Box, size_px: int, *, flip: boo
     return square_HWC
 
 
-@lru_cache(maxsize=64)  # a clip's frames share theirs
+@lru_cache(maxsize=64)  # shared by the frames of a clip
 def _taps(source_px: int, low: float, high: float, size_px: int, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Of each pixel made along an axis: the first pixel read (size_px,), and the weights of four (size_px, 4).
+    """Return, per output pixel along an axis, the first pixel read (size_px,) and the weights of four (size_px, 4).
 
-    Operation by operation what Pillow's precompute_coeffs and normalize_coeffs_8bpc do, in the same precision: the box
-    is float32, all else float64. Beside the border the four pixels move inwards, where the kernel is 0. The pixels are
-    uint32, which spares the compiled code a look for negative indices and half of its time.
+    Repeats the operations of Pillow's precompute_coeffs and normalize_coeffs_8bpc in the same precision: the box is
+    float32, all else float64. Near the border the four pixels move inwards; the kernel is 0 at the added ones. The
+    pixels are uint32, so that compiled code skips the check for negative indices, which halves its time.
     """
     low32, high32 = np.float32(low), np.float32(high)
     scale = float(high32 - low32) / size_px
@@ -117,7 +117,7 @@ def _enlarge(  # compiled by numba, which does not read the types
     half, black, white = np.int32(1 << (FRACTION_BITS - 1)), np.int32(0), np.int32(255)
     rows = frame_HWC.reshape(frame_HWC.shape[0], -1)
     top = first_y[0]
-    scaled = np.empty((first_y[-1] + TAPS - top, 3 * size_px), np.uint8)  # along x alone; rounded, as Pillow does
+    scaled = np.empty((first_y[-1] + TAPS - top, 3 * size_px), np.uint8)  # along x only; rounded, as in Pillow
     for y in range(len(scaled)):
         row, scaled_row = rows[top + y], scaled[y]
         for x in range(size_px):

@@ -203,7 +203,7 @@ def test_offsets_that_do_not_rise_to_the_end_are_refused(tmp_path: Path, offsets
     path = tmp_path / "frames.zarr"
     write_jpegs(path, [b"ab", b"c", b"defg"])
     write_offsets(path, offsets)
-    with pytest.raises(UserError, match="expected rising offsets from 0 to 7"):
+    with pytest.raises(UserError, match="expected increasing offsets from 0 to 7"):
         JpegStore(path)
 
 
@@ -215,7 +215,7 @@ def test_a_shard_whose_index_leads_out_of_it_is_refused(tmp_path: Path, place: t
     index = np.array(place, "<u8").tobytes()
     shard.write_bytes(shard.read_bytes()[:-20] + index + google_crc32c.value(index).to_bytes(4, "little"))
     tracemalloc.start()
-    with pytest.raises(UserError, match="the index of shard 0 leads out"):
+    with pytest.raises(UserError, match="the index of shard 0 points outside"):
         JpegStore(path).read(0, 1)
     assert tracemalloc.get_traced_memory()[1] < 50 << 20
     tracemalloc.stop()

@@ -1,1 +1,1 @@
-"""One video file: its packets, its order of frames, and the two ways to decode it."""
+"""One video file: its packets, its frame order, and two ways to decode it with PyAV."""

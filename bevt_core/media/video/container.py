@@ -1,4 +1,4 @@
-"""A video file that is opened by itself, and the stream of it that is decoded."""
+"""Open a video file, without any files that it refers to, and select the stream to decode."""
 
 import av
 from av.stream import Disposition
@@ -12,12 +12,12 @@ from schemas.errors import StorageError
 
 av.logging.set_level(av.logging.PANIC)
 
-# Only demuxers of plain media files: a playlist would make FFmpeg open other files, or the network.
+# Only demuxers of plain media files: a playlist would make FFmpeg open other files or network addresses.
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,gif,3gp,ivf,mjpeg,wtv,nut"
 
 
 def open_video(path: AnyPath) -> av.container.InputContainer:
-    """Open a media file by itself. Raises MediaError for what is no video file, StorageError if it cannot be read."""
+    """Open a video file. Raises MediaError if it is not a video file, StorageError if it cannot be read."""
     try:
         size = size_of(path)
     except OSError as error:
@@ -36,7 +36,7 @@ def open_video(path: AnyPath) -> av.container.InputContainer:
         raise_storage_trouble(error, path)
         raise MediaError("open", "not-media", one_line(error, path)) from None
     if all(_is_cover(stream) for stream in container.streams.video):
-        what = "none is video" if not container.streams.video else "and video is only a cover picture"
+        what = "none is video" if not container.streams.video else "the only video is a cover picture"
         what = f"{len(container.streams)} streams, {what}"
         container.close()
         raise MediaError("open", "no-video-stream", what)
@@ -44,7 +44,7 @@ def open_video(path: AnyPath) -> av.container.InputContainer:
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The stream that FFmpeg calls the best, or the first other one where that is a cover picture."""
+    """Return the stream that FFmpeg ranks best, or the first other one if that is a cover picture."""
     best = container.streams.best("video")
     return next(stream for stream in (best, *container.streams.video) if stream is not None and not _is_cover(stream))
 

@@ -16,16 +16,16 @@ Choose = Callable[[int], Sequence[int] | np.ndarray]  # number of frames -> incr
 
 @dataclass(frozen=True)
 class Decoded(Generic[Kept]):
-    """The chosen frames of one source, each as what `keep` made of it."""
+    """The chosen frames of one source, each as returned by `keep`."""
 
     frames: list[Kept]
     frame_indices: list[int]  # in display order
-    times_s: list[float]  # rising
+    times_s: list[float]  # increasing
     decoder: str
     decoder_version: str
     warnings: list[str]
-    sizes: frozenset[tuple[int, int]] = frozenset()  # (height, width) of the frames that were seen, kept or not
+    sizes: frozenset[tuple[int, int]] = frozenset()  # (height, width) of the decoded frames, kept or not
 
 
 class Disagreement(Exception):
-    """A decoder and the packets tell different things about a file: a slower way of reading decides."""
+    """A decoder contradicts the packets of a file, so a slower way of decoding must be used."""

@@ -1,4 +1,4 @@
-"""What the header of a video file shows, for a look at many files."""
+"""Facts from the header of a video file, for a quick check of many files."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from bevt_core.storage.objects import AnyPath
 
 @dataclass(frozen=True)
 class Glance:
-    """What a file's header says; nothing is decoded, and of a video only the header is read."""
+    """Facts from a file's header, read without decoding."""
 
     container: str
     codec: str
     width: int
     height: int
-    seconds: float | None  # None: the header does not say, or it is a picture
-    frames: int | None  # of a video: counted by the header, or its duration times its rate
+    seconds: float | None  # None if not in the header, and for pictures
+    frames: int | None  # of a video: the header's count, or duration times rate
 
 
 def glance(path: AnyPath) -> Glance:

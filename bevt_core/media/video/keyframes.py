@@ -1,7 +1,7 @@
-"""What the packets of keyframes show without decoding: whether decoding may start there, whether the size changes.
+"""Facts from keyframe packets, without decoding: whether decoding can start there, and whether the size changes.
 
-Needed where not all frames are decoded: in mp4, mov, mkv, webm and flv. There, each NAL unit of H.264 and HEVC follows
-its length.
+Needed if only some frames are decoded, as in mp4, mov, mkv, webm and flv. In these containers a length precedes each
+NAL unit of H.264 and HEVC.
 """
 
 import re
@@ -14,9 +14,9 @@ _HEVC_IRAP = range(16, 24)
 
 
 def starts_anew(codec: str, extradata: bytes, keyframe: bytes) -> bool:
-    """Whether decoding may start at this keyframe.
+    """Whether decoding can start at this keyframe.
 
-    It may not in H.264 where the picture is refreshed bit by bit (x264's intra-refresh), or where no NAL unit is found.
+    It cannot in H.264 with gradual refresh (x264's intra-refresh), or if no NAL unit is found.
     """
     types = {kind for kind, _ in _nal_units(codec, extradata, keyframe)}
     if codec == "h264":
@@ -25,14 +25,14 @@ def starts_anew(codec: str, extradata: bytes, keyframe: bytes) -> bool:
 
 
 def size_headers(codec: str, extradata: bytes, keyframe: bytes) -> set[bytes]:
-    """The headers in a keyframe's packet that contain the picture's size; none for codecs that are not known here."""
+    """Return the headers in a keyframe's packet that contain the picture size; empty for codecs not in `_HEADERS`."""
     return set(_HEADERS[codec](codec, extradata, keyframe)) if codec in _HEADERS else set()
 
 
 def announces_another_size(headers: Sequence[set[bytes]], extradata: bytes) -> bool:
-    """Whether a keyframe has a header that is neither one of the first keyframe's nor of the file's own.
+    """Whether a keyframe has a header that is neither in the first keyframe nor in the file's extradata.
 
-    `headers` has those of each keyframe. The difference may be something other than the size: only a decoder can tell.
+    `headers` has one set per keyframe. Headers may differ in something other than the size; only decoding can tell.
     """
     return any(header not in headers[0] and header not in extradata for later in headers[1:] for header in later)
 
@@ -72,8 +72,8 @@ _HEADERS: dict[str, Callable[[str, bytes, bytes], Iterator[bytes]]] = {
 
 
 def _nal_units(codec: str, extradata: bytes, packet: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, unit) of each unit; nothing for other codecs, and where units have start codes instead of lengths."""
-    at_length = {"h264": 4, "hevc": 21}.get(codec)  # of the byte in avcC, hvcC with the size of a length
+    """Yield (type, unit) of each NAL unit; nothing for other codecs, or if units have start codes, not lengths."""
+    at_length = {"h264": 4, "hevc": 21}.get(codec)  # position in avcC, hvcC of the byte with the size of a length
     if at_length is None or len(extradata) <= at_length or extradata[0] != 1:
         return
     length_bytes = 1 + (extradata[at_length] & 3)

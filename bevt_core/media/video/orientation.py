@@ -1,4 +1,4 @@
-"""Frames as a player shows them: turned and mirrored by the file's display matrix, as FFmpeg's autorotate does it."""
+"""Frames as a player shows them: rotated and mirrored by the file's display matrix, like FFmpeg's autorotate."""
 
 import itertools
 from pathlib import Path
@@ -13,12 +13,12 @@ from bevt_core.media.video.decoded import Frame
 
 
 def upright(frame: av.VideoFrame) -> Frame:
-    """HWC uint8 RGB as it is shown: any of the eight orientations; other angles become the nearest of them."""
+    """Return the frame as displayed, HWC uint8 RGB. Angles other than the eight orientations become the nearest one."""
     return oriented(frame.to_ndarray(format="rgb24", threads=1), display_matrix(frame))
 
 
 def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    """(height, width) of `upright(frame)`, without converting it."""
+    """Return the (height, width) of `upright(frame)` without converting the frame."""
     size = frame.height, frame.width
     return size[::-1] if _swaps_axes(display_matrix(frame)) else size
 
@@ -35,16 +35,16 @@ def shown_as_stored(path: Path) -> bool:
 
 
 def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
-    """((a, b), (c, d)), int32: the stored pixel (x, y) is shown at (a x + c y, b x + d y), but for a shift and a scale.
+    """Return ((a, b), (c, d)), int32, or None if the frame is displayed as stored.
 
-    None where the frame is shown as it is stored.
+    Up to a shift and a scale, the stored pixel (x, y) is displayed at (a x + c y, b x + d y).
     """
     data = frame.side_data.get(Type.DISPLAYMATRIX)
     return None if data is None else np.frombuffer(data, dtype=np.int32).reshape(3, 3)[:2, :2]
 
 
 def oriented(frame_HWC: Frame, matrix: np.ndarray | None) -> Frame:
-    """Turn and mirror a stored frame by its display matrix."""
+    """Rotate and mirror a stored frame by its display matrix."""
     if matrix is None:
         return frame_HWC
     (a, b), (c, d) = matrix.tolist()

@@ -1,7 +1,7 @@
-"""Whether the packets of a video tell which frame is shown when, or only a decoder can.
+"""Whether the packets of a video determine when each frame is displayed, or only decoding can tell.
 
-A packet's presentation time (pts) may only be its place in decoding order: AVI and raw streams contain nothing else,
-and a file that was copied from one without decoding keeps it.
+A packet's presentation time (pts) may only be its position in decoding order: AVI and raw streams contain nothing else,
+and a file copied from one without decoding keeps it.
 Legend: P packets, in the file's (decoding) order.
 """
 
@@ -13,7 +13,7 @@ PLACEHOLDER_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: an MPEG-4 packet of at most th
 
 
 def in_decoding_order(pts_P: np.ndarray, is_key_P: np.ndarray) -> np.ndarray:
-    """Bool per packet: the pts of its group of pictures rise from each packet to the next."""
+    """Return a bool per packet: whether the pts in its group of pictures increase from packet to packet."""
     group_P = np.cumsum(is_key_P)
     falls = np.flatnonzero((np.diff(pts_P) <= 0) & (np.diff(group_P) == 0))
     return ~np.isin(group_P, group_P[falls])
@@ -22,10 +22,10 @@ def in_decoding_order(pts_P: np.ndarray, is_key_P: np.ndarray) -> np.ndarray:
 def doubt_of_order(
     container: str, codec: str, pts_P: np.ndarray, is_key_P: np.ndarray, bytes_P: np.ndarray, *, reorders: bool
 ) -> str | None:
-    """Why frame i may not be the i-th packet by pts, or None. `pts_P` has NO_PTS where a packet has none.
+    """Return why frame i may not be the i-th packet by pts, or None. `pts_P` is NO_PTS for packets without a pts.
 
-    `reorders`: the decoder may show frames in another order than it is fed (B-frames). If it does, and pts rise all
-    the same, they are not the times of display.
+    `reorders`: the decoder may output frames in another order than it receives packets (B-frames). If all pts increase
+    nevertheless, they are not display times.
     """
     if container in UNTIMED_CONTAINERS:
         return f"container {container}"
@@ -43,7 +43,7 @@ def doubt_of_order(
 
 
 def leading_packets(pts_P: np.ndarray, is_key_P: np.ndarray) -> int:
-    """How many packets are shown before the latest keyframe that precedes them in decoding order."""
+    """Count the packets displayed before the latest keyframe that precedes them in decoding order."""
     latest_key = np.maximum.accumulate(np.where(is_key_P, np.arange(len(pts_P)), -1))
     follows = (latest_key >= 0) & ~is_key_P
     return int((pts_P[follows] < pts_P[latest_key[follows]]).sum())

@@ -15,7 +15,7 @@ from schemas.ranges import MOST_FRAME_PIXELS
 
 
 def probe(path: Path) -> VideoInfo:
-    """Read every packet's header of the best video stream. Raises MediaError."""
+    """Read all packets of the best video stream. Raises MediaError."""
     with open_video(path) as container:
         stream = video_stream(container)
         context = stream.codec_context

@@ -1,4 +1,4 @@
-"""A decode of only the packets that the chosen frames depend on, where packets tell the order of the frames."""
+"""Decode only the packets that the chosen frames depend on. The packets must determine the order of the frames."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,10 +16,10 @@ from bevt_core.media.video.video_info import VideoInfo
 def read_selectively(
     info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]
 ) -> tuple[Decoded[Kept], int]:
-    """Decode the frames `indices`, and no other that they do not need.
+    """Decode the frames `indices`, and otherwise only frames that they depend on.
 
-    Also returns how many of them are damaged. Raises MediaError, and Disagreement where frames do not come, or not in
-    the order of their time stamps.
+    Also returns how many of the chosen frames are damaged. Raises MediaError; raises Disagreement if frames are missing
+    or not in the order of their time stamps.
     """
     chosen_pts = info.shown_pts[indices]
     wanted = set(chosen_pts.tolist())
@@ -29,7 +29,7 @@ def read_selectively(
     try:
         for frame in _frames(info, *packets_to_decode(info, chosen_pts)):
             if frame.pts is None or (last_pts is not None and frame.pts <= last_pts):
-                raise Disagreement("time stamps are not those of display")
+                raise Disagreement("time stamps are not in display order")
             last_pts = frame.pts
             if frame.pts in wanted:
                 damaged += bool(frame.is_corrupt)
@@ -37,7 +37,7 @@ def read_selectively(
     except av.FFmpegError as error:
         raise MediaError("decode", "damaged", one_line(error, info.path)) from None
     if len(kept) < len(wanted):
-        raise Disagreement(f"{len(wanted) - len(kept)} of the promised frames never came")
+        raise Disagreement(f"{len(wanted) - len(kept)} of {len(wanted)} chosen frames are missing")
     if damaged:
         notes = [*notes, f"{damaged} of {len(kept)} frames are damaged"]
     times_s = info.times_s[indices].tolist()
@@ -45,11 +45,11 @@ def read_selectively(
 
 
 def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two bools per packet, in decoding order: needed for the chosen frames; to be decoded even if no other needs it.
+    """Return two bools per packet, in decoding order: needed for the chosen frames; decoded even if not a reference.
 
-    In a closed group of pictures everything up to its last chosen frame is needed, and nothing of a group without one.
-    Open groups depend on their predecessor: there it is everything up to the last chosen frame of the file.
-    A group whose time stamps rise although the decoder may reorder is decoded whole: if it does reorder, it shows.
+    A closed group of pictures is needed up to its last chosen frame; a group without a chosen frame is skipped.
+    Open groups depend on their predecessor, so everything up to the last chosen frame of the file is needed.
+    A group whose time stamps increase although the decoder may reorder is decoded whole, to detect reordering.
     """
     pts_P, is_key_P = info.packet_pts, info.packet_is_key
     at_P = np.arange(len(pts_P))
@@ -65,7 +65,7 @@ def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> tuple[np.ndarr
 
 
 def _frames(info: VideoInfo, is_needed_P: np.ndarray, is_shown_P: np.ndarray) -> Iterator[av.VideoFrame]:
-    """Frames in the order in which the decoder puts them out, but for those that it may leave out."""
+    """Yield frames in the decoder's output order, except those that it may skip."""
     with open_video(info.path) as container:
         stream = video_stream(container)
         context = stream.codec_context

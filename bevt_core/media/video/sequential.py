@@ -1,4 +1,4 @@
-"""A plain decode of a video from its first packet to its last: slow, and right where packets do not tell the order."""
+"""Decode a video from its first packet to its last: slow, but correct if packets do not determine the frame order."""
 
 import itertools
 from collections.abc import Callable, Collection, Sequence
@@ -19,9 +19,9 @@ from bevt_core.media.video.video_info import VideoInfo
 def read_by_counting(
     info: VideoInfo, choose: Choose, keep: Callable[[Frame], Kept], notes: list[str]
 ) -> tuple[Decoded[Kept], int]:
-    """Decode the frames `choose(num_frames)`, counted in the order in which the decoder puts them out.
+    """Decode the frames `choose(num_frames)`, counted in the decoder's output order.
 
-    The frames are chosen as if every packet were one. Where that is not how many come out, a second pass reads again.
+    The first pass assumes one frame per packet. If the decoder outputs another number, a second pass uses that number.
     Also returns how many of the kept frames are damaged. Raises MediaError.
     """
     expected = len(info.packet_pts)
@@ -41,9 +41,9 @@ def read_by_counting(
 
 
 def display_times(pts: Sequence[int | None], time_base: Fraction, frame_s: float) -> tuple[list[float], str | None]:
-    """Times in seconds of all frames of a video, in the order of display, and what is wrong with their time stamps.
+    """Return (times, trouble): the display times of all frames in seconds, and any fault of their time stamps.
 
-    If nothing is (None), times are the stamps; otherwise all of them are those of frames `frame_s` seconds apart.
+    If `trouble` is None, the times are the time stamps; otherwise frames are assumed to be `frame_s` seconds apart.
     """
     stamps_s = [stamp * time_base.numerator / time_base.denominator for stamp in pts if stamp is not None]
     if len(stamps_s) < len(pts):
@@ -57,16 +57,18 @@ def display_times(pts: Sequence[int | None], time_base: Fraction, frame_s: float
 
 @dataclass
 class _Output(Generic[Kept]):
-    """What came out of the decoder."""
+    """The decoder's output."""
 
     kept: list[Kept] = field(default_factory=list)
     pts: list[int | None] = field(default_factory=list)  # of every frame
-    sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # (width, height): as it is shown
+    sizes: dict[tuple[int, int], tuple[int, int]] = field(
+        default_factory=dict
+    )  # stored (width, height) -> displayed (height, width)
     damaged: int = 0  # of the kept frames
 
 
 def _decode_all(info: VideoInfo, wanted: Collection[int], keep: Callable[[Frame], Kept]) -> _Output[Kept]:
-    """Decode every frame, and keep those at these positions of the output."""
+    """Decode every frame, and keep those at the output positions `wanted`."""
     out: _Output[Kept] = _Output()
     with open_video(info.path) as container:
         stream = video_stream(container)

@@ -1,4 +1,4 @@
-"""What the packets of a video show: the facts by which a decoder is chosen and its frames are checked."""
+"""Facts from the packets of a video, used to choose a decoder and to check its frames."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,17 +18,17 @@ class VideoInfo:
     height: int
     video_streams: int
     has_duration: bool
-    sample_aspect: Fraction  # noted, not applied, as in the original
+    sample_aspect: Fraction  # recorded but not applied, as in the original
     time_base: Fraction
     frame_s: float  # seconds from one frame to the next, by the stream's average rate
-    packet_pts: np.ndarray  # int64, NO_PTS where there is none
+    packet_pts: np.ndarray  # int64, NO_PTS if missing
     packet_is_key: np.ndarray  # bool
     shown_pts: np.ndarray  # int64, sorted
-    discarded: int  # packets that an edit list cuts away
-    leading: int  # packets shown before the keyframe that they follow: open groups of pictures
+    discarded: int  # packets removed by an edit list
+    leading: int  # packets displayed before the keyframe that they follow: open groups of pictures
     closed: bool  # no frame depends on one before its keyframe
-    reorders: bool  # the decoder may show frames in another order than that of the packets
-    doubt: str | None  # why frame i may not be the i-th packet by time, so that only decoding tells
+    reorders: bool  # the decoder may output frames in another order than the packets'
+    doubt: str | None  # why frame i may not be the i-th packet by time, so that frames must be counted
 
     @property
     def num_frames(self) -> int:

@@ -1,4 +1,4 @@
-"""Attention inside the windows of a grid, one function with an implementation for every device."""
+"""Attention inside the windows of a grid: one function with several implementations, chosen by device and size."""
 
 from bevt_core.models.window_attention.dispatch import IMPLEMENTATIONS, chosen, windowed_attention
 

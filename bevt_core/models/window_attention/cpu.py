@@ -1,9 +1,9 @@
-"""Windowed attention on CPUs, with a learned bias: PyTorch's fused kernel forward, a matrix at a time backward.
+"""Windowed attention on CPUs with a learned bias: forward by PyTorch's fused kernel, backward one matrix at a time.
 
-The plain form writes and reads every (N, N) matrix of a layer some ten times; at Swin-T's first stage that is 240 MB
-a pass for two clips, and most of the layer's time. The fused kernel keeps them in the cache but has no gradient for a
-bias. So the backward pass is written out here: every thread takes a share of the windows and computes their matrices
-again, one after another, in a buffer that stays in its cache.
+The plain form writes and reads every (N, N) matrix of a layer about ten times; at Swin-T's first stage that is 240 MB
+per pass for two clips, and most of the layer's time. The fused kernel keeps the matrices in the cache but has no
+gradient for a bias. The backward pass is therefore written out here: each thread recomputes the matrices of its share
+of the windows, one after another, in a buffer that stays in its cache.
 
 Legend: W windows of a batch, A heads, a heads at a time, N positions of a window, D channels of a head, M kinds of
 windows.
@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BUFFER_NUMBERS = 2**18  # of a thread's attention matrices in flight: 1 MB in fp32, a core's own cache
-MAX_LANES = 8  # each holds a gradient of the bias
+BUFFER_NUMBERS = 2**18  # of attention matrices per thread: 1 MB in fp32, the cache of a core
+MAX_LANES = 8  # each allocates a gradient of the bias
 
 
 class CpuWindowAttention(torch.autograd.Function):
-    """softmax(q k^T / sqrt(D) + bias) v in every window."""
+    """Compute softmax(q k^T / sqrt(D) + bias) v in every window."""
 
     @staticmethod
     def forward(ctx: Any, qkv_WNC: Tensor, bias_MANN: Tensor, kinds_W: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class CpuWindowAttention(torch.autograd.Function):
         q, k, v = heads_of(qkv_WNC, 3, A)
         (y,) = heads_of(y_WNC, 1, A)
         for kind, run in runs(kinds_W):
-            # the bias detached: the fused kernel is not chosen for one that asks for a gradient
+            # the bias is detached because PyTorch does not use the fused kernel for a bias with a gradient
             y[run] = F.scaled_dot_product_attention(q[run], k[run], v[run], attn_mask=bias_MANN.detach()[kind][None])
         ctx.save_for_backward(qkv_WNC, bias_MANN, kinds_W, y_WNC)
         return y_WNC
@@ -48,14 +48,14 @@ class CpuWindowAttention(torch.autograd.Function):
         q, k, v = heads_of(qkv_WNC, 3, A)
         grad_q, grad_k, grad_v = heads_of(grad_qkv_WNC, 3, A)
         (grad,) = heads_of(grad_WNC, 1, A)
-        # the mean of dL/dweights under the weights, which softmax' gradient takes off, is the row sum of grad * y
+        # the softmax gradient subtracts the weighted mean of dL/dweights, which is the row sum of grad * y
         mean = heads_of(grad_WNC * y_WNC, 1, A)[0].sum(-1, keepdim=True)
         scale = q.shape[-1] ** -0.5
         kinds = kinds_W.tolist()
 
-        @torch.no_grad()  # a thread's own setting
+        @torch.no_grad()  # set per thread
         def share(lane: int, lanes: int) -> Tensor:
-            """Fill grad_qkv of a lane's windows, and return their gradient of the bias."""
+            """Fill grad_qkv for a lane's windows, and return their gradient of the bias."""
             grad_bias_MANN = torch.zeros_like(bias_MANN)
             num_heads = min(A, max(1, BUFFER_NUMBERS // N**2))
             buffers = qkv_WNC.new_empty(2, num_heads, N, N)
@@ -83,7 +83,7 @@ class CpuWindowAttention(torch.autograd.Function):
 
 
 def in_lanes(share: Callable[[int, int], Tensor]) -> list[Tensor]:
-    """Run `share(lane, lanes)` for every lane, each in a thread of its own whose operations use that thread alone."""
+    """Run `share(lane, lanes)` for every lane in a separate thread, whose operations use only that thread."""
     num_threads = torch.get_num_threads()
     lanes = min(num_threads, MAX_LANES)
     if lanes == 1:
@@ -92,11 +92,11 @@ def in_lanes(share: Callable[[int, int], Tensor]) -> list[Tensor]:
         with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(share, range(lanes), itertools.repeat(lanes)))
     finally:
-        torch.set_num_threads(num_threads)  # what the lanes set is also the default of threads to come
+        torch.set_num_threads(num_threads)  # the lanes' setting is also the default of new threads
 
 
 def runs(kinds_W: Tensor) -> Iterator[tuple[int, slice]]:
-    """Cut the windows into runs of one kind: views of them need no copies."""
+    """Cut the windows into runs of one kind, which can be viewed without copies."""
     start = 0
     for kind, run in itertools.groupby(kinds_W.tolist()):
         stop = start + len(list(run))

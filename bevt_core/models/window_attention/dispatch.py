@@ -1,4 +1,4 @@
-"""Which implementation attends: the device, the precision and the size of a window decide.
+"""The choice of an implementation of window attention, by device, precision and window size.
 
 Legend: B batch, K windows, N positions in a window, A heads, D channels of a head.
 """
@@ -13,7 +13,7 @@ from bevt_core.models.window_attention.cpu import CpuWindowAttention
 from bevt_core.models.window_attention.sdpa import attend_by_kind, attend_plainly, bias_with_masks
 from bevt_core.models.windows import Windows, shift_labels, window_kinds
 
-CPU_FROM = 128  # positions in a window; matrices of smaller ones stay in the cache by themselves
+CPU_FROM = 128  # positions in a window; the matrices of smaller windows stay in the cache anyway
 
 Implementation = Callable[[Tensor, Tensor, Windows], Tensor]
 
@@ -21,8 +21,8 @@ Implementation = Callable[[Tensor, Tensor, Windows], Tensor]
 def windowed_attention(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows, implementation: str = "auto") -> Tensor:
     """Attend inside every window: (B, K, N, 3*A*D) -> (B, K, N, A*D).
 
-    `bias_ANN` is added to the logits of every window, in which positions from opposite borders of a rolled grid do not
-    attend to each other. `implementation` is a key of IMPLEMENTATIONS, or `auto` for `chosen`.
+    `bias_ANN` is added to the logits of every window. Positions from opposite borders of a rolled grid do not attend to
+    each other. `implementation` is a key of IMPLEMENTATIONS, or `auto` for `chosen`.
     """
     if implementation == "auto":
         head_dim = qkv_BKNC.shape[-1] // (3 * len(bias_ANN))
@@ -31,7 +31,7 @@ def windowed_attention(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows, imp
 
 
 def chosen(device: torch.device, dtype: torch.dtype, positions: int, head_dim: int) -> str:
-    """Return the fastest implementation for windows of so many positions, as a key of IMPLEMENTATIONS."""
+    """Return the fastest implementation for windows of `positions` positions, as a key of IMPLEMENTATIONS."""
     if device.type == "cpu":
         return "cpu" if positions >= CPU_FROM and not torch.compiler.is_compiling() else "math"
     if torch.onnx.is_in_onnx_export():
@@ -58,8 +58,8 @@ def _by_cpu(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
 
 
 IMPLEMENTATIONS: dict[str, Implementation] = {
-    "triton": _by_triton,  # one kernel, the bias read once a head
-    "sdpa": attend_by_kind,  # PyTorch's memory-efficient kernel, a call for each kind of window
+    "triton": _by_triton,  # one kernel, with one bias for all windows
+    "sdpa": attend_by_kind,  # PyTorch's memory-efficient kernel, one call per kind of window
     "cpu": _by_cpu,
     "math": attend_plainly,
 }

@@ -1,4 +1,4 @@
-"""Windowed attention by PyTorch's own kernels.
+"""Windowed attention with PyTorch's own kernels.
 
 Legend: B batch, K windows, W = B*K windows of a batch, N positions in a window, A heads, D channels of a head, M kinds
 of windows.
@@ -12,7 +12,7 @@ from bevt_core.models.windows import Rearranged, Windows, attend, kind_counts, s
 
 
 def attend_plainly(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
-    """Attend in all windows at once, each with a bias matrix of its own.
+    """Attend in all windows at once, with one bias matrix per window.
 
     GPUs have no fused kernel for five axes and a bias with a gradient, so every (N, N) matrix goes through memory.
     """
@@ -23,9 +23,9 @@ def attend_plainly(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tens
 
 
 def attend_by_kind(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
-    """Attend in all windows of a kind at once, which share a bias: the form that GPUs have a fused kernel for.
+    """Attend in all windows of one kind at once. They share a bias, for which GPUs have a fused kernel.
 
-    Windows are sorted by kind first, and the results sorted back.
+    Windows are first sorted by kind; the results are returned in the original order.
     """
     bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
     B, K = qkv_BKNC.shape[:2]
@@ -33,10 +33,10 @@ def attend_by_kind(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tens
     if len(bias_MANN) == 1:
         alike_BKNC: Tensor = _attend_alike(qkv_WNC, bias_MANN[0]).unflatten(0, (B, K))
         return alike_BKNC
-    sorted_K, place_K = order_by_kind(windows, qkv_BKNC.device)
+    sorted_K, inverse_K = order_by_kind(windows, qkv_BKNC.device)
     sample_B = torch.arange(B, device=qkv_BKNC.device)
     by_kind_W = (sorted_K[:, None] + K * sample_B).flatten()
-    back_W = (place_K * B + sample_B[:, None]).flatten()
+    back_W = (inverse_K * B + sample_B[:, None]).flatten()
     qkv_WNC = Rearranged.apply(qkv_WNC[None], by_kind_W, back_W)[0]
     counts = [count * B for count in kind_counts(windows)]
     y_WNC = torch.cat(
@@ -47,7 +47,7 @@ def attend_by_kind(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tens
 
 
 def _attend_alike(qkv_WNC: Tensor, bias_ANN: Tensor) -> Tensor:
-    """(W, N, 3*A*D) -> (W, N, A*D), with one bias for all windows."""
+    """Attend with one bias for all windows: (W, N, 3*A*D) -> (W, N, A*D)."""
     q, k, v = qkv_WNC.unflatten(-1, (3, len(bias_ANN), -1)).permute(2, 0, 3, 1, 4)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias_ANN[None]).transpose(1, 2).flatten(2)
 
@@ -60,6 +60,6 @@ def bias_with_masks(bias_ANN: Tensor, windows: Windows, dtype: torch.dtype) -> T
 
 @shape_constant
 def order_by_kind(windows: Windows, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the windows of a grid sorted by kind (K,), and the place that each window has in that order (K,)."""
+    """Return the windows of a grid sorted by kind (K,), and the inverse permutation (K,)."""
     sorted_K = torch.argsort(window_kinds(windows, device), stable=True)
     return sorted_K, torch.argsort(sorted_K)

@@ -2,18 +2,18 @@
 
 The algorithm is FlashAttention-2 (Dao 2023, https://arxiv.org/abs/2307.08691). A program owns a tile of queries and
 steps along the keys, with a running maximum and sum for each row of the softmax, so that no (N, N) matrix goes to
-memory. The backward pass computes the weights again from the log-sum-exp of each row. What differs here:
+memory. The backward pass recomputes the weights from the log-sum-exp of each row. Differences from the paper:
 
 - q, k and v are read from one tensor, as the linear layer writes it, and their gradients are written to one.
 - A bias (A, N, N) is added to the logits. Columns of -inf are appended to it, which hide the keys of an incomplete
   last step without a comparison.
-- A position attends only to positions with its own label. It always attends to itself, so no row is empty.
-- The gradient of the bias is a sum over windows. A program owns a tile of it and adds up a share of the windows in
-  their order; the shares are then added in theirs. Without atomics, every run gives the same bits.
+- A position attends only to positions with the same label. It always attends to itself, so no row is empty.
+- The gradient of the bias is a sum over windows. A program owns a tile of it and sums a share of the windows in order;
+  the shares are then added in order. Without atomics, every run gives the same bits.
 
 Exponentials are powers of two, as in the hardware: exp(x) = exp2(x * LOG2E). The log-sum-exp is in base 2.
 
-Legend: W windows, N positions of a window, A heads, D channels of a head, P the same padded to a power of two,
+Legend: W windows, N positions of a window, A heads, D channels of a head, P channels padded to a power of two,
 Q padded columns of the bias, M kinds of windows, S shares of the windows; m queries, n keys; OWN positions in the tile
 that a program owns, STEP in each step along the other axis.
 Memory, row-major: qkv (W, N, 3, A, D), y (W, N, A, D), bias (A, N, Q), labels (M, N), kinds (W,), log-sum-exp and
@@ -31,7 +31,7 @@ LOWEST = tl.constexpr(-1e30)  # the running maximum before the first visible key
 def _tile_window_head(N: tl.constexpr, A: tl.constexpr, OWN: tl.constexpr):
     """Return this program's tile, window and head; the window in 64 bits, for offsets into large tensors.
 
-    All programs are on the grid's first axis: it takes 2^31 - 1 of them, the others 65,535.
+    All programs are on the grid's first axis, which allows 2^31 - 1 of them; the other axes allow 65,535.
     """
     tiles: tl.constexpr = (N + OWN - 1) // OWN
     program = tl.program_id(0)
@@ -55,7 +55,7 @@ def _store(X, positions, x, PITCH: tl.constexpr, N: tl.constexpr, D: tl.constexp
 
 @triton.jit
 def _load_labels(LABELS, KINDS, w, positions, N: tl.constexpr, MASKED: tl.constexpr):
-    """Load the labels of some positions; positions beyond N get that of the last. Without a mask nothing is read."""
+    """Load the labels of some positions; those beyond N get the last label. Without a mask nothing is read."""
     labels = positions
     if MASKED:
         labels = tl.load(LABELS + tl.load(KINDS + w) * N + tl.minimum(positions, N - 1))
@@ -64,7 +64,7 @@ def _load_labels(LABELS, KINDS, w, positions, N: tl.constexpr, MASKED: tl.conste
 
 @triton.jit
 def _bias_pointers(BIAS, rows, columns, N: tl.constexpr, Q: tl.constexpr):
-    """Point at a tile of a head's bias. Rows beyond N are the last one: finite, and never stored."""
+    """Return pointers to a tile of a head's bias. Rows beyond N repeat the last one: finite, and never stored."""
     return BIAS + tl.minimum(rows, N - 1)[:, None] * Q + columns[None, :]
 
 
@@ -83,7 +83,7 @@ def forward_kernel(
     N: tl.constexpr, A: tl.constexpr, D: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, SCALE: tl.constexpr,
     MASKED: tl.constexpr, OWN: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """A tile of queries of one window and head: y and the log-sum-exp."""
+    """Compute y and the log-sum-exp for a tile of queries of one window and head."""
     tile, w, a = _tile_window_head(N, A, OWN)
     PITCH: tl.constexpr = 3 * A * D
     QKV += w * N * PITCH + a * D
@@ -118,7 +118,7 @@ def grad_q_kernel(
     N: tl.constexpr, A: tl.constexpr, D: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, SCALE: tl.constexpr,
     MASKED: tl.constexpr, OWN: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """A tile of queries of one window and head: their gradient, and delta for the kernels that follow."""
+    """Compute the gradient of a tile of queries of one window and head, and delta for the following kernels."""
     tile, w, a = _tile_window_head(N, A, OWN)
     PITCH: tl.constexpr = 3 * A * D
     QKV += w * N * PITCH + a * D
@@ -152,9 +152,9 @@ def grad_kv_kernel(
     N: tl.constexpr, A: tl.constexpr, D: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, SCALE: tl.constexpr,
     MASKED: tl.constexpr, OWN: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """A tile of keys of one window and head: the gradients of k and v.
+    """Compute the gradients of k and v for a tile of keys of one window and head.
 
-    Its matrices are keys by queries, and so is its bias: as left operands of the products they stay in registers.
+    Its matrices and its bias are keys by queries: as left operands of the products they stay in registers.
     """
     tile, w, a = _tile_window_head(N, A, OWN)
     PITCH: tl.constexpr = 3 * A * D
@@ -194,7 +194,7 @@ def grad_bias_kernel(
     N: tl.constexpr, A: tl.constexpr, D: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, SCALE: tl.constexpr,
     MASKED: tl.constexpr, OWN: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
-    """A tile of one head's bias, OWN queries by STEP keys: its gradient from every S-th window, added in order."""
+    """Sum the gradient of a tile of one head's bias, OWN queries by STEP keys, over every S-th window in order."""
     columns: tl.constexpr = (N + STEP - 1) // STEP
     tiles: tl.constexpr = (N + OWN - 1) // OWN * columns
     program = tl.program_id(0)

@@ -1,7 +1,7 @@
 """Window attention by Triton kernels, as an operator that PyTorch can differentiate, fake and compile.
 
-`bevt::window_attention` and its backward are opaque to `torch.compile`: they break no graph. The kernels are imported
-when the first one runs, so that this module loads where Triton is not installed.
+`bevt::window_attention` and its backward are opaque to `torch.compile` and cause no graph breaks. The kernels are
+imported when the first one runs, so that this module loads without Triton.
 
 Tiles, warps and stages are constants, not tuned at run time: the bits of a result must not depend on timings. They
 were chosen from what ptxas reports for sm_80, sm_86, sm_89 and sm_90a.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 OWN, STEP = 64, 32  # positions in the tile that a program owns, and in each step that it takes along the other axis
-BIAS_PROGRAMS = 2048  # for the gradient of the bias, about four rounds of what an H100 runs at once
+BIAS_PROGRAMS = 2048  # for the gradient of the bias: about four times as many as an H100 runs at once
 MAX_HEAD_DIM = 128
 
 
@@ -51,7 +51,7 @@ def window_attention(qkv_WNC: Tensor, bias_ANN: Tensor, labels_MN: Tensor | None
     if `labels_MN[m, i] == labels_MN[m, j]`. Labels and kinds are int32; kinds must lie in 0..M-1, which is not
     checked. With None for both, every position attends to all. There is no second derivative.
 
-    Raises ValueError for shapes and types that do not fit, and for what `supported` refuses.
+    Raises ValueError for inconsistent shapes and types, and for inputs that are not `supported`.
     """
     W, N, C3 = qkv_WNC.shape
     A = bias_ANN.shape[0]
@@ -149,7 +149,7 @@ def _backward_fake(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, *output)
-    ctx.set_materialize_grads(False)  # none for the log-sum-exp
+    ctx.set_materialize_grads(False)  # the log-sum-exp has no gradient
 
 
 def _differentiate(ctx: Any, dy_WNC: Tensor, _: None) -> tuple[Tensor, Tensor, None, None]:
@@ -158,7 +158,7 @@ def _differentiate(ctx: Any, dy_WNC: Tensor, _: None) -> tuple[Tensor, Tensor, N
 
 def _refuse(ctx: Any, *grads: Tensor) -> None:
     raise NotImplementedError(
-        "bevt::window_attention has no second derivative; choose the math attention for double backward"
+        "bevt::window_attention has no second derivative; use the `math` implementation for double backward"
     )
 
 
@@ -167,8 +167,8 @@ _backward.register_autograd(_refuse)
 
 
 def kernel_constants(N: int, A: int, D: int, *, masked: bool) -> dict[str, Any]:
-    """Return what the kernels are compiled for. N is part of it: loops of unknown length spill registers."""
-    P = max(16, 2 ** (D - 1).bit_length())  # matrix products take 16 and more of each
+    """Return the constants that the kernels are compiled for. N is one: loops of unknown length spill registers."""
+    P = max(16, 2 ** (D - 1).bit_length())  # matrix products need at least 16 along each axis
     sizes = {"N": N, "A": A, "D": D, "P": P, "Q": _padded(N), "OWN": OWN, "STEP": STEP}
     return sizes | {"SCALE": D**-0.5, "MASKED": masked, "num_warps": 8 if P > 64 else 4, "num_stages": 2}
 
@@ -178,7 +178,7 @@ def _padded(N: int) -> int:
 
 
 def pad_columns(bias_ANN: Tensor, dtype: torch.dtype) -> Tensor:
-    """Append -inf up to a multiple of `STEP`, which hides what is beyond N and aligns the rows: (A, N, Q)."""
+    """Append -inf up to a multiple of `STEP`, which hides keys beyond N and aligns the rows: (A, N, Q)."""
     A, N, _ = bias_ANN.shape
     bias_ANQ = bias_ANN.new_full((A, N, _padded(N)), -math.inf, dtype=dtype)
     bias_ANQ[..., :N] = bias_ANN
@@ -197,7 +197,7 @@ def _constants_for(qkv_WNC: Tensor, A: int, labels_MN: Tensor | None) -> dict[st
 
 
 def _mask_arguments(labels_MN: Tensor | None, kinds_W: Tensor | None, unread: Tensor) -> tuple[Tensor, Tensor]:
-    """Return labels and kinds for the kernels, which read neither of them where there is no mask."""
+    """Return labels and kinds for the kernels, or `unread` in place of both if there is no mask."""
     if labels_MN is None or kinds_W is None:
         return unread, unread
     return labels_MN.contiguous(), kinds_W.contiguous()

@@ -1,4 +1,4 @@
-"""The benchmark of window attention: its shapes, its own formulas, and what becomes of an implementation that fails."""
+"""The benchmark of window attention: its shapes, its own formulas, and the report of a failing implementation."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The figures that need no clock: operations of a step, memory of a step."""
+"""The figures that are not times: operations of a step, memory of a step."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The format: round trip, bytes, atomicity, and what a half-written thing looks like."""
+"""The dataset format: round trip, exact bytes, atomic writes, and how an incomplete dataset is recognised."""
 
 import hashlib
 from pathlib import Path
@@ -125,5 +125,5 @@ def test_random_tokens_stay_under_330_bytes_per_frame(tmp_path: Path) -> None:
 
 def test_a_wrong_name_is_answered_with_what_is_there(tmp_path: Path) -> None:
     token_set = make_token_set(tmp_path)
-    with pytest.raises(UserError, match=rf"no such token set \(beside it: {token_set.path.name}\)"):
+    with pytest.raises(UserError, match=rf"no such token set \(found: {token_set.path.name}\)"):
         TokenSet(token_set.path.with_name("dalle-v8"))

@@ -1,4 +1,4 @@
-"""Index rows that cannot be: every reader refuses them with one error that names the part, the row and the value."""
+"""Impossible index rows: every reader rejects them with one error that names the part, the row and the value."""
 
 import math
 import re
@@ -29,15 +29,18 @@ EDITS: dict[str, tuple[dict[str, Any], str]] = {
     "no height": ({"height": 0}, "height 0, expected at least 1"),
     "a negative width": ({"width": -96}, "width -96, expected at least 1"),
     "the id of another sample": ({"sample_id": "0002.mp4"}, "the sample id of an earlier row, expected each id once"),
-    "a negative frame index": ({"frame_indices": [-2, 1, 2, 3]}, "-2 in frame_indices, expected 0 or more"),
-    "a falling frame index": ({"frame_indices": [0, 5, 2, 3]}, "2 after 5 in frame_indices, expected 0 or more, not"),
-    "a missing frame index": ({"frame_indices": [0, None, 2, 3]}, "None in frame_indices, expected 0 or more"),
+    "a negative frame index": ({"frame_indices": [-2, 1, 2, 3]}, "-2 in frame_indices, expected non-decreasing"),
+    "a falling frame index": ({"frame_indices": [0, 5, 2, 3]}, "2 after 5 in frame_indices, expected non-decreasing"),
+    "a missing frame index": ({"frame_indices": [0, None, 2, 3]}, "None in frame_indices, expected non-decreasing"),
     "too few frame indices": ({"frame_indices": [0, 1]}, "2 frame_indices, expected 4, one per frame"),
-    "a time that is no number": ({"times_s": [0.0, math.nan, 0.2, 0.3]}, "nan in times_s, expected finite numbers"),
-    "an infinite time": ({"times_s": [0.0, 0.1, 0.2, math.inf]}, "inf in times_s, expected finite numbers"),
+    "a time that is no number": (
+        {"times_s": [0.0, math.nan, 0.2, 0.3]},
+        "nan in times_s, expected finite, non-decreasing",
+    ),
+    "an infinite time": ({"times_s": [0.0, 0.1, 0.2, math.inf]}, "inf in times_s, expected finite, non-decreasing"),
     "a falling time": (
         {"times_s": [0.0, 0.2, 0.1, 0.3]},
-        "0.1 after 0.2 in times_s, expected finite numbers that do not",
+        "0.1 after 0.2 in times_s, expected finite, non-decreasing",
     ),
     "too many times": ({"times_s": [0.0] * 5}, "5 times_s, expected 4, one per frame"),
 }  # of the second sample of the second part
@@ -90,7 +93,7 @@ def test_a_row_that_cannot_be_is_one_error(dataset: Path, edit: str, reader: str
     values, message = EDITS[edit]
     edit_row(dataset, 1, 1, values)
     if reader == "tokenizing" and "label" in values:
-        assert read_to_tokenize(dataset)  # it has no use for labels
+        assert read_to_tokenize(dataset)  # labels are not read
         return
     sample = values.get("sample_id", "0003.mp4")
     expected = f"row 1, sample '{sample}', has {message}"
@@ -107,7 +110,7 @@ def test_the_same_id_in_two_parts_is_one_error(dataset: Path) -> None:
 
 
 def test_equal_times_negative_times_and_repeated_frames_are_read(dataset: Path) -> None:
-    """A file may begin before zero, and a variable rate gives equal times; the format allows both."""
+    """A file may begin before zero, and a variable frame rate may give equal times; the format allows both."""
     edit_row(dataset, 1, 0, {"times_s": [-0.1, 0.0, 0.0, 0.1], "frame_indices": [0, 0, 1, 1]})
     assert FrameStore(dataset / "frames").index["times_s"][2].as_py() == [-0.1, 0.0, 0.0, 0.1]
 

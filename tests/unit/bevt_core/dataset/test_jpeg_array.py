@@ -1,4 +1,4 @@
-"""Ranges of the JPEG array: the same bytes as zarr reads, and damage that zarr would or would not see is an error."""
+"""Ranges of the JPEG array: the same bytes as zarr reads, and an error for damage, even if zarr would miss it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The stored frames are those at the stated times, whichever decoder read them."""
+"""The decoded frames are those at the reported times, with either decoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_cover_art_is_no_video(tmp_path: Path) -> None:
         with pytest.raises(MediaError) as error:
             look(path)
         assert error.value.reason == "no-video-stream"
-        assert error.value.message == "2 streams, and video is only a cover picture"
+        assert error.value.message == "2 streams, the only video is a cover picture"
     frames = moving_frames(10)
     path = write_video_with_cover(tmp_path / "clip.mp4", frames, cover_HWC)
     decoded = all_frames(path, range(10))
@@ -206,7 +206,7 @@ def test_damaged_frames_by_policy(tmp_path: Path) -> None:
 
 
 def test_av1_and_several_streams(tmp_path: Path) -> None:
-    """decord opens no AV1, and may take another of several streams than FFmpeg calls the best."""
+    """decord cannot open AV1, and with several streams it may choose another one than FFmpeg's best."""
     import av
 
     path = tmp_path / "two.mp4"

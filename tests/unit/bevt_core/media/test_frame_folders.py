@@ -81,7 +81,7 @@ def test_what_cannot_be_told_is_rejected(names: list[str], reason: str) -> None:
 
 
 def test_decoding_a_folder(tmp_path: Path) -> None:
-    """The frames and nothing else are read; a chosen one that is damaged, and an empty one anywhere, reject it."""
+    """Only frames are read; a folder is rejected for a damaged chosen frame, and for any empty frame."""
     for name, frame in zip(IMAGES, FRAMES, strict=True):
         write_image(tmp_path / name.replace("jpg", "png"), frame)
         write_image(tmp_path / f"flow_x_{name}", 255 - frame)

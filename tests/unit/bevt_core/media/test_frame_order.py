@@ -1,4 +1,4 @@
-"""Whatever the container, the codec and the time stamps: the frames of a plain sequential decode, at rising times."""
+"""For any container, codec and time stamps: the frames equal those of a sequential decode, at increasing times."""
 
 import itertools
 import random
@@ -39,7 +39,7 @@ def frames_at(path: Path, indices: Sequence[int]) -> Decoded[Frame]:
 
 
 def subsets(count: int, key: str) -> list[list[int]]:
-    """All frames, every 8th, and a few drawn ones."""
+    """All frames, every 8th, and a few random ones."""
     rng = random.Random(key)
     drawn = [sorted(rng.sample(range(count), min(count, size))) for size in (1, 1, 2, 5)]
     return [list(range(count)), list(range(0, count, 8)), list(range(3, count, 7)), *drawn]
@@ -54,7 +54,7 @@ def true_times_s(path: Path, pts: Sequence[int | None]) -> list[float]:
 
 
 def check_frames(path: Path) -> Iterator[tuple[list[float], list[float]]]:
-    """Compare both decoders with a plain sequential decode; yield the times that they give, and the true ones."""
+    """Compare both decoders with a plain sequential decode; yield the times that they return, and the true ones."""
     truth = decode_in_order(path)
     times_s = true_times_s(path, [pts for pts, _ in truth])
     for chosen in subsets(len(truth), path.name):
@@ -81,13 +81,13 @@ def check(path: Path) -> list[int]:
 
 
 def check_in_part_wrong(path: Path) -> None:
-    """Time stamps that are wrong in one half are seen in that half only: the other's may be used."""
+    """Time stamps that are wrong in one half are detected only in that half; those of the other half may be used."""
     for times_s, _ in check_frames(path):
         assert all(a < b for a, b in itertools.pairwise(times_s))
 
 
 def is_unreadable(path: Path) -> bool:
-    """Whether a plain decode gives no frame: nothing else may happen to it, then."""
+    """Whether a plain decode yields no frame; if so, check that `decode_source` raises MediaError."""
     try:
         if decode_in_order(path):
             return False
@@ -99,7 +99,7 @@ def is_unreadable(path: Path) -> bool:
 
 
 def check_clip(clip: Coded, folder: Path) -> bool:
-    """Whether FFmpeg here can write and read the clip; it is right if it does."""
+    """Check the frames of the clip; return False if this FFmpeg cannot write or read it."""
     path = clip.write(folder)
     if path is None or is_unreadable(path):
         return False
@@ -216,7 +216,7 @@ def test_edited_files(codec: str, tmp_path: Path) -> None:
 
 
 def test_a_picture_that_is_refreshed_bit_by_bit(tmp_path: Path) -> None:
-    """Its keyframes are marked as such, but decoding cannot start there."""
+    """The keyframes are marked as such, but decoding cannot start there."""
     encoder, options, _ = CODECS["h264-refresh"]
     path = write_video(tmp_path / "refresh.mp4", coded_frames(70), codec=encoder, options=options(0))
     truth = decode_in_order(path)
@@ -253,7 +253,7 @@ def test_times_of_packed_bframes_rise_by_the_frame_rate() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("copied_to", [None, "mp4", "mkv"])
 def test_ucf101(copied_to: str | None, shared_data: Path, tmp_path: Path) -> None:
-    """A third of its clips has packed B-frames; people copy them into mp4 to have them played."""
+    """A third of UCF101's clips has packed B-frames; people copy them into mp4 for playback."""
     clips = sorted(shared_data.glob("ucf101_3class/videos/*/*.avi"))
     if not clips:
         pytest.skip(f"no clips of UCF-101 in {shared_data}")

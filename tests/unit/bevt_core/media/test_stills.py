@@ -1,4 +1,4 @@
-"""A still picture gives its own pixels upright, or is rejected with a reason; never a wrong picture."""
+"""A still picture is read upright with its own pixels, or rejected with a reason; never as a wrong picture."""
 
 import ast
 import io
@@ -26,7 +26,7 @@ def saved(path: Path, image: Image.Image, **options: object) -> Path:
 
 
 def tiff(path: Path, pixels_HW: np.ndarray, bits: int, photometric: int = 1, sample_format: int = 1) -> Path:
-    """An uncompressed grey TIFF, written by hand: Pillow writes few of those that it reads."""
+    """An uncompressed grey TIFF, written by hand: Pillow reads more pixel types than it writes."""
     height, width = pixels_HW.shape
     data = pixels_HW.tobytes()
     if bits == 12:  # two pixels in three bytes
@@ -89,10 +89,10 @@ def test_grey_tiffs(tmp_path: Path, pixels_HW: np.ndarray, bits: int, photometri
 def test_pixels_without_a_range_are_rejected(
     tmp_path: Path, pixels_HW: np.ndarray, bits: int, sample_format: int
 ) -> None:
-    """They would be all white, all black, or folded over; a scan sees it in the header."""
+    """Converted, they would be all white, all black or wrapped around; the header is enough to reject them."""
     path = tiff(tmp_path / "x.tif", pixels_HW, bits, sample_format=sample_format)
     assert reason(path) == "pixel-type"
-    with pytest.raises(MediaError, match="convert it to 8 or 16 bits"), opened_picture(path):
+    with pytest.raises(MediaError, match="convert the picture to 8 or 16 bits"), opened_picture(path):
         pass
 
 
@@ -106,7 +106,7 @@ def test_other_modes_become_rgb(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
 def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
-    """Not whatever colour an editor left under it."""
+    """Transparent pixels become white, not the colour that an editor left under them."""
     left_HW = np.zeros((48, 64), np.uint8)
     left_HW[:, 32:] = 255
     image = Image.fromarray(np.where(left_HW[..., None], COLOURS_HWC, 0).astype(np.uint8))
@@ -175,7 +175,7 @@ def test_an_odd_tag_beside_the_orientation_matters_to_nobody(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_all_orientations(tmp_path: Path, orientation: int) -> None:
-    """As Pillow's own exif_transpose turns them; TIFFs too, which Pillow turns by itself."""
+    """The result equals that of Pillow's exif_transpose, also for TIFFs, which Pillow turns on loading."""
     from PIL import ImageOps
 
     tags = Image.Exif()
@@ -192,7 +192,7 @@ def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, value: tuple[
     assert np.array_equal(read_picture(path)[0], COLOURS_HWC)
 
 
-# ---- what is no picture ----------------------------------------------------------------------------------------------
+# ---- not a picture ---------------------------------------------------------------------------------------------------
 
 
 def test_reasons(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_reasons(tmp_path: Path) -> None:
 
 
 def pictures() -> dict[str, bytes]:
-    """One of every format, by suffix."""
+    """One picture of each format, by suffix."""
     frames = [Image.fromarray(frame_HWC) for frame_HWC in moving_frames(3)]
     tags = Image.Exif()
     tags[0x112], tags[0x10F] = 6, "a maker"
@@ -251,7 +251,7 @@ def test_no_picture_reaches_ghostscript(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(MediaError, match=r"not-media|cannot identify"):
             read_picture(path)
     assert not ran.exists()
-    with pytest.raises(OSError), Image.open(tmp_path / "x.jpg") as image:  # what others do
+    with pytest.raises(OSError), Image.open(tmp_path / "x.jpg") as image:  # plain Pillow
         image.load()
     assert ran.exists()
 

@@ -1,4 +1,4 @@
-"""Attention maps: what the encoder's own arithmetic gives to each position."""
+"""Attention maps: compared with the encoder's own arithmetic at each position."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The two-stream model: what is masked, what is predicted, who shares what."""
+"""The two-stream model: masking, predictions, and the modules that streams share."""
 
 import pytest
 import torch

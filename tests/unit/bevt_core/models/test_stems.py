@@ -1,4 +1,4 @@
-"""The stem of GPUs, a product of matrices, is the convolution of CPUs."""
+"""The matrix product that stems use on GPUs equals the convolution that they use on CPUs."""
 
 import pytest
 import torch

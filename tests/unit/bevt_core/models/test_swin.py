@@ -1,4 +1,4 @@
-"""The encoder's shapes, shift masks and relative positions, by hand where a hand can follow."""
+"""The encoder's shapes, shift masks and relative positions, against values computed by hand where feasible."""
 
 import math
 
@@ -177,7 +177,7 @@ def test_checkpointed_activations_give_the_same_gradients(grid) -> None:
         torch.testing.assert_close(stored, recomputed, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("window", [(3, 5, 3), (2, 9, 8)])  # of no other test: their constants are made here
+@pytest.mark.parametrize("window", [(3, 5, 3), (2, 9, 8)])  # not used by another test, so their constants are made here
 def test_it_trains_after_a_first_call_in_inference_mode(window) -> None:
     model = VideoSwin(embed_dim=8, depths=(2,), num_heads=(2,), window=window)
     x_BTHWC = torch.randn(1, *(2 * extent for extent in window), 8)

@@ -1,4 +1,4 @@
-"""matplotlib is imported in one place, where it says nothing about its folders."""
+"""matplotlib is imported in one module only, without warnings about its folders."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def test_without_any_folder_the_error_names_the_setting() -> None:
 
 
 def test_one_module_imports_it() -> None:
-    """Names of types aside, which a type checker alone imports."""
+    """Except for types, which only a type checker imports."""
     importing = re.compile(r"^( *)(?:from|import) matplotlib\b.*", re.MULTILINE)
     files = [path for folder in ("bevt_core", "pipeline", "trainer") for path in (REPO / folder).rglob("*.py")]
     found = {

@@ -1,4 +1,4 @@
-"""Colour jitter: compiled and by Pillow the same bits, in any order, where the crop needs them."""
+"""Colour jitter: compiled code and Pillow give the same bits for any order of operations, inside the crop."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ FACTOR = st.sampled_from((0.0, 1.0, 2.0)) | st.floats(0.0, 2.0)
 
 
 def picture(height: int, width: int, low: int, high: int) -> np.ndarray:
-    """Noise between two levels; of 0 to 1 and 254 to 255 the extremes of the range are frequent."""
+    """Noise between two levels; 0 to 1 and 254 to 255 make the extremes of the range frequent."""
     return rng_for("noise", height, width, low).integers(low, high + 1, (height, width, 3), dtype=np.uint8)
 
 
@@ -41,7 +41,7 @@ def test_compiled_and_pillow_are_the_same_bits(
 
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4, 2.0])
 def test_every_pair_of_levels_blends_as_pillow_does(factor: float) -> None:
-    """All (level, luma) that a saturation meets, and every table of brightness."""
+    """All pairs (level, luma) for saturation, and every table of brightness."""
     ramp = np.arange(256, dtype=np.uint8)
     frame = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(7)), axis=-1)
     for op in JITTER_OPS:

@@ -1,4 +1,4 @@
-"""Views: drawn once by identity, replayed to the bit, and right against Pillow's and torchvision's own operations."""
+"""Views: drawn once by identity, replayed bit for bit, and checked against Pillow's and torchvision's operations."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Resampling: compiled and by Pillow the same bits, whatever the frame and the box."""
+"""Resampling: compiled code and Pillow give the same bits for any frame and box."""
 
 import hashlib
 from collections.abc import Callable
@@ -43,13 +43,13 @@ def test_compiled_and_pillow_are_the_same_bits(
     frame, box = noise(height, width), box_in(height, width, size_px, shares)
     expected = resize_by_pillow(frame, box, size_px, flip=flip)
     assert (enlarge_compiled(frame, box, size_px, flip=flip) == expected).all()
-    if width >= height:  # of these every version of Pillow resamples the rows first
+    if width >= height:  # every version of Pillow resamples the rows of these first
         in_one = Image.fromarray(frame).resize((size_px, size_px), Image.Resampling.BICUBIC, box)
         assert (expected == np.asarray(in_one)[:, :: -1 if flip else 1]).all()
 
 
 def test_a_tall_frame_has_the_bits_of_pillow_12() -> None:
-    """Its versions resample the rows first; Pillow 13 begins with the columns of a frame that is this tall."""
+    """Older versions of Pillow resample the rows first; Pillow 13 begins with the columns of a frame this tall."""
     frame = np.random.default_rng(0).integers(0, 256, (455, 256, 3), dtype=np.uint8)
     digest = hashlib.sha256(resize_by_pillow(frame, (10.3, 20.7, 210.2, 220.6), 224)).hexdigest()
     assert digest.startswith("944ea68d")

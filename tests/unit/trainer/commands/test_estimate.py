@@ -86,7 +86,7 @@ def test_checkpoints_have_weights_and_moments() -> None:
         (["train", "video", "--assume", "k400"], "--assume k400: only for a plan; add --dry-run"),
         (["finetune", "k400", "--price-per-gpu-hour", "2"], "--price-per-gpu-hour 2.0: only for a plan"),
         (["finetune", "k400", "--dry-run", "--assume", "in1k"], "in1k has pictures"),
-        (["plan", "ucf101"], "data set 'ucf101': sizes are known of k400, in1k, ssv2, diving48"),
+        (["plan", "ucf101"], "unknown data set 'ucf101'; expected one of k400, in1k, ssv2, diving48"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(command: list[str], message: str) -> None:

@@ -137,8 +137,11 @@ def test_an_unreadable_sample_is_named_with_its_part_and_file(tmp_path):
     [
         (lambda view, ids: with_token(view, 64), r"'0001.mp4' has the token 64 in view .*'test' has tokens 0 to 63"),
         (lambda view, ids: with_token(view, 65535), r"part-00000.parquet: sample '0001.mp4' has the token 65535 in"),
-        (lambda view, ids: shorten(view), "sample '0000.mp4' has tokens of 9 frames, but 10 frames"),
-        (lambda view, ids: move(view, left_px=90), r"'0001.mp4' has its crop at \(\d, 90\) .*outside of its frame of"),
+        (lambda view, ids: shorten(view), "sample '0000.mp4' has tokens for 9 frames, but 10 frames"),
+        (
+            lambda view, ids: move(view, left_px=90),
+            r"'0001.mp4' has a crop of \d+ px at \(\d, 90\) .*outside its frame of",
+        ),
         (lambda view, ids: move(view, crop_px=96), "'0001.mp4' has a crop of 96 px in view"),
         (lambda view, ids: move(view, top_px=-1), "top_px: expected a whole number from 0 to"),
         (lambda view, ids: (view.views.pop(), view.tokens.pop(), ids.pop()), "1 rows in view ., but the part has 2"),

@@ -1,4 +1,4 @@
-"""Attention on CPUs gives the plain form's outputs and gradients, however the work is cut."""
+"""Attention on CPUs gives the outputs and gradients of the plain form, however the work is divided."""
 
 from collections.abc import Iterator
 

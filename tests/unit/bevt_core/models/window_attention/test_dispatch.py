@@ -1,4 +1,4 @@
-"""Every implementation of windowed attention computes the same; which one is chosen depends on device and size."""
+"""All implementations of windowed attention give the same result; device and size decide which one is chosen."""
 
 import pytest
 import torch
