@@ -8,7 +8,7 @@ import struct
 import warnings as python_warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from PIL import Image
@@ -73,17 +73,17 @@ def opened_picture(path: AnyPath) -> Iterator[Image.Image]:
 
 @contextmanager
 def _opened(path: AnyPath) -> Iterator[Image.Image]:
-    try:
-        file = storage_of(path).reader()
-        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
-    except StorageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise MediaError("open", "too-large", one_line(error, path)) from None
-    except BROKEN as error:
-        raise_storage_trouble(error, path)
-        raise MediaError("open", "not-media", one_line(error, path)) from None
-    with file, image:
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(storage_of(path).reader())
+            image = opened.enter_context(Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]))
+        except StorageError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise MediaError("open", "too-large", one_line(error, path)) from None
+        except BROKEN as error:
+            raise_storage_trouble(error, path)
+            raise MediaError("open", "not-media", one_line(error, path)) from None
         if image.width * image.height > MOST_FRAME_PIXELS or max(image.size) > MAX_SIDE:
             limits = f"the limits are {MOST_FRAME_PIXELS} pixels and {MAX_SIDE} on a side"
             raise MediaError("open", "too-large", f"{image.width}x{image.height}, {limits}")

@@ -2,7 +2,6 @@
 
 import ast
 import io
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -277,3 +276,12 @@ def test_absurd_sizes_are_refused_by_the_header(tmp_path: Path, width: int, heig
     with pytest.raises(MediaError) as error:
         read_picture(tmp_path / "x.png")
     assert error.value.reason == "too-large"
+
+
+def test_a_file_that_is_no_picture_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"no picture")
+    before = set(Path("/proc/self/fd").iterdir())
+    with pytest.raises(MediaError) as error:  # holds the frames of the call
+        read_picture(tmp_path / "x.jpg")
+    assert error.value.reason == "not-media"
+    assert set(Path("/proc/self/fd").iterdir()) == before
