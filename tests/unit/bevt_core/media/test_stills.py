@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
