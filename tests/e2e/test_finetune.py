@@ -211,7 +211,7 @@ def test_features_are_those_that_evaluation_scores(halves: tuple[StoreClips, Sto
     extract(tmp_path / "run", val, tmp_path / "frames.parquet", level="frames")
     by_frame = pq.read_table(tmp_path / "frames.parquet")["features"].to_pylist()
     np.testing.assert_allclose(np.mean(by_frame, axis=1), np.array(features["features"])[:, 0], atol=1e-5)
-    with pytest.raises(UserError, match="level: pooled there, stages now"):
+    with pytest.raises(UserError, match="level: pooled stored, stages now"):
         extract(tmp_path / "run", val, tmp_path / "pooled.parquet", level="stages")
 
 
