@@ -135,7 +135,7 @@ def train_and_val(
     train_items, val_items = split_items(to_train.items, val_share, seed)
     note(
         f"{to_train.path}: {len(val_items)} of {len(to_train.items)} videos held out for validation, {val_share:g} of "
-        "every class; give others with `val_root`, `val_frames` or `val_list`"
+        "every class; to choose others: --val-root, --val-frames, --val-list"
     )
     return to_train.subset(train_items), to_train.subset(val_items)
 
