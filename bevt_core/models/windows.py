@@ -130,7 +130,7 @@ def relative_position_index(window: Size3, table_window: Size3, device: torch.de
 
 @shape_constant
 def shift_labels(window: Size3, shift: Size3, device: torch.device) -> Tensor:
-    """Return labels of the grid border side that each position of a window comes from after the roll: int32 (M, N).
+    """Label the positions of a window by the side of the grid that they were on before the roll: int32 (M, N).
 
     Rolling the grid brings positions from opposite borders into one window; only positions with the same label may
     attend to each other. Windows differ only in whether they touch the far border of each shifted axis, so there are
@@ -201,7 +201,7 @@ class PairBias(torch.autograd.Function):
     def backward(ctx: Any, grad_ANN: Tensor) -> tuple[Tensor, None, None, None]:
         (t, h, w), (T, H, W) = ctx.sizes
         grad = grad_ANN.to(ctx.dtype).view(-1, t, h, w, t, h, w)
-        for partner in (4, 3, 2):  # T with T, then H with H, then W with W, which moves to the front each time
+        for partner in (4, 3, 2):  # pair the two T axes, then H, then W; each summed axis goes last
             grad = sum_diagonals(grad.movedim((1, partner), (-2, -1)))
         grad_ATHW = F.pad(grad, (W - w, W - w, H - h, H - h, T - t, T - t))  # a clipped window uses the middle rows
         return grad_ATHW.flatten(1).T, None, None, None

@@ -39,7 +39,7 @@ class Storage(Protocol):
 
     def exists(self) -> bool: ...
     def is_folder(self) -> bool:
-        """Whether the path is a folder. Always False on an object store, where a prefix does not occupy a name."""
+        """Whether the path is a folder. Always False on an object store: a prefix does not block a name."""
 
     def is_irregular(self) -> bool:
         """Whether the path exists and is not a regular file, e.g. a pipe, on which a reader would block."""

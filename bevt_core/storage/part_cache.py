@@ -2,7 +2,7 @@
 
     <cache>/<key>/            an entry: the part's files and files.json; it appears by one rename
     <cache>/locks/<key>       locked shared while an entry is read, exclusively while it is fetched or removed
-    <cache>/.staging/         entries that are being fetched; they count with their final size
+    <cache>/.staging/         entries that are being fetched; their final size counts towards the limit
 
 A key contains the digest of the set, so an entry never becomes stale. Every file is checked against the sha256 in its
 part's commit before the entry appears, and against its size when a process first uses it. The least recently used entry
@@ -29,8 +29,8 @@ from schemas.frames import FileDigest
 DEFAULT_BYTES = 32 << 30
 FILES = "files.json"
 LOCKS = "locks"
-TRIES = 3  # of a download whose bytes differ from the commit
-ROOM_WAIT_S = 60.0  # for readers to release an entry
+TRIES = 3  # attempts at a download whose bytes differ from the commit
+ROOM_WAIT_S = 60.0  # how long to wait for readers to release an entry
 
 
 Place = Path | Entry  # a folder to read from, or an entry to fetch first

@@ -55,7 +55,7 @@ def verify_token_files(
         found.append(commit)
         problems += part_problems
     for part in sorted(set(range(frames_plan.num_parts)) - {commit.part for commit in commits}):
-        path = tokens_dir / f"{part_name(part)}.json"  # its frames must be made again, but the job reads it
+        path = tokens_dir / f"{part_name(part)}.json"  # frame part damaged, but the job reads this commit
         try:
             read_record(path, TokenPartCommit)
         except UserError as error:

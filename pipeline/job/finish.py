@@ -24,7 +24,7 @@ def write_manifests(job: Job) -> FrameStoreManifest:
     check_whole(job.frames_dir, frames, job.plan.num_parts)
     manifest = write_frame_manifest(job.frames_dir, job.plan, [frames[part] for part in parts])
     if job.tokens_dir is not None and job.token_plan is not None:
-        clean_staging(job.tokens_dir)  # and stale locks: a rerun that only finishes makes no parts
+        clean_staging(job.tokens_dir)  # also stale locks: without parts to make, no writer has removed them
         new = [commit for part, commit in frames.items() if part not in job.tokens_done]
         tokens = {**job.tokens_done, **token_commits(job.tokens_dir, new, job.token_plan)}
         check_whole(job.tokens_dir, tokens, job.plan.num_parts)

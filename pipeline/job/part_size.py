@@ -12,7 +12,7 @@ from schemas.errors import UserError
 from schemas.frames import Plan
 from schemas.recipes import TokenizeRecipe
 
-COARSEST_PATCH = 4  # px; tokens that cover a multiple of it fit every shipped encoder: Swin-B has patches of 4 px
+COARSEST_PATCH = 4  # px, Swin-B's patch; every shipped encoder can predict tokens that cover a multiple of it
 
 T = TypeVar("T")
 

@@ -158,7 +158,7 @@ def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], ov
             raise UserError(_refusal(frames_dir / "plan.json", stored, plan, "give another --out"))
         tokens = frames_dir.parent / "tokens"  # made from the old frames
         with removing([frames_dir, *(path.parent for path in tokens.glob("*/plan.json"))], OVERWRITE):
-            remove(tokens)  # before the plan: while that exists, a rerun comes here again
+            remove(tokens)  # tokens first: while the old plan exists, a rerun after an interrupt removes both
             remove(frames_dir)
     stored = write_plan(frames_dir, plan, items)
     if stored.digest() != plan.digest():  # another job wrote its plan in the meantime

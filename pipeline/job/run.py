@@ -66,7 +66,7 @@ def tokenize(
     oddities. With `allow_outside`, links and lists may lead out of the root. `overwrite` deletes another job's output.
     `max_rejected` is the share of sources, not counting missing ones, that may be rejected before the job stops.
     `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS selects a cluster instead.
-    `ray_log` shows or hides Ray's own messages. `meter`, a new one, receives the counts and times of each part made.
+    `ray_log` shows or hides Ray's own messages. `meter`, if given, must be new; it counts and times the parts made.
     Raises UserError for bad input, for another job's output in the same folder, and while another process writes it;
     StorageError if the disk or object store fails, JobError if Ray fails.
     """

@@ -28,7 +28,7 @@ from schemas.tokens import TokenPlan
 if TYPE_CHECKING:
     from pipeline.job.tokenize_part import PartTokenizer
 
-DECODE_BYTES = 768 << 20  # memory that Ray reserves to decode a part; 4K takes 560 MiB, child included (docs/log.md)
+DECODE_BYTES = 768 << 20  # memory that Ray reserves to decode a part; 4K needs 560 MiB, with the child (docs/log.md)
 TASK_RETRIES = 3  # per part, after the loss of a worker or node; Ray's own default is unlimited
 
 

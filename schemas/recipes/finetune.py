@@ -43,7 +43,7 @@ class AugmentConfig(Record):
     aspect: tuple[Aspect, Aspect] = (0.75, 4 / 3)
     flip_share: Share
     rand_augment: RandAugmentConfig | None = None
-    erase_share: Share = 0.0  # of clips in which a random box is erased
+    erase_share: Share = 0.0  # share of clips in which a random box is erased
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> "AugmentConfig":
@@ -59,8 +59,8 @@ class MixConfig(Record):
 
     mixup_alpha: float = Field(ge=0.0, le=1e3)  # the mixing share is drawn from Beta(alpha, alpha); 0: no Mixup
     cutmix_alpha: float = Field(ge=0.0, le=1e3)  # 0: no CutMix
-    share: float = Field(default=1.0, gt=0.0, le=1.0)  # of the steps; timm's prob
-    cutmix_share: Share = 0.5  # of these, if both are on; timm's switch_prob
+    share: float = Field(default=1.0, gt=0.0, le=1.0)  # share of steps that mix; timm's prob
+    cutmix_share: Share = 0.5  # share of mixing steps that use CutMix, if both are on; timm's switch_prob
 
     @model_validator(mode="after")
     def _something_is_mixed(self) -> "MixConfig":
@@ -98,7 +98,7 @@ class FinetuneRecipe(Record):
     mix: MixConfig | None = None  # Mixup and CutMix; none in the paper
     ema_decay: float | None = Field(
         default=None, gt=0.0, lt=1.0
-    )  # of the averaged weights, which are tested and stored
+    )  # per step, of the weights' moving average, which is tested and stored; null: no average
     optim: OptimConfig
     loop: LoopConfig
 

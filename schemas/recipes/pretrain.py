@@ -31,8 +31,8 @@ class StreamConfig(Record):
 
     tokens: Free[str] | OnlineTokens  # directory of the token set, or settings for online tokens
     global_batch: Batch  # clips per optimizer step, over all ranks
-    clip_frames: Frames  # pool frames per clip; the pool's stride is the interval
-    loss_weight: Strength = 1.0  # the video stream's is lambda in L = L_MIM + lambda L_MVM
+    clip_frames: Frames  # consecutive stored frames per clip; pool.stride of the frame store is their interval
+    loss_weight: Strength = 1.0  # for the video stream, lambda in L = L_MIM + lambda L_MVM
     window_parts: Batch = 8  # samples are shuffled within windows of this many parts
     mask: MaskConfig
 
@@ -50,9 +50,9 @@ class ProbeConfig(Record):
     kinds: tuple[Literal["knn", "linear"], ...] = Field(default=("knn", "linear"), min_length=1)
     crop_px: CropPixels  # centre crops
     short_side_px: Pixels
-    val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # of every class, held out
-    neighbours: Batch = 20  # of knn; DINO
-    temperature: float = Field(default=0.07, gt=0.0, le=1e3)  # of knn; DINO
+    val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # share of every class to hold out
+    neighbours: Batch = 20  # knn; DINO's value
+    temperature: float = Field(default=0.07, gt=0.0, le=1e3)  # knn; DINO's value
 
 
 class PretrainRecipe(Record):
@@ -65,7 +65,7 @@ class PretrainRecipe(Record):
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
     ema_decay: float | None = Field(
         default=None, gt=0.0, lt=1.0
-    )  # of the averaged weights, which are stored at the end
+    )  # per step, of the weights' moving average, which is stored at the end; null: no average
     tokenizer: Free[str | None] = (
         None  # name or folder of the tokenizer that made the tokens, to decode them for pictures
     )

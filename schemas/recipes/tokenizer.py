@@ -28,8 +28,8 @@ class DvaeTraining(Record):
 class PerceptualConfig(Record):
     """A frozen network; the loss compares its features of a frame and of the reconstruction."""
 
-    name: str  # timm's
-    layers: tuple[Layer, ...] = Field(min_length=1, max_length=64)  # of its blocks or stages, from 0
+    name: str  # model name in timm
+    layers: tuple[Layer, ...] = Field(min_length=1, max_length=64)  # indices of its blocks or stages, from 0
     weight: float = Field(gt=0.0, le=1e6)  # lambda of the perceptual loss
     weights: Free[str | None]  # a file; null: from timm's hub
 

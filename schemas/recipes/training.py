@@ -13,19 +13,19 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of a running average
 
 
 class OptimConfig(Record):
-    """AdamW with the original's parameter groups, linear warm-up and cosine decay per step."""
+    """AdamW with linear warm-up and cosine decay, updated every step."""
 
     lr: float = Field(gt=0.0, le=100.0)
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0.0, le=1.0)
     weight_decay: float = Field(ge=0.0, le=100.0)
-    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
-    backbone_lr_share: float = Field(default=1.0, gt=0.0, le=1.0)  # SSv2 fine-tuning: 0.1
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)  # factor on lr per layer below the head; 1: none
+    backbone_lr_share: float = Field(default=1.0, gt=0.0, le=1.0)  # factor on lr in the backbone; 0.1 for SSv2
     warmup_epochs: float = Field(ge=0.0, le=1e6)
     warmup_start: Share = 0.1  # share of lr at step 0; mmcv's default
-    final_lr_share: Share = 0.0
+    final_lr_share: Share = 0.0  # share of lr at the end of the cosine
     clip_grad_norm: float | None = Field(default=None, gt=0.0, le=1e6)
-    param_groups: Literal["plain", "mmcv"] = "plain"  # which parameters decay, and at what rate: ADR 53
+    param_groups: Literal["plain", "mmcv"] = "plain"  # GROUP_RULES in trainer/engine/optim.py; ADR 53
 
 
 class Numerics(Record):
@@ -46,7 +46,7 @@ class Execution(Record):
 
     max_steps: Steps | None = None  # stop early; the schedule still follows `epochs`
     micro_batches: Batch = 1  # gradient accumulation: micro-batches per batch of a rank
-    processes: Processes | None = None  # for which `micro_batches` was set: with fewer it grows, with more it shrinks
+    processes: Processes | None = None  # that `micro_batches` is meant for; fewer processes use more, more use fewer
     parallel: Literal["ddp", "fsdp"] = "ddp"  # each process has the whole model, or a shard of it (FSDP2)
     num_workers: int | None = Field(
         default=None, ge=0, le=1024
@@ -63,8 +63,8 @@ class Execution(Record):
         default=0, ge=0, le=10**9
     )  # steps per picture of predictions or reconstructions; 0: none
     activation_checkpointing: bool = False
-    compile: Literal["blocks"] | bool = False  # by torch.compile: each block of the encoders, or the whole model
-    attention: Literal["auto", "triton", "sdpa", "math"] = "auto"  # of Swin's windows on a GPU; auto: the fastest
+    compile: Literal["blocks"] | bool = False  # torch.compile of each encoder block, or (true) the whole model
+    attention: Literal["auto", "triton", "sdpa", "math"] = "auto"  # window attention on a GPU; auto: the fastest
     deterministic: bool = False  # GPU: only kernels that give the same bits in every run; on a CPU always so
     # allowed consecutive steps without a finite gradient; one more stops the run
     max_bad_steps: int = Field(default=3, ge=0, le=10**6)

@@ -133,13 +133,13 @@ def _try_to_read(place: Path, command: str) -> None:
 def _race(place: Path, inside: str) -> None:
     """Take and leave the lock for 0.2 s; the folder `inside` is there only while somebody has it."""
     _say("ready")
-    deadline, held = time.monotonic() + 0.2, 0
+    deadline, held, refused = time.monotonic() + 0.2, 0, ""
     while time.monotonic() < (deadline if held else deadline + 30):  # on a busy machine others may be faster
         try:
             with hold(place, "race"):
                 os.mkdir(inside)  # noqa: PTH102 - raises where another is inside
                 os.rmdir(inside)  # noqa: PTH106
                 held += 1
-        except UserError:
-            pass
-    _say("alone" if held else "never had it")
+        except UserError as error:
+            refused = str(error)
+    _say("alone" if held else f"never had it: {refused}")

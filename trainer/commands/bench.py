@@ -93,7 +93,8 @@ def bench_loader(
 
     Shards are compared with decord on the video files and with a bare JPEG loop.
 
-    With --finetune: augmented clips of a recipe from a frame store against the files, decoding child included. Keys:
+    With --finetune: augmented clips from a frame store against the same clips from files; CPU time includes the
+    decoding process. Keys:
     file_clips_per_cpu_s, store_clips_per_cpu_s, ratio_store_vs_files (of the two), mean_difference (of the pixels,
     0 to 255; null if the store does not have every frame, as the clips then differ), clips, repeats.
 

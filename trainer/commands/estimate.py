@@ -31,7 +31,7 @@ class Machine:
 def plan_pretraining(recipe: PretrainRecipe, sets: Sequence[KnownSet], machine: Machine) -> tuple[str, dict[str, Any]]:
     """Return the plan of `recipe` on `sets`, as text and as numbers.
 
-    Raises UserError if a stream has no set of its kind, or a set no stream.
+    Raises UserError unless every stream has one set of its kind, and every set a stream.
     """
     by_stream = sets_of_streams(recipe, sets)
     orders: dict[str, StreamOrder] = {}

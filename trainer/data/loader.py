@@ -99,7 +99,7 @@ def _pinned(dataset: Dataset[B], steps: range, num_workers: int) -> Iterator[B]:
 
 @dataclass
 class _Worker:
-    """A worker, as the training process sees it."""
+    """The training process's handle of a worker."""
 
     pid: int
     batches: socket.socket

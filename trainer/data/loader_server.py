@@ -32,7 +32,7 @@ _SERVER = "import sys; from trainer.data.loader_server import serve; serve(int(s
 
 
 class LoaderServer:
-    """The server, as the training process sees it."""
+    """The training process's handle of the server."""
 
     def __init__(self) -> None:
         """Start the server. Raises StorageError if it cannot be started."""

@@ -35,13 +35,13 @@ WEIGHTS, TRAINING, RECORD = "weights.safetensors", "training.pt", "checkpoint.js
 
 
 class CheckpointRecord(Record):
-    """The step, identity and file digests of a checkpoint, which is complete if they exist and match."""
+    """The step, identity and file digests of a checkpoint. It is complete if all files exist and match."""
 
     format_version: Literal[1] = 1
-    step: int = Field(ge=0, le=10**12)  # completed optimizer steps; the next batch is that of this step, counted from 0
-    bad_steps: int = Field(ge=0, le=10**6)  # consecutive ones, up to this step
+    step: int = Field(ge=0, le=10**12)  # completed optimizer steps, and so the index (from 0) of the next step
+    bad_steps: int = Field(ge=0, le=10**6)  # consecutive skipped steps, up to this one
     identity: Identity  # everything that affects the results: dotted recipe keys, dataset digests
-    line: LogLine | None = None  # of the last step, if evaluations were due; it is logged after them
+    line: LogLine | None = None  # the last step's log line, if evaluations were due: it is written only after them
     files: dict[str, str]  # sha256 by name
 
 

@@ -51,8 +51,8 @@ class _Start(NamedTuple):
     """Where a run begins."""
 
     step: int
-    bad_steps: int = 0  # consecutive ones, just before `step`
-    line: LogLine | None = None  # of the last step, if a signal or a crash ended its evaluations
+    bad_steps: int = 0  # consecutive skipped steps, just before `step`
+    line: LogLine | None = None  # the last step's log line, if a signal or a crash ended its evaluations
 
 
 def fit(

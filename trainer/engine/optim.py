@@ -11,7 +11,7 @@ from schemas.recipes import OptimConfig
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 BIAS_TABLE = "relative_position_bias_table"
 LrShare = Callable[[str], float]  # parameter name -> its share of the learning rate
-# (name, belongs to a norm, weight decay, share of the learning rate) -> (its weight decay, its share)
+# (parameter name, belongs to a norm, weight decay, learning-rate share) -> (weight decay, learning-rate share)
 GroupRule = Callable[[str, bool, float, float], tuple[float, float]]
 
 

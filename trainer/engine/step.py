@@ -57,7 +57,7 @@ class StepReport:
             return values
         values["skipped"] = 1.0
         if finite_loss and scale >= 1:
-            return values  # a usual fp16 overflow: the scaler lowers its scale. Only below 1 are the samples suspect
+            return values  # a normal fp16 overflow: the scaler lowers its scale. Suspect samples only at scales below 1
         suspects = zip(losses, self.samples, strict=True)
         named = [i for loss, ids in suspects if finite_loss or not math.isfinite(loss) for i in ids]
         self.offenders = [name for names in self.world.gather(named) for name in names]

@@ -31,7 +31,7 @@ def lr_share(recipe: FinetuneRecipe) -> LrShare:
 
     def share_of(name: str) -> float:
         name = name.removeprefix("model.")  # the prefix of a model with averaged weights
-        # in the original, the final norm belongs to the backbone, which has its own key if its rate differs
+        # the original counts the final norm as backbone in recipes whose backbone has its own learning rate
         in_backbone = optim.param_groups == "mmcv" and name.startswith("norm.")
         return optim.backbone_lr_share if in_backbone else share(name)
 

@@ -27,7 +27,7 @@ from trainer.setup.plan import DEFAULT_TFLOPS, Workload, show_plan
 from trainer.setup.session import averaged, build, open_session
 from trainer.setup.start_from import start_from
 
-HIDDEN_MULTIPLE = 256  # of hidden positions on a GPU: the LM head computes whole tiles, its tensors have few sizes
+HIDDEN_MULTIPLE = 256  # pads hidden positions on a GPU: the LM head computes whole tiles, its tensors have few sizes
 
 
 def pretrain(

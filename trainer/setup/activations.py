@@ -1,7 +1,8 @@
 """Estimate the activations that a training step keeps for its backward pass, from the sizes of the model's layers.
 
-All counts are numbers (not bytes) for one sample, with attention kernels that store only the bias matrices. The bias
-and one weight gradient are counted per sample although a batch has them once, so large batches are overestimated.
+Sizes are in tensor elements (not bytes) for one sample, and assume attention kernels that store no matrices but the
+bias. The bias and one weight gradient are counted per sample, but exist once per batch, so large batches are
+overestimated.
 
 Legend: T H W grid, C channels, N positions of a window or frame.
 """
@@ -25,19 +26,19 @@ End = tuple[Size3, int]  # grid and channels of a stage's output
 
 
 class Layer(NamedTuple):
-    """The cost of one layer's backward pass, for one sample."""
+    """The memory (in elements) and recomputation that one layer's backward pass needs, for one sample."""
 
-    kept: int  # numbers, kept from its forward to its backward pass
-    backward: int = 0  # additional numbers during its backward pass
+    kept: int  # elements kept from its forward to its backward pass
+    backward: int = 0  # additional elements during its backward pass
     repeated_flops: int = 0  # operations of the forward pass that checkpointing repeats
 
 
 class Block(NamedTuple):
     """The sizes of a transformer block, with or without activation checkpointing."""
 
-    input: int  # numbers
-    kept: int  # numbers, including its input
-    gradients: int  # numbers, at their peak: those of the MLP and of one of its weights
+    input: int  # elements
+    kept: int  # elements, including its input
+    gradients: int  # elements at their peak: the gradients of the MLP's activations and of one of its weights
     flops: int  # of the forward pass, up to the last activation that the backward pass needs
 
     def layer(self, checkpointed: bool) -> Layer:
@@ -48,7 +49,7 @@ class Block(NamedTuple):
 
 
 def peak_numbers(layers: Sequence[Layer]) -> int:
-    """Return the peak count of numbers in memory, for `layers` in the order of the forward pass."""
+    """Return the peak number of elements in memory, for `layers` in the order of the forward pass."""
     kept = itertools.accumulate(layer.kept for layer in layers)
     return max(so_far + layer.backward for so_far, layer in zip(kept, layers, strict=True))
 
@@ -155,7 +156,7 @@ def token_grid(ends: Sequence[End]) -> Size3:
 
 
 def decoder_layer(decoder: nn.Module, ends: Sequence[End]) -> Layer:
-    """Count the inputs of a decoder's matrix products and its reordered upsampling weights; `ends` are its inputs."""
+    """Count the inputs of a decoder's matrix products and its reordered upsampling weights; its inputs are `ends`."""
     last_THW, last_dim = ends[-1]
     if isinstance(decoder, ToFrames):
         inner, upsampling = decoder_layer(decoder.decoder, ends), decoder.up_time

@@ -25,10 +25,10 @@ from trainer.metrics.monitor import StepFlops
 from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_numbers, stem_flops, stem_grid
 from trainer.setup.models import build_model, checkpoint_activations, checkpoint_encoder, tokens_per_side, tubelet_of
 
-MASKS_DRAWN = 256  # to average the share of hidden positions
+MASKS_DRAWN = 256  # number of masks over which the share of hidden positions is averaged
 FLOAT_BYTES = 4
 STATE_COPIES = 4  # per parameter, in fp32: value, gradient, AdamW's two moments
-SHARE_OF_FP32 = {"fp32": 1.0, "bf16": 0.5, "fp16": 0.5}  # of an activation's bytes
+SHARE_OF_FP32 = {"fp32": 1.0, "bf16": 0.5, "fp16": 0.5}  # bytes of an activation, relative to fp32
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SampleCost(NamedTuple):
 
     model_flops: float
     flops: float  # including those repeated for activation checkpointing
-    peak_bytes: float  # of activations
+    peak_bytes: float  # activations only
 
 
 @dataclass(frozen=True)

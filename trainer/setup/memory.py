@@ -17,10 +17,10 @@ from trainer.setup.cost import TrainingCost
 
 Memory = (
     float | Literal["card", "recipe"]
-)  # in GB, the current GPU's, or unlimited: the recipe's micro-batches are used
+)  # a limit in GB; "card": the current GPU's memory; "recipe": no limit, the recipe's micro-batches are used
 
 OUTSIDE_GB = 2.0  # not allocated by torch: the CUDA context, workspaces of cuBLAS and cuDNN, NCCL buffers
-USABLE_SHARE = 0.85  # of the rest: activations are estimated, and the allocator fragments memory
+USABLE_SHARE = 0.85  # share of the rest to fill: activations are estimated, and the allocator fragments memory
 
 
 class MicroBatching(NamedTuple):

@@ -28,7 +28,7 @@ from trainer.setup.memory import (
 DEFAULT_TFLOPS = 100.0  # per device: an assumed sustained rate, not the peak of a data sheet
 
 R = TypeVar("R", bound=TrainingRecipe)
-CountedCost = Callable[[bool], TrainingCost]  # with or without activation checkpointing
+CountedCost = Callable[[bool], TrainingCost]  # whether activations are checkpointed -> cost
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Workload(Generic[R]):
 
     recipe: R
     orders: Mapping[str, StreamOrder]  # by stream
-    cost: CountedCost | None  # None: the stage is not counted
+    cost: CountedCost | None  # None: this stage's cost is not counted
     describe: Callable[["Plan[R]", str], list[str]]  # (plan, device name) -> the stage's lines of the plan
     facts: Callable[["Plan[R]"], dict[str, Any]] = lambda plan: {}  # the stage's numbers in the plan
     splits_well: Callable[[int, int], bool] = lambda micro_batches, processes: (
@@ -77,7 +77,7 @@ class Plan(Generic[R]):
         return largest_micro_batch(self.orders[stream].global_batch, self.world_size, self.micro_batches)
 
     def cost(self) -> StepCost | None:
-        """Return the cost of a step, or None for a stage that is not counted. The first call takes seconds."""
+        """Return the cost of a step, or None if the stage's cost is not counted. The first call takes seconds."""
         if self.workload.cost is None:
             return None
         return self.workload.cost(self.recipe.loop.activation_checkpointing).step(

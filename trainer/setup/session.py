@@ -97,9 +97,9 @@ class Session:
     ) -> Identity:
         """Print the plan and create the run directory, or record the resume in it. Every rank calls this.
 
-        `datasets` are all data read from disk that decide the run's numbers. `lists` takes whether the directory has a
-        list of clips and returns the list to write, on rank 0. Returns the run's identity. Raises UserError on all
-        ranks if the directory contains another run.
+        `datasets` are all data on disk that affect the results. `lists` is called with whether the directory already
+        has lists of clips; on rank 0 it returns the lists to write, if any. Returns the run's identity. Raises
+        UserError on all ranks if the directory contains another run.
         """
         world, loop, schedule = self.world, plan.recipe.loop, plan.schedule
         if world.is_main:

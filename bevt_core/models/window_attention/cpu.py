@@ -83,7 +83,7 @@ class CpuWindowAttention(torch.autograd.Function):
 
 
 def in_lanes(share: Callable[[int, int], Tensor]) -> list[Tensor]:
-    """Run `share(lane, lanes)` for every lane in a separate thread, whose operations use only that thread."""
+    """Run `share(lane, lanes)` for lanes 0 to lanes - 1, each in its own thread, with single-threaded operations."""
     num_threads = torch.get_num_threads()
     lanes = min(num_threads, MAX_LANES)
     if lanes == 1:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bevt_core.tokenizers.codes import nearest_code
 
-EPS = 1e-5  # keeps a code that was never used finite; Sonnet's VectorQuantizerEMA
+EPS = 1e-5  # keeps codes that were never used finite; value of Sonnet's VectorQuantizerEMA
 
 
 class Codebook(nn.Module):
