@@ -138,7 +138,7 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. --set optim.lr=3e-4."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-Nproc = Annotated[int, typer.Option(help="DDP processes on this machine; leave at 1 under torchrun.")]
+Nproc = Annotated[int, typer.Option(min=1, help="DDP processes on this machine; leave at 1 under torchrun.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out from its newest complete checkpoint.")
 ]
