@@ -41,7 +41,7 @@ from trainer.engine.schedule import CosineSchedule
 from trainer.engine.task import Task
 from trainer.metrics.data_wait import DataWait, ReadFrom
 from trainer.metrics.monitor import device_name
-from trainer.runs.directory import WEIGHTS, identity_of, open_run, resume_command
+from trainer.runs.directory import WEIGHTS, check_run_dir, identity_of, open_run, resume_command
 from trainer.setup.memory import Memory
 from trainer.setup.plan import DEFAULT_TFLOPS, Plan, R, Workload, describe, make_plan
 
@@ -98,8 +98,7 @@ class Session:
         """Print the plan and create the run directory, or record the resume in it. Every rank calls this.
 
         `datasets` are all data on disk that affect the results. `lists` is called with whether the directory already
-        has lists of clips; on rank 0 it returns the lists to write, if any. Returns the run's identity. Raises
-        UserError on all ranks if the directory contains another run.
+        has lists of clips; on rank 0 it returns the lists to write, if any. Returns the run's identity.
         """
         world, loop, schedule = self.world, plan.recipe.loop, plan.schedule
         if world.is_main:
@@ -185,10 +184,11 @@ class Session:
 def open_session(out: Path, *, resume: bool, command: str) -> Iterator[Session]:
     """Join the other processes and lock the directory `out` for the block. Every process calls this.
 
-    Raises UserError if another command writes to `out`.
+    Raises UserError if another command writes to `out`, or if it contains another run or other files.
     """
     with join_world() as world, ExitStack() as locks:
         world.on_main(lambda: locks.enter_context(hold(out, command)))
+        world.on_main(lambda: check_run_dir(out, resume))
         yield Session(out, world, resume, command, locks)
 
 
