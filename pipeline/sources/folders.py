@@ -49,7 +49,7 @@ def check_split_folder(tree: Tree, split: str) -> None:
     if found and not has_folder(tree, split):
         raise UserError(
             f"`root` {tree.root}: no folder for split {split!r}, only for {', '.join(found)}; "
-            f"{nearest(split, found)}give one of them as `split`, or its folder as `root`"
+            f"{nearest(split, found)}give one that exists as `split`, or its folder as `root`"
         )
 
 

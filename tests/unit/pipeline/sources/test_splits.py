@@ -21,7 +21,9 @@ from tests.support.listings import touch
     ],
 )
 def test_a_split_without_a_folder_is_refused_if_others_have_one(tmp_path: Path, dataset: str, names: list[str]) -> None:
-    expected = r"no folder for split 'trian', only for train, val; did you mean 'train'\? give one of them as `split`"
+    expected = (
+        r"no folder for split 'trian', only for train, val; did you mean 'train'\? give one that exists as `split`"
+    )
     with pytest.raises(UserError, match=expected):
         list_sources(dataset, touch(tmp_path, *names), "trian")
 
