@@ -181,7 +181,7 @@ def test_changed_data_or_another_batch_cannot_resume(data, tmp_path):
         ("model.vocab_size=128", "vocabulary has 64 tokens, but the recipe's model.vocab_size is 128"),
         ("model.encoder.patch=[2,4,4]", "have 4 x 4 tokens, but the recipe's encoder predicts 8 x 8"),
         ("streams.video.clip_frames=7", "clip_frames is 7, not a multiple of the encoder's 2 frames"),
-        ("streams.video.global_batch=32", "24 samples are fewer than one global batch of 32"),
+        ("streams.video.global_batch=32", "24 samples, fewer than one global batch of 32"),
         ("loop.micro_batches=5", "leaves some of them empty"),
         ("streams.video.tokens=nowhere/tokens/x", "nowhere/tokens/x: no such token set"),
         ("streams.video.mask={kind: block, ratio: 0.5}", "mask.kind is 'block'; expected tube or random_3d"),

@@ -257,7 +257,7 @@ def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, 
     pairs = zip(have, expected, strict=False)
     differing = next((f"label {i}: {a!r} and {b!r}" for i, (a, b) in enumerate(pairs) if a != b), "")
     raise UserError(
-        f"{have_from} has {len(have)} classes and {expected_from} has {len(expected)}, and they differ"
+        f"{have_from} has {count(len(have), 'class')} and {expected_from} has {len(expected)}, and they differ"
         f"{': ' + differing if differing else ''}; use data with the class map that the head was trained on"
     )
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from bevt_core.console.inert import one_line
 from bevt_core.console.progress import say
+from bevt_core.console.readable import count
 from bevt_core.console.terminal import note, show
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
@@ -105,7 +106,7 @@ class Session:
             show(describe(plan, tflops, world.device.type))
         clips = lists(world.from_main((self.out / CLIPS).is_file()))
         if loop.max_steps is not None and loop.max_steps > schedule.total_steps:
-            epochs = f"loop.epochs={loop.epochs:g} is only {schedule.total_steps} steps"
+            epochs = f"loop.epochs={loop.epochs:g} is only {count(schedule.total_steps, 'step')}"
             note(f"loop.max_steps={loop.max_steps} has no effect: {epochs}; increase loop.epochs to train longer")
         options: dict[str, Any] = {"resume": self.resume, "command": self.command, "world_size": world.size}
         options |= {"total_steps": schedule.total_steps, "device": device_name(world.device)}
@@ -222,5 +223,5 @@ def ending(result: FitResult, schedule: CosineSchedule) -> dict[str, Any]:
     """Return how a run ended: `step`, `finished` (the whole schedule) and `state` (a phrase)."""
     is_whole = result.finished and result.step >= schedule.total_steps
     cause = "loop.max_steps" if result.finished else "a signal"
-    state = "finished" if is_whole else f"stopped by {cause} at {result.step} of {schedule.total_steps} steps"
+    state = "finished" if is_whole else f"stopped by {cause} at {result.step} of {count(schedule.total_steps, 'step')}"
     return {"step": result.step, "finished": is_whole, "state": state}
