@@ -94,9 +94,9 @@ def finetune(
     from trainer.finetune.stage import finetune as run
 
     if recipe is None and dataset not in FINETUNE_RECIPES:
-        known = list(FINETUNE_RECIPES)
+        names = list(FINETUNE_RECIPES)
         raise UserError(
-            f"no recipe to fine-tune on dataset {dataset!r}; {nearest(dataset, known)}known: {', '.join(known)}; for "
+            f"no recipe to fine-tune on dataset {dataset!r}; {nearest(dataset, names)}known: {', '.join(names)}; for "
             "others give a `recipe`"
         )
     overrides = [*(set_ or []), *overrides_of({"root": root, "init": init, "dataset": dataset})]

@@ -40,7 +40,7 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
     if plan.micro_batches != loop.micro_batches:
         lines.append(
             f"  accumulation: {count(plan.micro_batches, 'micro-batch')}, since the recipe's {loop.micro_batches} "
-            f"are for {count(loop.processes, 'process')}; batch and learning rate are unchanged"
+            f"are for {count(loop.processes or 1, 'process')}; batch and learning rate are unchanged"
         )
     return lines
 
