@@ -129,7 +129,7 @@ def test_some_of_the_models_classes_are_enough(place: Path, tmp_path: Path, monk
     (tmp_path / "other" / "classes.txt").write_text("maybe\nyes\n")  # its own class map stays as it is
     assert "label 0: 'maybe' and 'no'" in error(*evaluate, "--root", tmp_path / "other")
     assert "'foo' is not one of" in error(*evaluate, "--root", place, "--temporal", "foo")
-    assert "2 of 2 clips have no class" in error(*evaluate, "--root", place / "files" / "val" / "yes")
+    assert "clips without a class: 2 of 2" in error(*evaluate, "--root", place / "files" / "val" / "yes")
 
 
 def test_fine_tuning_names_what_it_validates_on(place: Path, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_fine_tuning_names_what_it_validates_on(place: Path, tmp_path: Path) -> 
         "finetune", "folder", "--root", files, "--val-root", "nope", *plan
     )
     assert "--val-list nope: no such file" in error(*lists, "--val-list", "nope", *plan)
-    assert "2 of 2 clips have no class" in error("finetune", "folder", "--root", files / "train" / "a", *plan)
+    assert "clips without a class: 2 of 2" in error("finetune", "folder", "--root", files / "train" / "a", *plan)
     result = bevt(*lists, *plan)
     assert "2 of 4 videos held out for validation (0.1 of every class, at least one)" in result.stderr
     assert "2 videos of 2 classes to train on" in result.stdout

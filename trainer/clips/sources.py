@@ -282,9 +282,9 @@ def check_labels(source: ClipSource) -> None:
     unlabelled = [item.source for item in source.items if item.label is None]
     if unlabelled:
         raise UserError(
-            f"{source.path}: {len(unlabelled)} of {count(len(source.items), 'clip')} have no class, such as "
-            f"{unlabelled[0]}; expected a folder per class, or a list with labels. If this is the folder of one class, "
-            "give the folder above it"
+            f"{source.path}: clips without a class: {len(unlabelled)} of {len(source.items)}, such as {unlabelled[0]}; "
+            "expected a folder per class, or a list with labels. If this is the folder of one class, give the folder "
+            "above it"
         )
     for item in source.items:
         if not 0 <= (item.label or 0) < len(source.classes):
