@@ -28,7 +28,7 @@ Split = Annotated[
 ]
 TokenizerName = Annotated[str | None, typer.Option(help="Name or folder of a tokenizer. Default: the recipe's.")]
 Deep = Annotated[bool, typer.Option("--deep", help="Tokenize every sample again, not only --sample of them.")]
-Sample = Annotated[int, typer.Option(help="Samples per token set to tokenize again, each under all its views.")]
+Sample = Annotated[int, typer.Option(min=0, help="Samples per token set to tokenize again, each under all its views.")]
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Show Ray's own messages, and keep its log files after a failure.")
 ]
@@ -71,10 +71,13 @@ def tokenize(
     from pipeline.job.progress import Meter
     from pipeline.job.run import tokenize as run
     from pipeline.look.report import report_job
+    from pipeline.sources import note_unused_split
 
     meter = Meter()
+    loaded = _tokenize_recipe(dataset, root, out, split, tokenizer, recipe, set_)
+    note_unused_split(loaded.dataset, as_path(loaded.root), split, list_file, allow_outside)
     summary = run(
-        _tokenize_recipe(dataset, root, out, split, tokenizer, recipe, set_),
+        loaded,
         list_file=list_file,
         allow_outside=allow_outside,
         frames_only=frames_only,
@@ -121,8 +124,10 @@ def scan(
       bevt scan --dataset k400 --root /data/k400/train --write k400-train.parquet
     """
     from pipeline.look.scan import scan as run
+    from pipeline.sources import note_unused_split
 
     loaded = _tokenize_recipe(dataset, root, None, split, None, recipe, set_)
+    note_unused_split(loaded.dataset, as_path(loaded.root), split, list_file, allow_outside)
     emit(run(loaded, list_file=list_file, allow_outside=allow_outside, write=write), json_)
 
 
@@ -203,9 +208,9 @@ def bench_tokenize(
     root: Root = None,
     tokenizer: TokenizerName = None,
     recipe: RecipeName = None,
-    small: Annotated[int, typer.Option(help="Sources of the smaller job.")] = 16,
-    large: Annotated[int, typer.Option(help="Sources of the larger job.")] = 160,
-    cpus: Annotated[int, typer.Option(help="CPUs for Ray.")] = 2,
+    small: Annotated[int, typer.Option(min=1, help="Sources of the smaller job.")] = 16,
+    large: Annotated[int, typer.Option(min=1, help="Sources of the larger job.")] = 160,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs for Ray.")] = 2,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
@@ -245,7 +250,7 @@ def bench_store(
 
 def demo_videos(
     out: Annotated[Path, typer.Argument(help="Folder for train/ and test/, with a folder per class, and images/.")],
-    clips: Annotated[int, typer.Option(help="Training clips per class; there are 8 classes.")] = 512,
+    clips: Annotated[int, typer.Option(min=1, help="Training clips per class; there are 8 classes.")] = 512,
     seed: Annotated[int, typer.Option(help="Seed of the clips.")] = 0,
     json_: AsJson = False,
 ) -> None:
@@ -271,9 +276,11 @@ def _tokenize_recipe(
     recipe: str | None,
     set_: list[str] | None,
 ) -> "TokenizeRecipe":
+    from pipeline.sources import check_dataset
     from schemas.recipes import TokenizeRecipe
     from schemas.recipes.loading import load_recipe_of
 
+    check_dataset(dataset)
     given = {"root": root, "out": out, "split": split, "tokenizer": tokenizer, "dataset": dataset}
     overrides = [*(set_ or []), *overrides_of(given)]
     if any(override.startswith("sources_per_part=") for override in overrides):

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from bevt_core.bench.timing import available_device, device_name, peak_bytes_above, timed_ms
 from bevt_core.console.progress import say
-from bevt_core.models.build import SWIN_SIZES, SwinBackbone
+from bevt_core.models.build import SWIN_SIZES, SwinBackbone, check_size
 from bevt_core.models.window_attention import IMPLEMENTATIONS, triton_op
 from bevt_core.models.window_attention.dispatch import Implementation
 from bevt_core.models.windows import Windows, fit_window, shift_labels, shift_masks, window_kinds, windows_of
-from schemas.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SIDES_PX = {size: 64 if size == "nano" else 224 for size in SWIN_SIZES}
@@ -34,8 +33,7 @@ def bench_attention(
     Raises UserError for an unknown size or a missing device.
     """
     found = available_device(device)
-    if size not in SWIN_SIZES:
-        raise UserError(f"size {size!r}: expected one of {', '.join(SWIN_SIZES)}")
+    check_size(size)
     batch = {"video": clips, "image": images}
     rows = []
     for row in attention_rows(attention_cases(size, SIDES_PX[size]), batch, device=found, dtype=dtype, repeats=repeats):

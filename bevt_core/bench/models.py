@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bevt_core.masking import hidden_positions, stretch_mask
 from bevt_core.models.bevt import Bevt, StreamBatch
-from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
+from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier, check_size
 from bevt_core.models.counting import flops
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers.dvae.pixels import map_pixels, to_unit
@@ -41,6 +41,7 @@ def bench_encoder(
     """
     from torchvision.models import video
 
+    check_size(size, ("tiny", "small", "base"))
     reference = getattr(video, f"swin3d_{size[0]}")(weights=None).eval()
     state, _ = classifier_from_torchvision(reference.state_dict())
     model = build_classifier(**swin_sizes(state, "stem.", "encoder."), num_classes=len(state["fc.bias"])).eval()
@@ -77,6 +78,7 @@ def bench_step(
     measured. `tokenizer_share`, `data_share` and `model_share` are shares of the original step; `speedup_of_possible`
     is the speed-up divided by the one that removing the tokenizer alone would give.
     """
+    check_size(size)
     sizes = SWIN_SIZES[size]
     model = build_bevt(**sizes, vocab_size=VOCAB_SIZE).to(device)
     tokenizer = dall_e.Encoder().to(device).eval().requires_grad_(False)

@@ -6,13 +6,12 @@ import typer
 
 from bevt_core.console.command_line import AsJson
 from bevt_core.console.terminal import emit
-from schemas.errors import UserError
 
 
 def info(
     name: Annotated[str, typer.Argument(help="A Video Swin size: nano, tiny, small, base or large.")],
     num_classes: Annotated[
-        int, typer.Option(help="Number of classes: 400 for Kinetics-400, 174 for Something-Something V2.")
+        int, typer.Option(min=1, help="Number of classes: 400 for Kinetics-400, 174 for Something-Something V2.")
     ] = 400,
     json_: AsJson = False,
 ) -> None:
@@ -26,11 +25,10 @@ def info(
     """
     from functools import partial
 
-    from bevt_core.models.build import SWIN_SIZES, build_classifier
+    from bevt_core.models.build import SWIN_SIZES, build_classifier, check_size
     from bevt_core.models.counting import model_info
 
-    if name not in SWIN_SIZES:
-        raise UserError(f"model {name!r}: expected one of {', '.join(SWIN_SIZES)}")
+    check_size(name)
     size_px = 64 if name == "nano" else 224
     rows = {}
     for window in ((8, 7, 7), (16, 7, 7)):
@@ -43,7 +41,7 @@ def info(
 
 def bench_encoder(
     size: Annotated[str, typer.Option(help="Video Swin size: tiny, small or base.")] = "tiny",
-    repeats: Annotated[int, typer.Option(help="Timed runs of each, alternating; medians are reported.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each, alternating; medians are reported.")] = 5,
     json_: AsJson = False,
 ) -> None:
     """Measure Video Swin against torchvision's, forward and backward.
@@ -65,9 +63,9 @@ def bench_attention(
     dtype: Annotated[
         Literal["fp32", "fp16", "bf16"], typer.Option(help="Precision of queries, keys and values.")
     ] = "bf16",
-    clips: Annotated[int, typer.Option(help="Clips of 16 frames per batch.")] = 8,
-    images: Annotated[int, typer.Option(help="Images per batch.")] = 64,
-    repeats: Annotated[int, typer.Option(help="Timed runs of each; medians are reported.")] = 10,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of 16 frames per batch.")] = 8,
+    images: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each; medians are reported.")] = 10,
     json_: AsJson = False,
 ) -> None:
     """Measure every window attention implementation at a Swin's shapes.

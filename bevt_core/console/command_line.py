@@ -4,6 +4,7 @@ import functools
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -108,9 +109,12 @@ def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_options(message: str, function: Callable[..., Any]) -> str:
-    """The message with argument names in backticks replaced by the command's options."""
+    """The message with argument names and overrides (`a.b=c`) in backticks replaced by the command's options."""
     options = {name: _option_of(name, hint) for name, hint in get_type_hints(function, include_extras=True).items()}
-    return re.sub(r"`(\w+)`", lambda found: options.get(found[1]) or found[0], message)
+    message = re.sub(r"`(\w+)`", lambda found: options.get(found[1]) or found[0], message)
+    if "set_" in options:
+        message = re.sub(r"`([\w.]+=[^`]+)`", lambda found: f"--set {shlex.quote(found[1])}", message)
+    return message
 
 
 def _option_of(name: str, hint: Any) -> str | None:
@@ -138,7 +142,7 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. --set optim.lr=3e-4."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-Nproc = Annotated[int, typer.Option(help="DDP processes on this machine; leave at 1 under torchrun.")]
+Nproc = Annotated[int, typer.Option(min=1, help="DDP processes on this machine; leave at 1 under torchrun.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out from its newest complete checkpoint.")
 ]

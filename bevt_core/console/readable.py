@@ -31,6 +31,11 @@ def duration(seconds: float) -> str:
     return f"{total // 3600}:{total // 60 % 60:02d}:{total % 60:02d}"
 
 
+def hours(number: float) -> str:
+    """Return a time in hours, below one hour as `duration`."""
+    return f"{number:,.1f} h" if number >= 1 else duration(3600 * number)
+
+
 def size(num_bytes: float) -> str:
     """Return bytes in GB, or the largest smaller unit that leaves a digit before the point."""
     for unit_bytes, unit in SIZES:
@@ -39,10 +44,11 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.4g} B"
 
 
-def count(number: int, noun: str) -> str:
-    """Return `1 process`, `2 processes`, `0 ranks`."""
-    plural = f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
-    return f"{number} {noun if number == 1 else plural}"
+def count(number: float, noun: str) -> str:
+    """Return `1 process`, `2 processes`, `0 ranks`, `0.5 epochs`."""
+    hissing = noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch")
+    shown_number = f"{number:g}" if isinstance(number, float) else f"{number}"
+    return f"{shown_number} {noun if number == 1 else noun + ('es' if hissing else 's')}"
 
 
 def percent(share: float) -> str:
@@ -67,7 +73,7 @@ KINDS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"gb", lambda number: f"{number:,.2f} GB"),
     (r"seconds|s", duration),
     (r"ms", lambda number: f"{number:.1f} ms"),
-    (r"hours", lambda number: f"{number:,.1f} h"),
+    (r"hours", hours),
     (r"px", lambda number: f"{number:g} px"),
     (r"db", lambda number: f"{number:.2f} dB"),
     (r"top1|top5|mean_class|acc|accuracy|share|chance|mfu|hfu|top1_deviation|calibration_error", percent),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schemas.errors import UserError
+from schemas.recipes.loading import nearest
 
 FRAME_BYTES = 27_800  # per stored frame: short side 256, JPEG quality 90, mean of three Kinetics clips (docs/log.md)
 TOKEN_MAP_BYTES = 320  # 14 x 14 tokens from a vocabulary of 8192, all equally frequent (docs/log.md)
@@ -66,7 +67,9 @@ KNOWN_SETS = {
 def known_set(name: str) -> KnownSet:
     """Return the set. Raises UserError for an unknown one."""
     if name not in KNOWN_SETS:
-        raise UserError(f"unknown data set {name!r}; expected one of {', '.join(KNOWN_SETS)}")
+        raise UserError(
+            f"unknown data set {name!r}; {nearest(name, list(KNOWN_SETS))}expected one of {', '.join(KNOWN_SETS)}"
+        )
     return KNOWN_SETS[name]
 
 

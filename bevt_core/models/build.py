@@ -15,6 +15,8 @@ from bevt_core.models.decoders import FuseStages, LastStage, ToFrames
 from bevt_core.models.stems import Stem2d, Stem3d
 from bevt_core.models.swin import VideoSwin
 from bevt_core.models.timesformer import TimeSformer
+from schemas.errors import UserError
+from schemas.recipes.loading import nearest
 
 
 class Backbone(Protocol):
@@ -111,6 +113,12 @@ SWIN_SIZES: dict[str, dict[str, Any]] = {  # Video Swin, section 3.3; nano can b
     "base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
     "large": {"embed_dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
 }
+
+
+def check_size(size: str, known: Sequence[str] = tuple(SWIN_SIZES)) -> None:
+    """Raise UserError, with the nearest name, for a size of Video Swin that is not among `known`."""
+    if size not in known:
+        raise UserError(f"size {size!r}: {nearest(size, known)}expected one of {', '.join(known)}")
 
 
 def build_bevt(

@@ -54,6 +54,13 @@ def initialise(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
     Raises UserError for a tensor that the model does not have, or that has another shape.
     """
+    check_fits(model, state)
+    missing: list[str] = model.load_state_dict(dict(state), strict=False).missing_keys
+    return missing
+
+
+def check_fits(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Raise UserError for a tensor that the model does not have, or that has another shape."""
     own = model.state_dict()
     for key, tensor in state.items():
         if key not in own:
@@ -65,8 +72,6 @@ def initialise(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
                 f"{key}: the checkpoint has {tuple(tensor.shape)}, the model {tuple(own[key].shape)}; "
                 "build the model with the checkpoint's sizes"
             )
-    missing: list[str] = model.load_state_dict(dict(state), strict=False).missing_keys
-    return missing
 
 
 def joint_from_image_stream(state: Mapping[str, Tensor], *, tubelet: int, old_window: Size3, window: Size3) -> Surgery:

@@ -5,11 +5,12 @@ A listing includes its class map: two public label maps of Kinetics-400 agree on
 
 from pathlib import Path
 
+from bevt_core.console.terminal import note
 from bevt_core.foreign.files import unreadable
 from bevt_core.storage.descriptions import is_made_here, what_is
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.sources.diving import list_diving48
-from pipeline.sources.folders import has_folder, list_folder
+from pipeline.sources.folders import has_folder, list_folder, split_folders
 from pipeline.sources.howto import list_howto100m
 from pipeline.sources.imagenet import list_imagenet
 from pipeline.sources.kinetics import keeps_apart, list_k400
@@ -44,11 +45,13 @@ TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
 __all__ = [
     "SOURCES",
     "SourceListing",
+    "check_dataset",
     "check_found",
     "choose_stored",
     "has_split",
     "label_by",
     "list_sources",
+    "note_unused_split",
     "says_split",
     "split_to_test",
 ]
@@ -68,12 +71,17 @@ def list_sources(
     UserError for an unknown data set, a missing root, an unreadable list, a folder without permission, and for links
     and lines that lead out of the root, unless `allow_outside`.
     """
-    if dataset not in SOURCES:
-        raise UserError(f"no dataset {dataset!r}; {nearest(dataset, list(SOURCES))}known: {', '.join(SOURCES)}")
+    check_dataset(dataset)
     try:
         return _listed(dataset, as_path(root), split, None if list_file is None else as_path(list_file), allow_outside)
     except PermissionError as error:
         raise unreadable(error, as_path(str(error.filename or root))) from None
+
+
+def check_dataset(dataset: str) -> None:
+    """Raise UserError, with the nearest name, for an unknown data set."""
+    if dataset not in SOURCES:
+        raise UserError(f"no dataset {dataset!r}; {nearest(dataset, list(SOURCES))}known: {', '.join(SOURCES)}")
 
 
 def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, allow_outside: bool) -> SourceListing:
@@ -117,6 +125,16 @@ def says_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = Fa
 def has_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = False) -> bool:
     """Whether `split` selects only some of the files below `root`, by official lists or as in `says_split`."""
     return dataset in TEST_SPLITS or says_split(dataset, root, split, allow_outside)
+
+
+def note_unused_split(
+    dataset: str, root: AnyPath, split: str | None, list_file: str | None, allow_outside: bool = False
+) -> None:
+    """Note that a `split` which the user gave is only recorded: `root` has no folders or lists of splits."""
+    if split is None or list_file is not None or dataset not in SOURCES or not root.is_dir():
+        return
+    if not has_split(dataset, root, split, allow_outside) and not split_folders(_tree(root, allow_outside)):
+        note(f"{root} has no folders for splits: all of its files are used, and split {split!r} is only recorded")
 
 
 def split_to_test(dataset: str) -> str:

@@ -10,6 +10,9 @@ from pipeline.sources.listing import SourceListing, media_files
 from pipeline.sources.tree import Tree, parent_name
 from schemas.errors import UserError
 from schemas.frames import MediaKind, SourceItem
+from schemas.recipes.loading import nearest
+
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")  # folders that mean splits
 
 
 def list_folder(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
@@ -17,6 +20,7 @@ def list_folder(tree: Tree, split: str, list_file: AnyPath | None) -> SourceList
     base = base_folder(tree, split)
     if list_file is not None:
         return list_from_file(tree, list_file, ["", base] if base else [""], "video")
+    check_split_folder(tree, split)
     return list_classes(tree, base, None)
 
 
@@ -31,6 +35,22 @@ def base_folder(tree: Tree, split: str) -> str:
 def has_folder(tree: Tree, split: str) -> bool:
     """Whether the root has a separate folder for a split."""
     return base_folder(tree, split) in (split, f"videos/{split}")
+
+
+def split_folders(tree: Tree) -> list[str]:
+    """The names of the folders for splits, in the root or in its folder `videos`, such as `train` and `val`."""
+    bases = ["", "videos"] if tree.is_folder("videos") else [""]
+    return sorted({name for base in bases for name in tree.folders(base) if name.lower() in SPLIT_NAMES})
+
+
+def check_split_folder(tree: Tree, split: str) -> None:
+    """Raise UserError if the root has folders for splits, but none for `split`: their files would be mixed."""
+    found = split_folders(tree)
+    if found and not has_folder(tree, split):
+        raise UserError(
+            f"`root` {tree.root}: no folder for split {split!r}, only for {', '.join(found)}; "
+            f"{nearest(split, found)}give one that exists as `split`, or its folder as `root`"
+        )
 
 
 def list_classes(tree: Tree, base: str, wanted: MediaKind | None) -> SourceListing:

@@ -3,6 +3,7 @@
 from bevt_core.foreign.files import read_csv
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex
+from pipeline.sources.folders import check_split_folder
 from pipeline.sources.listing import Collected, SourceListing, media_files
 from pipeline.sources.tree import Tree
 from schemas.frames import SourceItem
@@ -11,6 +12,7 @@ from schemas.frames import SourceItem
 def list_howto100m(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """List every video below the root, or those named by `--list`, a CSV of the MIL-NCE release; ids may repeat."""
     if list_file is None:
+        check_split_folder(tree, split)
         base = split if tree.is_folder(split) else ""
         found, ignored = media_files(tree.files(base), "video")
         return SourceListing([SourceItem(source=path, kind="video") for path, _ in found], (), [], ignored)

@@ -10,7 +10,7 @@ from bevt_core.foreign.files import Lines, read_csv, read_mat, whole_number
 from bevt_core.media.kinds import count_suffixes
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.by_id import annotation
-from pipeline.sources.folders import list_classes
+from pipeline.sources.folders import check_split_folder, list_classes
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, media_files
 from pipeline.sources.tree import Tree
@@ -31,6 +31,7 @@ def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
     base = split if tree.is_folder(split) else ""
     if list_file is not None:
         return list_from_file(tree, list_file, ["", base] if base else [""], "image")
+    check_split_folder(tree, split)
     folders = tree.folders(base)
     if any(_WNID.fullmatch(name) for name in folders):
         others = [name for name in folders if not _WNID.fullmatch(name)]

@@ -8,7 +8,7 @@ from bevt_core.foreign.files import Lines, read_csv, whole_number
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex, annotation
 from pipeline.sources.class_names import find_classes, parse_label
-from pipeline.sources.folders import base_folder, has_folder, list_classes
+from pipeline.sources.folders import base_folder, check_split_folder, has_folder, list_classes
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import Collected, SourceListing, check_unique
 from pipeline.sources.tree import Tree
@@ -26,6 +26,7 @@ def list_k400(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
     found = annotation(tree, [LIST, *_csv_names(split)])
     annotations: AnyPath | None = list_file or (tree.root / found if found else None)
     if annotations is None:
+        check_split_folder(tree, split)
         return list_classes(tree, base, "video")
     if _is_official(annotations):
         return _list_official(tree, base, annotations)

@@ -96,7 +96,8 @@ def parse_recipe(data: Any, where: str) -> Recipe:
     _check_credentials(data, where, "")
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise UserError(f"{where}: kind is {shown(kind)}, expected one of {', '.join(KINDS)}")
+        hint = nearest(kind, list(KINDS)) if isinstance(kind, str) else ""
+        raise UserError(f"{where}: kind is {shown(kind)}; {hint}expected one of {', '.join(KINDS)}")
     _check_keys(KINDS[kind], data, where, "", list(_paths(KINDS[kind], data, "")))
     try:
         return KINDS[kind].model_validate(data)

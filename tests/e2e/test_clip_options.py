@@ -80,7 +80,7 @@ def test_views_and_splits_are_options_of_extract_and_probe(
     extract = ["extract", place / "run", "--root", place / "files", "--level", "positions"]
     assert "ask for 1 clip and 1 crop" in error(*extract, "--out", tmp_path / "refused.parquet")
     one = ["--clips", 1, "--crops", 1, "--out", tmp_path / "x.parquet"]
-    assert "--split nowhere: no such folder" in error(*extract, *one, "--split", "nowhere")
+    assert "no folder for split 'nowhere', only for val" in error(*extract, *one, "--split", "nowhere")
     extracted = summary(*extract, *one, "--split", "val")
     assert extracted["num_videos"] == 2
     json_keys("extract", extracted)
@@ -129,6 +129,7 @@ def test_some_of_the_models_classes_are_enough(place: Path, tmp_path: Path, monk
     (tmp_path / "other" / "classes.txt").write_text("maybe\nyes\n")  # its own class map stays as it is
     assert "label 0: 'maybe' and 'no'" in error(*evaluate, "--root", tmp_path / "other")
     assert "'foo' is not one of" in error(*evaluate, "--root", place, "--temporal", "foo")
+    assert "clips without a class: 2 of 2" in error(*evaluate, "--root", place / "files" / "val" / "yes")
 
 
 def test_fine_tuning_names_what_it_validates_on(place: Path, tmp_path: Path) -> None:
@@ -144,8 +145,14 @@ def test_fine_tuning_names_what_it_validates_on(place: Path, tmp_path: Path) -> 
     result = bevt(*lists, "--val-list", tmp_path / "val.txt", *plan)
     assert "4 videos of 2 classes to train on, 4 to validate on" in result.output and "held out" not in result.output
     assert "needs --val-list" in error(*lists, "--val-root", files, *plan)
+    assert "--val-root nope: no such folder" in error(
+        "finetune", "folder", "--root", files, "--val-root", "nope", *plan
+    )
+    assert "--val-list nope: no such file" in error(*lists, "--val-list", "nope", *plan)
+    assert "clips without a class: 2 of 2" in error("finetune", "folder", "--root", files / "train" / "a", *plan)
     result = bevt(*lists, *plan)
-    assert "2 of 4 videos held out" in result.stderr and "2 videos of 2 classes to train on" in result.stdout
+    assert "2 of 4 videos held out for validation (0.1 of every class, at least one)" in result.stderr
+    assert "2 videos of 2 classes to train on" in result.stdout
     for dataset in ("folder", "k400"):
         small = [] if dataset == "folder" else ["--recipe", "nano_finetune"]
         result = bevt("finetune", dataset, "--root", files, *small, *plan)

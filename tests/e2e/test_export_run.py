@@ -73,7 +73,7 @@ def test_a_hub_folder_tells_where_it_comes_from(
     assert str(place) not in card and f"| data: train | .../{Path(record.datasets['train'].path).name}, digest" in card
     for value in (record.recipe_digest, record.datasets["train"].digest, f"torch {record.versions['torch']}"):
         assert value in card
-    assert "| epochs | 3, stopped after 1 steps |" in card
+    assert "| epochs | 3, stopped after 1 step |" in card
     assert f"| peak learning rate | {recipe.optim.lr:g} |" in card  # type: ignore[union-attr]
     clip = str(place / "videos" / "clip.mp4")
     assert predict(hub, [clip]) == predict(run, [clip])

@@ -186,12 +186,19 @@ def test_averaged_weights_are_what_is_stored(halves: tuple[StoreClips, StoreClip
 
 
 def test_weights_of_another_architecture_are_refused(halves: tuple[StoreClips, StoreClips], tmp_path: Path) -> None:
-    save_weights(tmp_path / "weights.safetensors", build_bevt(**{**SIZES, "embed_dim": 32}))
-    with pytest.raises(UserError, match="embed_dim is 32, but the recipe's model has 16"):
-        finetune(recipe_of(f"init={tmp_path}"), *halves, tmp_path / "run")
-    with pytest.raises(UserError, match="no such file"):
-        finetune(recipe_of("init=nowhere"), *halves, tmp_path / "run")
+    save_weights(tmp_path / "weights.safetensors", build_bevt(**{**SIZES, "embed_dim": 32, "patch": (2, 4, 4)}))
+    differs = (
+        r"embed_dim is 32, but the recipe's model has 16; patch is \[2, 4, 4\], but the recipe's model has "
+        r"\[2, 8, 8\]; take the checkpoint's encoder with `encoder.embed_dim=32` `encoder.patch=\[2,4,4\]`"
+    )
+    for init, message in ((tmp_path, differs), ("nowhere", "no such file")):
+        with pytest.raises(UserError, match=message):
+            finetune(recipe_of(f"init={init}"), *halves, tmp_path / "run")
+        with pytest.raises(UserError, match=message):
+            dry_run(recipe_of(f"init={init}"), *halves, processes=1)
     assert not (tmp_path / "run").exists()
+    overrides = ("encoder.embed_dim=32", "encoder.patch=[2,4,4]")
+    assert dry_run(recipe_of(f"init={tmp_path}", *overrides), *halves, processes=1)["dry_run"]
 
 
 def test_features_are_those_that_evaluation_scores(halves: tuple[StoreClips, StoreClips], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def losses(run):
     return [(line["step"], line["loss"], line["mim_loss"], line["mvm_loss"]) for line in read_metrics(run)]
 
 
-def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path, json_keys):
+def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path, json_keys, capsys):
     recipe = recipe_of(data, "loop.max_steps=3", "loop.epochs=2")
     summary = pretrain(recipe, tmp_path / "run", command="bevt train joint")
     assert summary["step"] == 3 and Path(summary["weights"]).is_file()
@@ -62,8 +62,10 @@ def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path, json_keys):
     assert losses(tmp_path / "again") == losses(tmp_path / "run")
     one, other = (load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("run", "again"))
     assert all(torch.equal(one[key], other[key]) for key in one)
+    capsys.readouterr()
     with pytest.raises(UserError, match="already contains a run; give `resume`"):
         pretrain(recipe, tmp_path / "run")
+    assert capsys.readouterr().out == ""  # no plan of a run that does not start
 
 
 @pytest.mark.slow
@@ -179,7 +181,7 @@ def test_changed_data_or_another_batch_cannot_resume(data, tmp_path):
         ("model.vocab_size=128", "vocabulary has 64 tokens, but the recipe's model.vocab_size is 128"),
         ("model.encoder.patch=[2,4,4]", "have 4 x 4 tokens, but the recipe's encoder predicts 8 x 8"),
         ("streams.video.clip_frames=7", "clip_frames is 7, not a multiple of the encoder's 2 frames"),
-        ("streams.video.global_batch=32", "24 samples are fewer than one global batch of 32"),
+        ("streams.video.global_batch=32", "24 samples, fewer than one global batch of 32"),
         ("loop.micro_batches=5", "leaves some of them empty"),
         ("streams.video.tokens=nowhere/tokens/x", "nowhere/tokens/x: no such token set"),
         ("streams.video.mask={kind: block, ratio: 0.5}", "mask.kind is 'block'; expected tube or random_3d"),
@@ -300,6 +302,8 @@ def test_the_joint_stage_starts_from_the_image_stream(data, tmp_path, capsys):
     assert "newly initialised: decoders.video." in capsys.readouterr().out
     with pytest.raises(UserError, match=r"embed_dim is 16, but the recipe's model has 32"):
         pretrain(recipe_of(data, f"init={tmp_path / 'image'}", "model.encoder.embed_dim=32"), tmp_path / "wide")
+    with pytest.raises(UserError, match=r"has 32; take the checkpoint's encoder with `model.encoder.embed_dim=16`"):
+        dry_run(recipe_of(data, f"init={tmp_path / 'image'}", "model.encoder.embed_dim=32"), processes=1)
 
 
 TIMESFORMER = "model.encoder={kind: timesformer, patch: [1,16,16], embed_dim: 16, depth: 2, num_heads: 2, "

@@ -18,7 +18,7 @@ def test_the_examples_of_the_page_run(
     for label, name in enumerate(("left", "right")):
         for number in range(4):
             write_video(
-                tmp_path / "videos" / name / f"{number}.mp4", moving_frames(10, 80, 96, seed=2 * number + label)
+                tmp_path / "videos" / name / f"{number}.mp4", moving_frames(36, 80, 96, seed=2 * number + label)
             )
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "python.md").read_text(), flags=re.DOTALL)

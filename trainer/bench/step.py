@@ -16,9 +16,8 @@ from bevt_core.bench.models import MASKED_SHARE, VOCAB_SIZE, step_flops
 from bevt_core.bench.timing import Marks, available_device, device_name, synchronize
 from bevt_core.masking import hidden_positions
 from bevt_core.models.bevt import Bevt
-from bevt_core.models.build import SWIN_SIZES, build_bevt
+from bevt_core.models.build import SWIN_SIZES, build_bevt, check_size
 from bevt_core.tokenizers.base import Tokenizer
-from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.distributed.world import World
 from trainer.engine.optim import build_optimizer
@@ -60,8 +59,7 @@ def bench_train_step(
     `syncs` is how often the host waited for the GPU inside a step. Raises UserError for an unavailable device and for
     an unknown size.
     """
-    if size not in SWIN_SIZES:
-        raise UserError(f"size {size!r}: expected one of {', '.join(SWIN_SIZES)}")
+    check_size(size)
     where = available_device(device)
     loop = LoopConfig(
         epochs=1.0,

@@ -3,7 +3,9 @@
 The pipeline lists the files of each data set; `Sources` contains its functions, and `cli.py` fills it.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +16,7 @@ from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S
 from trainer.clips.lists import held_out
-from trainer.clips.sources import ClipSource, FileClips, StoreClips, split_items
+from trainer.clips.sources import ClipSource, FileClips, StoreClips, check_labels, split_items
 
 HELD_OUT = "val"  # the split of a run's held-out clips
 FOLDER = "folder"  # the default for `dataset`
@@ -132,10 +134,11 @@ def train_and_val(
         if all(sources.has_split(dataset, train.root, name, reading.allow_outside) for name in ("train", split)):
             apart = Place(root=train.root, split=split)
             return to_train, _clips(sources, dataset, apart, reading, to_train.classes, to_train.path)
+    check_labels(to_train)
     train_items, val_items = split_items(to_train.items, val_share, seed)
     note(
-        f"{to_train.path}: {len(val_items)} of {len(to_train.items)} videos held out for validation, {val_share:g} of "
-        "every class; to choose others: --val-root, --val-frames, --val-list"
+        f"{to_train.path}: {len(val_items)} of {len(to_train.items)} videos held out for validation ({val_share:g} of "
+        "every class, at least one); to choose others: --val-root, --val-frames, --val-list"
     )
     return to_train.subset(train_items), to_train.subset(val_items)
 
@@ -156,29 +159,53 @@ def _clips(
     classes_from: str = "",
 ) -> ClipSource:
     """The clips of one location."""
-    if place.frames is not None:
-        return _stored(sources, place, place.frames)
-    if place.root is None:
-        raise UserError(f"no data: give `{place.prefix}root` (files) or `{place.prefix}frames` (a frame store)")
+    with _options_named(place):
+        if place.frames is not None:
+            return _stored(sources, place, place.frames)
+        if place.root is None:
+            raise UserError("no data: give `root` (files) or `frames` (a frame store)")
+        return _files(sources, dataset, place, place.root, reading, classes, classes_from)
+
+
+@contextlib.contextmanager
+def _options_named(place: Place) -> Iterator[None]:
+    """Errors of the block that name `root`, `frames` or `list_file` name the options of `place`, such as `val_root`."""
+    try:
+        yield
+    except UserError as error:
+        if place.prefix:
+            error.args = (re.sub(r"`(root|frames|list)(_file)?`", rf"`{place.prefix}\1`", str(error)),)
+        raise
+
+
+def _files(
+    sources: Sources,
+    dataset: str,
+    place: Place,
+    root: Path,
+    reading: Reading,
+    classes: tuple[str, ...],
+    classes_from: str,
+) -> ClipSource:
+    """The clips of a folder of files."""
     split = place.split or sources.split_to_test(dataset)
-    listing = sources.list_sources(dataset, place.root, split, place.list_file, reading.allow_outside)
-    sources.check_found(listing, place.root, place.list_file)
+    listing = sources.list_sources(dataset, root, split, place.list_file, reading.allow_outside)
+    sources.check_found(listing, root, place.list_file)
     for odd in listing.warnings:
         warn(odd)
     if listing.ignored_note:
-        note(f"{place.root}: {listing.ignored_note}")
+        note(f"{root}: {listing.ignored_note}")
     if classes:
-        listing = sources.label_by(listing, classes, str(place.list_file or place.root), classes_from)
+        listing = sources.label_by(listing, classes, str(place.list_file or root), classes_from)
     limit_s = reading.decode_timeout_s or DECODE_TIMEOUT_S
-    return FileClips(place.root, tuple(listing.items), listing.classes, limit_s)
+    return FileClips(root, tuple(listing.items), listing.classes, limit_s)
 
 
 def _stored(sources: Sources, place: Place, frames: str) -> ClipSource:
     """The clips of a frame store, or only those in a list."""
     if place.root is not None:
         raise UserError(
-            f"`{place.prefix}root` {place.root} and `{place.prefix}frames` {frames}: clips come from files or from a "
-            "frame store; drop one of them"
+            f"`root` {place.root} and `frames` {frames}: clips come from files or from a frame store; drop one of them"
         )
     source = StoreClips(as_path(frames))
     if place.list_file is None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bevt_core.console.readable import count
 from bevt_core.dataset.frame_store import FrameStore, sources_digest
 from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath, as_path
@@ -25,9 +26,7 @@ from trainer.clips.isolated_frames import read_frames
 from trainer.clips.sampling import OTHER_SAMPLING, interval_in_pool
 
 Frame = NDArray[np.uint8]  # HWC, RGB
-Choose = Callable[
-    [int], NDArray[np.int64]
-]  # number of positions -> the positions to read, in any order, repeats allowed
+Choose = Callable[[int], NDArray[np.int64]]  # number of positions -> those to read, in any order, repeats allowed
 
 FILE_SHORT_SIDE_PX = 256  # original: Resize(-1, 256) before every crop; the same as in a frame store's pool
 
@@ -258,7 +257,7 @@ def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, 
     pairs = zip(have, expected, strict=False)
     differing = next((f"label {i}: {a!r} and {b!r}" for i, (a, b) in enumerate(pairs) if a != b), "")
     raise UserError(
-        f"{have_from} has {len(have)} classes and {expected_from} has {len(expected)}, and they differ"
+        f"{have_from} has {count(len(have), 'class')} and {expected_from} has {len(expected)}, and they differ"
         f"{': ' + differing if differing else ''}; use data with the class map that the head was trained on"
     )
 
@@ -280,11 +279,17 @@ def check_labels(source: ClipSource) -> None:
             f"{source.path}: no clips found; if every source of a frame store was rejected, see the report.html "
             "beside it for the reasons"
         )
+    unlabelled = [item.source for item in source.items if item.label is None]
+    if unlabelled:
+        raise UserError(
+            f"{source.path}: clips without a class: {len(unlabelled)} of {len(source.items)}, such as {unlabelled[0]}; "
+            "expected a folder per class, or a list with labels. If this is the folder of one class, give the folder "
+            "above it"
+        )
     for item in source.items:
-        if item.label is None or not 0 <= item.label < len(source.classes):
+        if not 0 <= (item.label or 0) < len(source.classes):
             raise UserError(
-                f"{source.path}: {item.source} has label {item.label}, expected 0 to {len(source.classes) - 1}; "
-                "fine-tuning and evaluation need a class for every item"
+                f"{source.path}: {item.source} has label {item.label}, expected 0 to {len(source.classes) - 1}"
             )
 
 

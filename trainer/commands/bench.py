@@ -13,9 +13,9 @@ from trainer.recipes import TRAINER_RECIPES
 
 def bench_step(
     size: Annotated[str, typer.Option(help="Model size: nano, tiny, small, base or large.")] = "tiny",
-    clips: Annotated[int, typer.Option(help="Clips per step.")] = 1,
-    images: Annotated[int, typer.Option(help="Images per step; the original has 8 per clip.")] = 8,
-    repeats: Annotated[int, typer.Option(help="Timed steps; medians are reported.")] = 5,
+    clips: Annotated[int, typer.Option(min=1, help="Clips per step.")] = 1,
+    images: Annotated[int, typer.Option(min=1, help="Images per step; the original has 8 per clip.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed steps; medians are reported.")] = 5,
     device: Annotated[
         Literal["cpu", "cuda"],
         typer.Option(help="cpu: comparison with the original's step. cuda: this code's step alone."),
@@ -84,8 +84,10 @@ def bench_loader(
     ] = False,
     frames: Annotated[str | None, typer.Option(help="--finetune: frame store (bevt tokenize --frames-only).")] = None,
     recipe: Annotated[str, typer.Option(help="--finetune: recipe of the clips.")] = "finetune_k400_swin_base",
-    clips: Annotated[int, typer.Option(help="Clips per round, spread over the set.")] = 16,
-    repeats: Annotated[int, typer.Option(help="Timed rounds of each kind, alternating, after one warm-up round.")] = 8,
+    clips: Annotated[int, typer.Option(min=1, help="Clips per round, spread over the set.")] = 16,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Timed rounds of each kind, alternating, after one warm-up round.")
+    ] = 8,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:

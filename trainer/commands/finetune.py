@@ -18,6 +18,7 @@ from bevt_core.console.command_line import (
     overrides_of,
 )
 from bevt_core.console.terminal import emit
+from schemas.errors import UserError
 from trainer.commands.options import DryRun, MemoryGb, Tflops, ValList, memory_of, sources_of
 from trainer.commands.plan import Assume, Price, check_only_planned
 from trainer.recipes import TRAINER_RECIPES
@@ -85,17 +86,21 @@ def finetune(
     """
     from bevt_core.dataset.known_sets import known_set
     from schemas.recipes import FinetuneRecipe
-    from schemas.recipes.loading import load_recipe_of
+    from schemas.recipes.loading import load_recipe_of, nearest
     from trainer.clips.places import Place, Reading, train_and_val
     from trainer.commands.estimate import Machine, dataset_facts, plan_finetuning, with_price
     from trainer.distributed.launch import launch
     from trainer.finetune.stage import dry_run as plan
     from trainer.finetune.stage import finetune as run
 
+    if recipe is None and dataset not in FINETUNE_RECIPES:
+        names = list(FINETUNE_RECIPES)
+        raise UserError(
+            f"no recipe to fine-tune on dataset {dataset!r}; {nearest(dataset, names)}known: {', '.join(names)}; for "
+            "others give a `recipe`"
+        )
     overrides = [*(set_ or []), *overrides_of({"root": root, "init": init, "dataset": dataset})]
-    loaded = load_recipe_of(
-        FinetuneRecipe, recipe or FINETUNE_RECIPES.get(dataset, dataset), TRAINER_RECIPES, overrides
-    )
+    loaded = load_recipe_of(FinetuneRecipe, recipe or FINETUNE_RECIPES[dataset], TRAINER_RECIPES, overrides)
     memory = memory_of(memory_gb, set_)
     processes = max(nproc, int(os.environ.get("WORLD_SIZE", "1")))
     if not dry_run:

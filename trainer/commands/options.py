@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan for --nproc processes (batch, steps, cost), and stop.")
 ]
-Tflops = Annotated[float, typer.Option(help="Effective TFLOP/s per process, only to estimate the plan's hours.")]
+Tflops = Annotated[
+    float, typer.Option(min=0.001, help="Effective TFLOP/s per process, only to estimate the plan's hours.")
+]
 MemoryGb = Annotated[
     float | None,
     typer.Option(

@@ -62,7 +62,7 @@ def train(
     """
     from bevt_core.dataset.known_sets import known_sets
     from schemas.recipes import PretrainRecipe
-    from schemas.recipes.loading import load_recipe_of
+    from schemas.recipes.loading import load_recipe_of, nearest
     from trainer.commands.estimate import Machine, dataset_facts, plan_pretraining, with_price
     from trainer.distributed.launch import launch
     from trainer.pretrain.follow_tokens import follow_tokens
@@ -79,7 +79,10 @@ def train(
         loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
     else:
         if stage not in STAGE_RECIPES:
-            raise UserError(f"stage {stage!r}: expected one of {', '.join(STAGE_RECIPES)}, or --from RUN")
+            known = ", ".join(STAGE_RECIPES)
+            if stage is None:
+                raise UserError(f"no stage: give one of {known}, or --from RUN to repeat a run")
+            raise UserError(f"stage {stage!r}: {nearest(stage, list(STAGE_RECIPES))}expected one of {known}")
         name = recipe or STAGE_RECIPES[stage]
         try:
             loaded = load_recipe_of(PretrainRecipe, name, TRAINER_RECIPES, overrides)

@@ -95,7 +95,7 @@ def analyse_temporal(
     list_file: ListFile = None,
     split: TestSplit = None,
     seeds: Annotated[
-        int, typer.Option(help="Number of random draws of the single frame and of the shuffled order.")
+        int, typer.Option(min=1, help="Number of random draws of the single frame and of the shuffled order.")
     ] = 3,
     clips: Clips = None,
     crops: Crops = None,
@@ -134,7 +134,7 @@ def analyse_temporal(
 def predict(
     checkpoint: ClassifierPath,
     videos: Annotated[list[str], typer.Argument(help="Files, directories or globs.")],
-    top: Annotated[int, typer.Option(help="Number of classes per video.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per video.")] = 5,
     precision: Precision = "auto",
     decode_timeout_s: DecodeTimeout = None,
     num_workers: NumWorkers = None,
@@ -230,7 +230,9 @@ def probe(
     ] = None,
     val_frames: Annotated[str | None, typer.Option(help="Frame store of the test files.")] = None,
     val_list: ValList = None,
-    val_share: Annotated[float, typer.Option(help="Share of each class to hold out if there are no test files.")] = 0.2,
+    val_share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of each class to hold out if there are no test files.")
+    ] = 0.2,
     kind: Annotated[
         list[str] | None,
         typer.Option(

@@ -40,7 +40,7 @@ def train_tokenizer(
       bevt tokenizer train peco --frames datasets/imagenet/frames --out runs/peco --nproc 8
     """
     from schemas.recipes import TokenizerRecipe
-    from schemas.recipes.loading import load_recipe_of
+    from schemas.recipes.loading import load_recipe_of, nearest
     from trainer.distributed.launch import launch
     from trainer.tokenizer.stage import train_tokenizer as run
 
@@ -50,7 +50,8 @@ def train_tokenizer(
     if frames:
         overrides.append(f"frames=[{', '.join(map(yaml_string, frames))}]")
     if name not in TOKENIZER_RECIPES:
-        raise UserError(f"tokenizer {name!r}: expected one of {', '.join(TOKENIZER_RECIPES)}")
+        known = list(TOKENIZER_RECIPES)
+        raise UserError(f"tokenizer {name!r}: {nearest(name, known)}expected one of {', '.join(known)}")
     loaded = load_recipe_of(TokenizerRecipe, recipe or TOKENIZER_RECIPES[name], TRAINER_RECIPES, overrides)
     if loaded.architecture.kind != name:
         raise UserError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from bevt_core.console.readable import count
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 
@@ -74,8 +75,8 @@ class StreamOrder:
     def __post_init__(self) -> None:
         if self.num_samples < self.global_batch:
             raise UserError(
-                f"{self.key[-1]}: {self.num_samples} samples are fewer than one global batch of {self.global_batch}; "
-                "lower its global_batch or prepare more data"
+                f"{self.key[-1]}: {count(self.num_samples, 'sample')}, fewer than one global batch of "
+                f"{self.global_batch}; lower its global_batch or prepare more data"
             )
 
     @property

@@ -37,8 +37,8 @@ def describe_workers(num_workers: int | None) -> str:
     if chosen == 0:
         return "in the training process, because the model needs the CPU"
     return (
-        f"{count(chosen, 'process')} per rank; {count(local_processes(), 'rank')} on {usable_cpus()} CPUs here, "
-        f"one CPU is left for each rank, and at most {MOST_WORKERS} processes are started for it"
+        f"{count(chosen, 'process')} per rank; {count(local_processes(), 'rank')} on {count(usable_cpus(), 'CPU')} "
+        f"here, one CPU is left for each rank, and at most {MOST_WORKERS} processes are started for it"
     )
 
 

@@ -44,13 +44,14 @@ def _describe(videos: Videos, plan: Plan[FinetuneRecipe], device: str) -> list[s
     recipe, order, sampling, optim = plan.recipe, plan.orders[TERM], plan.recipe.sampling, plan.recipe.optim
     return [
         processes_line(plan, device),
-        f"  {videos.train} videos of {videos.classes} classes to train on, {videos.val} to validate on",
-        f"  {plan.steps} steps of {plan.schedule.total_steps} ({recipe.loop.epochs:g} epochs of "
-        f"{order.steps_per_epoch}), {order.dropped_per_epoch} videos left out per epoch",
+        f"  {count(videos.train, 'video')} of {count(videos.classes, 'class')} to train on, "
+        f"{videos.val} to validate on",
+        f"  {count(plan.steps, 'step')} of {plan.schedule.total_steps} ({count(recipe.loop.epochs, 'epoch')} of "
+        f"{order.steps_per_epoch}), {count(order.dropped_per_epoch, 'video')} left out per epoch",
         f"  batch {recipe.global_batch} on {count(plan.world_size, 'process')} in "
         f"{count(plan.micro_batches, 'micro-batch')} of at most {plan.micro_batch(TERM)}; "
-        f"{plan.samples_seen(TERM)} clips seen",
-        f"  clips of {sampling.frames} frames ({sampling.spacing}) at {recipe.augment.crop_px} px",
+        f"{count(plan.samples_seen(TERM), 'clip')} seen",
+        f"  clips of {count(sampling.frames, 'frame')} ({sampling.spacing}) at {recipe.augment.crop_px} px",
         f"{learning_rate(plan)}; times {optim.layer_decay:g} per layer below the head, times "
         f"{optim.backbone_lr_share:g} in the backbone",
     ]

@@ -21,7 +21,7 @@ from trainer.setup.memory import Memory
 from trainer.setup.models import checkpoint_encoder
 from trainer.setup.plan import DEFAULT_TFLOPS, Workload, show_plan
 from trainer.setup.session import averaged, build, open_session
-from trainer.setup.start_from import start_classifier
+from trainer.setup.start_from import check_init, encoder_state, start_classifier
 from trainer.testing.classifier_card import CARD, card_of
 
 
@@ -97,9 +97,10 @@ def dry_run(
 ) -> dict[str, Any]:
     """Print the plan of `recipe` on `processes` processes and return its numbers. Starts and writes nothing.
 
-    Raises UserError for data that does not fit, as `finetune` does.
+    Raises UserError for data or initial weights that do not fit, as `finetune` does.
     """
     check_data(recipe, train, val)
+    check_init(recipe.init, lambda: build_from_recipe(recipe, len(train.classes)), encoder_state)
     workload = workload_of(recipe, train, val)
     return show_plan(workload, processes=processes, tflops=tflops, memory=memory)
 

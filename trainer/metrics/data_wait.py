@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from bevt_core.console.progress import say
-from bevt_core.console.readable import percent
+from bevt_core.console.readable import count, percent
 from trainer.distributed.cpus import MOST_WORKERS
 
 # videos; a frame store or token set; either of these on an object store
@@ -54,7 +54,7 @@ def advice(workers: int, cpus: int, busy: float | None, read_from: ReadFrom) -> 
     most = max(1, min(MOST_WORKERS, cpus - 1))
     cpus_are_busy = busy is not None and busy >= BUSY
     if workers < most and not cpus_are_busy:
-        return f"set loop.num_workers={most} (now {workers}, {cpus} CPUs per rank)"
+        return f"set loop.num_workers={most} (now {workers}, {count(cpus, 'CPU')} per rank)"
     if not cpus_are_busy:
         if read_from == "objects":
             return "reading from the object store is slow; set BEVT_CACHE to a local disk with room for the data"

@@ -26,21 +26,21 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
     loop = plan.recipe.loop
     lines = [
         processes_line(plan, device),
-        f"  {plan.steps} steps of {plan.schedule.total_steps} ({loop.epochs:g} epochs)",
+        f"  {count(plan.steps, 'step')} of {plan.schedule.total_steps} ({count(loop.epochs, 'epoch')})",
         f"{learning_rate(plan)}, for the batches below on any number of processes",
     ]
     for name, order in plan.orders.items():
         low, high = order.global_batch // plan.world_size, math.ceil(order.global_batch / plan.world_size)
         share = f"{low}" if low == high else f"{low} or {high}"
         lines.append(
-            f"  {name}: {order.num_samples} samples, {order.dropped_per_epoch} left out per epoch; batch "
+            f"  {name}: {count(order.num_samples, 'sample')}, {order.dropped_per_epoch} left out per epoch; batch "
             f"{order.global_batch} = {plan.world_size} x {share} in {count(plan.micro_batches, 'micro-batch')}; "
             f"{plan.samples_seen(name)} {UNITS[name]} in {plan.steps / order.steps_per_epoch:.4g} epochs"
         )
     if plan.micro_batches != loop.micro_batches:
         lines.append(
-            f"  accumulation: {plan.micro_batches} micro-batches, since the recipe's {loop.micro_batches} are for "
-            f"{loop.processes} processes; batch and learning rate are unchanged"
+            f"  accumulation: {count(plan.micro_batches, 'micro-batch')}, since the recipe's {loop.micro_batches} "
+            f"are for {count(loop.processes or 1, 'process')}; batch and learning rate are unchanged"
         )
     return lines
 

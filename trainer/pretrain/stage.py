@@ -25,7 +25,7 @@ from trainer.setup.memory import Memory
 from trainer.setup.models import build_model, checkpoint_activations
 from trainer.setup.plan import DEFAULT_TFLOPS, Workload, show_plan
 from trainer.setup.session import averaged, build, open_session
-from trainer.setup.start_from import start_from
+from trainer.setup.start_from import check_init, pretrained_state, start_from
 
 HIDDEN_MULTIPLE = 256  # pads hidden positions on a GPU: the LM head computes whole tiles, its tensors have few sizes
 
@@ -90,10 +90,11 @@ def dry_run(
 ) -> dict[str, Any]:
     """Print the plan of `recipe` on `processes` processes and return its numbers. Starts and writes nothing.
 
-    Raises UserError for data that does not fit, as `pretrain` does.
+    Raises UserError for data or initial weights that do not fit, as `pretrain` does.
     """
     sources = open_sources(recipe, torch.device("meta"))  # without weights: a tokenizer may require a GPU
     warn_of_unusual_frames(recipe, sources)
+    check_init(recipe.init, lambda: build_model(recipe.model, tuple(recipe.streams)), pretrained_state)
     workload = workload_of(recipe, sources, open_streams(recipe, sources))
     return show_plan(workload, processes=processes, tflops=tflops, memory=memory)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bevt_core.console.readable import count
 from bevt_core.reporting.charts import curves_png
 from bevt_core.storage.descriptions import RECORD
 from bevt_core.storage.files import write_atomic
@@ -79,9 +80,10 @@ def _state(run: Path, recipe: Recipe, record: RunRecord, step: int) -> str:
         return UNFINISHED
     total = record.total_steps
     if total is None and not isinstance(recipe, TokenizeRecipe) and step == recipe.loop.max_steps:
-        return f"stopped by loop.max_steps at {step} steps"  # or finished: older versions did not record the total
+        # or finished: older versions did not record the total
+        return f"stopped by loop.max_steps at {count(step, 'step')}"
     if total is not None and 0 < step < total:
-        return f"stopped by loop.max_steps at {step} of {total} steps"
+        return f"stopped by loop.max_steps at {step} of {count(total, 'step')}"
     return "finished"
 
 

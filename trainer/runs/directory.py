@@ -49,13 +49,10 @@ def open_run(
 ) -> None:
     """Create the run directory and its record, or append the resume to an existing one. Only rank 0 calls this.
 
-    Raises UserError if the directory contains a run and `resume` is False, or if it contains other files.
+    Raises UserError as `check_run_dir` does.
     """
+    check_run_dir(run_dir, resume)
     exists = (run_dir / RECORD).is_file()
-    if exists and not resume:
-        raise UserError(f"{run_dir} already contains a run; give `resume` to continue it, or another `out`")
-    if not exists and run_dir.is_dir() and content_of(run_dir) not in ([], [RECIPE]):  # left by a killed start
-        raise UserError(f"{run_dir} is not empty and contains no run; give another `out`")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if exists:
         with explaining(run_dir / RESUMES), (run_dir / RESUMES).open("a") as file:
@@ -75,6 +72,15 @@ def open_run(
         device=device,
     )
     write_record(run_dir / RECORD, record)
+
+
+def check_run_dir(run_dir: Path, resume: bool) -> None:
+    """Raise UserError if the directory contains a run and `resume` is False, or if it contains other files."""
+    exists = (run_dir / RECORD).is_file()
+    if exists and not resume:
+        raise UserError(f"{run_dir} already contains a run; give `resume` to continue it, or another `out`")
+    if not exists and run_dir.is_dir() and content_of(run_dir) not in ([], [RECIPE]):  # left by a killed start
+        raise UserError(f"{run_dir} is not empty and contains no run; give another `out`")
 
 
 def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from bevt_core.console.inert import one_line
-from bevt_core.console.readable import count
+from bevt_core.console.readable import count, hours
 from bevt_core.console.terminal import show
 from schemas.errors import UserError
 from schemas.recipes.loading import TrainingRecipe
@@ -166,8 +166,8 @@ def facts(plan: Plan[R], tflops: float) -> dict[str, Any]:
     }
     if cost is None:
         return numbers
-    hours = cost.hours(plan.steps, plan.world_size, tflops)
-    return numbers | {"flops_total": plan.steps * cost.flops, "hours": hours, "tflops": tflops} | asdict(cost)
+    spent = cost.hours(plan.steps, plan.world_size, tflops)
+    return numbers | {"flops_total": plan.steps * cost.flops, "hours": spent, "tflops": tflops} | asdict(cost)
 
 
 def processes_line(plan: Plan[R], device: str) -> str:
@@ -176,10 +176,11 @@ def processes_line(plan: Plan[R], device: str) -> str:
 
 def learning_rate(plan: Plan[R]) -> str:
     """Return a line about the learning rate: its warm-up and decay."""
-    optim = plan.recipe.optim
+    optim, warmup_steps = plan.recipe.optim, plan.schedule.warmup_steps
+    warmup = f"{optim.lr * optim.warmup_start:g} to {optim.lr:g} in {count(warmup_steps, 'step')}, then"
     return (
-        f"  learning rate: {optim.lr * optim.warmup_start:g} to {optim.lr:g} in {plan.schedule.warmup_steps} steps, "
-        f"then cosine decay to {optim.lr * optim.final_lr_share:g}"
+        f"  learning rate: {warmup if warmup_steps else f'{optim.lr:g} without warm-up,'} cosine decay to "
+        f"{optim.lr * optim.final_lr_share:g}"
     )
 
 
@@ -190,7 +191,7 @@ def cost_lines(cost: StepCost, steps: int, processes: int, tflops: float, reason
     return [
         "  calculated, not measured:",
         f"    {cost.flops / 1e12:.4g} TFLOP per step{again}, {steps * cost.flops:.3g} FLOP in total; "
-        f"{cost.hours(steps, processes, tflops):.3g} h at {tflops:g} TFLOP/s per process",
+        f"{hours(cost.hours(steps, processes, tflops))} at {tflops:g} TFLOP/s per process",
         f"    memory per process: {cost.state_bytes / 1e9:.3g} GB of weights, gradients and optimizer; "
         f"activations about {cost.activation_bytes / 1e9:.2g} GB (estimate)",
         *([] if reason is None else [f"    {reason}"]),

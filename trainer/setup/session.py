@@ -15,6 +15,7 @@ from torch import nn
 
 from bevt_core.console.inert import one_line
 from bevt_core.console.progress import say
+from bevt_core.console.readable import count
 from bevt_core.console.terminal import note, show
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
@@ -41,7 +42,7 @@ from trainer.engine.schedule import CosineSchedule
 from trainer.engine.task import Task
 from trainer.metrics.data_wait import DataWait, ReadFrom
 from trainer.metrics.monitor import device_name
-from trainer.runs.directory import WEIGHTS, identity_of, open_run, resume_command
+from trainer.runs.directory import WEIGHTS, check_run_dir, identity_of, open_run, resume_command
 from trainer.setup.memory import Memory
 from trainer.setup.plan import DEFAULT_TFLOPS, Plan, R, Workload, describe, make_plan
 
@@ -98,15 +99,14 @@ class Session:
         """Print the plan and create the run directory, or record the resume in it. Every rank calls this.
 
         `datasets` are all data on disk that affect the results. `lists` is called with whether the directory already
-        has lists of clips; on rank 0 it returns the lists to write, if any. Returns the run's identity. Raises
-        UserError on all ranks if the directory contains another run.
+        has lists of clips; on rank 0 it returns the lists to write, if any. Returns the run's identity.
         """
         world, loop, schedule = self.world, plan.recipe.loop, plan.schedule
         if world.is_main:
             show(describe(plan, tflops, world.device.type))
         clips = lists(world.from_main((self.out / CLIPS).is_file()))
         if loop.max_steps is not None and loop.max_steps > schedule.total_steps:
-            epochs = f"loop.epochs={loop.epochs:g} is only {schedule.total_steps} steps"
+            epochs = f"loop.epochs={loop.epochs:g} is only {count(schedule.total_steps, 'step')}"
             note(f"loop.max_steps={loop.max_steps} has no effect: {epochs}; increase loop.epochs to train longer")
         options: dict[str, Any] = {"resume": self.resume, "command": self.command, "world_size": world.size}
         options |= {"total_steps": schedule.total_steps, "device": device_name(world.device)}
@@ -185,10 +185,11 @@ class Session:
 def open_session(out: Path, *, resume: bool, command: str) -> Iterator[Session]:
     """Join the other processes and lock the directory `out` for the block. Every process calls this.
 
-    Raises UserError if another command writes to `out`.
+    Raises UserError if another command writes to `out`, or if it contains another run or other files.
     """
     with join_world() as world, ExitStack() as locks:
         world.on_main(lambda: locks.enter_context(hold(out, command)))
+        world.on_main(lambda: check_run_dir(out, resume))
         yield Session(out, world, resume, command, locks)
 
 
@@ -222,5 +223,5 @@ def ending(result: FitResult, schedule: CosineSchedule) -> dict[str, Any]:
     """Return how a run ended: `step`, `finished` (the whole schedule) and `state` (a phrase)."""
     is_whole = result.finished and result.step >= schedule.total_steps
     cause = "loop.max_steps" if result.finished else "a signal"
-    state = "finished" if is_whole else f"stopped by {cause} at {result.step} of {schedule.total_steps} steps"
+    state = "finished" if is_whole else f"stopped by {cause} at {result.step} of {count(schedule.total_steps, 'step')}"
     return {"step": result.step, "finished": is_whole, "state": state}

@@ -1,9 +1,10 @@
 """Load initial weights: BEVT-I for the joint stage, any pretraining or fine-tuning run for fine-tuning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from bevt_core.models.bevt import Bevt
@@ -13,6 +14,7 @@ from bevt_core.weights.checkpoints import load_weights
 from bevt_core.weights.surgery import (
     StateDict,
     bias_tables,
+    check_fits,
     classifier_from_pretrained,
     copy_encoder,
     initialise,
@@ -20,11 +22,15 @@ from bevt_core.weights.surgery import (
     resize_bias_table,
 )
 from schemas.errors import UserError
+from schemas.text.json_text import json_text
 from trainer.runs.directory import WEIGHTS, weights_of
 
 # sizes that must match those of the initial weights; windows may differ from those of an image model
 SIZES = ("encoder", "embed_dim", "depths", "depth", "num_heads", "mlp_ratio", "vocab_size")
 CLASSIFIER_SIZES = ("encoder", "embed_dim", "depths", "depth", "num_heads", "mlp_ratio", "patch", "grid")
+ENCODER_KEYS = ("embed_dim", "depths", "depth", "num_heads", "patch", "grid", "window")  # of a recipe's encoder
+
+M = TypeVar("M", Bevt, Classifier)
 
 
 def start_from(model: Bevt, init: str) -> list[str]:
@@ -32,6 +38,11 @@ def start_from(model: Bevt, init: str) -> list[str]:
 
     Raises UserError for weights of another architecture.
     """
+    return initialise(model, pretrained_state(model, init))
+
+
+def pretrained_state(model: Bevt, init: str) -> StateDict:
+    """Return the initial weights in `init` for `model`. Raises UserError for weights of another architecture."""
     path = weights_file(init)
     source = load_weights(path)
     if not isinstance(source, Bevt):
@@ -39,8 +50,8 @@ def start_from(model: Bevt, init: str) -> list[str]:
             f"init {init}: these are the weights of a classifier; expected a pretraining run, or its weights"
         )
     keys = SIZES if "video" in model.route and "video" not in source.route else (*SIZES, "window", "grid", "patch")
-    check_sizes(path, source.config, model.config, keys)
-    return initialise(model, starting_state(source.state_dict(), source.config, model.config))
+    check_sizes(path, source.config, model.config, keys, "model.encoder")
+    return starting_state(source.state_dict(), source.config, model.config)
 
 
 def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Mapping[str, Any]) -> StateDict:
@@ -67,10 +78,26 @@ def start_classifier(model: Classifier, init: str) -> list[str]:
     `init` is the directory or the weights of a pretraining or fine-tuning run. Bias tables are resized if the windows
     differ. Raises UserError for weights of another architecture.
     """
+    return initialise(model, encoder_state(model, init))
+
+
+def encoder_state(model: Classifier, init: str) -> StateDict:
+    """Return the initial weights in `init` for `model`. Raises UserError for weights of another architecture."""
     path = weights_file(init)
     source = load_weights(path)
-    check_sizes(path, source.config, model.config, CLASSIFIER_SIZES)
-    return initialise(model, classifier_state(source, model.config))
+    check_sizes(path, source.config, model.config, CLASSIFIER_SIZES, "encoder")
+    return classifier_state(source, model.config)
+
+
+def check_init(init: str | None, build: Callable[[], M], state_for: Callable[[M, str], StateDict]) -> None:
+    """Raise UserError if the model that `build` returns cannot start from `init`, without allocating the model.
+
+    `state_for` returns the initial weights: `pretrained_state` or `encoder_state`.
+    """
+    if init is not None:
+        with torch.device("meta"):
+            model = build()
+        check_fits(model, state_for(model, init))
 
 
 def classifier_state(source: Bevt | Classifier, new: Mapping[str, Any]) -> StateDict:
@@ -98,14 +125,27 @@ def weights_file(init: str) -> Path:
     return path
 
 
-def check_sizes(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Raise UserError, naming both values, if a size of the weights in `path` differs from the model's."""
-    for key in keys:
-        then, now = old.get(key), new.get(key)  # None: encoders of different kinds have different keys
-        if list_of(then) != list_of(now):
-            raise UserError(
-                f"init {path}: {key} is {list_of(then)}, but the recipe's model has {list_of(now)}; change one of them"
-            )
+def check_sizes(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str], encoder: str) -> None:
+    """Raise UserError, naming both values, if sizes of the weights in `path` differ from those of the recipe's model.
+
+    `encoder` is the recipe's key of the encoder; the error names the overrides that take the checkpoint's encoder.
+    """
+    differing = [key for key in keys if list_of(old.get(key)) != list_of(new.get(key))]
+    if not differing:
+        return
+    if "encoder" in differing:  # encoders of different kinds have different keys
+        differing, fix = ["encoder"], "use a recipe with the same kind of encoder"
+    elif "vocab_size" in differing:
+        fix = "use tokens of the tokenizer that it was trained with"
+    else:
+        overrides = [
+            f"`{encoder}.{key}={json_text(old[key]).replace(' ', '')}`" for key in differing if key in ENCODER_KEYS
+        ]
+        fix = f"take the checkpoint's encoder with {' '.join(overrides)}" if overrides else "use other weights"
+    values = [
+        f"{key} is {list_of(old.get(key))}, but the recipe's model has {list_of(new.get(key))}" for key in differing
+    ]
+    raise UserError(f"init {path}: {'; '.join(values)}; {fix}")
 
 
 def list_of(value: Any) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from bevt_core.console.readable import count
 from bevt_core.reporting.page import Page, markdown_table
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.one_writer import hold
@@ -120,7 +121,7 @@ def _line(row: PaperRow, run: RunFacts) -> tuple[str, ...]:
     videos = (
         ""
         if run.num_videos is None
-        else f"{run.num_videos:g} videos, {run.setting.views} views ({run.tested}, of {run.data})"
+        else f"{count(run.num_videos, 'video')}, {run.setting.views} views ({run.tested}, of {run.data})"
     )
     videos = "; ".join(text for text in (videos, run.seen) if text)
     cost = f"{run.multiply_adds_per_view / 1e9:.3g} G x {run.setting.views}" if run.multiply_adds_per_view else ""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bevt_core.console.readable import count
 from bevt_core.console.terminal import note
 from bevt_core.models.build import SWIN_SIZES
 from bevt_core.storage.descriptions import RECIPE, RECORD
@@ -180,7 +181,7 @@ def stages_of(init: str | None) -> list[PretrainRecipe]:
 
 
 def epochs_of(loop: LoopConfig) -> str:
-    return f"{loop.epochs:g}" + ("" if loop.max_steps is None else f", stopped after {loop.max_steps} steps")
+    return f"{loop.epochs:g}" + ("" if loop.max_steps is None else f", stopped after {count(loop.max_steps, 'step')}")
 
 
 def _pretraining(init: str | None, stages: Sequence[PretrainRecipe]) -> str:

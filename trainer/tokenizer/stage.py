@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from bevt_core.console.readable import count
 from bevt_core.console.terminal import show
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.models.counting import num_parameters
@@ -150,8 +151,9 @@ def tokenizer_workload(
     def describe(plan: Plan[TokenizerRecipe], device: str) -> list[str]:
         total = plan.schedule.total_steps
         return [
-            f"  {parameters / 1e6:.1f} M parameters, {sizes.vocab_size} tokens; {total} steps, "
-            f"{total * recipe.global_batch} crops of {recipe.input_px} px from the frames of {num_sources} sources"
+            f"  {parameters / 1e6:.1f} M parameters, {sizes.vocab_size} tokens; {count(total, 'step')}, "
+            f"{total * recipe.global_batch} crops of {recipe.input_px} px from the frames of "
+            f"{count(num_sources, 'source')}"
         ]
 
     return Workload(recipe, {FRAMES: order}, None, describe)

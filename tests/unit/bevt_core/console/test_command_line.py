@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from bevt_core.console.command_line import App, ListFile, Resume, overrides_of
+from bevt_core.console.command_line import App, ListFile, Overrides, Resume, overrides_of
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
 from trainer.recipes import TRAINER_RECIPES
@@ -59,3 +59,23 @@ def test_a_library_error_gets_the_commands_options(capsys: pytest.CaptureFixture
         app(["load", "x"])
     wanted = "error: --val-root x: give --list or --resume, not `data` or `other`, as in `bevt load`\n"
     assert capsys.readouterr().err == wanted
+
+
+def test_an_override_in_a_library_error_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    app = App("test")
+
+    @app.command("fit")
+    def fit(set_: Overrides = None) -> None:
+        raise UserError("give `encoder.patch=[2,4,4]` `optim.lr=1`")
+
+    @app.command("other")
+    def other() -> None:
+        raise UserError("give `encoder.patch=[2,4,4]`")
+
+    for command, wanted in (
+        ("fit", "--set 'encoder.patch=[2,4,4]' --set optim.lr=1"),
+        ("other", "`encoder.patch=[2,4,4]`"),
+    ):
+        with pytest.raises(SystemExit):
+            app([command])
+        assert capsys.readouterr().err == f"error: give {wanted}\n"

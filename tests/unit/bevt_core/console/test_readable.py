@@ -33,6 +33,7 @@ CASES = {
     "token_bytes_per_frame": (319.4, "319.4 B"),
     "memory_gb": (12.345, "12.35 GB"),
     "hours": (7.04, "7.0 h"),
+    "gpu_hours": (0.01, "36.0 s"),
     "psnr_db": (31.234, "31.23 dB"),
     "multiply_adds_per_view": (282_000_000_000, "282 G"),
     "num_videos": (19881, "19,881"),
@@ -177,6 +178,7 @@ def test_the_width_is_that_of_the_terminal_behind_stderr(monkeypatch):
 
 def test_a_count_has_its_plural() -> None:
     assert [count(n, "process") for n in (0, 1, 2)] == ["0 processes", "1 process", "2 processes"]
+    assert [count(n, "epoch") for n in (0.5, 1.0, 1, 20.0)] == ["0.5 epochs", "1 epoch", "1 epoch", "20 epochs"]
     assert [count(2, noun) for noun in ("rank", "micro-batch", "video")] == ["2 ranks", "2 micro-batches", "2 videos"]
 
 

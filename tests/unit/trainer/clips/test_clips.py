@@ -133,8 +133,14 @@ def test_the_pieces_of_a_long_video_stay_together_and_count_once() -> None:
 
 
 def test_every_item_needs_a_class() -> None:
-    with pytest.raises(UserError, match=r"x\.mp4 has label None, expected 0 to 1"):
-        check_labels(FileClips(Path("root"), (SourceItem(source="x.mp4", kind="video"),), ("a", "b")))
+    clips = [SourceItem(source=f"{name}.mp4", kind="video", label=label) for name, label in (("x", None), ("y", 2))]
+    for classes in ((), ("a", "b", "c")):
+        with pytest.raises(
+            UserError, match=r"clips without a class: 1 of 2, such as x\.mp4; .* give the folder above it"
+        ):
+            check_labels(FileClips(Path("root"), tuple(clips), classes))
+    with pytest.raises(UserError, match=r"y\.mp4 has label 2, expected 0 to 1"):
+        check_labels(FileClips(Path("root"), tuple(clips[1:]), ("a", "b")))
     with pytest.raises(UserError, match="no clips found"):
         check_labels(FileClips(Path("root"), (), ("a", "b")))
 

@@ -91,7 +91,7 @@ def test_every_view_of_a_part_is_used_once_in_as_many_epochs():
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(UserError, match="24 samples are fewer than one global batch of 32"):
+    with pytest.raises(UserError, match="24 samples, fewer than one global batch of 32"):
         StreamOrder(np.array([12, 12]), 32, 8, (0, "image"))
 
 

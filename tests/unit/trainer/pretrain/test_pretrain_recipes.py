@@ -23,7 +23,8 @@ from trainer.setup.plan import make_plan
 RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
 LOADED = {name: load_recipe(name, RECIPES) for name in recipe_names(RECIPES)}
 SHIPPED = {name: recipe for name, recipe in LOADED.items() if isinstance(recipe, PretrainRecipe)}
-PAPERS = {name: recipe for name, recipe in SHIPPED.items() if not name.startswith("nano_")}
+SMALL = {"nano": (64, 4), "laptop": (112, 14)}  # name of recipes for a CPU -> crop in pixels, side of the token grid
+PAPERS = {name: recipe for name, recipe in SHIPPED.items() if name.partition("_")[0] not in SMALL}
 SAMPLES = {"k400": 240_000, "imagenet": 1_281_000}  # of the training sets, in parts of 200
 NUM_SAMPLES_NANO = 6_400
 EPOCHS_800, EPOCHS_150 = 500_000, 140_550  # 800 x 625 steps of 2048 images, 150 x 937 steps of 256 videos
@@ -54,9 +55,9 @@ def test_a_recipe_builds_its_model_and_draws_its_masks(name):
     assert set(model.route) == set(recipe.streams)
     assert model.lm_head.out_features == recipe.model.vocab_size
     for stream, config in recipe.streams.items():
-        crop_px = 64 if name.startswith("nano_") else 224
+        crop_px, side = SMALL.get(name.partition("_")[0], (224, 14))
         rows, columns = map(int, tokens_per_side(recipe.model.encoder, crop_px))
-        assert rows == columns == (4 if name.startswith("nano_") else 14) and config.mask.kind in MASKS[stream]
+        assert rows == columns == side and config.mask.kind in MASKS[stream]
         grid_THW = (config.clip_frames // tubelet_of(stream, recipe.model), rows, columns)
         frames_THWC = np.zeros((config.clip_frames, crop_px, crop_px, 3), np.uint8)
         mask_THW = draw_mask(config.mask, np.random.default_rng(0), grid_THW, frames_THWC)

@@ -1,0 +1,27 @@
+"""A misspelt or missing name on the command line: the error suggests the nearest name and lists the others."""
+
+import pytest
+from typer.testing import CliRunner
+
+import cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("tokenize --dataset fodler", "no dataset 'fodler'; did you mean 'folder'? known: k400, ssv2, "),
+        ("scan --dataset k4000", "no dataset 'k4000'; did you mean 'k400'? known: k400, ssv2, "),
+        ("finetune diving84", "dataset 'diving84'; did you mean 'diving48'? known: k400, ssv2, diving48, folder, list"),
+        ("train", "no stage: give one of image, video, joint, or --from RUN"),
+        ("train joints", "stage 'joints': did you mean 'joint'? expected one of image, video, joint"),
+        ("tokenizer train dave --out x", "tokenizer 'dave': did you mean 'dvae'? expected one of dvae, peco"),
+        ("model info bass", "size 'bass': did you mean 'base'? expected one of nano, "),
+        ("bench attention --device cpu --size smal", "size 'smal': did you mean 'small'? expected one of nano, "),
+        ("bench step --size smal", "size 'smal': did you mean 'small'? expected one of nano, "),
+        ("bench encoder --size bass", "size 'bass': did you mean 'base'? expected one of tiny, small, base"),
+        ("plan k440", "unknown data set 'k440'; did you mean 'k400'? expected one of k400, in1k"),
+    ],
+)
+def test_the_nearest_name_is_suggested_first(arguments: str, message: str) -> None:
+    result = CliRunner().invoke(cli.app, arguments.split())
+    assert message in str(result.exception)
