@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bevt_core.storage.objects import AnyPath, as_path
+from schemas.errors import DAMAGED
 
 RERUN = "run the same `bevt tokenize` command again"
 REPAIR = "run `bevt repair`, or remove it and run the same `bevt tokenize` command again"
@@ -60,3 +61,12 @@ def to_remove(problems: Iterable[Problem]) -> list[AnyPath]:
 def below(path: AnyPath, folder: AnyPath) -> str:
     """`path` relative to `folder`."""
     return str(path).removeprefix(f"{folder}/")
+
+
+def reason_of(error: Exception, path: AnyPath) -> str:
+    """An error about the file or folder `path` without that path and without advice, which a `Problem` has itself.
+
+    Files inside a folder keep their relative name.
+    """
+    reason = str(error).removesuffix(f"; {DAMAGED}")
+    return reason.removeprefix(str(path)).lstrip("/").removeprefix(": ").removeprefix(", ")

@@ -131,7 +131,7 @@ def test_a_damaged_manifest_is_not_taken_for_another_place(places: Path, tmp_pat
     text = (places / "data" / "frames" / "dataset.json").read_text()
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames" / "dataset.json").write_text(text.replace('"num_parts"', '"number_of_parts"'))
-    with pytest.raises(UserError, match="not a FrameStoreManifest of this version"):
+    with pytest.raises(UserError, match="expected a FrameStoreManifest of this version"):
         FrameStore(tmp_path / "frames")
 
 
