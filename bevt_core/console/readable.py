@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bevt_core.console.inert import one_line
+from schemas.text.plain import short
 
 MOST_ROWS = 10  # shown of a long list or mapping
 LINE_CHARS = 100  # longest list on one line
@@ -84,7 +85,7 @@ def shown(key: str, value: Any, outer: str = "") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, int | float):
-        return one_line(str(value))
+        return one_line(str(short(value)))
     if not math.isfinite(value):
         return str(value)
     for name in (key, outer):

@@ -22,6 +22,7 @@ from schemas.base import Record
 from schemas.errors import UserError
 from schemas.frames import LEFT_OUT, FramePartCommit, FrameStoreManifest, LeftOut, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
+from schemas.text.plain import short
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, TokenPartCommit, TokenPlan
 
 OVERWRITE = "bevt tokenize --overwrite"
@@ -253,5 +254,5 @@ def _different(old: Record, new: Record, prefix: str = "") -> dict[str, tuple[An
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(short(value))
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -14,8 +14,7 @@ _MARKS = {  # UTF-32 before UTF-16, whose mark is a prefix of it
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-DIGEST_DIGITS = 12  # of a digest in a message
-_DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+_DIGEST = re.compile(r"^([0-9a-f]{12})(?:[0-9a-f]{28}|[0-9a-f]{52})(-dirty)?$")
 SHOWN_CHARACTERS = 60  # maximum length of a value in a message
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = SHOWN_CHARACTERS
@@ -59,8 +58,8 @@ def _fix(encoding: str) -> str:
 
 
 def short(value: Any) -> Any:
-    """A SHA-256 or a git revision in hex, for a message: its first 12 digits; any other value unchanged."""
-    return value[:DIGEST_DIGITS] if isinstance(value, str) and _DIGEST.fullmatch(value) else value
+    """A SHA-256 or a git revision for a message: its first 12 digits; any other value unchanged."""
+    return _DIGEST.sub(r"\1\2", value) if isinstance(value, str) else value
 
 
 def shown(value: Any) -> str:

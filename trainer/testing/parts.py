@@ -15,12 +15,13 @@ from bevt_core.storage.files import remove, write_atomic
 from bevt_core.storage.staging import staged_file
 from schemas.base import Record
 from schemas.errors import StorageError
+from schemas.text.plain import short
 
 
 def changes(then: Record, now: Record) -> str:
     """Name the fields that differ between two records of the same type, with both values."""
     pairs = {key: (getattr(then, key), getattr(now, key)) for key in type(then).model_fields}
-    return "; ".join(f"{key}: {old} stored, {new} now" for key, (old, new) in pairs.items() if old != new)
+    return "; ".join(f"{key}: {short(old)} stored, {short(new)} now" for key, (old, new) in pairs.items() if old != new)
 
 
 def stored_since(result: Path) -> dict[str, str]:

@@ -38,6 +38,8 @@ CASES = {
     "num_videos": (19881, "19,881"),
     "finished": (True, "yes"),
     "weights": (None, "-"),
+    "weights_sha256": ("0079127922f0" + "c" * 52, "0079127922f0"),
+    "git_revision": ("325c9521a5ef" + "0" * 28 + "-dirty", "325c9521a5ef-dirty"),
     "grad_norm": (float("nan"), "nan"),
     "video": ("a\n\x1b[31m.mp4", r"a\x0a\x1b[31m.mp4"),
 }
