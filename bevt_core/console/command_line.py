@@ -90,7 +90,8 @@ class App(typer.Typer):
 def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the command `function`: Ctrl-C ends it with exit code INTERRUPTED, and its errors name options.
 
-    Library errors name arguments, as in "give another `out`", which becomes "give another --out".
+    Library errors name arguments and recipe keys: "give another `out`, or `init=null`" becomes "give another --out, or
+    --set init=null".
     """
 
     @functools.wraps(function)
@@ -108,9 +109,10 @@ def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_options(message: str, function: Callable[..., Any]) -> str:
-    """The message with argument names in backticks replaced by the command's options."""
+    """The message with arguments and `key=value` in backticks replaced by the command's options."""
     options = {name: _option_of(name, hint) for name, hint in get_type_hints(function, include_extras=True).items()}
-    return re.sub(r"`(\w+)`", lambda found: options.get(found[1]) or found[0], message)
+    message = re.sub(r"`(\w+)`", lambda found: options.get(found[1]) or found[0], message)
+    return re.sub(r"`([\w.]+=[^`]+)`", r"--set \1", message) if "--set" in options.values() else message
 
 
 def _option_of(name: str, hint: Any) -> str | None:

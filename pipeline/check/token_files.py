@@ -43,7 +43,8 @@ def verify_token_files(
     if plan is None:
         return
     if plan.frames_plan != frames_plan.digest():
-        problems.append(Problem(str(path), "belongs to another frame store", "tokenize again with --overwrite"))
+        fix = "run the same command again, as `bevt tokenize --overwrite`"
+        problems.append(Problem(str(path), "belongs to another frame store", fix))
         return
 
     def look(frames: FramePartCommit) -> tuple[TokenPartCommit | None, list[Problem]]:

@@ -78,7 +78,7 @@ class RejectionLimit:
         too_many = self.rejected > self.share * self.total
         if too_many or (self.sources >= self.MIN_SOURCES and found > self.share + error):
             raise UserError(
-                f"{self.rejected} of {self.sources} sources were rejected ({found:.1%}), --max-rejected is "
+                f"{self.rejected} of {self.sources} sources were rejected ({found:.1%}), `max_rejected` is "
                 f"{self.share:.1%}; see frames/part-*/rejected.parquet. Fix the files, or raise the limit, and run the "
                 "same command again: finished parts are kept"
             )

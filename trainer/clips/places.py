@@ -159,7 +159,8 @@ def _clips(
     if place.frames is not None:
         return _stored(sources, place, place.frames)
     if place.root is None:
-        raise UserError(f"no data: give `{place.prefix}root` (files) or `{place.prefix}frames` (a frame store)")
+        root, frames = f"`{place.prefix}root`", f"`{place.prefix}frames`"
+        raise UserError(f"no data: give the folder of the files as {root}, or a frame store as {frames}")
     split = place.split or sources.split_to_test(dataset)
     listing = sources.list_sources(dataset, place.root, split, place.list_file, reading.allow_outside)
     sources.check_found(listing, place.root, place.list_file)

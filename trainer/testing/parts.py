@@ -33,7 +33,10 @@ def note_stored(out: Path, result: Path, num_failed: int) -> None:
     """Print to stderr that an earlier call finished `out` by writing `result`, and how to compute it again."""
     when = stored_since(result)["stored_since"]
     failed = f", {num_failed} of its videos could not be read then" if num_failed else ""
-    note(f"{out}: stored result of {when}, nothing computed now{failed}; remove it or change --out to compute it again")
+    note(
+        f"{out}: stored result of {when}, nothing computed now{failed}; remove it, or choose another folder, to "
+        "compute it again"
+    )
 
 
 class PartFiles:

@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from bevt_core.console.command_line import App, ListFile, Resume, overrides_of
+from bevt_core.console.command_line import App, ListFile, Overrides, Resume, overrides_of
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
 from trainer.recipes import TRAINER_RECIPES
@@ -49,13 +49,14 @@ def test_a_library_error_gets_the_commands_options(capsys: pytest.CaptureFixture
         val_root: Path = Path("x"),
         list_file: ListFile = None,
         resume: Resume = False,
+        set_: Overrides = None,
     ) -> None:
-        raise UserError("`val_root` x: give `list_file` or `resume`, not `data` or `other`, as in `bevt load`")
+        raise UserError("`val_root` x: give `list_file`, `resume` or `a.b=c`, not `data` or `other`, as in `bevt load`")
 
     @app.command("other")
     def other() -> None: ...
 
     with pytest.raises(SystemExit):
         app(["load", "x"])
-    wanted = "error: --val-root x: give --list or --resume, not `data` or `other`, as in `bevt load`\n"
+    wanted = "error: --val-root x: give --list, --resume or --set a.b=c, not `data` or `other`, as in `bevt load`\n"
     assert capsys.readouterr().err == wanted
