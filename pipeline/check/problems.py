@@ -12,8 +12,8 @@ REPAIR = "run `bevt repair`, or remove it and run the same `bevt tokenize` comma
 REMOVE = "remove it and run the same `bevt tokenize` command again"
 RESTORE = "run `bevt repair`, as `bevt repair --list LIST` if the dataset was made from a list"
 OUTSIDE = (
-    "use `bevt verify --allow-outside` or `bevt repair --allow-outside` if the dataset was made with "
-    "it; otherwise its list was changed, and it must not be used"
+    "use `bevt verify --allow-outside` or `bevt repair --allow-outside` if the dataset was made with that "
+    "option; otherwise its list was changed, and it must not be used"
 )
 REPAIRABLE = {RERUN, REPAIR, RESTORE}
 
