@@ -170,9 +170,10 @@ def inspect(
     Example:
       bevt inspect datasets/k400 --sample abseiling/clip.mp4 --picture out.png
     """
-    from pipeline.look.sample import inspect_dataset
+    from pipeline.look.sample import inspect_dataset, set_facts
 
-    emit(inspect_dataset(as_path(directory), sample_id=sample, picture=picture, tokenizer=tokenizer), json_)
+    report = inspect_dataset(as_path(directory), sample_id=sample, picture=picture, tokenizer=tokenizer)
+    emit(report if json_ else report | {"token_sets": set_facts(report["token_sets"])}, json_)
 
 
 def verify(

@@ -57,6 +57,10 @@ class DvaeTokenizer(Tokenizer):
         return network.eval().to(self.device, self.weights_dtype, **channels_last)
 
     @property
+    def can_decode(self) -> bool:
+        return self._codebook_VD is not None
+
+    @property
     def _encoder_network(self) -> nn.Module:
         return self._encoder_body
 
