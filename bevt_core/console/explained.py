@@ -20,6 +20,7 @@ EXPLAINED: dict[str, str] = {
     "actor_busy_share": "of the time, the tokenizers were working",
     "token_agreement": "share of equal tokens when tokenized again",
     # bevt train, finetune, runs
+    "metrics": "of the last step",
     "mvm_acc": "masked video tokens predicted exactly",
     "mim_acc": "masked image tokens predicted exactly",
     "mvm_target_perplexity": "effective number of different tokens",
