@@ -165,8 +165,8 @@ def test_a_run_is_no_recipe(places: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("train image --recipe nano_image", r"image stream \(--image-tokens\): .*no such token set"),
-        ("train joint --recipe nano_joint", r"video stream \(--video-tokens\): .*no such token set"),
+        ("train image --recipe nano_image", r"image stream: .*no such token set.*give --image-tokens"),
+        ("train joint --recipe nano_joint", r"video stream: .*no such token set.*give --video-tokens"),
         ("train image --recipe nano_joint", "stage image: the recipe 'nano_joint' is for stage joint"),
         ("train video --recipe nano_video --image-tokens x", "--image-tokens x: the recipe 'nano_video' has no image"),
         ("train --from {places}/tuned", "is for `bevt finetune`"),
