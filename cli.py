@@ -174,4 +174,4 @@ def _bevt(context: typer.Context) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="bevt")  # not cli.py, for `python -m cli`

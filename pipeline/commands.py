@@ -34,6 +34,8 @@ Verbose = Annotated[
 ]
 TokenizerNow = Annotated[str | None, typer.Option(help="Name or folder of the tokenizer, if it has moved.")]
 
+PROBLEM_COLUMNS = {"path": "path", "problem": "problem", "mend": "fix"}  # keys of the JSON, and titles in the table
+
 
 def tokenize(
     dataset: Dataset,
@@ -88,7 +90,7 @@ def tokenize(
         meter=meter,
     )
     summary |= report_job(summary, meter.timeline)
-    emit(summary, json_)
+    emit(summary if json_ else {key: value for key, value in summary.items() if key != "report_error"}, json_)
     if summary["parts_done_before"] == summary["parts"]:
         folder = summary["tokens_dir"] or summary["frames_dir"]
         note(f"{folder}: already finished, nothing was made; its report is from the run that made it")
@@ -175,9 +177,10 @@ def inspect(
     Example:
       bevt inspect datasets/k400 --sample abseiling/clip.mp4 --picture out.png
     """
-    from pipeline.look.sample import inspect_dataset
+    from pipeline.look.sample import inspect_dataset, set_facts
 
-    emit(inspect_dataset(as_path(directory), sample_id=sample, picture=picture, tokenizer=tokenizer), json_)
+    report = inspect_dataset(as_path(directory), sample_id=sample, picture=picture, tokenizer=tokenizer)
+    emit(report if json_ else report | {"token_sets": set_facts(report["token_sets"])}, json_)
 
 
 def verify(
@@ -197,7 +200,8 @@ def verify(
     from pipeline.check.verify import verify as run
 
     report = run(as_path(directory), deep=deep, sample=sample, tokenizer=tokenizer, allow_outside=allow_outside)
-    emit(report, json_)
+    problems = [{PROBLEM_COLUMNS[key]: text for key, text in row.items()} for row in report["problems"]]
+    emit(report if json_ else report | {"problems": problems}, json_)
     if not report["ok"]:
         raise typer.Exit(1)
 

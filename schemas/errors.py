@@ -1,5 +1,7 @@
 """Errors whose messages are meant for the user."""
 
+DAMAGED = "run `bevt verify`, then `bevt repair`"  # the fix for a damaged dataset, at the end of a message
+
 
 class UserError(ValueError):
     """Bad input. The message names the value, what was expected, and the fix; the CLI prints it and exits with 2."""

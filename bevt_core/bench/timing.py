@@ -16,7 +16,7 @@ def available_device(name: str) -> torch.device:
     """Return the device called `name`. Raises UserError if it does not exist."""
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: torch {torch.__version__} sees no CUDA GPU here; use --device cpu")
+        raise UserError(f"`device` {name}: torch {torch.__version__} sees no CUDA GPU here; use `device` cpu")
     return device
 
 

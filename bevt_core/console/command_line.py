@@ -91,7 +91,8 @@ class App(typer.Typer):
 def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the command `function`: Ctrl-C ends it with exit code INTERRUPTED, and its errors name options.
 
-    Library errors name arguments, as in "give another `out`", which becomes "give another --out".
+    Library errors name arguments and recipe keys: "give another `out`, or `init=null`" becomes "give another --out, or
+    --set init=null".
     """
 
     @functools.wraps(function)

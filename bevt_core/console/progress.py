@@ -15,7 +15,7 @@ from bevt_core.console.readable import clock, percent
 from schemas.text.credentials import masked
 
 WINDOW_S = 60.0  # over which the rate is averaged
-SAMPLE_S = 0.5  # between two points of the window
+SAMPLE_S = 0.5  # between two points of the window; a rate over less time would be chance
 REDRAW_S = 0.2  # on a terminal
 LINE_S, LINE_SHARE = 30.0, 0.05  # elsewhere: a new line after this time, or after this share of the work
 LEAST_S = 1.0  # minimum time between two such lines
@@ -46,13 +46,17 @@ class ProgressLine:
         self._silent = os.environ.get("RANK", "0") != "0"
         self.on_terminal = self._stream.isatty()
         self._began = now()
+        self._first_at = self._began
         self._points = deque([(self._began, first)])
         self._shown: tuple[float, int] | None = None  # time of the last output, and units done by then
 
     def update(self, done: int, main: str = "", more: str = "") -> None:
         """Set the units done, and redraw if due. `main` is shown before the rate, `more` at the end of the line."""
         at = self._now()
-        if self.done == self._first < done:  # first result: the rate excludes start-up time
+        if self.done == self._first < done:
+            self._first_at = at
+        # The rate excludes start-up time, and the results of parallel workers that arrive with the first one
+        if at - self._first_at < SAMPLE_S:
             self._points = deque([(at, done)])
         self.done, self.main, self.more = done, main, more
         if at - self._points[-1][0] >= SAMPLE_S or len(self._points) == 1:
@@ -72,7 +76,7 @@ class ProgressLine:
         share = self.done / self.total if self.total else 1.0
         words = [f"{self.name} {self.done}/{self.total}{self.unit and ' '}{self.unit}", percent(share), self.main]
         began, before = self._points[0]
-        rate = (self.done - before) / (at - began) if at > began else 0.0
+        rate = (self.done - before) / (at - began) if at - began >= SAMPLE_S else 0.0
         if rate > 0:
             words.append(_rate(rate, self.unit or "it"))
         words.append(f"elapsed {clock(at - self._began)}")

@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bevt_core.console.explained import EXPLAINED
 from bevt_core.console.inert import one_line
+from schemas.text.plain import short
 
 MOST_ROWS = 10  # shown of a long list or mapping
 LINE_CHARS = 100  # longest list on one line
@@ -90,7 +92,7 @@ def shown(key: str, value: Any, outer: str = "") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, int | float):
-        return one_line(str(value))
+        return one_line(str(short(value)))
     if not math.isfinite(value):
         return str(value)
     for name in (key, outer):
@@ -124,18 +126,19 @@ def _is_number(cell: str) -> bool:
 def summary_lines(summary: Mapping[str, Any], indent: str = "", outer: str = "") -> list[str]:
     """Return the lines of a summary: keys and values in two columns, nested values indented below their key.
 
-    `outer` is the key of this summary in an enclosing one. Mappings and lists whose items are mappings with equal keys
-    and plain values are shown as tables.
+    Keys that a reader may not know are explained. `outer` is the key of this summary in an enclosing one. Mappings and
+    lists whose items are mappings with equal keys and plain values are shown as tables.
     """
     flat = {key: _one_line(key, value, outer) for key, value in summary.items()}
     width = max((len(one_line(key)) for key, line in flat.items() if line is not None), default=0)
     lines = []
     for key, value in summary.items():
         line = flat[key]
+        words = f" ({EXPLAINED[key]})" if key in EXPLAINED else ""
         if line is not None:
-            lines.append(f"{indent}{one_line(key):<{width}}  {line}".rstrip())
+            lines.append(f"{indent}{one_line(key):<{width}}  {line}{words}".rstrip())
             continue
-        lines.append(f"{indent}{one_line(key)}")
+        lines.append(f"{indent}{one_line(key)}{words}")
         lines += _nested(key, value, indent + "  ")
     return lines
 
@@ -154,7 +157,7 @@ def _one_line(key: str, value: Any, outer: str = "") -> str | None:
 
 def _nested(key: str, value: Any, indent: str) -> list[str]:
     items = list(value.items()) if isinstance(value, Mapping) else [("", item) for item in value]
-    columns = _columns([item for _, item in items])
+    columns = _columns([item for _, item in items], least=2 if isinstance(value, Mapping) else 1)
     if columns:
         rows = [[one_line(name), *(shown(column, item[column], key) for column in columns)] for name, item in items]
         if not isinstance(value, Mapping):
@@ -170,9 +173,9 @@ def _inline(item: Mapping[str, Any]) -> str:
     return ", ".join(f"{one_line(key)} {_one_line(key, value) or '...'}" for key, value in item.items())
 
 
-def _columns(items: Sequence[Any]) -> list[str]:
-    """Return the keys of two or more mappings if all have the same keys and plain values; else an empty list."""
-    if len(items) < 2 or not all(isinstance(item, Mapping) and item for item in items):
+def _columns(items: Sequence[Any], least: int) -> list[str]:
+    """Return the keys of `least` or more mappings if all have the same keys and plain values; else an empty list."""
+    if len(items) < least or not all(isinstance(item, Mapping) and item for item in items):
         return []
     keys = list(items[0])
     plain = all(not isinstance(value, Mapping | list | tuple) for item in items for value in item.values())

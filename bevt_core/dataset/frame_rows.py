@@ -11,10 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bevt_core.storage.objects import AnyPath
-from schemas.errors import UserError
+from schemas.errors import DAMAGED, UserError
 from schemas.frames import INDEX_SCHEMA, MOST_FRAMES, REJECTED_SCHEMA, SOURCES_SCHEMA, SourceItem
-
-FIX = "run `bevt verify`, then `bevt repair`"
 
 
 class BadRow(UserError):
@@ -90,7 +88,7 @@ def check_index(index: pa.Table, path: AnyPath, num_classes: int | None = None) 
     Without `num_classes`, labels are not checked: a reader that does not use them need not know the classes.
     """
     if not index.schema.equals(INDEX_SCHEMA):
-        raise BadRow(f"{path}: the columns are not those of a frame store's index; {FIX}")
+        raise BadRow(f"{path}: the columns are not those of a frame store's index; {DAMAGED}")
     ranges = {"num_frames": (0, MOST_FRAMES), "frame_start": (0, MOST_FRAMES), "height": (1, None), "width": (1, None)}
     if num_classes is not None:
         ranges["label"] = (0, num_classes - 1)
@@ -138,4 +136,4 @@ def _check_lists(index: pa.Table, path: AnyPath) -> None:
 
 
 def _bad_row(index: pa.Table, path: AnyPath, row: int, what: str) -> BadRow:
-    return BadRow(f"{path}: row {row}, sample {index['sample_id'][row].as_py()!r}, has {what}; {FIX}")
+    return BadRow(f"{path}: row {row}, sample {index['sample_id'][row].as_py()!r}, has {what}; {DAMAGED}")

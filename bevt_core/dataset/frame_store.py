@@ -43,7 +43,7 @@ from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.part_cache import Place, hold
 from bevt_core.views.replay import decode_jpeg
-from schemas.errors import UserError
+from schemas.errors import DAMAGED, UserError
 from schemas.frames import (
     FileDigest,
     FramePartCommit,
@@ -213,5 +213,5 @@ def _frame_files(folder: AnyPath) -> dict[str, FileDigest]:
     """Return the files of a committed part that contain its frames."""
     commit = read_record(folder / COMMIT, FramePartCommit)
     if commit is None:
-        raise UserError(f"{folder}: no {COMMIT}; run bevt verify, then bevt repair")
+        raise UserError(f"{folder}: no {COMMIT}; {DAMAGED}")
     return {name: digest for name, digest in commit.files.items() if name.startswith(f"{FRAMES_ZARR}/")}

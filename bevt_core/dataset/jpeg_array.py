@@ -17,8 +17,8 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from bevt_core.dataset.jpeg_layout import CRC_BYTES, JPEG, OFFSETS, REPAIR, Layout, read_layout
-from schemas.errors import UserError
+from bevt_core.dataset.jpeg_layout import CRC_BYTES, JPEG, OFFSETS, Layout, read_layout
+from schemas.errors import DAMAGED, UserError
 from schemas.text.regular_file import is_irregular
 
 ABSENT = 2**64 - 1  # the offset, in a shard's index, of a chunk that was never written
@@ -96,7 +96,7 @@ class JpegStore:
         first, last = start // chunk_bytes, -(-(start + len(out)) // chunk_bytes)
         entries = self._indices[shard][first:last]
         if (entries == ABSENT).any():
-            raise UserError(f"{self.path}: shard {shard} lacks chunks; {REPAIR}")
+            raise UserError(f"{self.path}: shard {shard} lacks chunks; {DAMAGED}")
         begin, end = int(entries[:, 0].min()), int(entries.sum(axis=1).max())
         with self._path_of(shard).open("rb") as file:
             file.seek(begin)
@@ -114,7 +114,7 @@ class JpegStore:
         """Return (offset, bytes) of every chunk of a shard, from the index at the shard's end."""
         path = self._path_of(shard)
         if is_irregular(path):
-            raise UserError(f"{path}: not a regular file; {REPAIR}")
+            raise UserError(f"{path}: not a regular file; {DAMAGED}")
         size = 16 * self.layout.shard_chunks + CRC_BYTES
         with path.open("rb") as file:
             shard_end = file.seek(0, os.SEEK_END)
@@ -122,14 +122,14 @@ class JpegStore:
             raw = file.read(size)
         if shard_end > self.layout.most_shard_file_bytes:
             most = self.layout.most_shard_file_bytes
-            raise UserError(f"{self.path}: shard {shard} has {shard_end} bytes, expected at most {most}; {REPAIR}")
+            raise UserError(f"{self.path}: shard {shard} has {shard_end} bytes, expected at most {most}; {DAMAGED}")
         entries = np.frombuffer(self._checked(raw, f"the index of shard {shard}"), "<u8").reshape(-1, 2)
         stored = entries[~(entries == ABSENT).any(axis=1)]
         chunk_bytes = self.layout.chunk_bytes + CRC_BYTES
         if (stored[:, 1] != chunk_bytes).any() or (stored[:, 0] > max(shard_end - size - chunk_bytes, 0)).any():
-            raise UserError(f"{self.path}: the index of shard {shard} points outside its file; {REPAIR}")
+            raise UserError(f"{self.path}: the index of shard {shard} points outside its file; {DAMAGED}")
         if (np.diff(np.sort(stored[:, 0])) < chunk_bytes).any():  # otherwise a small file could expand to 64 MiB
-            raise UserError(f"{self.path}: chunks overlap in the index of shard {shard}; {REPAIR}")
+            raise UserError(f"{self.path}: chunks overlap in the index of shard {shard}; {DAMAGED}")
         return entries
 
     def _checked(self, raw: bytes, what: str) -> bytes:
@@ -143,17 +143,17 @@ def _read_offsets(path: Path, layout: Layout) -> np.ndarray:
         offsets = np.zeros(1, np.int64)  # zarr does not write chunks of zeros
     elif not path.is_file() or path.stat().st_size != size:
         found = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
-        raise UserError(f"{path}: {found}, expected {layout.num_offsets} offsets in {size} bytes; {REPAIR}")
+        raise UserError(f"{path}: {found}, expected {layout.num_offsets} offsets in {size} bytes; {DAMAGED}")
     else:
         offsets = np.frombuffer(without_checksum(path.read_bytes(), path, "the offsets"), "<i8").astype(np.int64)
     falls = (offsets[1:] < offsets[:-1]).any()
     if not len(offsets) or offsets[0] != 0 or falls or offsets[-1] != layout.num_bytes:
-        raise UserError(f"{path}: expected increasing offsets from 0 to {layout.num_bytes}; {REPAIR}")
+        raise UserError(f"{path}: expected increasing offsets from 0 to {layout.num_bytes}; {DAMAGED}")
     sizes = np.diff(offsets)
     if sizes.max(initial=0) > MOST_FRAME_BYTES:
         frame = int(sizes.argmax())
         raise UserError(
-            f"{path}: frame {frame} has {sizes[frame]} bytes, expected at most {MOST_FRAME_BYTES}; {REPAIR}"
+            f"{path}: frame {frame} has {sizes[frame]} bytes, expected at most {MOST_FRAME_BYTES}; {DAMAGED}"
         )
     return offsets
 
@@ -162,7 +162,7 @@ def without_checksum(raw: bytes, path: Path, what: str) -> bytes:
     """Return `raw` without the crc32c at its end. Raises UserError if the checksum does not match."""
     payload, crc = raw[:-CRC_BYTES], int.from_bytes(raw[-CRC_BYTES:], "little")
     if google_crc32c.value(payload) != crc:
-        raise UserError(f"{path}: the checksum of {what} does not match; {REPAIR}")
+        raise UserError(f"{path}: the checksum of {what} does not match; {DAMAGED}")
     return payload
 
 

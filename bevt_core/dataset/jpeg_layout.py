@@ -10,7 +10,7 @@ from typing import Any
 
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
-from schemas.errors import UserError
+from schemas.errors import DAMAGED, UserError
 from schemas.frames import JPEG_SHARD_BYTES, MOST_FRAMES, MOST_JPEG_SHARDS
 
 GROUP, JPEG, OFFSETS = "zarr.json", "jpeg", "offsets"
@@ -19,7 +19,6 @@ SHARD_BYTES = JPEG_SHARD_BYTES  # per file
 CRC_BYTES = 4  # after every chunk and after a shard's index
 METADATA_BYTES = 64 << 10  # limit for a zarr.json; ours have 66 to 934
 SHOWN_CHARACTERS = 80  # limit for a value in a message
-REPAIR = "run bevt verify, then bevt repair"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def read_layout(path: AnyPath) -> Layout:
     for found, (name, expected) in zip((group, jpeg, offsets), layout.metadata().items(), strict=True):
         difference = _difference(found, expected)
         if difference is not None:
-            raise UserError(f"{path / name}: {difference}; {REPAIR}")
+            raise UserError(f"{path / name}: {difference}; {DAMAGED}")
     return layout
 
 
@@ -97,16 +96,16 @@ def _read_metadata(path: AnyPath) -> dict[str, Any]:
     if not path.is_file():  # missing, or a pipe, which may never end
         old = (path.parent / ".zgroup", path.parent / ".zarray")
         what = "a store of Zarr version 2" if any(file.is_file() for file in old) else "no such file"
-        raise UserError(f"{path}: {what}, expected Zarr version 3 as bevt writes it; {REPAIR}")
+        raise UserError(f"{path}: {what}, expected Zarr version 3 as bevt writes it; {DAMAGED}")
     data = storage_of(path).read_start(METADATA_BYTES + 1)
     if len(data) > METADATA_BYTES:
-        raise UserError(f"{path}: more than {METADATA_BYTES} bytes, expected the metadata of one array; {REPAIR}")
+        raise UserError(f"{path}: more than {METADATA_BYTES} bytes, expected the metadata of one array; {DAMAGED}")
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: not a JSON object, expected Zarr's metadata; {REPAIR}")
+        raise UserError(f"{path}: not a JSON object, expected Zarr's metadata; {DAMAGED}")
     return {key: value for key, value in found.items() if value is not None}  # zarr 3.1.0 writes a null
 
 
@@ -115,7 +114,7 @@ def _length(path: AnyPath, found: dict[str, Any], most: int) -> int:
     shape = found.get("shape")
     if isinstance(shape, list) and len(shape) == 1 and type(shape[0]) is int and 0 <= shape[0] <= most:
         return int(shape[0])
-    raise UserError(f"{path}: shape is {_shown(shape)}, expected [N] with N from 0 to {most}; {REPAIR}")
+    raise UserError(f"{path}: shape is {_shown(shape)}, expected [N] with N from 0 to {most}; {DAMAGED}")
 
 
 def _difference(found: Any, expected: Any, at: str = "") -> str | None:

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from bevt_core.dataset.frame_rows import FIX, BadRow
+from bevt_core.dataset.frame_rows import BadRow
 from bevt_core.storage.objects import AnyPath
 from bevt_core.views.replay import scaled_size
+from schemas.errors import DAMAGED
 from schemas.text.validation import describe
 from schemas.tokens import TokenizerIdentity, token_schema
 from schemas.views import View
@@ -62,13 +63,15 @@ def views_of(table: pa.Table) -> list[View]:
 def part_view(table: pa.Table, path: AnyPath, view: int, tokenizer: TokenizerIdentity) -> PartView:
     """Convert the row group of `view`, read from `path`. Raises BadRow."""
     if not table.schema.equals(token_schema(tokenizer.grid)):
-        raise BadRow(f"{path}: the columns are not those of a token set with {tokenizer.grid} tokens a frame; {FIX}")
+        raise BadRow(
+            f"{path}: the columns are not those of a token set with {tokenizer.grid} tokens a frame; {DAMAGED}"
+        )
     rows, columns = tokenizer.grid
     column = table["tokens"].combine_chunks()
     frames = column.flatten()
     flat = frames.flatten()
     if table["tokens"].null_count or len(flat) != len(frames) * rows * columns or flat.null_count:
-        raise BadRow(f"{path}: view {view} has rows without tokens; {FIX}")
+        raise BadRow(f"{path}: view {view} has rows without tokens; {DAMAGED}")
     flat_Fhw = flat.to_numpy(zero_copy_only=False).reshape(-1, rows, columns)
     bounds = column.offsets.to_numpy() - column.offsets[0].as_py()
     if flat_Fhw.size and flat_Fhw.max() >= tokenizer.vocab_size:
@@ -76,12 +79,12 @@ def part_view(table: pa.Table, path: AnyPath, view: int, tokenizer: TokenizerIde
         sample = table["sample_id"][int(np.searchsorted(bounds, frame, side="right")) - 1].as_py()
         raise BadRow(
             f"{path}: sample {sample!r} has the token {flat_Fhw.max()} in view {view}, but its tokenizer "
-            f"{tokenizer.name!r} has tokens 0 to {tokenizer.vocab_size - 1}; {FIX}"
+            f"{tokenizer.name!r} has tokens 0 to {tokenizer.vocab_size - 1}; {DAMAGED}"
         )
     try:
         views = views_of(table)
     except ValidationError as error:
-        raise BadRow(f"{path}: a row of view {view}: {describe(error, View)}; {FIX}") from None
+        raise BadRow(f"{path}: a row of view {view}: {describe(error, View)}; {DAMAGED}") from None
     return PartView(views=views, tokens=[flat_Fhw[a:b] for a, b in itertools.pairwise(bounds)])
 
 
@@ -95,19 +98,23 @@ def check_rows(
 ) -> None:
     """Raise BadRow unless the rows match the frames. `sizes` are (frames, height, width) of the part's samples."""
     if len(stored.views) != len(sizes):
-        raise BadRow(f"{path}: {len(stored.views)} rows in view {view}, but the part has {len(sizes)} samples; {FIX}")
+        raise BadRow(
+            f"{path}: {len(stored.views)} rows in view {view}, but the part has {len(sizes)} samples; {DAMAGED}"
+        )
     for sample, row, tokens, (frames, height, width) in zip(
         sample_ids, stored.views, stored.tokens, sizes, strict=True
     ):
         scaled_h, scaled_w = scaled_size(height, width, row.short_side_px)
         if len(tokens) != frames:
-            raise BadRow(f"{path}: sample {sample!r} has tokens for {len(tokens)} frames, but {frames} frames; {FIX}")
+            raise BadRow(
+                f"{path}: sample {sample!r} has tokens for {len(tokens)} frames, but {frames} frames; {DAMAGED}"
+            )
         if row.crop_px != crop_px:
             raise BadRow(
-                f"{path}: sample {sample!r} has a crop of {row.crop_px} px in view {view}, not {crop_px}; {FIX}"
+                f"{path}: sample {sample!r} has a crop of {row.crop_px} px in view {view}, not {crop_px}; {DAMAGED}"
             )
         if row.top_px + crop_px > scaled_h or row.left_px + crop_px > scaled_w:
             raise BadRow(
                 f"{path}: sample {sample!r} has a crop of {crop_px} px at ({row.top_px}, {row.left_px}) in view "
-                f"{view}, outside its frame of {scaled_h} x {scaled_w} px; {FIX}"
+                f"{view}, outside its frame of {scaled_h} x {scaled_w} px; {DAMAGED}"
             )

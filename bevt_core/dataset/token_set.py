@@ -24,7 +24,7 @@ from bevt_core.storage.files import (
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.part_cache import Place, hold
-from schemas.errors import UserError
+from schemas.errors import DAMAGED, UserError
 from schemas.frames import (
     FileDigest,
     FramePartCommit,
@@ -154,7 +154,7 @@ def _token_files(tokens_dir: AnyPath, part: int) -> dict[str, FileDigest]:
     name = part_name(part)
     commit = read_record(tokens_dir / f"{name}.json", TokenPartCommit)
     if commit is None:
-        raise UserError(f"{tokens_dir / name}.json: no such file; run bevt verify, then bevt repair")
+        raise UserError(f"{tokens_dir / name}.json: no such file; {DAMAGED}")
     return {f"{name}.parquet": FileDigest(sha256=commit.sha256, num_bytes=commit.num_bytes)}
 
 

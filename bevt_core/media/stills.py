@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bevt_core.media.errors import MediaError, one_line
 from bevt_core.storage.files import size_of
@@ -81,6 +81,8 @@ def _opened(path: AnyPath) -> Iterator[Image.Image]:
             raise
         except Image.DecompressionBombError as error:
             raise MediaError("open", "too-large", one_line(error, path)) from None
+        except UnidentifiedImageError:
+            raise MediaError("open", "not-media", "not a picture, or its header is damaged") from None
         except BROKEN as error:
             raise_storage_trouble(error, path)
             raise MediaError("open", "not-media", one_line(error, path)) from None

@@ -61,12 +61,11 @@ def read_record(path: AnyPath, kind: type[R]) -> R | None:
     except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"{path}: cannot be read, expected a {kind.__name__}: {error.strerror}") from None
     try:
-        return kind.model_validate(parse_json(text_of(data, "its content"), dict, "its content"))
+        return kind.model_validate(parse_json(text_of(data, path), dict, path))
     except ValidationError as error:
-        reason = describe(error, kind)
-    except UserError as error:
-        reason = str(error)
-    raise UserError(f"{path}: not a {kind.__name__} of this version of bevt: {reason}")
+        raise UserError(
+            f"{path}: {describe(error, kind)}; expected a {kind.__name__} of this version of bevt"
+        ) from None
 
 
 def read_json_file(path: AnyPath, kind: type) -> Any:

@@ -23,7 +23,7 @@ from bevt_core.storage.files import clean_staging, read_record, sha256_of, write
 from bevt_core.storage.remote import Entry, download
 from bevt_core.storage.staging import STAGING, discard, staged_folder
 from schemas.base import Record
-from schemas.errors import StorageError, UserError
+from schemas.errors import DAMAGED, StorageError, UserError
 from schemas.frames import FileDigest
 
 DEFAULT_BYTES = 32 << 30
@@ -122,7 +122,7 @@ def _fetch(entry: Entry) -> None:
             if not left:
                 return
         torn = f"{entry.source / min(left)}: its content differs from its commit"
-        raise StorageError(errno.EIO, f"{torn}; run bevt verify, then bevt repair")
+        raise StorageError(errno.EIO, f"{torn}; {DAMAGED}")
 
 
 def _make_room(num_bytes: int, entry: Entry) -> None:

@@ -60,7 +60,7 @@ def find_made_by(identity: TokenizerIdentity, *folders: Path) -> Path:
             return folder
     raise UserError(
         f"no tokenizer with the weights {identity.weights_sha256[:12]} ({identity.name}) found; "
-        "give its folder with --tokenizer"
+        "give its folder as `tokenizer`"
     )
 
 
@@ -91,7 +91,7 @@ def settle_default(name: str, warn: Callable[[str], None]) -> str:
     warn(
         f"the weights of the published tokenizer {PUBLISHED!r} were not found, so the embedded {EMBEDDED!r} is used: "
         "it is small, has 1024 codes, and its results cannot be compared with the paper's. "
-        f"Download the published one with `bevt tokenizer fetch {PUBLISHED}`, or choose --tokenizer {EMBEDDED}"
+        f"Download the published one with `bevt tokenizer fetch {PUBLISHED}`, or name {EMBEDDED!r} as the tokenizer"
     )
     return EMBEDDED
 

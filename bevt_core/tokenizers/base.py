@@ -47,6 +47,11 @@ class Tokenizer(ABC):
     def grid(self) -> tuple[int, int]:
         return (self.input_px // self.stride, self.input_px // self.stride)
 
+    @property
+    def can_decode(self) -> bool:
+        """Whether it was stored with its decoder; without one, `decode` raises UserError."""
+        return True
+
     def identity(self) -> TokenizerIdentity:
         """The identity that token sets record and the trainer compares."""
         return TokenizerIdentity(

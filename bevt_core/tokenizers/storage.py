@@ -13,6 +13,7 @@ from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, DvaeSizes, Kind, P
 from bevt_core.tokenizers.precision import DTYPES
 from bevt_core.weights.files import load_safetensors
 from schemas.errors import UserError
+from schemas.text.plain import short
 
 
 def save_tokenizer(
@@ -57,7 +58,7 @@ def read_state(folder: Path, file_name: str, expected_sha256: str) -> dict[str, 
     found = sha256_of(path)
     if found != expected_sha256:
         raise UserError(
-            f"{path}: sha256 {found}, expected {expected_sha256} ({CARD}); "
+            f"{path}: sha256 {short(found)}, expected {short(expected_sha256)} ({CARD}); "
             "the file is damaged or was replaced: copy it again"
         )
     return {key: value.float() for key, value in load_safetensors(path).items()}

@@ -11,11 +11,9 @@ from PIL import Image
 from bevt_core.rng import rng_for
 from bevt_core.views.jitter import JITTER_OPS, jitter
 from bevt_core.views.resample import Backend, Box, pixels_read, resize_box
-from schemas.errors import UserError
+from schemas.errors import DAMAGED, UserError
 from schemas.ranges import MOST_FRAME_PIXELS
 from schemas.views import JitterOp, View, ViewDistribution, ViewSpec
-
-_REPAIR = "run bevt verify, then bevt repair"
 
 
 def draw_view(spec: ViewSpec, sample_id: str, index: int, height: int, width: int) -> View:
@@ -126,11 +124,11 @@ def decode_jpeg(data: bytes | memoryview | np.ndarray, size: tuple[int, int] | N
     height, width, *_ = simplejpeg.decode_jpeg_header(data)  # 1 us; decoding 256 x 340 px takes 500 us
     if height * width > MOST_FRAME_PIXELS:
         raise UserError(
-            f"a stored frame of {height} x {width} px, expected at most {MOST_FRAME_PIXELS} pixels; {_REPAIR}"
+            f"a stored frame of {height} x {width} px, expected at most {MOST_FRAME_PIXELS} pixels; {DAMAGED}"
         )
     if size is not None and (height, width) != tuple(size):
         raise UserError(
-            f"a stored frame of {height} x {width} px, but its sample has {size[0]} x {size[1]} px; {_REPAIR}"
+            f"a stored frame of {height} x {width} px, but its sample has {size[0]} x {size[1]} px; {DAMAGED}"
         )
     frame_HWC: np.ndarray = simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
     return frame_HWC

@@ -114,7 +114,7 @@ def selection(root: Path, target: Path, count: int) -> Path:
     """Fill the folder `target` with `count` copies of videos of `root`, repeating them if there are too few."""
     videos = sorted(path for path in root.rglob("*") if path.suffix in VIDEOS)
     if not videos:
-        raise UserError(f"{root}: no videos ({', '.join(VIDEOS)}) to measure with; give a folder of videos with --root")
+        raise UserError(f"{root}: no videos ({', '.join(VIDEOS)}) to measure with; give a folder of videos as `root`")
     target.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         video = videos[number % len(videos)]

@@ -11,7 +11,7 @@ from bevt_core.dataset.jpeg_layout import read_layout
 from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath
-from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, below
+from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, reason_of
 from pipeline.check.records import differences, look_at_parts, parts_digest, read_or_note, strays
 from pipeline.job.part_size import of_part
 from schemas.errors import UserError
@@ -73,7 +73,7 @@ def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -
     try:
         items = read_sources(frames_dir)
     except (OSError, ValueError, pa.ArrowException) as error:
-        problems.append(Problem(str(path), f"cannot be read: {error}", RESTORE))
+        problems.append(Problem(str(path), reason_of(error, path), RESTORE))
         return None
     if sources_digest(items) != plan.sources_digest:
         problems.append(Problem(str(path), "does not match the digest in plan.json", RESTORE))
@@ -98,8 +98,10 @@ def _verify_frame_part(
     """
     folder = frames_dir / part_name(part)
 
-    def wrong(path: AnyPath, problem: str) -> None:
-        problems.append(Problem(str(folder), f"{below(path, frames_dir)}: {problem}", REPAIR))
+    def wrong(problem: str | Exception) -> None:
+        problems.append(
+            Problem(str(folder), problem if isinstance(problem, str) else reason_of(problem, folder), REPAIR)
+        )
 
     if not folder.is_dir():
         problems.append(Problem(str(folder), "missing", RERUN))
@@ -107,42 +109,46 @@ def _verify_frame_part(
     try:
         commit = read_frame_commit(frames_dir, part, plan.digest())
     except UserError as error:
-        wrong(folder / COMMIT, str(error))
+        wrong(error)
         return None
     if commit is None:
-        wrong(folder, "no commit for this plan, or files are missing or have the wrong size")
+        wrong("no commit for this plan, or files are missing or have the wrong size")
         return None
     if commit.part != part:
-        wrong(folder / COMMIT, f"belongs to part {commit.part}")
+        wrong(f"{COMMIT} belongs to part {commit.part}")
     present = sizes_in(folder).keys() - {COMMIT}
     for name in sorted(present - commit.files.keys()):
-        wrong(folder / name, "is not listed in the commit")
+        wrong(f"{name} is not listed in {COMMIT}")
     damaged = [name for name, digest in commit.files.items() if sha256_of(folder / name) != digest.sha256]
     for name in damaged:
-        wrong(folder / name, "its bytes do not match the committed digest")
+        wrong(f"the bytes of {name} do not match the committed digest")
     if damaged:
         return commit
     try:
         layout = read_layout(folder / FRAMES_ZARR)
     except UserError as error:
-        wrong(folder / FRAMES_ZARR, str(error))
+        wrong(error)
         return commit
     if layout.num_offsets != commit.num_frames + 1:
-        wrong(folder / FRAMES_ZARR, f"{layout.num_offsets} offsets, expected {commit.num_frames + 1}")
-    index = read_table(folder / "index.parquet")
-    rejected = read_table(folder / "rejected.parquet")
+        wrong(f"{FRAMES_ZARR} has {layout.num_offsets} offsets, expected {commit.num_frames + 1}")
+    try:
+        index = read_table(folder / "index.parquet")
+        rejected = read_table(folder / "rejected.parquet")
+    except UserError as error:
+        wrong(error)
+        return commit
     if not index.schema.equals(INDEX_SCHEMA) or not rejected.schema.equals(REJECTED_SCHEMA):
-        wrong(folder, "its columns do not match this format version")
+        wrong("the columns of its tables do not match this format version")
         return commit
     try:
         check_index(index, folder / "index.parquet", len(plan.classes))
     except UserError as error:
-        wrong(folder / "index.parquet", str(error))
+        wrong(error)
         return commit
     recorded = [*dict.fromkeys(index["source"].to_pylist()), *rejected["source"].to_pylist()]
     if planned is not None and sorted(recorded) != sorted(planned):
-        wrong(folder, f"its {len(recorded)} sources, used and rejected, are not the {len(planned)} of the plan")
+        wrong(f"its {len(recorded)} sources, used and rejected, are not the {len(planned)} of the plan")
     counts = (len(index), len(rejected), sum(index["num_frames"].to_pylist()))
     if counts != (commit.num_samples, commit.num_rejected, commit.num_frames):
-        wrong(folder / COMMIT, f"its counts do not match the tables, which have {counts}")
+        wrong(f"the counts in {COMMIT} do not match the tables, which have {counts}")
     return commit

@@ -5,13 +5,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bevt_core.storage.objects import AnyPath, as_path
+from schemas.errors import DAMAGED
 
 RERUN = "run the same `bevt tokenize` command again"
 REPAIR = "run `bevt repair`, or remove it and run the same `bevt tokenize` command again"
 REMOVE = "remove it and run the same `bevt tokenize` command again"
-RESTORE = "run `bevt repair`, with --list if the dataset was made from a list"
+RESTORE = "run `bevt repair`, as `bevt repair --list LIST` if the dataset was made from a list"
 OUTSIDE = (
-    "give --allow-outside if the dataset was made with it; otherwise its list was changed, and it must not be used"
+    "use `bevt verify --allow-outside` or `bevt repair --allow-outside` if the dataset was made with that "
+    "option; otherwise its list was changed, and it must not be used"
 )
 REPAIRABLE = {RERUN, REPAIR, RESTORE}
 
@@ -60,3 +62,12 @@ def to_remove(problems: Iterable[Problem]) -> list[AnyPath]:
 def below(path: AnyPath, folder: AnyPath) -> str:
     """`path` relative to `folder`."""
     return str(path).removeprefix(f"{folder}/")
+
+
+def reason_of(error: Exception, path: AnyPath) -> str:
+    """An error about the file or folder `path` without that path and without advice, which a `Problem` has itself.
+
+    Files inside a folder keep their relative name.
+    """
+    reason = str(error).removesuffix(f"; {DAMAGED}")
+    return reason.removeprefix(str(path)).lstrip("/").removeprefix(": ").removeprefix(", ")

@@ -12,10 +12,11 @@ from bevt_core.console.progress import ProgressLine
 from bevt_core.storage.files import read_record
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
-from pipeline.check.problems import REPAIR, RERUN, Problem, part_of
+from pipeline.check.problems import REPAIR, RERUN, Problem, part_of, reason_of
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit, Plan
+from schemas.text.plain import short
 from schemas.tokens import TokenPartCommit, TokenPlan
 
 A = TypeVar("A")
@@ -36,7 +37,7 @@ def read_or_note(read: Callable[[], R | None], path: AnyPath, problems: list[Pro
     try:
         record = read()
     except UserError as error:
-        problems.append(Problem(str(path), str(error), fix))
+        problems.append(Problem(str(path), reason_of(error, path), fix))
         return None
     if record is None:
         problems.append(Problem(str(path), "missing: the job has not finished", RERUN))
@@ -47,7 +48,8 @@ def differences(path: AnyPath, manifest: Record, expected: dict[str, Any]) -> li
     """A problem for each field of a manifest that differs from `expected`. A rerun of the job rewrites the manifest."""
     actual = manifest.model_dump(include=set(expected))
     wrong = [key for key, value in expected.items() if actual[key] != value]
-    return [Problem(str(path), f"{key} is {actual[key]!r}, expected {expected[key]!r}", RERUN) for key in wrong]
+    pairs = {key: (short(actual[key]), short(expected[key])) for key in wrong}
+    return [Problem(str(path), f"{key} is {old!r}, expected {new!r}", RERUN) for key, (old, new) in pairs.items()]
 
 
 def parts_digest(commits: Sequence[FramePartCommit] | Sequence[TokenPartCommit]) -> str:

@@ -125,7 +125,7 @@ def _check_same_frames(jobs: Jobs, parts: Iterable[int], before: FrameStoreManif
         remove(frames_dir / part_name(part))
     write_record(frames_dir / "dataset.json", before)
     raise UserError(
-        f"--root {jobs.root}: its files, or this machine's decoder, do not reproduce the dataset's frames, so parts "
+        f"`root` {jobs.root}: its files, or this machine's decoder, do not reproduce the dataset's frames, so parts "
         f"{', '.join(map(str, parts))} are left out. Give the original folder, or, to accept the new frames, remove "
         f"{frames_dir / 'dataset.json'} and repair again"
     )
@@ -149,7 +149,7 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     """Raise UserError if sources of `parts` are missing below the root, but existed when the dataset was made."""
     wanted = [item.source for part in parts for item in of_part(jobs.items, jobs.plan, part)]
     if wanted and not jobs.root.is_dir():
-        raise UserError(f"--root {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
+        raise UserError(f"`root` {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
     present = each(lambda source: _exists(jobs, source), wanted, jobs.root)
     absent = [source for source, exists in zip(wanted, present, strict=True) if not exists]
     if not absent:
@@ -162,7 +162,7 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     most = len(wanted) - 1 if manifest is None else manifest.rejected.get("missing", 0) - len(known)
     if len(unknown) > most:
         raise UserError(
-            f"--root {jobs.root}: {len(unknown)} of the {len(wanted)} sources to be read again are not in it, such as "
+            f"`root` {jobs.root}: {len(unknown)} of the {len(wanted)} sources to be read again are not in it, such as "
             f"{unknown[0]!r}; nothing was changed: give the folder from which the dataset was made"
         )
 

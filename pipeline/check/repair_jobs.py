@@ -85,7 +85,7 @@ def check_links(out: AnyPath) -> None:
         target = storage_of(out).outside(folder)
         if target is not None:
             raise UserError(
-                f"{folder}: a link to {target}, out of the dataset; nothing was changed: give --allow-outside if it "
+                f"{folder}: a link to {target}, out of the dataset; nothing was changed: give `allow_outside` if it "
                 "is yours"
             )
 
@@ -105,7 +105,7 @@ def _token_recipe(
         }
     )
     if make_token_plan(made_with, plan, identity.by_kind().device_kind) != token_plan.by_kind():
-        raise UserError(f"{made_with.tokenizer} is not the tokenizer of {folder}; give its folder with --tokenizer")
+        raise UserError(f"{made_with.tokenizer} is not the tokenizer of {folder}; give its folder as `tokenizer`")
     return made_with
 
 
@@ -133,6 +133,6 @@ def _listed_items(
     if listed.sources_digest != plan.sources_digest:
         raise UserError(
             f"{what}: {recipe.root} has {len(items)} sources with classes, which are not the {plan.num_sources} of the "
-            "dataset; give its original --root and --list"
+            "dataset; give its original `root` and `list_file`"
         )
     return items

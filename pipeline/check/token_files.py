@@ -7,7 +7,7 @@ from bevt_core.dataset.token_set import read_token_commit, read_token_plan
 from bevt_core.foreign.parquet_file import ParquetFile
 from bevt_core.storage.files import read_record, sha256_of
 from bevt_core.storage.objects import AnyPath
-from pipeline.check.problems import REPAIR, RERUN, Problem
+from pipeline.check.problems import REPAIR, RERUN, Problem, reason_of
 from pipeline.check.records import (
     committed,
     contradicted,
@@ -43,7 +43,8 @@ def verify_token_files(
     if plan is None:
         return
     if plan.frames_plan != frames_plan.digest():
-        problems.append(Problem(str(path), "belongs to another frame store", "tokenize again with --overwrite"))
+        fix = "run the same command again, as `bevt tokenize --overwrite`"
+        problems.append(Problem(str(path), "belongs to another frame store", fix))
         return
 
     def look(frames: FramePartCommit) -> tuple[TokenPartCommit | None, list[Problem]]:
@@ -59,7 +60,7 @@ def verify_token_files(
         try:
             read_record(path, TokenPartCommit)
         except UserError as error:
-            problems.append(Problem(str(path), str(error), REPAIR))
+            problems.append(Problem(str(path), reason_of(error, path), REPAIR))
     problems += strays(tokens_dir, frames_plan)
     path = tokens_dir / "dataset.json"
     manifest = read_or_note(lambda: read_record(path, TokenSetManifest), path, problems)
@@ -85,7 +86,8 @@ def _verify_token_part(
     try:
         commit = read_token_commit(tokens_dir, frames, plan.digest())
     except UserError as error:
-        problems.append(Problem(str(path.parent / f"{part_name(frames.part)}.json"), str(error), REPAIR))
+        path = tokens_dir / f"{part_name(frames.part)}.json"
+        problems.append(Problem(str(path), reason_of(error, path), REPAIR))
         return None
     if commit is None:
         problems.append(Problem(str(path), "no commit for this plan and these frames, or the wrong size", REPAIR))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 BUSY_ENOUGH = 0.9  # share of the steady state from which tokenizing itself is the bottleneck
-FEW_PARTS = 4  # with fewer parts, a worker is measured until the end of its last one
+FEW_PARTS = 4  # with fewer parts, a worker is measured until the end of its last one, and no bottleneck is named
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from typing import Any
 from bevt_core.dataset.frame_store import write_frame_manifest
 from bevt_core.dataset.token_set import write_token_manifest
 from bevt_core.storage.files import clean_staging
-from pipeline.job.busy import bottleneck
 from pipeline.job.commits import check_whole, frame_commits, token_commits
 from pipeline.job.plan import Job, read_left_out
 from pipeline.job.progress import Meter
@@ -54,7 +53,7 @@ def summarize(job: Job, manifest: FrameStoreManifest, meter: Meter) -> dict[str,
         "first_tokens_s": None if meter.first_tokens_s is None else round(meter.first_tokens_s, 3),
         "tokenizers": meter.workers,
         "actor_busy_share": None if share is None else share.busy,
-        "bottleneck": None if share is None else bottleneck(share),
+        "bottleneck": meter.bottleneck(),
         "frames_dir": str(job.frames_dir),
         "tokens_dir": None if job.tokens_dir is None else str(job.tokens_dir),
     }

@@ -31,7 +31,7 @@ def of_part(listed: Sequence[T], plan: Plan, part: int) -> Sequence[T]:
 def with_stored_part_size(frames_dir: AnyPath, plan: Plan, most: int) -> Plan:
     """`plan`, or the plan stored in `frames_dir` if that is the same job with `most` sources per part.
 
-    So a job started by an older version, or with `--set sources_per_part`, keeps its parts.
+    So a job started by an older version, or with its own `sources_per_part`, keeps its parts.
     """
     stored = read_plan(frames_dir)
     kept = plan.model_copy(update={"sources_per_part": most})
@@ -51,7 +51,7 @@ def check_grid(recipe: TokenizeRecipe) -> None:
         "views.short_side_min_px": recipe.views.short_side_min_px,
         "views.short_side_max_px": recipe.views.short_side_max_px,
     }
-    fix = " ".join(f"--set {key}={round(size * better_px / crop_px)}" for key, size in sizes.items())
+    fix = " ".join(f"`{key}={round(size * better_px / crop_px)}`" for key, size in sizes.items())
     raise UserError(
         f"tokenizer {recipe.tokenizer} has {grid[0]} x {grid[1]} tokens, and views.crop_px is {crop_px}: a token would "
         f"cover {crop_px / grid[1]:.4g} pixels, which no encoder's patches match. Use another tokenizer, or {fix}"

@@ -22,6 +22,7 @@ from schemas.base import Record
 from schemas.errors import UserError
 from schemas.frames import LEFT_OUT, FramePartCommit, FrameStoreManifest, LeftOut, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
+from schemas.text.plain import short
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, TokenPartCommit, TokenPlan
 
 OVERWRITE = "bevt tokenize --overwrite"
@@ -145,7 +146,7 @@ def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePartCom
     trouble = root_trouble(root) if lacking else None
     if trouble is not None:
         raise UserError(
-            f"--root {root}: {trouble}, and {lacking} of {plan.num_parts} parts still have to be decoded from it; "
+            f"`root` {root}: {trouble}, and {lacking} of {plan.num_parts} parts still have to be decoded from it; "
             "mount it, or correct the path"
         )
 
@@ -155,14 +156,14 @@ def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], ov
     stored = read_plan(frames_dir)
     if stored is not None and stored.digest() != plan.digest():
         if not overwrite:
-            raise UserError(_refusal(frames_dir / "plan.json", stored, plan, "give another --out"))
+            raise UserError(_refusal(frames_dir / "plan.json", stored, plan, "give another `out`"))
         tokens = frames_dir.parent / "tokens"  # made from the old frames
         with removing([frames_dir, *(path.parent for path in tokens.glob("*/plan.json"))], OVERWRITE):
             remove(tokens)  # tokens first: while the old plan exists, a rerun after an interrupt removes both
             remove(frames_dir)
     stored = write_plan(frames_dir, plan, items)
     if stored.digest() != plan.digest():  # another job wrote its plan in the meantime
-        raise UserError(_refusal(frames_dir / "plan.json", stored, plan, "give another --out"))
+        raise UserError(_refusal(frames_dir / "plan.json", stored, plan, "give another `out`"))
     clean_staging(frames_dir.parent)
     clean_staging(frames_dir)
 
@@ -209,7 +210,7 @@ def find_token_plan(tokens_dir: AnyPath, recipe: TokenizeRecipe, plan: Plan, ove
     if stored.by_kind() == wanted:
         return stored
     if not overwrite:
-        fix = "name this token set (`--set token_set=NAME`) to keep both, on the same frames"
+        fix = "give `token_set=NAME` to keep both token sets, on the same frames"
         raise UserError(_refusal(tokens_dir / "plan.json", stored.by_kind(), wanted, fix))
     with removing([tokens_dir], OVERWRITE):
         remove(tokens_dir)
@@ -220,7 +221,7 @@ def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
     """Write the plan, unless it exists, and return the stored one. A different plan raises a UserError naming both."""
     stored = read_token_plan(tokens_dir) or write_token_plan(tokens_dir, plan)
     if stored.by_kind() != plan:
-        raise UserError(_refusal(tokens_dir / "plan.json", stored.by_kind(), plan, "give another --out"))
+        raise UserError(_refusal(tokens_dir / "plan.json", stored.by_kind(), plan, "give another `out`"))
     clean_staging(tokens_dir)
     return stored
 
@@ -236,7 +237,7 @@ def _refusal(path: AnyPath, stored: Record, planned: Record, fix: str) -> str:
     ]
     return (
         f"{path.parent} contains another job's output: {'; '.join(differences)}. "
-        f"{fix[0].upper()}{fix[1:]}, or --overwrite to delete that output"
+        f"{fix[0].upper()}{fix[1:]}, or give `overwrite` to delete that output"
     )
 
 
@@ -253,5 +254,5 @@ def _different(old: Record, new: Record, prefix: str = "") -> dict[str, tuple[An
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(short(value))
     return text if len(text) <= 40 else f"{text[:37]}..."

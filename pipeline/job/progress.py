@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Literal
 
 from bevt_core.console.progress import ProgressLine
-from pipeline.job.busy import BusyShare, TokenizeTimes, busy_share
+from pipeline.job.busy import FEW_PARTS, BusyShare, TokenizeTimes, bottleneck, busy_share
 from pipeline.job.rows import PartMade
 from schemas.errors import UserError
 from schemas.frames import SourceItem
@@ -54,6 +54,15 @@ class Meter:
     def busy_share(self) -> BusyShare | None:
         return busy_share(self.times)
 
+    def bottleneck(self) -> str | None:
+        """Name the stage that limits the job's speed; None if too little was measured to know it."""
+        share = self.busy_share()
+        if share is None or self.first_tokens_s is None or len(self.times) < FEW_PARTS * self.workers:
+            return None
+        if self.first_tokens_s > self.seconds / 2:
+            return "the start of the job took most of the time; a longer job runs at its full speed"
+        return bottleneck(share)
+
 
 class RejectionLimit:
     """Stops a job as soon as it is certain to reject more sources than allowed."""
@@ -78,7 +87,7 @@ class RejectionLimit:
         too_many = self.rejected > self.share * self.total
         if too_many or (self.sources >= self.MIN_SOURCES and found > self.share + error):
             raise UserError(
-                f"{self.rejected} of {self.sources} sources were rejected ({found:.1%}), --max-rejected is "
+                f"{self.rejected} of {self.sources} sources were rejected ({found:.1%}), `max_rejected` is "
                 f"{self.share:.1%}; see frames/part-*/rejected.parquet. Fix the files, or raise the limit, and run the "
                 "same command again: finished parts are kept"
             )
@@ -107,8 +116,8 @@ class ProgressView:
         if self._line is None:
             return
         share = meter.busy_share()
-        more = f"{meter.frames / meter.seconds:,.0f} frames/s  {meter.rejected} rejected"
-        if share is not None:
+        more = f"{meter.rejected} rejected"
+        if share is not None and len(meter.times) >= FEW_PARTS * meter.workers:
             more += f"  tokenizer busy {share.busy:.0%}"
         self._line.update(meter.sources, more=more)
 

@@ -1,12 +1,13 @@
 """`bevt inspect`: describe a dataset or one sample, with a picture of frame | view | decoded tokens."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bevt_core.console.terminal import note
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet, token_set_folders
 from bevt_core.reporting.pictures import fitted, save_png
@@ -60,6 +61,20 @@ def inspect_dataset(
     return report
 
 
+def set_facts(token_sets: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The facts of each token set to show in a table, from `token_sets` of `inspect_dataset`."""
+    return {
+        name: {
+            "tokenizer": manifest["tokenizer"]["name"],
+            "vocab_size": manifest["tokenizer"]["vocab_size"],
+            "grid": "x".join(map(str, manifest["tokenizer"]["grid"])),
+            "dtype": manifest["tokenizer"]["dtype"],
+            "views": manifest["views"]["num_views"],
+        }
+        for name, manifest in token_sets.items()
+    }
+
+
 def _alike(wanted: str, ids: Sequence[str]) -> list[str]:
     """A few ids that `wanted` may be a typo of: its neighbours in sorted order, and equal file names elsewhere."""
     ordered = sorted(ids)
@@ -94,14 +109,16 @@ def contact_sheet(store: FrameStore, sets: list[TokenSet], sample: dict[str, Any
 
 
 def decoder_of(token_set: TokenSet, tokenizer: str | None) -> Any:
-    """Load the tokenizer that made the set; None if it is not found or has other weights."""
+    """Load the tokenizer that made the set; None, with a note, if it is not found or cannot decode."""
     from bevt_core.tokenizers import load_tokenizer, tokenizer_of
 
     identity = token_set.manifest.tokenizer
     try:
         loaded = load_tokenizer(tokenizer_of(token_set.path, identity, tokenizer))
-    except UserError:
+    except UserError as error:
+        note(f"{token_set.path}: no decoded tokens are drawn: {error}")
         return None
-    if loaded.identity().weights_sha256 != identity.weights_sha256:
+    if not loaded.can_decode:
+        note(f"{token_set.path}: no decoded tokens are drawn: tokenizer {identity.name} was stored without its decoder")
         return None
     return loaded

@@ -1,6 +1,7 @@
 """Decoding of untrusted text, with errors that name the line and the fix, and short values for messages."""
 
 import codecs
+import re
 import reprlib
 from typing import Any
 
@@ -13,6 +14,7 @@ _MARKS = {  # UTF-32 before UTF-16, whose mark is a prefix of it
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+_DIGEST = re.compile(r"^([0-9a-f]{12})(?:[0-9a-f]{28}|[0-9a-f]{52})(-dirty)?$")
 SHOWN_CHARACTERS = 60  # maximum length of a value in a message
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = SHOWN_CHARACTERS
@@ -53,6 +55,11 @@ def lines_of(text: str) -> list[str]:
 
 def _fix(encoding: str) -> str:
     return f"save the file as UTF-8, e.g. with `iconv -f {encoding} -t utf-8 FILE > NEW`"
+
+
+def short(value: Any) -> Any:
+    """A SHA-256 or a git revision for a message: its first 12 digits; any other value unchanged."""
+    return _DIGEST.sub(r"\1\2", value) if isinstance(value, str) else value
 
 
 def shown(value: Any) -> str:

@@ -28,5 +28,5 @@ def test_the_ratios_are_those_of_the_rates(tiny_tokenizer: Path, tmp_path: Path,
     for name in ("decord", "bare_jpeg"):
         ratio = figures["clips_per_cpu_s"] / figures[f"{name}_clips_per_cpu_s"]
         assert figures[f"ratio_vs_{name}"] == pytest.approx(ratio)
-    with pytest.raises(UserError, match="a source of the dataset; give the same --root"):
+    with pytest.raises(UserError, match="a source of the dataset; give the same `root`"):
         bench_loader(tokens, tmp_path, clips=1, repeats=1)

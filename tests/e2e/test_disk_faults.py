@@ -52,5 +52,5 @@ def test_a_disk_that_fills_up_in_the_middle(out: Path, job: str, tmp_path: Path)
     assert done.stdout.startswith("exit 2\n"), done  # with no dataset.json, and no summary
     assert re.search(r"the disk is full \(.* of 0\.1 MB free\); free some space and run the same", done.stderr)
     assert "Traceback" not in done.stderr
-    assert re.search("^indexed +8$", done.stdout, re.MULTILINE)
+    assert re.search(r"^indexed +8 \(", done.stdout, re.MULTILINE)
     assert TokenSet(tmp_path / "copy" / "tokens" / "dvae-v2").manifest.num_samples == 8

@@ -260,7 +260,7 @@ def test_images_come_from_the_frames_of_the_videos(data):
 
 def test_images_in_place_of_videos_are_refused_and_videos_for_images_named(data, capsys):
     swapped = recipe_of({"video": data["image"], "image": data["video"]})
-    with pytest.raises(UserError, match=r"a set of images, with one frame in each of 40 samples.*swap it with --image"):
+    with pytest.raises(UserError, match=r"a set of images, with one frame in each of 40 samples.*swap it with `image"):
         open_sources(swapped, torch.device("cpu"))
     dry_run(recipe_of(data), processes=1)
     assert "warning" not in capsys.readouterr().err

@@ -241,7 +241,7 @@ def test_another_job_into_the_same_place_is_refused(
     with pytest.raises(UserError, match=r"views\.flip_share 0\.5 there, 0\.25 here"):
         tokenize(tiny_recipe(videos, dataset, tiny_tokenizer, "views.flip_share=0.25"), progress="off")
     other = save_tiny_tokenizer(tmp_path / "other", seed=1)
-    with pytest.raises(UserError, match=r"tokenizer\.weights_sha256.*--set token_set=NAME"):
+    with pytest.raises(UserError, match=r"tokenizer\.weights_sha256.*`token_set=NAME`"):
         tokenize(tiny_recipe(videos, dataset, other), progress="off")
     assert digests(dataset) == before
 
@@ -305,7 +305,7 @@ def test_repair_makes_only_what_is_broken(dataset: Path, videos: Path, json_keys
 
 def test_max_rejected_stops_the_job_and_keeps_what_is_done(videos: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=2")
-    with pytest.raises(UserError, match=r"--max-rejected is 5\.0%"):
+    with pytest.raises(UserError, match=r"`max_rejected` is 5\.0%"):
         tokenize(recipe, progress="off", frames_only=True, max_rejected=0.05)
     assert not (tmp_path / "frames" / "dataset.json").exists()
     summary = tokenize(recipe, progress="off", frames_only=True, max_rejected=0.25)

@@ -153,7 +153,7 @@ def test_wrong_tokens_are_found(whole: Path, tmp_path: Path, tiny_tokenizer: Pat
     identity = load_tokenizer(tiny_tokenizer).identity()
     copy = tmp_path / "copy"
     make_token_set(copy, vocab_size=identity.vocab_size, grid=identity.grid[0])
-    with pytest.raises(UserError, match="--tokenizer"):
+    with pytest.raises(UserError, match="`tokenizer`"):
         verify(copy, sample=4, tokenizer=str(tiny_tokenizer))
 
 
@@ -323,7 +323,7 @@ def test_repair_looks_for_the_tokenizer_first(listed: Path, raw: Path, tmp_path:
     flip_byte(tokens(copy) / "part-00000.parquet")
     before = digests(copy)
     other = save_tiny_tokenizer(tmp_path / "other", seed=1)
-    with pytest.raises(UserError, match="give its folder with --tokenizer"):
+    with pytest.raises(UserError, match="give its folder as `tokenizer`"):
         repair(copy, raw, tokenizer=str(other))
     assert digests(copy) == before
 

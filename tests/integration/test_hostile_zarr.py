@@ -53,7 +53,7 @@ def report(dataset: Path) -> None:
 def verify_files(dataset: Path) -> None:
     problems = verify(dataset, sample=0)["problems"]
     assert "part-00000" in problems[0]["path"]
-    raise UserError(problems[0]["problem"])
+    raise UserError("{path}/{problem}; {mend}".format(**problems[0]))
 
 
 READERS: dict[str, Callable[[Path], object]] = {

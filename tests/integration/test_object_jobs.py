@@ -273,4 +273,4 @@ def test_a_store_of_zarr_2_is_never_fetched(server: S3Server, tmp_path: Path, mo
     with pytest.raises(UserError, match=r"zarr.json: zarr_format is 2, expected 3"):
         FrameStore(root / "frames").read_jpegs(0, 0, 1)
     (problem, *_) = verify(root, sample=0)["problems"]
-    assert "not listed in the commit" in problem["problem"]
+    assert "not listed in commit.json" in problem["problem"]

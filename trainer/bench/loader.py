@@ -91,4 +91,4 @@ def file_of(root: Path, split: str, source: str) -> Path:
     for path in (contained(root, source), contained(root, f"{split}/{source}")):
         if path.is_file():
             return path
-    raise UserError(f"{root}: no {source} in it, a source of the dataset; give the same --root as for `bevt tokenize`")
+    raise UserError(f"{root}: no {source} in it, a source of the dataset; give the same `root` as for `bevt tokenize`")

@@ -163,7 +163,7 @@ def _clips(
         if place.frames is not None:
             return _stored(sources, place, place.frames)
         if place.root is None:
-            raise UserError("no data: give `root` (files) or `frames` (a frame store)")
+            raise UserError("no data: give the folder of the files as `root`, or a frame store as `frames`")
         return _files(sources, dataset, place, place.root, reading, classes, classes_from)
 
 

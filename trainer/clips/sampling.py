@@ -59,8 +59,8 @@ def repeats(positions_T: Positions) -> NDArray[np.bool_]:
 
 
 OTHER_SAMPLING = (
-    "choose another sampling (fine-tuning: `--set sampling.kind=uniform`, or another --recipe; a pretrained encoder: "
-    "`--recipe` with a fine-tuning recipe; a fine-tuned model keeps the sampling that it was trained with)"
+    "choose another sampling: for fine-tuning `sampling.kind=uniform` or another `recipe`, for a pretrained encoder a "
+    "fine-tuning `recipe`; a fine-tuned model keeps the sampling that it was trained with"
 )
 
 
@@ -77,8 +77,8 @@ def interval_in_pool(sampling: ClipSampling, stride: int) -> int:
     if sampling.kind == "dense" and sampling.interval % stride:
         raise UserError(
             f"sampling.interval {sampling.interval} is not a multiple of the frame store's stride {stride}; "
-            f"choose `--set sampling.interval={stride}` or a multiple, make the store with `--set pool.stride=1`, or "
-            f"{OTHER_SAMPLING}"
+            f"choose `sampling.interval={stride}` or a multiple, make the store with `bevt tokenize --set "
+            f"pool.stride=1`, or {OTHER_SAMPLING}"
         )
     return max(1, sampling.interval // stride)
 

@@ -39,8 +39,10 @@ def show_run(run: Annotated[Path, typer.Argument(help="Directory of the run.")],
       bevt runs show runs/joint
     """
     from trainer.runs.browse import show_run as show
+    from trainer.runs.table import show_facts
 
-    emit(show(run), json_)
+    shown = show(run)
+    emit(shown if json_ else show_facts(shown), json_)
 
 
 def compare_runs(

@@ -1,7 +1,7 @@
 """The commands that draw: `bevt viz masks`, `predict`, `attention`. Each writes OUT.png and OUT.mp4."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def masks(
     from trainer.show.viz import viz_masks as run
 
     loaded = load_recipe_of(PretrainRecipe, recipe, TRAINER_RECIPES, set_ or [])
-    emit(run(loaded, sample, out, crop_px=crop_px, interval=interval, seed=seed), json_)
+    _emit(run(loaded, sample, out, crop_px=crop_px, interval=interval, seed=seed), json_)
 
 
 def predict(
@@ -57,7 +57,7 @@ def predict(
     """
     from trainer.show.viz import viz_predict
 
-    emit(viz_predict(run, out, sample=sample, stream=stream, tokenizer=tokenizer), json_)
+    _emit(viz_predict(run, out, sample=sample, stream=stream, tokenizer=tokenizer), json_)
 
 
 def attention(
@@ -77,4 +77,9 @@ def attention(
     """
     from trainer.show.viz import viz_attention
 
-    emit(viz_attention(checkpoint, sample, out, frames=frames, recipe=clips_recipe(recipe, set_)), json_)
+    _emit(viz_attention(checkpoint, sample, out, frames=frames, recipe=clips_recipe(recipe, set_)), json_)
+
+
+def _emit(result: dict[str, Any], as_json: bool) -> None:
+    """Print the result, on the terminal without the frames that repeat: a note and the picture name them."""
+    emit(result if as_json else {key: value for key, value in result.items() if key != "repeated_frames"}, as_json)

@@ -26,6 +26,7 @@ from bevt_core.storage.staging import staged_folder
 from bevt_core.weights.files import UNREADABLE, first_line
 from schemas.base import Record
 from schemas.errors import UserError
+from schemas.text.plain import short
 
 Identity = dict[str, str | int | float | bool | None]
 LogLine = dict[str, float | None]  # a step's logged values; NaN and infinity are None
@@ -158,7 +159,7 @@ def _pickled(training: Mapping[str, Any]) -> bytes:
 def check_identity(path: Path, saved: Identity, now: Identity) -> None:
     """Raise UserError if `saved` and `now` differ, naming both values of every key that does."""
     changed = [
-        f"{key}: {saved.get(key)!r} in the checkpoint, {now.get(key)!r} now"
+        f"{key}: {short(saved.get(key))!r} in the checkpoint, {short(now.get(key))!r} now"
         for key in sorted(saved.keys() | now.keys())
         if saved.get(key) != now.get(key)
     ]

@@ -46,7 +46,7 @@ class DataWait:
             return
         self._printed = True
         what = advice(self.workers, self.cpus, _busy_share(self._before, _cpu_times()), self.read_from)
-        self._say(f"note: data wait {percent(share)} of the steps' time: {what}")
+        self._say(f"note: on average, steps waited for data for {percent(share)} of their time: {what}")
 
 
 def advice(workers: int, cpus: int, busy: float | None, read_from: ReadFrom) -> str:

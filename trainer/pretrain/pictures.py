@@ -87,7 +87,9 @@ class PictureHook:
 
 
 def check_tokenizer(tokenizer: Tokenizer, name: str, sources: Mapping[str, Source]) -> None:
-    """Raise UserError if the tokens of a stream were not made by `tokenizer`, which is to decode them."""
+    """Raise UserError if `tokenizer`, which is to decode the streams' tokens, has no decoder or made none of them."""
+    if not tokenizer.can_decode:
+        raise UserError(f"tokenizer {name} was stored without its decoder, so pictures need loop.picture_every=0")
     for stream, source in sources.items():
         wanted = source.identity
         if tokenizer.weights_sha256 != wanted.weights_sha256:

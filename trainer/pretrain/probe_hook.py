@@ -122,7 +122,7 @@ def _check_interval(videos: StoreClips, interval: int) -> None:
     if interval % videos.stride:
         raise UserError(
             f"probe of {videos.path}: pool.stride={videos.stride} does not divide the interval of the frames in "
-            f"pretraining, {interval}; store the probe's frames with `--set pool.stride={interval}`"
+            f"pretraining, {interval}; store the probe's frames with `bevt tokenize --set pool.stride={interval}`"
         )
     if videos.uneven is not None:
         raise UserError(

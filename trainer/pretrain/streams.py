@@ -80,7 +80,7 @@ def check_stage(stage: str, recipe: str, streams: Sequence[str]) -> None:
 
 
 def check_token_options(recipe: str, directory: Path, given: Mapping[str, str | None]) -> None:
-    """Raise UserError for --video-tokens or --image-tokens without such a stream in the recipe.
+    """Raise UserError for `video_tokens` or `image_tokens` without such a stream in the recipe.
 
     A recipe that cannot be read is not checked; loading it reports the error.
     """
@@ -91,8 +91,8 @@ def check_token_options(recipe: str, directory: Path, given: Mapping[str, str | 
     for name, tokens in given.items():
         if tokens is not None and name not in streams:
             raise UserError(
-                f"--{name}-tokens {tokens}: the recipe {recipe!r} has no {name} stream, only {', '.join(streams)}; "
-                f"drop the option, or use a --recipe with {name}s"
+                f"`{name}_tokens` {tokens}: the recipe {recipe!r} has no {name} stream, only {', '.join(streams)}; "
+                f"drop it, or give a `recipe` with {name}s"
             )
 
 
@@ -109,12 +109,15 @@ def open_sources(recipe: PretrainRecipe, device: torch.device) -> dict[str, Sour
 
 @contextmanager
 def _stream_in_errors(name: str, stream: StreamConfig) -> Iterator[None]:
-    """Prefix errors about a stream's source with the stream and the option that sets its source."""
-    option = f"--set streams.{name}.tokens..." if isinstance(stream.tokens, OnlineTokens) else f"--{name}-tokens"
+    """Name the stream in errors about its source, and what sets the source."""
+    fix = f"to read another token set, give `{name}_tokens`"
+    if isinstance(stream.tokens, OnlineTokens):
+        key = f"streams.{name}.tokens"
+        fix = f"to use other frames or another tokenizer, give `{key}.frames=FOLDER` or `{key}.tokenizer=NAME`"
     try:
         yield
     except UserError as error:
-        raise UserError(f"{name} stream ({option}): {error}") from None
+        raise UserError(f"{name} stream: {error}; {fix}") from None
 
 
 def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
@@ -180,14 +183,14 @@ def warn_of_unusual_frames(recipe: PretrainRecipe, sources: Mapping[str, Source]
         if name == "image" and stored.num_frames > stored.num_samples:
             warn(
                 f"{where}: a set of videos, {stored.num_frames} frames of {stored.num_samples} samples; each epoch "
-                "uses one frame of each sample as an image. To avoid this, give --image-tokens a set of images"
+                "uses one frame of each sample as an image. To avoid this, give the image stream a set of images"
             )
         if stream.clip_frames > 1 and (found := thinned(store)):
             warn(
                 f"{where}: the frames of {len(found)} of {stored.num_samples} samples, e.g. {found[0]}, were thinned "
                 f"to pool.max_frames={pool.max_frames}, so frames in their clips are more than "
-                f"pool.stride={pool.stride} apart; to cut long videos into several samples instead, tokenize with "
-                "`--set pool.long=cut`"
+                f"pool.stride={pool.stride} apart; to cut long videos into several samples instead, use "
+                "`bevt tokenize --set pool.long=cut`"
             )
 
 
@@ -197,7 +200,7 @@ def check_fit(name: str, stream: StreamConfig, model: BevtConfig, source: Source
     if stream.clip_frames > 1 and stored.num_frames == stored.num_samples:
         raise UserError(
             f"{where}: a set of images, with one frame in each of {stored.num_samples} samples, but the stream's clips "
-            f"have {stream.clip_frames} frames; give --video-tokens a set of videos, or swap it with --image-tokens"
+            f"have {stream.clip_frames} frames; give a set of videos as `video_tokens`, or swap it with `image_tokens`"
         )
     if tokenizer.vocab_size != model.vocab_size:
         raise UserError(

@@ -16,6 +16,7 @@ from schemas.errors import UserError
 from schemas.recipes import TokenizeRecipe
 from schemas.recipes.loading import Recipe, nearest
 from schemas.runs import RunRecord
+from schemas.text.plain import short
 from trainer.engine.checkpoint import CHECKPOINTS, Checkpoints
 from trainer.metrics.log import METRICS_FILE, read_metrics
 from trainer.runs.directory import flat, read_run
@@ -152,8 +153,7 @@ def is_accuracy(key: str) -> bool:
 
 def _facts(run: Path) -> dict[str, dict[str, Any]]:
     recipe, record = read_run(run)
-    revision = record.git_revision and record.git_revision[:12] + ("-dirty" if "-dirty" in record.git_revision else "")
-    machine = {"device": record.device, "processes": record.world_size, "git_revision": revision}
+    machine = {"device": record.device, "processes": record.world_size, "git_revision": short(record.git_revision)}
     return {
         "settings": flat(recipe.model_dump(mode="json")),
         "data": {name: f"{ref.path} ({ref.digest[:12]})" for name, ref in record.datasets.items()},

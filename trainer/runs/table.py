@@ -50,19 +50,45 @@ def state_of(row: Mapping[str, Any]) -> str:
     )
 
 
+def show_facts(shown_run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of `show_run` for the terminal: one state instead of three, and no empty values."""
+    total, redundant = shown_run["total_steps"], {"status", "finished", "step", "total_steps"}
+    facts = {key: value for key, value in shown_run.items() if key not in redundant and value is not None}
+    steps = f"{shown_run['step']} of {'an unknown number' if total is None else total}"
+    first = {key: facts.pop(key) for key in ("run", "kind", "title")}
+    return {**first, "steps": steps, **facts, "state": state_of(shown_run)}
+
+
 def compare_table(compared: Mapping[str, Any]) -> list[str]:
-    """Return the result of `compare_runs` as a table: one row per different setting or result, one column per run."""
+    """Return the result of `compare_runs` as a table: one row per different setting or result, one column per run.
+
+    Settings that runs of only one kind have are omitted and counted.
+    """
+    settings = compared["different"]
+    kinds: Mapping[str, str] = settings.get("kind", {})
+    shared = {key: values for key, values in settings.items() if _has_every_kind(values, kinds)}
     results: Mapping[str, Mapping[str, Any]] = compared["results"]
     runs = list(results)
     names = short_names(runs)
     rows = [
         [key, *("-" if values[run] is None else one_line(str(values[run])) for run in runs)]
-        for section in ("different", "data", "machine")
-        for key, values in compared[section].items()
+        for section in (shared, compared["data"], compared["machine"])
+        for key, values in section.items()
     ]
     rows += [[key, *(shown(key, results[run][key]) for run in runs)] for key in results[runs[0]]]
     rows += [[f"{key} curve", *(curves[run] for run in runs)] for key, curves in compared["curves"].items()]
-    return [*table(rows, ["", *names]), f"plot of the curves: {compared['picture']}"]
+    notes = [f"plot of the curves: {compared['picture']}"]
+    if kinds:
+        listed = " and ".join(sorted(set(kinds.values())))
+        notes.append(f"the runs are of different kinds, {listed}: their losses and steps measure different things")
+    if len(shared) < len(settings):
+        notes.append(f"{len(settings) - len(shared)} settings that only one kind has are not shown (all with --json)")
+    return [*table(rows, ["", *names]), *notes]
+
+
+def _has_every_kind(values: Mapping[str, Any], kinds: Mapping[str, str]) -> bool:
+    """Whether runs of every kind have a value; `kinds` is the kind of each run, or empty if all are equal."""
+    return {kinds[run] for run, value in values.items() if value is not None} == set(kinds.values()) if kinds else True
 
 
 def short_names(runs: Sequence[str]) -> list[str]:

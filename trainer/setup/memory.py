@@ -64,7 +64,7 @@ def fit_memory(
     raise UserError(
         f"a step takes about {needed_gb:.3g} GB on each of {count(processes, 'process')} even in "
         f"{count(micro_batches[-1], 'micro-batch')} with activation checkpointing, but {usable_gb:.3g} of "
-        f"{memory_gb:.4g} GB are usable; use a GPU with more memory, or force it with --set loop.micro_batches=N"
+        f"{memory_gb:.4g} GB are usable; use a GPU with more memory, or force it with `loop.micro_batches=N`"
     )
 
 

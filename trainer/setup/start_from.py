@@ -120,7 +120,7 @@ def weights_file(init: str) -> Path:
     if not path.is_file():
         raise UserError(
             f"init {init}: {what_is(Path(init))}; expected a finished run of pretraining or fine-tuning, or its "
-            f"{WEIGHTS}; to start from scratch, --set init=null"
+            f"{WEIGHTS}; to start from scratch, give `init=null`"
         )
     return path
 

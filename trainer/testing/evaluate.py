@@ -189,7 +189,7 @@ def check_some_read(data: ClipSource, num_read: int, failed: Mapping[str, str]) 
         name, error = next(iter(failed.items()))
         raise UserError(
             f"{data.path}: none of the {len(failed)} videos could be read, first {name}: {error}; give the root that "
-            "the list's names are relative to, or mount it. Repeat with the same --out to try all of them again"
+            "the list's names are relative to, or mount it. Repeat with the same `out` to try all of them again"
         )
 
 

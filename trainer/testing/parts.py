@@ -15,12 +15,13 @@ from bevt_core.storage.files import remove, write_atomic
 from bevt_core.storage.staging import staged_file
 from schemas.base import Record
 from schemas.errors import StorageError
+from schemas.text.plain import short
 
 
 def changes(then: Record, now: Record) -> str:
     """Name the fields that differ between two records of the same type, with both values."""
     pairs = {key: (getattr(then, key), getattr(now, key)) for key in type(then).model_fields}
-    return "; ".join(f"{key}: {old} stored, {new} now" for key, (old, new) in pairs.items() if old != new)
+    return "; ".join(f"{key}: {short(old)} stored, {short(new)} now" for key, (old, new) in pairs.items() if old != new)
 
 
 def stored_since(result: Path) -> dict[str, str]:
@@ -32,7 +33,10 @@ def note_stored(out: Path, result: Path, num_failed: int) -> None:
     """Print to stderr that an earlier call finished `out` by writing `result`, and how to compute it again."""
     when = stored_since(result)["stored_since"]
     failed = f", {num_failed} of its videos could not be read then" if num_failed else ""
-    note(f"{out}: stored result of {when}, nothing computed now{failed}; remove it or change --out to compute it again")
+    note(
+        f"{out}: stored result of {when}, nothing computed now{failed}; remove it, or choose another folder, to "
+        "compute it again"
+    )
 
 
 class PartFiles:

@@ -15,6 +15,9 @@ av.logging.set_level(av.logging.PANIC)
 # Only demuxers of plain media files: a playlist would make FFmpeg open other files or network addresses.
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,gif,3gp,ivf,mjpeg,wtv,nut"
 
+NOT_A_VIDEO = "not a video, or its header is damaged or missing"
+NOT_THIS_FORMAT = (av.InvalidDataError, av.ArgumentError)  # their texts only repeat their names
+
 
 def open_video(path: AnyPath) -> av.container.InputContainer:
     """Open a video file. Raises MediaError if it is not a video file, StorageError if it cannot be read."""
@@ -34,7 +37,8 @@ def open_video(path: AnyPath) -> av.container.InputContainer:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
         raise_storage_trouble(error, path)
-        raise MediaError("open", "not-media", one_line(error, path)) from None
+        what = NOT_A_VIDEO if isinstance(error, NOT_THIS_FORMAT) else one_line(error, path)
+        raise MediaError("open", "not-media", what) from None
     if all(_is_cover(stream) for stream in container.streams.video):
         what = "none is video" if not container.streams.video else "the only video is a cover picture"
         what = f"{len(container.streams)} streams, {what}"

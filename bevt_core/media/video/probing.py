@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from bevt_core.media.errors import MediaError, one_line
-from bevt_core.media.video.container import open_video, video_stream
+from bevt_core.media.video.container import NOT_THIS_FORMAT, open_video, video_stream
 from bevt_core.media.video.keyframes import announces_another_size, size_headers, starts_anew
 from bevt_core.media.video.packet_order import NO_PTS, doubt_of_order, leading_packets
 from bevt_core.media.video.video_info import VideoInfo
@@ -39,7 +39,8 @@ def probe(path: Path) -> VideoInfo:
                         headers.append(size_headers(context.name, extradata, data))
                         closed &= starts_anew(context.name, extradata, data)
         except av.FFmpegError as error:
-            raise MediaError("open", "damaged", one_line(error, path)) from None
+            what = "damaged data" if isinstance(error, NOT_THIS_FORMAT) else one_line(error, path)
+            raise MediaError("open", "damaged", what) from None
         if not columns:
             raise MediaError("open", "no-frames", "its video stream has no packets")
         pts_P, is_key_P, is_cut_P, bytes_P = (np.array(column) for column in zip(*columns, strict=True))

@@ -57,6 +57,10 @@ class DvaeTokenizer(Tokenizer):
         return network.eval().to(self.device, self.weights_dtype, **channels_last)
 
     @property
+    def can_decode(self) -> bool:
+        return self._codebook_VD is not None
+
+    @property
     def _encoder_network(self) -> nn.Module:
         return self._encoder_body
 
@@ -69,7 +73,7 @@ class DvaeTokenizer(Tokenizer):
         if self._codebook_VD is None:
             raise UserError(
                 f"tokenizer {self.name} was stored without its decoder; "
-                "convert both files: bevt tokenizer convert encoder.pkl decoder.pkl --out DIR"
+                "convert both files: `bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
             )
         embedded_NhwD = F.embedding(ids_Nhw, self._codebook_VD)  # equals the first 1x1 convolution of one-hot ids
         stats_NSHW = self._decoder_body(embedded_NhwD.permute(0, 3, 1, 2).to(self.weights_dtype)).float()

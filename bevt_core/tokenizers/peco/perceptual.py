@@ -83,7 +83,7 @@ def _from_hub(name: str) -> nn.Module:
         raise UserError(
             f"perceptual.name {name!r}: downloading its weights from timm's hub failed ({str(error).splitlines()[0]}). "
             "Download them elsewhere and set architecture.perceptual.weights to the file, or train without this loss: "
-            "--set architecture.perceptual=null"
+            "`architecture.perceptual=null`"
         ) from None
 
 

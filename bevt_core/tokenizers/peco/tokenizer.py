@@ -62,6 +62,10 @@ class PecoTokenizer(Tokenizer):
         self._decoder = None if decoder is None else decoder.eval().to(device, self.weights_dtype)
 
     @property
+    def can_decode(self) -> bool:
+        return self._decoder is not None
+
+    @property
     def _encoder_network(self) -> nn.Module:
         return self._encoder
 

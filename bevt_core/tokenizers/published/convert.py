@@ -22,6 +22,7 @@ from bevt_core.tokenizers.dvae.networks import (
 )
 from bevt_core.tokenizers.storage import save_tokenizer
 from schemas.errors import UserError
+from schemas.text.plain import short
 
 _SHARED: list[Callable[..., nn.Module]] = [Conv2d, nn.Sequential, nn.ReLU, nn.Identity]
 ENCODER_CLASSES = [Encoder, EncoderBlock, nn.MaxPool2d, *_SHARED]
@@ -74,7 +75,9 @@ def _checked_digest(path: Path, expected: str | None) -> str:
         )
     digest = sha256_of(path)
     if expected is not None and digest != expected.lower():
-        raise UserError(f"{path}: sha256 {digest}, expected {expected}; download it again from another source")
+        raise UserError(
+            f"{path}: sha256 {short(digest)}, expected {short(expected)}; download it again from another source"
+        )
     return digest
 
 

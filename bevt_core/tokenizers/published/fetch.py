@@ -14,6 +14,7 @@ from bevt_core.storage.locks.writers import hold_file
 from bevt_core.tokenizers.card import StoredTokenizer
 from bevt_core.tokenizers.published.convert import convert_pickles
 from schemas.errors import UserError
+from schemas.text.plain import short
 
 DALLE_URL = "https://cdn.openai.com/dall-e"  # github.com/openai/DALL-E, README
 ATTEMPTS = 5
@@ -100,7 +101,9 @@ def fetch_file(
     digest = sha256_of(target)
     if expected_sha256 is not None and digest != expected_sha256.lower():
         target.unlink()
-        raise UserError(f"{url}: sha256 {digest}, expected {expected_sha256}; file removed, use another mirror")
+        raise UserError(
+            f"{url}: sha256 {short(digest)}, expected {short(expected_sha256)}; file removed, use another mirror"
+        )
     return digest
 
 

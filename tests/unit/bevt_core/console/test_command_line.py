@@ -1,5 +1,7 @@
 """The command line: values passed to recipes, out-of-memory errors, option names in messages."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,8 @@ from bevt_core.console.command_line import App, ListFile, Overrides, Resume, ove
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
 from trainer.recipes import TRAINER_RECIPES
+
+REPO = Path(__file__).parents[4]
 
 NAMES = ["2024", 'it\'s "odd", 50% $HOME #1: [x]', "🐈 and 👩‍👩‍👧", "über\ttab\u2028line", "null"]
 
@@ -49,15 +53,16 @@ def test_a_library_error_gets_the_commands_options(capsys: pytest.CaptureFixture
         val_root: Path = Path("x"),
         list_file: ListFile = None,
         resume: Resume = False,
+        set_: Overrides = None,
     ) -> None:
-        raise UserError("`val_root` x: give `list_file` or `resume`, not `data` or `other`, as in `bevt load`")
+        raise UserError("`val_root` x: give `list_file`, `resume` or `a.b=c`, not `data` or `other`, as in `bevt load`")
 
     @app.command("other")
     def other() -> None: ...
 
     with pytest.raises(SystemExit):
         app(["load", "x"])
-    wanted = "error: --val-root x: give --list or --resume, not `data` or `other`, as in `bevt load`\n"
+    wanted = "error: --val-root x: give --list, --resume or --set a.b=c, not `data` or `other`, as in `bevt load`\n"
     assert capsys.readouterr().err == wanted
 
 
@@ -79,3 +84,9 @@ def test_an_override_in_a_library_error_can_be_pasted(capsys: pytest.CaptureFixt
         with pytest.raises(SystemExit):
             app([command])
         assert capsys.readouterr().err == f"error: give {wanted}\n"
+
+
+def test_a_run_as_a_module_is_called_bevt() -> None:
+    """Otherwise usage lines name the file `cli.py`."""
+    child = subprocess.run([sys.executable, "-m", "cli", "--nope"], cwd=REPO, capture_output=True, text=True)
+    assert child.returncode == 2 and child.stderr.startswith("Usage: bevt [OPTIONS]")

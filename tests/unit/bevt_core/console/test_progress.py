@@ -64,3 +64,17 @@ def test_the_rate_leaves_the_start_out() -> None:
         clock[0] = at
         line.update(done)
     assert "1 videos/s" in line.text() and "elapsed 1:02  left 0:08" in line.text()
+
+
+def test_results_that_arrive_together_are_no_rate() -> None:
+    """Four workers start for 2 s, return four results at once, and then four every 2 s."""
+    clock = [0.0]
+    line = ProgressLine("scan", 48, unit="videos", now=lambda: clock[0], stream=io.StringIO())
+    for done in range(1, 5):
+        clock[0] = 2.0 + done / 1e5
+        line.update(done)
+        assert "videos/s" not in line.text() and "left" not in line.text()
+    for done in range(5, 9):
+        clock[0] = 4.0
+        line.update(done)
+    assert "2 videos/s" in line.text()

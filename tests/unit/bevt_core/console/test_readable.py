@@ -39,6 +39,8 @@ CASES = {
     "num_videos": (19881, "19,881"),
     "finished": (True, "yes"),
     "weights": (None, "-"),
+    "weights_sha256": ("0079127922f0" + "c" * 52, "0079127922f0"),
+    "git_revision": ("325c9521a5ef" + "0" * 28 + "-dirty", "325c9521a5ef-dirty"),
     "grad_norm": (float("nan"), "nan"),
     "video": ("a\n\x1b[31m.mp4", r"a\x0a\x1b[31m.mp4"),
 }
@@ -186,3 +188,22 @@ def test_no_text_of_ours_leaves_the_plural_to_the_reader() -> None:
     packages = ("schemas", "bevt_core", "pipeline", "trainer")
     files = [REPO / "cli.py", *(path for package in packages for path in (REPO / package).rglob("*.py"))]
     assert not [str(path) for path in files if re.search(r"[a-z]\((s|es|ies)\)", path.read_text())]
+
+
+def test_keys_that_a_reader_may_not_know_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"usable": 7, "stubs": 2, "ignored": {".txt": 3}, "seconds": {"p5": 1.5}}
+    assert summary_lines(summary) == [
+        "usable  7",
+        "stubs   2 (videos below 9 KiB, usually failed downloads)",
+        "ignored (files of other kinds)",
+        "  .txt  3",
+        "seconds",
+        "  p5  1.5 s (5 % are shorter)",
+    ]
+    emit(summary, as_json=True)
+    assert json.loads(capsys.readouterr().out) == summary
+
+
+def test_one_problem_is_a_table_too() -> None:
+    lines = summary_lines({"problems": [{"path": "a", "problem": "missing", "fix": "run it again"}]})
+    assert lines == ["problems", "  path  problem  fix", "  a     missing  run it again"]

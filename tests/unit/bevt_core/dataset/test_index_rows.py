@@ -54,7 +54,7 @@ def read_to_tokenize(dataset: Path) -> object:
 
 def read_to_verify(dataset: Path) -> object:
     problem, *_ = verify(dataset, sample=0)["problems"]
-    raise BadRow(problem["problem"])
+    raise BadRow("{path}/{problem}; {mend}".format(**problem))
 
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -241,3 +241,12 @@ def test_edit_lists_cut_what_is_not_shown(shared_data: Path) -> None:
     decoded = all_frames(path, range(0, 40, 2))
     assert (len(truth), decoded.decoder) == (25, "pyav")
     assert decoded.times_s == pytest.approx([truth[i][0] for i in decoded.frame_indices])
+
+
+@pytest.mark.parametrize("content", [b"hello\n", bytes(range(256)) * 12, b"\x89PNG\r\n\x1a\n" + bytes(2000)])
+def test_a_file_that_is_not_a_video_gets_no_text_of_ffmpeg(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.mp4"
+    path.write_bytes(content)
+    for read in (probe, glance):
+        with pytest.raises(MediaError, match=r"^not a video, or its header is damaged or missing$"):
+            read(path)

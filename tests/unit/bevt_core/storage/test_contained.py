@@ -215,7 +215,7 @@ def test_verify_names_sources_outside_the_root(outside: Path) -> None:
 def test_repair_decodes_nothing_outside_the_root(outside: Path) -> None:
     shutil.rmtree(outside / "data" / "frames" / "part-00001")
     before = digests(outside)
-    with pytest.raises(UserError, match=r"4 sources lead out of the root.*nothing was changed: give --allow-outside"):
+    with pytest.raises(UserError, match=r"4 sources lead out of the root.*nothing was changed: use `bevt verify"):
         repair(outside / "data", outside / "raw")
     assert digests(outside) == before
 

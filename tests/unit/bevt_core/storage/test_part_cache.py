@@ -68,7 +68,7 @@ def test_a_torn_copy_is_fetched_again() -> None:
 def test_content_that_differs_from_the_commit_is_an_error() -> None:
     wrong = entry(1)
     with (
-        pytest.raises(StorageError, match="differs from its commit; run bevt verify"),
+        pytest.raises(StorageError, match="differs from its commit; run `bevt verify"),
         hold(Entry("key-0", entry(0).source, wrong.files)),
     ):
         pass

@@ -73,3 +73,22 @@ def test_the_first_tokens_are_those_of_the_first_batch_by_the_clock_of_the_drive
     assert meter.first_tokens_s == pytest.approx(10, abs=0.5)
     meter.add(PartMade(2, 1, 1, times=TokenizeTimes("a", 1e6 + 9, 1e6 + 10, 1e6 + 11, 1.0)))
     assert meter.first_tokens_s == pytest.approx(10, abs=0.5)
+
+
+def measured(takes: float, gap: float, count: int, before_s: float) -> Meter:
+    """The meter of a job with one tokenizer that began to work `before_s` seconds after the job did."""
+    meter = Meter()
+    meter.began -= before_s + count * (takes + gap)
+    meter.times = parts("a", 100, count, takes, busy=takes, gap=gap)
+    meter.first_tokens_s = before_s
+    return meter
+
+
+def test_no_bottleneck_is_named_without_a_steady_state() -> None:
+    """With a few parts nothing waits for long, and a short job mostly starts: no stage limits it."""
+    assert Meter().bottleneck() is None
+    assert measured(takes=5, gap=5, count=3, before_s=1).bottleneck() is None
+    waits = measured(takes=5, gap=5, count=8, before_s=1).bottleneck()
+    assert waits is not None and waits.startswith("decoding")
+    starts = measured(takes=1, gap=0, count=8, before_s=20).bottleneck()
+    assert starts is not None and starts.startswith("the start of the job took most of the time")

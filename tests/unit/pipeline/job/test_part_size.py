@@ -1,5 +1,6 @@
 """How sources are divided into parts, and tokenizers whose grid does not fit the views."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,8 @@ def test_a_size_given_by_hand_is_taken(root: Path, tmp_path: Path, monkeypatch: 
 
 def test_a_grid_that_no_patches_match_is_refused_before_anything_is_written(root: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(root, tmp_path / "out", Path("dvae-small"))
-    with pytest.raises(
-        UserError, match=r"14 x 14 tokens, and views.crop_px is 64: .* --set views.crop_px=112"
-    ) as error:
+    with pytest.raises(UserError, match=r"14 x 14 tokens, and views.crop_px is 64: .* `views.crop_px=112`") as error:
         tokenize(recipe, progress="off")
     assert not (tmp_path / "out").exists()
-    fixes = [word for word in str(error.value).split() if "=" in word]
+    fixes = re.findall(r"`(\S+=\S+)`", str(error.value))
     check_grid(tiny_recipe(root, tmp_path / "out", Path("dvae-small"), *fixes))

@@ -69,7 +69,7 @@ def test_a_root_is_needed_only_where_something_is_to_be_decoded(server: S3Server
     (tmp_path / "mount").mkdir()
     for root in (tmp_path / "mount", tmp_path / "typo", as_path("s3://data/typo")):
         check_root(root, plan, {0: commit, 1: commit})
-        with pytest.raises(UserError, match=rf"--root {root}: .*, and 1 of 2 parts still have to be decoded"):
+        with pytest.raises(UserError, match=rf"`root` {root}: .*, and 1 of 2 parts still have to be decoded"):
             check_root(root, plan, {0: commit})
     (as_path("s3://data/videos") / "a.mp4").write_bytes(b"")
     for root in (tmp_path, as_path("s3://data/videos")):

@@ -73,5 +73,5 @@ def test_the_benchmark_returns_rates_and_differences(data: Path, json_keys: Chec
     assert figures["ratio_store_vs_files"] == pytest.approx(ratio) and ratio > 0
     sparse = bench_clips(data / "sparse", data / "root", recipe, clips=2, repeats=1)
     assert sparse["mean_difference"] is None
-    with pytest.raises(UserError, match="a source of the dataset; give the same --root"):
+    with pytest.raises(UserError, match="a source of the dataset; give the same `root`"):
         bench_clips(data / "frames", data, recipe)

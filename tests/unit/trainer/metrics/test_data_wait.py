@@ -58,7 +58,7 @@ def test_the_note_is_printed_once_when_waiting_persists_or_at_the_end(monkeypatc
     monkeypatch.setattr(data_wait_module, "_cpu_times", lambda: None)
     printed, wait = counted(int(PERSISTS_S) + 100, 0.87, 1.0)
     assert len(printed) == 1 and printed[0].startswith(
-        "note: data wait 87.0 % of the steps' time: set loop.num_workers=12"
+        "note: on average, steps waited for data for 87.0 % of their time: set loop.num_workers=12"
     )
     wait.finish()
     assert len(printed) == 1
@@ -79,4 +79,4 @@ def test_a_run_prints_the_note_at_its_end(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data_wait_module, "LEAST_S", 0.0)
     monkeypatch.setattr(data_wait_module, "WAITING", 0.0)
     run(tmp_path, source=ToySource(), data_wait=DataWait(0, 8, "frames"))
-    assert capsys.readouterr().err.count("note: data wait") == 1
+    assert capsys.readouterr().err.count("steps waited for data") == 1

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -116,6 +117,25 @@ def test_a_comparison_is_one_table_with_curves(tmp_path):
     assert [curves[str(run)].rstrip() for run in (long, short)] == [FALLING, FALLING[:12]]
     found = json.loads(CliRunner().invoke(cli.app, [*command, "--json"]).stdout)
     assert {"picture", "different", "last"} <= found.keys() and found["last"][str(long)] == losses[-1]
+
+
+def test_runs_of_different_kinds_are_compared_by_what_both_have(runs):
+    recipe = load_recipe("nano_finetune", TRAINER_RECIPES)
+    open_run(runs / "tuned", recipe, {}, resume=False, command="bevt finetune", world_size=1)
+    command = ["runs", "compare", str(runs / "done"), str(runs / "tuned"), "--out", str(runs / "c.png")]
+    shown = CliRunner().invoke(cli.app, command).stdout
+    lines = {line.split("  ")[0]: line for line in shown.splitlines()}
+    assert lines["kind"].split()[1:] == ["pretrain", "finetune"] and "loop.epochs" in lines
+    assert "streams.video.mask.ratio" not in shown and "label_smoothing" not in shown
+    assert "the runs are of different kinds, finetune and pretrain: their losses and steps" in shown
+    assert re.search(r"\n\d+ settings that only one kind has are not shown \(all with --json\)\n", shown)
+
+
+def test_a_shown_run_has_one_state_and_no_empty_values(runs):
+    shown = CliRunner().invoke(cli.app, ["runs", "show", str(runs / "done")]).stdout
+    lines = {line.split()[0]: line.split()[1:] for line in shown.splitlines()}
+    assert lines["state"] == ["finished"] and lines["steps"][:2] == ["4", "of"]
+    assert not lines.keys() & {"status", "finished", "left_s", "writer", "total_steps"}
 
 
 FALLING = "".join(map(chr, [0x2588] * 2 + [0x2587] * 3 + [0x2586] * 4 + [0x2585] * 3 + [0x2584] * 3 + [0x2583] * 4))

@@ -1,0 +1,55 @@
+"""`bevt inspect`: its picture without a decoder, and what it shows of token sets."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import cli
+from bevt_core.tokenizers import load_tokenizer
+from bevt_core.tokenizers.card import CARD
+from pipeline.look.sample import inspect_dataset
+from schemas.errors import UserError
+from tests.support.builders import make_token_set
+from tests.support.tiny_jobs import save_tiny_tokenizer
+from trainer.pretrain.pictures import check_tokenizer
+
+
+@pytest.fixture
+def encoder_only(tmp_path: Path) -> Path:
+    folder = save_tiny_tokenizer(tmp_path / "whole")
+    (folder / "decoder.safetensors").unlink()
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps({**card, "decoder_sha256": None}))
+    return folder
+
+
+def test_a_tokenizer_without_decoder_draws_frames_and_views_only(
+    encoder_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = load_tokenizer(encoder_only)
+    make_token_set(tmp_path / "set", num_samples=2, tokenizer=tokenizer)
+    picture = tmp_path / "sheet.png"
+    inspect_dataset(tmp_path / "set", picture=picture, tokenizer=str(encoder_only))
+    assert Image.open(picture).width == 8 * 112  # four frames, each stored and as a view
+    assert "no decoded tokens are drawn: tokenizer dvae was stored without its decoder" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"without its decoder, so pictures need loop.picture_every=0"):
+        check_tokenizer(tokenizer, "tiny", {})
+
+
+def test_a_missing_tokenizer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_token_set(tmp_path, num_samples=2)
+    inspect_dataset(tmp_path, picture=tmp_path / "sheet.png")
+    assert "no decoded tokens are drawn: no tokenizer with the weights" in capsys.readouterr().err
+
+
+def test_a_dataset_with_many_facts_shows_the_views_of_its_sets(tmp_path: Path) -> None:
+    make_token_set(tmp_path, num_samples=2, num_views=3)
+    shutil.copytree(tmp_path / "tokens" / "test-v3", tmp_path / "tokens" / "other")
+    shown = CliRunner().invoke(cli.app, ["inspect", str(tmp_path)], catch_exceptions=False).stdout
+    lines = [line.split() for line in shown.splitlines()]
+    assert ["tokenizer", "vocab_size", "grid", "dtype", "views"] in lines
+    assert [line[-1] for line in lines if line[0] in ("other", "test-v3")] == ["3", "3"]
