@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bevt_core.models.autocast import under_autocast
+from bevt_core.models.windows import under_autocast
 
 
 class Stem3d(nn.Module):

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bevt_core.models.autocast import under_autocast
 from bevt_core.models.window_attention import IMPLEMENTATIONS, chosen
 from bevt_core.models.windows import (
     Size3,
@@ -25,6 +24,7 @@ from bevt_core.models.windows import (
     pad_to_windows,
     relative_position_bias,
     to_windows,
+    under_autocast,
     windows_of,
 )
 
