@@ -1,4 +1,7 @@
-"""The dVAE as a tokenizer: the official DALL-E weights (`dalle`) and the small ones trained here (`dvae`)."""
+"""The dVAE as a tokenizer: the official DALL-E weights (`dalle`) and the small ones trained here (`dvae`).
+
+The networks compute on pixels mapped to [0.1, 0.9] (Ramesh et al. 2021, appendix A; `dall_e.utils`).
+"""
 
 from typing import Any
 
@@ -6,10 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.base import Tokenizer, to_uint8, to_unit
 from bevt_core.tokenizers.card import STRIDE
-from bevt_core.tokenizers.dvae.pixels import map_pixels, to_uint8, to_unit, unmap_pixels
 from schemas.errors import UserError
+
+EPS = 0.1  # the logit-Laplace density is defined on the open interval; pixels keep this distance from its ends
+
+
+def map_pixels(unit: Tensor) -> Tensor:
+    """[0, 1] -> [0.1, 0.9]."""
+    return (1 - 2 * EPS) * unit + EPS
+
+
+def unmap_pixels(mapped: Tensor) -> Tensor:
+    """[0.1, 0.9] -> [0, 1], not clamped."""
+    return (mapped - EPS) / (1 - 2 * EPS)
 
 
 class DvaeTokenizer(Tokenizer):
