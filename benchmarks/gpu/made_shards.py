@@ -24,8 +24,7 @@ from bevt_core.dataset.frame_store import (
     write_frame_part,
     write_plan,
 )
-from bevt_core.dataset.token_rows import PartView
-from bevt_core.dataset.token_set import write_token_manifest, write_token_part, write_token_plan
+from bevt_core.dataset.token_set import PartView, write_token_manifest, write_token_part, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import write_record
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer

@@ -13,8 +13,7 @@ from bevt_core.dataset.frame_store import (
     write_frame_part,
     write_plan,
 )
-from bevt_core.dataset.token_rows import PartView
-from bevt_core.dataset.token_set import write_token_manifest, write_token_part, write_token_plan
+from bevt_core.dataset.token_set import PartView, write_token_manifest, write_token_part, write_token_plan
 from schemas.frames import Plan, PoolSpec, SourceItem
 from schemas.tokens import TokenizerIdentity, TokenPlan
 from schemas.views import View, ViewSpec

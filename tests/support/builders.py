@@ -11,8 +11,7 @@ from bevt_core.dataset.frame_store import (
     write_frame_part,
     write_plan,
 )
-from bevt_core.dataset.token_rows import PartView
-from bevt_core.dataset.token_set import TokenSet, write_token_manifest, write_token_part, write_token_plan
+from bevt_core.dataset.token_set import PartView, TokenSet, write_token_manifest, write_token_part, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.base import Tokenizer

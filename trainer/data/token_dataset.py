@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.dataset.token_rows import PartView
-from bevt_core.dataset.token_set import TokenSet
+from bevt_core.dataset.token_set import PartView, TokenSet
 from schemas.models import MaskConfig
 from schemas.views import View
 from trainer.data.clip_dataset import ClipDataset
