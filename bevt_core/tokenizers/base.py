@@ -97,7 +97,7 @@ class Tokenizer(ABC):
             )
         if len(frames_NHWC) == 0:
             return torch.empty((0, *self.grid), dtype=torch.int64, device=self.device)
-        return self._in_passes(frames_NHWC, self._encode_pass)
+        return self._in_passes(frames_NHWC, lambda full_NHWC: self._encode_pass(to_unit(full_NHWC)))
 
     @torch.inference_mode()
     def decode(self, tokens_Nhw: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class Tokenizer(ABC):
                 f"tokenizer {self.name} has ids 0..{self.vocab_size - 1}, got {lowest}..{highest}; "
                 "decode these with the tokenizer that made them"
             )
-        return self._in_passes(ids_Nhw, self._decode_pass)
+        return self._in_passes(ids_Nhw, lambda full_Nhw: to_uint8(self._decode_pass(full_Nhw)))
 
     def _in_passes(self, inputs: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         """Apply `run` to `inputs` along their first axis, always `pass_frames` at a time."""
@@ -146,12 +146,12 @@ class Tokenizer(ABC):
         """The network that `compile` compiles."""
 
     @abstractmethod
-    def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
-        """Exactly `pass_frames` uint8 frames on the device -> int64 ids."""
+    def _encode_pass(self, unit_NCHW: Tensor) -> Tensor:
+        """Exactly `pass_frames` frames on the device, float32 in [0, 1] -> int64 ids."""
 
     @abstractmethod
     def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
-        """Exactly `pass_frames` id grids on the device -> uint8 frames."""
+        """Exactly `pass_frames` id grids on the device -> frames `[N, C, H, W]` in [0, 1], not clamped."""
 
 
 class Encoded(NamedTuple):

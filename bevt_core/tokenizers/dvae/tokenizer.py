@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bevt_core.tokenizers.base import Tokenizer, to_uint8, to_unit
+from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.card import STRIDE
 from schemas.errors import UserError
 
@@ -74,8 +74,8 @@ class DvaeTokenizer(Tokenizer):
     def _encoder_network(self) -> nn.Module:
         return self._encoder_body
 
-    def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
-        features_NDhw = self._encoder_body(map_pixels(to_unit(frames_NHWC)).to(self.weights_dtype))
+    def _encode_pass(self, unit_NCHW: Tensor) -> Tensor:
+        features_NDhw = self._encoder_body(map_pixels(unit_NCHW).to(self.weights_dtype))
         tokens_Nhw: Tensor = self._head(F.relu(features_NDhw).float()).argmax(dim=1)
         return tokens_Nhw
 
@@ -87,4 +87,4 @@ class DvaeTokenizer(Tokenizer):
             )
         embedded_NhwD = F.embedding(ids_Nhw, self._codebook_VD)  # equals the first 1x1 convolution of one-hot ids
         stats_NSHW = self._decoder_body(embedded_NhwD.permute(0, 3, 1, 2).to(self.weights_dtype)).float()
-        return to_uint8(unmap_pixels(torch.sigmoid(stats_NSHW[:, :3])))
+        return unmap_pixels(torch.sigmoid(stats_NSHW[:, :3]))
