@@ -7,10 +7,9 @@ import av
 import numpy as np
 
 from bevt_core.media.errors import MediaError, one_line
-from bevt_core.media.video.container import open_video, video_stream
 from bevt_core.media.video.keyframes import announces_another_size, size_headers, starts_anew
 from bevt_core.media.video.packet_order import NO_PTS, doubt_of_order, leading_packets
-from bevt_core.media.video.video_info import VideoInfo
+from bevt_core.media.video.video_file import VideoInfo, open_video, video_stream
 from schemas.ranges import MOST_FRAME_PIXELS
 
 

@@ -6,11 +6,10 @@ import av
 import numpy as np
 
 from bevt_core.media.errors import MediaError, one_line
-from bevt_core.media.video.container import open_video, video_stream
 from bevt_core.media.video.decoded import Decoded, Disagreement, Frame, Kept
 from bevt_core.media.video.orientation import upright
 from bevt_core.media.video.packet_order import in_decoding_order
-from bevt_core.media.video.video_info import VideoInfo
+from bevt_core.media.video.video_file import VideoInfo, open_video, video_stream
 
 
 def read_selectively(
