@@ -15,7 +15,7 @@ from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.frame_rows import BadRow
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
-from bevt_core.masking import draw_mask
+from bevt_core.masking import draw_mask, reads_pixels
 from bevt_core.rng import rng_for
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.part_cache import ReadAhead
@@ -109,9 +109,10 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         for i, jpeg in enumerate(jpegs):  # one frame at a time, so that it stays in the CPU's cache
             clip_THWC[i::count] = apply_view(decode_jpeg(jpeg, (height, width)), view, self.backend)
         grid_THW = (self.clip_frames // self.tubelet, *self.grid)
+        mask_THW = draw_mask(self.mask, rng, grid_THW, clip_THWC if reads_pixels(self.mask) else None)
         return {
             "clip": torch.from_numpy(clip_THWC),
-            "mask": torch.from_numpy(draw_mask(self.mask, rng, grid_THW, clip_THWC)),
+            "mask": torch.from_numpy(mask_THW),
             "sample_id": self.sample_id(position),
             **self.targets(epoch, position, start + np.arange(self.clip_frames) % count, clip_THWC),
         }
