@@ -19,10 +19,9 @@ from bevt_core.media.frame_folders import frames_in, read_frame
 from bevt_core.media.stills import read_picture
 from bevt_core.media.video.decoded import Choose, Decoded, Disagreement, Frame, Kept
 from bevt_core.media.video.orientation import shown_as_stored
-from bevt_core.media.video.probing import probe
 from bevt_core.media.video.selective import read_selectively
 from bevt_core.media.video.sequential import read_by_counting
-from bevt_core.media.video.video_file import VideoInfo
+from bevt_core.media.video.video_file import VideoInfo, probe
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
 from schemas.frames import DamagePolicy, MediaKind, PoolSpec

@@ -1,6 +1,6 @@
-"""A video file: opened without any files that it refers to, the stream to decode, and the facts of its packets.
+"""A video file: opened without any files that it refers to, the stream to decode, and what its packets contain.
 
-Probing fills in the facts; they are used to choose a decoder and to check its frames.
+The packets are read without decoding. They determine the choice of a decoder, and are the reference for its frames.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,14 @@ import numpy as np
 from av.stream import Disposition
 
 from bevt_core.media.errors import MediaError, one_line
+from bevt_core.media.video.keyframes import announces_another_size, size_headers, starts_anew
+from bevt_core.media.video.packet_order import NO_PTS, doubt_of_order, leading_packets
 from bevt_core.storage.files import size_of
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
+from schemas.ranges import MOST_FRAME_PIXELS
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -92,3 +95,59 @@ class VideoInfo:
     def times_s(self) -> np.ndarray:
         """Presentation times in seconds, float64, in display order."""
         return self.shown_pts * float(self.time_base)
+
+
+def probe(path: Path) -> VideoInfo:
+    """Read all packets of the best video stream. Raises MediaError."""
+    with open_video(path) as container:
+        stream = video_stream(container)
+        context = stream.codec_context
+        if context is None or not context.width or not context.height:
+            raise MediaError("open", "unknown-codec", "no decoder for its video stream")
+        if context.width * context.height > MOST_FRAME_PIXELS:
+            size = f"{context.width}x{context.height}"
+            raise MediaError("open", "too-large", f"frames of {size}, the limit is {MOST_FRAME_PIXELS} pixels")
+        extradata = context.extradata or b""
+        columns: list[tuple[int, bool, bool, int]] = []  # pts, keyframe, cut by an edit list, bytes
+        headers: list[set[bytes]] = []  # of the keyframes
+        changes, closed = False, True
+        try:
+            for packet in container.demux(stream):
+                if packet.size:
+                    pts = NO_PTS if packet.pts is None else packet.pts
+                    columns.append((pts, packet.is_keyframe, packet.is_discard, packet.size))
+                    changes |= packet.has_sidedata("new_extradata")
+                    if packet.is_keyframe:
+                        data = bytes(packet)
+                        headers.append(size_headers(context.name, extradata, data))
+                        closed &= starts_anew(context.name, extradata, data)
+        except av.FFmpegError as error:
+            raise MediaError("open", "damaged", one_line(error, path)) from None
+        if not columns:
+            raise MediaError("open", "no-frames", "its video stream has no packets")
+        pts_P, is_key_P, is_cut_P, bytes_P = (np.array(column) for column in zip(*columns, strict=True))
+        kind = container.format.name.split(",")[0]
+        doubt = doubt_of_order(kind, context.name, pts_P, is_key_P, bytes_P, reorders=context.has_b_frames)
+        if doubt is None and (changes or announces_another_size(headers, extradata)):
+            doubt = "the size of its pictures may change"
+        leading = leading_packets(pts_P, is_key_P)
+        return VideoInfo(
+            path=path,
+            container=kind,
+            codec=context.name,
+            width=context.width,
+            height=context.height,
+            video_streams=len(container.streams.video),
+            has_duration=bool(stream.duration or container.duration),
+            sample_aspect=stream.sample_aspect_ratio or Fraction(1),
+            time_base=stream.time_base,
+            frame_s=1 / float(stream.average_rate or stream.guessed_rate or 25),
+            packet_pts=pts_P,
+            packet_is_key=is_key_P,
+            shown_pts=np.unique(pts_P[~is_cut_P]),
+            discarded=int(is_cut_P.sum()),
+            leading=leading,
+            closed=bool(closed and is_key_P[0] and not leading and not is_cut_P.any()),
+            reorders=bool(context.has_b_frames),
+            doubt=doubt,
+        )
