@@ -22,12 +22,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.base import Tokenizer, encode_batches
 from bevt_core.tokenizers.card import StoredTokenizer
 from bevt_core.tokenizers.dvae.networks import build_encoder, to_package_state
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
 from bevt_core.tokenizers.dvae.training import DVAE_PRESETS
-from bevt_core.tokenizers.feed import encode_batches
 from bevt_core.tokenizers.inspection import DTYPES_LEFT_OUT
 from bevt_core.tokenizers.precision import DTYPES
 from schemas.text.json_text import json_text

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.dataset.frame_rows import FrameSample
-from bevt_core.dataset.frame_store import write_frame_manifest, write_frame_part, write_plan
-from bevt_core.dataset.token_rows import PartView
-from bevt_core.dataset.token_set import write_token_manifest, write_token_part, write_token_plan
+from bevt_core.dataset.frame_store import FrameSample, write_frame_manifest, write_frame_part, write_plan
+from bevt_core.dataset.token_set import PartView, write_token_manifest, write_token_part, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.views.replay import draw_view, encode_jpeg
 from pipeline.job.plan import make_plan, make_token_plan

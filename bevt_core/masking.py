@@ -12,12 +12,13 @@ Legend: T tubelets, H W token grid, B masks of a batch.
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from schemas.models import BlockMask, MaskConfig
+from schemas.models import BlockMask, MaskConfig, TubeMask
 
 Size2 = tuple[int, int]  # (H, W)
 Size3 = tuple[int, int, int]  # (T, H, W)
@@ -52,7 +53,6 @@ def tube(
     length_range: tuple[float, float] = (0.5, 1.0),
     wrap: bool = True,
     min_block: int = 16,
-    frames_THWC: np.ndarray | None = None,
 ) -> np.ndarray:
     """Hide the same blockwise mask of `num_masked` positions in consecutive frames: bool (T, H, W).
 
@@ -91,18 +91,14 @@ def tube_masks(
     return masks_BTHW
 
 
-def random_3d(
-    rng: np.random.Generator, grid_THW: Size3, num_masked: int, *, frames_THWC: np.ndarray | None = None
-) -> np.ndarray:
+def random_3d(rng: np.random.Generator, grid_THW: Size3, num_masked: int) -> np.ndarray:
     """Hide single positions anywhere in the clip, `num_masked` per frame on average: bool (T, H, W)."""
     mask = np.zeros(math.prod(grid_THW), bool)
     mask[rng.permutation(mask.size)[: num_masked * grid_THW[0]]] = True
     return mask.reshape(grid_THW)
 
 
-def random_frame(
-    rng: np.random.Generator, grid_THW: Size3, num_masked: int, *, frames_THWC: np.ndarray | None = None
-) -> np.ndarray:
+def random_frame(rng: np.random.Generator, grid_THW: Size3, num_masked: int) -> np.ndarray:
     """Hide whole frames, as many as give `num_masked` positions per frame on average: bool (T, H, W)."""
     T, H, W = grid_THW
     hidden_T = rng.permutation(T) < round(num_masked * T / (H * W))
@@ -121,7 +117,7 @@ def frame_diff(rng: np.random.Generator, grid_THW: Size3, num_masked: int, *, fr
     return mask.reshape(grid_THW)
 
 
-Masker = Callable[..., np.ndarray]  # (rng, grid_THW, num_masked, *, frames_THWC, ...) -> bool (T, H, W)
+Masker = Callable[..., np.ndarray]  # (rng, grid_THW, num_masked, ...) -> bool (T, H, W)
 
 MASKERS: dict[str, Masker] = {
     "tube": tube,
@@ -131,14 +127,26 @@ MASKERS: dict[str, Masker] = {
 }
 
 
-def draw_mask(config: MaskConfig, rng: np.random.Generator, grid_THW: Size3, frames_THWC: np.ndarray) -> np.ndarray:
-    """Draw the mask of one sample: bool (T, H, W), True = hidden = predicted. `frame_diff` reads `frames_THWC`."""
+def reads_pixels(config: MaskConfig) -> bool:
+    """Return whether masks of this kind depend on the clip's pixels."""
+    return config.kind == "frame_diff"
+
+
+def draw_mask(
+    config: MaskConfig, rng: np.random.Generator, grid_THW: Size3, frames_THWC: np.ndarray | None = None
+) -> np.ndarray:
+    """Draw the mask of one sample: bool (T, H, W), True = hidden = predicted.
+
+    `frames_THWC`, the clip's pixels, are needed if the mask `reads_pixels`.
+    """
     T, H, W = grid_THW
     num_masked = int(config.ratio * H * W)
     if isinstance(config, BlockMask):
         return blockwise(rng, (H, W), num_masked, config.min_block)[None].repeat(T, axis=0)
-    options = {"min_block": config.min_block, "length_range": config.length_share} if config.kind == "tube" else {}
-    return MASKERS[config.kind](rng, grid_THW, num_masked, frames_THWC=frames_THWC, **options)
+    options: dict[str, Any] = {"frames_THWC": frames_THWC} if reads_pixels(config) else {}
+    if isinstance(config, TubeMask):
+        options = {"min_block": config.min_block, "length_range": config.length_share}
+    return MASKERS[config.kind](rng, grid_THW, num_masked, **options)
 
 
 def motion_energy(frames_THWC: np.ndarray, grid_THW: Size3) -> np.ndarray:

@@ -6,6 +6,7 @@ This module exports the public Python API (docs/python.md); names are imported o
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bevt_core.models.stems import normalise
     from trainer.api.clips import AugmentedClips, LabelledClips, TokenClips
     from trainer.api.features import features, file_features
     from trainer.api.runs import load_run
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
         run_pretraining,
     )
     from trainer.clips.sources import FileClips, StoreClips
-    from trainer.data.batches import normalise
     from trainer.testing.evaluate import evaluate
     from trainer.testing.predict import predict
 else:

@@ -1,10 +1,9 @@
-"""The rows of a frame store: Python values, the Arrow tables of its Parquet files, and checks of an index.
+"""Checks of the rows of a frame store's index.
 
 A dataset may come from an untrusted source, so rows are checked before they are used as positions or sizes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -12,74 +11,11 @@ import pyarrow.compute as pc
 
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import DAMAGED, UserError
-from schemas.frames import INDEX_SCHEMA, MOST_FRAMES, REJECTED_SCHEMA, SOURCES_SCHEMA, SourceItem
+from schemas.frames import INDEX_SCHEMA, MOST_FRAMES
 
 
 class BadRow(UserError):
     """A row of a dataset's file has an impossible value. The message names the file, the sample and the value."""
-
-
-@dataclass(frozen=True)
-class FrameSample:
-    """The stored frames of one source, and where they come from."""
-
-    source: str
-    label: int | None
-    jpegs: list[bytes]
-    frame_indices: list[int]
-    times_s: list[float]
-    height: int
-    width: int
-    decoder: str
-    decoder_version: str
-    warnings: list[str]
-    piece: int | None = None  # its number, if the source is cut into several samples
-
-    @property
-    def sample_id(self) -> str:
-        return self.source if self.piece is None else f"{self.source}#{self.piece:04d}"
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A source that could not be used, and why."""
-
-    source: str
-    label: int | None
-    stage: str
-    reason: str
-    message: str
-    attempts: int
-
-
-def index_table(samples: Sequence[FrameSample]) -> pa.Table:
-    starts = np.cumsum([0] + [len(sample.jpegs) for sample in samples])
-    rows = [
-        {
-            "sample_id": sample.sample_id,
-            "source": sample.source,
-            "label": sample.label,
-            "num_frames": len(sample.jpegs),
-            "frame_start": int(start),
-            "frame_indices": sample.frame_indices,
-            "times_s": sample.times_s,
-            "height": sample.height,
-            "width": sample.width,
-            "decoder": sample.decoder,
-            "decoder_version": sample.decoder_version,
-            "warnings": sample.warnings,
-        }
-        for sample, start in zip(samples, starts, strict=False)
-    ]
-    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
-
-
-def rejected_table(rejected: Sequence[Rejected]) -> pa.Table:
-    return pa.Table.from_pylist([vars(row) for row in rejected], schema=REJECTED_SCHEMA)
-
-
-def sources_table(items: Sequence[SourceItem]) -> pa.Table:
-    return pa.Table.from_pylist([item.model_dump() for item in items], schema=SOURCES_SCHEMA)
 
 
 def check_index(index: pa.Table, path: AnyPath, num_classes: int | None = None) -> pa.Table:

@@ -11,6 +11,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bevt_core.dataset.commits import COMMIT, digest_file, digest_of, part_name, read_manifest
-from bevt_core.dataset.frame_rows import (
-    FrameSample,
-    Rejected,
-    check_ids,
-    check_index,
-    index_table,
-    rejected_table,
-    sources_table,
-)
+from bevt_core.dataset.frame_rows import check_ids, check_index
 from bevt_core.dataset.jpeg_array import open_jpegs, write_jpegs
 from bevt_core.foreign.parquet_file import parquet_bytes, read_table
 from bevt_core.storage.files import (
@@ -45,6 +38,9 @@ from bevt_core.storage.part_cache import Place, hold
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import DAMAGED, UserError
 from schemas.frames import (
+    INDEX_SCHEMA,
+    REJECTED_SCHEMA,
+    SOURCES_SCHEMA,
     FileDigest,
     FramePartCommit,
     FrameStoreManifest,
@@ -53,6 +49,39 @@ from schemas.frames import (
 )
 
 FRAMES_ZARR = "frames.zarr"
+
+
+@dataclass(frozen=True)
+class FrameSample:
+    """The stored frames of one source, and where they come from."""
+
+    source: str
+    label: int | None
+    jpegs: list[bytes]
+    frame_indices: list[int]
+    times_s: list[float]
+    height: int
+    width: int
+    decoder: str
+    decoder_version: str
+    warnings: list[str]
+    piece: int | None = None  # its number, if the source is cut into several samples
+
+    @property
+    def sample_id(self) -> str:
+        return self.source if self.piece is None else f"{self.source}#{self.piece:04d}"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A source that could not be used, and why."""
+
+    source: str
+    label: int | None
+    stage: str
+    reason: str
+    message: str
+    attempts: int
 
 
 def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
@@ -106,6 +135,36 @@ def write_frame_part(
         )
         write_record(staging / COMMIT, commit)
     return commit
+
+
+def index_table(samples: Sequence[FrameSample]) -> pa.Table:
+    starts = np.cumsum([0] + [len(sample.jpegs) for sample in samples])
+    rows = [
+        {
+            "sample_id": sample.sample_id,
+            "source": sample.source,
+            "label": sample.label,
+            "num_frames": len(sample.jpegs),
+            "frame_start": int(start),
+            "frame_indices": sample.frame_indices,
+            "times_s": sample.times_s,
+            "height": sample.height,
+            "width": sample.width,
+            "decoder": sample.decoder,
+            "decoder_version": sample.decoder_version,
+            "warnings": sample.warnings,
+        }
+        for sample, start in zip(samples, starts, strict=False)
+    ]
+    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+
+
+def rejected_table(rejected: Sequence[Rejected]) -> pa.Table:
+    return pa.Table.from_pylist([vars(row) for row in rejected], schema=REJECTED_SCHEMA)
+
+
+def sources_table(items: Sequence[SourceItem]) -> pa.Table:
+    return pa.Table.from_pylist([item.model_dump() for item in items], schema=SOURCES_SCHEMA)
 
 
 def read_frame_commit(frames_dir: AnyPath, part: int, plan_digest: str) -> FramePartCommit | None:

@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.dataset.token_rows import check_rows
-from bevt_core.dataset.token_set import TokenSet
+from bevt_core.dataset.token_set import TokenSet, check_rows
 from bevt_core.views.replay import apply_view
 from schemas.errors import UserError
 from schemas.views import View

@@ -8,7 +8,6 @@ Legend: H height, W width, C channels (RGB).
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,9 @@ from bevt_core.media.frame_folders import frames_in, read_frame
 from bevt_core.media.stills import read_picture
 from bevt_core.media.video.decoded import Choose, Decoded, Disagreement, Frame, Kept
 from bevt_core.media.video.orientation import shown_as_stored
-from bevt_core.media.video.probing import probe
 from bevt_core.media.video.selective import read_selectively
 from bevt_core.media.video.sequential import read_by_counting
-from bevt_core.media.video.video_info import VideoInfo
+from bevt_core.media.video.video_file import VideoInfo, probe
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
 from schemas.frames import DamagePolicy, MediaKind, PoolSpec
@@ -82,20 +80,12 @@ def decode_source(
 
     Raises MediaError for any fault of the file, StorageError if the disk or the network fails.
     """
-    sizes: set[tuple[int, int]] = set()
-
-    def keep_with_size(frame_HWC: Frame) -> Kept:
-        sizes.add(frame_HWC.shape[:2])
-        return keep(frame_HWC)
-
     try:
         if kind == "image":
-            decoded = decode_image(path, keep_with_size)
-        elif path.is_dir():
-            decoded = decode_frame_folder(path, choose, keep_with_size)
-        else:
-            decoded = decode_frames(path, choose, keep_with_size, damaged)
-        return replace(decoded, sizes=decoded.sizes | sizes)
+            return decode_image(path, keep)
+        if path.is_dir():
+            return decode_frame_folder(path, choose, keep)
+        return decode_frames(path, choose, keep, damaged)
     except (MediaError, StorageError):
         raise
     except MemoryError:
@@ -140,18 +130,23 @@ def pool_indices(num_frames: int, pool: PoolSpec, rng: np.random.Generator) -> n
 def decode_image(path: Path, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
     """Decode a picture to one frame, as `read_picture` does. Raises MediaError, StorageError."""
     frame_HWC, notes = read_picture(path)
-    return Decoded([keep(frame_HWC)], [0], [0.0], "pillow", PIL.__version__, notes)
+    sizes = frozenset({frame_HWC.shape[:2]})
+    return Decoded([keep(frame_HWC)], [0], [0.0], "pillow", PIL.__version__, notes, sizes)
 
 
 def decode_frame_folder(path: Path, choose: Choose, keep: Callable[[Frame], Kept]) -> Decoded[Kept]:
     """Decode a folder with one picture per frame, like `decode_frames`; only the chosen frames are read."""
     names, notes = frames_in(path)
     indices = [int(i) for i in choose(len(names))]
-    kept = [keep(read_frame(path, names[i])) for i in indices]
+    kept: list[Kept] = []
+    sizes: set[tuple[int, int]] = set()
+    for i in indices:
+        frame_HWC = read_frame(path, names[i])
+        sizes.add(frame_HWC.shape[:2])
+        kept.append(keep(frame_HWC))
     times_s = [i / FRAME_FOLDER_RATE for i in indices]
-    return Decoded(
-        kept, indices, times_s, "pillow", PIL.__version__, [f"times at {FRAME_FOLDER_RATE:g} frames/s", *notes]
-    )
+    notes = [f"times at {FRAME_FOLDER_RATE:g} frames/s", *notes]
+    return Decoded(kept, indices, times_s, "pillow", PIL.__version__, notes, frozenset(sizes))
 
 
 def _read_decord(
@@ -171,11 +166,13 @@ def _read_decord(
         stamps_s = reader.get_frame_timestamp(indices.tolist())[:, 0]
         if np.abs(stamps_s - times_s).max() > 1e-3:
             raise Disagreement("its time stamps differ from those of the packets")
-        kept = []
+        kept: list[Kept] = []
+        sizes: set[tuple[int, int]] = set()
         chunk = max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (info.width * info.height)))
         for start in range(0, len(indices), chunk):
             chunk_THWC = reader.get_batch(indices[start : start + chunk].tolist()).asnumpy()
+            sizes.add(chunk_THWC.shape[1:3])
             kept += [keep(frame_HWC) for frame_HWC in chunk_THWC]
     except (decord.DECORDError, RuntimeError, IndexError):  # messages not kept: they contain the time of day
         raise Disagreement("decord failed") from None
-    return Decoded(kept, indices.tolist(), times_s.tolist(), "decord", decord.__version__, notes)
+    return Decoded(kept, indices.tolist(), times_s.tolist(), "decord", decord.__version__, notes, frozenset(sizes))

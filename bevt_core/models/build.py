@@ -9,9 +9,8 @@ from typing import Any, Literal, Protocol
 
 from torch import nn
 
-from bevt_core.models.bevt import Bevt, Stream
+from bevt_core.models.bevt import Bevt, FuseStages, LastStage, Stream, ToFrames
 from bevt_core.models.classifier import Classifier
-from bevt_core.models.decoders import FuseStages, LastStage, ToFrames
 from bevt_core.models.stems import Stem2d, Stem3d
 from bevt_core.models.swin import VideoSwin
 from bevt_core.models.timesformer import TimeSformer

@@ -1,5 +1,7 @@
 """Stems, from pixels to the encoder's grid: one linear embedding per patch (3-D for clips, 2-D for images).
 
+Their input is normalised as the published encoders' was.
+
 The embeddings are convolutions whose stride equals their kernel size. On GPUs they are computed as a matrix product:
 cuDNN's 16-bit 3-D convolutions are many times slower, and wrong in some versions.
 
@@ -8,10 +10,14 @@ Legend: B batch, C channels, T H W frames and pixels of the input, grid of the o
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bevt_core.models.autocast import under_autocast
+from bevt_core.models.windows import shape_constant, under_autocast
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB, as in the original's img_norm_cfg
+IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class Stem3d(nn.Module):
@@ -66,3 +72,15 @@ def patches_times_kernel(clip_BCTHW: Tensor, kernel: Tensor, bias: Tensor | None
     x = under_autocast(clip_BCTHW).movedim(1, -1).reshape(B, T // t, t, H // h, h, W // w, w, -1)
     x = x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4)
     return F.linear(x, kernel.movedim(1, -1).flatten(1), bias)
+
+
+def normalise(clip_BTHWC: Tensor) -> Tensor:
+    """Convert uint8 frames to the stem's input: float32 (B, C, T, H, W), normalised by ImageNet's statistics."""
+    mean, std = imagenet_statistics(clip_BTHWC.device)
+    return ((clip_BTHWC.float() - mean) / std).permute(0, 4, 1, 2, 3)
+
+
+@shape_constant
+def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation per colour channel, each (3,); cached per device."""
+    return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bevt_core.models.autocast import under_autocast
-from bevt_core.models.window_attention import chosen, windowed_attention
+from bevt_core.models.window_attention import IMPLEMENTATIONS, chosen
 from bevt_core.models.windows import (
     Size3,
     Windows,
@@ -25,6 +24,7 @@ from bevt_core.models.windows import (
     pad_to_windows,
     relative_position_bias,
     to_windows,
+    under_autocast,
     windows_of,
 )
 
@@ -70,16 +70,23 @@ class WindowAttention(nn.Module):
     def forward(self, x_BTHWC: Tensor, shift: Size3) -> Tensor:
         """Attend inside the windows of the grid, rolled back by `shift`: (B, T, H, W, C) -> the same."""
         qkv_BKNC, bias_ANN, windows = self.attended(x_BTHWC, shift)
-        y_BKNC = self.proj(windowed_attention(qkv_BKNC, bias_ANN, windows, self.implementation))
+        attend = IMPLEMENTATIONS[self.implementation_for(qkv_BKNC.device, qkv_BKNC.dtype, qkv_BKNC.shape[2])]
+        y_BKNC = self.proj(attend(qkv_BKNC, bias_ANN, windows))
         return from_windows(y_BKNC, windows, grid_of(x_BTHWC))
 
     def attended(self, x_BTHWC: Tensor, shift: Size3) -> tuple[Tensor, Tensor, Windows]:
-        """Return the inputs of `windowed_attention`: queries, keys and values by window, the bias, and the windows."""
+        """Return the inputs of attention in windows: queries, keys and values by window, the bias, and the windows."""
         window, shift = fit_window(grid_of(x_BTHWC), self.window, shift)
         windows = windows_of(grid_of(x_BTHWC), window, shift)
         x_BKNC = to_windows(pad_to_windows(under_autocast(x_BTHWC), window), windows)
         bias_ANN = relative_position_bias(self.relative_position_bias_table, window, self.window)
         return self.qkv(x_BKNC), bias_ANN, windows
+
+    def implementation_for(self, device: torch.device, dtype: torch.dtype, positions: int) -> str:
+        """Return the implementation for windows of `positions` positions, as a key of IMPLEMENTATIONS."""
+        if self.implementation != "auto":
+            return self.implementation
+        return chosen(device, dtype, positions, self.proj.in_features // self.num_heads)
 
 
 class Mlp(nn.Module):
@@ -207,9 +214,7 @@ def attention_in_use(model: nn.Module, device: torch.device, dtype: torch.dtype)
     """Return the implementation for the model's full windows, or None for a model without window attention."""
     for module in model.modules():
         if isinstance(module, WindowAttention):
-            head_dim = module.proj.in_features // module.num_heads
-            by_size = chosen(device, dtype, math.prod(module.window), head_dim)
-            return by_size if module.implementation == "auto" else module.implementation
+            return module.implementation_for(device, dtype, math.prod(module.window))
     return None
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bevt_core.models.swin import Mlp, draw_drop_path, drop_path_rates, init_weights, scaled
-from bevt_core.models.windows import Size3, attend, grid_of
+from bevt_core.models.window_attention.sdpa import attend
+from bevt_core.models.windows import Size3, grid_of
 
 NORM_EPS = 1e-6  # as in the original code
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.dataset.frame_rows import FrameSample, Rejected
-from bevt_core.dataset.frame_store import write_frame_part
+from bevt_core.dataset.frame_store import FrameSample, Rejected, write_frame_part
 from bevt_core.foreign.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.media.decoding import decode_source, pool_indices
 from bevt_core.media.errors import MediaError

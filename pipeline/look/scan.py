@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bevt_core.console.progress import ProgressLine
-from bevt_core.dataset.frame_rows import Rejected
+from bevt_core.dataset.frame_store import Rejected
 from bevt_core.dataset.known_sets import TOKEN_MAP_BYTES
 from bevt_core.foreign.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.media.errors import MediaError

@@ -13,7 +13,7 @@ from pipeline.job.run import tokenize
 from pipeline.synthetic.camera_motion import make_camera_motion_set
 from schemas.models import BlockMask, TubeMask
 from tests.support.tiny_jobs import tiny_recipe
-from trainer.data.token_dataset import TokenDataset
+from trainer.data.clip_dataset import TokenDataset
 
 CASES = {  # recipe overrides, clip length, mask
     "video": ([], 4, TubeMask(kind="tube", ratio=0.5, min_block=2)),

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bevt_core.dataset.frame_store import read_frame_commit, read_plan
-from bevt_core.dataset.token_rows import PartView
 from bevt_core.dataset.token_set import (
+    PartView,
     TokenSet,
     read_token_plan,
     write_token_manifest,

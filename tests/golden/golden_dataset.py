@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.dataset.frame_rows import FrameSample, Rejected
-from bevt_core.dataset.frame_store import sources_digest, write_frame_manifest, write_frame_part, write_plan
-from bevt_core.dataset.token_rows import PartView
-from bevt_core.dataset.token_set import write_token_manifest, write_token_part, write_token_plan
+from bevt_core.dataset.frame_store import (
+    FrameSample,
+    Rejected,
+    sources_digest,
+    write_frame_manifest,
+    write_frame_part,
+    write_plan,
+)
+from bevt_core.dataset.token_set import PartView, write_token_manifest, write_token_part, write_token_plan
 from schemas.frames import Plan, PoolSpec, SourceItem
 from schemas.tokens import TokenizerIdentity, TokenPlan
 from schemas.views import View, ViewSpec

@@ -33,7 +33,7 @@ from tests.support.builders import make_token_set
 from tests.support.hostile import claim_size, edit_metadata, make_pickled_zarr, recommit, write_offsets
 from tests.support.tiny_jobs import save_tiny_tokenizer
 from trainer.clips.sources import StoreClips
-from trainer.data.token_dataset import TokenDataset
+from trainer.data.clip_dataset import TokenDataset
 from trainer.tokenizer.frame_crops import FrameCrops
 
 

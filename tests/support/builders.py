@@ -4,10 +4,14 @@ import numpy as np
 import torch
 
 from bevt_core.dataset.commits import part_name
-from bevt_core.dataset.frame_rows import FrameSample
-from bevt_core.dataset.frame_store import sources_digest, write_frame_manifest, write_frame_part, write_plan
-from bevt_core.dataset.token_rows import PartView
-from bevt_core.dataset.token_set import TokenSet, write_token_manifest, write_token_part, write_token_plan
+from bevt_core.dataset.frame_store import (
+    FrameSample,
+    sources_digest,
+    write_frame_manifest,
+    write_frame_part,
+    write_plan,
+)
+from bevt_core.dataset.token_set import PartView, TokenSet, write_token_manifest, write_token_part, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.base import Tokenizer

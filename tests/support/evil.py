@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.dataset.frame_rows import FrameSample
+from bevt_core.dataset.frame_store import FrameSample
 from pipeline.job.decode_part import load_source
 from schemas.frames import MediaKind, PoolSpec, SourceItem
 from tests.support.misbehaviour import misbehave

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from bevt_core.dataset.token_set import TokenSet
-from bevt_core.media.video.video_info import VideoInfo
+from bevt_core.media.video.video_file import VideoInfo
 from pipeline.job import decode_part
 from pipeline.job.run import tokenize
 from pipeline.job.tokenize_part import PartTokenizer

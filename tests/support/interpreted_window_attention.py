@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from triton.runtime.interpreter import interpreter_builder
 
-from bevt_core.models.window_attention import triton_kernels, triton_op, windowed_attention
+from bevt_core.models.window_attention import IMPLEMENTATIONS, triton_kernels, triton_op
 from bevt_core.models.window_attention.triton_op import window_attention
 from bevt_core.models.windows import Windows
 
@@ -176,7 +176,7 @@ def test_windows_of_a_grid_attend_as_in_the_plain_form(shift: tuple[int, int, in
     )
     results = []
     for implementation in ("triton", "math"):
-        y_BKNC = windowed_attention(qkv_BKNC, bias_ANN, windows, implementation)
+        y_BKNC = IMPLEMENTATIONS[implementation](qkv_BKNC, bias_ANN, windows)
         results.append([y_BKNC, *torch.autograd.grad(y_BKNC.square().sum(), (qkv_BKNC, bias_ANN))])
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)

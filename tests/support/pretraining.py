@@ -12,7 +12,7 @@ from bevt_core.weights.checkpoints import save_weights
 from schemas.models import TubeMask
 from schemas.recipes import PretrainRecipe
 from schemas.recipes.loading import load_recipe_of
-from trainer.data.token_dataset import TokenDataset
+from trainer.data.clip_dataset import TokenDataset
 from trainer.runs.directory import open_run
 from trainer.setup.models import build_model
 

@@ -14,8 +14,8 @@ from schemas.models import MaskConfig
 from schemas.recipes import ClipSampling, EvalViews, FinetuneRecipe
 from trainer.clips.multi_view import Chunk, ViewChunks, ViewPlan
 from trainer.clips.sources import ClipSource, check_labels
+from trainer.data.clip_dataset import TokenDataset
 from trainer.data.errors import SampleError
-from trainer.data.token_dataset import TokenDataset
 from trainer.finetune.task import TrainingClips
 
 CACHED_PARTS = 16  # per process: the tokens of a part of 256 samples, 30 frames and 196 tokens take 3 MB

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bevt_core.models.stems import normalise
 from schemas.errors import UserError
 from schemas.recipes import DECODE_TIMEOUT_S, FinetuneRecipe
 from trainer.api.runs import LoadedRun
 from trainer.clips.multi_view import map_parts
 from trainer.clips.sources import FileClips
-from trainer.data.batches import normalise
 from trainer.testing.extract import features as features_of_views
 from trainer.testing.frozen import views_of
 from trainer.testing.predict import item_of

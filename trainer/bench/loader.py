@@ -12,7 +12,7 @@ from bevt_core.storage.contained import contained
 from bevt_core.views.replay import apply_view, decode_jpeg
 from schemas.errors import UserError
 from schemas.models import TubeMask
-from trainer.data.token_dataset import TokenDataset
+from trainer.data.clip_dataset import TokenDataset
 
 CLIP_FRAMES, TUBELET = 16, 2  # as in the paper
 MASK = TubeMask(kind="tube", ratio=0.5)

@@ -1,4 +1,4 @@
-"""The batches of a step, made of samples, and the normalised pixels that the stem reads.
+"""The batches of a step, made of samples.
 
 A batch is a function of (seed, step, rank, world size), so checkpoints contain no loader state.
 Legend: B samples, T frames of a clip, H W pixels, C channels.
@@ -12,14 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bevt_core.masking import hidden_positions
-from bevt_core.models.windows import shape_constant
 from trainer.data.clip_dataset import ClipDataset
 from trainer.data.loader import make_loader
 from trainer.data.order import StreamOrder, rank_slice
 from trainer.engine.task import Batch, split
-
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of 0..255 RGB, as in the original's img_norm_cfg
-IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class Samples(Protocol):
@@ -76,15 +72,3 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
     """Stack the tensors of the samples; everything else becomes a list."""
     columns = {key: [sample[key] for sample in samples] for key in samples[0]}
     return {key: torch.stack(c) if isinstance(c[0], Tensor) else c for key, c in columns.items()}
-
-
-def normalise(clip_BTHWC: Tensor) -> Tensor:
-    """Convert uint8 frames to the stem's input: float32 (B, C, T, H, W), normalised by ImageNet's statistics."""
-    mean, std = imagenet_statistics(clip_BTHWC.device)
-    return ((clip_BTHWC.float() - mean) / std).permute(0, 4, 1, 2, 3)
-
-
-@shape_constant
-def imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation per colour channel, each (3,); cached per device."""
-    return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)

@@ -1,9 +1,11 @@
-"""Clips of a frame store, determined by (seed, epoch, sample): pixels under a view, and a mask.
+"""Clips of a frame store, determined by (seed, epoch, sample): pixels under a view, a mask, and the view's tokens.
 
-Legend: B samples, T frames of a clip, H W pixels or token grid, C channels. Masks are at tubelet resolution in time.
+Legend: T frames of a clip, H W pixels or token grid, h w token grid, C channels, N samples. Masks are at tubelet
+resolution in time.
 """
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from torch.utils.data import Dataset
 from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.frame_rows import BadRow
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.dataset.token_set import TokenSet
-from bevt_core.masking import draw_mask
+from bevt_core.dataset.token_set import PartView, TokenSet
+from bevt_core.masking import draw_mask, reads_pixels
 from bevt_core.rng import rng_for
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.part_cache import ReadAhead
@@ -26,7 +28,7 @@ from schemas.errors import StorageError
 from schemas.models import MaskConfig
 from schemas.views import View
 from trainer.data.errors import SampleError
-from trainer.data.order import StreamOrder
+from trainer.data.order import StreamOrder, view_of_epoch
 
 
 class ClipDataset(Dataset[dict[str, Any]], ABC):
@@ -109,9 +111,10 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         for i, jpeg in enumerate(jpegs):  # one frame at a time, so that it stays in the CPU's cache
             clip_THWC[i::count] = apply_view(decode_jpeg(jpeg, (height, width)), view, self.backend)
         grid_THW = (self.clip_frames // self.tubelet, *self.grid)
+        mask_THW = draw_mask(self.mask, rng, grid_THW, clip_THWC if reads_pixels(self.mask) else None)
         return {
             "clip": torch.from_numpy(clip_THWC),
-            "mask": torch.from_numpy(draw_mask(self.mask, rng, grid_THW, clip_THWC)),
+            "mask": torch.from_numpy(mask_THW),
             "sample_id": self.sample_id(position),
             **self.targets(epoch, position, start + np.arange(self.clip_frames) % count, clip_THWC),
         }
@@ -138,3 +141,73 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_read_ahead": ReadAhead()}
+
+
+class TokenDataset(ClipDataset):
+    """Clips of a token set with `tokens` int64 (T, h, w). The stored view is a function of (seed, part, epoch)."""
+
+    def __init__(
+        self,
+        tokens: TokenSet,
+        *,
+        name: str,
+        seed: int,
+        clip_frames: int,
+        tubelet: int,
+        mask: MaskConfig,
+        cached_parts: int,
+        hidden_multiple: int = 1,
+    ) -> None:
+        super().__init__(
+            tokens.frames,
+            name=name,
+            seed=seed,
+            clip_frames=clip_frames,
+            tubelet=tubelet,
+            mask=mask,
+            hidden_multiple=hidden_multiple,
+        )
+        self.tokens = TokenSet(tokens.path)  # a fresh instance, small when it is pickled
+        self.path = tokens.path
+        self.grid = tokens.manifest.tokenizer.grid
+        columns = (tokens.frames.index[name].to_numpy() for name in ("num_frames", "height", "width"))
+        self.sizes_N3 = np.stack(list(columns), axis=1).astype(np.int32)
+        self.cached_parts = cached_parts
+        self._views: OrderedDict[tuple[int, int], PartView] = OrderedDict()
+
+    @property
+    def stores(self) -> tuple[FrameStore | TokenSet, ...]:
+        return (self.frames, self.tokens)
+
+    def view(self, epoch: int, position: int) -> View:
+        part, row = self._row(position)
+        return self._part_view(part, epoch).views[row]
+
+    def targets(self, epoch: int, position: int, pool_T: np.ndarray, clip_THWC: np.ndarray) -> dict[str, Tensor]:
+        part, row = self._row(position)
+        tokens_THW = self._part_view(part, epoch).tokens[row][pool_T]
+        return {"tokens": torch.from_numpy(tokens_THW.astype(np.int64))}
+
+    def _row(self, position: int) -> tuple[int, int]:
+        part = int(self.part[position])
+        return part, int(position - self.part_first[part])
+
+    def _part_view(self, part: int, epoch: int) -> PartView:
+        """Return the row group of the epoch's view; the last `cached_parts` are cached."""
+        view = view_of_epoch(self.tokens.manifest.views.num_views, part, epoch, *self.key)
+        cached = self._views.pop((part, view), None)
+        self._views[part, view] = cached or self._read_view(part, view)
+        if len(self._views) > self.cached_parts:
+            self._views.popitem(last=False)
+        return self._views[part, view]
+
+    def _read_view(self, part: int, view: int) -> PartView:
+        """Read a row group. Raises BadRow if it does not fit the part's frames."""
+        first = int(self.part_first[part])
+        rows = slice(first, first + int(self.part_sizes[part]))
+        return self.tokens.read_fitting_view(
+            part, view, self.sample_ids[rows].to_pylist(), self.sizes_N3[rows].tolist()
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_views": OrderedDict()}

@@ -22,7 +22,7 @@ from trainer.distributed.children import ending_of
 
 START_TIMEOUT_S = 300.0  # imports from a slow network disk
 REPLY_TIMEOUT_S = 20.0
-PRELOADED = ("trainer.data.batches", "trainer.data.token_dataset")
+PRELOADED = ("trainer.data.batches", "trainer.data.clip_dataset")
 FORK, END = b"F", b"E"
 STOPPING = {signal.SIGINT, signal.SIGTERM}  # blocked: training first ends its step, then its loaders
 

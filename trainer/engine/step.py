@@ -24,7 +24,7 @@ from trainer.engine.checkpoint import state_of
 from trainer.engine.precision import AUTOCAST, autocast
 from trainer.engine.schedule import CosineSchedule
 from trainer.engine.tally import Tally
-from trainer.engine.task import Batch, Task, to_device
+from trainer.engine.task import Batch, Task
 from trainer.metrics.monitor import StepClock
 
 
@@ -195,3 +195,12 @@ class Stepper:
         self.optimizer.step()
         del self.optimizer.found_inf  # type: ignore[attr-defined]
         return torch.zeros_like(norm)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move every tensor of a nested batch to `device`; other values stay as they are."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    return batch

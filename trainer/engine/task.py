@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Any]  # tensors and lists with one entry per sample, in nested dicts of any shape
@@ -47,15 +46,6 @@ class BatchSource(Protocol):
 
     def samples_in(self, batch: Batch) -> list[str]:
         """Return the ids of a micro-batch's samples, for messages."""
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a nested batch to `device`; other values stay as they are."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    return batch
 
 
 def split(items: Any, parts: int) -> list[Any]:

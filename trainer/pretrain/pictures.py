@@ -12,11 +12,11 @@ from torch import Tensor
 
 from bevt_core.console.disk_errors import explaining
 from bevt_core.models.bevt import Bevt, Stream
+from bevt_core.models.stems import normalise
 from bevt_core.reporting.pictures import hide, sheet
 from bevt_core.tokenizers.base import Tokenizer
 from schemas.errors import UserError
 from schemas.recipes import Precision
-from trainer.data.batches import normalise
 from trainer.data.online import tokens_in_step
 from trainer.engine.precision import autocast
 from trainer.pretrain.streams import Source, Streams

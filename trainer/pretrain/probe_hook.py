@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from bevt_core.models.bevt import Bevt, Stream
+from bevt_core.models.stems import normalise
 from schemas.errors import UserError
 from schemas.recipes import ClipSampling, EvalViews, PretrainRecipe, ProbeConfig
 from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
 from trainer.clips.sources import ClipSource, StoreClips, check_labels, split_items
-from trainer.data.batches import normalise
 from trainer.distributed.cpus import loader_workers
 from trainer.distributed.sharding import share_of_rank
 from trainer.distributed.world import World

@@ -21,10 +21,9 @@ from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.recipes.loading import streams_in
 from schemas.tokens import TokenizerIdentity
 from trainer.clips.sources import thinned
-from trainer.data.clip_dataset import ClipDataset
+from trainer.data.clip_dataset import ClipDataset, TokenDataset
 from trainer.data.online import OnlineSource
 from trainer.data.order import StreamOrder
-from trainer.data.token_dataset import TokenDataset
 from trainer.setup.models import tokens_per_side, tubelet_of
 
 MASKS = {"image": ("block",), "video": ("tube", "random_3d", "random_frame", "frame_diff")}  # allowed kinds, by stream

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from bevt_core.models.bevt import StreamBatch
+from bevt_core.models.stems import normalise
 from bevt_core.tokenizers.base import Tokenizer
-from trainer.data.batches import normalise
 from trainer.data.online import tokens_in_step
 from trainer.engine.task import Batch, Term
 

@@ -14,9 +14,8 @@ from typing import NamedTuple, cast
 
 from torch import nn
 
-from bevt_core.models.bevt import Bevt, Stream
+from bevt_core.models.bevt import Bevt, FuseStages, Stream, ToFrames
 from bevt_core.models.classifier import Classifier
-from bevt_core.models.decoders import FuseStages, ToFrames
 from bevt_core.models.stems import Stem2d, Stem3d
 from bevt_core.models.swin import PatchMerging, Stage, SwinBlock, VideoSwin
 from bevt_core.models.timesformer import DividedBlock, TimeSformer

@@ -19,6 +19,7 @@ from bevt_core.masking import draw_mask
 from bevt_core.media.errors import MediaError
 from bevt_core.models.attention_maps import attention_maps
 from bevt_core.models.bevt import Bevt
+from bevt_core.models.stems import normalise
 from bevt_core.reporting.pictures import film, heat, heat_scale, hide, marked, mp4, png, sheet
 from bevt_core.rng import rng_for
 from bevt_core.storage.descriptions import what_is
@@ -32,7 +33,6 @@ from schemas.recipes.loading import nearest
 from trainer.clips.augment import crop_views
 from trainer.clips.sampling import SAMPLERS, Positions, repeats
 from trainer.clips.sources import ClipSource, FileClips, StoreClips, interval_of
-from trainer.data.batches import normalise
 from trainer.data.online import OnlineSource, tokens_in_step
 from trainer.pretrain.pictures import Row, prediction_rows
 from trainer.pretrain.streams import open_sources, open_streams

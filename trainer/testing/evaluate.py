@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bevt_core.models.build import build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.counting import model_info
+from bevt_core.models.stems import normalise
 from bevt_core.storage.files import clean_staging, read_json_file, read_record, sha256_of, write_atomic, write_record
 from bevt_core.storage.local import content_of
 from bevt_core.storage.one_writer import hold, reading
@@ -30,7 +31,6 @@ from trainer.clips.lists import digests_of
 from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
 from trainer.clips.overlap import TRAINING, overlaps, show_overlap
 from trainer.clips.sources import ClipSource, check_classes, check_labels, stores_of
-from trainer.data.batches import normalise
 from trainer.distributed.sharding import share_of_rank
 from trainer.distributed.world import World, join_world
 from trainer.engine.evaluations import StopAsked, StopTogether, asked_together, never

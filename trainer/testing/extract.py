@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bevt_core.foreign.parquet_file import read_table
 from bevt_core.models.classifier import Classifier
+from bevt_core.models.stems import normalise
 from bevt_core.storage.files import clean_staging, read_record, sha256_of, write_record
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.one_writer import reading
@@ -21,7 +22,6 @@ from schemas.evaluation import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
 from schemas.recipes import FinetuneRecipe, Precision
 from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
 from trainer.clips.sources import ClipSource, stores_of
-from trainer.data.batches import normalise
 from trainer.distributed.world import World, join_world
 from trainer.engine.precision import resolve
 from trainer.runs.directory import weights_of

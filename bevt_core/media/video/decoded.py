@@ -24,7 +24,7 @@ class Decoded(Generic[Kept]):
     decoder: str
     decoder_version: str
     warnings: list[str]
-    sizes: frozenset[tuple[int, int]] = frozenset()  # (height, width) of the decoded frames, kept or not
+    sizes: frozenset[tuple[int, int]]  # (height, width) of the decoded frames, kept or not
 
 
 class Disagreement(Exception):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import av
 
 from bevt_core.media.errors import MediaError
-from bevt_core.media.video.container import open_video, video_stream
+from bevt_core.media.video.video_file import open_video, video_stream
 from bevt_core.storage.objects import AnyPath
 
 

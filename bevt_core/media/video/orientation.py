@@ -8,8 +8,8 @@ import numpy as np
 from av.sidedata.sidedata import Type
 
 from bevt_core.media.errors import MediaError, one_line
-from bevt_core.media.video.container import open_video, video_stream
 from bevt_core.media.video.decoded import Frame
+from bevt_core.media.video.video_file import open_video, video_stream
 
 
 def upright(frame: av.VideoFrame) -> Frame:

@@ -6,11 +6,10 @@ import av
 import numpy as np
 
 from bevt_core.media.errors import MediaError, one_line
-from bevt_core.media.video.container import open_video, video_stream
 from bevt_core.media.video.decoded import Decoded, Disagreement, Frame, Kept
 from bevt_core.media.video.orientation import upright
 from bevt_core.media.video.packet_order import in_decoding_order
-from bevt_core.media.video.video_info import VideoInfo
+from bevt_core.media.video.video_file import VideoInfo, open_video, video_stream
 
 
 def read_selectively(
@@ -24,6 +23,7 @@ def read_selectively(
     chosen_pts = info.shown_pts[indices]
     wanted = set(chosen_pts.tolist())
     kept: list[Kept] = []
+    sizes: set[tuple[int, int]] = set()
     damaged = 0
     last_pts = None
     try:
@@ -33,7 +33,9 @@ def read_selectively(
             last_pts = frame.pts
             if frame.pts in wanted:
                 damaged += bool(frame.is_corrupt)
-                kept.append(keep(upright(frame)))
+                frame_HWC = upright(frame)
+                sizes.add(frame_HWC.shape[:2])
+                kept.append(keep(frame_HWC))
     except av.FFmpegError as error:
         raise MediaError("decode", "damaged", one_line(error, info.path)) from None
     if len(kept) < len(wanted):
@@ -41,7 +43,7 @@ def read_selectively(
     if damaged:
         notes = [*notes, f"{damaged} of {len(kept)} frames are damaged"]
     times_s = info.times_s[indices].tolist()
-    return Decoded(kept, indices.tolist(), times_s, "pyav", av.__version__, notes), damaged
+    return Decoded(kept, indices.tolist(), times_s, "pyav", av.__version__, notes, frozenset(sizes)), damaged
 
 
 def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

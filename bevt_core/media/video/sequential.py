@@ -10,10 +10,9 @@ import av
 import numpy as np
 
 from bevt_core.media.errors import MediaError, one_line
-from bevt_core.media.video.container import open_video, video_stream
 from bevt_core.media.video.decoded import Choose, Decoded, Frame, Kept
 from bevt_core.media.video.orientation import upright, upright_size
-from bevt_core.media.video.video_info import VideoInfo
+from bevt_core.media.video.video_file import VideoInfo, open_video, video_stream
 
 
 def read_by_counting(

@@ -5,8 +5,8 @@ per pass for two clips, and most of the layer's time. The fused kernel keeps the
 gradient for a bias. The backward pass is therefore written out here: each thread recomputes the matrices of its share
 of the windows, one after another, in a buffer that stays in its cache.
 
-Legend: W windows of a batch, A heads, a heads at a time, N positions of a window, D channels of a head, M kinds of
-windows.
+Legend: B batch, K windows of a grid, W = B*K windows, A heads, a heads at a time, N positions of a window, D channels
+of a head, M kinds of windows.
 """
 
 import itertools
@@ -19,8 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bevt_core.models.window_attention.sdpa import bias_with_masks
+from bevt_core.models.windows import Windows, window_kinds
+
 BUFFER_NUMBERS = 2**18  # of attention matrices per thread: 1 MB in fp32, the cache of a core
 MAX_LANES = 8  # each allocates a gradient of the bias
+
+
+def attend_on_cpu(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
+    """Attend inside the windows of a grid: (B, K, N, 3*A*D) -> (B, K, N, A*D)."""
+    bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
+    kinds_W = window_kinds(windows, qkv_BKNC.device).repeat(len(qkv_BKNC))
+    y_WNC = CpuWindowAttention.apply(qkv_BKNC.flatten(0, 1), bias_MANN, kinds_W)
+    y_BKNC: Tensor = y_WNC.unflatten(0, qkv_BKNC.shape[:2])
+    return y_BKNC
 
 
 class CpuWindowAttention(torch.autograd.Function):

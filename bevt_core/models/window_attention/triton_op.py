@@ -6,8 +6,8 @@ imported when the first one runs, so that this module loads without Triton.
 Tiles, warps and stages are constants, not tuned at run time: the bits of a result must not depend on timings. They
 were chosen from what ptxas reports for sm_80, sm_86, sm_89 and sm_90a.
 
-Legend: W windows, N positions of a window, C = A * D channels, A heads, D channels of a head, M kinds of windows,
-Q columns of the padded bias, S shares of the windows.
+Legend: B batch, K windows of a grid, W = B*K windows, N positions of a window, C = A * D channels, A heads, D channels
+of a head, M kinds of windows, Q columns of the padded bias, S shares of the windows.
 """
 
 import functools
@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from bevt_core.models.windows import Windows, shift_labels, window_kinds
 
 OWN, STEP = 64, 32  # positions in the tile that a program owns, and in each step that it takes along the other axis
 BIAS_PROGRAMS = 2048  # for the gradient of the bias: about four times as many as an H100 runs at once
@@ -41,6 +43,17 @@ def supported(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
 @functools.cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+def attend_by_triton(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tensor:
+    """Attend inside the windows of a grid, in one kernel with one bias for all: (B, K, N, 3*A*D) -> (B, K, N, A*D)."""
+    labels_MN = kinds_W = None
+    if any(windows.shift):
+        labels_MN = shift_labels(windows.window, windows.shift, qkv_BKNC.device)
+        kinds_W = window_kinds(windows, qkv_BKNC.device).int().repeat(len(qkv_BKNC))
+    y_WNC = window_attention(qkv_BKNC.flatten(0, 1), bias_ANN, labels_MN, kinds_W)
+    y_BKNC: Tensor = y_WNC.unflatten(0, qkv_BKNC.shape[:2])
+    return y_BKNC
 
 
 def window_attention(qkv_WNC: Tensor, bias_ANN: Tensor, labels_MN: Tensor | None, kinds_W: Tensor | None) -> Tensor:

@@ -1,4 +1,7 @@
-"""The dVAE as a tokenizer: the official DALL-E weights (`dalle`) and the small ones trained here (`dvae`)."""
+"""The dVAE as a tokenizer: the official DALL-E weights (`dalle`) and the small ones trained here (`dvae`).
+
+The networks compute on pixels mapped to [0.1, 0.9] (Ramesh et al. 2021, appendix A; `dall_e.utils`).
+"""
 
 from typing import Any
 
@@ -8,8 +11,19 @@ from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.card import STRIDE
-from bevt_core.tokenizers.dvae.pixels import map_pixels, to_uint8, to_unit, unmap_pixels
 from schemas.errors import UserError
+
+EPS = 0.1  # the logit-Laplace density is defined on the open interval; pixels keep this distance from its ends
+
+
+def map_pixels(unit: Tensor) -> Tensor:
+    """[0, 1] -> [0.1, 0.9]."""
+    return (1 - 2 * EPS) * unit + EPS
+
+
+def unmap_pixels(mapped: Tensor) -> Tensor:
+    """[0.1, 0.9] -> [0, 1], not clamped."""
+    return (mapped - EPS) / (1 - 2 * EPS)
 
 
 class DvaeTokenizer(Tokenizer):
@@ -64,8 +78,8 @@ class DvaeTokenizer(Tokenizer):
     def _encoder_network(self) -> nn.Module:
         return self._encoder_body
 
-    def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
-        features_NDhw = self._encoder_body(map_pixels(to_unit(frames_NHWC)).to(self.weights_dtype))
+    def _encode_pass(self, unit_NCHW: Tensor) -> Tensor:
+        features_NDhw = self._encoder_body(map_pixels(unit_NCHW).to(self.weights_dtype))
         tokens_Nhw: Tensor = self._head(F.relu(features_NDhw).float()).argmax(dim=1)
         return tokens_Nhw
 
@@ -77,4 +91,4 @@ class DvaeTokenizer(Tokenizer):
             )
         embedded_NhwD = F.embedding(ids_Nhw, self._codebook_VD)  # equals the first 1x1 convolution of one-hot ids
         stats_NSHW = self._decoder_body(embedded_NhwD.permute(0, 3, 1, 2).to(self.weights_dtype)).float()
-        return to_uint8(unmap_pixels(torch.sigmoid(stats_NSHW[:, :3])))
+        return unmap_pixels(torch.sigmoid(stats_NSHW[:, :3]))

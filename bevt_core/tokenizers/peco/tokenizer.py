@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.base import Tokenizer, to_uint8, to_unit
 from bevt_core.tokenizers.card import PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.codes import fit_codes, nearest_code
-from bevt_core.tokenizers.dvae.pixels import to_uint8, to_unit
 from bevt_core.tokenizers.peco.codebook import Codebook
 from bevt_core.tokenizers.peco.networks import build_decoder, build_encoder
 from bevt_core.tokenizers.storage import save_tokenizer
@@ -69,15 +68,15 @@ class PecoTokenizer(Tokenizer):
     def _encoder_network(self) -> nn.Module:
         return self._encoder
 
-    def _encode_pass(self, frames_NHWC: Tensor) -> Tensor:
-        vectors_NDhw = self._encoder(signed(to_unit(frames_NHWC)).to(self.weights_dtype)).float()
+    def _encode_pass(self, unit_NCHW: Tensor) -> Tensor:
+        vectors_NDhw = self._encoder(signed(unit_NCHW).to(self.weights_dtype)).float()
         return nearest_code(vectors_NDhw.permute(0, 2, 3, 1), self._codes_VD)
 
     def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
         if self._decoder is None:
             raise UserError("tokenizer peco was stored without its decoder; copy its whole folder again")
         codes_NDhw = F.embedding(ids_Nhw, self._codes_VD).permute(0, 3, 1, 2).contiguous()
-        return to_uint8(unsigned(self._decoder(codes_NDhw.to(self.weights_dtype)).float()))
+        return unsigned(self._decoder(codes_NDhw.to(self.weights_dtype)).float())
 
 
 class PecoOutput(NamedTuple):

@@ -12,7 +12,7 @@ from bevt_core.media.errors import MediaError
 from bevt_core.media.video.decoded import Decoded
 from bevt_core.media.video.glance import glance
 from bevt_core.media.video.orientation import upright
-from bevt_core.media.video.probing import probe
+from bevt_core.media.video.video_file import probe
 from bevt_core.rng import rng_for
 from schemas.frames import PoolSpec
 from tests.support.media import (

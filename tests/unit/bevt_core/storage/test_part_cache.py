@@ -20,8 +20,8 @@ from tests.support.builders import make_token_set
 from tests.support.cached_parts import NUM, SIZE, STORE, content, entries_there, entry, read
 from tests.support.s3_server import S3Server, s3_server
 from trainer.data.batches import StreamBatches
+from trainer.data.clip_dataset import TokenDataset
 from trainer.data.order import StreamOrder
-from trainer.data.token_dataset import TokenDataset
 
 
 @pytest.fixture(scope="module")

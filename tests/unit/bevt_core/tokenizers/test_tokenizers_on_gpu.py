@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.base import Tokenizer, to_uint8
 from bevt_core.tokenizers.card import DvaeSizes, PecoSizes
 from bevt_core.tokenizers.dvae import networks
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
@@ -88,7 +88,8 @@ def test_encode_and_decode_stay_on_the_device_and_never_wait(kind: str, dtype: s
             assert from_cpu.device == in_step.device == CUDA
             assert from_cpu.dtype == in_step.dtype == torch.int64
             assert from_cpu.shape == (count, *tokenizer.grid) and in_step.shape == (count, 1, *tokenizer.grid)
-        decoded = tokenizer._in_passes(from_cpu, tokenizer._decode_pass)  # `decode` checks the range of the ids first
+        # `decode` checks the range of the ids first
+        decoded = to_uint8(tokenizer._in_passes(from_cpu, tokenizer._decode_pass))
         assert (decoded.shape, decoded.dtype, decoded.device) == (frames(count).shape, torch.uint8, CUDA)
         assert tokenizer.decode(from_cpu[:0]).device == CUDA
     assert watch.faults == []

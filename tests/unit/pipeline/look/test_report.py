@@ -10,8 +10,7 @@ import pytest
 
 import pipeline.look.report
 from bevt_core.dataset.commits import part_name
-from bevt_core.dataset.frame_rows import Rejected
-from bevt_core.dataset.frame_store import write_frame_manifest, write_frame_part
+from bevt_core.dataset.frame_store import Rejected, write_frame_manifest, write_frame_part
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.reporting.pictures import GAP_PX
 from bevt_core.views.replay import apply_view

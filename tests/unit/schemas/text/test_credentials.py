@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.dataset.frame_rows import Rejected
+from bevt_core.dataset.frame_store import Rejected
 from bevt_core.media.errors import MediaError
 from bevt_core.storage.descriptions import RECORD
 from pipeline.job import decode_part as frames_job

@@ -12,11 +12,12 @@ from pydantic import TypeAdapter
 from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.token_set import read_token_plan, write_token_part
 from bevt_core.masking import MASKERS, draw_mask
+from bevt_core.models.stems import normalise
 from bevt_core.views.replay import apply_view
 from schemas.models import BlockMask, MaskConfig
 from tests.support.builders import make_token_set
 from tests.support.pretraining import TUBE, dataset_of
-from trainer.data.batches import StreamBatches, normalise
+from trainer.data.batches import StreamBatches
 from trainer.data.errors import SampleError
 from trainer.data.loader import make_loader
 from trainer.data.order import StreamOrder, view_of_epoch

@@ -7,7 +7,7 @@ from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
 from tests.support.toy_run import ToySource, run
 from trainer.clips.sources import FileClips
-from trainer.data.token_dataset import TokenDataset
+from trainer.data.clip_dataset import TokenDataset
 from trainer.metrics import data_wait as data_wait_module
 from trainer.metrics.data_wait import PERSISTS_S, DataWait, advice
 from trainer.recipes import TRAINER_RECIPES

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from bevt_core.models.stems import normalise
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 from schemas.evaluation import FEATURES_SCHEMA
@@ -15,7 +16,6 @@ from tests.support.builders import make_token_set
 from tests.support.pretraining import pretraining_run
 from trainer.clips.multi_view import Chunk, ViewChunks
 from trainer.clips.sources import StoreClips
-from trainer.data.batches import normalise
 from trainer.distributed.launch import launch
 from trainer.probes.probe import PROBES, FeatureFile, probe
 from trainer.testing.extract import extract

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from bevt_core.masking import MASKERS
 from bevt_core.models.attention_maps import attention_maps
 from bevt_core.models.build import build_classifier
+from bevt_core.models.stems import normalise
 from bevt_core.reporting.pictures import GAP_PX, LINE_PX, MARK, broken, film, heat, heat_scale, mp4, sheet
 from cli import app
 from schemas.errors import UserError
@@ -23,7 +24,6 @@ from tests.support.frames import GreyTokenizer
 from tests.support.json_keys import CheckKeys
 from tests.support.media import moving_frames, write_video
 from tests.support.pretraining import pretraining_run
-from trainer.data.batches import normalise
 from trainer.show import viz
 from trainer.show.viz import STRATEGIES, viz_attention, viz_predict
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bevt_core.models.window_attention import IMPLEMENTATIONS, chosen, windowed_attention
+from bevt_core.models.window_attention import IMPLEMENTATIONS, chosen
 from bevt_core.models.windows import Windows
 
 HEADS, HEAD_DIM = 2, 4
@@ -24,7 +24,7 @@ def run(implementation: str, windows: Windows, dtype: torch.dtype) -> list[Tenso
     qkv_BKNC = torch.randn(3, num_windows, positions, 3 * HEADS * HEAD_DIM, generator=generator).to(dtype)
     bias_ANN = torch.randn(HEADS, positions, positions, generator=generator).to(dtype)
     inputs = [qkv_BKNC.requires_grad_(), bias_ANN.requires_grad_()]
-    y_BKNC = windowed_attention(qkv_BKNC, bias_ANN, windows, implementation)
+    y_BKNC = IMPLEMENTATIONS[implementation](qkv_BKNC, bias_ANN, windows)
     weight_BKNC = torch.randn(y_BKNC.shape, generator=generator).to(dtype)
     return [y_BKNC, *torch.autograd.grad(y_BKNC, inputs, weight_BKNC)]
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from bevt_core.tokenizers import PRETRAINED, feed, load_tokenizer
-from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers import PRETRAINED, base, load_tokenizer
+from bevt_core.tokenizers.base import Tokenizer, encode_batches
 from bevt_core.tokenizers.card import DvaeSizes
 from bevt_core.tokenizers.dvae import networks
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
-from bevt_core.tokenizers.feed import encode_batches
 from tests.support.fake_cuda import CUDA, fake_cuda
 
 
@@ -40,7 +39,7 @@ def test_a_batch_goes_to_the_gpu_and_back_through_pinned_memory(monkeypatch: pyt
         )
         watch.faults.clear()
         watch.copies.clear()
-        feed._start(tokenizer, torch.zeros(5, 32, 32, 3, dtype=torch.uint8))
+        base._start(tokenizer, torch.zeros(5, 32, 32, 3, dtype=torch.uint8))
     assert watch.copies == ["to the device", "to the device", "from the device"]
     assert watch.faults == []
 
@@ -49,19 +48,19 @@ def test_the_next_batch_is_queued_before_the_last_ids_are_read(monkeypatch: pyte
     events: list[str] = []
     lock = threading.Lock()
 
-    def start(tokenizer: Tokenizer, frames_NPPC: torch.Tensor) -> Callable[[], feed.Encoded]:
+    def start(tokenizer: Tokenizer, frames_NPPC: torch.Tensor) -> Callable[[], base.Encoded]:
         name = str(int(frames_NPPC[0]))
         assert lock.locked()
         events.append(f"start {name}")
 
-        def wait() -> feed.Encoded:
+        def wait() -> base.Encoded:
             assert not lock.locked()
             events.append(f"wait {name}")
-            return feed.Encoded(frames_NPPC.numpy(), 1.0)
+            return base.Encoded(frames_NPPC.numpy(), 1.0)
 
         return wait
 
-    monkeypatch.setattr(feed, "_start", start)
+    monkeypatch.setattr(base, "_start", start)
     tokenizer: Any = SimpleNamespace(device=CUDA)
     batches = ((f"key {i}", np.array([i])) for i in range(3))
     results = [(key, int(encoded.ids_Nhw[0])) for key, encoded in encode_batches(tokenizer, batches, lock)]
