@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.dataset.frame_store import write_frame_manifest
-from pipeline.cluster.watch import sigterm_ends
+from pipeline.cluster.watch import sigterm_exits
 from pipeline.job.decode_part import load_source
 from pipeline.job.part_size import of_part
 from pipeline.job.plan import make_plan, make_token_plan, with_settled_tokenizer
@@ -134,7 +134,7 @@ def measure(command: Sequence[str]) -> Usage:
     cpu_s: dict[int, float] = {}
     peak = 0
     with (
-        sigterm_ends(),
+        sigterm_exits(),
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process,
     ):
         try:

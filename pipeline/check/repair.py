@@ -20,7 +20,7 @@ from pipeline.check.problems import REPAIRABLE, Problem, below, parts_in, to_rem
 from pipeline.check.records import readable
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs, stored_items
 from pipeline.check.verify import check_files, check_tokens
-from pipeline.cluster.session import cluster_has, ray_session
+from pipeline.cluster.session import cluster_amount, ray_session
 from pipeline.job.part_size import of_part
 from pipeline.job.plan import note_tokenizer
 from pipeline.job.run import RunOptions, tokenize
@@ -188,7 +188,7 @@ def _recorded_missing(jobs: Jobs) -> set[str]:
 
 def _check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
     """Raise UserError for token sets made on another kind of device: ids at near-ties would differ."""
-    here = "cuda" if cluster_has("GPU") else "cpu"
+    here = "cuda" if cluster_amount("GPU") else "cpu"
     for folder in folders:
         made_by = jobs.token_sets[folder][0].tokenizer
         if made_by.by_kind().device_kind != here:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.cluster.session import cluster_has, cpus_per_gpu, smallest_node_has
+from pipeline.cluster.session import cluster_amount, cpus_per_gpu, smallest_node_amount
 
 CPU_ACTORS = 8  # without GPUs: one tokenizer per CPU, at most this many; each takes about 0.5 GB
 CPU_ACTOR_SHARE = 0.5  # CPUs that Ray reserves for each of them, so that decoding continues beside them
@@ -27,11 +27,11 @@ class ActorPool:
     @classmethod
     def sized(cls, parts: int, gpus: int, may_grow: bool) -> "ActorPool":
         """The pool for `parts` parts on the current cluster with `gpus` GPUs. `may_grow`: nodes may join later."""
-        cpus = max(1, cluster_has("CPU"))
+        cpus = max(1, cluster_amount("CPU"))
         now = min(parts, gpus or min(CPU_ACTORS, cpus))
         share = 1 if gpus else CPU_ACTOR_SHARE
         # Decoding needs a whole CPU: if reservations for tokenizers could leave none free on any node, none are made.
-        room = smallest_node_has("CPU") > 1 and now * share <= cpus / 2
+        room = smallest_node_amount("CPU") > 1 and now * share <= cpus / 2
         most = parts if gpus else min(parts, CPU_ACTORS) if room else now
         return cls(
             min_size=now,

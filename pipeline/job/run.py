@@ -15,7 +15,7 @@ from bevt_core.storage.one_writer import writes
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.card import check_device
 from pipeline.cluster.output import RayLog
-from pipeline.cluster.session import await_gpu, cluster_has, ray_session
+from pipeline.cluster.session import await_gpu, cluster_amount, ray_session
 from pipeline.job.actor_pool import ActorPool
 from pipeline.job.commits import count_missing, drop_broken_parts
 from pipeline.job.finish import summarize, write_manifests
@@ -76,7 +76,7 @@ def tokenize(
     if job.todo:
         drop_broken_parts(job.frames_dir, job.plan, job.frames_done)
         with ray_session(ray_address, num_cpus, num_gpus, ray_log) as session:
-            gpus = 0 if frames_only else cluster_has("GPU")
+            gpus = 0 if frames_only else cluster_amount("GPU")
             job = _with_token_plan(job, gpus)
             if session.may_grow and not gpus and not frames_only:
                 warn(ON_CPUS)

@@ -16,7 +16,7 @@ from bevt_core.console.terminal import plain_messages
 from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.token_set import read_token_commit
 from bevt_core.storage.objects import AnyPath
-from pipeline.cluster.session import smallest_node_has, threads_ended
+from pipeline.cluster.session import smallest_node_amount, threads_joined
 from pipeline.job.actor_pool import ActorPool
 from pipeline.job.commits import count_missing, lost_commit
 from pipeline.job.decode_part import make_frame_part
@@ -63,7 +63,7 @@ def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorP
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
     rows = ray.data.from_items([part.to_row() for part in todo], override_num_blocks=len(todo))
-    memory = min(DECODE_BYTES, smallest_node_has("memory") // 2)
+    memory = min(DECODE_BYTES, smallest_node_amount("memory") // 2)
     cpus = 1 if pool is None else pool.decode_cpus
     rows = rows.map(
         decode_part, fn_kwargs={"settings": settings}, num_cpus=cpus, memory=memory, max_retries=TASK_RETRIES
@@ -85,7 +85,7 @@ def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorP
             max_restarts=TASK_RETRIES,
             max_task_retries=TASK_RETRIES,
         )
-    with threads_ended():
+    with threads_joined():
         stream = iter(rows.iter_rows())
         try:
             for row in stream:

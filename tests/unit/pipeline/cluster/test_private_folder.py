@@ -16,8 +16,8 @@ from pipeline.cluster.private_folder import (
     KEPT_LOGS,
     LONGEST_SOCKET,
     PREFIX,
-    RAYS,
-    check_addresses,
+    RAY_SUBFOLDER,
+    check_address_space,
     end_processes_in,
     environment_in,
     folders_to_try,
@@ -47,17 +47,17 @@ def test_it_is_the_users_alone_and_gone_afterwards(short: Path) -> None:
             assert folder.parent == short
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             assert len((folder / "auth_token").read_text()) == 64
-            (folder / RAYS / "session_1" / "logs").mkdir(parents=True)
+            (folder / RAY_SUBFOLDER / "session_1" / "logs").mkdir(parents=True)
             raise error or ZeroDivisionError
         assert not list(short.iterdir())
 
 
 def test_logs_that_are_shown_are_kept_after_a_failure(short: Path) -> None:
     with pytest.raises(JobError), private_folder([short], "shown") as folder:
-        (folder / RAYS / "session_1" / "logs").mkdir(parents=True)
-        (folder / RAYS / "session_1" / "sockets").mkdir()
-        (folder / RAYS / "session_1" / "logs" / "raylet.out").write_text("why")
-        (folder / RAYS / "session_latest").symlink_to(folder / RAYS / "session_1")
+        (folder / RAY_SUBFOLDER / "session_1" / "logs").mkdir(parents=True)
+        (folder / RAY_SUBFOLDER / "session_1" / "sockets").mkdir()
+        (folder / RAY_SUBFOLDER / "session_1" / "logs" / "raylet.out").write_text("why")
+        (folder / RAY_SUBFOLDER / "session_latest").symlink_to(folder / RAY_SUBFOLDER / "session_1")
         raise JobError
     left = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     assert left == {KEPT_LOGS, f"{KEPT_LOGS}/raylet.out"}
@@ -69,9 +69,9 @@ def test_logs_that_are_shown_are_kept_after_a_failure(short: Path) -> None:
 OWNER = """
 import sys
 from pathlib import Path
-from pipeline.cluster.private_folder import RAYS, private_folder
+from pipeline.cluster.private_folder import RAY_SUBFOLDER, private_folder
 with private_folder([Path(sys.argv[1])], "hidden") as folder:
-    (folder / RAYS).mkdir()
+    (folder / RAY_SUBFOLDER).mkdir()
     print(folder, flush=True)
     sys.stdin.read()
 """
@@ -94,11 +94,11 @@ def test_the_next_start_removes_what_a_killed_owner_left(short: Path) -> None:
     reaper.start()
     owners[0].kill()
     owners[0].wait()
-    assert (dead / RAYS).exists()
+    assert (dead / RAY_SUBFOLDER).exists()
     with private_folder([short], "hidden") as folder:
         left = {path.name for path in short.iterdir()}
         assert left == {"elsewhere", f"{PREFIX}link", f"{PREFIX}logs", live.name, folder.name}
-        assert (live / RAYS).exists()
+        assert (live / RAY_SUBFOLDER).exists()
     reaper.join(10)
     assert outlives.returncode == -9
     owners[1].communicate("")
@@ -188,11 +188,11 @@ def test_a_low_limit_on_addresses_is_raised_or_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ray_place.resource, "setrlimit", lambda which, limits: raised.append(limits))
     for limits in ((-1, -1), (1 << 30, -1), (1 << 30, 1 << 40)):
         monkeypatch.setattr(ray_place.resource, "getrlimit", lambda which, limits=limits: limits)
-        check_addresses()
+        check_address_space()
     assert raised == [(-1, -1), (1 << 40, 1 << 40)]
     monkeypatch.setattr(ray_place.resource, "getrlimit", lambda which: (4 << 30, 4 << 30))
     with pytest.raises(JobError, match=r"`ulimit -v` is 4194304 kB, .* run `ulimit -v unlimited`"):
-        check_addresses()
+        check_address_space()
 
 
 def test_processes_that_work_in_it_are_ended(short: Path) -> None:

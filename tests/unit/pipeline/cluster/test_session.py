@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.cluster import private_folder as ray_place
 from pipeline.cluster import session as ray_session_module
-from pipeline.cluster.session import IDLE_THREAD, check_reachable, cpus_per_gpu, ray_session, threads_ended
+from pipeline.cluster.session import IDLE_THREAD, check_reachable, cpus_per_gpu, ray_session, threads_joined
 from pipeline.job import actor_pool
 from pipeline.job.actor_pool import ActorPool
 from schemas.errors import JobError, UserError
@@ -22,8 +22,8 @@ from schemas.errors import JobError, UserError
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     def of(nodes: int, cpus_each: int) -> None:
-        monkeypatch.setattr(actor_pool, "cluster_has", lambda resource: nodes * cpus_each)
-        monkeypatch.setattr(actor_pool, "smallest_node_has", lambda resource: cpus_each)
+        monkeypatch.setattr(actor_pool, "cluster_amount", lambda resource: nodes * cpus_each)
+        monkeypatch.setattr(actor_pool, "smallest_node_amount", lambda resource: cpus_each)
         monkeypatch.setattr(actor_pool, "cpus_per_gpu", lambda: 3)
 
     return of
@@ -58,7 +58,7 @@ def test_how_many_tokenizers(
 def test_threads_are_waited_for_after_an_error_too() -> None:
     done: list[str] = []
     idle = threading.Thread(target=threading.Event().wait, name=IDLE_THREAD, daemon=True)
-    with pytest.raises(KeyError), threads_ended():
+    with pytest.raises(KeyError), threads_joined():
         idle.start()
         threading.Thread(target=lambda: (time.sleep(0.2), done.append("ended"))).start()
         raise KeyError
@@ -75,7 +75,7 @@ def test_threads_of_native_code_cannot_be_joined_and_are_left() -> None:
         seen.set()
         time.sleep(1)
 
-    with pytest.raises(KeyError), threads_ended():
+    with pytest.raises(KeyError), threads_joined():
         _thread.start_new_thread(native, ())
         assert seen.wait(10)
         raise KeyError
