@@ -61,9 +61,10 @@ def ray_start_failures(where: str, logs: str) -> Iterator[None]:
 
 
 def explain(error: BaseException, kills: int) -> str | None:
-    """Cause and fix of a failure of Ray, or None for other errors. `kills` is how many processes Linux killed meanwhile.
+    """Cause and fix of a failure of Ray, or None for other errors.
 
-    Classes are compared by name, since they differ between versions; the text decides if a class has several causes.
+    `kills` is the number of processes that Linux killed meanwhile. Classes are compared by name, since they differ
+    between versions; the text decides if a class has several causes.
     """
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     text = "\n".join(str(one) for one in reversed(list(_chain(error))))  # the error's own text last

@@ -44,8 +44,8 @@ def check_address_space() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     if hard != resource.RLIM_INFINITY and hard < ADDRESS_SPACE_BYTES:
         raise JobError(
-            f"`ulimit -v` is {hard >> 10} kB, but Ray's processes reserve up to {ADDRESS_SPACE_BYTES >> 10} kB each, most of "
-            "it unused; run `ulimit -v unlimited`, or limit memory with a container"
+            f"`ulimit -v` is {hard >> 10} kB, but Ray's processes reserve up to {ADDRESS_SPACE_BYTES >> 10} kB each, "
+            "most of it unused; run `ulimit -v unlimited`, or limit memory with a container"
         )
 
 
