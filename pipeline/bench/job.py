@@ -13,8 +13,8 @@ from typing import Any
 from bevt_core.dataset.frame_store import write_frame_manifest
 from pipeline.cluster.watch import sigterm_exits
 from pipeline.job.decode_part import load_source
-from pipeline.job.part_size import of_part
-from pipeline.job.plan import make_plan, make_token_plan, with_settled_tokenizer
+from pipeline.job.part_size import entries_of_part
+from pipeline.job.plan import make_plan, make_token_plan, with_resolved_tokenizer
 from schemas.errors import UserError
 from schemas.recipes import TokenizeRecipe
 
@@ -59,7 +59,7 @@ def bench_tokenize(recipe: TokenizeRecipe, work: Path, sizes: tuple[int, int], n
     CPU times are differences between the two sizes, so that starting Ray and loading libraries cancel out. Videos are
     repeated if there are too few. All files are written to `work`, which should be empty, and stay there.
     """
-    recipe = with_settled_tokenizer(recipe)
+    recipe = with_resolved_tokenizer(recipe)
     used: dict[tuple[str, int], Usage] = {}
     for size in sizes:
         for name, code, extra in (("job", _JOB, [str(num_cpus)]), ("loop", _LOOP, [])):
@@ -102,7 +102,7 @@ def bare_loop(recipe: TokenizeRecipe) -> None:
     tokenizer = PartTokenizer(loaded, recipe.batch_frames, threads=1)
     frames, tokens = [], []
     for part in range(plan.num_parts):
-        sources = of_part(items, plan, part)
+        sources = entries_of_part(items, plan, part)
         samples = [sample for item in sources for sample in load_source(Path(recipe.root), item, plan.pool, plan.seed)]
         frames.append(write_frame_part(frames_dir, part, samples, [], plan))
         tokens.append(tokenizer.make_token_part(frames_dir, tokens_dir, frames[-1], token_plan)[0])

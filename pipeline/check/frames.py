@@ -13,7 +13,7 @@ from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath
 from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, below
 from pipeline.check.records import differences, look_at_parts, parts_digest, read_or_note, strays
-from pipeline.job.part_size import of_part
+from pipeline.job.part_size import entries_of_part
 from schemas.errors import UserError
 from schemas.frames import INDEX_SCHEMA, REJECTED_SCHEMA, FramePartCommit, FrameStoreManifest, Plan
 from schemas.text.names import leads_out
@@ -34,7 +34,7 @@ def verify_frames(
 
     def look(part: int) -> tuple[FramePartCommit | None, list[Problem]]:
         found: list[Problem] = []
-        expected = None if planned is None else of_part(planned, plan, part)
+        expected = None if planned is None else entries_of_part(planned, plan, part)
         return _verify_frame_part(frames_dir, part, plan, expected, found), found
 
     for commit, found_problems in look_at_parts("check frames", look, range(plan.num_parts), frames_dir):

@@ -21,8 +21,8 @@ from pipeline.check.records import readable
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs, stored_items
 from pipeline.check.verify import check_files, check_tokens
 from pipeline.cluster.session import cluster_amount, ray_session
-from pipeline.job.part_size import of_part
-from pipeline.job.plan import note_tokenizer
+from pipeline.job.part_size import entries_of_part
+from pipeline.job.plan import record_tokenizer_folder
 from pipeline.job.run import RunOptions, tokenize
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
@@ -142,12 +142,12 @@ def _restore(jobs: Jobs) -> None:
             remove(folder / "plan.json")
             write_token_plan(folder, token_plan)
         if readable(folder / TOKENIZER_PLACE, TokenizerPlace) is None:
-            note_tokenizer(folder, Path(recipe.tokenizer))
+            record_tokenizer_folder(folder, Path(recipe.tokenizer))
 
 
 def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     """Raise UserError if sources of `parts` are missing below the root, but existed when the dataset was made."""
-    wanted = [item.source for part in parts for item in of_part(jobs.items, jobs.plan, part)]
+    wanted = [item.source for part in parts for item in entries_of_part(jobs.items, jobs.plan, part)]
     if wanted and not jobs.root.is_dir():
         raise UserError(f"--root {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
     present = each(lambda source: _exists(jobs, source), wanted, jobs.root)

@@ -47,12 +47,12 @@ def test_how_many_tokenizers(
 ) -> None:
     cluster(nodes, cpus_each)
     sized = ActorPool.sized(parts, gpus, may_grow=True)
-    assert (sized.min_size, sized.max_size, sized.cpu_share) == pool
+    assert (sized.min_size, sized.max_size, sized.actor_cpus) == pool
     alone = ActorPool.sized(parts, gpus, may_grow=False)
     assert (alone.max_size, alone.decode_cpus) == (pool[0], 1)
-    assert sized.decode_cpus == (0.5 if sized.cpu_share == 0.5 else 1)  # no gap on a node is too small for a decoder
+    assert sized.decode_cpus == (0.5 if sized.actor_cpus == 0.5 else 1)  # no gap on a node is too small for a decoder
     assert sized.threads == (3 if gpus else max(1, nodes * cpus_each // sized.min_size))
-    assert nodes * cpus_each - sized.min_size * sized.cpu_share >= 1  # CPU that decodes
+    assert nodes * cpus_each - sized.min_size * sized.actor_cpus >= 1  # CPU that decodes
 
 
 def test_threads_are_waited_for_after_an_error_too() -> None:
