@@ -136,12 +136,12 @@ class PartTokenizer:
             yield prepare
 
 
-def ahead(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], R]], depth: int) -> Iterator[R]:
-    """Run `jobs` in `pool` and yield their results in order; at most `depth` jobs are ahead of the consumer."""
+def ahead(pool: ThreadPoolExecutor, calls: Iterable[Callable[[], R]], depth: int) -> Iterator[R]:
+    """Run `calls` in `pool` and yield their results in order; at most `depth` calls are ahead of the consumer."""
     running: deque[Future[R]] = deque()
     try:
-        for job in jobs:
-            running.append(pool.submit(job))
+        for call in calls:
+            running.append(pool.submit(call))
             if len(running) >= depth:
                 yield running.popleft().result()
         while running:

@@ -87,7 +87,7 @@ def holds_credentials(text: str) -> bool:
 def is_credential(name: str) -> bool:
     """Return whether the value of an option, key or environment variable of this name is a credential.
 
-    It is not for `--tokens`, `tokenizer`, `mask_token` and `seed-key`.
+    `--tokens`, `tokenizer`, `mask_token` and `seed-key` are not names of credentials.
     """
     words = [word.lower() for part in re.split(r"[\W_]+", name) for word in _CAMEL.split(part) if word]
     if _ALWAYS & set(words):
