@@ -48,9 +48,8 @@ def repair(
     The jobs are read from the dataset's plans and list of sources, so a repaired dataset has the same bytes as before.
     `root` is the folder of the raw files. `list_file` is the list from which the dataset was made, needed only if the
     dataset's own copy is damaged. With `allow_outside`, sources may lead out of `root`, and `frames`, `tokens` and
-    token sets may be links out of `out`. `tokenizer` is the tokenizer's name or folder, if it has moved. `deep`
-    and `sample` are those of `verify`; `run_options` are passed to
-    `tokenize`.
+    token sets may be links out of `out`. `tokenizer` is the tokenizer's name or folder, if it has moved. `deep` and
+    `sample` are those of `verify`; `run_options` are passed to `tokenize`.
 
     Returns `removed` (the damaged paths), `token_sets` and counts. Raises UserError if `out` is not a dataset. Also
     raises it, before removing anything, if the parts could not be made again (another root, tokenizer or kind of

@@ -30,7 +30,7 @@ class ActorPool:
         cpus = max(1, cluster_amount("CPU"))
         start_size = min(parts, gpus or min(CPU_ACTORS, cpus))
         cpus_each = 1 if gpus else CPUS_PER_CPU_ACTOR
-        # Decoding needs a whole CPU: if reservations for tokenizers could leave none free on any node, none are made.
+        # Decoding needs a whole CPU. If reservations for tokenizers could leave no node with one, nothing is reserved.
         can_reserve = smallest_node_amount("CPU") > 1 and start_size * cpus_each <= cpus / 2
         most = parts if gpus else min(parts, CPU_ACTORS) if can_reserve else start_size
         return cls(
