@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster import private_folder as ray_place
+from pipeline.cluster import private_folder as ray_folder
 from pipeline.cluster import session as ray_session_module
 from pipeline.cluster.session import IDLE_THREAD, check_reachable, cpus_per_gpu, ray_session, threads_joined
 from pipeline.job import actor_pool
@@ -114,7 +114,7 @@ def private_ray(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", lambda **options: seen.append(options | {"token": token_mode()}))
     monkeypatch.setattr("ray.shutdown", lambda: None)
-    monkeypatch.setattr(ray_place, "_forget_token", lambda: None)  # of a live Ray that another module has here
+    monkeypatch.setattr(ray_folder, "_forget_token", lambda: None)  # of a live Ray that another module has here
     return seen
 
 
