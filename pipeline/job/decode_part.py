@@ -89,7 +89,7 @@ def read_source(
 
 
 def root_trouble(root: AnyPath) -> str | None:
-    """Why nothing can be read below `root`: it does not exist, or is empty like an unused mount point. Else None."""
+    """Why nothing can be read below `root`, or None: it does not exist, or is empty like an unused mount point."""
     return storage_of(root).absence()
 
 

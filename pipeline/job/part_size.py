@@ -31,7 +31,7 @@ def entries_of_part(listed: Sequence[T], plan: Plan, part: int) -> Sequence[T]:
 def with_stored_part_size(frames_dir: AnyPath, plan: Plan, most: int) -> Plan:
     """Return `plan`, with `most` sources per part if that equals the plan stored in `frames_dir`.
 
-    So a job that was started by an older version, or with `--set sources_per_part`, keeps its parts.
+    So a job started by an older version, or with `--set sources_per_part`, keeps its parts.
     """
     stored = read_plan(frames_dir)
     kept = plan.model_copy(update={"sources_per_part": most})

@@ -141,11 +141,11 @@ def read_left_out(frames_dir: AnyPath) -> LeftOut:
 
 def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePartCommit]) -> None:
     """Raise UserError if parts still have to be decoded, but nothing can be read below the root."""
-    undecoded = plan.num_parts - len(frames_done)
-    reason = root_trouble(root) if undecoded else None
-    if reason is not None:
+    lacking = plan.num_parts - len(frames_done)
+    trouble = root_trouble(root) if lacking else None
+    if trouble is not None:
         raise UserError(
-            f"--root {root}: {reason}, and {undecoded} of {plan.num_parts} parts still have to be decoded from it; "
+            f"--root {root}: {trouble}, and {lacking} of {plan.num_parts} parts still have to be decoded from it; "
             "mount it, or correct the path"
         )
 
