@@ -156,7 +156,7 @@ def _sources() -> "Sources":
         list_sources=sources.list_sources,
         check_found=sources.check_found,
         label_by=sources.label_by,
-        says_split=sources.says_split,
+        separates_split=sources.separates_split,
         has_split=sources.has_split,
         split_to_test=sources.split_to_test,
         choose_stored=sources.choose_stored,

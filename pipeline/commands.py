@@ -32,7 +32,7 @@ Sample = Annotated[int, typer.Option(min=0, help="Samples per token set to token
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Show Ray's own messages, and keep its log files after a failure.")
 ]
-TokenizerNow = Annotated[str | None, typer.Option(help="Name or folder of the tokenizer, if it has moved.")]
+MovedTokenizer = Annotated[str | None, typer.Option(help="Name or folder of the tokenizer, if it has moved.")]
 
 PROBLEM_COLUMNS = {"path": "path", "problem": "problem", "mend": "fix"}  # keys of the JSON, and titles in the table
 
@@ -83,7 +83,7 @@ def tokenize(
         list_file=list_file,
         allow_outside=allow_outside,
         frames_only=frames_only,
-        max_rejected=None if max_rejected is None else share(max_rejected),
+        max_rejected=None if max_rejected is None else parse_share(max_rejected),
         overwrite=overwrite,
         ray_address=ray_address,
         ray_log="shown" if verbose else "hidden",
@@ -143,7 +143,7 @@ def repair(
     allow_outside: AllowOutside = False,
     deep: Deep = False,
     sample: Sample = 32,
-    tokenizer: TokenizerNow = None,
+    tokenizer: MovedTokenizer = None,
     verbose: Verbose = False,
     json_: AsJson = False,
 ) -> None:
@@ -187,7 +187,7 @@ def verify(
     directory: Directory,
     deep: Deep = False,
     sample: Sample = 32,
-    tokenizer: TokenizerNow = None,
+    tokenizer: MovedTokenizer = None,
     allow_outside: AllowOutside = False,
     json_: AsJson = False,
 ) -> None:
@@ -220,8 +220,8 @@ def bench_tokenize(
 ) -> None:
     """Measure the CPU time of a tokenization job against a bare loop.
 
-    The CPU time is the difference of two job sizes. The ratio of their peak memory and the tokenizers' busy share are
-    reported too.
+    CPU times are differences between two job sizes. The ratio of their peak memory and the tokenizers' busy share are
+    also reported.
 
     The busy share and the memory ratio are meaningful only if the smaller job has more parts than are in flight, as
     with --small 48 --large 480 --set sources_per_part=8.
@@ -292,7 +292,7 @@ def _tokenize_recipe(
     return load_recipe_of(TokenizeRecipe, recipe or dataset, PIPELINE_RECIPES, overrides)
 
 
-def share(text: str) -> float:
+def parse_share(text: str) -> float:
     """Parse a share such as `5%` or `0.05`. Raises UserError if it is not from 0 to 1."""
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)

@@ -1,1 +1,1 @@
-"""Contracts between programs and between versions: records, view geometry, recipes. Imports no torch."""
+"""Formats shared by programs and versions: records, tables, view geometry, recipes. Imports no torch."""

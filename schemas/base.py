@@ -7,9 +7,8 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 FORMAT_VERSION: Final = 1
-PlainName = Annotated[
-    str, StringConstraints(pattern=r"^\w[\w.-]*$", max_length=200)
-]  # name of a folder, e.g. a token set
+# name of a folder, such as a token set's
+PlainName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$", max_length=200)]
 
 
 class Record(BaseModel):
@@ -18,9 +17,9 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def canonical_json(self) -> str:
-        """The text that is hashed: JSON with sorted keys and no spaces, without fields that have their default.
+        """The text that `digest` hashes: JSON with sorted keys and no spaces, without fields that have their default.
 
-        So a field that is added later with a default changes no existing digest, but no default may ever change.
+        So a field that is added later with a default changes no existing digest. A default must never change.
         """
         return canonical_json(self.model_dump(mode="json", exclude_defaults=True))
 
@@ -30,4 +29,5 @@ class Record(BaseModel):
 
 
 def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

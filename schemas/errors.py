@@ -8,7 +8,7 @@ class UserError(ValueError):
 
 
 class JointError(UserError):
-    """A UserError of rank 0 that all ranks of a job raise together. Only rank 0 prints it."""
+    """A UserError of rank 0 that all ranks of a run raise together. Only rank 0 prints it."""
 
 
 class StorageError(OSError):

@@ -12,7 +12,6 @@ from schemas.recipes import ClipSampling, EvalViews, Precision
 
 Temporal = Literal["normal", "single-frame", "shuffle"]  # how frame order is changed for the test (paper, Table 2)
 
-
 FeatureLevel = Literal["pooled", "frames", "stages", "positions"]
 
 
@@ -28,7 +27,7 @@ class ClassifierCard(Record):
 
 
 class EvaluationPlan(Record):
-    """Everything that determines an evaluation's scores; partial results of another plan are not mixed in."""
+    """Everything that determines an evaluation's scores. Partial results of another plan are never reused."""
 
     format_version: Literal[1] = FORMAT_VERSION
     weights_sha256: str
@@ -38,7 +37,7 @@ class EvaluationPlan(Record):
     views: EvalViews
     temporal: Temporal
     seed: Seed
-    # not written for fp32, since older records have no such key
+    # written only if not fp32, since older records lack this key
     precision: Precision = Field(default="fp32", exclude_if=lambda precision: precision == "fp32")
 
 
@@ -70,9 +69,8 @@ FEATURES_SCHEMA = pa.schema(
     [
         pa.field("video", pa.string(), nullable=False),
         pa.field("label", pa.int32()),
-        pa.field(
-            "features", pa.list_(pa.list_(pa.float32()))
-        ),  # one vector, or one per frame, stage or position, mean over views
+        # one vector, or one per frame, stage or position; mean over views
+        pa.field("features", pa.list_(pa.list_(pa.float32()))),
         pa.field("error", pa.string()),
     ]
 )

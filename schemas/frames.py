@@ -9,17 +9,17 @@ from pydantic import Field, model_validator
 from schemas.base import FORMAT_VERSION, Record
 from schemas.ranges import Batch, Count, Frames, Seed
 
-JPEG_SHARD_BYTES = 64 << 20  # of JPEG per shard
-MOST_JPEG_SHARDS = 100_000  # of a part: 6.7 TB
-MOST_FRAMES = 1 << 25  # of a part
-MOST_SHARD_FILE_BYTES = JPEG_SHARD_BYTES + (1 << 20)  # a shard with its checksums and index, about 10 kB
-MOST_METADATA_BYTES = 64 << 10  # of a zarr.json
-MOST_TABLE_BYTES = 1 << 30  # of a part's Parquet file
+JPEG_SHARD_BYTES = 64 << 20  # JPEG per shard
+MOST_JPEG_SHARDS = 100_000  # per part: 6.7 TB
+MOST_FRAMES = 1 << 25  # per part
+MOST_SHARD_FILE_BYTES = JPEG_SHARD_BYTES + (1 << 20)  # with checksums and index, which take about 10 kB
+MOST_METADATA_BYTES = 64 << 10  # per zarr.json
+MOST_TABLE_BYTES = 1 << 30  # per Parquet file of a part
 
 MediaKind = Literal["video", "image"]
 DamagePolicy = Literal["unchecked", "keep", "reject"]  # decord does not report damage, so the last two decode with PyAV
 ClassNames = Annotated[tuple[str, ...], Field(max_length=1_000_000)]
-Stage = Literal["open", "decode", "encode", "time-out", "crash"]
+Stage = Literal["open", "decode", "encode", "time-out", "crash"]  # of decoding, at which a source was rejected
 
 
 class SourceItem(Record):
@@ -37,15 +37,14 @@ class PoolSpec(Record):
     phase: Literal["random", "zero"] = "random"
     max_frames: Frames = 256  # per sample
     long: Literal["thin", "cut"] = "thin"  # a longer pool is thinned evenly, or cut into several samples
-    short_side_px: int = Field(
-        default=256, ge=16, le=16_384
-    )  # larger frames are scaled down to it, smaller ones keep their size
+    # larger frames are scaled down to this short side, smaller ones keep their size
+    short_side_px: int = Field(default=256, ge=16, le=16_384)
     jpeg_quality: int = Field(default=90, ge=1, le=100)
     damaged: DamagePolicy = "unchecked"  # how to treat a source with damaged frames in its pool
 
 
 class FrameStoreManifest(Record):
-    """`frames/dataset.json`, written last: present means complete."""
+    """`frames/dataset.json`, written last: the frame store is complete if it exists."""
 
     format_version: Literal[1] = FORMAT_VERSION
     dataset: str
@@ -66,31 +65,36 @@ LEFT_OUT = "left-out.json"
 
 
 class LeftOut(Record):
-    """`frames/left-out.json`: other files and warnings from the latest listing of the root. Excluded from digests."""
+    """`frames/left-out.json`: files that are not sources, and warnings, from the latest listing of the root.
+
+    Excluded from digests.
+    """
 
     by_suffix: dict[str, Count] = Field(default_factory=dict)  # number of files that are not sources
     warnings: tuple[str, ...] = ()  # about the list
 
 
 class FileDigest(Record):
+    """The SHA-256 and size of a file."""
+
     sha256: str
     num_bytes: Count
 
 
 _JPEG_SHARD = re.compile(r"frames\.zarr/jpeg/c/(0|[1-9][0-9]{0,4})")
 _OFFSETS = "frames.zarr/offsets/c/0"
-_ALWAYS = {
+_FILES_OF_EVERY_PART = {
     "frames.zarr/zarr.json": MOST_METADATA_BYTES,
     "frames.zarr/jpeg/zarr.json": MOST_METADATA_BYTES,
     "frames.zarr/offsets/zarr.json": MOST_METADATA_BYTES,
     "index.parquet": MOST_TABLE_BYTES,
     "rejected.parquet": MOST_TABLE_BYTES,
-}  # files of every part, and the maximum size of each in bytes
-SHOWN_CHARACTERS = 60  # of a name in a message
+}  # path -> maximum size in bytes
+SHOWN_CHARACTERS = 60  # maximum length of a name in a message
 
 
 class FramePartCommit(Record):
-    """`frames/part-00000/commit.json`: present and matching means the part is done.
+    """`frames/part-00000/commit.json`: the part is finished if it exists and matches.
 
     It is valid only if it lists exactly the files that the writer makes, within their size limits, since readers and
     copies of a part rely on these names and sizes.
@@ -107,13 +111,13 @@ class FramePartCommit(Record):
     @model_validator(mode="after")
     def _check_files(self) -> "FramePartCommit":
         shards = {f"frames.zarr/jpeg/c/{i}" for i in range(sum(map(bool, map(_JPEG_SHARD.fullmatch, self.files))))}
-        expected = _ALWAYS | dict.fromkeys(shards, MOST_SHARD_FILE_BYTES)
+        expected = _FILES_OF_EVERY_PART | dict.fromkeys(shards, MOST_SHARD_FILE_BYTES)
         if self.num_frames:
             expected[_OFFSETS] = 8 * (self.num_frames + 1) + 4  # int64 and a crc32c
         if self.files.keys() != expected.keys():
-            odd = min(self.files.keys() ^ expected.keys())
-            fault = "unexpected" if odd in self.files else "missing"
-            raise ValueError(f"{odd[:SHOWN_CHARACTERS]!r} is {fault} in a part of {self.num_frames} frames")
+            name = min(self.files.keys() ^ expected.keys())
+            fault = "unexpected" if name in self.files else "missing"
+            raise ValueError(f"{name[:SHOWN_CHARACTERS]!r} is {fault} in a part of {self.num_frames} frames")
         for name, digest in self.files.items():
             if digest.num_bytes > expected[name]:
                 raise ValueError(f"{name} has {digest.num_bytes} bytes, expected at most {expected[name]}")

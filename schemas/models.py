@@ -1,4 +1,4 @@
-"""Parts of recipes: encoders, the two-stream model, and masks."""
+"""Sections of recipes: encoders, the two-stream model, and masks."""
 
 from typing import Annotated, Literal
 
@@ -40,7 +40,7 @@ class TimeSformerConfig(Record):
     drop_path: float = Field(ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
-    def _some_size(self) -> "TimeSformerConfig":
+    def _size_is_plausible(self) -> "TimeSformerConfig":
         check_parameters(self.depth, self.embed_dim)
         return self
 
@@ -64,7 +64,7 @@ class TubeMask(Record):
 
     kind: Literal["tube"]
     ratio: float = Field(gt=0.0, lt=1.0)  # of the positions of a masked tubelet
-    min_block: Positions = 16  # positions
+    min_block: Positions = 16  # smallest block, in positions
     length_share: tuple[Share, Share] = (0.5, 1.0)  # of the clip's tubelets
 
     @model_validator(mode="after")
@@ -78,19 +78,19 @@ class BlockMask(Record):
     """Blockwise mask of an image (BEiT)."""
 
     kind: Literal["block"]
-    ratio: float = Field(gt=0.0, lt=1.0)
-    min_block: Positions = 16
+    ratio: float = Field(gt=0.0, lt=1.0)  # of the image's positions
+    min_block: Positions = 16  # smallest block, in positions
 
 
 class Random3dMask(Record):
-    """Single positions anywhere in the clip (paper, Table 9)."""
+    """Random single positions of the clip (paper, Table 9)."""
 
     kind: Literal["random_3d"]
     ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions
 
 
 class RandomFrameMask(Record):
-    """Whole tubelets, all of their positions (paper, Table 9)."""
+    """Random tubelets, with all their positions (paper, Table 9)."""
 
     kind: Literal["random_frame"]
     ratio: float = Field(gt=0.0, lt=1.0)  # of the clip's positions

@@ -1,4 +1,4 @@
-"""Number types with plausible ranges; a value outside is a typing mistake or an attack.
+"""Number types with plausible ranges: a value outside is a typing mistake or an attack.
 
 The limits are far above any training today, and low enough that a product of a few of them fits into 64 bits.
 """
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]  # of a whole
 Strength = Annotated[float, Field(ge=0.0, le=1e6)]  # the weight of a term of a loss
 Seconds = Annotated[float, Field(gt=0.0, le=1e7)]
 Epochs = Annotated[float, Field(gt=0.0, le=1e6)]
@@ -27,15 +27,15 @@ Vocabulary = Annotated[int, Field(ge=2, le=65_536)]  # ids are stored as uint16
 Count = Annotated[int, Field(ge=0, le=10**12)]  # of items in a dataset
 Size3 = tuple[Side, Side, Side]  # time, rows, columns
 
-MOST_FRAMES = 10**7  # of an optimizer step
-MOST_FRAME_PIXELS = 64_000_000  # of a source or of a stored frame; 8K is 33 million
-MOST_PARAMETERS = 10**11  # of an encoder
+MOST_FRAMES_PER_STEP = 10**7  # per optimizer step
+MOST_FRAME_PIXELS = 64_000_000  # per frame of a source, and per stored frame; 8K has 33 million
+MOST_PARAMETERS = 10**11  # per encoder
 
 
 def check_frames_per_step(batch: int, frames: int, names: str) -> None:
     """Raise ValueError for implausibly many frames per step; `names` are the keys of both numbers, for the message."""
-    if batch * frames > MOST_FRAMES:
-        raise ValueError(f"{names}: {batch} x {frames} frames per step, expected at most {MOST_FRAMES}")
+    if batch * frames > MOST_FRAMES_PER_STEP:
+        raise ValueError(f"{names}: {batch} x {frames} frames per step, expected at most {MOST_FRAMES_PER_STEP}")
 
 
 def check_parameters(blocks: int, width: int) -> None:

@@ -15,9 +15,7 @@ Place = Literal["files", "frames"]  # clips are read from files, or from a frame
 CLIPS_SCHEMA = pa.schema(
     [
         pa.field("use", pa.string(), nullable=False),
-        pa.field(
-            "run", pa.string(), nullable=False
-        ),  # the run that used the clip: empty for this one, else its name in `init`
+        pa.field("run", pa.string(), nullable=False),  # that used the clip: empty for this one, else its `init`
         pa.field("place", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),  # the root, or the frame store
         pa.field("source", pa.binary(), nullable=False),  # the bytes of the path, in any encoding
@@ -36,9 +34,11 @@ class DatasetRef(BaseModel, frozen=True, extra="forbid"):
 
 
 class RunRecord(Record):
+    """`run.json`: how a run was started, and on what."""
+
     command: str  # as typed, with credentials masked
     recipe_digest: str  # of recipe.yaml in the same directory
-    git_revision: str | None  # of the code, if it is a checkout; with the suffix "-dirty" if it had changes
+    git_revision: str | None  # of the code, with "-dirty" if it had changes; None: not a checkout
     versions: dict[str, str]  # packages and Python
     datasets: dict[str, DatasetRef]  # by stream, or "train" and "val"
     world_size: Processes

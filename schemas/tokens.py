@@ -9,7 +9,7 @@ from schemas.base import FORMAT_VERSION, PlainName, Record, canonical_json
 from schemas.ranges import Batch, Count, Pixels, Side, Vocabulary
 from schemas.views import ViewSpec
 
-CPU_PASS_FRAMES = 16  # the default of a stored key, so it may never change
+CPU_PASS_FRAMES = 16  # frames per pass on a CPU; the default of a stored key, so it must never change
 
 
 class TokenizerIdentity(Record):
@@ -22,9 +22,9 @@ class TokenizerIdentity(Record):
     input_px: Pixels  # side of the square frame that the tokenizer reads
     dtype: str
     device_kind: str  # "cpu" or "cuda"; older sets name the GPU's model, see `by_kind`
-    # by torch.compile, whose kernels round differently; written only if True, since older sets have no such key
+    # whether torch.compile was used, whose kernels round differently; written only if True: older sets lack this key
     compiled: bool = Field(default=False, exclude_if=lambda compiled: not compiled)
-    # per pass through the network, whose rounding depends on the batch size; written only if not the CPU's, as above
+    # frames per pass through the network, whose rounding depends on it; written only if not the default, as above
     frames_per_pass: Batch = Field(default=CPU_PASS_FRAMES, exclude_if=lambda frames: frames == CPU_PASS_FRAMES)
 
     def by_kind(self) -> "TokenizerIdentity":
@@ -56,7 +56,7 @@ class TokenPlan(Record):
 
 
 class TokenSetManifest(Record):
-    """`tokens/<name>/dataset.json`, written last: present means complete."""
+    """`tokens/<name>/dataset.json`, written last: the token set is complete if it exists."""
 
     format_version: Literal[1] = FORMAT_VERSION
     name: PlainName
@@ -70,7 +70,7 @@ class TokenSetManifest(Record):
 
 
 class TokenPartCommit(Record):
-    """`tokens/<name>/part-00000.json`: present and matching means the part is done."""
+    """`tokens/<name>/part-00000.json`: the part is finished if it exists and matches."""
 
     part: Count
     num_samples: Count
@@ -82,7 +82,7 @@ class TokenPartCommit(Record):
     gpu_model: str | None = Field(default=None, exclude_if=lambda model: model is None)  # None: made on a CPU
 
     def canonical_json(self) -> str:
-        """Without the GPU's model: different GPU models may work on one set, and `sha256` covers the tokens."""
+        """As in `Record`, but without `gpu_model`: GPUs of several models may make one set."""
         return canonical_json(self.model_dump(mode="json", exclude_defaults=True, exclude={"gpu_model"}))
 
 

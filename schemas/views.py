@@ -1,4 +1,4 @@
-"""View geometry: how a spatial view of a stored frame is made. A view is stored once and replayed in training.
+"""View geometry: how a view of a stored frame is made. A view is stored once and replayed in training.
 
 Original: RandomRescale(short side 256..320), RandomCrop 224, Flip 0.5; images also ColorJitter 0.4 before the crop
 (xyzforever/BEVT, configs/recognition/swin/swin_base_patch244_window877_bevt_in1k_k400.py).
@@ -51,8 +51,8 @@ class View(Record):
     """One drawn view: scale the frame so that its short side is `short_side_px`, jitter, crop, flip."""
 
     short_side_px: Pixels
-    top_px: Offset  # of the crop box, in the scaled frame
-    left_px: Offset
-    crop_px: Pixels
-    flip: bool
+    top_px: Offset  # upper edge of the crop in the scaled frame
+    left_px: Offset  # its left edge
+    crop_px: Pixels  # side of the crop
+    flip: bool  # left to right
     jitter: tuple[tuple[JitterOp, Factor], ...] = ()  # (operation, factor) in the order they are applied

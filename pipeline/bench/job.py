@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.dataset.frame_store import write_frame_manifest
-from pipeline.cluster.watch import sigterm_ends
+from pipeline.cluster.watch import sigterm_exits
 from pipeline.job.decode_part import load_source
-from pipeline.job.part_size import of_part
-from pipeline.job.plan import make_plan, make_token_plan, with_settled_tokenizer
+from pipeline.job.part_size import entries_of_part
+from pipeline.job.plan import make_plan, make_token_plan, with_resolved_tokenizer
 from schemas.errors import UserError
 from schemas.recipes import TokenizeRecipe
 
@@ -40,7 +40,6 @@ def loop(recipe: str):
 app()
 """
 
-
 VIDEOS = (".mp4", ".webm", ".mkv", ".avi")
 
 
@@ -55,16 +54,16 @@ class Usage:
 
 
 def bench_tokenize(recipe: TokenizeRecipe, work: Path, sizes: tuple[int, int], num_cpus: int) -> dict[str, Any]:
-    """Tokenize two selections of `recipe`'s videos, of the numbers in `sizes`, with the job and with a bare loop.
+    """Tokenize `sizes[0]`, then `sizes[1]` of the recipe's videos, each with the job and with a bare loop.
 
     CPU times are differences between the two sizes, so that starting Ray and loading libraries cancel out. Videos are
     repeated if there are too few. All files are written to `work`, which should be empty, and stay there.
     """
-    recipe = with_settled_tokenizer(recipe)
+    recipe = with_resolved_tokenizer(recipe)
     used: dict[tuple[str, int], Usage] = {}
     for size in sizes:
         for name, code, extra in (("job", _JOB, [str(num_cpus)]), ("loop", _LOOP, [])):
-            root = selection(Path(recipe.root), work / f"root-{size}", size)
+            root = copy_videos(Path(recipe.root), work / f"root-{size}", size)
             update = {"root": str(root), "out": str(work / f"{name}-{size}")}
             text = recipe.model_copy(update=update).model_dump_json()
             used[name, size] = measure([sys.executable, "-c", code, text, *extra])
@@ -85,7 +84,7 @@ def bench_tokenize(recipe: TokenizeRecipe, work: Path, sizes: tuple[int, int], n
 
 
 def bare_loop(recipe: TokenizeRecipe) -> None:
-    """Do the same work in one process, without Ray, isolation, re-reading of commits, or overlap."""
+    """Do the job's work in one process, without Ray, decoding child, re-reading of commits, or overlap."""
     import torch
 
     from bevt_core.dataset.frame_store import write_frame_part, write_plan
@@ -103,14 +102,14 @@ def bare_loop(recipe: TokenizeRecipe) -> None:
     tokenizer = PartTokenizer(loaded, recipe.batch_frames, threads=1)
     frames, tokens = [], []
     for part in range(plan.num_parts):
-        sources = of_part(items, plan, part)
+        sources = entries_of_part(items, plan, part)
         samples = [sample for item in sources for sample in load_source(Path(recipe.root), item, plan.pool, plan.seed)]
         frames.append(write_frame_part(frames_dir, part, samples, [], plan))
         tokens.append(tokenizer.make_token_part(frames_dir, tokens_dir, frames[-1], token_plan)[0])
     write_token_manifest(tokens_dir, token_plan, write_frame_manifest(frames_dir, plan, frames), tokens)
 
 
-def selection(root: Path, target: Path, count: int) -> Path:
+def copy_videos(root: Path, target: Path, count: int) -> Path:
     """Fill the folder `target` with `count` copies of videos of `root`, repeating them if there are too few."""
     videos = sorted(path for path in root.rglob("*") if path.suffix in VIDEOS)
     if not videos:
@@ -134,7 +133,7 @@ def measure(command: Sequence[str]) -> Usage:
     cpu_s: dict[int, float] = {}
     peak = 0
     with (
-        sigterm_ends(),
+        sigterm_exits(),
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process,
     ):
         try:

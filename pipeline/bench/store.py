@@ -46,7 +46,7 @@ def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
         "samples": store.manifest.num_samples,
         "frame_bytes": stored / frames,
         "frame_store_bytes": stored,
-        "token_bytes_per_frame": max((each["token_bytes_per_frame"] for each in sets.values()), default=None),
+        "token_bytes_per_frame": max((sizes["token_bytes_per_frame"] for sizes in sets.values()), default=None),
         "token_sets": sets,
     }
 

@@ -12,8 +12,8 @@ from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath
 from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, reason_of
-from pipeline.check.records import differences, look_at_parts, parts_digest, read_or_note, strays
-from pipeline.job.part_size import of_part
+from pipeline.check.records import differences, map_parts, parts_digest, read_or_report, stray_parts
+from pipeline.job.part_size import entries_of_part
 from schemas.errors import UserError
 from schemas.frames import INDEX_SCHEMA, REJECTED_SCHEMA, FramePartCommit, FrameStoreManifest, Plan
 from schemas.text.names import leads_out
@@ -32,12 +32,12 @@ def verify_frames(
     if not allow_outside:
         problems += _outside(frames_dir / "sources.parquet", planned or [])
 
-    def look(part: int) -> tuple[FramePartCommit | None, list[Problem]]:
+    def check_part(part: int) -> tuple[FramePartCommit | None, list[Problem]]:
         found: list[Problem] = []
-        expected = None if planned is None else of_part(planned, plan, part)
+        expected = None if planned is None else entries_of_part(planned, plan, part)
         return _verify_frame_part(frames_dir, part, plan, expected, found), found
 
-    for commit, found_problems in look_at_parts("check frames", look, range(plan.num_parts), frames_dir):
+    for commit, found_problems in map_parts("check frames", check_part, range(plan.num_parts), frames_dir):
         problems += found_problems
         if commit is not None:
             commits.append(commit)
@@ -45,9 +45,9 @@ def verify_frames(
             counts["samples"] += commit.num_samples
             counts["rejected"] += commit.num_rejected
             counts["parts"] += 1
-    problems += strays(frames_dir, plan)
+    problems += stray_parts(frames_dir, plan)
     path = frames_dir / "dataset.json"
-    manifest = read_or_note(lambda: read_record(path, FrameStoreManifest), path, problems)
+    manifest = read_or_report(lambda: read_record(path, FrameStoreManifest), path, problems)
     if manifest is not None:
         expected = {
             **plan.model_dump(include={"dataset", "split", "classes", "pool", "seed"}),

@@ -25,15 +25,15 @@ R = TypeVar("R", bound=BaseModel)
 
 
 def readable(path: AnyPath, kind: type[R]) -> R | None:
-    """The record, or None if it is missing or damaged; the caller leaves the report to another check."""
+    """The record, or None if it is missing or damaged; another check reports that."""
     try:
         return read_record(path, kind)
     except UserError:
         return None
 
 
-def read_or_note(read: Callable[[], R | None], path: AnyPath, problems: list[Problem], fix: str = REPAIR) -> R | None:
-    """The result of `read()`, or None, with a problem added, if `path` is missing or damaged (then with `fix`)."""
+def read_or_report(read: Callable[[], R | None], path: AnyPath, problems: list[Problem], fix: str = REPAIR) -> R | None:
+    """The result of `read()`, or None, with a problem added, if `path` is missing or damaged; `fix` is for damage."""
     try:
         record = read()
     except UserError as error:
@@ -57,29 +57,29 @@ def parts_digest(commits: Sequence[FramePartCommit] | Sequence[TokenPartCommit])
     return hashlib.sha256("".join(commit.digest() for commit in commits).encode()).hexdigest()
 
 
-def strays(folder: AnyPath, plan: Plan) -> list[Problem]:
+def stray_parts(folder: AnyPath, plan: Plan) -> list[Problem]:
     """A problem for each file or folder whose part number is beyond the plan's last part."""
     names = sorted(path.name for path in folder.glob("part-*"))
     beyond = [name for name in names if (part := part_of(name)) is not None and part >= plan.num_parts]
     return [Problem(str(folder / name), f"the plan has only {plan.num_parts} parts", REPAIR) for name in beyond]
 
 
-def committed(folder: AnyPath, pattern: str, kind: type[Record], digest: str) -> Iterator[str]:
-    """The plan digests (field `digest`) in the readable commits that match `pattern` in `folder`."""
+def plan_digests(folder: AnyPath, pattern: str, kind: type[Record], field: str) -> Iterator[str]:
+    """The digests of plans, read from `field` of the readable commits that match `pattern` in `folder`."""
     commits = (readable(path, kind) for path in folder.glob(pattern))
-    return (getattr(commit, digest) for commit in commits if commit is not None)
+    return (getattr(commit, field) for commit in commits if commit is not None)
 
 
-def contradicted(plan: Plan | TokenPlan, digests: Iterator[str]) -> bool:
-    """Whether parts exist and all belong to another plan; then the plan is damaged, not every part."""
+def is_contradicted(plan: Plan | TokenPlan, digests: Iterator[str]) -> bool:
+    """Whether parts exist but none belongs to `plan`: then the plan is damaged, not every part."""
     first = next(digests, None)
     return first is not None and first != plan.digest() and plan.digest() not in digests
 
 
-def look_at_parts(name: str, look: Callable[[A], B], parts: Sequence[A], where: AnyPath) -> Iterator[B]:
-    """Call `look` on each part in threads and yield the results in order, with progress under `name` on stderr."""
+def map_parts(name: str, check: Callable[[A], B], parts: Sequence[A], where: AnyPath) -> Iterator[B]:
+    """Call `check` on each part in threads and yield the results in order, with progress under `name` on stderr."""
     with ProgressLine(one_line(name), len(parts), unit="parts") as progress:
-        for found in _in_threads(look, parts, where):
+        for found in _in_threads(check, parts, where):
             progress.add(1)
             yield found
 

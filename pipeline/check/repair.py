@@ -20,9 +20,9 @@ from pipeline.check.problems import REPAIRABLE, Problem, below, parts_in, to_rem
 from pipeline.check.records import readable
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs, stored_items
 from pipeline.check.verify import check_files, check_tokens
-from pipeline.cluster.session import cluster_has, ray_session
-from pipeline.job.part_size import of_part
-from pipeline.job.plan import note_tokenizer
+from pipeline.cluster.session import cluster_amount, ray_session
+from pipeline.job.part_size import entries_of_part
+from pipeline.job.plan import record_tokenizer_folder
 from pipeline.job.run import RunOptions, tokenize
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
@@ -41,15 +41,15 @@ def repair(
     tokenizer: str | None = None,
     deep: bool = False,
     sample: int = 32,
-    **job: Unpack[RunOptions],
+    **run_options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Remove what `verify` finds damaged in the dataset `out`, then rerun its jobs to make the missing parts.
 
     The jobs are read from the dataset's plans and list of sources, so a repaired dataset has the same bytes as before.
     `root` is the folder of the raw files. `list_file` is the list from which the dataset was made, needed only if the
     dataset's own copy is damaged. With `allow_outside`, sources may lead out of `root`, and `frames`, `tokens` and
-    token sets may be links out of `out`. `tokenizer` is the tokenizer's name or folder, if it has moved. `deep`
-    and `sample` are those of `verify`; `job` is passed to `tokenize`.
+    token sets may be links out of `out`. `tokenizer` is the tokenizer's name or folder, if it has moved. `deep` and
+    `sample` are those of `verify`; `run_options` are passed to `tokenize`.
 
     Returns `removed` (the damaged paths), `token_sets` and counts. Raises UserError if `out` is not a dataset. Also
     raises it, before removing anything, if the parts could not be made again (another root, tokenizer or kind of
@@ -65,10 +65,10 @@ def repair(
         if problem.fix not in REPAIRABLE:
             raise UserError(f"{problem.path}: {problem.problem}; nothing was changed: {problem.fix}")
     jobs = read_jobs(out, root, tokenizer, list_file, allow_outside)
-    removed = _make_again(jobs, problems, job)
+    removed = _rebuild(jobs, problems, run_options)
     _, _, problems = check_tokens(list(jobs.token_sets), deep=deep, sample=sample, tokenizer=tokenizer)
     if problems:
-        removed += _make_again(jobs, problems, job)
+        removed += _rebuild(jobs, problems, run_options)
     manifest = read_record(out / "frames" / "dataset.json", FrameStoreManifest)
     assert manifest is not None
     rejected = sum(manifest.rejected.values())
@@ -83,11 +83,11 @@ def repair(
     }
 
 
-# ---- removing and making again ---------------------------------------------------------------------------------------
+# ---- removing and rebuilding -----------------------------------------------------------------------------------------
 
 
-def _make_again(jobs: Jobs, problems: Sequence[Problem], job: RunOptions) -> list[AnyPath]:
-    """Remove what is damaged and run the jobs. Returns the removed paths."""
+def _rebuild(jobs: Jobs, problems: Sequence[Problem], run_options: RunOptions) -> list[AnyPath]:
+    """Remove damaged files and run the jobs. Returns the removed paths."""
     frames_dir = jobs.out / "frames"
     parts = parts_in(frames_dir, jobs.plan.num_parts, problems)
     broken_sets = [folder for folder in jobs.token_sets if parts_in(folder, jobs.plan.num_parts, problems)]
@@ -96,8 +96,13 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: RunOptions) -> lis
         if problems:  # no other process may read a part while it is made again
             stack.enter_context(removing([frames_dir, *jobs.token_sets], COMMAND))
         if parts or broken_sets:
-            on_ray = job.get("ray_address"), job.get("num_cpus"), job.get("num_gpus"), job.get("ray_log", "hidden")
-            stack.enter_context(ray_session(*on_ray))
+            session = ray_session(
+                run_options.get("ray_address"),
+                run_options.get("num_cpus"),
+                run_options.get("num_gpus"),
+                run_options.get("ray_log", "hidden"),
+            )
+            stack.enter_context(session)
         if broken_sets:
             _check_device(jobs, broken_sets)
         before = readable(frames_dir / "dataset.json", FrameStoreManifest)
@@ -107,11 +112,11 @@ def _make_again(jobs: Jobs, problems: Sequence[Problem], job: RunOptions) -> lis
         _restore(jobs)
         # Frames first: token sets without damage then have nothing to do, even if another kind of device made them.
         planned = (jobs.plan, jobs.items)
-        tokenize(jobs.frames, planned=planned, allow_outside=jobs.allow_outside, frames_only=True, **job)
+        tokenize(jobs.frames_recipe, planned=planned, allow_outside=jobs.allow_outside, frames_only=True, **run_options)
         if before is not None and parts:
             _check_same_frames(jobs, parts, before)
         for _, recipe in jobs.token_sets.values():
-            tokenize(recipe, planned=planned, allow_outside=jobs.allow_outside, **job)
+            tokenize(recipe, planned=planned, allow_outside=jobs.allow_outside, **run_options)
     return removed
 
 
@@ -142,12 +147,12 @@ def _restore(jobs: Jobs) -> None:
             remove(folder / "plan.json")
             write_token_plan(folder, token_plan)
         if readable(folder / TOKENIZER_PLACE, TokenizerPlace) is None:
-            note_tokenizer(folder, Path(recipe.tokenizer))
+            record_tokenizer_folder(folder, Path(recipe.tokenizer))
 
 
 def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     """Raise UserError if sources of `parts` are missing below the root, but existed when the dataset was made."""
-    wanted = [item.source for part in parts for item in of_part(jobs.items, jobs.plan, part)]
+    wanted = [item.source for part in parts for item in entries_of_part(jobs.items, jobs.plan, part)]
     if wanted and not jobs.root.is_dir():
         raise UserError(f"`root` {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
     present = each(lambda source: _exists(jobs, source), wanted, jobs.root)
@@ -188,11 +193,11 @@ def _recorded_missing(jobs: Jobs) -> set[str]:
 
 def _check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
     """Raise UserError for token sets made on another kind of device: ids at near-ties would differ."""
-    here = "cuda" if cluster_has("GPU") else "cpu"
+    here = "cuda" if cluster_amount("GPU") else "cpu"
     for folder in folders:
-        made_by = jobs.token_sets[folder][0].tokenizer
-        if made_by.by_kind().device_kind != here:
+        identity = jobs.token_sets[folder][0].tokenizer
+        if identity.by_kind().device_kind != here:
             raise UserError(
-                f"{folder}: made on {made_by.device_kind!r}, this machine has {here!r}; nothing was changed: "
+                f"{folder}: made on {identity.device_kind!r}, this machine has {here!r}; nothing was changed: "
                 "repair it on the same kind of device, or remove it and tokenize again"
             )

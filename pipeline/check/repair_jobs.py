@@ -32,7 +32,7 @@ class Jobs:
     root: AnyPath
     plan: Plan
     items: list[SourceItem]
-    frames: TokenizeRecipe
+    frames_recipe: TokenizeRecipe
     token_sets: dict[AnyPath, tuple[TokenPlan, TokenizeRecipe]]  # by folder
     allow_outside: bool  # sources may lead out of the root
 

@@ -9,14 +9,14 @@ from bevt_core.storage.files import read_record, sha256_of
 from bevt_core.storage.objects import AnyPath
 from pipeline.check.problems import REPAIR, RERUN, Problem, reason_of
 from pipeline.check.records import (
-    committed,
-    contradicted,
     differences,
-    look_at_parts,
+    is_contradicted,
+    map_parts,
     parts_digest,
-    read_or_note,
+    plan_digests,
+    read_or_report,
     readable,
-    strays,
+    stray_parts,
 )
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit, FrameStoreManifest, Plan
@@ -35,8 +35,8 @@ def verify_token_files(
     path = tokens_dir / "plan.json"
     derived = derived_token_plan(tokens_dir, frames_plan)
     fix = REPAIR if derived else f"remove {tokens_dir} and run the same `bevt tokenize` command again"
-    plan = read_or_note(lambda: read_token_plan(tokens_dir), path, problems, fix)
-    if plan is not None and contradicted(plan, _token_plans(tokens_dir)):
+    plan = read_or_report(lambda: read_token_plan(tokens_dir), path, problems, fix)
+    if plan is not None and is_contradicted(plan, _committed_plans(tokens_dir)):
         problems.append(Problem(str(path), "none of the parts belongs to this plan", fix))
         plan = None
     plan = plan or derived
@@ -47,12 +47,12 @@ def verify_token_files(
         problems.append(Problem(str(path), "belongs to another frame store", fix))
         return
 
-    def look(frames: FramePartCommit) -> tuple[TokenPartCommit | None, list[Problem]]:
-        of_part: list[Problem] = []
-        return _verify_token_part(tokens_dir, frames, plan, of_part), of_part
+    def check_part(frames: FramePartCommit) -> tuple[TokenPartCommit | None, list[Problem]]:
+        part_problems: list[Problem] = []
+        return _verify_token_part(tokens_dir, frames, plan, part_problems), part_problems
 
     found = []
-    for commit, part_problems in look_at_parts(f"check {tokens_dir.name}", look, commits, tokens_dir):
+    for commit, part_problems in map_parts(f"check {tokens_dir.name}", check_part, commits, tokens_dir):
         found.append(commit)
         problems += part_problems
     for part in sorted(set(range(frames_plan.num_parts)) - {commit.part for commit in commits}):
@@ -61,9 +61,9 @@ def verify_token_files(
             read_record(path, TokenPartCommit)
         except UserError as error:
             problems.append(Problem(str(path), reason_of(error, path), REPAIR))
-    problems += strays(tokens_dir, frames_plan)
+    problems += stray_parts(tokens_dir, frames_plan)
     path = tokens_dir / "dataset.json"
-    manifest = read_or_note(lambda: read_record(path, TokenSetManifest), path, problems)
+    manifest = read_or_report(lambda: read_record(path, TokenSetManifest), path, problems)
     store = readable(frames_dir / "dataset.json", FrameStoreManifest)
     if len(problems) > before or manifest is None or store is None:
         return
@@ -112,8 +112,8 @@ def derived_token_plan(tokens_dir: AnyPath, frames_plan: Plan) -> TokenPlan | No
     plan = TokenPlan(
         name=manifest.name, tokenizer=manifest.tokenizer, views=manifest.views, frames_plan=frames_plan.digest()
     )
-    return plan if plan.digest() in _token_plans(tokens_dir) else None
+    return plan if plan.digest() in _committed_plans(tokens_dir) else None
 
 
-def _token_plans(tokens_dir: AnyPath) -> Iterator[str]:
-    return committed(tokens_dir, "part-*.json", TokenPartCommit, "token_plan")
+def _committed_plans(tokens_dir: AnyPath) -> Iterator[str]:
+    return plan_digests(tokens_dir, "part-*.json", TokenPartCommit, "token_plan")

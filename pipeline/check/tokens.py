@@ -21,7 +21,7 @@ from pipeline.job.tokenize_part import FramePart, PartTokenizer, draw_views
 from schemas.frames import INDEX_SCHEMA
 from schemas.tokens import TokenPartCommit
 
-BATCH_FRAMES = 128  # per call of the tokenizer; no id depends on it
+BATCH_FRAMES = 128  # frames per call of the tokenizer; ids do not depend on it
 SAME_DEVICE = 1.0  # share of equal tokens
 # Devices round differently at near-ties, and more so at lower precision. Compared with float32, 0.4 % of dvae-small's
 # ids change in (emulated) tf32, 0.7 % in float16 and 6 % in bfloat16 (docs/log.md).
@@ -52,9 +52,9 @@ def compare_tokens(
         equal, compared = _total(counted)
         if equal >= floor * compared:
             continue
-        for part, (same, of_part) in counted.items():
-            if same < floor * of_part:
-                what = f"{same / of_part:.4%} of its tokens match the frames, expected {floor:.1%} or more"
+        for part, (same, total) in counted.items():
+            if same < floor * total:
+                what = f"{same / total:.4%} of its tokens match the frames, expected {floor:.1%} or more"
                 problems.append(Problem(_path_of(token_set, part), what, REPAIR))
     return _total(found)
 
@@ -96,8 +96,8 @@ def _compare_part(
     stored = [token_set.read_view(part, view) for view in range(spec.num_views)]
     drawn = draw_views(spec, index)
     sample_ids = index["sample_id"].to_pylist()
-    for view, of_samples in enumerate(drawn):
-        for row, sample_id, expected in zip(rows, sample_ids, of_samples, strict=True):
+    for view, expected_views in enumerate(drawn):
+        for row, sample_id, expected in zip(rows, sample_ids, expected_views, strict=True):
             if stored[view].views[row] != expected:
                 what = f"view {view} of {sample_id!r} does not match its seed"
                 problems.append(Problem(_path_of(token_set, part), what, REPAIR))
@@ -107,7 +107,7 @@ def _compare_part(
     starts = np.cumsum([0, *map(len, jpegs)], dtype=np.int64)[:-1]
     column = index.schema.get_field_index("frame_start")
     index = index.set_column(column, INDEX_SCHEMA.field("frame_start"), pa.array(starts))
-    again_VFhw, *_ = parts.tokens(FramePart(index, [jpeg for of_sample in jpegs for jpeg in of_sample]), drawn)
+    again_VFhw, *_ = parts.tokens(FramePart(index, [jpeg for sample_jpegs in jpegs for jpeg in sample_jpegs]), drawn)
     stored_VFhw = np.stack([np.concatenate([view.tokens[row] for row in rows]) for view in stored])
     return int((again_VFhw == stored_VFhw).sum()), stored_VFhw.size
 

@@ -10,7 +10,7 @@ from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.check.frames import verify_frames
 from pipeline.check.problems import REMOVE, Problem
-from pipeline.check.records import committed, contradicted, read_or_note
+from pipeline.check.records import is_contradicted, plan_digests, read_or_report
 from pipeline.check.token_files import verify_token_files
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit
@@ -61,8 +61,9 @@ def check_files(dataset_dir: AnyPath, allow_outside: bool = False) -> tuple[dict
     problems: list[Problem] = []
     counts = {"sources": 0, "indexed": 0, "rejected": 0, "samples": 0, "parts": 0}
     path = frames_dir / "plan.json"
-    plan = read_or_note(lambda: read_plan(frames_dir), path, problems, REMOVE)
-    if plan is not None and contradicted(plan, committed(frames_dir, f"*/{COMMIT}", FramePartCommit, "plan_digest")):
+    plan = read_or_report(lambda: read_plan(frames_dir), path, problems, REMOVE)
+    committed = plan_digests(frames_dir, f"*/{COMMIT}", FramePartCommit, "plan_digest")
+    if plan is not None and is_contradicted(plan, committed):
         problems.append(Problem(str(path), "none of the parts belongs to this plan", REMOVE))
     elif plan is not None:
         commits = verify_frames(frames_dir, plan, counts, problems, allow_outside)
@@ -84,8 +85,8 @@ def check_tokens(
         for tokens_dir in token_sets:
             from pipeline.check.tokens import compare_tokens  # imports torch
 
-            agreed = compare_tokens(tokens_dir, None if deep else sample, tokenizer, problems)
-            equal, compared = equal + agreed[0], compared + agreed[1]
+            counts = compare_tokens(tokens_dir, None if deep else sample, tokenizer, problems)
+            equal, compared = equal + counts[0], compared + counts[1]
     return equal, compared, problems
 
 

@@ -14,12 +14,12 @@ from schemas.errors import JobError, StorageError, UserError
 
 RESUME = "Committed parts are kept: run the same command again to resume"
 KILL_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))  # both have a line `oom_kill N`
-LESS_MEMORY = "free memory, or use a machine with more memory per CPU"
-GUESSES = "(There are some potential root|Some common) causes.*"  # they mention memory and SIGSEGV, whatever happened
+MEMORY_FIX = "free memory, or use a machine with more memory per CPU"
+GUESSES = "(There are some potential root|Some common) causes.*"  # Ray always lists memory and SIGSEGV among them
 SLOW_START = "(?i)timed out|timeout|node info|GCS|raylet"
-MADE_BY_US = (UserError, StorageError, JobError)
+OUR_ERRORS = (UserError, StorageError, JobError)
 
-Cause = Callable[[str, int], str]  # (the failure's text, number of kills by the kernel) -> cause and fix
+Explanation = Callable[[str, int], str]  # (the failure's text, number of processes that Linux killed) -> cause and fix
 
 
 def killed_for_memory() -> int:
@@ -34,14 +34,14 @@ def killed_for_memory() -> int:
 
 @contextmanager
 def ray_failures(where: str, logs: str) -> Iterator[None]:
-    """Raise JobError for Ray's failures in the block.
+    """Raise JobError for Ray's failures in the block; other errors pass unchanged.
 
     `where` names the machine or cluster to the user; `logs` says how to see Ray's own logs.
     """
     before = killed_for_memory()
     try:
         yield
-    except MADE_BY_US:
+    except OUR_ERRORS:
         raise
     except Exception as error:
         sentence = explain(error, killed_for_memory() - before)
@@ -61,9 +61,10 @@ def ray_start_failures(where: str, logs: str) -> Iterator[None]:
 
 
 def explain(error: BaseException, kills: int) -> str | None:
-    """Cause and fix of a failure of Ray, or None for other errors. `kills`: processes that Linux killed meanwhile.
+    """Cause and fix of a failure of Ray, or None for other errors.
 
-    Classes are compared by name, since they differ between versions; the text decides where a class has many causes.
+    `kills` is the number of processes that Linux killed meanwhile. Classes are compared by name, since they differ
+    between versions; the text decides if a class has several causes.
     """
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     text = "\n".join(str(one) for one in reversed(list(_chain(error))))  # the error's own text last
@@ -77,12 +78,12 @@ def explain(error: BaseException, kills: int) -> str | None:
 def explain_start(error: BaseException, kills: int) -> str:
     """Why Ray did not start on this machine, and what to do."""
     if kills > 0:
-        return f"memory ran out, and Linux killed {count(kills, 'process')}; {LESS_MEMORY}"
+        return f"memory ran out, and Linux killed {count(kills, 'process')}; {MEMORY_FIX}"
     known = explain(error, kills)
     if known is not None and not isinstance(error, RayLost):
         return known
     text = " ".join(str(error).split())
-    if may_start_again(error):
+    if is_worth_retrying(error):
         load = os.getloadavg()[0]
         return (
             f"Ray did not start in time (load {load:.0f} on {os.cpu_count()} CPUs). Run the same command again when "
@@ -91,31 +92,31 @@ def explain_start(error: BaseException, kills: int) -> str:
     return f"Ray did not start ({type(error).__name__}: {text[:200]}). Run the same command again"
 
 
-def may_start_again(error: BaseException) -> bool:
+def is_worth_retrying(error: BaseException) -> bool:
     """Whether Ray failed to start because of a time limit or a lost process, so that another attempt may help."""
     return isinstance(error, RayLost) or re.search(SLOW_START, str(error)) is not None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes."""
-    one: BaseException | None = error
+    """The error and its causes, at most 8."""
+    current: BaseException | None = error
     for _ in range(8):
-        if one is None:
+        if current is None:
             return
-        yield one
-        inner = getattr(one, "cause", None)  # in a RayTaskError: the worker's exception
-        one = inner if isinstance(inner, BaseException) else one.__cause__
+        yield current
+        inner = getattr(current, "cause", None)  # in a RayTaskError: the worker's exception
+        current = inner if isinstance(inner, BaseException) else current.__cause__
 
 
 def _out_of_memory(text: str, kills: int) -> str:
     used = re.search(r"was ([\d.]+ ?GB used / [\d.]+ ?GB) limit|(\d+% in use for \d+ s)", text)
     seen = f" ({used[1] or used[2]})" if used else ""
-    return f"memory ran out{seen}, and Ray killed workers; {LESS_MEMORY}. {RESUME}"
+    return f"memory ran out{seen}, and Ray killed workers; {MEMORY_FIX}. {RESUME}"
 
 
 def _died(text: str, kills: int) -> str:
     if kills > 0:
-        return f"memory ran out, and Linux killed {count(kills, 'process')}; {LESS_MEMORY}. {RESUME}"
+        return f"memory ran out, and Linux killed {count(kills, 'process')}; {MEMORY_FIX}. {RESUME}"
     return f"a worker process died repeatedly. {RESUME}; if it happens again, check the free memory"
 
 
@@ -154,7 +155,8 @@ def _worker_raised(text: str, kills: int) -> str:
 
 ANY_RAY = {"RayError"}
 DIED = {"WorkerCrashedError", "RayActorError", "ObjectLostError", "OwnerDiedError"}
-CAUSES: list[tuple[set[str], str, Cause]] = [
+# (names of exception classes, pattern in the text, explanation); the first match is used
+CAUSES: list[tuple[set[str], str, Explanation]] = [
     ({"OutOfMemoryError", "MemoryShort"}, "", _out_of_memory),
     (ANY_RAY, "running low on memory|OOM kill reason|due to oom", _out_of_memory),
     (ANY_RAY, "no space left on device|OutOfDiskError", _no_disk),

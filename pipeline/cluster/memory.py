@@ -12,7 +12,7 @@ CGROUP_FILES = (  # limit, usage and statistics of a container, for both version
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
 REFRESH, THRESHOLD = "RAY_memory_monitor_refresh_ms", "RAY_memory_usage_threshold"  # Ray's settings
-RAYS_LIMIT = 0.95  # Ray's default
+RAY_DEFAULT_LIMIT = 0.95  # share of memory
 
 
 def limit() -> float:
@@ -20,8 +20,8 @@ def limit() -> float:
     if os.environ.get(REFRESH) == "0":
         return float("inf")
     with contextlib.suppress(ValueError):
-        return float(os.environ.get(THRESHOLD, RAYS_LIMIT))
-    return RAYS_LIMIT
+        return float(os.environ.get(THRESHOLD, RAY_DEFAULT_LIMIT))
+    return RAY_DEFAULT_LIMIT
 
 
 def used_share() -> float:
@@ -41,5 +41,6 @@ def used_share() -> float:
 
 
 def _file_cache(statistics: str) -> int:
-    found = dict(re.findall(r"^(?:total_)?((?:in)?active_file) (\d+)$", statistics, re.M))  # total_ lines come last
+    # Lines with total_, which include child groups, come last and replace the others.
+    found = dict(re.findall(r"^(?:total_)?((?:in)?active_file) (\d+)$", statistics, re.M))
     return sum(map(int, found.values()))

@@ -1,4 +1,4 @@
-"""What a user sees of Ray: nothing, unless asked for. Ray's output is dropped, ours reaches the terminal."""
+"""Ray's terminal output, hidden unless the user asks for it. Our own output is unaffected."""
 
 import contextlib
 import logging
@@ -13,14 +13,14 @@ from typing import IO, Any, Literal
 from bevt_core.console.terminal import print_lines
 
 RayLog = Literal["hidden", "shown"]
-LOGGERS = ("ray", "ray.data")  # Ray's loggers with a console
+LOGGERS = ("ray", "ray.data")  # Ray's loggers with a console handler
 LOW_MEMORY = "running low on memory"  # part of Ray's message when it kills a worker
 PART_RETRIED = "memory ran low: Ray killed a worker, and its part is retried. The job is slow until memory is freed"
 
 
 @contextmanager
-def rays_output(log: RayLog) -> Iterator[None]:
-    """Drop Ray's terminal output in the block, or send it to stderr; our own output to sys.stderr is kept.
+def ray_output(log: RayLog) -> Iterator[None]:
+    """Drop Ray's terminal output in the block, or with `log` "shown" send it to stderr. Our own stderr output is kept.
 
     Ray writes from native code, through its loggers, with print in its threads, and in tracebacks of its threads and
     of objects that are being deleted.
@@ -30,16 +30,16 @@ def rays_output(log: RayLog) -> Iterator[None]:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
             yield
             return
-        nowhere = stack.enter_context(Path(os.devnull).open("w"))
-        stack.enter_context(_descriptors_to(nowhere))
-        stack.enter_context(contextlib.redirect_stdout(_Prints(sys.stderr)))
-        stack.enter_context(_no_consoles())
-        stack.enter_context(_no_hooks())
+        devnull = stack.enter_context(Path(os.devnull).open("w"))
+        stack.enter_context(_descriptors_to(devnull))
+        stack.enter_context(contextlib.redirect_stdout(_StdoutFilter(sys.stderr)))
+        stack.enter_context(_without_console_handlers())
+        stack.enter_context(_without_tracebacks())
         yield
 
 
-class _Prints:
-    """Replaces sys.stdout: drops the text, and warns the user once when memory runs low."""
+class _StdoutFilter:
+    """Replaces sys.stdout: drops Ray's text, and warns the user once when memory runs low."""
 
     def __init__(self, terminal: IO[str]) -> None:
         self._terminal = terminal
@@ -56,7 +56,7 @@ class _Prints:
 
 
 @contextmanager
-def _descriptors_to(nowhere: IO[str]) -> Iterator[None]:
+def _descriptors_to(devnull: IO[str]) -> Iterator[None]:
     """Redirect descriptors 1 and 2, for native code. A sys.stderr that wrote to 2 gets a copy of the original."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -66,7 +66,7 @@ def _descriptors_to(nowhere: IO[str]) -> Iterator[None]:
         sys.stderr = open(saved[1], "w", buffering=1, encoding=ours.encoding, errors=ours.errors, closefd=False)  # noqa: SIM115
     try:
         for descriptor in (1, 2):
-            os.dup2(nowhere.fileno(), descriptor)
+            os.dup2(devnull.fileno(), descriptor)
         yield
     finally:
         sys.stderr.flush()
@@ -84,17 +84,17 @@ def _descriptor(stream: IO[str]) -> int | None:
 
 
 @contextmanager
-def _no_consoles() -> Iterator[None]:
+def _without_console_handlers() -> Iterator[None]:
     """Remove the console handlers of Ray's loggers in the block; its log files still receive everything."""
     import ray.data  # creates the second logger's handler  # noqa: F401
 
-    taken = []
+    removed = []
     for logger in map(logging.getLogger, LOGGERS):
         for handler in list(logger.handlers):
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 logger.removeHandler(handler)
-                taken.append((logger, handler))
-    silent = logging.NullHandler()  # without a handler, logging would print errors by its last resort
+                removed.append((logger, handler))
+    silent = logging.NullHandler()  # without any handler, logging.lastResort would print errors
     for logger in map(logging.getLogger, LOGGERS):
         logger.addHandler(silent)
     try:
@@ -102,20 +102,20 @@ def _no_consoles() -> Iterator[None]:
     finally:
         for logger in map(logging.getLogger, LOGGERS):
             logger.removeHandler(silent)
-        for logger, handler in taken:
+        for logger, handler in removed:
             logger.addHandler(handler)
 
 
 @contextmanager
-def _no_hooks() -> Iterator[None]:
+def _without_tracebacks() -> Iterator[None]:
     """Suppress tracebacks from threads and deleted objects in the block: no caller can catch those errors."""
     in_thread, in_deletion = threading.excepthook, sys.unraisablehook
-    threading.excepthook = sys.unraisablehook = _nothing
+    threading.excepthook = sys.unraisablehook = _ignore
     try:
         yield
     finally:
         threading.excepthook, sys.unraisablehook = in_thread, in_deletion
 
 
-def _nothing(_: Any) -> None:
+def _ignore(_: Any) -> None:
     pass

@@ -1,4 +1,4 @@
-"""The private folder of a Ray that is started here: its sockets, logs and token, and the processes that use it."""
+"""The private folder of a local Ray instance: its sockets, logs and token, and the processes that use it."""
 
 import contextlib
 import errno
@@ -21,29 +21,31 @@ from pipeline.cluster.output import RayLog
 from schemas.errors import JobError, UserError
 
 SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without the final zero byte
-RAYS = "r"  # subfolder that is given to Ray, which opens it to all users
-LONGEST_SOCKET = f"{RAYS}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # Ray's longest path
+RAY_SUBFOLDER = "r"  # given to Ray, which makes it accessible to all users
+LONGEST_SOCKET = (
+    f"{RAY_SUBFOLDER}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # Ray's longest path
+)
 PREFIX = "bevt-ray-"
 LOCK = "lock"  # in the private folder, locked while its owner is alive
 KEPT_LOGS = "logs"
-TRIES = 10  # attempts to make a folder while other processes sweep
-STORE_BYTES = 80 << 20  # Ray requires 75 MiB; a row in it is a few kB
-LOG_BYTES = 32 << 20  # logs of a long job, and room to start
-ADDRESS_BYTES = 8_000_000 << 10  # address space with torch; a job succeeded with this and failed with half
+FOLDER_ATTEMPTS = 10  # attempts to make a folder while other processes run `sweep`
+STORE_BYTES = 80 << 20  # of Ray's object store: Ray requires 75 MiB, and a row takes a few kB
+LOG_BYTES = 32 << 20  # free space that the logs of a long job need
+ADDRESS_SPACE_BYTES = 8_000_000 << 10  # needed with torch: a job succeeded with this limit and failed with half
 SHARED_MEMORY = Path("/dev/shm")
-PROCESSES_END_S = 10.0
-TOKEN = secrets.token_hex(32)  # required to connect to the Ray of this process
+PROCESSES_END_S = 10.0  # time for Ray's processes to end before they are killed
+TOKEN = secrets.token_hex(32)  # required to connect to this process's Ray
 
 
-def check_addresses() -> None:
+def check_address_space() -> None:
     """Raise this process's address space limit to the hard limit. Raises JobError if that is too low for Ray."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < ADDRESS_BYTES:
+    if hard != resource.RLIM_INFINITY and hard < ADDRESS_SPACE_BYTES:
         raise JobError(
-            f"`ulimit -v` is {hard >> 10} kB, but Ray's processes reserve up to {ADDRESS_BYTES >> 10} kB each, most of "
-            "it unused; run `ulimit -v unlimited`, or limit memory with a container"
+            f"`ulimit -v` is {hard >> 10} kB, but Ray's processes reserve up to {ADDRESS_SPACE_BYTES >> 10} kB each, "
+            "most of it unused; run `ulimit -v unlimited`, or limit memory with a container"
         )
 
 
@@ -83,9 +85,9 @@ def private_folder(parents: Sequence[Path], log: RayLog) -> Iterator[Path]:
         keep_logs = log == "shown"
         raise
     finally:
-        with undisturbed():
+        with signals_ignored():
             end_processes_in(folder)
-            logs = next(folder.glob(f"{RAYS}/session_*/logs"), None) if keep_logs else None
+            logs = next(folder.glob(f"{RAY_SUBFOLDER}/session_*/logs"), None) if keep_logs else None
             if logs is not None:
                 logs.rename(folder / KEPT_LOGS)
             _remove(folder, lock)
@@ -98,7 +100,7 @@ def sweep(parent: Path) -> None:
     logs or is being made, so it is removed only if it is empty.
     """
     for folder in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # the owner ended meanwhile, another sweeps, or the file system has no locks
+        with contextlib.suppress(OSError):  # the owner just ended, another process sweeps, or there are no locks
             found = folder.stat(follow_symlinks=False)
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
                 continue
@@ -126,7 +128,7 @@ def _remove(folder: Path, lock: int) -> None:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def signals_ignored() -> Iterator[None]:
     """Ignore Ctrl-C and SIGTERM in the block, so that a second one does not interrupt the clean-up."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -158,9 +160,9 @@ def _make_in(parent: Path) -> tuple[Path, int] | str:
         needed = LOG_BYTES + (0 if shared_memory_suffices() else STORE_BYTES)
         if free < needed:
             raise OSError(0, f"{free >> 20} MiB free, {needed >> 20} needed")
-        with socket.socket(socket.AF_UNIX) as probe:  # network and FUSE file systems may not support sockets
-            probe.bind(str(made / "probe"))
-        (made / "probe").unlink()
+        with socket.socket(socket.AF_UNIX) as trial:  # network and FUSE file systems may not support sockets
+            trial.bind(str(made / "trial"))
+        (made / "trial").unlink()
         (made / "auth_token").write_text(TOKEN)  # no other user can enter the folder
     except OSError as error:
         _remove(made, lock)
@@ -169,7 +171,7 @@ def _make_in(parent: Path) -> tuple[Path, int] | str:
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int]:
-    for _ in range(TRIES):
+    for _ in range(FOLDER_ATTEMPTS):
         made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         with contextlib.suppress(FileNotFoundError):  # another process swept it before it was locked
             lock = take_new(made / LOCK)
@@ -188,7 +190,7 @@ def shared_memory_suffices() -> bool:
 
 @contextmanager
 def environment_in(folder: Path) -> Iterator[None]:
-    """Set the environment of Ray's processes: they use the token of this process, not one in the home folder."""
+    """Set environment variables for Ray in the block: its token is the one in `folder`, not the home folder's."""
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")}
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.pop("RAY_AUTH_TOKEN", None)

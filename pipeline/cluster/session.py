@@ -13,28 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.console.progress import say
-from pipeline.cluster.failures import may_start_again, ray_failures, ray_start_failures
-from pipeline.cluster.output import RayLog, rays_output
+from pipeline.cluster.failures import is_worth_retrying, ray_failures, ray_start_failures
+from pipeline.cluster.output import RayLog, ray_output
 from pipeline.cluster.private_folder import (
     KEPT_LOGS,
-    RAYS,
+    RAY_SUBFOLDER,
     STORE_BYTES,
-    check_addresses,
+    check_address_space,
     end_processes_in,
     environment_in,
     folders_to_try,
     private_folder,
     shared_memory_suffices,
-    undisturbed,
+    signals_ignored,
 )
-from pipeline.cluster.watch import ray_lives, sigterm_ends
+from pipeline.cluster.watch import ray_watched, sigterm_exits
 from schemas.errors import UserError
 
 PACKAGES = Path(__file__).resolve().parents[2]  # the folder that contains pipeline, bevt_core, schemas
 CONNECT_S = 5.0  # limit for a cluster's head to accept a connection
 SILENCE_S = 15.0  # then the user is warned that the cluster does not answer; Ray itself retries for minutes
 GPU_S = 300.0  # limit for a GPU to become free, including a worker's start
-THREADS_END_S = 30.0
+THREADS_END_S = 30.0  # limit for Ray Data's threads to end
 START_ATTEMPTS = 2  # Ray takes 30 s or more for each
 LOOPBACK = "127.0.0.1"
 VERBOSE = "run it with --verbose for Ray's own log"
@@ -49,10 +49,10 @@ IDLE_THREAD = "Prefetcher"  # a thread of Ray Data: after an early exit, it wait
 
 @dataclass(frozen=True)
 class Session:
-    may_grow: bool  # nodes may join: Ray was not started here, for this machine alone
+    may_grow: bool  # nodes may join: True unless Ray was started here, for this machine alone
 
 
-_held: Session | None = None  # the session of the outermost block, reused by nested ones
+_current: Session | None = None  # the session of the outermost block, reused by nested ones
 
 
 @contextmanager
@@ -70,10 +70,10 @@ def ray_session(
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal" if log == "hidden" else "warning")
     import ray
 
-    global _held
+    global _current
     if ray.is_initialized():
-        with contextlib.nullcontext() if _held else ray_failures("Ray", RAY_LOGS):
-            yield _held or Session(may_grow=True)
+        with contextlib.nullcontext() if _current else ray_failures("Ray", RAY_LOGS):
+            yield _current or Session(may_grow=True)
         return
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address == "local":  # Ray's name for a new instance
@@ -81,37 +81,37 @@ def ray_session(
     if address is not None:
         check_reachable(address)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(sigterm_ends())
+        stack.enter_context(sigterm_exits())
         if address is None:
-            check_addresses()
+            check_address_space()
             folder = stack.enter_context(private_folder(folders_to_try(), log))
             stack.enter_context(environment_in(folder))
             where, logs = "this machine", VERBOSE if log == "hidden" else f"Ray's logs are in {folder / KEPT_LOGS}"
         else:
             where, logs = f"the Ray cluster at {address}", RAY_LOGS
-        stack.enter_context(rays_output(log))
+        stack.enter_context(ray_output(log))
         stack.callback(shut_down)
         if address is None:
             with ray_start_failures(where, logs):
-                _start_patiently(folder, num_cpus, num_gpus, log)
+                _start_with_retry(folder, num_cpus, num_gpus, log)
         else:
             _join(address, log)
-        _held = Session(may_grow=address is not None)
+        _current = Session(may_grow=address is not None)
         try:
             # Install our SIGTERM handler again: Ray has replaced it.
-            with ray_failures(where, logs), ray_lives() if address is None else sigterm_ends():
-                yield _held
+            with ray_failures(where, logs), ray_watched() if address is None else sigterm_exits():
+                yield _current
         finally:
-            _held = None
+            _current = None
 
 
-def _start_patiently(folder: Path, num_cpus: int | None, num_gpus: int | None, log: RayLog) -> None:
+def _start_with_retry(folder: Path, num_cpus: int | None, num_gpus: int | None, log: RayLog) -> None:
     """Start Ray; try again if the machine was too busy for the first attempt."""
     for _ in range(START_ATTEMPTS - 1):
         try:
             return _start(folder, num_cpus, num_gpus, log)
         except Exception as error:
-            if not may_start_again(error):
+            if not is_worth_retrying(error):
                 raise
             shut_down()
             end_processes_in(folder, wait_s=0.0)
@@ -119,10 +119,10 @@ def _start_patiently(folder: Path, num_cpus: int | None, num_gpus: int | None, l
 
 
 def _start(folder: Path, num_cpus: int | None, num_gpus: int | None, log: RayLog) -> None:
-    """Start a Ray for this process alone, with its files in `folder`."""
+    """Start a Ray instance for this process alone, with its files in `folder`."""
     import ray
 
-    with contextlib.chdir(PACKAGES), ray_lives(), _loopback_alone():
+    with contextlib.chdir(PACKAGES), ray_watched(), _loopback_only():
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -130,14 +130,14 @@ def _start(folder: Path, num_cpus: int | None, num_gpus: int | None, log: RayLog
             include_dashboard=False,
             object_store_memory=STORE_BYTES,
             _plasma_directory=None if shared_memory_suffices() else str(folder),
-            _temp_dir=str(folder / RAYS),
+            _temp_dir=str(folder / RAY_SUBFOLDER),
             _node_ip_address=LOOPBACK,
             **_log_options(log),
         )
 
 
 @contextmanager
-def _loopback_alone() -> Iterator[None]:
+def _loopback_only() -> Iterator[None]:
     """Keep Ray from replacing 127.0.0.1 with a network address, as it does if a cluster may be wanted."""
     import ray
 
@@ -169,7 +169,7 @@ def shut_down() -> None:
     """Stop Ray, or leave the cluster."""
     import ray
 
-    with undisturbed():
+    with signals_ignored():
         ray.shutdown()
 
 
@@ -195,7 +195,7 @@ def _no_cluster(address: str, why: str) -> str:
 
 
 @contextmanager
-def threads_ended() -> Iterator[None]:
+def threads_joined() -> Iterator[None]:
     """After the block, wait up to THREADS_END_S seconds for the threads started in it, also after an error.
 
     Ray Data's threads outlive an iteration that is left early. If one still calls Ray while it shuts down, Ray ends
@@ -228,15 +228,15 @@ def _silence_reported(address: str) -> Iterator[None]:
         timer.cancel()
 
 
-def cluster_has(resource: str) -> int:
-    """The current amount of a resource in the whole cluster, rounded down."""
+def cluster_amount(resource: str) -> int:
+    """The total of a resource in the cluster now, such as "CPU", "GPU" or "memory" (bytes), rounded down."""
     import ray
 
     return int(ray.cluster_resources().get(resource, 0))
 
 
-def smallest_node_has(resource: str) -> int:
-    """The amount of a resource on the node with the least of it, among nodes that have any; 0 if none has."""
+def smallest_node_amount(resource: str) -> int:
+    """The amount of a resource on the node with the least of it, among nodes that have any; 0 if none does."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

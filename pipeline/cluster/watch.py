@@ -1,4 +1,4 @@
-"""End a block that uses Ray early: on SIGTERM, and when it would otherwise wait forever."""
+"""Interrupt a block that uses Ray: on SIGTERM, and when it would otherwise wait forever."""
 
 import contextlib
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipeline.cluster import memory as ray_memory
 
-OWN_PROGRAMS = {"raylet", "gcs_server"}  # processes of a Ray started here; Ray restarts its others itself
-LOOK_S = 1.0
+OWN_PROGRAMS = {"raylet", "gcs_server"}  # if one of these dies, Ray is lost; Ray restarts its other processes itself
+CHECK_INTERVAL_S = 1.0
 MEMORY_SHORT_S = 45.0  # Ray retries a task killed for memory for half a minute, and its own actors forever
 
 
@@ -25,7 +25,7 @@ class MemoryShort(RuntimeError):
 
 
 @contextmanager
-def sigterm_ends() -> Iterator[None]:
+def sigterm_exits() -> Iterator[None]:
     """Let SIGTERM end the block like Ctrl-C, with exit status 143; Ray's own handler would abort the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -46,25 +46,25 @@ def sigterm_ends() -> Iterator[None]:
 
 
 @contextmanager
-def ray_lives() -> Iterator[None]:
-    """`sigterm_ends` for a Ray started here, which also ends the block with an error in the main thread.
+def ray_watched() -> Iterator[None]:
+    """`sigterm_exits`, and also end the block with an error in the main thread if the Ray started here fails.
 
-    Raises RayLost when one of Ray's processes dies, MemoryShort when no worker can run.
+    Raises RayLost if one of OWN_PROGRAMS dies, MemoryShort if no worker can run for lack of memory.
     """
     found: list[RuntimeError] = []
     ended = threading.Event()
 
     def watch() -> None:
         seen: set[int] = set()
-        enough = time.monotonic()  # when memory was last below the limit
-        while not found and not ended.wait(LOOK_S):
+        last_enough = time.monotonic()  # when memory use was last below the limit
+        while not found and not ended.wait(CHECK_INTERVAL_S):
             alive = own_processes()
             used = ray_memory.used_share()
             if used <= ray_memory.limit():
-                enough = time.monotonic()
+                last_enough = time.monotonic()
             if seen - alive:
                 found.append(RayLost())
-            elif time.monotonic() - enough > MEMORY_SHORT_S:
+            elif time.monotonic() - last_enough > MEMORY_SHORT_S:
                 found.append(MemoryShort(f"{used:.0%} in use for {MEMORY_SHORT_S:.0f} s"))
             seen |= alive
         if found:
@@ -73,7 +73,7 @@ def ray_lives() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         threading.Thread(target=watch, name="ray-watch", daemon=True).start()
     try:
-        with sigterm_ends():
+        with sigterm_exits():
             yield
     except SystemExit:
         if found:

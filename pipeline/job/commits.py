@@ -31,14 +31,14 @@ def token_commits(
     return {commit.part: commit for commit in found if commit is not None}
 
 
-def check_whole(folder: AnyPath, done: Collection[int], num_parts: int) -> None:
-    """Raise StorageError if parts that this job committed are no longer in `folder`."""
-    gone = sorted(set(range(num_parts)) - set(done))
-    if gone:
-        raise lost_commit(folder, gone[0], f" and {len(gone) - 1} more" if len(gone) > 1 else "")
+def check_complete(folder: AnyPath, done: Collection[int], num_parts: int) -> None:
+    """Raise StorageError if `folder` lacks any part, since this job has committed all."""
+    lost = sorted(set(range(num_parts)) - set(done))
+    if lost:
+        raise lost_part_error(folder, lost[0], f" and {len(lost) - 1} more" if len(lost) > 1 else "")
 
 
-def lost_commit(folder: AnyPath, part: int, more: str = "") -> StorageError:
+def lost_part_error(folder: AnyPath, part: int, more: str = "") -> StorageError:
     """The error for a part that disappeared after this job committed it."""
     return StorageError(
         errno.ENOENT,

@@ -65,10 +65,11 @@ def make_frame_part(
 def read_source(
     root: Path, item: SourceItem, pool: PoolSpec, seed: int, limit_s: float, attempts: int
 ) -> list[FrameSample] | Rejected:
-    """Run `load_source` in the child process. Time-outs and crashes are retried; an error in the file itself is final.
+    """Run `load_source` in the child process, with up to `attempts` attempts of `limit_s` seconds.
 
-    Attempts are recorded only for sources that never succeeded, so that a child killed from outside leaves no trace in
-    the stored bytes. Raises StorageError if the disk or the network failed, not the file.
+    Time-outs and crashes are retried; an error in the file itself is final. Attempts are recorded only for sources that
+    never succeeded, so that a child killed from outside leaves no trace in the stored bytes. Raises StorageError if the
+    disk or the network failed, not the file.
     """
     decode = _isolated_loader()
     for _ in range(attempts):
@@ -97,16 +98,16 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list
     Returns one sample, or several for a long source that is cut. Raises MediaError, StorageError.
     """
 
-    def keep(frame_HWC: np.ndarray) -> bytes:
+    def to_jpeg(frame_HWC: np.ndarray) -> bytes:
         return encode_jpeg(shrink_short_side(frame_HWC, pool.short_side_px), pool.jpeg_quality)
 
-    def choose(num_frames: int) -> np.ndarray:
+    def choose_frames(num_frames: int) -> np.ndarray:
         return pool_indices(num_frames, pool, rng_for("pool", seed, item.source))
 
     path = root / item.source
     if item.kind == "video" and path.is_dir():
         check_frames(path)
-    decoded = decode_source(path, item.kind, choose, keep, pool.damaged)
+    decoded = decode_source(path, item.kind, choose_frames, to_jpeg, pool.damaged)
     height, width = one_size(decoded.sizes, pool.short_side_px)
     count = len(decoded.frames)
     pieces = -(-count // pool.max_frames)

@@ -5,7 +5,7 @@ from typing import Any
 from bevt_core.dataset.frame_store import write_frame_manifest
 from bevt_core.dataset.token_set import write_token_manifest
 from bevt_core.storage.files import clean_staging
-from pipeline.job.commits import check_whole, frame_commits, token_commits
+from pipeline.job.commits import check_complete, frame_commits, token_commits
 from pipeline.job.plan import Job, read_left_out
 from pipeline.job.progress import Meter
 from schemas.frames import FrameStoreManifest
@@ -20,20 +20,20 @@ def write_manifests(job: Job) -> FrameStoreManifest:
     parts = range(job.plan.num_parts)
     new_parts = [part for part in parts if part not in job.frames_done]
     frames = {**job.frames_done, **frame_commits(job.frames_dir, job.plan, new_parts)}
-    check_whole(job.frames_dir, frames, job.plan.num_parts)
+    check_complete(job.frames_dir, frames, job.plan.num_parts)
     manifest = write_frame_manifest(job.frames_dir, job.plan, [frames[part] for part in parts])
     if job.tokens_dir is not None and job.token_plan is not None:
         clean_staging(job.tokens_dir)  # also stale locks: without parts to make, no writer has removed them
         new = [commit for part, commit in frames.items() if part not in job.tokens_done]
         tokens = {**job.tokens_done, **token_commits(job.tokens_dir, new, job.token_plan)}
-        check_whole(job.tokens_dir, tokens, job.plan.num_parts)
+        check_complete(job.tokens_dir, tokens, job.plan.num_parts)
         write_token_manifest(job.tokens_dir, job.token_plan, manifest, [tokens[part] for part in parts])
     return manifest
 
 
 def summarize(job: Job, manifest: FrameStoreManifest, meter: Meter) -> dict[str, Any]:
     """The summary of `bevt tokenize`: what the dataset contains, what this run made, and how fast."""
-    share = meter.busy_share()
+    busy = meter.busy_share()
     left_out = read_left_out(job.frames_dir)
     return {
         "sources": manifest.num_sources,
@@ -52,7 +52,7 @@ def summarize(job: Job, manifest: FrameStoreManifest, meter: Meter) -> dict[str,
         "videos_per_s": round(meter.sources / meter.seconds, 3) if job.todo else 0.0,
         "first_tokens_s": None if meter.first_tokens_s is None else round(meter.first_tokens_s, 3),
         "tokenizers": meter.workers,
-        "actor_busy_share": None if share is None else share.busy,
+        "actor_busy_share": None if busy is None else busy.busy,
         "bottleneck": meter.bottleneck(),
         "frames_dir": str(job.frames_dir),
         "tokens_dir": None if job.tokens_dir is None else str(job.tokens_dir),

@@ -1,4 +1,4 @@
-"""Decisions before a job starts: how many sources a part has, and whether the tokenizer's grid fits the views."""
+"""Checks and decisions about sizes before a job starts: sources per part, and the tokenizer's grid in the views."""
 
 import math
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ def sources_per_part(num_sources: int, most: int, min_parts: int) -> int:
     return max(1, min(most, num_sources // min_parts))
 
 
-def of_part(listed: Sequence[T], plan: Plan, part: int) -> Sequence[T]:
+def entries_of_part(listed: Sequence[T], plan: Plan, part: int) -> Sequence[T]:
     """The entries of `listed` that belong to a part; `listed` has one per source, in the order of the plan."""
     start = part * plan.sources_per_part
     return listed[start : start + plan.sources_per_part]
 
 
 def with_stored_part_size(frames_dir: AnyPath, plan: Plan, most: int) -> Plan:
-    """`plan`, or the plan stored in `frames_dir` if that is the same job with `most` sources per part.
+    """Return `plan`, with `most` sources per part if that equals the plan stored in `frames_dir`.
 
     So a job started by an older version, or with its own `sources_per_part`, keeps its parts.
     """

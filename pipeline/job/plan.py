@@ -1,4 +1,4 @@
-"""The plan of a job, written before the first part, so that another job with the same output is refused."""
+"""Plan a job and write its plan before the first part, so that another job with the same output is refused."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ class Job:
         return [part for part in range(self.plan.num_parts) if part not in done]
 
 
-def settle_job(
+def plan_job(
     recipe: TokenizeRecipe,
     list_file: str | AnyPath | None,
     allow_outside: bool,
@@ -65,13 +65,13 @@ def settle_job(
     root = as_path(recipe.root)
     listing = None
     if planned is None:
-        listing = list_or_recall(recipe, list_file, allow_outside)
+        listing = list_or_read_sources(recipe, list_file, allow_outside)
         planned = plan_of(recipe, listing), listing.items
         for warning in listing.warnings:
             warn(warning)
     plan, items = planned
     if not frames_only:
-        recipe = with_settled_tokenizer(recipe)
+        recipe = with_resolved_tokenizer(recipe)
     tokens_dir = None if frames_only else frames_dir.parent / "tokens" / token_set_name(recipe)
     frames_done = frame_commits(frames_dir, plan)
     check_root(root.absolute(), plan, frames_done)
@@ -79,9 +79,9 @@ def settle_job(
         check_found(listing, root, list_file)
     if tokens_dir is not None and read_token_plan(tokens_dir) is None:
         check_grid(recipe)
-    settle_plan(frames_dir, plan, items, overwrite)
+    write_or_check_plan(frames_dir, plan, items, overwrite)
     if listing is not None:
-        note_left_out(frames_dir, listing)
+        record_left_out(frames_dir, listing)
     tokens_done: dict[int, TokenPartCommit] = {}
     token_plan = None if tokens_dir is None else find_token_plan(tokens_dir, recipe, plan, overwrite)
     if tokens_dir is not None and token_plan is not None:
@@ -93,11 +93,11 @@ def make_plan(
     recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool
 ) -> tuple[Plan, list[SourceItem]]:
     """The plan of a job, and its sources in the order in which they are cut into parts."""
-    listing = list_or_recall(recipe, list_file, allow_outside)
+    listing = list_or_read_sources(recipe, list_file, allow_outside)
     return plan_of(recipe, listing), listing.items
 
 
-def list_or_recall(recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool) -> SourceListing:
+def list_or_read_sources(recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool) -> SourceListing:
     """The sources in the order in which they are cut into parts: shuffled, so that classes mix.
 
     If the root no longer exists, they are read from the finished frame store, so that tokens can still be added.
@@ -130,13 +130,13 @@ def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
     return with_stored_part_size(as_path(recipe.out) / "frames", plan, recipe.sources_per_part)
 
 
-def note_left_out(frames_dir: AnyPath, listing: SourceListing) -> None:
-    """Record the files that the listing left out."""
+def record_left_out(frames_dir: AnyPath, listing: SourceListing) -> None:
+    """Write left-out.json: the files that the listing left out."""
     write_record(frames_dir / LEFT_OUT, LeftOut(by_suffix=listing.ignored, warnings=tuple(listing.warnings)))
 
 
 def read_left_out(frames_dir: AnyPath) -> LeftOut:
-    """Read the record of `note_left_out`, or return an empty one."""
+    """Read the record of `record_left_out`, or return an empty one."""
     return read_record(frames_dir / LEFT_OUT, LeftOut) or LeftOut()
 
 
@@ -151,8 +151,11 @@ def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePartCom
         )
 
 
-def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], overwrite: bool) -> None:
-    """Write the plan, unless it exists. A different plan raises UserError, or is removed with `overwrite`."""
+def write_or_check_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], overwrite: bool) -> None:
+    """Write the plan, unless it exists.
+
+    A different plan raises UserError; with `overwrite` it is removed, together with its frames and token sets.
+    """
     stored = read_plan(frames_dir)
     if stored is not None and stored.digest() != plan.digest():
         if not overwrite:
@@ -168,10 +171,10 @@ def settle_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], ov
     clean_staging(frames_dir)
 
 
-def with_settled_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
-    """Replace the tokenizer `default` by the one found on this machine; warn on stderr if that is the embedded one."""
-    settled = settle_default(recipe.tokenizer, warn)
-    return recipe.model_copy(update={"tokenizer": settled})
+def with_resolved_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
+    """The recipe with the tokenizer `default` replaced by the one found; warns if that is the embedded one."""
+    resolved = settle_default(recipe.tokenizer, warn)
+    return recipe.model_copy(update={"tokenizer": resolved})
 
 
 def token_set_name(recipe: TokenizeRecipe) -> str:
@@ -199,9 +202,10 @@ def make_token_plan(recipe: TokenizeRecipe, plan: Plan, device_kind: str = "cpu"
 
 
 def find_token_plan(tokens_dir: AnyPath, recipe: TokenizeRecipe, plan: Plan, overwrite: bool) -> TokenPlan | None:
-    """The stored plan of the token set, or None.
+    """The stored plan of the token set, or None if it has none.
 
-    If it differs from the recipe's in more than the device, raises UserError, or removes the set with `overwrite`.
+    A plan that differs from the recipe's in more than the device raises UserError; with `overwrite`, the set is removed
+    and None returned.
     """
     stored = read_token_plan(tokens_dir)
     if stored is None:
@@ -217,8 +221,8 @@ def find_token_plan(tokens_dir: AnyPath, recipe: TokenizeRecipe, plan: Plan, ove
     return None
 
 
-def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
-    """Write the plan, unless it exists, and return the stored one. A different plan raises a UserError naming both."""
+def write_or_check_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
+    """Write the plan, unless it exists, and return the stored one. Raises UserError, naming both, for another plan."""
     stored = read_token_plan(tokens_dir) or write_token_plan(tokens_dir, plan)
     if stored.by_kind() != plan:
         raise UserError(_refusal(tokens_dir / "plan.json", stored.by_kind(), plan, "give another `out`"))
@@ -226,8 +230,8 @@ def settle_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
     return stored
 
 
-def note_tokenizer(tokens_dir: AnyPath, folder: Path) -> None:
-    """Record the tokenizer's folder, for later checks of the set; it is excluded from every digest."""
+def record_tokenizer_folder(tokens_dir: AnyPath, folder: Path) -> None:
+    """Write the tokenizer's folder beside the token set, for later checks; it is excluded from every digest."""
     write_record(tokens_dir / TOKENIZER_PLACE, TokenizerPlace(folder=str(folder.absolute())))
 
 

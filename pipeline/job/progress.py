@@ -1,4 +1,4 @@
-"""The driver's view of a running job: counts, rates, and how busy the tokenizers are."""
+"""The driver's view of a running job: counts, rates, the limit of rejected sources, and the progress line."""
 
 import math
 import time
@@ -65,19 +65,20 @@ class Meter:
 
 
 class RejectionLimit:
-    """Stops a job as soon as it is certain to reject more sources than allowed."""
+    """Stops a job as soon as it is certain, or almost certain, to reject more sources than allowed."""
 
-    MIN_SOURCES = 200  # needed to estimate a share
-    STANDARD_ERRORS = 3.0
+    MIN_SOURCES = 200  # needed to estimate the share
+    STANDARD_ERRORS = 3.0  # above the limit: almost certain
 
     def __init__(self, share: float | None, total: int) -> None:
+        """`share` of the `total` sources may be rejected; None: no limit."""
         self.share = share
         self.total = total
         self.sources = 0
         self.rejected = 0
 
     def add(self, sources: int, rejected: int) -> None:
-        """Count more sources. Raises UserError if the whole job must, or almost surely will, exceed the share."""
+        """Count more sources. Raises UserError if the whole job will exceed the share, or almost certainly will."""
         self.sources += sources
         self.rejected += rejected
         if self.share is None:
@@ -97,7 +98,7 @@ class ProgressView:
     """A progress line on stderr: sources done, speed and time left. Nothing is shown in mode `off`."""
 
     def __init__(self, mode: ProgressMode, name: str, total: int, unit: str) -> None:
-        """`total` is the number of sources; `unit` is what to call them: videos, images or sources."""
+        """`total` is the number of sources, `unit` their name: videos, images or sources."""
         self._line = ProgressLine(name, total, unit=unit) if mode == "auto" else None
 
     def __enter__(self) -> "ProgressView":
@@ -123,6 +124,6 @@ class ProgressView:
 
 
 def unit_of(items: Iterable[SourceItem]) -> str:
-    """What to call the sources: videos, images, or sources if there are both."""
+    """The name of the sources in messages: videos, images, or sources if there are both."""
     kinds = {item.kind for item in items}
     return f"{kinds.pop()}s" if len(kinds) == 1 else "sources"

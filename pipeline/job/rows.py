@@ -1,6 +1,6 @@
 """The rows that Ray passes between stages: one row is one part. Only this module uses the keys of a row.
 
-Ray passes flat dicts of numbers and text; actors receive a batch, a dict of columns. Frames are never in them.
+Ray passes flat dicts of numbers and text; actors receive a batch, a dict of columns. Neither contains frames.
 """
 
 import errno
@@ -17,7 +17,7 @@ from schemas.text.json_text import json_text
 _ERRORS: dict[str, Callable[[str], Exception]] = {
     "UserError": UserError,
     "StorageError": lambda message: StorageError(errno.EIO, message),
-}  # errors for the user; they travel as rows, since Ray keeps only the text of an exception in a worker
+}  # errors for the user, passed in rows, since Ray keeps only the text of a worker's exception
 _NO_TIMES = TokenizeTimes(worker="", started=0.0, first=0.0, ended=0.0, busy_s=0.0)
 
 
@@ -70,8 +70,8 @@ class PartMade:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "PartMade":
         counts = {key: int(row[key]) for key in ("part", "sources", "frames", "rejected", "missing")}
-        lengths = {key: float(row[key]) for key in ("started", "first", "ended", "busy_s")}
-        times = TokenizeTimes(worker=str(row["worker"]), **lengths) if row["worker"] else None
+        clock_times = {key: float(row[key]) for key in ("started", "first", "ended", "busy_s")}
+        times = TokenizeTimes(worker=str(row["worker"]), **clock_times) if row["worker"] else None
         return cls(**counts, times=times, error=str(row["error"]), message=str(row["message"]))
 
     def to_batch(self) -> dict[str, list[Any]]:

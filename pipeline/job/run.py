@@ -1,7 +1,7 @@
 """`bevt tokenize`: plan the job (plan), run its parts on Ray (stages), write its manifests (finish).
 
-A part is the unit of work, retries and commits. Its content is a function of the plan: retried, resumed or made twice,
-it has the same bytes.
+A part is the unit of work, retries and commits. Its content is a function of the plan, so a part that is retried,
+resumed or made twice has the same bytes.
 """
 
 from dataclasses import replace
@@ -15,12 +15,12 @@ from bevt_core.storage.one_writer import writes
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.card import check_device
 from pipeline.cluster.output import RayLog
-from pipeline.cluster.session import await_gpu, cluster_has, ray_session
+from pipeline.cluster.session import await_gpu, cluster_amount, ray_session
 from pipeline.job.actor_pool import ActorPool
 from pipeline.job.commits import count_missing, drop_broken_parts
 from pipeline.job.finish import summarize, write_manifests
-from pipeline.job.part_size import of_part
-from pipeline.job.plan import Job, make_token_plan, note_tokenizer, settle_job, settle_token_plan
+from pipeline.job.part_size import entries_of_part
+from pipeline.job.plan import Job, make_token_plan, plan_job, record_tokenizer_folder, write_or_check_token_plan
 from pipeline.job.progress import Meter, ProgressMode, ProgressView, RejectionLimit, unit_of
 from pipeline.job.rows import PartToMake
 from pipeline.job.stages import WorkerSettings, run_parts
@@ -62,26 +62,27 @@ def tokenize(
 ) -> dict[str, Any]:
     """Make the frame store and the token set of `recipe`; committed parts are kept. Returns a summary.
 
-    `planned` is the result of `make_plan`, for callers that have it; otherwise the root is listed, with warnings about
-    oddities. With `allow_outside`, links and lists may lead out of the root. `overwrite` deletes another job's output.
-    `max_rejected` is the share of sources, not counting missing ones, that may be rejected before the job stops.
+    `list_file` is a list of the sources, as for `--list`. `planned` is the result of `make_plan`, for callers that have
+    it; otherwise the root is listed, with warnings about likely mistakes. With `allow_outside`, links and lists may
+    lead out of the root. `overwrite` deletes another job's output. `max_rejected` is the share of sources, not counting
+    missing ones, that may be rejected before the job stops.
     `num_cpus` and `num_gpus` size the Ray that is started here; `ray_address` or RAY_ADDRESS selects a cluster instead.
     `ray_log` shows or hides Ray's own messages. `meter`, if given, must be new; it counts and times the parts made.
     Raises UserError for bad input, for another job's output in the same folder, and while another process writes it;
     StorageError if the disk or object store fails, JobError if Ray fails.
     """
-    job = settle_job(recipe, list_file, allow_outside, planned, overwrite, frames_only)
+    job = plan_job(recipe, list_file, allow_outside, planned, overwrite, frames_only)
     meter = meter or Meter()
     limit = _limit(job, max_rejected)
     if job.todo:
         drop_broken_parts(job.frames_dir, job.plan, job.frames_done)
         with ray_session(ray_address, num_cpus, num_gpus, ray_log) as session:
-            gpus = 0 if frames_only else cluster_has("GPU")
+            gpus = 0 if frames_only else cluster_amount("GPU")
             job = _with_token_plan(job, gpus)
             if session.may_grow and not gpus and not frames_only:
                 warn(ON_CPUS)
             pool = None if frames_only else ActorPool.sized(len(job.todo), gpus, session.may_grow)
-            _run(job, pool, meter, limit, progress)
+            _make_parts(job, pool, meter, limit, progress)
     return summarize(job, write_manifests(job), meter)
 
 
@@ -97,19 +98,19 @@ def _limit(job: Job, max_rejected: float | None) -> RejectionLimit:
 
 
 def _with_token_plan(job: Job, gpus: int) -> Job:
-    """The job with the plan of its token set, which names the kind of device; a new plan is written."""
+    """Return the job with the plan of its token set, which names the kind of device. Writes a new plan."""
     if job.tokens_dir is None:
         return job
     if gpus:
         await_gpu()
     device_kind = "cuda" if gpus else "cpu"
     check_device(device_kind, job.recipe.tokenizer_dtype, job.recipe.tokenizer_pass_frames)
-    token_plan = settle_token_plan(job.tokens_dir, make_token_plan(job.recipe, job.plan, device_kind))
-    note_tokenizer(job.tokens_dir, _tokenizer_folder(job))
+    token_plan = write_or_check_token_plan(job.tokens_dir, make_token_plan(job.recipe, job.plan, device_kind))
+    record_tokenizer_folder(job.tokens_dir, _tokenizer_folder(job))
     return replace(job, token_plan=token_plan)
 
 
-def _run(job: Job, pool: ActorPool | None, meter: Meter, limit: RejectionLimit, progress: ProgressMode) -> None:
+def _make_parts(job: Job, pool: ActorPool | None, meter: Meter, limit: RejectionLimit, progress: ProgressMode) -> None:
     """Make the parts that are not committed. Raises a worker's error, and UserError if too many are rejected."""
     recipe = job.recipe
     settings = WorkerSettings(
@@ -124,10 +125,10 @@ def _run(job: Job, pool: ActorPool | None, meter: Meter, limit: RejectionLimit, 
         attempts=recipe.attempts,
         allow_outside=job.allow_outside,
     )
-    todo = [PartToMake(part, of_part(job.items, job.plan, part)) for part in job.todo]
-    waiting = [item for part in todo for item in part.items]
+    todo = [PartToMake(part, entries_of_part(job.items, job.plan, part)) for part in job.todo]
+    sources = [item for part in todo for item in part.items]
     name = "store frames" if pool is None else "tokenize"
-    with ProgressView(progress, name, len(waiting), unit_of(waiting)) as view:
+    with ProgressView(progress, name, len(sources), unit_of(sources)) as view:
         for made in run_parts(settings, todo, pool):
             meter.add(made)
             view.update(meter)

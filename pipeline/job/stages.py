@@ -16,9 +16,9 @@ from bevt_core.console.terminal import plain_messages
 from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.token_set import read_token_commit
 from bevt_core.storage.objects import AnyPath
-from pipeline.cluster.session import smallest_node_has, threads_ended
+from pipeline.cluster.session import smallest_node_amount, threads_joined
 from pipeline.job.actor_pool import ActorPool
-from pipeline.job.commits import count_missing, lost_commit
+from pipeline.job.commits import count_missing, lost_part_error
 from pipeline.job.decode_part import make_frame_part
 from pipeline.job.rows import PartMade, PartToMake
 from schemas.errors import StorageError, UserError
@@ -34,17 +34,17 @@ TASK_RETRIES = 3  # per part, after the loss of a worker or node; Ray's own defa
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What every worker needs to make parts."""
+    """The settings with which workers make parts."""
 
     frames_dir: AnyPath
     tokens_dir: AnyPath | None  # None: frames only
     root: AnyPath
     plan: Plan
     token_plan: TokenPlan | None
-    tokenizer: Path | None
-    batch_frames: int
-    decode_timeout_s: float
-    attempts: int
+    tokenizer: Path | None  # its folder
+    batch_frames: int  # frames per call of the tokenizer
+    decode_timeout_s: float  # per source
+    attempts: int  # per source
     allow_outside: bool  # sources may lead out of the root
 
 
@@ -63,7 +63,7 @@ def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorP
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
     rows = ray.data.from_items([part.to_row() for part in todo], override_num_blocks=len(todo))
-    memory = min(DECODE_BYTES, smallest_node_has("memory") // 2)
+    memory = min(DECODE_BYTES, smallest_node_amount("memory") // 2)
     cpus = 1 if pool is None else pool.decode_cpus
     rows = rows.map(
         decode_part, fn_kwargs={"settings": settings}, num_cpus=cpus, memory=memory, max_retries=TASK_RETRIES
@@ -81,11 +81,11 @@ def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorP
             ),
             fn_constructor_kwargs={"settings": settings, "gpus": pool.gpus, "threads": pool.threads},
             num_gpus=1 if pool.gpus else 0,
-            num_cpus=pool.cpu_share,
+            num_cpus=pool.actor_cpus,
             max_restarts=TASK_RETRIES,
             max_task_retries=TASK_RETRIES,
         )
-    with threads_ended():
+    with threads_joined():
         stream = iter(rows.iter_rows())
         try:
             for row in stream:
@@ -124,9 +124,10 @@ class TokenizePart:
     def __init__(self, settings: WorkerSettings, gpus: int, threads: int) -> None:
         plain_messages()
         self.settings = settings
-        self.failure: UserError | None = None  # reported with the first part: Ray hides why an actor failed to start
+        self.failure: UserError | None = None  # raised for the first part, since Ray hides why an actor failed to start
         try:
-            self.parts = self._load(settings, gpus, min(threads, os.cpu_count() or 1))  # this node may have fewer CPUs
+            threads = min(threads, os.cpu_count() or 1)  # this node may have fewer CPUs
+            self.tokenizer = self._load(settings, gpus, threads)
         except UserError as error:
             self.failure = error
 
@@ -168,8 +169,8 @@ class TokenizePart:
         assert settings.tokens_dir is not None and settings.token_plan is not None
         frames = read_frame_commit(settings.frames_dir, made.part, settings.plan.digest())
         if frames is None:
-            raise lost_commit(settings.frames_dir, made.part)
+            raise lost_part_error(settings.frames_dir, made.part)
         if read_token_commit(settings.tokens_dir, frames, settings.token_plan.digest()) is not None:
             return made
-        _, times = self.parts.make_token_part(settings.frames_dir, settings.tokens_dir, frames, settings.token_plan)
+        _, times = self.tokenizer.make_token_part(settings.frames_dir, settings.tokens_dir, frames, settings.token_plan)
         return replace(made, times=times)

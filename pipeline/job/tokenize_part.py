@@ -31,7 +31,7 @@ from schemas.frames import FramePartCommit
 from schemas.tokens import TokenPartCommit, TokenPlan
 from schemas.views import View, ViewSpec
 
-CHUNK_FRAMES = 8  # prepared by a thread at a time, under all views: 20 views at 112 px take 6 MB
+CHUNK_FRAMES = 8  # frames that a thread prepares at a time, under all views: 20 views at 112 px need 6 MB
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,7 +46,7 @@ class FramePart:
 
 
 def read_frame_part(frames_dir: AnyPath, commit: FramePartCommit) -> FramePart:
-    """Read a whole part; its frame store may be unfinished. The caller has checked the commit."""
+    """Read a whole part, also of an unfinished frame store. `commit` must have been checked."""
     with local_part(frames_dir, commit) as folder:
         jpegs = read_all_jpegs(folder / FRAMES_ZARR)
         path = folder / "index.parquet"
@@ -101,7 +101,7 @@ class PartTokenizer:
         num_frames = len(part.jpegs)
         tokens = np.zeros((len(drawn) * num_frames, *self.tokenizer.grid), dtype=np.uint16)
         first, busy_s = None, 0.0
-        # The next batch is prepared while the device works on one.
+        # Threads prepare the next batch while the device works on the current one.
         depth = 2 * self.threads + self.batch_frames // (CHUNK_FRAMES * len(drawn))
         prepared = ahead(self._pool, self._prepare(part, drawn), depth)
         batches = rebatch(prepared, self.batch_frames)
@@ -121,25 +121,25 @@ class PartTokenizer:
         for first in range(0, num_frames, CHUNK_FRAMES):
             chunk = np.arange(first, min(first + CHUNK_FRAMES, num_frames))
 
-            def job(chunk: np.ndarray = chunk) -> tuple[np.ndarray, np.ndarray]:
+            def prepare(chunk: np.ndarray = chunk) -> tuple[np.ndarray, np.ndarray]:
                 frames = [decode_jpeg(part.jpegs[i], sizes[sample_of[i]]) for i in chunk]
                 positions = (np.arange(len(drawn))[:, None] * num_frames + chunk).reshape(-1)
                 prepared = [
-                    halve(apply_view(frame_HWC, of_samples[sample_of[i]], backend), input_px)
-                    for of_samples in drawn
+                    halve(apply_view(frame_HWC, views[sample_of[i]], backend), input_px)
+                    for views in drawn
                     for i, frame_HWC in zip(chunk, frames, strict=True)
                 ]
                 return positions, np.stack(prepared)
 
-            yield job
+            yield prepare
 
 
-def ahead(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], R]], depth: int) -> Iterator[R]:
-    """The results of `jobs` in order, at most `depth` of them running or waiting ahead of the consumer."""
+def ahead(pool: ThreadPoolExecutor, calls: Iterable[Callable[[], R]], depth: int) -> Iterator[R]:
+    """Run `calls` in `pool` and yield their results in order; at most `depth` calls are ahead of the consumer."""
     running: deque[Future[R]] = deque()
     try:
-        for job in jobs:
-            running.append(pool.submit(job))
+        for call in calls:
+            running.append(pool.submit(call))
             if len(running) >= depth:
                 yield running.popleft().result()
         while running:
@@ -150,18 +150,18 @@ def ahead(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], R]], depth: int)
 
 
 def rebatch(blocks: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut (positions, frames) blocks of any length into blocks of `size`, the last one shorter."""
-    held: list[tuple[np.ndarray, np.ndarray]] = []
+    """Regroup (positions, frames) blocks of any length into blocks of `size`, of which the last may be shorter."""
+    pending: list[tuple[np.ndarray, np.ndarray]] = []
     count = 0
     for block in blocks:
-        held.append(block)
+        pending.append(block)
         count += len(block[0])
         if count >= size:
-            positions, frames = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+            positions, frames = (np.concatenate(arrays) for arrays in zip(*pending, strict=True))
             whole = count - count % size
             for start in range(0, whole, size):
                 yield positions[start : start + size], frames[start : start + size]
-            held, count = [(positions[whole:], frames[whole:])], count - whole
+            pending, count = [(positions[whole:], frames[whole:])], count - whole
     if count:
-        positions, frames = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+        positions, frames = (np.concatenate(arrays) for arrays in zip(*pending, strict=True))
         yield positions, frames

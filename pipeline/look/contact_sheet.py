@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from bevt_core.tokenizers.base import Tokenizer  # imports torch
 
 SAMPLES = 24
-COUNTED_PARTS = 1000  # parts whose number of samples is read, at most
-READ_PARTS = 12  # parts that are read, if they have enough samples; parts of an object store are downloaded whole
+MOST_PARTS_COUNTED = 1000  # maximum number of parts whose commits are read
+MIN_PARTS_READ = 12  # more only if needed: parts on an object store are downloaded whole
 ACROSS, ACROSS_FRAMES = 3, 6  # samples side by side: with tokens, and frames only
 WIDTH_PX = 1008  # total, of all cells side by side
 
 
 @dataclass(frozen=True)
-class Shown:
+class SheetSample:
     """The middle frame of a sample, one of its views, and its tokens; the last two are None without a token set."""
 
     label: str
@@ -36,7 +36,7 @@ class Shown:
     tokens_hw: np.ndarray | None  # int64
 
 
-def chosen_samples(store: FrameStore, token_set: TokenSet | None, most: int = SAMPLES) -> list[Shown]:
+def chosen_samples(store: FrameStore, token_set: TokenSet | None, most: int = SAMPLES) -> list[SheetSample]:
     """At most `most` samples, spread evenly over the dataset, the same ones on every call.
 
     The views alternate from sample to sample. A part's frames, index and views are read once.
@@ -44,37 +44,40 @@ def chosen_samples(store: FrameStore, token_set: TokenSet | None, most: int = SA
     chosen = spread_rows(few_parts(samples_by_part(store), most), most)
     shown = []
     num_views = 0 if token_set is None else token_set.manifest.views.num_views
-    for part, of_part in groupby(enumerate(chosen), key=lambda item: item[1][0]):
+    for part, rows_of_part in groupby(enumerate(chosen), key=lambda item: item[1][0]):
         index = store.read_index(part)
-        for number, (_, row) in of_part:
+        for number, (_, row) in rows_of_part:
             sample = index.slice(row, 1).to_pylist()[0]
             name, middle = one_line(sample["sample_id"]), sample["num_frames"] // 2
             frame_HWC = store.read_frames(part, sample["frame_start"] + middle, 1)[0]
             if token_set is None:
-                shown.append(Shown(name, frame_HWC, None, None))
+                shown.append(SheetSample(name, frame_HWC, None, None))
                 continue
             view = number % num_views
             stored = token_set.read_view(part, view)
             label = f"{name}, view {view}"
             tokens_hw = stored.tokens[row][middle].astype(np.int64)
-            shown.append(Shown(label, frame_HWC, apply_view(frame_HWC, stored.views[row]), tokens_hw))
+            shown.append(SheetSample(label, frame_HWC, apply_view(frame_HWC, stored.views[row]), tokens_hw))
     return shown
 
 
 def samples_by_part(store: FrameStore) -> dict[int, int]:
-    """The number of samples of each part that has any, in order; of a large dataset, of COUNTED_PARTS parts only."""
+    """Part -> its number of samples, without empty parts, in order; for at most MOST_PARTS_COUNTED parts."""
 
     def commit_of(part: int) -> FramePartCommit | None:
         return read_record(store.path / part_name(part) / COMMIT, FramePartCommit)
 
-    commits = each(commit_of, spread(store.manifest.num_parts, COUNTED_PARTS), store.path)
+    commits = each(commit_of, spread(store.manifest.num_parts, MOST_PARTS_COUNTED), store.path)
     return {commit.part: commit.num_samples for commit in commits if commit is not None and commit.num_samples}
 
 
 def few_parts(counts: dict[int, int], most: int) -> dict[int, int]:
-    """The fewest evenly spread parts that have `most` rows together, but at least READ_PARTS if there are as many."""
+    """The smallest evenly spread selection of parts with `most` rows in total and at least MIN_PARTS_READ parts.
+
+    All parts if no selection suffices. `counts` has the rows per part.
+    """
     parts = list(counts)
-    for number in range(READ_PARTS, len(parts)):
+    for number in range(MIN_PARTS_READ, len(parts)):
         chosen = {parts[at]: counts[parts[at]] for at in spread(len(parts), number)}
         if sum(chosen.values()) >= most:
             return chosen
@@ -82,7 +85,7 @@ def few_parts(counts: dict[int, int], most: int) -> dict[int, int]:
 
 
 def spread_rows(counts: dict[int, int], most: int) -> list[tuple[int, int]]:
-    """At most `most` different (part, row), in order, spread evenly over all rows; `counts` has the rows per part."""
+    """At most `most` (part, row) pairs, in order, spread evenly over all rows; `counts` has the rows per part."""
     parts = list(counts)
     ends = np.cumsum(list(counts.values()), dtype=np.int64)
     positions = spread(int(ends[-1]) if parts else 0, most)
@@ -92,8 +95,8 @@ def spread_rows(counts: dict[int, int], most: int) -> list[tuple[int, int]]:
     ]
 
 
-def draw(shown: Sequence[Shown], decoder: "Tokenizer | None") -> np.ndarray:
-    """The samples in a grid, each with its label above its cells: uint8 (H, W, 3)."""
+def draw(shown: Sequence[SheetSample], decoder: "Tokenizer | None") -> np.ndarray:
+    """Draw the samples, at least one, in a grid, each with its label above its cells: uint8 (H, W, 3)."""
     rows = [[sample.frame_HWC, *([] if sample.view_HWC is None else [sample.view_HWC])] for sample in shown]
     tokens = [sample.tokens_hw for sample in shown if sample.tokens_hw is not None]
     if decoder is not None and tokens:

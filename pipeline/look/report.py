@@ -26,12 +26,12 @@ from pipeline.look.sample import decoder_of
 from schemas.frames import FramePartCommit
 
 REPORT = "report.html"
-PAGES = f"tokens/*/{REPORT}"  # of the token sets
-TOKEN_SETS = "Token sets of these frames:"
+TOKEN_PAGES = f"tokens/*/{REPORT}"
+TOKEN_SETS_HEADING = "Token sets of these frames:"
 INDEX_PARTS = 1000  # parts whose index is read for the histograms
 PARTS_AT_ONCE = 64  # parts read at a time, until there are enough examples of rejected sources
 CODEBOOK_PARTS = 64  # parts whose tokens are counted: 25 million tokens of each view of K400
-EXAMPLES = 3  # of rejected sources, per reason
+EXAMPLES = 3  # rejected sources listed per reason
 SHAPES = 8  # number of frame sizes listed
 TIME_BINS, PARTS_PER_BIN = 60, 4  # bins of the throughput curve: their maximum, and the parts in each
 
@@ -55,7 +55,7 @@ def report_job(summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]
             if timeline or not page.exists():
                 write_tokens_report(page, as_path(tokens_dir), summary, timeline)
                 html = frames_page.read_text()
-                write_atomic(frames_page, relinked(html, TOKEN_SETS, _token_pages(frames_dir.parent)).encode())
+                write_atomic(frames_page, relinked(html, TOKEN_SETS_HEADING, _token_pages(frames_dir.parent)).encode())
     except Exception as reason:  # noqa: BLE001 - whatever failed, the dataset is complete
         error = f"{type(reason).__name__}: {reason}"
     return {"report": None if error else str(page), "report_error": error}
@@ -67,7 +67,7 @@ def write_frames_report(
     """Write the page of a finished frame store; `summary` and `timeline` as in `report_job`."""
     store = FrameStore(frames_dir)
     page = Page(f"bevt tokenize: {store.manifest.dataset} {store.manifest.split}, frames")
-    page.links(TOKEN_SETS, _token_pages(frames_dir.parent))
+    page.links(TOKEN_SETS_HEADING, _token_pages(frames_dir.parent))
     _job(page, summary, timeline)
     _rejected(page, store)
     _sizes(page, store)
@@ -91,7 +91,7 @@ def write_tokens_report(
 
 def _token_pages(dataset_dir: AnyPath) -> dict[str, str]:
     """The pages of a dataset's token sets, by name; paths are relative to the frames' page."""
-    pages: list[AnyPath] = list(dataset_dir.glob(PAGES))
+    pages: list[AnyPath] = list(dataset_dir.glob(TOKEN_PAGES))
     names = sorted(page.parent.name for page in pages)
     return {name: f"tokens/{name}/{REPORT}" for name in names}
 
@@ -101,7 +101,7 @@ def _token_pages(dataset_dir: AnyPath) -> dict[str, str]:
 
 def _job(page: Page, summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]) -> None:
     page.heading("The job")
-    page.table(["", ""], [(key.replace("_", " "), _words(value)) for key, value in summary.items()])
+    page.table(["", ""], [(key.replace("_", " "), _cell_text(value)) for key, value in summary.items()])
     page.heading("Throughput")
     made, before = len(timeline), summary["parts_done_before"]
     page.text(f"This run made {made} of {summary['parts']} parts; {before} were finished before.")
@@ -151,10 +151,10 @@ def _sizes(page: Page, store: FrameStore) -> None:
     frame_kb: list[float] = []
     shapes: dict[tuple[int, int], int] = {}
 
-    def look(part: int) -> tuple[pa.Table, FramePartCommit | None]:
+    def read_part(part: int) -> tuple[pa.Table, FramePartCommit | None]:
         return store.read_index(part), read_record(store.path / part_name(part) / "commit.json", FramePartCommit)
 
-    for table, commit in each(look, parts, store.path):
+    for table, commit in each(read_part, parts, store.path):
         if not len(table):
             continue
         counts = table["num_frames"].to_pylist()
@@ -188,7 +188,7 @@ def _codebook(page: Page, token_set: TokenSet) -> None:
     counts = count_tokens(token_set, parts)
     totals = counts.sum(axis=1)
     page.text(
-        f"From the tokens of {len(parts)} of {token_set.manifest.num_parts} parts. Perplexity: the number of "
+        f"Counted in the tokens of {len(parts)} of {token_set.manifest.num_parts} parts. Perplexity: the number of "
         "equally frequent ids with the same entropy."
     )
     if not totals.any():
@@ -242,7 +242,7 @@ def count_tokens(token_set: TokenSet, parts: Sequence[int]) -> np.ndarray:
     return counts
 
 
-def _words(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {count}" for key, count in value.items()) or "none"
     if isinstance(value, list):

@@ -19,7 +19,7 @@ from schemas.recipes.loading import nearest
 
 COLUMNS = 4  # frames of the sample in a picture, spread evenly
 CELL_PX = 112
-NEIGHBOURS = 100  # sample ids before and after an unknown one, in sorted order, among which a typo is looked for
+NEIGHBOURS = 100  # sorted sample ids before and after an unknown one that are searched for a similar one
 REJECTED = "frames/part-*/rejected.parquet"
 
 
@@ -56,7 +56,7 @@ def inspect_dataset(
     label = row["label"]
     report["sample"] = {**row, "class": None if label is None else store.manifest.classes[label]}
     if picture is not None:
-        save_png(picture, contact_sheet(store, sets, row, tokenizer))
+        save_png(picture, sample_picture(store, sets, row, tokenizer))
         report["picture"] = str(picture)
     return report
 
@@ -86,7 +86,9 @@ def _alike(wanted: str, ids: Sequence[str]) -> list[str]:
     ]
 
 
-def contact_sheet(store: FrameStore, sets: list[TokenSet], sample: dict[str, Any], tokenizer: str | None) -> np.ndarray:
+def sample_picture(
+    store: FrameStore, sets: list[TokenSet], sample: dict[str, Any], tokenizer: str | None
+) -> np.ndarray:
     """Draw a sample, uint8 (H, W, 3): a line per view, with frames, their views, and the decoded tokens."""
     part, count = sample["part"], sample["num_frames"]
     row = store.index["sample_id"].to_pylist().index(sample["sample_id"])

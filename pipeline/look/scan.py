@@ -1,4 +1,4 @@
-"""`bevt scan`: check a root and estimate the cost of its job, before that runs for days."""
+"""`bevt scan`: check raw data and estimate the cost of tokenizing it, before a job that runs for days."""
 
 import threading
 import time
@@ -31,17 +31,17 @@ from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes import TokenizeRecipe
 
 STUB_BYTES = 9 * 1024  # failed downloads are smaller: the usual K400 mirror has hundreds of files of 0-9 KB
-GFLOP_PER_FRAME = 52.1  # of the DALL-E encoder at 112 px, by torch's flop counter
+GFLOP_PER_FRAME = 52.1  # the DALL-E encoder at 112 px, counted by torch
 GPU_TFLOPS = 30.0  # assumed for the float32 convolutions on a data-centre GPU
 
 
 @dataclass(frozen=True)
-class Seen:
+class Scanned:
     """The scan's result for one source."""
 
-    num_bytes: int
+    num_bytes: int  # -1 if missing
     glance: Glance | None
-    reason: str | None  # why it cannot be used; None: it can
+    reason: str | None  # why it cannot be used; None: usable
 
 
 def scan(
@@ -64,17 +64,17 @@ def scan(
     check_found(listing, root, list_file)
     for item in listing.items:
         readable_source(root, item.source, allow_outside)
-    seen = _look_at_all(root, listing.items, recipe.decode_timeout_s, threads)
-    usable = [item for item, what in zip(listing.items, seen, strict=True) if what.reason is None]
-    glances = [what.glance for what in seen if what.glance is not None and what.reason is None]
+    seen = _scan_all(root, listing.items, recipe.decode_timeout_s, threads)
+    usable = [item for item, result in zip(listing.items, seen, strict=True) if result.reason is None]
+    glances = [result.glance for result in seen if result.glance is not None and result.reason is None]
     if write is not None:
         write_parquet_list(as_path(write), SourceListing(usable, listing.classes))
     stubs = [
         item.source
-        for item, what in zip(listing.items, seen, strict=True)
-        if item.kind == "video" and 0 <= what.num_bytes < STUB_BYTES
+        for item, result in zip(listing.items, seen, strict=True)
+        if item.kind == "video" and 0 <= result.num_bytes < STUB_BYTES
     ]
-    reasons = Counter(what.reason for what in seen if what.reason is not None)
+    reasons = Counter(result.reason for result in seen if result.reason is not None)
     missing = reasons.pop("missing", 0)
     seconds = np.array([g.seconds for g in glances if g.seconds is not None])
     return {
@@ -86,33 +86,33 @@ def scan(
         "usable": len(usable),
         "ignored": listing.ignored,
         "warnings": listing.warnings,
-        "bytes": sum(max(0, what.num_bytes) for what in seen),
+        "bytes": sum(max(0, result.num_bytes) for result in seen),
         "codecs": _counts(f"{g.container}/{g.codec}" for g in glances),
         "sizes": _counts(f"{g.width}x{g.height}" for g in glances),
-        "seconds": _spread(seconds),
+        "seconds": _quantiles(seconds),
         "hours": float(seconds.sum() / 3600),
         "classes": len(listing.classes),
         "class_counts": _class_counts(usable, listing.classes),
         "examples": {
             "missing": [
-                item.source for item, what in zip(listing.items, seen, strict=True) if what.reason == "missing"
+                item.source for item, result in zip(listing.items, seen, strict=True) if result.reason == "missing"
             ][:5],
             "stubs": stubs[:5],
             "unreadable": [
-                f"{item.source}: {what.reason}"
-                for item, what in zip(listing.items, seen, strict=True)
-                if what.reason not in (None, "missing")
+                f"{item.source}: {result.reason}"
+                for item, result in zip(listing.items, seen, strict=True)
+                if result.reason not in (None, "missing")
             ][:5],
         },
         "estimate": _estimate(recipe, root, usable, glances, sample),
     }
 
 
-def look(path: AnyPath, kind: str) -> Glance:
+def read_header(path: AnyPath, kind: str) -> Glance:
     """Read the header of a video, an image, or a folder's first frame. Raises MediaError, StorageError."""
     if kind == "folder":
         frames = check_frames(path)
-        first = look(path / frames[0], "image")
+        first = read_header(path / frames[0], "image")
         return Glance("folder", first.codec, first.width, first.height, None, len(frames))
     if kind == "video":
         return glance(path)
@@ -120,43 +120,43 @@ def look(path: AnyPath, kind: str) -> Glance:
         return Glance("image", str(image.format).lower(), image.width, image.height, None, 1)
 
 
-def _look_at_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Seen]:
+def _scan_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Scanned]:
     """Check all sources in child processes, as the job decodes them: a header can crash a demuxer too."""
     limit_s += storage_of(root).retry_s
     local = threading.local()
     children: list[IsolatedFunction] = []
 
-    def one(item: SourceItem) -> Seen:
-        if not hasattr(local, "look"):
-            local.look = IsolatedFunction("pipeline.look.scan:look", DECODER_BYTES)
-            children.append(local.look)
+    def one(item: SourceItem) -> Scanned:
+        if not hasattr(local, "read_header"):
+            local.read_header = IsolatedFunction("pipeline.look.scan:read_header", DECODER_BYTES)
+            children.append(local.read_header)
         path = root / item.source
         try:
             num_bytes, kind = size_of(path), str(item.kind)
             if num_bytes < 0 and kind == "video" and path.is_dir():
                 num_bytes, kind = sum(sizes_in(path).values()), "folder"
             if num_bytes < 0 and not path.is_dir():
-                return Seen(-1, None, "missing")
+                return Scanned(-1, None, "missing")
         except PermissionError:
-            return Seen(-1, None, "decoder-error")  # the reason that decoding gives
+            return Scanned(-1, None, "decoder-error")  # the same reason as in a job
         if num_bytes == 0 and kind != "folder":
-            return Seen(0, None, "empty-file")
+            return Scanned(0, None, "empty-file")
         try:
-            return Seen(num_bytes, local.look(path, kind, limit_s=limit_s), None)
+            return Scanned(num_bytes, local.read_header(path, kind, limit_s=limit_s), None)
         except MediaError as error:
-            return Seen(num_bytes, None, error.reason)
+            return Scanned(num_bytes, None, error.reason)
         except ChildTimeout:
-            return Seen(num_bytes, None, "time-out")
+            return Scanned(num_bytes, None, "time-out")
         except ChildCrash:
-            return Seen(num_bytes, None, "crash")
+            return Scanned(num_bytes, None, "crash")
         except MemoryError:
-            return Seen(num_bytes, None, "out-of-memory")
+            return Scanned(num_bytes, None, "out-of-memory")
 
     with ThreadPoolExecutor(threads) as pool, ProgressLine("scan", len(items), unit=unit_of(items)) as progress:
         try:
             seen = []
-            for what in pool.map(one, items):
-                seen.append(what)
+            for result in pool.map(one, items):
+                seen.append(result)
                 progress.add(1)
             return seen
         finally:
@@ -176,12 +176,12 @@ def _estimate(
             began = time.perf_counter()
             outcome = read_source(local_root, usable[i], recipe.pool, recipe.seed, recipe.decode_timeout_s, 1)
             took_s = time.perf_counter() - began
-        if turn == 0:  # warm-up: it starts the child, and its source is decoded again
+        if turn == 0:  # warm-up, which starts the child; the next turn decodes the same source
             continue
         if not isinstance(outcome, Rejected):
             spent_s += took_s
-            decoded += sum(len(sample.jpegs) for sample in outcome)
-            num_bytes += sum(len(jpeg) for sample in outcome for jpeg in sample.jpegs)
+            decoded += sum(len(stored.jpegs) for stored in outcome)
+            num_bytes += sum(len(jpeg) for stored in outcome for jpeg in stored.jpegs)
     if not decoded:
         return {}
     views = recipe.views.num_views
@@ -197,7 +197,7 @@ def _estimate(
 
 
 def pool_size(pool: PoolSpec, num_frames: int) -> int:
-    """The number of frames kept of a source with `num_frames`, on average over the phase."""
+    """The number of frames that a pool keeps of a source with `num_frames`, on average over random phases."""
     frames = max(1, num_frames // pool.stride)
     return min(pool.max_frames, frames) if pool.long == "thin" else frames
 
@@ -206,7 +206,7 @@ def _counts(values: Any) -> dict[str, int]:
     return dict(Counter(values).most_common(12))
 
 
-def _spread(seconds: np.ndarray) -> dict[str, float]:
+def _quantiles(seconds: np.ndarray) -> dict[str, float]:
     if not len(seconds):
         return {}
     quantiles = np.quantile(seconds, [0, 0.05, 0.5, 0.95, 1])

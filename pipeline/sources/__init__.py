@@ -1,6 +1,6 @@
-"""Listing of the sources of a data set, with their classes: `SOURCES[name](tree, split, list_file)`.
+"""List the sources of a data set and their classes: `SOURCES[name](tree, split, list_file)`.
 
-A listing includes its class map: two public label maps of Kinetics-400 agree on none of the 400 classes.
+A listing includes its class map, since label maps differ: two public ones of Kinetics-400 agree on none of its classes.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from pipeline.sources.diving import list_diving48
 from pipeline.sources.folders import has_folder, list_folder, split_folders
 from pipeline.sources.howto import list_howto100m
 from pipeline.sources.imagenet import list_imagenet
-from pipeline.sources.kinetics import keeps_apart, list_k400
+from pipeline.sources.kinetics import k400_separates_split, list_k400
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, label_by, read_parquet_list
 from pipeline.sources.something import list_ssv2
@@ -39,7 +39,7 @@ SOURCES = {
     "folder": list_folder,
     "list": list_list,
 }
-# test split of the data sets whose official lists name the files of every split in a common root
+# data sets whose official lists name the files of every split in one root -> the split to test on
 TEST_SPLITS = {"ssv2": "validation", "diving48": "test"}
 
 __all__ = [
@@ -52,7 +52,7 @@ __all__ = [
     "label_by",
     "list_sources",
     "note_unused_split",
-    "says_split",
+    "separates_split",
     "split_to_test",
 ]
 
@@ -116,15 +116,15 @@ def check_found(listing: SourceListing, root: AnyPath, list_file: str | AnyPath 
         )
 
 
-def says_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = False) -> bool:
-    """Whether `root` separates the files of `split`, by a folder of that name or by an official list."""
+def separates_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = False) -> bool:
+    """Whether `root` has a folder or an official list for `split` alone."""
     tree = _tree(root, allow_outside)
-    return keeps_apart(tree, split) if dataset == "k400" else has_folder(tree, split)
+    return k400_separates_split(tree, split) if dataset == "k400" else has_folder(tree, split)
 
 
 def has_split(dataset: str, root: AnyPath, split: str, allow_outside: bool = False) -> bool:
-    """Whether `split` selects only some of the files below `root`, by official lists or as in `says_split`."""
-    return dataset in TEST_SPLITS or says_split(dataset, root, split, allow_outside)
+    """Whether `split` selects only some of the files below `root`, by official lists or as in `separates_split`."""
+    return dataset in TEST_SPLITS or separates_split(dataset, root, split, allow_outside)
 
 
 def note_unused_split(

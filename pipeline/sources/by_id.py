@@ -26,7 +26,7 @@ class MediaIndex:
                 self.by_name.setdefault(PurePosixPath(path).stem, []).append(path)
         if frame_folders is not None:
             for name in tree.folders(frame_folders):
-                tree.frames(f"{frame_folders}/{name}")  # raises for links that lead out of the root
+                tree.frame_names(f"{frame_folders}/{name}")  # raises for links that lead out of the root
                 self.by_name.setdefault(name, []).append(f"{frame_folders}/{name}")
         self.by_id: dict[str, list[str]] = {}
         for name, paths in self.by_name.items():
@@ -37,12 +37,12 @@ class MediaIndex:
                     self.by_id.setdefault(other, []).extend(paths)
 
     def find(self, names: Iterable[str], folder: str | None = None) -> str | None:
-        """The file of the first of `names` that has one; among several, one in a folder named `folder` is preferred."""
+        """The source of the first of `names` that has one, preferably in a folder named `folder`; None if none has."""
         for name in names:
             paths = self.by_name.get(name) or self.by_id.get(name)
             if paths:
-                same = [path for path in paths if PurePosixPath(path).parent.name.replace("_", " ") == folder]
-                return (same or paths)[0]
+                preferred = [path for path in paths if PurePosixPath(path).parent.name.replace("_", " ") == folder]
+                return (preferred or paths)[0]
         return None
 
 
@@ -51,8 +51,8 @@ def _without_leftovers(name: str) -> str:
     return _without_leftovers(stem) if stem and _LEFTOVER.fullmatch(dot + last) else name
 
 
-def annotation(tree: Tree, names: Iterable[str]) -> str | None:
-    """The path of the first of the file `names` found in the root, `annotations/`, `labels/` or `annotation/`."""
+def find_annotation(tree: Tree, names: Iterable[str]) -> str | None:
+    """The first of the file `names` found in the root, `annotations/`, `labels/` or `annotation/`, or None."""
     for name in names:
         for folder in ("", "annotations", "labels", "annotation"):
             path = str(PurePosixPath(folder, name))

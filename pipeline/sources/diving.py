@@ -2,9 +2,9 @@
 
 from bevt_core.foreign.files import read_json, read_json_rows
 from bevt_core.storage.objects import AnyPath
-from pipeline.sources.by_id import MediaIndex, annotation
+from pipeline.sources.by_id import MediaIndex, find_annotation
 from pipeline.sources.folders import base_folder
-from pipeline.sources.listing import Collected, SourceListing
+from pipeline.sources.listing import ListingBuilder, SourceListing
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.text.json_text import typed
@@ -32,7 +32,7 @@ def list_diving48(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
     classes = _read_classes(_find(tree, "Diving48_vocab.json"))
     base = "rgb" if tree.is_folder("rgb") else base_folder(tree, split)
     index = MediaIndex(tree, base)
-    collected = Collected(tree)
+    builder = ListingBuilder(tree)
     for where, row in rows:
         name, label = row["vid_name"], row["label"]
         if not 0 <= label < len(classes):
@@ -40,8 +40,8 @@ def list_diving48(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
                 f"{where}: label {shown(label)}, expected 0 to {len(classes) - 1}, the classes of the vocabulary"
             )
         expected = f"{base}/{name}.mp4" if base else f"{name}.mp4"
-        collected.add(where, index.find([name]), expected, "video", label)
-    return collected.listing(classes)
+        builder.add(where, index.find([name]), expected, "video", label)
+    return builder.listing(classes)
 
 
 def _read_classes(vocabulary: AnyPath) -> tuple[str, ...]:
@@ -54,10 +54,10 @@ def _read_classes(vocabulary: AnyPath) -> tuple[str, ...]:
 
 
 def _find(tree: Tree, name: str) -> AnyPath:
-    found = annotation(tree, [name])
+    found = find_annotation(tree, [name])
     if found is not None:
         return tree.root / found
-    old = annotation(tree, [name.replace("_V2", "")]) if "_V2" in name else None
+    old = find_annotation(tree, [name.replace("_V2", "")]) if "_V2" in name else None
     if old is not None:
         raise UserError(f"{tree.root / old} has the labels of version 1, which are wrong; get {name}")
     raise UserError(f"{tree.root}: {name} is neither in it nor in annotations/; put it there")

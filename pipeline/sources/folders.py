@@ -21,7 +21,7 @@ def list_folder(tree: Tree, split: str, list_file: AnyPath | None) -> SourceList
     if list_file is not None:
         return list_from_file(tree, list_file, ["", base] if base else [""], "video")
     check_split_folder(tree, split)
-    return list_classes(tree, base, None)
+    return list_class_folders(tree, base, None)
 
 
 def base_folder(tree: Tree, split: str) -> str:
@@ -53,12 +53,15 @@ def check_split_folder(tree: Tree, split: str) -> None:
         )
 
 
-def list_classes(tree: Tree, base: str, wanted: MediaKind | None) -> SourceListing:
-    """List every media file below `base`; files directly in it have no class. `classes.txt` sets the class order."""
+def list_class_folders(tree: Tree, base: str, wanted: MediaKind | None) -> SourceListing:
+    """List every media file below `base`, with its folder as class; files directly in `base` have no class.
+
+    `classes.txt` sets the order of the classes. `wanted` is as in `media_files`.
+    """
     found, ignored = media_files(tree.files(base), wanted)
-    names = class_names((path for path, _ in found), base)
-    fixed = find_classes([tree.root / base, tree.root])
-    classes = fixed or tuple(sorted(set(names.values()) - {""}))
+    names = folder_names((path for path, _ in found), base)
+    defined = find_classes([tree.root / base, tree.root])
+    classes = defined or tuple(sorted(set(names.values()) - {""}))
     labels = {name: class_index(name, classes) for name in set(names.values()) - {""}}
     unknown = sorted(name for name, label in labels.items() if label is None)
     if unknown:
@@ -69,9 +72,9 @@ def list_classes(tree: Tree, base: str, wanted: MediaKind | None) -> SourceListi
         )
     items = [SourceItem(source=path, kind=kind, label=labels.get(names[path])) for path, kind in found]
     occurring = classes if any(item.label is not None for item in items) else ()
-    return SourceListing(items, occurring, [], ignored, inferred=not fixed)
+    return SourceListing(items, occurring, [], ignored, inferred=not defined)
 
 
-def class_names(paths: Iterable[str], base: str) -> dict[str, str]:
+def folder_names(paths: Iterable[str], base: str) -> dict[str, str]:
     """path -> the name of its folder; empty for a file directly in `base`."""
     return {path: "" if str(Path(path).parent) == (base or ".") else parent_name(path) for path in paths}

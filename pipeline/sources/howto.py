@@ -4,7 +4,7 @@ from bevt_core.foreign.files import read_csv
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.by_id import MediaIndex
 from pipeline.sources.folders import check_split_folder
-from pipeline.sources.listing import Collected, SourceListing, media_files
+from pipeline.sources.listing import ListingBuilder, SourceListing, media_files
 from pipeline.sources.tree import Tree
 from schemas.frames import SourceItem
 
@@ -17,10 +17,10 @@ def list_howto100m(tree: Tree, split: str, list_file: AnyPath | None) -> SourceL
         found, ignored = media_files(tree.files(base), "video")
         return SourceListing([SourceItem(source=path, kind="video") for path, _ in found], (), [], ignored)
     index = MediaIndex(tree, "")
-    collected = Collected(tree)
+    builder = ListingBuilder(tree)
     first: dict[str, str] = {}  # id -> its first line, ordered by each id's last line
     for where, row in read_csv(list_file, ["video_id"]):
         first[row["video_id"]] = first.pop(row["video_id"], where)
     for name, where in first.items():
-        collected.add(where, index.find([name]), f"{name}.mp4", "video", None)
-    return collected.listing(())
+        builder.add(where, index.find([name]), f"{name}.mp4", "video", None)
+    return builder.listing(())

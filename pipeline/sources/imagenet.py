@@ -1,4 +1,4 @@
-"""ImageNet-1K: folders named by wnid, and the flat validation set with any of the files of its labels.
+"""ImageNet-1K: folders named by wnid, and the flat validation set with one of its label files.
 
 A label is the position of the wnid in sorted order. The devkit's ids (1..1000) are in another order.
 """
@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from bevt_core.foreign.files import Lines, read_csv, read_mat, whole_number
 from bevt_core.media.kinds import count_suffixes
 from bevt_core.storage.objects import AnyPath
-from pipeline.sources.by_id import annotation
-from pipeline.sources.folders import check_split_folder, list_classes
+from pipeline.sources.by_id import find_annotation
+from pipeline.sources.folders import check_split_folder, list_class_folders
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, media_files
 from pipeline.sources.tree import Tree
@@ -37,7 +37,7 @@ def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
         others = [name for name in folders if not _WNID.fullmatch(name)]
         if others:
             raise UserError(f"{tree.root / base}: a folder {others[0]!r} among the wnids; move it away")
-        return list_classes(tree, base, "image")
+        return list_class_folders(tree, base, "image")
     files = list(tree.files(base))
     flat = [path for path, _ in media_files(files, "image")[0] if _FLAT.fullmatch(PurePosixPath(path).stem)]
     if not flat:
@@ -62,16 +62,16 @@ def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
 
 def _wnids_of_validation(tree: Tree) -> tuple[AnyPath, dict[str, str]]:
     """The file of labels, and its content: a picture's file name without suffix -> wnid."""
-    kaggle = annotation(tree, [KAGGLE_LABELS])
+    kaggle = find_annotation(tree, [KAGGLE_LABELS])
     if kaggle is not None:
         path = tree.root / kaggle
         rows = read_csv(path, ["ImageId", "PredictionString"])
         return path, {row["ImageId"]: _wnid(where, row["PredictionString"]) for where, row in rows}
-    by_line = annotation(tree, [WNID_LABELS])
+    by_line = find_annotation(tree, [WNID_LABELS])
     if by_line is not None:
         path = tree.root / by_line
         return path, _numbered([_wnid(where, line) for where, line in Lines(path)])
-    devkit = annotation(tree, [DEVKIT_LABELS, f"ILSVRC2012_devkit_t12/data/{DEVKIT_LABELS}"])
+    devkit = find_annotation(tree, [DEVKIT_LABELS, f"ILSVRC2012_devkit_t12/data/{DEVKIT_LABELS}"])
     if devkit is not None:
         path = tree.root / devkit
         wnids = _devkit_wnids(path.parent / "meta.mat")
@@ -108,8 +108,8 @@ def _devkit_wnids(meta: AnyPath) -> dict[int, str]:
 
 
 def _all_wnids(tree: Tree) -> tuple[str, ...]:
-    """Every class, from a synset list or the training folders; empty if there is neither."""
-    found = annotation(tree, SYNSETS)
+    """The wnids of all classes, from a synset list or the training folders; empty if there is neither."""
+    found = find_annotation(tree, SYNSETS)
     if found is not None:
         return tuple(sorted({_wnid(where, line) for where, line in Lines(tree.root / found)}))
     folders = tree.folders("train") if tree.is_folder("train") else []

@@ -6,11 +6,11 @@ from pathlib import PurePosixPath
 
 from bevt_core.foreign.files import Lines, read_csv, whole_number
 from bevt_core.storage.objects import AnyPath
-from pipeline.sources.by_id import MediaIndex, annotation
+from pipeline.sources.by_id import MediaIndex, find_annotation
 from pipeline.sources.class_names import find_classes, parse_label
-from pipeline.sources.folders import base_folder, check_split_folder, has_folder, list_classes
+from pipeline.sources.folders import base_folder, check_split_folder, has_folder, list_class_folders
 from pipeline.sources.list_lines import list_from_file
-from pipeline.sources.listing import Collected, SourceListing, check_unique
+from pipeline.sources.listing import ListingBuilder, SourceListing, check_unique
 from pipeline.sources.tree import Tree
 
 LIST = "list.tsv"  # names all videos of the root, for every split
@@ -23,22 +23,22 @@ def list_k400(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
     of the two names.
     """
     base = base_folder(tree, split)
-    found = annotation(tree, [LIST, *_csv_names(split)])
+    found = find_annotation(tree, [LIST, *_csv_names(split)])
     annotations: AnyPath | None = list_file or (tree.root / found if found else None)
     if annotations is None:
         check_split_folder(tree, split)
-        return list_classes(tree, base, "video")
+        return list_class_folders(tree, base, "video")
     if _is_official(annotations):
         return _list_official(tree, base, annotations)
     listing = list_from_file(tree, annotations, ["", base] if base else [""], "video")
     return _found_by_id(tree, base, listing, annotations) if listing.missing else listing
 
 
-def keeps_apart(tree: Tree, split: str) -> bool:
-    """Whether the root separates the split, by an official CSV or by a folder, and has no list of all videos."""
-    if annotation(tree, [LIST]) is not None:
+def k400_separates_split(tree: Tree, split: str) -> bool:
+    """Whether the root has an official CSV or a folder for the split alone, and no list of all videos."""
+    if find_annotation(tree, [LIST]) is not None:
         return False
-    return annotation(tree, _csv_names(split)) is not None or has_folder(tree, split)
+    return find_annotation(tree, _csv_names(split)) is not None or has_folder(tree, split)
 
 
 def _csv_names(split: str) -> Sequence[str]:
@@ -54,28 +54,28 @@ def _list_official(tree: Tree, base: str, csv_file: AnyPath) -> SourceListing:
     """List by a CSV of `label,youtube_id,time_start,time_end,split[,is_cc]`; the test set has no label column."""
     rows = list(read_csv(csv_file, ["youtube_id", "time_start", "time_end"]))
     names = {row["label"] for _, row in rows if row.get("label")}
-    fixed = find_classes([csv_file.parent, tree.root])
-    classes = fixed or tuple(sorted(names))
+    defined = find_classes([csv_file.parent, tree.root])
+    classes = defined or tuple(sorted(names))
     index = MediaIndex(tree, base)
-    collected = Collected(tree)
+    builder = ListingBuilder(tree)
     for where, row in rows:
         name, label = row["youtube_id"], row.get("label")
         start_s, end_s = (whole_number(row[column], where, column) for column in ("time_start", "time_end"))
         trimmed = f"{name}_{start_s:06d}_{end_s:06d}"
         expected = str(PurePosixPath(base, label or "", f"{trimmed}.mp4"))
         found = index.find([trimmed, name], folder=label)
-        collected.add(where, found, expected, "video", parse_label(label, classes, where) if label else None)
-    return collected.listing(classes, inferred=not fixed)
+        builder.add(where, found, expected, "video", parse_label(label, classes, where) if label else None)
+    return builder.listing(classes, inferred=not defined)
 
 
 def _found_by_id(tree: Tree, base: str, listing: SourceListing, list_file: AnyPath) -> SourceListing:
-    """Replace missing files of the listing by files that exist under the other naming."""
+    """Replace missing sources of the listing by those that exist under the other name."""
     index = MediaIndex(tree, base)
-    gone = set(listing.missing)
+    lost = set(listing.missing)
     items, missing = [], []
     for item in listing.items:
         path = PurePosixPath(item.source)
-        other = index.find([path.stem], folder=path.parent.name) if item.source in gone else item.source
+        other = index.find([path.stem], folder=path.parent.name) if item.source in lost else item.source
         if other is None:
             missing.append(item.source)
         items.append(item if other is None else item.model_copy(update={"source": other}))

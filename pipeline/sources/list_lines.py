@@ -9,7 +9,7 @@ from bevt_core.media.frame_folders import frames_among
 from bevt_core.media.kinds import kind_of
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.class_names import class_index, find_classes, is_number, parse_label
-from pipeline.sources.listing import Collected, SourceListing
+from pipeline.sources.listing import ListingBuilder, SourceListing
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import MediaKind
@@ -30,14 +30,14 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
     """
     classes = find_classes([list_file.parent, tree.root]) or tree.classes
     lines = Lines(list_file)
-    collected = Collected(tree)
-    counted = _CountedFrames()
+    builder = ListingBuilder(tree)
+    frame_counts = _FrameCountCheck()
     for where, line in lines:
         text, label_text = split_line(line, classes, where)
         label = parse_label(label_text, classes, where, len(lines))
         if "\\" in text and find_media(tree, text, prefixes) is None:
             text = text.replace("\\", "/")
-        path = tree.inside(text, where)
+        path = tree.path_inside(text, where)
         found = find_media(tree, path, prefixes)
         form, counts = found or _forms(path)[0 if kind_of(path) else -1]
         is_file = kind_of(form) is not None and not tree.is_folder(form)
@@ -48,22 +48,22 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
                 "frame counts are allowed only after folders of frames"
             )
         source = form if found else str(PurePosixPath(prefixes[-1], form))
-        collected.add(where, source if found else None, source, kind_of(source, kind) or kind, label)
+        builder.add(where, source if found else None, source, kind_of(source, kind) or kind, label)
         if found and tree.is_folder(source):
-            counted.add(source, tree.frames(source), counts)
-    labels = {item.label for item in collected.items if item.label is not None}
-    warnings = counted.warnings(list_file)
+            frame_counts.add(source, tree.frame_names(source), counts)
+    labels = {item.label for item in builder.items if item.label is not None}
+    warnings = frame_counts.warnings(list_file)
     if not classes and labels and min(labels) == 1:
         warnings.append(
             f"{list_file}: labels are 1 to {max(labels)}, so class 0 has no clips; labels start at 0: "
             "subtract 1, or put the class names into a classes.txt beside the list"
         )
     numbers_as_names = tuple(str(label) for label in range(max(labels, default=-1) + 1))
-    return collected.listing(classes or numbers_as_names, inferred=not classes, warnings=warnings)
+    return builder.listing(classes or numbers_as_names, inferred=not classes, warnings=warnings)
 
 
 def find_media(tree: Tree, path: str, prefixes: Sequence[str]) -> tuple[str, list[int]] | None:
-    """Find a list's path under a prefix, unchanged or without trailing numbers, which are returned too."""
+    """Find a list's path under a prefix: (path, trailing numbers of the text that are not part of it), or None."""
     for form, counts in _forms(path):
         for prefix in prefixes:
             candidate = str(PurePosixPath(prefix, form))
@@ -106,8 +106,8 @@ def _unquoted(path: str) -> str:
     return path[1:-1].replace('""', '"') if len(path) > 1 and path[0] == path[-1] == '"' else path
 
 
-class _CountedFrames:
-    """Counts folders whose number of frames differs from the list's."""
+class _FrameCountCheck:
+    """Finds folders whose number of frames differs from the list's, for warnings."""
 
     def __init__(self) -> None:
         self.compared = 0

@@ -28,9 +28,9 @@ class SourceListing:
 
     items: list[SourceItem]
     classes: tuple[str, ...] = ()
-    missing: list[str] = field(default_factory=list)  # in the list, not on disk; among the items too
+    missing: list[str] = field(default_factory=list)  # sources that a list names but that do not exist; also in items
     ignored: dict[str, int] = field(default_factory=dict)  # number of files that are not sources, by suffix
-    inferred: bool = False  # the classes are only those that occur; no file defines them
+    inferred: bool = False  # True if no file defines the classes: they are those that occur
     warnings: list[str] = field(default_factory=list)  # likely mistakes in the list
 
     @property
@@ -40,8 +40,8 @@ class SourceListing:
         return f"files not used: {counts}" if counts else ""
 
 
-class Collected:
-    """The items of an annotation file, collected line by line."""
+class ListingBuilder:
+    """Builds the listing of an annotation file line by line."""
 
     def __init__(self, tree: Tree) -> None:
         self.items: list[SourceItem] = []
@@ -54,7 +54,7 @@ class Collected:
 
         Raises UserError for a path that leads out of the root, and for a source that an earlier line names.
         """
-        source = self._tree.inside(expected, where) if found is None else found
+        source = self._tree.path_inside(expected, where) if found is None else found
         first = self._lines.setdefault(source, where)
         if first != where:
             raise UserError(f"{where}: {shown(source)} occurs more than once; first in {first}")
@@ -91,9 +91,9 @@ def label_by(listing: SourceListing, classes: tuple[str, ...], where: str, class
     labels = {label: class_index(listing.classes[label], classes) for label in used}
     unknown = [listing.classes[label] for label in used if labels[label] is None]
     if unknown:
-        shown = ", ".join(map(repr, unknown[:SHOWN_NAMES])) + (", ..." if len(unknown) > SHOWN_NAMES else "")
+        quoted = ", ".join(map(repr, unknown[:SHOWN_NAMES])) + (", ..." if len(unknown) > SHOWN_NAMES else "")
         raise UserError(
-            f"{where}: {len(unknown)} of its {len(used)} classes ({shown}) are not among the {len(classes)} of "
+            f"{where}: {len(unknown)} of its {len(used)} classes ({quoted}) are not among the {len(classes)} of "
             f"{classes_from}. Rename or remove these classes; if they are label numbers of a list, put the class names "
             "into a classes.txt beside it, one per line"
         )
@@ -119,11 +119,11 @@ def write_parquet_list(path: AnyPath, listing: SourceListing) -> None:
 
 
 def read_parquet_list(tree: Tree, path: AnyPath) -> SourceListing:
-    """Read a file of `write_parquet_list`, or another with the same columns; every path must be inside the root."""
+    """Read a file of `write_parquet_list`, or another with the same columns. Raises UserError, with the row."""
     table = read_parquet(path, SOURCES_SCHEMA, "bevt scan --write")
     classes = _classes_in(path, table.schema.metadata or {})
     most = len(classes) or max(MOST_NUMBERED, len(table))
-    collected = Collected(tree)
+    builder = ListingBuilder(tree)
     for number, row in enumerate(table.to_pylist()):
         where = f"{path}, row {number}"
         if row["label"] is not None and not 0 <= row["label"] < most:
@@ -132,10 +132,10 @@ def read_parquet_list(tree: Tree, path: AnyPath) -> SourceListing:
             item = SourceItem(**row)
         except ValidationError:
             raise UserError(f"{where}: {shown(row)}, expected a path and a kind, video or image") from None
-        source = tree.inside(item.source, where)
+        source = tree.path_inside(item.source, where)
         exists = tree.is_file(source) or tree.is_folder(source)
-        collected.add(where, source if exists else None, source, item.kind, item.label)
-    return collected.listing(classes)
+        builder.add(where, source if exists else None, source, item.kind, item.label)
+    return builder.listing(classes)
 
 
 def _classes_in(path: AnyPath, metadata: dict[bytes, bytes]) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from bevt_core.foreign.files import read_json, read_json_rows, read_rows, whole_number
 from bevt_core.storage.objects import AnyPath
-from pipeline.sources.by_id import MediaIndex, annotation
+from pipeline.sources.by_id import MediaIndex, find_annotation
 from pipeline.sources.folders import base_folder
 from pipeline.sources.list_lines import list_from_file
-from pipeline.sources.listing import Collected, SourceListing
+from pipeline.sources.listing import ListingBuilder, SourceListing
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.text.json_text import typed
@@ -24,19 +24,19 @@ def list_ssv2(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
     folders = [name for name in FRAME_FOLDERS if tree.is_folder(name)]
     if list_file is not None:
         return list_from_file(tree, list_file, ["", *folders, *([base] if base else [])], "video")
-    rows_file = tree.root / _annotation(tree, split)
-    labels = _read_labels(tree.root / _annotation(tree, "labels"))
+    rows_file = tree.root / _required_annotation(tree, split)
+    labels = _read_labels(tree.root / _required_annotation(tree, "labels"))
     answers = _test_answers(tree) if split == "test" else {}
     index = MediaIndex(tree, base, folders[0] if folders else None)
-    collected = Collected(tree)
+    builder = ListingBuilder(tree)
     for where, row in read_json_rows(rows_file, {}):
         name = row.get("id")
         name = str(name) if isinstance(name, int) else typed(name, str, where, "id")
         expected = f"{base}/{name}.webm" if base else f"{name}.webm"
         template = row.get("template") or answers.get(name)
         label = None if template is None else _label(typed(template, str, where, "template"), labels, where)
-        collected.add(where, index.find([name]), expected, "video", label)
-    return collected.listing(tuple(labels))
+        builder.add(where, index.find([name]), expected, "video", label)
+    return builder.listing(tuple(labels))
 
 
 def _read_labels(path: AnyPath) -> dict[str, int]:
@@ -51,11 +51,11 @@ def _read_labels(path: AnyPath) -> dict[str, int]:
     return labels
 
 
-def _annotation(tree: Tree, what: str) -> str:
+def _required_annotation(tree: Tree, what: str) -> str:
     names = [f"something-something-v2-{what}.json", f"{what}.json"]
     if what in ("val", "validation"):
         names = ["something-something-v2-validation.json", "validation.json", "val.json"]
-    found = annotation(tree, names)
+    found = find_annotation(tree, names)
     if found is None:
         raise UserError(
             f"{tree.root}: none of {', '.join(names)} in it or in annotations/ or labels/; "
@@ -75,7 +75,7 @@ def _label(template: str, labels: dict[str, int], where: str) -> int:
 
 def _test_answers(tree: Tree) -> dict[str, str]:
     """id -> class name, read from lines such as `1420;Throwing something`."""
-    found = annotation(tree, ["test-answers.csv"])
+    found = find_annotation(tree, ["test-answers.csv"])
     answers = {}
     for where, row in read_rows(tree.root / found, delimiter=";") if found is not None else ():
         if len(row) != 2:

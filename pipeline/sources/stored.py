@@ -30,11 +30,11 @@ class NamedSources(Tree):
     def folders(self, under: str = "") -> list[str]:
         return []
 
-    def inside(self, path: str, where: str) -> str:
+    def path_inside(self, path: str, where: str) -> str:
         """As for files, but an absolute path matches the source that it ends with, since the root is unknown here."""
         names = path.split("/")
         tails = ("/".join(names[first:]) for first in range(1, len(names))) if path.startswith("/") else ()
-        return next((tail for tail in tails if tail in self._sources), None) or super().inside(path, where)
+        return next((tail for tail in tails if tail in self._sources), None) or super().path_inside(path, where)
 
     def _roots(self) -> list[str]:
         return []

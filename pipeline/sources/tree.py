@@ -44,8 +44,8 @@ class Tree:
     def is_file(self, path: str) -> bool:
         return self._entry(path) is False
 
-    def inside(self, path: str, where: str) -> str:
-        """Normalise a list's path, relative to the root. Raises UserError, with `where`, if it leads out of it."""
+    def path_inside(self, path: str, where: str) -> str:
+        """Return a list's path, normalised and relative to the root. Raises UserError if it leads out of the root."""
         if "\0" in path or path != path.encode(errors="replace").decode():
             raise UserError(f"{where}: {path!r} is not a file name: it contains a NUL or is not valid UTF-8")
         for root in self._roots():
@@ -60,8 +60,8 @@ class Tree:
             raise UserError(f"{where}: {path!r}: files and folders whose names begin with a dot are ignored; rename it")
         return normal
 
-    def frames(self, folder: str) -> list[str] | None:
-        """The names of the files in a folder of frames, which are not sources themselves; None if unknown.
+    def frame_names(self, folder: str) -> list[str] | None:
+        """The names of the files in a folder of frames, which are not sources themselves; None on an object store.
 
         Raises UserError for a link out of the root.
         """
@@ -78,14 +78,15 @@ class Tree:
         return names
 
     def _roots(self) -> list[str]:
-        """The prefixes of absolute paths inside the root."""
+        """The forms of the root with which an absolute path inside it may begin."""
         return list(dict.fromkeys([str(self._disk.absolute()), self._real_root]))
 
     def _entry(self, path: str) -> bool | None:
+        """True for a folder, False for a file, None if it does not exist."""
         parent, name = os.path.split(path)
         if not path or path == ".":
             return True
-        if path.startswith(("../", "/")):  # `inside` has allowed it
+        if path.startswith(("../", "/")):  # allowed by `path_inside`
             try:
                 return (self._disk / path).is_dir() if (self._disk / path).exists() else None
             except OSError:  # no permission, or an impossible name
@@ -116,7 +117,7 @@ class Tree:
                             continue
                         if entry.is_symlink():
                             self._check_link(entry.path)
-                        entries[_readable(entry.name, self._disk / folder)] = entry.is_dir()
+                        entries[_utf8_name(entry.name, self._disk / folder)] = entry.is_dir()
             except OSError as error:
                 raise unreadable(error, self._disk / folder) from None
             self._folders[folder] = dict(sorted(entries.items()))
@@ -144,7 +145,7 @@ class ObjectTree(Tree):
             else:
                 yield path
 
-    def frames(self, folder: str) -> list[str] | None:
+    def frame_names(self, folder: str) -> list[str] | None:
         """Always None: requests for a hundred thousand folders would take hours."""
         return None
 
@@ -161,7 +162,7 @@ class ObjectTree(Tree):
         return self._folders[folder]
 
 
-def _readable(name: str, folder: Path) -> str:
+def _utf8_name(name: str, folder: Path) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:

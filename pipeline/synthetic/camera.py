@@ -1,8 +1,8 @@
 """A virtual camera over a photograph: its classes of motion, its path, and the resulting clip.
 
-No single frame reveals the label: the middle pose has the same distribution for every class, the motion is symmetric
-around it, and the degrees of freedom that are not the class's wander away and return. So a single frame, and nearly so
-an unordered set of the clip's frames, looks the same whatever the class; only the order reveals it.
+No single frame reveals the class: the middle pose has the same distribution for every class, the motion is symmetric
+around it, and the other degrees of freedom move out and back. The same is nearly true of an unordered set of a clip's
+frames; only their order reveals the class.
 
 Poses are in pixels of the photograph, angles in radians, frames uint8 (size_px, size_px, 3).
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipeline.synthetic.photographs import draw_paint, evened, painted, photograph, reduced
+from pipeline.synthetic.photographs import draw_recolouring, normalised, photograph, recoloured, reduced
 
 CLASSES = (
     "pan_left",  # the camera moves to its left, so the content moves to the right
@@ -40,11 +40,11 @@ _MOTION = {
     "rotate_right": ("angle", 1),
 }
 
-# How far the other degrees of freedom wander, as a share of their travel. At 0 shuffled frames still reveal the axis: a
+# How far the other degrees of freedom wander, relative to their travel. At 0, shuffled frames still reveal the axis: a
 # small 3-D CNN classified 40 % of shuffled clips correctly, 19 % at 0.5, 15 % at 0.7, 13 % at 1; chance is 12.5 %. The
 # more wander, the longer ordered clips take to learn: 98 % after three epochs at 0.7, 88 % at 1 (docs/log.md).
 _WANDER = 0.25
-_SPEED = (0.75, 1.25)
+_SPEED = (0.75, 1.25)  # range of a clip's speed, in units of _TRAVEL
 _WINDOW = (0.9, 2.2)  # side of the middle window, in output sides; limited by the photograph's size
 
 
@@ -94,7 +94,7 @@ def draw_middle(rng: np.random.Generator, photo: Image.Image, size_px: int) -> P
         margin = side * reach
         x, y = (rng.uniform(margin, length - margin) for length in photo.size)
         pose = Pose(x, y, side, rng.uniform(-math.pi, math.pi))
-        contrast = float(np.asarray(look(photo, pose, 16).convert("L"), dtype=np.float32).std())
+        contrast = float(np.asarray(render(photo, pose, 16).convert("L"), dtype=np.float32).std())
         if contrast > 25:
             return pose
         if best is None or contrast > best[0]:
@@ -103,7 +103,7 @@ def draw_middle(rng: np.random.Generator, photo: Image.Image, size_px: int) -> P
     return best[1]
 
 
-def look(photo: Image.Image, pose: Pose, size_px: int) -> Image.Image:
+def render(photo: Image.Image, pose: Pose, size_px: int) -> Image.Image:
     """The camera's picture: the window resampled bilinearly to `size_px`."""
     step = pose.side / size_px
     cos, sin = step * math.cos(pose.angle), step * math.sin(pose.angle)
@@ -122,10 +122,10 @@ def draw_clip(
     middle = draw_middle(rng, photo, size_px)
     speed = rng.uniform(*_SPEED)
     wander = {dof: int(rng.choice((-1, 1))) for dof in _TRAVEL}
-    paint = draw_paint(rng)
+    recolouring = draw_recolouring(rng)
     level = max(0, int(math.log2(middle.side / size_px) * 2))  # in half octaves; avoids aliasing
     small = reduced(split, name, mirrored, level)
     ratio = small.width / photo.width
     poses = camera_path(label, middle, frames, speed, wander)
     scaled = [Pose(pose.x * ratio, pose.y * ratio, pose.side * ratio, pose.angle) for pose in poses]
-    return evened(np.stack([painted(look(small, pose, size_px), paint) for pose in scaled]))
+    return normalised(np.stack([recoloured(render(small, pose, size_px), recolouring) for pose in scaled]))

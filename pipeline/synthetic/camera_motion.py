@@ -1,4 +1,4 @@
-"""Writing of a small labelled video set: a virtual camera moves over photographs, and its motion is the class.
+"""Write a small labelled video set: a virtual camera moves over photographs, and its motion is the class.
 
 `camera` and `photographs` draw the pictures; this module encodes and writes them.
 """
@@ -62,8 +62,8 @@ def make_camera_motion_set(
         fps=fps,
         seed=seed,
     )
-    card = out / "camera-motion.json"
-    found = read_record(card, CameraMotionSet)
+    record_path = out / "camera-motion.json"
+    found = read_record(record_path, CameraMotionSet)
     if found == wanted:
         return wanted
     if found is not None:
@@ -84,7 +84,7 @@ def make_camera_motion_set(
     else:
         list(map(_write_chunk, chunks))
     write_atomic(out / "ATTRIBUTION.txt", attribution().encode())
-    write_record(card, wanted)
+    write_record(record_path, wanted)
     return wanted
 
 

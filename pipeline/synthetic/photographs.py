@@ -52,44 +52,43 @@ def draw_image(name: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
     side = math.exp(rng.uniform(math.log(min(0.9 * size_px, shortest)), math.log(shortest)))
     left, top = (rng.uniform(0, length - side) for length in photo.size)
     crop = photo.resize((size_px, size_px), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    image_HWC: np.ndarray = evened(painted(crop, draw_paint(rng))[None])[0]
+    image_HWC: np.ndarray = normalised(recoloured(crop, draw_recolouring(rng))[None])[0]
     return image_HWC
 
 
 @dataclass(frozen=True)
-class Paint:
-    """A recolouring."""
+class Recolouring:
+    """A change of colours: permuted channels with new levels."""
 
     channels: list[int]  # permutation of R, G, B
     levels: np.ndarray  # uint8 [3, 256]: the new value for each value of each channel
 
 
-def draw_paint(rng: np.random.Generator) -> Paint:
-    """Draw a recolouring, which makes many photographs of one; its distribution is the same for every class."""
+def draw_recolouring(rng: np.random.Generator) -> Recolouring:
+    """Draw a recolouring, so that one photograph gives many; its distribution is the same for every class."""
     gain = rng.uniform(0.7, 1.3) * rng.uniform(0.85, 1.15, (3, 1))
     levels = np.clip(np.rint(np.arange(256) * gain + rng.uniform(-25, 25)), 0, 255)
-    return Paint(channels=rng.permutation(3).tolist(), levels=levels.astype(np.uint8))
+    return Recolouring(channels=rng.permutation(3).tolist(), levels=levels.astype(np.uint8))
 
 
-def painted(picture: Image.Image, paint: Paint) -> np.ndarray:
+def recoloured(picture: Image.Image, recolouring: Recolouring) -> np.ndarray:
     """The picture recoloured, uint8 (height, width, 3)."""
     pixels = np.asarray(picture)
-    return np.stack([paint.levels[i][pixels[..., c]] for i, c in enumerate(paint.channels)], axis=-1)
+    return np.stack([recolouring.levels[i][pixels[..., c]] for i, c in enumerate(recolouring.channels)], axis=-1)
 
 
-def evened(frames_THWC: np.ndarray) -> np.ndarray:
+def normalised(frames_THWC: np.ndarray) -> np.ndarray:
     """Remove a clip's slow shading and normalise its contrast, uint8 to uint8.
 
-    A patch's mean colour carries no information about the motion and dominates the signal that does: without this
-    normalisation the demo's encoder stays at chance for thousands of clips, with it only for less than an epoch
-    (docs/log.md).
+    A patch's mean colour says nothing about the motion, but dominates the signal that does. Without this normalisation,
+    the demo's encoder stays at chance for thousands of clips; with it, for less than an epoch (docs/log.md).
     """
     blur = ImageFilter.GaussianBlur(_SHADING_PX)
     shading_THWC = np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames_THWC])
     detail_THWC = frames_THWC.astype(np.float32) - shading_THWC
     contrast = _CONTRAST / max(float(detail_THWC.std()), 1.0)
-    evened_THWC: np.ndarray = np.clip(np.rint(128 + contrast * detail_THWC), 0, 255).astype(np.uint8)
-    return evened_THWC
+    normalised_THWC: np.ndarray = np.clip(np.rint(128 + contrast * detail_THWC), 0, 255).astype(np.uint8)
+    return normalised_THWC
 
 
 @lru_cache(maxsize=2 * (len(PHOTOGRAPHS["train"]) + len(PHOTOGRAPHS["test"])))
@@ -117,7 +116,7 @@ def reduced(split: str, name: str, mirrored: bool, level: int) -> Image.Image:
 
 def attribution() -> str:
     """The text of ATTRIBUTION.txt: the origin of each photograph, one per line."""
-    lines = ["What is in this folder was made from these photographs:", ""]
+    lines = ["The files in this folder were made from these photographs:", ""]
     for split, photographs in PHOTOGRAPHS.items():
         for name, (folder, file, source) in photographs.items():
             lines.append(f"{split}\t{name}\t{folder}/{file}\t{source}")

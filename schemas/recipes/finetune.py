@@ -1,4 +1,4 @@
-"""Recipes of `bevt finetune`: a classifier of labelled clips. Comments name the sources of the numbers."""
+"""Recipes of `bevt finetune`: a classifier of labelled clips. Comments name the origin of the numbers."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from schemas.ranges import Attempts, Batch, CropPixels, Epochs, Frames, Pixels, 
 from schemas.recipes.identity import Free
 from schemas.recipes.training import LoopConfig, OptimConfig
 
-DECODE_TIMEOUT_S = 60.0  # of the pipeline's k400 recipe
+DECODE_TIMEOUT_S = 60.0  # as in the k400 recipe of `bevt tokenize`
 
 Aspect = Annotated[float, Field(gt=0.0, le=100.0)]
 
@@ -63,7 +63,7 @@ class MixConfig(Record):
     cutmix_share: Share = 0.5  # share of mixing steps that use CutMix, if both are on; timm's switch_prob
 
     @model_validator(mode="after")
-    def _something_is_mixed(self) -> "MixConfig":
+    def _mixes_something(self) -> "MixConfig":
         if self.mixup_alpha == 0 and self.cutmix_alpha == 0:
             raise ValueError("mixup_alpha and cutmix_alpha are both 0; set one of them, or mix=null")
         return self
@@ -96,9 +96,8 @@ class FinetuneRecipe(Record):
     global_batch: Batch
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     mix: MixConfig | None = None  # Mixup and CutMix; none in the paper
-    ema_decay: float | None = Field(
-        default=None, gt=0.0, lt=1.0
-    )  # per step, of the weights' moving average, which is tested and stored; null: no average
+    # per step, of the weights' moving average, which is tested and stored; null: no average
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
     optim: OptimConfig
     loop: LoopConfig
 

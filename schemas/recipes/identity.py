@@ -1,4 +1,4 @@
-"""The keys of a recipe that determine the numbers of a run: all except free ones.
+"""The identity of a run: the recipe keys that determine its numbers, which are all except free ones.
 
 The fields of `Execution` and all fields annotated with `Free` are free.
 """
@@ -22,7 +22,7 @@ FREE: Final = FreeMark()
 Free = Annotated[T, FREE]  # names, paths whose content is checked by digest, and monitoring
 
 
-def deciding(record: Record, prefix: str = "") -> dict[str, Any]:
+def identity_fields(record: Record, prefix: str = "") -> dict[str, Any]:
     """Return the fields of a recipe that are not free: dotted key -> JSON value."""
     found: dict[str, Any] = {}
     plain = record.model_dump(mode="json")
@@ -33,7 +33,7 @@ def deciding(record: Record, prefix: str = "") -> dict[str, Any]:
             continue
         for key, inner in value.items() if isinstance(value, dict) else [("", value)]:
             path = f"{prefix}{name}.{key}".removesuffix(".")
-            found |= deciding(inner, f"{path}.") if isinstance(inner, Record) else {path: _of(plain[name], key)}
+            found |= identity_fields(inner, f"{path}.") if isinstance(inner, Record) else {path: _of(plain[name], key)}
     return found
 
 

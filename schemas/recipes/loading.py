@@ -1,4 +1,4 @@
-"""Loading of recipes: complete YAML files, or changes to another recipe (`base:`), with overrides (`--set a.b=c`).
+"""Load recipes: complete YAML files, or changes to another recipe (`base:`), with overrides (`--set a.b=c`).
 
 The error for a misspelt key names the key and the nearest valid one.
 """
@@ -54,7 +54,7 @@ def load_recipe_of(kind: type[R], name: str, directory: Path, overrides: Sequenc
     try:
         data = _read(name, directory, seen=())
     except UserError:
-        _check_other_places(name, directory, wanted)
+        _explain_unknown(name, directory, wanted)
         raise
     _check_recipe_kind(name, data.get("kind"), wanted)
     recipe = _overridden(data, name, overrides)
@@ -75,8 +75,8 @@ def _check_recipe_kind(name: str, found: Any, wanted: str) -> None:
         raise UserError(f"recipe {name!r} is for `{COMMANDS[found]}` (kind: {found}); give one of kind {wanted!r}")
 
 
-def _check_other_places(name: str, directory: Path, wanted: str) -> None:
-    """Raise UserError if `name`, which is not a recipe of `directory`, is another command's recipe or a folder."""
+def _explain_unknown(name: str, directory: Path, wanted: str) -> None:
+    """Raise UserError if `name`, which is unknown in `directory`, is another command's recipe or a folder."""
     with contextlib.suppress(OSError):
         for others in directory.parent.parent.glob("*/recipes"):
             if (others / f"{name}.yaml").is_file():
@@ -203,7 +203,7 @@ def _check_keys(model: type[BaseModel], data: dict[str, Any], where: str, prefix
         field = model.model_fields.get(key)
         if field is None:
             known = list(model.model_fields)
-            hint = _elsewhere(key, value, paths) or nearest(key, known)
+            hint = _in_other_groups(key, value, paths) or nearest(key, known)
             raise UserError(f"{where}: unknown key {shown(prefix + key)}; {hint}known here: {', '.join(known)}")
         if (numbers := numbers_of(field)) and any(isinstance(item, bool) for item in _items(value)):
             raise UserError(f"{where}: {prefix}{key}: expected {numbers} (given {shown(value)})")
@@ -225,7 +225,7 @@ def _paths(model: type[BaseModel], data: dict[str, Any], prefix: str) -> Iterato
                 yield from _paths(inner, item, inner_prefix)
 
 
-def _elsewhere(key: str, value: Any, paths: Sequence[str]) -> str:
+def _in_other_groups(key: str, value: Any, paths: Sequence[str]) -> str:
     """`did you mean 'a.b'? ` for a key of another group; with an unknown `a` in `--set a.b=c`, `b` is looked up."""
     while isinstance(value, dict) and len(value) == 1:
         ((key, value),) = value.items()

@@ -1,4 +1,4 @@
-"""Recipes of `bevt train`: masked image and video modelling. Comments name the sources of the numbers."""
+"""Recipes of `bevt train`: masked image and video modelling. Comments name the origin of the numbers."""
 
 from typing import Literal
 
@@ -37,7 +37,7 @@ class StreamConfig(Record):
     mask: MaskConfig
 
     @model_validator(mode="after")
-    def _a_step_is_of_some_size(self) -> "StreamConfig":
+    def _step_size_is_plausible(self) -> "StreamConfig":
         check_frames_per_step(self.global_batch, self.clip_frames, "global_batch x clip_frames")
         return self
 
@@ -46,7 +46,7 @@ class ProbeConfig(Record):
     """Accuracy of simple classifiers on the encoder's features during pretraining. Does not train the model."""
 
     frames: str  # directory of a labelled frame store
-    every: Steps
+    every: Steps  # steps between probes
     kinds: tuple[Literal["knn", "linear"], ...] = Field(default=("knn", "linear"), min_length=1)
     crop_px: CropPixels  # centre crops
     short_side_px: Pixels
@@ -63,12 +63,9 @@ class PretrainRecipe(Record):
     init: Free[str | None] = None  # run directory or weights: BEVT-I for the joint stage
     model: BevtConfig
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
-    ema_decay: float | None = Field(
-        default=None, gt=0.0, lt=1.0
-    )  # per step, of the weights' moving average, which is stored at the end; null: no average
-    tokenizer: Free[str | None] = (
-        None  # name or folder of the tokenizer that made the tokens, to decode them for pictures
-    )
+    # per step, of the weights' moving average, which is stored at the end; null: no average
+    ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    tokenizer: Free[str | None] = None  # name or folder of the tokens' tokenizer, to decode them for pictures
     probe: Free[ProbeConfig | None] = None
     optim: OptimConfig
     loop: LoopConfig

@@ -1,4 +1,4 @@
-"""Recipes of `bevt tokenize`: raw data -> frame store and token set. Comments name the sources of the numbers."""
+"""Recipes of `bevt tokenize`: raw data -> frame store and token set. Comments name the origin of the numbers."""
 
 from typing import Literal
 
@@ -17,8 +17,8 @@ class TokenizeRecipe(Record):
     kind: Literal["tokenize"]
     title: str
     dataset: str  # a key of pipeline.sources.SOURCES
-    split: str
-    root: str  # of the raw data
+    split: str  # name of the split, such as train
+    root: str  # folder of the raw data
     out: str  # folder for frames/ and tokens/
     tokenizer: str  # a name or a tokenizer directory; `default`: dalle if it is found, else the embedded one
     tokenizer_dtype: TokenizerDtype = "float32"  # of its networks; part of the set's identity

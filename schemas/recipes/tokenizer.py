@@ -1,4 +1,4 @@
-"""Recipes of `bevt tokenizer train`. Comments name the sources of the numbers."""
+"""Recipes of `bevt tokenizer train`. Comments name the origin of the numbers."""
 
 from typing import Annotated, Literal
 
@@ -53,8 +53,8 @@ class TokenizerRecipe(Record):
     title: Free[str]
     architecture: Annotated[DvaeTraining | PecoTraining, Field(discriminator="kind")]
     frames: Free[tuple[str, ...]] = Field(min_length=1)  # frame stores
-    input_px: CropPixels = Field(multiple_of=8)  # of the tokenizer, and of the training crops
-    global_batch: Batch
+    input_px: CropPixels = Field(multiple_of=8)  # side of the tokenizer's input and of the training crops
+    global_batch: Batch  # crops per optimizer step, over all ranks
     samples_per_epoch: Steps  # random crops per epoch
     optim: OptimConfig
     loop: LoopConfig

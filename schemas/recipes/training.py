@@ -1,4 +1,4 @@
-"""Parts of every training recipe: the optimizer and the loop (its numerics and its execution)."""
+"""Sections of every training recipe: the optimizer and the loop (its numerics and its execution)."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from schemas.ranges import Batch, Epochs, Processes, Seconds, Seed, Share, Steps
 
 Precision = Literal["fp32", "bf16", "fp16"]  # of matrix products under autocast; weights are in fp32
 
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of a running average
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of a moving average
 
 
 class OptimConfig(Record):
@@ -48,28 +48,25 @@ class Execution(Record):
     micro_batches: Batch = 1  # gradient accumulation: micro-batches per batch of a rank
     processes: Processes | None = None  # that `micro_batches` is meant for; fewer processes use more, more use fewer
     parallel: Literal["ddp", "fsdp"] = "ddp"  # each process has the whole model, or a shard of it (FSDP2)
-    num_workers: int | None = Field(
-        default=None, ge=0, le=1024
-    )  # loader processes per rank; null: the rank's share of the CPUs on a GPU, else 0
+    # loader processes per rank; null: on a GPU the CPUs per rank less one, at most 12; else 0
+    num_workers: int | None = Field(default=None, ge=0, le=1024)
     checkpoint_every: Steps  # steps
     keep_checkpoints: Steps = 2  # number of newest checkpoints to keep
     keep_every: Steps | None = None  # steps; checkpoints at multiples of it are never removed
     log_every: Steps = 1  # steps between lines if output goes to a file; the JSON log has every step
-    peak_tflops: float | None = Field(
-        default=None, gt=0.0, le=1e6
-    )  # of a device, for `mfu` in the log; null: the value of a known GPU
+    # of a device, for `mfu` in the log; null: the value of a known GPU
+    peak_tflops: float | None = Field(default=None, gt=0.0, le=1e6)
     wandb: str | None = None  # Weights & Biases project that also receives the log
-    picture_every: int = Field(
-        default=0, ge=0, le=10**9
-    )  # steps per picture of predictions or reconstructions; 0: none
+    # steps per picture of predictions or reconstructions; 0: none
+    picture_every: int = Field(default=0, ge=0, le=10**9)
     activation_checkpointing: bool = False
     compile: Literal["blocks"] | bool = False  # torch.compile of each encoder block, or (true) the whole model
     attention: Literal["auto", "triton", "sdpa", "math"] = "auto"  # window attention on a GPU; auto: the fastest
-    deterministic: bool = False  # GPU: only kernels that give the same bits in every run; on a CPU always so
-    # allowed consecutive steps without a finite gradient; one more stops the run
+    deterministic: bool = False  # on a GPU: only kernels with reproducible bits; a CPU's always are
+    # consecutive steps without a finite gradient that are tolerated; one more stops the run
     max_bad_steps: int = Field(default=3, ge=0, le=10**6)
-    # limit for a step with its hooks and checkpoint; then the rank ends. The first step gets more time, see
-    # trainer/distributed/watchdog.py
+    # limit for a step with its hooks and checkpoint, after which the rank ends; null: none. The first step gets more
+    # time, see trainer/distributed/watchdog.py
     hang_timeout_s: Seconds | None = None
 
 
@@ -86,7 +83,7 @@ class LoopConfig(Execution, Numerics):  # this order of bases writes the fields 
         return self
 
     @model_validator(mode="after")
-    def _shards_can_do_it(self) -> "LoopConfig":
+    def _fsdp_supports_settings(self) -> "LoopConfig":
         if self.parallel == "fsdp" and self.precision == "fp16":
             raise ValueError("parallel fsdp has no loss scale, which precision fp16 needs; use bf16, or parallel ddp")
         if self.parallel == "fsdp" and self.picture_every:

@@ -32,7 +32,7 @@ _SHAPES = re.compile(
 # `scheme://user:password@`, or in a path `scheme:/...`; a colon before a number at the end of the host is a port's
 _USER = re.compile(r"""(?:(?<=://)|(?<=\w:/)(?!/))[^\s/?#'"@:]{0,256}:(?!\d{1,5}(?:[/?#\s'"]|$))[^\s'"]{1,512}@""")
 _TOKEN_USER = re.compile(r"""(?<=://)[^\s/?#'"@:*]{16,256}@""")  # a token in place of the user name
-_QUERY = re.compile(r"""(?<=\?)[^\s"'<>]+""")
+_QUERY = re.compile(r"""(?<=\?)[^\s"'<>]+""")  # of a URL; masked if it matches _SIGNING
 _SIGNING = re.compile(
     r"(?:^|[&;#])(?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid|googleaccessid"
     r"|key-pair-id|[\w-]{0,40}token|api[_-]?key|password|secret|auth)=",
@@ -42,19 +42,21 @@ _PARAMETER = re.compile(r"(?i)(\b(?:x-(?:amz|goog)-(?:signature|credential|secur
 
 _NAME = re.compile(r"""(?<![\w.-])([A-Za-z_-][\w.-]{1,79})(["']?\s{0,4}[=:]\s{0,4}[\[({]?\s{0,4})""")
 _VALUE = re.compile(r"""(["'])(.{0,4000}?)\1|()([^\s,;&"'\])}]{1,4000})""", re.DOTALL)
-_OPTION = re.compile(r"(?<![\w.-])(--[A-Za-z][\w-]{1,79} )([^\s-]\S{0,4000})")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_ALWAYS = {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "apikey"}
-_ALWAYS |= {"accesskey", "secretkey", "privatekey", "authtoken", "accesstoken"}
-_KEYS_OF = {"api", "access", "secret", "private", "auth", "account", "service", "shared", "storage", "master"}
-_KEYS_OF |= {"encryption", "signing", "license", "ssh", "aws", "azure", "openai", "wandb", "hf", "session"}
-_OF_MODELS = {"mask", "cls", "class", "pad", "unk", "eos", "bos", "sep", "image", "video", "text", "first", "last"}
+_OPTION = re.compile(r"(?<![\w.-])(--[A-Za-z][\w-]{1,79} )([^\s-]\S{0,4000})")  # `--name value`
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # between the words of camelCase
+# any of these words in a name: a credential
+_CREDENTIAL_WORDS = {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "apikey"}
+_CREDENTIAL_WORDS |= {"accesskey", "secretkey", "privatekey", "authtoken", "accesstoken"}
+# one of these words before `key`: a credential
+_BEFORE_KEY = {"api", "access", "secret", "private", "auth", "account", "service", "shared", "storage", "master"}
+_BEFORE_KEY |= {"encryption", "signing", "license", "ssh", "aws", "azure", "openai", "wandb", "hf", "session"}
+# one of these words before `token`: a token of a model, not a credential
+_BEFORE_TOKEN = {"mask", "cls", "class", "pad", "unk", "eos", "bos", "sep", "image", "video", "text", "first", "last"}
 _HARMLESS = frozenset({"true", "false", "yes", "no", "none", "null", "on", "off", "auto", MASK})
 _NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:[eE][+-]?\d+)?")
 _AWS_SECRET = re.compile(r"[A-Za-z0-9/+=]{40}")
-_BASE64 = re.compile(
-    r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9+])[A-Za-z0-9/+]{32,}={1,2}"
-)  # Azure's keys; they may begin with /
+# Azure's keys, which may begin with /
+_BASE64 = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9+])[A-Za-z0-9/+]{32,}={1,2}")
 
 
 def masked(text: str) -> str:
@@ -87,16 +89,16 @@ def holds_credentials(text: str) -> bool:
 def is_credential(name: str) -> bool:
     """Return whether the value of an option, key or environment variable of this name is a credential.
 
-    It is not for `--tokens`, `tokenizer`, `mask_token` and `seed-key`.
+    `--tokens`, `tokenizer`, `mask_token` and `seed-key` are not names of credentials.
     """
     words = [word.lower() for part in re.split(r"[\W_]+", name) for word in _CAMEL.split(part) if word]
-    if _ALWAYS & set(words):
+    if _CREDENTIAL_WORDS & set(words):
         return True
-    if words[-1:] == ["token"] and not _OF_MODELS & set(words[-2:-1]):
+    if words[-1:] == ["token"] and not _BEFORE_TOKEN & set(words[-2:-1]):
         return True
     if words[-1:] == ["pwd"] and len(words) > 1:  # PWD itself is the working folder
         return True
-    return any(word == "key" and before in _KEYS_OF for before, word in itertools.pairwise(words))
+    return any(word == "key" and before in _BEFORE_KEY for before, word in itertools.pairwise(words))
 
 
 def _without_shapes(text: str) -> str:

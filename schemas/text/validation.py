@@ -18,7 +18,7 @@ LIMITS: dict[type, str] = {Ge: "at least", Gt: "above", Le: "at most", Lt: "belo
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problems of data for `model`: for each its key, what was expected, and what was given."""
+    """Describe the first problems of data for `model`: for each its key, what was expected, and what was given."""
     found = error.errors(include_url=False, include_context=False)
     lines = [_line(problem, model) for problem in found[:MOST_PROBLEMS]]
     more = [f"and {len(found) - MOST_PROBLEMS} more problems"] if len(found) > MOST_PROBLEMS else []
@@ -35,7 +35,7 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
 
 
 def numbers_of(field: FieldInfo) -> str:
-    """The numbers allowed in a field, or in an element of its tuple; empty if none are, or if booleans are too."""
+    """Describe the numbers allowed in a field, or in an element of its tuple; empty if it allows none, or booleans."""
     annotation, metadata = _plain(field.annotation, list(field.metadata))
     if typing.get_origin(annotation) is tuple:
         annotation, metadata = _plain(typing.get_args(annotation)[0], [])
@@ -44,7 +44,7 @@ def numbers_of(field: FieldInfo) -> str:
 
 
 def expected_number(annotation: Any, metadata: Sequence[Any]) -> str:
-    """The numbers allowed in a field, such as "a whole number from 1 to 4096"."""
+    """Describe the numbers allowed in a field, such as "a whole number from 1 to 4096"."""
     whole = int in _options(annotation) and float not in _options(annotation)
     limits = {
         kind: getattr(entry, kind.__name__.lower())

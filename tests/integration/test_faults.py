@@ -19,7 +19,7 @@ from bevt_core.tokenizers.card import DvaeSizes
 from bevt_core.tokenizers.dvae.training import DvaeTrainingModule
 from bevt_core.weights.checkpoints import load_weights
 from bevt_core.weights.export import save_hub_folder
-from pipeline.job.plan import settle_plan
+from pipeline.job.plan import write_or_check_plan
 from schemas.errors import UserError
 from schemas.recipes import TokenizerRecipe
 from schemas.recipes.loading import load_recipe
@@ -103,7 +103,7 @@ def overwrite(place: Path) -> None:
     frames = place.with_name("before") / "frames"
     plan, items = read_plan(frames), read_sources(frames)
     assert plan is not None
-    settle_plan(place / "frames", plan.model_copy(update={"seed": 7}), items, overwrite=True)
+    write_or_check_plan(place / "frames", plan.model_copy(update={"seed": 7}), items, overwrite=True)
 
 
 def nothing(place: Path) -> None:

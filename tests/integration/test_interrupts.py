@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import cli
 import trainer.demo.run
-from pipeline.cluster.watch import sigterm_ends
+from pipeline.cluster.watch import sigterm_exits
 from tests.support.builders import make_token_set
 from tests.support.media import moving_frames, write_video
 from tests.support.tiny_jobs import save_tiny_tokenizer
@@ -81,7 +81,7 @@ def test_ctrl_c_in_the_demo_leaves_its_command_time_to_end(monkeypatch: pytest.M
 def test_sigterm_leaves_a_block_on_ray_by_its_exits() -> None:
     left = []
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as raised, sigterm_ends():
+    with pytest.raises(SystemExit) as raised, sigterm_exits():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)

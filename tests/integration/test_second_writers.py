@@ -11,7 +11,7 @@ from bevt_core.dataset.frame_store import read_plan, read_sources
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.one_writer import hold, owner, reading, removing
 from pipeline.check.repair import repair
-from pipeline.job.plan import find_token_plan, settle_plan
+from pipeline.job.plan import find_token_plan, write_or_check_plan
 from pipeline.job.run import tokenize
 from pipeline.synthetic.camera_motion import make_camera_motion_set
 from schemas.errors import UserError
@@ -142,9 +142,9 @@ def test_overwrite_removes_no_dataset_that_is_read(read: str, dataset: Path, tmp
     other, items = plans_of(tmp_path / "other")
     with elsewhere(reading([copy / read], "bevt train image")):
         with pytest.raises(UserError, match=r"`bevt train image` .* is reading it; wait until it ends, or stop it"):
-            settle_plan(copy / "frames", other, items, overwrite=True)
+            write_or_check_plan(copy / "frames", other, items, overwrite=True)
         assert files_of(copy) == before
-    settle_plan(copy / "frames", other, items, overwrite=True)
+    write_or_check_plan(copy / "frames", other, items, overwrite=True)
     assert sorted(path.name for path in files_of(copy)) == ["plan.json", "sources.parquet"]
     assert not list(copy.rglob(".*"))
 

@@ -13,7 +13,7 @@ from bevt_core.tokenizers.card import DvaeSizes, PecoSizes, StoredTokenizer, rea
 from bevt_core.tokenizers.precision import DTYPES
 from pipeline.check import tokens as verify_tokens
 from pipeline.check.tokens import _made_here, compare_tokens
-from pipeline.job.plan import find_token_plan, make_token_plan, settle_token_plan
+from pipeline.job.plan import find_token_plan, make_token_plan, write_or_check_token_plan
 from pipeline.job.tokenize_part import PartTokenizer
 from schemas.errors import UserError
 from schemas.frames import Plan, PoolSpec
@@ -105,11 +105,11 @@ def test_a_set_that_names_a_board_is_gone_on_with_under_its_own_digest(recipe: T
     before = changed(make_token_plan(recipe, PLAN, "cuda"), device_kind="NVIDIA A100-SXM4-80GB")
     write_token_plan(tmp_path, before)
     found = find_token_plan(tmp_path, recipe, PLAN, overwrite=False)
-    settled = settle_token_plan(tmp_path, make_token_plan(recipe, PLAN, "cuda"))
+    settled = write_or_check_token_plan(tmp_path, make_token_plan(recipe, PLAN, "cuda"))
     assert found == settled == before
     assert settled.digest() == before.digest()
     with pytest.raises(UserError, match=r"tokenizer\.device_kind 'cuda' there, 'cpu' here"):
-        settle_token_plan(tmp_path, make_token_plan(recipe, PLAN, "cpu"))
+        write_or_check_token_plan(tmp_path, make_token_plan(recipe, PLAN, "cpu"))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_differs_is_named_also_where_one_does_not_write_it(
 ) -> None:
     write_token_plan(tmp_path, changed(make_token_plan(recipe, PLAN), **{key: there}))
     with pytest.raises(UserError, match=rf"output: tokenizer.{key} {there} there, {here} here\. "):
-        settle_token_plan(tmp_path, changed(make_token_plan(recipe, PLAN), **{key: here}))
+        write_or_check_token_plan(tmp_path, changed(make_token_plan(recipe, PLAN), **{key: here}))
     assert read_token_plan(tmp_path) == changed(make_token_plan(recipe, PLAN), **{key: there})
 
 

@@ -20,7 +20,7 @@ def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (job, repair):
             patch.setattr(module, "ray_session", _no_session)
-            patch.setattr(module, "cluster_has", lambda resource: 0)
+            patch.setattr(module, "cluster_amount", lambda resource: 0)
         patch.setattr(job.ActorPool, "sized", lambda *args: "tokenize")
         patch.setattr(job, "run_parts", _run_parts)
         patch.setattr(frames_job, "_isolated_loader", lambda: _load_here)

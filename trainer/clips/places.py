@@ -42,7 +42,7 @@ class Sources:
     list_sources: Callable[[str, AnyPath, str, str | AnyPath | None, bool], Listing]
     check_found: Callable[[Any, AnyPath, str | AnyPath | None], None]
     label_by: Callable[[Any, tuple[str, ...], str, str], Listing]
-    says_split: Callable[[str, AnyPath, str, bool], bool]
+    separates_split: Callable[[str, AnyPath, str, bool], bool]
     has_split: Callable[[str, AnyPath, str, bool], bool]
     split_to_test: Callable[[str], str]
     choose_stored: Callable[[AnyPath, FrameStoreManifest, Sequence[SourceItem], AnyPath], list[SourceItem]]
@@ -101,7 +101,7 @@ def _is_held_out(sources: Sources, dataset: str, place: Place, reading: Reading)
     """Whether `place` means a run's held-out clips, rather than a split of a root that is called `val`."""
     if place.split != HELD_OUT or place.list_file is not None:
         return False
-    return place.root is None or not sources.says_split(dataset, place.root, HELD_OUT, reading.allow_outside)
+    return place.root is None or not sources.separates_split(dataset, place.root, HELD_OUT, reading.allow_outside)
 
 
 def check_dataset(dataset: str | None, *places: Place) -> None:

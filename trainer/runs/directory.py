@@ -23,7 +23,7 @@ from bevt_core.storage.descriptions import RECIPE, RECORD, what_is
 from bevt_core.storage.files import read_bounded, read_record, write_atomic, write_record
 from bevt_core.storage.local import content_of
 from schemas.errors import UserError
-from schemas.recipes.identity import deciding
+from schemas.recipes.identity import identity_fields
 from schemas.recipes.loading import Recipe, TrainingRecipe, parse_recipe, to_yaml
 from schemas.runs import DatasetRef, RunRecord
 from schemas.text.credentials import masked
@@ -116,7 +116,7 @@ def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, Dataset
 def identity_of(recipe: TrainingRecipe, datasets: Mapping[str, DatasetRef]) -> Identity:
     """Return all that decides a run's numbers, by dotted key: the recipe without free keys, and the data's digests."""
     facts: Identity = {
-        key: json_text(value) if isinstance(value, list) else value for key, value in deciding(recipe).items()
+        key: json_text(value) if isinstance(value, list) else value for key, value in identity_fields(recipe).items()
     }
     return facts | {f"data.{name}": ref.digest for name, ref in datasets.items()}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.bench import job as bench
-from pipeline.bench.job import measure, selection
+from pipeline.bench.job import copy_videos, measure
 from schemas.errors import UserError
 from tests.support.tiny_jobs import save_tiny_tokenizer, tiny_recipe
 
@@ -43,4 +43,4 @@ def test_sigterm_ends_the_measured_process(tmp_path: Path) -> None:
 
 def test_a_folder_without_videos_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no videos"):
-        selection(tmp_path, tmp_path / "work", 2)
+        copy_videos(tmp_path, tmp_path / "work", 2)

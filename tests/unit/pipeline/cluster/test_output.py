@@ -10,7 +10,7 @@ import pytest
 import ray.data  # noqa: F401 - creates the loggers' consoles
 
 from bevt_core.console.terminal import warn
-from pipeline.cluster.output import LOGGERS, LOW_MEMORY, PART_RETRIED, rays_output
+from pipeline.cluster.output import LOGGERS, LOW_MEMORY, PART_RETRIED, ray_output
 
 
 class Broken:
@@ -50,7 +50,7 @@ def test_only_our_output_arrives(
     if stderr_is_descriptor_2:  # as in a command; pytest's is another
         monkeypatch.setattr(sys, "stderr", open(2, "w", closefd=False))  # noqa: SIM115
     before = state()
-    with rays_output("hidden"):
+    with ray_output("hidden"):
         speak_as_ray_does()
         warn("the list is odd")
     sys.stderr.flush()
@@ -62,14 +62,14 @@ def test_only_our_output_arrives(
 
 
 def test_low_memory_is_a_warning_and_only_one(capfd: pytest.CaptureFixture[str]) -> None:
-    with rays_output("hidden"):
+    with ray_output("hidden"):
         for _ in range(3):
             print(f"(raylet) 1 worker(s) were killed due to the node {LOW_MEMORY}.")
     assert capfd.readouterr() == ("", f"warning: {PART_RETRIED}\n")
 
 
 def test_shown_output_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
-    with rays_output("shown"):
+    with ray_output("shown"):
         print("(raylet) a worker has died")
         os.write(2, b"native\n")
     assert capfd.readouterr() == ("", "(raylet) a worker has died\nnative\n")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import private_folder as ray_place
+from pipeline.cluster import private_folder as ray_folder
 from pipeline.cluster.private_folder import (
     KEPT_LOGS,
     LONGEST_SOCKET,
     PREFIX,
-    RAYS,
-    check_addresses,
+    RAY_SUBFOLDER,
+    check_address_space,
     end_processes_in,
     environment_in,
     folders_to_try,
@@ -47,17 +47,17 @@ def test_it_is_the_users_alone_and_gone_afterwards(short: Path) -> None:
             assert folder.parent == short
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
             assert len((folder / "auth_token").read_text()) == 64
-            (folder / RAYS / "session_1" / "logs").mkdir(parents=True)
+            (folder / RAY_SUBFOLDER / "session_1" / "logs").mkdir(parents=True)
             raise error or ZeroDivisionError
         assert not list(short.iterdir())
 
 
 def test_logs_that_are_shown_are_kept_after_a_failure(short: Path) -> None:
     with pytest.raises(JobError), private_folder([short], "shown") as folder:
-        (folder / RAYS / "session_1" / "logs").mkdir(parents=True)
-        (folder / RAYS / "session_1" / "sockets").mkdir()
-        (folder / RAYS / "session_1" / "logs" / "raylet.out").write_text("why")
-        (folder / RAYS / "session_latest").symlink_to(folder / RAYS / "session_1")
+        (folder / RAY_SUBFOLDER / "session_1" / "logs").mkdir(parents=True)
+        (folder / RAY_SUBFOLDER / "session_1" / "sockets").mkdir()
+        (folder / RAY_SUBFOLDER / "session_1" / "logs" / "raylet.out").write_text("why")
+        (folder / RAY_SUBFOLDER / "session_latest").symlink_to(folder / RAY_SUBFOLDER / "session_1")
         raise JobError
     left = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     assert left == {KEPT_LOGS, f"{KEPT_LOGS}/raylet.out"}
@@ -69,9 +69,9 @@ def test_logs_that_are_shown_are_kept_after_a_failure(short: Path) -> None:
 OWNER = """
 import sys
 from pathlib import Path
-from pipeline.cluster.private_folder import RAYS, private_folder
+from pipeline.cluster.private_folder import RAY_SUBFOLDER, private_folder
 with private_folder([Path(sys.argv[1])], "hidden") as folder:
-    (folder / RAYS).mkdir()
+    (folder / RAY_SUBFOLDER).mkdir()
     print(folder, flush=True)
     sys.stdin.read()
 """
@@ -94,11 +94,11 @@ def test_the_next_start_removes_what_a_killed_owner_left(short: Path) -> None:
     reaper.start()
     owners[0].kill()
     owners[0].wait()
-    assert (dead / RAYS).exists()
+    assert (dead / RAY_SUBFOLDER).exists()
     with private_folder([short], "hidden") as folder:
         left = {path.name for path in short.iterdir()}
         assert left == {"elsewhere", f"{PREFIX}link", f"{PREFIX}logs", live.name, folder.name}
-        assert (live / RAYS).exists()
+        assert (live / RAY_SUBFOLDER).exists()
     reaper.join(10)
     assert outlives.returncode == -9
     owners[1].communicate("")
@@ -111,22 +111,22 @@ def test_a_folder_that_another_sweep_removes_at_once_is_made_again(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    make = ray_place.tempfile.mkdtemp
+    make = ray_folder.tempfile.mkdtemp
 
     def make_and_sweep(*, prefix: str, dir: Path) -> str:
         made.append(make(prefix=prefix, dir=dir))
         if len(made) < 3:
-            ray_place.sweep(dir)
+            ray_folder.sweep(dir)
         return made[-1]
 
-    monkeypatch.setattr(ray_place.tempfile, "mkdtemp", make_and_sweep)
+    monkeypatch.setattr(ray_folder.tempfile, "mkdtemp", make_and_sweep)
     with private_folder([short], "hidden") as folder:
         assert [str(folder)] == made[2:]
     assert not list(short.iterdir())
 
 
 def test_the_longest_path_that_is_taken_has_room_for_a_socket(short: Path) -> None:
-    longest = ray_place.SOCKET_PATH_BYTES - ray_place._tail_bytes()
+    longest = ray_folder.SOCKET_PATH_BYTES - ray_folder._tail_bytes()
     with (
         private_folder([parent_of_length(short, longest)], "hidden") as folder,
         socket.socket(socket.AF_UNIX) as server,
@@ -149,15 +149,15 @@ def test_folders_that_cannot_be_used_are_named_with_the_reason(short: Path, monk
     (short / "file").write_text("")
     (short / "readonly").mkdir()
     (short / "full").mkdir()
-    make = ray_place.tempfile.mkdtemp
+    make = ray_folder.tempfile.mkdtemp
 
     def make_unless_read_only(*, prefix: str, dir: Path) -> str:
         if dir.name == "readonly":
             raise OSError(30, "Read-only file system", str(dir))
         return make(prefix=prefix, dir=dir)
 
-    monkeypatch.setattr(ray_place.tempfile, "mkdtemp", make_unless_read_only)
-    monkeypatch.setattr(ray_place.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 30, 0, 5 << 20))
+    monkeypatch.setattr(ray_folder.tempfile, "mkdtemp", make_unless_read_only)
+    monkeypatch.setattr(ray_folder.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 30, 0, 5 << 20))
     parents = [short / name for name in ("absent", "file", "readonly", "full")]
     with pytest.raises(UserError) as caught, private_folder(parents, "hidden"):
         pass
@@ -185,14 +185,14 @@ def test_the_users_choice_of_a_folder_comes_first(monkeypatch: pytest.MonkeyPatc
 def test_a_low_limit_on_addresses_is_raised_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's native code aborts if it cannot reserve memory."""
     raised: list[tuple[int, int]] = []
-    monkeypatch.setattr(ray_place.resource, "setrlimit", lambda which, limits: raised.append(limits))
+    monkeypatch.setattr(ray_folder.resource, "setrlimit", lambda which, limits: raised.append(limits))
     for limits in ((-1, -1), (1 << 30, -1), (1 << 30, 1 << 40)):
-        monkeypatch.setattr(ray_place.resource, "getrlimit", lambda which, limits=limits: limits)
-        check_addresses()
+        monkeypatch.setattr(ray_folder.resource, "getrlimit", lambda which, limits=limits: limits)
+        check_address_space()
     assert raised == [(-1, -1), (1 << 40, 1 << 40)]
-    monkeypatch.setattr(ray_place.resource, "getrlimit", lambda which: (4 << 30, 4 << 30))
+    monkeypatch.setattr(ray_folder.resource, "getrlimit", lambda which: (4 << 30, 4 << 30))
     with pytest.raises(JobError, match=r"`ulimit -v` is 4194304 kB, .* run `ulimit -v unlimited`"):
-        check_addresses()
+        check_address_space()
 
 
 def test_processes_that_work_in_it_are_ended(short: Path) -> None:
@@ -213,8 +213,8 @@ def test_the_token_is_not_in_the_home_folder(short: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/of/a/cluster")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of a cluster")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    monkeypatch.setattr(ray_place, "_forget_token", lambda: None)  # a live Ray here would read this one, and abort
-    (short / "auth_token").write_text(ray_place.TOKEN)
+    monkeypatch.setattr(ray_folder, "_forget_token", lambda: None)  # a live Ray here would read this one, and abort
+    (short / "auth_token").write_text(ray_folder.TOKEN)
     with environment_in(short):
         assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(short / "auth_token")
         assert "RAY_AUTH_TOKEN" not in os.environ

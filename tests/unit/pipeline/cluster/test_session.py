@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster import private_folder as ray_place
+from pipeline.cluster import private_folder as ray_folder
 from pipeline.cluster import session as ray_session_module
-from pipeline.cluster.session import IDLE_THREAD, check_reachable, cpus_per_gpu, ray_session, threads_ended
+from pipeline.cluster.session import IDLE_THREAD, check_reachable, cpus_per_gpu, ray_session, threads_joined
 from pipeline.job import actor_pool
 from pipeline.job.actor_pool import ActorPool
 from schemas.errors import JobError, UserError
@@ -22,8 +22,8 @@ from schemas.errors import JobError, UserError
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     def of(nodes: int, cpus_each: int) -> None:
-        monkeypatch.setattr(actor_pool, "cluster_has", lambda resource: nodes * cpus_each)
-        monkeypatch.setattr(actor_pool, "smallest_node_has", lambda resource: cpus_each)
+        monkeypatch.setattr(actor_pool, "cluster_amount", lambda resource: nodes * cpus_each)
+        monkeypatch.setattr(actor_pool, "smallest_node_amount", lambda resource: cpus_each)
         monkeypatch.setattr(actor_pool, "cpus_per_gpu", lambda: 3)
 
     return of
@@ -47,18 +47,18 @@ def test_how_many_tokenizers(
 ) -> None:
     cluster(nodes, cpus_each)
     sized = ActorPool.sized(parts, gpus, may_grow=True)
-    assert (sized.min_size, sized.max_size, sized.cpu_share) == pool
+    assert (sized.min_size, sized.max_size, sized.actor_cpus) == pool
     alone = ActorPool.sized(parts, gpus, may_grow=False)
     assert (alone.max_size, alone.decode_cpus) == (pool[0], 1)
-    assert sized.decode_cpus == (0.5 if sized.cpu_share == 0.5 else 1)  # no gap on a node is too small for a decoder
+    assert sized.decode_cpus == (0.5 if sized.actor_cpus == 0.5 else 1)  # no gap on a node is too small for a decoder
     assert sized.threads == (3 if gpus else max(1, nodes * cpus_each // sized.min_size))
-    assert nodes * cpus_each - sized.min_size * sized.cpu_share >= 1  # CPU that decodes
+    assert nodes * cpus_each - sized.min_size * sized.actor_cpus >= 1  # CPU that decodes
 
 
 def test_threads_are_waited_for_after_an_error_too() -> None:
     done: list[str] = []
     idle = threading.Thread(target=threading.Event().wait, name=IDLE_THREAD, daemon=True)
-    with pytest.raises(KeyError), threads_ended():
+    with pytest.raises(KeyError), threads_joined():
         idle.start()
         threading.Thread(target=lambda: (time.sleep(0.2), done.append("ended"))).start()
         raise KeyError
@@ -75,7 +75,7 @@ def test_threads_of_native_code_cannot_be_joined_and_are_left() -> None:
         seen.set()
         time.sleep(1)
 
-    with pytest.raises(KeyError), threads_ended():
+    with pytest.raises(KeyError), threads_joined():
         _thread.start_new_thread(native, ())
         assert seen.wait(10)
         raise KeyError
@@ -114,7 +114,7 @@ def private_ray(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", lambda **options: seen.append(options | {"token": token_mode()}))
     monkeypatch.setattr("ray.shutdown", lambda: None)
-    monkeypatch.setattr(ray_place, "_forget_token", lambda: None)  # of a live Ray that another module has here
+    monkeypatch.setattr(ray_folder, "_forget_token", lambda: None)  # of a live Ray that another module has here
     return seen
 
 

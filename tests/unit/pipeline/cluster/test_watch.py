@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster import watch as ray_watch
-from pipeline.cluster.watch import MemoryShort, RayLost, ray_lives, sigterm_ends
+from pipeline.cluster.watch import MemoryShort, RayLost, ray_watched, sigterm_exits
 
 
 def sleeper(folder: Path, name: str) -> "subprocess.Popen[bytes]":
@@ -21,12 +21,12 @@ def sleeper(folder: Path, name: str) -> "subprocess.Popen[bytes]":
 
 
 def test_a_dead_raylet_ends_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_watch, "LOOK_S", 0.02)
+    monkeypatch.setattr(ray_watch, "CHECK_INTERVAL_S", 0.02)
     look, others = ray_watch.own_processes, ray_watch.own_processes()  # of a Ray that other tests use
     monkeypatch.setattr(ray_watch, "own_processes", lambda: look() - others)
     other, raylet = sleeper(tmp_path, "other"), sleeper(tmp_path, "raylet")
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RayLost), ray_lives():
+    with pytest.raises(RayLost), ray_watched():
         while ray_watch.own_processes() != {raylet.pid}:
             time.sleep(0.01)
         time.sleep(0.1)
@@ -41,18 +41,18 @@ def test_a_dead_raylet_ends_the_block(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_memory_that_stays_above_rays_limit_ends_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray would kill every worker, forever; a job continues if memory falls below the limit for a moment."""
-    monkeypatch.setattr(ray_watch, "LOOK_S", 0.02)
+    monkeypatch.setattr(ray_watch, "CHECK_INTERVAL_S", 0.02)
     monkeypatch.setattr(ray_watch, "MEMORY_SHORT_S", 0.5)
     shares = itertools.cycle([0.99, 0.94])
     monkeypatch.setattr(ray_watch.ray_memory, "used_share", lambda: next(shares))
-    with ray_lives():
+    with ray_watched():
         time.sleep(1.5)
     monkeypatch.setattr(ray_watch.ray_memory, "used_share", lambda: 0.99)
-    with pytest.raises(MemoryShort, match="99% in use for"), ray_lives():
+    with pytest.raises(MemoryShort, match="99% in use for"), ray_watched():
         time.sleep(10)
 
 
-@pytest.mark.parametrize("block", [sigterm_ends, ray_lives])
+@pytest.mark.parametrize("block", [sigterm_exits, ray_watched])
 def test_sigterm_ends_with_143_also_by_rays_handler(block: type) -> None:
     for status in (None, int(signal.SIGTERM)):
         with pytest.raises(SystemExit) as ended, block():

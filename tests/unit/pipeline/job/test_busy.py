@@ -21,14 +21,14 @@ def test_nothing_measured() -> None:
 def test_a_tokenizer_that_waits_for_decoding() -> None:
     share = busy_share(parts("a", 0, 100, takes=6, busy=6, gap=4))
     assert share is not None
-    assert (share.busy, share.held) == (pytest.approx(0.6, abs=1e-9), pytest.approx(0.6, abs=1e-9))
+    assert (share.busy, share.occupied) == (pytest.approx(0.6, abs=1e-9), pytest.approx(0.6, abs=1e-9))
     assert bottleneck(share).startswith("decoding: the tokenizers waited for parts for 40% of their time")
 
 
 def test_a_tokenizer_that_waits_for_its_views() -> None:
     share = busy_share(parts("a", 0, 100, takes=10, busy=5, gap=0))
     assert share is not None
-    assert (share.busy, share.held) == (pytest.approx(0.5), pytest.approx(1))
+    assert (share.busy, share.occupied) == (pytest.approx(0.5), pytest.approx(1))
     assert bottleneck(share).startswith("preparing views")
 
 
@@ -38,7 +38,7 @@ def test_two_parts_at_once_are_not_counted_twice() -> None:
     share = busy_share(overlapping)
     assert share is not None
     assert share.busy == pytest.approx(0.96, abs=0.01)
-    assert share.held == 1
+    assert share.occupied == 1
     assert bottleneck(share).startswith("tokenizing")
 
 
@@ -59,7 +59,7 @@ def test_each_worker_has_its_own_clock() -> None:
 def test_few_parts_are_counted_whole() -> None:
     share = busy_share(parts("a", 10, 2, takes=4, busy=3, gap=2))
     assert share is not None
-    assert (share.busy, share.held) == (pytest.approx(0.6), pytest.approx(0.8))
+    assert (share.busy, share.occupied) == (pytest.approx(0.6), pytest.approx(0.8))
 
 
 def test_the_first_tokens_are_those_of_the_first_batch_by_the_clock_of_the_driver() -> None:

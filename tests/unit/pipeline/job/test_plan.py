@@ -10,8 +10,8 @@ from bevt_core.dataset.frame_store import read_plan, read_sources
 from bevt_core.storage.files import create_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.job import plan as plans
-from pipeline.job.commits import check_whole
-from pipeline.job.plan import check_root, settle_plan
+from pipeline.job.commits import check_complete
+from pipeline.job.plan import check_root, write_or_check_plan
 from schemas.errors import StorageError, UserError
 from schemas.frames import Plan, PoolSpec, SourceItem
 from tests.support.s3_server import S3Server, s3_server
@@ -45,21 +45,21 @@ def frames_dir(request: pytest.FixtureRequest, server: S3Server, tmp_path: Path)
 
 def test_of_two_jobs_at_the_same_moment_one_is_refused(frames_dir: AnyPath, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both start before either has written its plan."""
-    settle_plan(frames_dir, plan_of(ITEMS), ITEMS, overwrite=False)
+    write_or_check_plan(frames_dir, plan_of(ITEMS), ITEMS, overwrite=False)
     before = {name: sha256_of(frames_dir / name) for name in sizes_in(frames_dir)}
     assert before.keys() == {"plan.json", "sources.parquet"}
     with monkeypatch.context() as patch:
         for module in (plans, frame_store):
             patch.setattr(module, "read_plan", lambda folder: None)
         with pytest.raises(UserError, match=r"another job's output: .*num_sources 4 there, 3 here"):
-            settle_plan(frames_dir, plan_of(ITEMS[:3]), ITEMS[:3], overwrite=False)
-        settle_plan(frames_dir, plan_of(ITEMS), ITEMS, overwrite=False)  # the same job
+            write_or_check_plan(frames_dir, plan_of(ITEMS[:3]), ITEMS[:3], overwrite=False)
+        write_or_check_plan(frames_dir, plan_of(ITEMS), ITEMS, overwrite=False)  # the same job
     assert {name: sha256_of(frames_dir / name) for name in sizes_in(frames_dir)} == before
 
 
 def test_a_job_that_was_killed_before_its_list_was_written(frames_dir: AnyPath) -> None:
     create_record(frames_dir / "plan.json", plan_of(ITEMS))
-    settle_plan(frames_dir, plan_of(ITEMS), ITEMS, overwrite=False)
+    write_or_check_plan(frames_dir, plan_of(ITEMS), ITEMS, overwrite=False)
     assert (read_plan(frames_dir), read_sources(frames_dir)) == (plan_of(ITEMS), ITEMS)
 
 
@@ -77,8 +77,8 @@ def test_a_root_is_needed_only_where_something_is_to_be_decoded(server: S3Server
 
 
 def test_a_lost_commit_is_reported() -> None:
-    check_whole(Path("frames"), {0, 1, 2}, 3)
+    check_complete(Path("frames"), {0, 1, 2}, 3)
     with pytest.raises(
         StorageError, match=r"frames/part-00001 and 1 more: removed or changed .* Run the same command again"
     ):
-        check_whole(Path("frames"), {0, 3}, 4)
+        check_complete(Path("frames"), {0, 3}, 4)

@@ -9,7 +9,7 @@ from typer.main import get_command
 
 import cli
 from bevt_core.media.decoding import decode_frame_folder
-from pipeline.sources import TEST_SPLITS, choose_stored, has_split, list_sources, says_split, split_to_test
+from pipeline.sources import TEST_SPLITS, choose_stored, has_split, list_sources, separates_split, split_to_test
 from pipeline.sources.listing import write_parquet_list
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
@@ -74,14 +74,14 @@ def test_k400_lists_name_files_that_were_renamed(tmp_path: Path) -> None:
 )
 def test_k400_separates_splits(tmp_path: Path, names: list[str], kept: set[str]) -> None:
     touch(tmp_path, *names)
-    assert {split for split in ("train", "val", "test") if says_split("k400", tmp_path, split)} == kept
+    assert {split for split in ("train", "val", "test") if separates_split("k400", tmp_path, split)} == kept
 
 
 def test_official_lists_have_every_split_and_folders_the_existing_ones(tmp_path: Path) -> None:
     touch(tmp_path, "val/x/a.mp4")
     had = {dataset: has_split(dataset, tmp_path, "test") for dataset in ("ssv2", "diving48", "k400", "folder")}
     assert had == {"ssv2": True, "diving48": True, "k400": False, "folder": False}
-    assert has_split("folder", tmp_path, "val") and not says_split("ssv2", tmp_path, "test")
+    assert has_split("folder", tmp_path, "val") and not separates_split("ssv2", tmp_path, "test")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "extract"])

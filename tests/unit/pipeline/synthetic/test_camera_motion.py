@@ -12,7 +12,7 @@ from skimage.registration import phase_cross_correlation
 from skimage.transform import warp_polar
 
 from bevt_core.rng import rng_for
-from pipeline.synthetic.camera import CLASSES, Pose, camera_path, draw_middle, look
+from pipeline.synthetic.camera import CLASSES, Pose, camera_path, draw_middle, render
 from pipeline.synthetic.camera_motion import make_camera_motion_set
 from pipeline.synthetic.photographs import PHOTOGRAPHS
 from schemas.errors import UserError
@@ -41,7 +41,7 @@ def speckle(size: int = 400) -> Image.Image:
 
 def rendered(label: str) -> list[np.ndarray]:
     path = camera_path(label, Pose(200, 200, 120, 0.3), frames=8, speed=1.0, wander=STILL)
-    return [np.asarray(look(speckle(), pose, 96).convert("L"), dtype=np.float32) for pose in path]
+    return [np.asarray(render(speckle(), pose, 96).convert("L"), dtype=np.float32) for pose in path]
 
 
 @pytest.mark.parametrize("label", [c for c in CLASSES if c.startswith("pan")])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from schemas.recipes import Execution, LoopConfig
-from schemas.recipes.identity import deciding
+from schemas.recipes.identity import identity_fields
 from schemas.recipes.loading import load_recipe
 from trainer.runs.directory import flat
 
@@ -30,7 +30,7 @@ FREE = {  # by recipe and settings; pinned, since earlier checkpoints record the
 def test_all_keys_decide_a_run_but_places_names_execution_and_probes(settings: tuple[str, ...]) -> None:
     recipe = load_recipe(settings[0], RECIPES, settings[1:])
     plain = flat(recipe.model_dump(mode="json"))
-    found = deciding(recipe)
+    found = identity_fields(recipe)
     assert plain.keys() - found.keys() == FREE[settings] | LOOP
     assert found == {key: plain[key] for key in plain if key in found}
 
@@ -39,4 +39,4 @@ def test_execution_is_all_of_the_loop_but_its_numbers() -> None:
     assert LoopConfig.model_fields.keys() - Execution.model_fields.keys() == {"epochs", "seed", "precision"}
     assert next(iter(LoopConfig.model_fields)) == "epochs", "recipe.yaml begins with what decides numbers"
     loop = LoopConfig(epochs=1, seed=0, precision="fp32", checkpoint_every=1)
-    assert deciding(loop) == {"epochs": 1.0, "seed": 0, "precision": "fp32"}
+    assert identity_fields(loop) == {"epochs": 1.0, "seed": 0, "precision": "fp32"}
