@@ -87,10 +87,11 @@ def finetune(
     from schemas.recipes import FinetuneRecipe
     from schemas.recipes.loading import load_recipe_of
     from trainer.clips.places import Place, Reading, train_and_val
-    from trainer.commands.estimate import Machine, dataset_facts, plan_finetuning, with_price
     from trainer.distributed.launch import launch
+    from trainer.finetune.plan import plan_finetuning
     from trainer.finetune.stage import dry_run as plan
     from trainer.finetune.stage import finetune as run
+    from trainer.setup.estimate import Machine, dataset_facts, with_price
 
     overrides = [*(set_ or []), *overrides_of({"root": root, "init": init, "dataset": dataset})]
     loaded = load_recipe_of(

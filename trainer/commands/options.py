@@ -69,7 +69,7 @@ def memory_of(memory_gb: float | None, set_: list[str] | None) -> "Memory":
     """Return the memory that micro-batches must fit: --memory-gb or the GPU's; `recipe` if --set fixes them."""
     pinned = [override for override in set_ or [] if override.partition("=")[0] in EXECUTION_KEYS]
     if not pinned:
-        return "card" if memory_gb is None else memory_gb
+        return "gpu" if memory_gb is None else memory_gb
     if memory_gb is not None:
         note(f"--memory-gb {memory_gb:g} is ignored because of --set {pinned[0]}")
     return "recipe"

@@ -63,13 +63,14 @@ def train(
     from bevt_core.dataset.known_sets import known_sets
     from schemas.recipes import PretrainRecipe
     from schemas.recipes.loading import load_recipe_of
-    from trainer.commands.estimate import Machine, dataset_facts, plan_pretraining, with_price
     from trainer.distributed.launch import launch
     from trainer.pretrain.follow_tokens import follow_tokens
+    from trainer.pretrain.plan import plan_pretraining
     from trainer.pretrain.stage import dry_run as plan
     from trainer.pretrain.stage import pretrain as run
     from trainer.pretrain.streams import check_stage, check_token_options
     from trainer.runs.directory import read_run
+    from trainer.setup.estimate import Machine, dataset_facts, with_price
 
     given = {"streams.video.tokens": video_tokens, "streams.image.tokens": image_tokens, "init": init}
     overrides = [*(set_ or []), *overrides_of(given)]

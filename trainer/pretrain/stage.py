@@ -49,7 +49,7 @@ def pretrain(
     with open_session(out, resume=resume, command=command) as session:
         world = session.world
         sources = open_sources(recipe, world.device)
-        session.read([store.path for source in sources.values() for store in source.stores])
+        session.lock_for_reading([store.path for source in sources.values() for store in source.stores])
         datasets = {name: DatasetRef(path=str(source.path), digest=source.digest) for name, source in sources.items()}
         if repeats is not None:
             check_datasets(repeats.datasets, datasets, "the repeated run")

@@ -1,7 +1,7 @@
 """A session: one training run of any stage, from its locks to its last checkpoint.
 
-A stage calls `open_session`, then the session's `read`, `plan`, `initialise`, `begin`, `fit` and `save`, in this order.
-The stage provides the model, the data and the evaluations. Dry runs are in trainer/setup/plan.py (`show_plan`).
+A stage calls `open_session`, then the session's `lock_for_reading`, `plan`, `initialise`, `begin`, `fit` and `save`, in
+this order. The stage provides the model, the data and the evaluations. Dry runs are in trainer/setup/plan.py.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +50,7 @@ M = TypeVar("M", Bevt, Classifier)
 
 
 def no_lists(is_listed: bool) -> ClipLists | None:
+    """Return None: the default for `Session.begin`, for stages without lists of clips."""
     return None
 
 
@@ -64,11 +65,11 @@ class Session:
     locks: ExitStack  # on the run directory and on the data it reads, until the session ends
 
     @property
-    def resumes(self) -> bool:
-        """Whether a checkpoint to resume from exists, so that no initial weights are needed."""
+    def from_checkpoint(self) -> bool:
+        """Whether the run continues from a checkpoint, so that no initial weights are needed."""
         return self.resume and bool(Checkpoints(self.out / CHECKPOINTS, 1).paths())
 
-    def read(self, stores: Iterable[AnyPath]) -> None:
+    def lock_for_reading(self, stores: Iterable[AnyPath]) -> None:
         """Prevent other commands from removing parts of `stores` until the session ends."""
         self.world.on_main(lambda: self.locks.enter_context(reading(stores, self.command)))
 
@@ -83,7 +84,7 @@ class Session:
 
         `start` loads the weights and returns the names of the parameters that keep their initial values.
         """
-        if recipe.init is not None and not self.resumes:
+        if recipe.init is not None and not self.from_checkpoint:
             fresh = start(model, recipe.init)
             if self.world.is_main:
                 show(one_line(f"starting from {recipe.init}; newly initialised: {', '.join(fresh) or 'nothing'}"))

@@ -49,7 +49,7 @@ def train_tokenizer(
     with open_session(out, resume=resume, command=command) as session:
         world, key = session.world, (recipe.loop.seed,)
         folders = tuple(as_path(folder) for folder in recipe.frames)
-        session.read(folders)
+        session.lock_for_reading(folders)
         crops, held_out = (FrameCrops(folders, recipe.input_px, key, held_out=side) for side in (False, True))
         if not len(crops):
             raise UserError(
@@ -60,7 +60,7 @@ def train_tokenizer(
         plan = session.plan(tokenizer_workload(recipe, num_parameters(model), sizes, len(crops)))
         task = architecture.task(model, recipe.architecture, plan.schedule.total_steps, world, recipe.loop.seed)
         identity = session.begin(plan, _datasets(recipe))
-        if not session.resumes:
+        if not session.from_checkpoint:
             _warm_start(tokenizer, sizes, crops, recipe)
         evaluations: list[Evaluation] = []
         if recipe.loop.picture_every:
