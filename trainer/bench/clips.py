@@ -60,7 +60,7 @@ def bench_clips(
         "file_clips_per_cpu_s": len(positions) / files_s,
         "store_clips_per_cpu_s": len(positions) / store_s,
         "ratio_store_vs_files": files_s / store_s,
-        "mean_difference": float(np.mean(differences)) if store.stride == 1 and store.uneven is None else None,
+        "mean_difference": float(np.mean(differences)) if store.stride == 1 and store.uneven_item is None else None,
         "clips": len(positions),
         "repeats": repeats,
     }

@@ -18,7 +18,15 @@ from bevt_core.models.swin import attention_in_use, use_attention
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
-from trainer.distributed.sharding import compile_blocks, fit_state, is_shard, reduce_gradients, replicate, shard, whole
+from trainer.distributed.sharding import (
+    compile_blocks,
+    is_shard,
+    lay_out_state,
+    reduce_gradients,
+    replicate,
+    shard,
+    unsharded,
+)
 from trainer.distributed.world import World, from_host, to_host
 from trainer.engine.checkpoint import state_of
 from trainer.engine.precision import AUTOCAST, autocast
@@ -115,11 +123,11 @@ class Stepper:
         if not (sharded or self.world.is_main):
             return {}, {}
         training = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-        return whole(state_of(self.task.model)), whole(training)
+        return unsharded(state_of(self.task.model)), unsharded(training)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Load the state of the optimizer and the scaler; call it after `wrap`."""
-        self.optimizer.load_state_dict(fit_state(state["optimizer"], self.optimizer))
+        self.optimizer.load_state_dict(lay_out_state(state["optimizer"], self.optimizer))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 

@@ -11,7 +11,7 @@ from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from schemas.recipes import PretrainRecipe
 from schemas.runs import DatasetRef, RunRecord
-from trainer.clips.lists import ClipLists, listed_store, make_lists
+from trainer.clips.lists import ClipLists, make_lists, store_rows
 from trainer.data.online import OnlineSource
 from trainer.distributed.world import World
 from trainer.engine.evaluations import Evaluation, every, on_main
@@ -67,7 +67,7 @@ def pretrain(
         def lists(is_listed: bool) -> ClipLists | None:
             if is_listed or not world.is_main:
                 return None
-            return make_lists([listed_store(source.frames) for source in sources.values()], recipe.init)
+            return make_lists([store_rows(source.frames) for source in sources.values()], recipe.init)
 
         identity = session.begin(plan, datasets, tflops, lists)
         trained, stored, hooks = averaged(model, recipe.ema_decay)

@@ -31,7 +31,7 @@ from trainer.data.clip_dataset import ClipDataset
 from trainer.data.order import StreamOrder
 from trainer.distributed.cpus import describe_workers, loader_workers, local_processes, usable_cpus
 from trainer.distributed.ema import WithAverage
-from trainer.distributed.sharding import whole
+from trainer.distributed.sharding import unsharded
 from trainer.distributed.world import World, join_world, micro_batches_of
 from trainer.engine.checkpoint import CHECKPOINTS, Checkpoints, Identity
 from trainer.engine.evaluations import Evaluation
@@ -170,7 +170,7 @@ class Session:
 
     def save(self, model: Bevt | Classifier, result: FitResult) -> str | None:
         """Write the weights of a finished run and return their path; None if unfinished. Every rank calls this."""
-        final = whole(model.state_dict())
+        final = unsharded(model.state_dict())
         if not result.finished:
             return None
         if self.world.is_main:

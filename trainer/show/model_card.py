@@ -136,7 +136,7 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
             ("tested on", without_folders(facts.data)),
             ("views (clips x crops)", facts.setting.views),
             ("measured by", Markup("`bevt evaluate`") if facts.evaluated else facts.tested),
-            *([("overlap with training", facts.seen)] if facts.seen else []),
+            *([("overlap with training", facts.overlap_note)] if facts.overlap_note else []),
         ]
         tables.append(markdown_table(("", ""), rows))
     return "\n\n".join(["## Accuracy", *(tables or ["Not evaluated."])])

@@ -122,6 +122,6 @@ def _line(row: PaperRow, run: RunFacts) -> tuple[str, ...]:
         if run.num_videos is None
         else f"{run.num_videos:g} videos, {run.setting.views} views ({run.tested}, of {run.data})"
     )
-    videos = "; ".join(text for text in (videos, run.seen) if text)
+    videos = "; ".join(text for text in (videos, run.overlap_note) if text)
     cost = f"{run.multiply_adds_per_view / 1e9:.3g} G x {run.setting.views}" if run.multiply_adds_per_view else ""
     return ("", "", _figure(run), _name(run), same, videos, cost)

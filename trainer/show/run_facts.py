@@ -54,7 +54,7 @@ class RunFacts:
     data: str  # location of the test videos
     tested: str  # where the figures come from
     evaluated: bool  # by `bevt evaluate`
-    seen: str  # known or possible overlap of the test videos with training; else empty
+    overlap_note: str  # known or possible overlap of the test videos with training; else empty
     multiply_adds_per_view: int | None
 
 
@@ -101,7 +101,7 @@ def _was_trained_on(evaluation: Path) -> bool:
     return bool(count)
 
 
-def _seen(evaluation: Path) -> str:
+def _describe_overlap(evaluation: Path) -> str:
     training, pretraining = _overlap(evaluation, TRAINING), _overlap(evaluation, PRETRAINING)
     is_known = training["count"] is not None and not training.keys() & {"unlisted", "unchecked"}
     notes = [] if is_known else ["overlap with training clips unknown"]
@@ -125,17 +125,17 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         data, tested, tested_views = result.get("data", UNKNOWN), str(evaluation), result["views"]
         top1, mean_class, num_videos = result["top1"], result["mean_class"], result["num_videos"]
         multiply_adds = result.get("multiply_adds_per_view")
-        seen = _seen(evaluation)
+        overlap = _describe_overlap(evaluation)
     else:
         last: dict[str, Any] = next((line for line in reversed(read_metrics(run)) if "val_top1" in line), {})
         top1, mean_class, num_videos = (last.get(f"val_{key}") for key in ("top1", "mean_class", "videos"))
         data = record.datasets["val"].path
         tested, tested_views = "validation during training", "1x1"
-        multiply_adds, seen = None, ""
+        multiply_adds, overlap = None, ""
         lists = read_lists(run)
         if lists is not None and lists.val_trained_on:
             top1 = mean_class = num_videos = None
-            seen = f"{lists.val_trained_on} validation clips were trained on"
+            overlap = f"{lists.val_trained_on} validation clips were trained on"
     stages, sampling = stages_of(recipe.init), recipe.sampling
     videos = [stage for stage in stages if "video" in stage.streams]
     images = [stage for stage in stages if "video" not in stage.streams]
@@ -160,7 +160,7 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         data=data,
         tested=tested,
         evaluated=evaluation is not None,
-        seen=seen,
+        overlap_note=overlap,
         multiply_adds_per_view=multiply_adds,
     )
 

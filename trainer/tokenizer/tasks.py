@@ -1,6 +1,6 @@
 """The training tasks of the dVAE and PeCo tokenizers: their losses, hooks, and the table of architectures.
 
-Legend: N frames, H W pixels, C channels, V codes, D values of a code, M positions of a process's share of a step.
+Legend: N frames, H W pixels, C channels, V codes, D values of a code, M tokens of one process in a step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -131,9 +131,9 @@ class PecoTask:
 
 
 def drawn_vectors(vectors_MD: Tensor, world: World, count: int, *key: object) -> Tensor:
-    """Draw `count` vectors from those of all ranks, determined by `key` and the same on each rank: `[count, D]`.
+    """Draw `count` vectors from those of all ranks, determined by `key` and the same on each rank: (count, D).
 
-    Ranks have consecutive shares of the global batch, so the draw does not depend on the number of ranks.
+    Ranks have consecutive slices of the global batch, so the draw does not depend on the number of ranks.
     """
     sizes = torch.zeros(world.size, device=vectors_MD.device, dtype=torch.int64)
     sizes[world.rank] = len(vectors_MD)
