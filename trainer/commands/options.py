@@ -46,7 +46,7 @@ Crops = Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3 
 ValList = Annotated[
     str | None,
     typer.Option(
-        help="List of the validation or test clips, like --list (default root or store: that of the training clips)."
+        help="List of the validation or test clips, in the format of --list (default root or store: as for training)."
     ),
 ]
 Split = Annotated[

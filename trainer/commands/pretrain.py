@@ -74,9 +74,9 @@ def train(
 
     given = {"streams.video.tokens": video_tokens, "streams.image.tokens": image_tokens, "init": init}
     overrides = [*(set_ or []), *overrides_of(given)]
-    repeats = None
+    repeat_of = None
     if from_ is not None:
-        _, repeats = read_run(from_)
+        _, repeat_of = read_run(from_)
         loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
     else:
         if stage not in STAGE_RECIPES:
@@ -105,5 +105,5 @@ def train(
         emit(with_price(numbers, price_per_gpu_hour), json_)
         return
     check_only_planned(assume, price_per_gpu_hour)
-    options = {"resume": resume, "repeats": repeats, "command": command_typed(), "tflops": tflops, "memory": memory}
+    options = {"resume": resume, "repeat_of": repeat_of, "command": command_typed(), "tflops": tflops, "memory": memory}
     emit(launch(run, nproc, loaded, target, **options), json_)

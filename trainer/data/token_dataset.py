@@ -1,4 +1,4 @@
-"""Clips of a token set: stored frames under a stored view, with the tokens of that view.
+"""Clips of a token set: the stored frames in a stored view, with the tokens of that view.
 
 Legend: T frames of a clip, H W pixels, h w token grid, C channels, N samples.
 """
@@ -69,7 +69,7 @@ class TokenDataset(ClipDataset):
         return part, int(position - self.part_first[part])
 
     def _part_view(self, part: int, epoch: int) -> PartView:
-        """Return the row group of the epoch's view; the last `cached_parts` are cached."""
+        """Return the row group of a part in the epoch's view; the `cached_parts` last used are cached."""
         view = view_of_epoch(self.tokens.manifest.views.num_views, part, epoch, *self.key)
         cached = self._views.pop((part, view), None)
         self._views[part, view] = cached or self._read_view(part, view)

@@ -160,7 +160,7 @@ class Stepper:
         world = self.world
         counts = self._counts(micros)
         totals = world.sum(from_host(list(counts.values()), world.device)).clamp(min=1)
-        shares = dict(zip(counts, (world.size / totals).float(), strict=True))  # DDP averages over ranks
+        factors = dict(zip(counts, (world.size / totals).float(), strict=True))  # world.size: DDP averages over ranks
         tally = Tally(dict(zip(counts, totals, strict=True)))
         losses = []
         for i, micro in enumerate(micros):
@@ -168,7 +168,7 @@ class Stepper:
                 on_device = to_device(micro, world.device)
                 with autocast(world.device, self.loop.precision):
                     terms = self.task.losses(self.model, on_device, step)
-                loss = torch.stack([t.weight * t.loss_sum.float() * shares[n] for n, t in terms.items()]).sum()
+                loss = torch.stack([t.weight * t.loss_sum.float() * factors[n] for n, t in terms.items()]).sum()
                 self.scaler.scale(loss).backward()
             tally.add_terms(terms)
             losses.append(loss.detach())

@@ -13,7 +13,7 @@ class Tally:
     """Sums of logged values, accumulated over micro-batches here and over ranks in one collective."""
 
     def __init__(self, totals: Mapping[str, Tensor]) -> None:
-        """`totals`: the number of targets of the whole step, by term."""
+        """`totals` are the numbers of targets of the whole step, by term."""
         self.totals = dict(totals)
         self.weights: dict[str, float] = {}
         self.sums: dict[str, Tensor] = {}
@@ -66,6 +66,6 @@ class Tally:
 
 
 def perplexity(histogram: Tensor) -> float:
-    """Return exp of the entropy of a histogram, the effective number of classes in use."""
-    share = histogram / histogram.sum().clamp(min=1)
-    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
+    """Return exp of the entropy of a histogram: the effective number of classes in use."""
+    shares = histogram / histogram.sum().clamp(min=1)
+    return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))

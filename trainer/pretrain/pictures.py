@@ -46,7 +46,7 @@ def prediction_rows(
     return rows, ["clip", "masked", f"predicted ({correct:.0%} of hidden tokens correct)", "true tokens"]
 
 
-class PictureHook:
+class PictureEvaluation:
     """An evaluation that writes the model's predictions for the first sample of each stream to TensorBoard."""
 
     def __init__(
@@ -87,7 +87,7 @@ class PictureHook:
 
 
 def check_tokenizer(tokenizer: Tokenizer, name: str, sources: Mapping[str, Source]) -> None:
-    """Raise UserError if the tokens of a stream were not made by `tokenizer`, which is to decode them."""
+    """Raise UserError if `tokenizer`, which decodes the pictures' tokens, did not make the tokens of every stream."""
     for stream, source in sources.items():
         wanted = source.identity
         if tokenizer.weights_sha256 != wanted.weights_sha256:

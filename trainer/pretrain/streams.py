@@ -92,7 +92,7 @@ def check_token_options(recipe: str, directory: Path, given: Mapping[str, str | 
         if tokens is not None and name not in streams:
             raise UserError(
                 f"--{name}-tokens {tokens}: the recipe {recipe!r} has no {name} stream, only {', '.join(streams)}; "
-                f"drop the option, or use a --recipe with {name}s"
+                f"drop the option, or choose a --recipe with this stream"
             )
 
 
@@ -118,7 +118,7 @@ def _stream_in_errors(name: str, stream: StreamConfig) -> Iterator[None]:
 
 
 def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
-    """Raise UserError if the cache of remote parts cannot hold two windows: the current and the next one."""
+    """Raise UserError if the cache of remote parts is too small for two windows: the current and the next one."""
     needed = 0
     for name, stream in recipe.streams.items():
         for store in sources[name].stores:

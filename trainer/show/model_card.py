@@ -144,7 +144,7 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
 
 def _record(record: RunRecord) -> str:
     rows = [
-        ("command", markdown_code(_shared(record.command))),
+        ("command", markdown_code(_public_command(record.command))),
         ("recipe's digest", record.recipe_digest),
         ("code", record.git_revision or "no checkout"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
@@ -158,7 +158,7 @@ def _record(record: RunRecord) -> str:
     return f"## How it was made\n\n{SHORTENED}\n\n" + markdown_table(("", ""), rows)
 
 
-def _shared(command: str) -> str:
+def _public_command(command: str) -> str:
     """A command for the card, without the folders of its author."""
     try:
         return shlex.join(map(without_folders, shlex.split(command)))

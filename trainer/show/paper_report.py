@@ -20,7 +20,7 @@ LABELS = {
     "video_epochs": "epochs of pretraining on videos",
 }
 OTHERS, OTHERS_HEADER = "Runs whose pretraining is in no table", ("ours", "run", "setting")
-NOTES = "not in our notes"
+NOT_IN_NOTES = "not in our notes"
 
 
 def write_report(directories: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def lines_of(table: PaperTable, runs: Sequence[RunFacts]) -> list[tuple[str, ...
             below[row].append(run)
     lines: list[tuple[str, ...]] = []
     for row in table.rows:
-        figure = NOTES if row.top1 is None else f"{100 * row.top1:.1f}"
+        figure = NOT_IN_NOTES if row.top1 is None else f"{100 * row.top1:.1f}"
         if row.source != "paper":
             figure += f" ({row.source})"
         lines.append((row.name, figure, "", "", "", "", ""))

@@ -56,7 +56,7 @@ KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, int, ProbeConfig, Callable[[]
 }
 
 
-class ProbeHook:
+class ProbeEvaluation:
     """An evaluation: the accuracy of classifiers on the features of one centre-cropped clip per video."""
 
     def __init__(self, model: Bevt, recipe: PretrainRecipe, world: World) -> None:
@@ -114,8 +114,8 @@ class ProbeHook:
                 work, videos, self.plan, mine, device=self.world.device, on_progress=on_progress, **options
             ):
                 good[part] = [row for row in rows if row["error"] is None]
-        everyone = {part: rows for shares in ranks.gather(good) for part, rows in shares.items()}
-        rows = [row for part in parts for row in everyone[part]]
+        by_part = {part: rows for by_rank in ranks.gather(good) for part, rows in by_rank.items()}
+        rows = [row for part in parts for row in by_part[part]]
         return torch.stack([row["features"] for row in rows]), torch.tensor([row["label"] for row in rows])
 
 
