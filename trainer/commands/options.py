@@ -62,6 +62,7 @@ TestSplit = Annotated[
     ),
 ]
 
+# recipe keys that fix the micro-batches if set on the command line
 EXECUTION_KEYS = {"loop", "loop.micro_batches", "loop.activation_checkpointing"}
 
 

@@ -60,7 +60,7 @@ def shard(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> N
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
     """Return the innermost items of the model's ModuleLists: the encoder's blocks."""
-    items = [item for part in model.modules() if isinstance(part, nn.ModuleList) for item in part]
+    items = [item for module in model.modules() if isinstance(module, nn.ModuleList) for item in module]
     return [item for item in items if not any(isinstance(inner, nn.ModuleList) for inner in item.modules())]
 
 

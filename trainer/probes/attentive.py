@@ -50,7 +50,7 @@ class AttentiveProbe(nn.Module):
     def forward(self, x_NPC: Tensor) -> Tensor:
         query_N1C = self.query.expand(len(x_NPC), -1, -1)
         k, v = self.kv(self.norm1(x_NPC)).chunk(2, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (self.q(query_N1C), k, v))
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (self.q(query_N1C), k, v))
         attended_N1C = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         y_N1C = query_N1C + self.proj(attended_N1C)
         y_N1C = y_N1C + self.mlp(self.norm2(y_N1C))

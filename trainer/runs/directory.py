@@ -86,7 +86,7 @@ def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
     recipe = parse_recipe(read_yaml(read_bounded(where, MAX_BYTES), where), where=str(where))
     if recipe.digest() != record.recipe_digest:
         raise UserError(
-            f"{run_dir / RECIPE}: digest {recipe.digest()[:12]}, but {RECORD} has {record.recipe_digest[:12]}: it was "
+            f"{where}: digest {recipe.digest()[:12]}, but {RECORD} has {record.recipe_digest[:12]}: it was "
             "edited after the run. Copy it to another path and train from that recipe"
         )
     return recipe, record

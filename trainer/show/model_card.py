@@ -25,7 +25,7 @@ from trainer.testing.classifier_card import CARD
 HEADER = "---\nlibrary_name: bevt\ntags:\n- video-classification\n- bevt\n---\n"
 NOT_RECORDED = "not recorded"
 ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/~-])(/[^"',=\[\]]*)""")  # also as a value: --out=/a/b, init="/a/b"
-SHORTENED = "Absolute paths are shortened to their last part."
+SHORTENED = "Absolute paths are shortened to their last component."
 LICENCE = (
     "bevt's code is under Apache-2.0. These weights were trained on the data, and started from the weights, that are "
     "named above; the terms of both decide how they may be used. Before you publish this folder, add a `license:` line "
@@ -159,7 +159,7 @@ def _record(record: RunRecord) -> str:
 
 
 def _public_command(command: str) -> str:
-    """A command for the card, without the folders of its author."""
+    """Return a command for the model card, without the author's folders."""
     try:
         return shlex.join(map(without_folders, shlex.split(command)))
     except ValueError:  # an edited record: unbalanced quotation marks
@@ -167,5 +167,5 @@ def _public_command(command: str) -> str:
 
 
 def without_folders(text: str) -> str:
-    """Shorten every absolute path in `text`, a word of a command, to its last part, because cards are public."""
+    """Shorten every absolute path in `text`, a word of a command, to its last component: model cards are public."""
     return ABSOLUTE_PATH.sub(lambda found: f".../{Path(found[1]).name}", text)

@@ -88,13 +88,13 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
 
 
 def _overlap(evaluation: Path, key: str) -> dict[str, Any]:
-    """An evaluation's overlap with training; `count` is None if an older version did not record it."""
+    """An evaluation's overlap with training or pretraining; `count` is None if an older version did not record it."""
     result: dict[str, dict[str, Any]] = read_json_file(evaluation / RESULT, dict)
     return result.get(key, {"count": None})
 
 
 def _was_trained_on(evaluation: Path) -> bool:
-    """Whether some of the tested videos were trained on, which is also printed."""
+    """Whether some of the tested videos were trained on; if so, a note says that the evaluation is left out."""
     count = _overlap(evaluation, TRAINING)["count"]
     if count:
         note(f"{evaluation} is left out: {count} of its videos were trained on")
@@ -166,7 +166,7 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
 
 
 def stages_of(init: str | None) -> list[PretrainRecipe]:
-    """Return the recipes of the pretraining runs that lead to `init`, oldest first, back to a missing directory."""
+    """Return the recipes of the pretraining runs that lead to `init`, oldest first; a deleted run ends the chain."""
     stages: list[PretrainRecipe] = []
     while init is not None:
         folder = Path(init) if Path(init).is_dir() else Path(init).parent
@@ -219,16 +219,16 @@ def encoder_name(encoder: SwinConfig | TimeSformerConfig) -> str:
 
 
 def _evaluations(directories: Iterable[Path]) -> dict[str, dict[str, Path]]:
-    """Finished evaluations of frames in order, by digests of weights and data; of several, the one with most views."""
+    """Finished evaluations with frames in order, by digests of weights and data; of several, that with most views."""
     best: dict[tuple[str, str], tuple[int, Path]] = {}
     for folder in sorted({path.parent for directory in directories for path in directory.rglob(PLAN)}):
         plan = read_record(folder / PLAN, EvaluationPlan)
         if plan is None or plan.temporal != "normal" or not (folder / RESULT).is_file():
             continue
         views = plan.views.clips * plan.views.crops
-        what = plan.weights_sha256, plan.data_digest
-        if views > best.get(what, (0, folder))[0]:
-            best[what] = (views, folder)
+        key = plan.weights_sha256, plan.data_digest
+        if views > best.get(key, (0, folder))[0]:
+            best[key] = (views, folder)
     by_weights: dict[str, dict[str, Path]] = {}
     for (weights, data), (_, folder) in best.items():
         by_weights.setdefault(weights, {})[data] = folder

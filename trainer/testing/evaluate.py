@@ -194,7 +194,7 @@ def check_some_read(data: ClipSource, num_read: int, failed: Mapping[str, str]) 
 
 
 def chosen_views(card: ClassifierCard, clips: int | None, crops: int | None) -> EvalViews:
-    """Return the card's views, with `clips` and `crops` replaced if given. Raises UserError for unsupported numbers."""
+    """Return a classifier's views, with `clips` and `crops` if given. Raises UserError for unsupported numbers."""
     if clips is not None and clips < 1:
         raise UserError(f"{clips} clips: expected at least 1")
     if crops not in (None, 1, 3):
