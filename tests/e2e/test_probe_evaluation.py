@@ -55,20 +55,23 @@ def test_ranks_share_the_videos_and_count_each_once(data, monkeypatch):
     model = build_model(recipe.model, ("video",)).eval()
     evaluation = ProbeEvaluation(model, recipe, CPU)
     assert [len(split.items) for split in evaluation.splits] == [12, 4]
-    monkeypatch.setattr("trainer.clips.multi_view.PART_VIDEOS", 3)
+    monkeypatch.setattr("trainer.clips.multi_view.MAX_PART_VIDEOS", 3)
     features_NC, labels_N = evaluation._features(evaluation.splits[0])
     assert features_NC.shape == (12, 64) and labels_N.tolist() == [item.label for item in evaluation.splits[0].items]
     ranks = []
     for rank in range(2):
-        shares = ProbeEvaluation(model, recipe, World(rank=rank, size=2, device=CPU.device))
+        rank_evaluation = ProbeEvaluation(model, recipe, World(rank=rank, size=2, device=CPU.device))
         monkeypatch.setattr(World, "gather", lambda self, value: ranks.append(value) or [ranks[0], ranks[-1]])
         if rank == 0:
             with pytest.raises(KeyError):  # its own parts alone are not all
-                shares._features(evaluation.splits[0])
-    assert torch.equal(shares._features(evaluation.splits[0])[0], features_NC)
+                rank_evaluation._features(evaluation.splits[0])
+    assert torch.equal(rank_evaluation._features(evaluation.splits[0])[0], features_NC)
     test_NC, test_N = evaluation._features(evaluation.splits[1])
-    told = [knn_predict(features_NC, labels_N, test_NC, 2, 3, 0.07), linear_predict(features_NC, labels_N, test_NC, 2)]
-    right = [float((told_N == test_N).double().mean()) for told_N in told]
+    predicted = [
+        knn_predict(features_NC, labels_N, test_NC, 2, 3, 0.07),
+        linear_predict(features_NC, labels_N, test_NC, 2),
+    ]
+    right = [float((predicted_N == test_N).double().mean()) for predicted_N in predicted]
     assert evaluation(1) == dict(zip(("knn_top1", "linear_top1"), right, strict=True))
 
 
