@@ -22,7 +22,7 @@ _isolated = IsolatedFunction("trainer.clips.isolated_frames:decode", DECODER_BYT
 def read_frames(
     path: Path, kind: MediaKind, choose: Callable[[int], NDArray[np.int64]], short_side_px: int, limit_s: float
 ) -> tuple[list[NDArray[np.uint8]], list[int]]:
-    """Return the frames `choose(num_frames)` (increasing), scaled down to the short side, and their indices.
+    """Return the frames that `choose(num_frames)` picks (increasing), scaled down to the short side, and their indices.
 
     `choose` is called again if a file has another number of frames than its header states. Raises MediaError, also if
     the decoder takes longer than `limit_s` seconds or crashes.

@@ -29,7 +29,7 @@ from trainer.engine.precision import autocast
 
 MAX_PART_VIDEOS = 32  # a part is the unit of work and of resuming
 MIN_PARTS = 16  # if there are as many videos: keeps many processes busy with few videos
-CHUNK_BYTES = 64 << 20  # of uint8 views in one forward pass
+CHUNK_BYTES = 64 << 20  # uint8 views in one forward pass, at most
 
 Row = dict[str, Any]  # one video, by column
 Work = Callable[[Tensor, int], list[Row]]  # views uint8 (N * K * S, T, H, W, C), N -> new columns of the N videos
@@ -101,7 +101,7 @@ class ViewPlan:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive videos of one part."""
+    """Videos `first` to `stop` - 1 of one part, which are computed in one forward pass."""
 
     part: int
     first: int

@@ -61,7 +61,7 @@ def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int
     """The items of `data` that are among `rows`, with the run of the row, and how many items could not be compared.
 
     Files are compared by content, samples of one frame store by name. If digests cannot be compared, as between files
-    and a store made from them, clips of the same name count if most of a few pairs show the same pictures.
+    and a store made from them, clips of the same name count if a few of them show the same pictures.
     """
     names = [os.fsencode(item.source) for item in data.items]
     same_name = pc.is_in(rows["source"], value_set=pa.array(sorted(set(names)), pa.binary()))

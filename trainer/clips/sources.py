@@ -25,8 +25,7 @@ from trainer.clips.isolated_frames import read_frames
 from trainer.clips.sampling import OTHER_SAMPLING, interval_in_pool
 
 Frame = NDArray[np.uint8]  # HWC, RGB
-# number of positions -> the positions to read, in any order, repeats allowed
-Choose = Callable[[int], NDArray[np.int64]]
+Choose = Callable[[int], NDArray[np.int64]]  # number of positions -> those to read, in any order, repeats allowed
 
 FILE_SHORT_SIDE_PX = 256  # original: Resize(-1, 256) before every crop; the same as in a frame store's pool
 

@@ -38,7 +38,7 @@ def describe_workers(num_workers: int | None) -> str:
         return "in the training process, because the model needs the CPU"
     return (
         f"{count(chosen, 'process')} per rank; {count(local_processes(), 'rank')} on {usable_cpus()} CPUs here, "
-        f"one CPU is left for each rank, and at most {MOST_WORKERS} processes are started for it"
+        f"one CPU is left for each rank, and at most {MOST_WORKERS} processes are started per rank"
     )
 
 

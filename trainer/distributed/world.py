@@ -127,7 +127,7 @@ def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
         return
     deterministic: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    # no filling of new memory, which would cost a pass over it
+    # PyTorch would otherwise fill all new memory, which takes time
     fills_memory, deterministic.fill_uninitialized_memory = deterministic.fill_uninitialized_memory, False
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -156,7 +156,7 @@ def to_host(values: Tensor) -> tuple[Tensor, Callable[[], None]]:
 
 
 def micro_batches_of(loop: Execution, world_size: int) -> int:
-    """Return the micro-batches per process, so many that their size is that of the recipe's number of processes."""
+    """Return the micro-batches per process that keep the size they have on the recipe's number of processes."""
     if loop.processes is None:
         return loop.micro_batches
     return max(1, math.ceil(loop.micro_batches * loop.processes / world_size))

@@ -50,7 +50,7 @@ class StepReport:
     world: World
     began_s: float = 0.0  # perf_counter when the loop received the batch
     asked_s: float = 0.0  # perf_counter when the loop requested the batch
-    offenders: list[str] = field(default_factory=list)  # samples that may have caused the skipped step, on all ranks
+    offenders: list[str] = field(default_factory=list)  # samples of all ranks that may have caused the skipped step
 
     def read(self) -> dict[str, float]:
         """Wait for the device; return the step's values, equal on all ranks except for times, and set `offenders`."""

@@ -13,7 +13,7 @@ from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
 from trainer.setup.models import halvings, tubelet_of
 
 
-class TokenSizes(NamedTuple):
+class Sizes(NamedTuple):
     """The sizes of a stream's tokens."""
 
     vocab_size: int
@@ -59,7 +59,7 @@ def follow_tokens(recipe: PretrainRecipe, overrides: Sequence[str]) -> tuple[Pre
     return (PretrainRecipe.model_validate(data), lines) if lines else (recipe, lines)
 
 
-def patch_for(encoder: EncoderConfig, sizes: TokenSizes) -> tuple[int, int, int] | None:
+def patch_for(encoder: EncoderConfig, sizes: Sizes) -> tuple[int, int, int] | None:
     """Return the patch with which `encoder` predicts the token grid, or None if it is not a whole number of pixels."""
     sides = [rows * 2 ** halvings(encoder) for rows in sizes.grid]
     if any(sizes.crop_px % side for side in sides):
@@ -67,15 +67,15 @@ def patch_for(encoder: EncoderConfig, sizes: TokenSizes) -> tuple[int, int, int]
     return encoder.patch[0], sizes.crop_px // sides[0], sizes.crop_px // sides[1]
 
 
-def _sizes(stream: StreamConfig) -> TokenSizes:
+def _sizes(stream: StreamConfig) -> Sizes:
     if isinstance(stream.tokens, OnlineTokens):
         card = read_card(find_tokenizer(settle_default(stream.tokens.tokenizer, lambda message: None)))
         pool = FrameStore(stream.tokens.frames).manifest.pool
-        return TokenSizes(card.sizes.vocab_size, card.grid, stream.tokens.views.crop_px, pool.max_frames)
+        return Sizes(card.sizes.vocab_size, card.grid, stream.tokens.views.crop_px, pool.max_frames)
     tokens = TokenSet(stream.tokens)
     identity = tokens.manifest.tokenizer
     pool = tokens.frames.manifest.pool
-    return TokenSizes(identity.vocab_size, identity.grid, tokens.manifest.views.crop_px, pool.max_frames)
+    return Sizes(identity.vocab_size, identity.grid, tokens.manifest.views.crop_px, pool.max_frames)
 
 
 def _is_set(key: str, set_by_hand: Collection[str]) -> bool:

@@ -92,7 +92,7 @@ def check_token_options(recipe: str, directory: Path, given: Mapping[str, str | 
         if tokens is not None and name not in streams:
             raise UserError(
                 f"--{name}-tokens {tokens}: the recipe {recipe!r} has no {name} stream, only {', '.join(streams)}; "
-                f"drop the option, or choose a --recipe with this stream"
+                f"drop the option, or use a --recipe with {name}s"
             )
 
 
@@ -163,7 +163,7 @@ def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_m
 
 
 def frames_of(stream: StreamConfig) -> FrameStore:
-    """Open the frames that a stream reads."""
+    """Open the frame store that a stream reads."""
     tokens = stream.tokens
     return FrameStore(tokens.frames) if isinstance(tokens, OnlineTokens) else TokenSet(tokens).frames
 

@@ -64,7 +64,7 @@ def fit_linear(
 
 
 def held_out_mask(labels_N: Tensor, seed: int) -> Tensor:
-    """Mark HELD_OUT of each class that has at least two samples: bool (N). Raises UserError if no class has two."""
+    """Mark a share HELD_OUT of each class with two or more samples: bool (N). Raises UserError if no class has two."""
     held_N = torch.zeros(len(labels_N), dtype=torch.bool)
     for label in labels_N.unique().tolist():
         members = torch.nonzero(labels_N == label).flatten()

@@ -1,6 +1,6 @@
 """The directory of a run: its recipe, data, command, metrics, checkpoints and weights.
 
-recipe.yaml          the resolved recipe: `bevt train RUN/recipe.yaml` trains the same
+recipe.yaml          the resolved recipe: `--recipe RUN/recipe.yaml` trains the same
 run.json             command, code revision, versions, dataset digests (schemas.runs.RunRecord)
 resumes.jsonl        one line per resume: time, command, number of processes
 clips.parquet        the clips that this run, and those it started from, trained on or held out (schemas.runs)
@@ -108,7 +108,7 @@ def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, Dataset
 
 
 def identity_of(recipe: TrainingRecipe, datasets: Mapping[str, DatasetRef]) -> Identity:
-    """Return all that decides a run's numbers, by dotted key: the recipe without free keys, and the data's digests."""
+    """Return all that affects a run's results, by dotted key: the recipe without `Free` keys, the data's digests."""
     facts: Identity = {
         key: json_text(value) if isinstance(value, list) else value for key, value in deciding(recipe).items()
     }

@@ -18,7 +18,7 @@ Status = Literal["alive", "finished", "stopped", "dead"]
 
 RESULTS = (WEIGHTS, "tokenizer")  # written at the end of a run: weights, or a tokenizer's folder
 RECENT = 50  # latest log lines from which the time of a step is taken
-# a process is considered dead after this many times its longest recent step without a new one, but not before
+# a process without a new step for this many times its longest recent step counts as dead, but not before
 # LEAST_SILENCE_S
 SILENCE_STEPS = 10
 LEAST_SILENCE_S = 120.0

@@ -106,7 +106,7 @@ def _facts(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:
             "task": f"video classification, {recipe.dataset}",
             "encoder": encoder_name(recipe.encoder),
             "input": f"{sampling.frames} frames ({sampling.spacing}), {recipe.augment.crop_px} px, "
-            "RGB normalised with ImageNet's mean and deviation",
+            "RGB normalised with ImageNet's mean and standard deviation",
             "global batch": str(recipe.global_batch),
             "tokenizer of the pretraining": tokenizer_of_stages(stages),
             **training,

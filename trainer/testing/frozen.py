@@ -70,7 +70,7 @@ def classifier_of_pretrained(path: Path) -> Classifier:
 
 
 def _card_of_pretraining(weights: Path) -> ClassifierCard:
-    """Describe the clips of a pretraining run's video stream, from its recipe and its data."""
+    """Describe the clips of a pretraining run's video stream, from its recipe and its token set."""
     fix = "give a fine-tuning recipe (--recipe), which sets the clips to use"
     recipe = read_run(weights.parent)[0] if (weights.parent / RECORD).is_file() else None
     if not isinstance(recipe, PretrainRecipe) or "video" not in recipe.streams:
