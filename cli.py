@@ -9,7 +9,7 @@ from bevt_core.console.command_line import App
 from bevt_core.console.command_table import Command, Group, Panels, group_class
 
 if TYPE_CHECKING:
-    from trainer.clips.places import Sources
+    from trainer.clips.selection import PipelineSources
 
 # Loader processes and torch's threads share the CPUs. Threads that spin while they wait slow everything down, sixfold
 # if two programs share two cores (docs/log.md). torch reads this when it is imported.
@@ -147,12 +147,12 @@ PANELS: Panels = {
 }
 
 
-def _sources() -> "Sources":
+def _sources() -> "PipelineSources":
     """The pipeline's functions that list raw data, for the trainer's commands."""
     from pipeline import sources
-    from trainer.clips.places import Sources
+    from trainer.clips.selection import PipelineSources
 
-    return Sources(
+    return PipelineSources(
         list_sources=sources.list_sources,
         check_found=sources.check_found,
         label_by=sources.label_by,

@@ -9,7 +9,7 @@ from schemas.base import Record
 from schemas.ranges import Count, Processes
 
 Use = Literal["train", "val", "pretrain"]  # supervised training, validation, training without labels
-Place = Literal["files", "frames"]  # clips are read from files, or from a frame store
+ClipStorage = Literal["files", "frames"]  # clips are read from files, or from a frame store
 
 # `clips.parquet` of a run: the clips used by the run and by the runs it started from
 CLIPS_SCHEMA = pa.schema(

@@ -58,7 +58,7 @@ def test_a_run_leaves_everything_needed_to_repeat_it(data, tmp_path, json_keys, 
     assert Counter(lists.table["path"].to_pylist()) == read
     assert again == recipe
     assert record.datasets["video"].digest == data["video"].digest and record.command == "bevt train joint"
-    pretrain(again, tmp_path / "again", repeats=record)
+    pretrain(again, tmp_path / "again", repeat_of=record)
     assert losses(tmp_path / "again") == losses(tmp_path / "run")
     one, other = (load_weights(tmp_path / name / "weights.safetensors").state_dict() for name in ("run", "again"))
     assert all(torch.equal(one[key], other[key]) for key in one)

@@ -1,1 +1,1 @@
-"""The parts of the public Python API that exist for users only: runs, features, datasets, training by recipe name."""
+"""The parts of the public Python API that only users call: loaded runs, features, datasets, training by recipe name."""

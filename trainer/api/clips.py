@@ -42,7 +42,7 @@ class LabelledClips(Dataset[LabelledClip]):
     def __init__(
         self, source: ClipSource, sampling: ClipSampling, crop_px: int, short_side_px: int | None = None
     ) -> None:
-        """Scale frames to `short_side_px` (default: `crop_px`), then crop; take `sampling` from a recipe or a card.
+        """Scale frames to `short_side_px` (default: `crop_px`), then crop; take `sampling` from a recipe or `run.card`.
 
         Raises UserError for items without a label, and for a sampling interval that a frame store does not support.
         """

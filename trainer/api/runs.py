@@ -25,7 +25,7 @@ class LoadedRun:
     weights: Path
     device: torch.device
     model: Bevt | Classifier
-    recipe: Recipe | None  # that trained the model; None without a run's record, as in an exported folder
+    recipe: Recipe | None  # the one that trained the model; None without a run's record, as in an exported folder
     card: ClassifierCard | None  # the classes and clips of a classifier; None for other models
 
     @functools.cached_property
@@ -39,12 +39,12 @@ class LoadedRun:
         return classifier_of_pretrained(self.weights).to(self.device).eval()
 
 
-def load_run(place: Path | str, device: str | torch.device = "cpu") -> LoadedRun:
+def load_run(path: Path | str, device: str | torch.device = "cpu") -> LoadedRun:
     """Load a finished run's directory, a folder that `bevt export` wrote, or a weights file, for inference.
 
-    Raises UserError if `place` has no weights, describing what it is, and for damaged files.
+    Raises UserError for damaged files, and if `path` has no weights, describing what it is instead.
     """
-    weights, device = existing_weights(Path(place)), torch.device(device)
+    weights, device = existing_weights(Path(path)), torch.device(device)
     folder = weights.parent
     return LoadedRun(
         weights=weights,

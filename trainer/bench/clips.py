@@ -33,6 +33,7 @@ def bench_clips(
     chosen = [whole[at] for at in np.unique(np.linspace(0, len(whole) - 1, clips).round().astype(int))]
     found = {file_of(root, store.store.manifest.split, sources[at]): at for at in chosen}
     items = tuple(store.items[at] for at in found.values())
+    # the folder below `root` that the names of sources are relative to
     base = next(iter(found)).parents[len(Path(items[0].source).parts) - 1]
     from_files = TrainingClips(FileClips(base, items, store.classes, recipe.decode_timeout_s), recipe)
     from_store = TrainingClips(store.subset(items), recipe)
@@ -60,7 +61,7 @@ def bench_clips(
         "file_clips_per_cpu_s": len(positions) / files_s,
         "store_clips_per_cpu_s": len(positions) / store_s,
         "ratio_store_vs_files": files_s / store_s,
-        "mean_difference": float(np.mean(differences)) if store.stride == 1 and store.uneven is None else None,
+        "mean_difference": float(np.mean(differences)) if store.stride == 1 and store.uneven_item is None else None,
         "clips": len(positions),
         "repeats": repeats,
     }

@@ -16,20 +16,20 @@ from trainer.data.clip_dataset import TokenDataset
 
 CLIP_FRAMES, TUBELET = 16, 2  # as in the paper
 MASK = TubeMask(kind="tube", ratio=0.5)
-Round = Callable[[int, int], object]  # (epoch, position) -> one clip
+ReadClip = Callable[[int, int], object]  # (epoch, position) -> one clip
 
 
 def bench_loader(video_tokens: Path, root: Path, *, clips: int = 16, repeats: int = 8) -> dict[str, float]:
-    """Compare the CPU time of three ways to get the same clips, over `repeats` epochs with different views.
+    """Compare the CPU time of three readers to get the same clips, over `repeats` epochs with different views.
 
-    Ours returns pixels, tokens and mask. `decord` decodes the same frames from the files below `root`, with one thread,
-    and takes the same crop. The bare loop decodes and crops the stored JPEGs, which are already in memory.
-    Raises UserError if a video of the token set is not below `root`.
+    The trainer's dataset returns pixels, tokens and mask. `decord` decodes the same frames from the files below `root`,
+    with one thread, and takes the same crop. The bare loop decodes and crops the stored JPEGs, which are already in
+    memory. Raises UserError if a video of the token set is not below `root`.
     """
     tokens = TokenSet(video_tokens)
-    part_views = tokens.manifest.num_parts * tokens.manifest.views.num_views  # all of them stay in memory
+    cached_parts = tokens.manifest.num_parts * tokens.manifest.views.num_views  # all row groups stay in memory
     dataset = TokenDataset(
-        tokens, name="video", seed=0, clip_frames=CLIP_FRAMES, tubelet=TUBELET, mask=MASK, cached_parts=part_views
+        tokens, name="video", seed=0, clip_frames=CLIP_FRAMES, tubelet=TUBELET, mask=MASK, cached_parts=cached_parts
     )
     positions = np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int)).tolist()
     index = tokens.frames.index.select(["source", "frame_indices", "frame_start"]).take(positions).to_pylist()
@@ -38,20 +38,20 @@ def bench_loader(video_tokens: Path, root: Path, *, clips: int = 16, repeats: in
     jpegs: dict[tuple[int, int], Sequence[np.ndarray]] = {}
     for epoch in range(repeats + 1):
         for position in positions:
-            part, start, count, _ = dataset.place(epoch, position)
+            part, start, count, _ = dataset.locate(epoch, position)
             jpegs[epoch, position] = tokens.frames.read_jpegs(part, rows[position]["frame_start"] + start, count)
 
     def from_shards(epoch: int, position: int) -> object:
         return dataset[epoch, position]
 
     def from_files(epoch: int, position: int) -> object:
-        _, start, count, view = dataset.place(epoch, position)
+        _, start, count, view = dataset.locate(epoch, position)
         reader = decord.VideoReader(str(files[position]), num_threads=1)
         frames_THWC = reader.get_batch(rows[position]["frame_indices"][start : start + count]).asnumpy()
         return np.stack([apply_view(frame_HWC, view, dataset.backend) for frame_HWC in frames_THWC])
 
     def bare_jpegs(epoch: int, position: int) -> object:
-        view = dataset.place(epoch, position)[3]
+        view = dataset.locate(epoch, position)[3]
         return [apply_view(decode_jpeg(jpeg), view, dataset.backend) for jpeg in jpegs[epoch, position]]
 
     ours_s, decord_s, jpeg_s = cpu_seconds([from_shards, from_files, bare_jpegs], positions, repeats)
@@ -67,21 +67,21 @@ def bench_loader(video_tokens: Path, root: Path, *, clips: int = 16, repeats: in
 
 
 def cpu_seconds(
-    ways: Sequence[Round],
+    readers: Sequence[ReadClip],
     positions: Sequence[int],
     repeats: int,
     clock: Callable[[], float] = time.process_time,
 ) -> list[float]:
-    """Run each of `ways` over all positions, in turn; return the mean CPU seconds of each per epoch, over all threads.
+    """Run each of `readers` over all positions, in turn; return the mean CPU seconds per epoch of each.
 
-    Epoch 0 is a warm-up and not counted.
+    They include all threads. Epoch 0 is a warm-up and not counted.
     """
-    seconds = [0.0] * len(ways)
+    seconds = [0.0] * len(readers)
     for epoch in range(repeats + 1):
-        for i, way in enumerate(ways):
+        for i, read in enumerate(readers):
             began = clock()
             for position in positions:
-                way(epoch, position)
+                read(epoch, position)
             seconds[i] += (clock() - began) if epoch else 0.0
     return [total / repeats for total in seconds]
 

@@ -1,6 +1,7 @@
 """The benchmark of one training step: the loop's own step on random batches made in advance.
 
-The parts are timed by the device's clock. Steps are queued one after the other, as the loop does on a GPU.
+Forward pass, backward pass and optimizer are timed by the device's clock. Steps are queued one after the other, as the
+loop does on a GPU.
 """
 
 import statistics
@@ -32,7 +33,7 @@ from trainer.setup.models import checkpoint_activations
 DROP_PATH = 0.3  # as in the paper's joint stage
 SYNC_WARNING = "called a synchronizing CUDA operation"  # the warning of torch.cuda.set_sync_debug_mode
 WARM_UP = 3  # steps; the first one compiles kernels
-# at this learning rate a few steps on random targets do no harm; the rest is from the paper's recipe
+# a learning rate at which a few steps on random targets do no harm; the other values are the paper's
 OPTIM = OptimConfig(lr=1e-6, weight_decay=0.05, warmup_epochs=0.0, clip_grad_norm=3.0)
 
 
@@ -53,11 +54,11 @@ def bench_train_step(
 ) -> dict[str, Any]:
     """Measure a joint step of a Swin size, with stored tokens or with `tokenizer` in it.
 
-    Times are medians in milliseconds: `step_ms` from the start of a step to that of the next, its parts `forward_ms`
-    (includes the tokenizer), `backward_ms` (includes the gradient's norm) and `optimizer_ms`, and `host_ms`, the time
-    that the host needs to queue the step. `mfu` does not count recomputation, and is None on a device of unknown peak.
-    `syncs` is how often the host waited for the GPU inside a step. Raises UserError for an unavailable device and for
-    an unknown size.
+    Times are medians in milliseconds: `step_ms` from the start of a step to that of the next, and within it
+    `forward_ms` (includes the tokenizer), `backward_ms` (includes the gradient's norm) and `optimizer_ms`; `host_ms` is
+    the time that the host needs to queue the step. `mfu` does not count recomputation, and is None on a device of
+    unknown peak. `syncs` is how often the host waited for the GPU inside a step. Raises UserError for an unavailable
+    device and for an unknown size.
     """
     check_size(size)
     where = available_device(device)
@@ -81,8 +82,8 @@ def bench_train_step(
     stepper = Stepper(task, build_optimizer(model, OPTIM), schedule, OPTIM, loop, World(0, 1, where))
     stepper.wrap()
     batch = {
-        "video": random_part("video", clips, frames, size_px, _grid(size, size_px), where, tokenizer),
-        "image": random_part("image", images, 1, size_px, _grid(size, size_px), where, tokenizer),
+        "video": random_stream_batch("video", clips, frames, size_px, _grid(size, size_px), where, tokenizer),
+        "image": random_stream_batch("image", images, 1, size_px, _grid(size, size_px), where, tokenizer),
     }
     first_s, times = _timed_steps(stepper, task, batch, repeats)
     syncs = count_syncs(lambda: _step(stepper, batch, 0), where)
@@ -128,22 +129,22 @@ class _TimedTask(PretrainTask):
         return terms
 
 
-def random_part(
+def random_stream_batch(
     stream: str, samples: int, frames: int, size_px: int, grid: int, device: torch.device, tokenizer: Tokenizer | None
 ) -> Batch:
-    """Return a stream's random batch as the loader makes it, in pinned memory if `device` is a GPU."""
+    """Return a random batch of one stream as the loader makes it, in pinned memory if `device` is a GPU."""
     mask_BTHW = torch.rand(samples, frames // 2 if stream == "video" else 1, grid, grid) < MASKED_SHARE[stream]
-    part: Batch = {
+    batch: Batch = {
         "clip": torch.randint(256, (samples, frames, size_px, size_px, 3), dtype=torch.uint8),
         "mask": mask_BTHW,
         "hidden": hidden_positions(mask_BTHW, frames, HIDDEN_MULTIPLE if device.type == "cuda" else 1),
     }
     if tokenizer is None:
-        part["tokens"] = torch.randint(VOCAB_SIZE, (samples, frames, grid, grid))
+        batch["tokens"] = torch.randint(VOCAB_SIZE, (samples, frames, grid, grid))
     else:
         side = tokenizer.input_px
-        part["frames"] = torch.randint(256, (samples, frames, side, side, 3), dtype=torch.uint8)
-    return {key: value.pin_memory() for key, value in part.items()} if device.type == "cuda" else part
+        batch["frames"] = torch.randint(256, (samples, frames, side, side, 3), dtype=torch.uint8)
+    return {key: value.pin_memory() for key, value in batch.items()} if device.type == "cuda" else batch
 
 
 def _timed_steps(stepper: Stepper, task: _TimedTask, batch: Batch, repeats: int) -> tuple[float, dict[str, float]]:

@@ -27,7 +27,7 @@ class Box(NamedTuple):
     height: int
     width: int
 
-    def of(self, clip_THWC: Tensor) -> Tensor:
+    def cut(self, clip_THWC: Tensor) -> Tensor:
         """Cut the box out of every frame."""
         return clip_THWC[:, self.top : self.top + self.height, self.left : self.left + self.width]
 
@@ -37,7 +37,7 @@ def augment_clip(clip_THWC: Tensor, config: AugmentConfig, rng: np.random.Genera
     _, height, width, _ = clip_THWC.shape
     box = random_box(height, width, config.area_share, config.aspect, rng)
     flip = bool(rng.random() < config.flip_share)
-    crop_THWC = resize(box.of(clip_THWC), config.crop_px, config.crop_px)
+    crop_THWC = resize(box.cut(clip_THWC), config.crop_px, config.crop_px)
     crop_THWC = crop_THWC.flip(2) if flip else crop_THWC
     if config.rand_augment is not None:
         crop_THWC = rand_augment(crop_THWC, config.rand_augment, rng)
@@ -72,7 +72,7 @@ def crop_views(clip_THWC: Tensor, short_side_px: int, crop_px: int, crops: int) 
     scaled_h, scaled_w = scaled_size(height, width, short_side_px)
     scaled_THWC = resize(clip_THWC, scaled_h, scaled_w)
     boxes = view_boxes(scaled_h, scaled_w, crop_px, crops)
-    return torch.stack([box.of(scaled_THWC) for box in boxes])
+    return torch.stack([box.cut(scaled_THWC) for box in boxes])
 
 
 def view_boxes(height: int, width: int, crop_px: int, crops: int) -> list[Box]:

@@ -15,18 +15,17 @@ from bevt_core.media.frame_size import one_size
 from bevt_core.views.replay import shrink_short_side
 from schemas.frames import MediaKind
 
-_isolated = IsolatedFunction(
-    "trainer.clips.isolated_frames:decode", DECODER_BYTES
-)  # its child starts at the first call
+# the child starts at the first call
+_isolated = IsolatedFunction("trainer.clips.isolated_frames:decode", DECODER_BYTES)
 
 
 def read_frames(
     path: Path, kind: MediaKind, choose: Callable[[int], NDArray[np.int64]], short_side_px: int, limit_s: float
 ) -> tuple[list[NDArray[np.uint8]], list[int]]:
-    """Return the frames `choose(num_frames)` (increasing), scaled down to the short side, and their indices.
+    """Return the frames that `choose(num_frames)` picks (increasing), scaled down to the short side, and their indices.
 
-    `choose` may be called again, if a file has another number of frames than its header states. Raises MediaError,
-    also if the decoder takes longer than `limit_s` seconds or crashes.
+    `choose` is called again if a file has another number of frames than its header states. Raises MediaError, also if
+    the decoder takes longer than `limit_s` seconds or crashes.
     """
     try:
         # absolute: the child keeps the working directory that it was started in

@@ -41,18 +41,18 @@ Digests = Sequence[str | None]
 class ClipLists(NamedTuple):
     """The clips of a run and of the runs before it."""
 
-    table: pa.Table  # of CLIPS_SCHEMA
-    unlisted: Mapping[Use, Sequence[str]]  # earlier runs that have no list
-    val_trained_on: int = 0  # number of its validation clips that it, or a run before it, was fine-tuned on
+    table: pa.Table  # rows of CLIPS_SCHEMA
+    unlisted: Mapping[Use, Sequence[str]]  # earlier runs that have no list, by how they used their clips
+    val_trained_on: int = 0  # number of validation clips on which this run, or one before it, was fine-tuned
 
 
-NOTHING = ClipLists(CLIPS_SCHEMA.empty_table(), {"train": (), "pretrain": ()})
+NO_LISTS = ClipLists(CLIPS_SCHEMA.empty_table(), {"train": (), "pretrain": ()})
 
 
 def digests_of(data: ClipSource, world: World) -> list[str | None]:
-    """Return the digest of every item, None for a missing file. Every rank calls this and computes a share."""
-    shares = world.gather(_digests(data, range(world.rank, len(data.items), world.size)))
-    return [shares[at % world.size][at // world.size] for at in range(len(data.items))]
+    """Return the digest of every item, None for a missing file. Every rank calls this and computes some of them."""
+    by_rank = world.gather(_digests(data, range(world.rank, len(data.items), world.size)))
+    return [by_rank[at % world.size][at // world.size] for at in range(len(data.items))]
 
 
 def _digests(data: ClipSource, positions: range) -> list[str | None]:
@@ -60,13 +60,13 @@ def _digests(data: ClipSource, positions: range) -> list[str | None]:
         return list(pool.map(data.digest_of, positions))
 
 
-def listed(data: ClipSource, use: Use, digests: Digests) -> pa.Table:
+def clip_rows(data: ClipSource, use: Use, digests: Digests) -> pa.Table:
     """Return one row per labelled clip of `data`."""
     items, count = data.items, len(data.items)
     columns: dict[str, Any] = {
         "use": [use] * count,
         "run": [""] * count,
-        "place": [data.place] * count,
+        "place": [data.storage] * count,
         "path": [data.path] * count,
         "source": [os.fsencode(item.source) for item in items],
         "kind": [item.kind for item in items],
@@ -76,7 +76,7 @@ def listed(data: ClipSource, use: Use, digests: Digests) -> pa.Table:
     return pa.table(columns, schema=CLIPS_SCHEMA)
 
 
-def listed_store(store: FrameStore) -> pa.Table:
+def store_rows(store: FrameStore) -> pa.Table:
     """Return the rows of a frame store used for pretraining, one per source."""
     sources = store.index["source"].unique()
     constant = {"use": "pretrain", "run": "", "place": "frames", "path": str(store.path), "digest": store.digest}
@@ -120,7 +120,7 @@ def read_lists(run: Path) -> ClipLists | None:
 def lists_before(init: str | None) -> ClipLists:
     """Return the clips that the run or the weights `init`, and the runs before them, were trained on."""
     if init is None:
-        return NOTHING
+        return NO_LISTS
     weights = weights_of(Path(init))
     folder = weights.parent
     lists = read_lists(folder)
@@ -130,7 +130,7 @@ def lists_before(init: str | None) -> ClipLists:
         at = CLIPS_SCHEMA.get_field_index("run")
         return ClipLists(table.set_column(at, CLIPS_SCHEMA.field("run"), run), lists.unlisted)
     recipe = read_run(folder)[0] if (folder / RECORD).is_file() else None
-    before, own = NOTHING, {"train", "pretrain"}
+    before, own = NO_LISTS, {"train", "pretrain"}
     if isinstance(recipe, PretrainRecipe | FinetuneRecipe):
         before, own = lists_before(recipe.init), {"pretrain" if isinstance(recipe, PretrainRecipe) else "train"}
     elif weights.is_file() and isinstance(load_weights(weights), Bevt):
@@ -138,7 +138,7 @@ def lists_before(init: str | None) -> ClipLists:
     return before._replace(unlisted={use: [*names, *([init] * (use in own))] for use, names in before.unlisted.items()})
 
 
-def held_out(
+def held_out_clips(
     run: Path,
     root: Path | None,
     frames: str | None,
@@ -146,10 +146,11 @@ def held_out(
     decode_timeout_s: float | None,
     allow_outside: bool = False,
 ) -> ClipSource:
-    """Return exactly the clips that the fine-tuning run `run` held out, from where it read them, or `root`/`frames`.
+    """Return exactly the clips that the fine-tuning run `run` held out.
 
-    Raises UserError for a run without lists, for clips that are missing or have changed since the run began, and,
-    unless `allow_outside`, for clips whose paths lead out of the root.
+    They are read from `root` or `frames`, by default from where the run read them. Raises UserError for a run without
+    lists, for clips that are missing or have changed since the run began, and, unless `allow_outside`, for clips whose
+    paths lead out of the root.
     """
     lists, others = read_lists(run), "give the clips to test as `root`, `frames` or `list_file`"
     if lists is None:

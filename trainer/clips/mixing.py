@@ -2,7 +2,7 @@
 
 Mixup: https://arxiv.org/abs/1710.09412; CutMix: https://arxiv.org/abs/1905.04899. Both follow the batch mode of
 timm.data.Mixup, with the same blend or box in every frame. Pairs are neighbours in the global batch, which is
-reshuffled every epoch; they are the same for any number of processes and micro-batches that splits no pair.
+reshuffled every epoch; `check_pairs` refuses numbers of processes and micro-batches that would split a pair.
 Legend: B clips, C channels, T frames, H height, W width, V classes.
 """
 
@@ -20,14 +20,17 @@ from trainer.clips.augment import Box
 
 
 class Mix(NamedTuple):
-    """The mix of one step: `own_share` of every clip is kept; the rest is its partner's, in `box` or everywhere."""
+    """The mix of one step: each clip keeps `own_share` of itself and gets the rest from its partner.
+
+    The rest is the content of `box`, or without a box a blend of all pixels.
+    """
 
     own_share: float
     box: Box | None
 
 
 def draw_mix(config: MixConfig, height: int, width: int, rng: np.random.Generator) -> Mix:
-    """Draw as timm does: whether to mix, Mixup or CutMix, the share, and CutMix's box, clipped at the border."""
+    """Draw as timm does: whether to mix, Mixup or CutMix, `own_share`, and CutMix's box, clipped at the border."""
     if rng.random() >= config.share:
         return Mix(1.0, None)
     both = config.mixup_alpha > 0 and config.cutmix_alpha > 0
@@ -75,6 +78,7 @@ def partners(batch_B: Tensor) -> Tensor:
 
 
 def splits_pairs(global_batch: int, micro_batches: int, world_size: int) -> bool:
+    """Return whether a pair would be split between processes or micro-batches."""
     return global_batch % (2 * micro_batches * world_size) != 0
 
 

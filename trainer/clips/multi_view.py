@@ -27,13 +27,13 @@ from trainer.data.loader import make_loader
 from trainer.engine.evaluations import StopAsked, never, stop_if
 from trainer.engine.precision import autocast
 
-PART_VIDEOS = 32  # at most; a part is the unit of work and of resuming
-PARTS = 16  # at least, given as many videos: keeps many processes busy with few videos
-CHUNK_BYTES = 64 << 20  # of uint8 views in one forward pass
+MAX_PART_VIDEOS = 32  # a part is the unit of work and of resuming
+MIN_PARTS = 16  # if there are as many videos: keeps many processes busy with few videos
+CHUNK_BYTES = 64 << 20  # uint8 views in one forward pass, at most
 
 Row = dict[str, Any]  # one video, by column
 Work = Callable[[Tensor, int], list[Row]]  # views uint8 (N * K * S, T, H, W, C), N -> new columns of the N videos
-Seen = Callable[[int], None]  # gets the number of videos processed since the last call
+OnProgress = Callable[[int], None]  # gets the number of videos processed since the last call
 
 
 # ---- temporal dependency (paper, Table 2) ---------------------------------------------------------
@@ -81,7 +81,7 @@ class ViewPlan:
     @property
     def videos_per_chunk(self) -> int:
         view_bytes = self.sampling.frames * self.crop_px**2 * 3
-        return min(PART_VIDEOS, max(1, CHUNK_BYTES // (view_bytes * self.views_per_video)))
+        return min(MAX_PART_VIDEOS, max(1, CHUNK_BYTES // (view_bytes * self.views_per_video)))
 
     def check(self, data: ClipSource) -> None:
         """Raise UserError if `data` or the sampling does not support these views."""
@@ -91,7 +91,7 @@ class ViewPlan:
     def parts(self, data: ClipSource) -> list[range]:
         """Return the video indices of each part. They depend only on the number of videos."""
         total = len(data.items)
-        size = max(1, min(PART_VIDEOS, -(-total // PARTS)))
+        size = max(1, min(MAX_PART_VIDEOS, -(-total // MIN_PARTS)))
         return [range(first, min(first + size, total)) for first in range(0, total, size)]
 
     def part_sizes(self, data: ClipSource) -> list[int]:
@@ -101,7 +101,7 @@ class ViewPlan:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive videos of one part."""
+    """Videos `first` to `stop` - 1 of one part, which are computed in one forward pass."""
 
     part: int
     first: int
@@ -157,13 +157,13 @@ def map_parts(
     device: torch.device,
     precision: Precision,
     num_workers: int,
-    seen: Seen = lambda num_videos: None,
+    on_progress: OnProgress = lambda num_videos: None,
 ) -> Iterator[tuple[int, list[Row]]]:
     """Yield (part, rows) of each part, in order.
 
     A row has `video`, `label`, `error`, and, where `error` is None, the columns that `work` returns.
     `work` runs on `device` under autocast to `precision`, in inference mode: a tensor that it returns has no gradient.
-    `seen` is called after every batch; an exception that it raises ends the iteration.
+    `on_progress` is called after every chunk; an exception that it raises ends the iteration.
     """
     step, videos = plan.videos_per_chunk, plan.parts(data)
     chunks = [
@@ -183,17 +183,18 @@ def map_parts(
                 for row, more in zip(good, columns, strict=True):
                     row.update(more)
             rows += batch["rows"]
-            seen(len(batch["rows"]))
+            on_progress(len(batch["rows"]))
         yield part, rows
 
 
 @contextmanager
-def videos_seen(
+def video_progress(
     name: str, data: ClipSource, plan: ViewPlan, mine: Sequence[int], num_parts: int, stop_asked: StopAsked = never
-) -> Iterator[Seen]:
-    """Yield `seen` for `map_parts` over the parts `mine`: it shows progress and raises EvaluationStopped when asked.
+) -> Iterator[OnProgress]:
+    """Yield an `on_progress` for `map_parts` over the parts `mine`, which are this rank's of all `num_parts`.
 
-    `mine` is this rank's share of `num_parts` parts; the progress shown assumes that all ranks are equally fast.
+    It shows the progress, assuming that all ranks are equally fast, and raises EvaluationStopped once `stop_asked`
+    returns True.
     """
     parts = plan.parts(data)
     here = sum(len(parts[part]) for part in mine)
@@ -201,10 +202,10 @@ def videos_seen(
     done = 0
     with ProgressLine(name, total, unit="videos") as progress:
 
-        def seen(num_videos: int) -> None:
+        def on_progress(num_videos: int) -> None:
             nonlocal done
             done += num_videos
             progress.update(round(total * done / here))
             stop_if(stop_asked())
 
-        yield seen
+        yield on_progress

@@ -16,7 +16,7 @@ from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.runs import Use
 from trainer.clips.lists import CLIPS, ClipLists, Digests, read_lists
-from trainer.clips.same_pictures import show_the_same
+from trainer.clips.same_pictures import show_same_video
 from trainer.clips.sources import ClipSource, FileClips, StoreClips
 
 TRAINING, PRETRAINING = "overlap_with_training", "overlap_with_pretraining"  # keys of a result
@@ -61,7 +61,7 @@ def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int
     """The items of `data` that are among `rows`, with the run of the row, and how many items could not be compared.
 
     Files are compared by content, samples of one frame store by name. If digests cannot be compared, as between files
-    and a store made from them, clips of the same name count if most of a few pairs show the same pictures.
+    and a store made from them, clips of the same name count if a few of them show the same pictures.
     """
     names = [os.fsencode(item.source) for item in data.items]
     same_name = pc.is_in(rows["source"], value_set=pa.array(sorted(set(names)), pa.binary()))
@@ -72,31 +72,31 @@ def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int
     found = {
         at: by_key[key]
         for at, (digest, name) in enumerate(zip(digests, names, strict=True))
-        if digest and (key := _key(data.place, digest, name)) in by_key
+        if digest and (key := _key(data.storage, digest, name)) in by_key
     }
     unchecked: set[int] = set()
-    for (place, path), group in _by_place(near).items():
-        if place == data.place == "files":
+    for (storage, path), group in _by_location(near).items():
+        if storage == data.storage == "files":
             continue  # already compared by digest
-        left: dict[bytes, list[int]] = {}
+        unmatched: dict[bytes, list[int]] = {}
         for at in range(len(names)):
             if at not in found:
-                left.setdefault(names[at], []).append(at)
-        theirs = {row["source"]: row for row in group if row["source"] in left}
-        same = _same(theirs, place, path, left, data) if theirs else False
+                unmatched.setdefault(names[at], []).append(at)
+        candidates = {row["source"]: row for row in group if row["source"] in unmatched}
+        same = _same(candidates, storage, path, unmatched, data) if candidates else False
         if same is None:
-            unchecked |= {at for name in theirs for at in left[name]}
+            unchecked |= {at for name in candidates for at in unmatched[name]}
         elif same:
-            found |= {at: theirs[name]["run"] for name in theirs for at in left[name]}
+            found |= {at: candidates[name]["run"] for name in candidates for at in unmatched[name]}
     return found, len(unchecked - found.keys())
 
 
-def _key(place: str, digest: str, source: bytes) -> tuple[str, bytes]:
+def _key(storage: str, digest: str, source: bytes) -> tuple[str, bytes]:
     """The key by which equal clips match: files by content, samples by store and name."""
-    return digest, b"" if place == "files" else source
+    return digest, b"" if storage == "files" else source
 
 
-def _by_place(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def _by_location(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["place"], row["path"]), []).append(row)
@@ -104,30 +104,33 @@ def _by_place(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str
 
 
 def _same(
-    rows: dict[bytes, dict[str, Any]], place: str, path: str, left: dict[bytes, list[int]], data: ClipSource
+    rows: dict[bytes, dict[str, Any]], storage: str, path: str, unmatched: dict[bytes, list[int]], data: ClipSource
 ) -> bool | None:
-    """Whether the clips of `rows` and those of the same names in `data` show the same videos; None if they are gone."""
+    """Whether the clips of `rows` and those of the same names in `data` show the same videos; None if rows are gone.
+
+    `unmatched` are the positions in `data` by name.
+    """
     names = {os.fsdecode(name): row["kind"] or "video" for name, row in rows.items()}
     try:
-        if place == "frames":
+        if storage == "frames":
             other: ClipSource = StoreClips(as_path(path), frozenset(names))
         else:
             for name in names:
                 readable_source(Path(path), name, allow_outside=False)
             other = FileClips(Path(path), tuple(SourceItem(source=name, kind=kind) for name, kind in names.items()), ())
-        pairs = [(left[os.fsencode(item.source)][0], at) for at, item in enumerate(other.items)]
-        return show_the_same(pairs, data, other)
+        pairs = [(unmatched[os.fsencode(item.source)][0], at) for at, item in enumerate(other.items)]
+        return show_same_video(pairs, data, other)
     except (UserError, OSError):
         return None
 
 
-def show_overlap(result: Mapping[str, Overlap]) -> None:
-    """Print warnings about the overlaps of tested clips to stderr."""
+def warn_of_overlap(result: Mapping[str, Overlap]) -> None:
+    """Print warnings and notes about the overlaps of tested clips to stderr."""
     training, pretraining = result[TRAINING], result[PRETRAINING]
     if training["count"]:
         warn(
-            f"{described(training, 'tested')} were trained on: this accuracy is no test result, and reports and model "
-            "cards omit it; test on held-out clips with --split val, or on other clips with --list"
+            f"{overlap_text(training, 'tested')} were trained on: this accuracy is no test result, and reports and "
+            "model cards omit it; test on held-out clips with --split val, or on other clips with --list"
         )
     if training.get("unchecked"):
         warn(
@@ -137,10 +140,10 @@ def show_overlap(result: Mapping[str, Overlap]) -> None:
     if training.get("unlisted"):
         note(f"unknown whether tested clips were trained on: {', '.join(training['unlisted'])} has no {CLIPS}")
     if pretraining["count"]:
-        note(f"{described(pretraining, 'tested')} were used in pretraining, without labels")
+        note(f"{overlap_text(pretraining, 'tested')} were used in pretraining, without labels")
 
 
-def described(overlap: Overlap, clips: str) -> str:
-    """Return the start of a message: `3 of 10 tested clips (by RUN; a.mp4, ...)`."""
+def overlap_text(overlap: Overlap, kind: str) -> str:
+    """Return the start of a message about clips of a `kind`: `3 of 10 tested clips (by RUN; a.mp4, ...)`."""
     total, runs = round(overlap["count"] / overlap["share"]), ", ".join(overlap["by_run"])
-    return f"{overlap['count']} of {total} {clips} clips (by {runs}; {', '.join(overlap['first'])})"
+    return f"{overlap['count']} of {total} {kind} clips (by {runs}; {', '.join(overlap['first'])})"

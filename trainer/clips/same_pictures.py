@@ -8,17 +8,19 @@ from PIL import Image
 from bevt_core.media.errors import MediaError
 from trainer.clips.sources import ClipSource, StoreClips
 
-SHOWN = 8  # pairs to compare, spread over all pairs
+PAIRS = 8  # pairs to compare, spread over all pairs
 SIDE_PX = 16  # side of a thumbnail
-SAME = 12.0  # mean difference of two thumbnails, 0 to 255: about 2 from JPEG and scaling, 30 or more for other videos
+# mean difference of two thumbnails (0 to 255) below which they are the same: JPEG and scaling cause about 2, different
+# videos 30 or more
+SAME = 12.0
 
 
-def show_the_same(pairs: Sequence[tuple[int, int]], one: ClipSource, other: ClipSource) -> bool | None:
-    """Whether most of a few pairs (index in `one`, index in `other`) show the same video, judged by one frame each.
+def show_same_video(pairs: Sequence[tuple[int, int]], one: ClipSource, other: ClipSource) -> bool | None:
+    """Return whether most pairs (index in `one`, index in `other`) show the same video; None if none can be read.
 
-    None if no pair can be read.
+    At most PAIRS pairs are compared, by one frame each.
     """
-    chosen = sorted({round(at) for at in np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs)))})
+    chosen = sorted({round(at) for at in np.linspace(0, len(pairs) - 1, min(PAIRS, len(pairs)))})
     same = []
     for mine, theirs in (pairs[at] for at in chosen):
         frame = _middle(one, mine) if isinstance(one, StoreClips) else _middle(other, theirs)

@@ -25,10 +25,10 @@ def dense_train(num_frames: int, frames: int, interval: int, rng: np.random.Gene
 
 
 def dense_test(num_frames: int, frames: int, interval: int, clips: int) -> Positions:
-    """Spread `clips` clips evenly, each in the middle of its share of the possible starts: (K, T)."""
+    """Spread `clips` clips evenly, each in the middle of an equal range of the possible starts: (K, T)."""
     starts = num_frames - frames * interval + 1
-    share = starts / clips
-    first = (np.arange(clips) * share + share / 2).astype(np.int64) if starts > 0 else np.zeros(clips, np.int64)
+    spacing = starts / clips
+    first = (np.arange(clips) * spacing + spacing / 2).astype(np.int64) if starts > 0 else np.zeros(clips, np.int64)
     return _loop(first, num_frames, frames, interval)
 
 
@@ -58,6 +58,7 @@ def repeats(positions_T: Positions) -> NDArray[np.bool_]:
     return repeated_T
 
 
+# the end of error messages: how to sample clips in another way
 OTHER_SAMPLING = (
     "choose another sampling: for fine-tuning `sampling.kind=uniform` or another `recipe`, for a pretrained encoder a "
     "fine-tuning `recipe`; a fine-tuned model keeps the sampling that it was trained with"
@@ -65,8 +66,10 @@ OTHER_SAMPLING = (
 
 
 class Sampler(NamedTuple):
-    train: Callable[[int, int, int, np.random.Generator], Positions]
-    test: Callable[[int, int, int, int], Positions]
+    """The functions of one kind of sampling."""
+
+    train: Callable[[int, int, int, np.random.Generator], Positions]  # (num_frames, frames, interval, rng) -> (T,)
+    test: Callable[[int, int, int, int], Positions]  # (num_frames, frames, interval, clips) -> (K, T)
 
 
 SAMPLERS = {"dense": Sampler(dense_train, dense_test), "uniform": Sampler(uniform_train, uniform_test)}

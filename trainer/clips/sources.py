@@ -20,7 +20,7 @@ from bevt_core.views.replay import decode_jpeg
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S, ClipSampling
-from schemas.runs import Place
+from schemas.runs import ClipStorage
 from trainer.clips.content_digest import content_digest
 from trainer.clips.isolated_frames import read_frames
 from trainer.clips.sampling import OTHER_SAMPLING, interval_in_pool
@@ -47,23 +47,23 @@ class ClipSource(Protocol):
         """Source frames between neighbouring positions."""
 
     @property
-    def uneven(self) -> str | None:
-        """An item whose positions are not `stride` apart, or None."""
+    def uneven_item(self) -> str | None:
+        """The name of an item whose positions are not `stride` apart, or None."""
 
     @property
     def digest(self) -> str:
-        """Identity of items, labels and classes."""
+        """Digest of the items, labels and classes."""
 
     @property
     def path(self) -> str:
         """Location, for messages and the run record."""
 
     @property
-    def place(self) -> Place:
+    def storage(self) -> ClipStorage:
         """Kind of storage: files or a frame store."""
 
     def digest_of(self, index: int) -> str | None:
-        """Identity of an item's content (in a frame store only together with its name); None if it is missing."""
+        """Digest of an item's content; in a frame store, of the whole store. None if the item is missing."""
 
     def read(self, index: int, choose: Choose) -> list[Frame]:
         """Return the frames at the positions `choose(number of positions)`, in that order. Raises MediaError."""
@@ -89,7 +89,7 @@ class FileClips:
         return 1
 
     @property
-    def uneven(self) -> str | None:
+    def uneven_item(self) -> str | None:
         return None
 
     @property
@@ -101,11 +101,11 @@ class FileClips:
         return _digest(self.items, self.classes, "files")
 
     @property
-    def place(self) -> Place:
+    def storage(self) -> ClipStorage:
         return "files"
 
     def digest_of(self, index: int) -> str | None:
-        """Identity of a file, independent of its name and root: see `content_digest`."""
+        """Digest of a file's content, independent of its name and root: see `content_digest`."""
         return content_digest(self.root / self.items[index].source)
 
     def read(self, index: int, choose: Choose) -> list[Frame]:
@@ -161,7 +161,7 @@ class StoreClips:
         return self.store.manifest.pool.stride
 
     @functools.cached_property
-    def uneven(self) -> str | None:
+    def uneven_item(self) -> str | None:
         """A long video whose pool was thinned to `max_frames`."""
         return next(iter(thinned(self.store)), None)
 
@@ -174,7 +174,7 @@ class StoreClips:
         return _digest(self.items, self.classes, self.store.digest)
 
     @property
-    def place(self) -> Place:
+    def storage(self) -> ClipStorage:
         return "frames"
 
     def digest_of(self, index: int) -> str | None:
@@ -182,7 +182,7 @@ class StoreClips:
         return self.store.digest
 
     def frame_indices(self, index: int) -> list[int]:
-        """The numbers, in the source, of an item's stored frames."""
+        """Return the numbers of an item's stored frames in its source video."""
         indices: list[int] = self._frame_indices[index].as_py()
         return indices
 
@@ -216,8 +216,8 @@ def thinned(store: FrameStore) -> list[str]:
     after_N = np.cumsum(count_N)
     some = np.flatnonzero(count_N > 1)
     span = kept[after_N[some] - 1] - kept[after_N[some] - count_N[some]]
-    uneven = some[span != store.manifest.pool.stride * (count_N[some] - 1)]
-    sources: list[str] = index["source"].take(pa.array(uneven)).to_pylist()
+    chosen = some[span != store.manifest.pool.stride * (count_N[some] - 1)]
+    sources: list[str] = index["source"].take(pa.array(chosen)).to_pylist()
     return sources
 
 
@@ -247,7 +247,7 @@ def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tup
 
 def stores_of(*sources: ClipSource) -> list[AnyPath]:
     """Return the locations of the frame stores among `sources`."""
-    return [as_path(source.path) for source in sources if source.place == "frames"]
+    return [as_path(source.path) for source in sources if source.storage == "frames"]
 
 
 def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, expected_from: str) -> None:
@@ -264,9 +264,9 @@ def check_classes(have: Sequence[str], expected: Sequence[str], have_from: str, 
 
 def interval_of(source: ClipSource, sampling: ClipSampling) -> int:
     """Return the sampling's interval in positions of the source. Raises UserError if the source does not support it."""
-    if sampling.kind == "dense" and source.uneven is not None:
+    if sampling.kind == "dense" and source.uneven_item is not None:
         raise UserError(
-            f"{source.path}: the frames of {source.uneven} were thinned to pool.max_frames, so clips with a fixed "
+            f"{source.path}: the frames of {source.uneven_item} were thinned to pool.max_frames, so clips with a fixed "
             f"interval cannot be drawn; {OTHER_SAMPLING}, or store the frames with a larger pool.max_frames"
         )
     return interval_in_pool(sampling, source.stride)
@@ -293,5 +293,6 @@ def check_labels(source: ClipSource) -> None:
             )
 
 
-def _digest(items: Sequence[SourceItem], classes: Sequence[str], of_frames: str) -> str:
-    return hashlib.sha256(repr((sources_digest(items), tuple(classes), of_frames)).encode()).hexdigest()
+def _digest(items: Sequence[SourceItem], classes: Sequence[str], frames: str) -> str:
+    """The digest of a clip source; `frames` is the digest of its frame store, or "files"."""
+    return hashlib.sha256(repr((sources_digest(items), tuple(classes), frames)).encode()).hexdigest()

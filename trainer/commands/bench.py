@@ -80,7 +80,7 @@ def bench_loader(
     root: Annotated[Path, typer.Option(help="Root of the videos that the set or store was made from.")],
     video_tokens: Annotated[Path | None, typer.Option(help="Token set of videos, 224 px.")] = None,
     finetune: Annotated[
-        bool, typer.Option("--finetune", help="Comparison of fine-tuning clips from --frames and from the files.")
+        bool, typer.Option("--finetune", help="Fine-tuning clips instead: from --frames, compared with the files.")
     ] = False,
     frames: Annotated[str | None, typer.Option(help="--finetune: frame store (bevt tokenize --frames-only).")] = None,
     recipe: Annotated[str, typer.Option(help="--finetune: recipe of the clips.")] = "finetune_k400_swin_base",

@@ -87,11 +87,12 @@ def finetune(
     from bevt_core.dataset.known_sets import known_set
     from schemas.recipes import FinetuneRecipe
     from schemas.recipes.loading import load_recipe_of, nearest
-    from trainer.clips.places import Place, Reading, train_and_val
-    from trainer.commands.estimate import Machine, dataset_facts, plan_finetuning, with_price
+    from trainer.clips.selection import ClipSelection, Reading, train_and_val
     from trainer.distributed.launch import launch
+    from trainer.finetune.plan import plan_finetuning
     from trainer.finetune.stage import dry_run as plan
     from trainer.finetune.stage import finetune as run
+    from trainer.setup.estimate import Machine, dataset_facts, with_price
 
     if recipe is None and dataset not in FINETUNE_RECIPES:
         names = list(FINETUNE_RECIPES)
@@ -113,8 +114,8 @@ def finetune(
     train_clips, val_clips = train_and_val(
         sources_of(context),
         dataset,
-        Place(root if frames is not None else Path(loaded.root), frames, list_file),
-        Place(val_root, val_frames, val_list, prefix="val_"),
+        ClipSelection(root if frames is not None else Path(loaded.root), frames, list_file),
+        ClipSelection(val_root, val_frames, val_list, prefix="val_"),
         loaded.val_share,
         loaded.loop.seed,
         Reading(allow_outside, loaded.decode_timeout_s),

@@ -13,7 +13,7 @@ from trainer.recipes import TRAINER_RECIPES
 
 if TYPE_CHECKING:
     from schemas.recipes import FinetuneRecipe
-    from trainer.clips.places import Place, Reading, Sources
+    from trainer.clips.selection import ClipSelection, PipelineSources, Reading
     from trainer.clips.sources import ClipSource
     from trainer.setup.memory import Memory
 
@@ -48,7 +48,7 @@ Crops = Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3 
 ValList = Annotated[
     str | None,
     typer.Option(
-        help="List of the validation or test clips, like --list (default root or store: that of the training clips)."
+        help="List of the validation or test clips, in the format of --list (default root or store: as for training)."
     ),
 ]
 Split = Annotated[
@@ -64,6 +64,7 @@ TestSplit = Annotated[
     ),
 ]
 
+# recipe keys that fix the micro-batches if set on the command line
 EXECUTION_KEYS = {"loop", "loop.micro_batches", "loop.activation_checkpointing"}
 
 
@@ -71,7 +72,7 @@ def memory_of(memory_gb: float | None, set_: list[str] | None) -> "Memory":
     """Return the memory that micro-batches must fit: --memory-gb or the GPU's; `recipe` if --set fixes them."""
     pinned = [override for override in set_ or [] if override.partition("=")[0] in EXECUTION_KEYS]
     if not pinned:
-        return "card" if memory_gb is None else memory_gb
+        return "gpu" if memory_gb is None else memory_gb
     if memory_gb is not None:
         note(f"--memory-gb {memory_gb:g} is ignored because of --set {pinned[0]}")
     return "recipe"
@@ -93,7 +94,7 @@ def clips_recipe(name: str | None, set_: list[str] | None) -> "FinetuneRecipe | 
 class ClipOptions:
     """Options shared by `evaluate`, `analyse temporal`, `extract` and `probe`: the clips, and how to run on them."""
 
-    place: "Place"
+    selection: "ClipSelection"
     reading: "Reading"
     dataset: str | None
     clips: int | None  # per video; None: the recipe's
@@ -103,22 +104,22 @@ class ClipOptions:
     nproc: int
 
 
-def sources_of(context: typer.Context) -> "Sources":
+def sources_of(context: typer.Context) -> "PipelineSources":
     """Return the functions that list data sets' files. `cli.py`, which imports both packages, sets their factory."""
-    sources: Sources = context.obj()
+    sources: PipelineSources = context.obj()
     return sources
 
 
 def clips_for_classifier(context: typer.Context, options: ClipOptions, checkpoint: Path) -> "ClipSource":
     """Return the labelled clips to test the classifier `checkpoint` on, with labels of its classes."""
-    from trainer.clips.places import clips_to_test
+    from trainer.clips.selection import clips_to_test
     from trainer.runs.directory import weights_of
     from trainer.testing.classifier_card import read_card
 
     weights = weights_of(checkpoint)
     classes = read_card(weights).classes
-    place, reading, run = options.place, options.reading, weights.parent
-    return clips_to_test(sources_of(context), options.dataset, place, reading, classes, str(checkpoint), run)
+    selection, reading, run = options.selection, options.reading, weights.parent
+    return clips_to_test(sources_of(context), options.dataset, selection, reading, classes, str(checkpoint), run)
 
 
 def launch_on(options: ClipOptions, run: Callable[..., dict[str, Any]], *arguments: Any, **more: Any) -> dict[str, Any]:

@@ -98,8 +98,10 @@ def _tokenize_step(known: KnownSet, gpus: int, tflops: float) -> dict[str, Any]:
 def _training_steps(known: KnownSet, gpus: int, tflops: float, memory_gb: float) -> list[dict[str, Any]]:
     from schemas.recipes import FinetuneRecipe, PretrainRecipe
     from schemas.recipes.loading import load_recipe_of
-    from trainer.commands.estimate import Machine, plan_finetuning, plan_pretraining, with_price
+    from trainer.finetune.plan import plan_finetuning
+    from trainer.pretrain.plan import plan_pretraining
     from trainer.recipes import TRAINER_RECIPES
+    from trainer.setup.estimate import Machine, with_price
 
     machine = Machine(gpus, tflops, memory_gb)
     planned = {}

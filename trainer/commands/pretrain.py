@@ -63,19 +63,20 @@ def train(
     from bevt_core.dataset.known_sets import known_sets
     from schemas.recipes import PretrainRecipe
     from schemas.recipes.loading import load_recipe_of, nearest
-    from trainer.commands.estimate import Machine, dataset_facts, plan_pretraining, with_price
     from trainer.distributed.launch import launch
     from trainer.pretrain.follow_tokens import follow_tokens
+    from trainer.pretrain.plan import plan_pretraining
     from trainer.pretrain.stage import dry_run as plan
     from trainer.pretrain.stage import pretrain as run
     from trainer.pretrain.streams import check_stage, check_token_options
     from trainer.runs.directory import read_run
+    from trainer.setup.estimate import Machine, dataset_facts, with_price
 
     given = {"streams.video.tokens": video_tokens, "streams.image.tokens": image_tokens, "init": init}
     overrides = [*(set_ or []), *overrides_of(given)]
-    repeats = None
+    repeat_of = None
     if from_ is not None:
-        _, repeats = read_run(from_)
+        _, repeat_of = read_run(from_)
         loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
     else:
         if stage not in STAGE_RECIPES:
@@ -107,5 +108,5 @@ def train(
         emit(with_price(numbers, price_per_gpu_hour), json_)
         return
     check_only_planned(assume, price_per_gpu_hour)
-    options = {"resume": resume, "repeats": repeats, "command": command_typed(), "tflops": tflops, "memory": memory}
+    options = {"resume": resume, "repeat_of": repeat_of, "command": command_typed(), "tflops": tflops, "memory": memory}
     emit(launch(run, nproc, loaded, target, **options), json_)

@@ -50,7 +50,7 @@ def compare_runs(
     out: Annotated[Path, typer.Option(help="PNG file for the curves.")] = Path("curves.png"),
     key: Annotated[
         list[str] | None,
-        typer.Option(help="Value of the log (repeatable; default: loss, and in the text also accuracies)."),
+        typer.Option(help="Logged metric (repeatable; default: loss; the text shows accuracies too)."),
     ] = None,
     json_: AsJson = False,
 ) -> None:

@@ -68,11 +68,11 @@ def evaluate(
       bevt evaluate runs/finetune-k400 --dataset k400 --root /data/k400/val --clips 4 --crops 3 --json
       bevt evaluate runs/mine --split val --out runs/mine-val
     """
-    from trainer.clips.places import Place, Reading
+    from trainer.clips.selection import ClipSelection, Reading
     from trainer.testing.evaluate import evaluate as run
 
     options = ClipOptions(
-        place=Place(root, frames, list_file, split),
+        selection=ClipSelection(root, frames, list_file, split),
         reading=Reading(allow_outside, decode_timeout_s),
         dataset=dataset,
         clips=clips,
@@ -114,11 +114,11 @@ def analyse_temporal(
     Example:
       bevt analyse temporal runs/finetune-k400 --dataset k400 --root /data/k400/val --out temporal/k400
     """
-    from trainer.clips.places import Place, Reading
+    from trainer.clips.selection import ClipSelection, Reading
     from trainer.testing.temporal import analyse_temporal as run
 
     options = ClipOptions(
-        place=Place(root, frames, list_file, split),
+        selection=ClipSelection(root, frames, list_file, split),
         reading=Reading(allow_outside, decode_timeout_s),
         dataset=dataset,
         clips=clips,
@@ -196,11 +196,11 @@ def extract(
       bevt extract runs/finetune-k400 --root videos --out features.parquet
       bevt extract runs/finetune-k400 --root videos --level positions --clips 1 --crops 1 --out positions.parquet
     """
-    from trainer.clips.places import Place, Reading, clips_to_test
+    from trainer.clips.selection import ClipSelection, Reading, clips_to_test
     from trainer.testing.extract import extract as run
 
     options = ClipOptions(
-        place=Place(root, frames, list_file, split),
+        selection=ClipSelection(root, frames, list_file, split),
         reading=Reading(allow_outside, decode_timeout_s),
         dataset=dataset,
         clips=clips,
@@ -209,7 +209,7 @@ def extract(
         num_workers=num_workers,
         nproc=nproc,
     )
-    data = clips_to_test(sources_of(context), dataset, options.place, options.reading)
+    data = clips_to_test(sources_of(context), dataset, options.selection, options.reading)
     emit(launch_on(options, run, checkpoint, data, out, level=level, recipe=clips_recipe(recipe, set_)), json_)
 
 
@@ -259,12 +259,12 @@ def probe(
       bevt probe runs/joint --dataset k400 --root /data/k400/train --val-root /data/k400/val --out probes/joint
       bevt probe runs/joint --frames datasets/mine/frames --kind attentive --out probes/mine
     """
-    from trainer.clips.places import Place, Reading, check_dataset, train_and_val
+    from trainer.clips.selection import ClipSelection, Reading, check_dataset, train_and_val
     from trainer.probes.probe import probe as run
 
-    test_place = Place(val_root, val_frames, val_list, prefix="val_")
+    test_selection = ClipSelection(val_root, val_frames, val_list, prefix="val_")
     options = ClipOptions(
-        place=Place(root, frames, list_file),
+        selection=ClipSelection(root, frames, list_file),
         reading=Reading(allow_outside, decode_timeout_s),
         dataset=dataset,
         clips=clips,
@@ -273,9 +273,9 @@ def probe(
         num_workers=num_workers,
         nproc=nproc,
     )
-    check_dataset(dataset, options.place, test_place)
+    check_dataset(dataset, options.selection, test_selection)
     train, test = train_and_val(
-        sources_of(context), dataset or "folder", options.place, test_place, val_share, seed, options.reading
+        sources_of(context), dataset or "folder", options.selection, test_selection, val_share, seed, options.reading
     )
     kinds = kind or ["knn", "linear"]
     loaded = clips_recipe(recipe, set_)

@@ -25,7 +25,7 @@ class Samples(Protocol):
 
 
 class StreamBatches(Dataset[list[Batch]]):
-    """The micro-batches of this rank's share of every stream's global batch, by step. A `BatchSource` of the loop."""
+    """The micro-batches of this rank's slice of every stream's global batch, by step. A `BatchSource` of the loop."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class StreamBatches(Dataset[list[Batch]]):
         for name, (dataset, order) in self.streams.items():
             epoch, positions = order.batch(step)
             if isinstance(dataset, ClipDataset):
-                dataset.expect(order, step)
+                dataset.read_ahead(order, step)
             mine = rank_slice(positions, self.rank, self.world_size)
-            for micro, share in zip(micros, split(mine, self.micro_batches), strict=True):
-                micro[name] = make_batch(dataset, [dataset[epoch, int(position)] for position in share])
+            for micro, chosen in zip(micros, split(mine, self.micro_batches), strict=True):
+                micro[name] = make_batch(dataset, [dataset[epoch, int(position)] for position in chosen])
         return micros
 
     def batches(self, first: int, stop: int) -> Iterable[list[Batch]]:

@@ -32,7 +32,7 @@ from trainer.data.order import StreamOrder, view_of_epoch
 
 
 class ClipDataset(Dataset[dict[str, Any]], ABC):
-    """Clips of a frame store by (epoch, position): pixels under a view, a new mask, and the `targets`.
+    """Clips of a frame store by (epoch, position): the pixels of a view, a new mask, and the `targets`.
 
     `tubelet` is the number of frames that one mask position covers in time. A pool shorter than `clip_frames` is
     repeated, as in the original's sampler. Clip start and mask are functions of (seed, epoch, sample).
@@ -127,13 +127,13 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         pool = int(self.num_frames[position])
         return int(rng.integers(max(pool - self.clip_frames, 0) + 1)), min(self.clip_frames, pool)
 
-    def place(self, epoch: int, position: int) -> tuple[int, int, int, View]:
-        """Return the source of a sample's pixels: part, first frame in the pool, number of frames, and view."""
+    def locate(self, epoch: int, position: int) -> tuple[int, int, int, View]:
+        """Return where a clip's pixels are: part, first frame in the sample's pool, number of frames, and view."""
         start, count = self._range(position, self._rng(epoch, position))
         return int(self.part[position]), start, count, self.view(epoch, position)
 
-    def expect(self, order: StreamOrder, step: int) -> None:
-        """Start copying the parts that `step` and the next steps read to the local cache, if their store is remote."""
+    def read_ahead(self, order: StreamOrder, step: int) -> None:
+        """Start copying the parts that `step` and the next steps read to the local cache, if they are remote."""
         remote = [store for store in self.stores if storage_of(store.path).is_remote]
         if remote:
             entries = [store.place(part) for part in order.parts_ahead(step) for store in remote]

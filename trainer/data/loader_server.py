@@ -1,8 +1,8 @@
 """A process that forks loader workers. It imports their modules once, and has no threads whose locks a fork would copy.
 
-It serves one training process over a socket, and ends with it, as do its workers. They create nothing that has a name:
-no semaphore, no file, no socket in TMPDIR. This module does not import torch: `serve`, in a new Python, first binds
-itself to the training process.
+It serves one training process over a socket, and ends with it, as do its workers. They create nothing that
+has a name (no semaphore, no file, no socket in TMPDIR), so a kill leaves nothing behind. This module does not import
+torch, so that `serve`, in a new Python process, binds its life to the training process at once.
 """
 
 import importlib

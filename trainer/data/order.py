@@ -53,7 +53,7 @@ def _shuffled_within(window: NDArray[np.uint64], rng: np.random.Generator) -> ND
 
 
 def rank_slice(batch: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:
-    """Return the consecutive share of a global batch that belongs to `rank`; shares differ by at most one sample."""
+    """Return the consecutive slice of a global batch that belongs to `rank`; sizes differ by at most one sample."""
     return batch[rank * len(batch) // world_size : (rank + 1) * len(batch) // world_size]
 
 

@@ -25,7 +25,10 @@ CLIP_FRAMES = 8
 
 
 def write_report(out: Path, steps_done: Sequence[tuple[str, float | None]], results: dict[str, dict[str, Any]]) -> Path:
-    """Write `out/report.html` from the datasets and runs of the demo; return its path."""
+    """Write `out/report.html` from the datasets and runs of the demo; return its path.
+
+    `steps_done` are the commands with their seconds, None for those of an earlier call.
+    """
     page = Page("bevt demo")
     page.text(
         "Eight camera motions over photographs; test photographs are not training photographs. "
@@ -37,7 +40,7 @@ def write_report(out: Path, steps_done: Sequence[tuple[str, float | None]], resu
         [(name, result["top1"], result["num_videos"]) for name, result in results.items()],
     )
     page.heading("Commands")
-    page.table(["command", "seconds"], [(command, "before" if s is None else s) for command, s in steps_done])
+    page.table(["command", "seconds"], [(command, "done earlier" if s is None else s) for command, s in steps_done])
 
     videos = TokenSet(out / "train" / "tokens" / "dvae-v2")
     tokenizer = load_tokenizer(str(out / "runs" / "dvae" / "tokenizer"))

@@ -17,7 +17,7 @@ from trainer.demo.report import write_report
 
 NUM_CLASSES = 8  # directions of camera motion; chance is 12.5 %
 TEMPORAL = ("normal", "single-frame", "shuffle")
-INTERRUPT_S = 30.0
+INTERRUPT_S = 30.0  # time that a command has to end after Ctrl-C
 
 
 @dataclass(frozen=True)

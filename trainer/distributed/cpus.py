@@ -16,17 +16,17 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def loader_workers(num_workers: int | None, processes: int = 1) -> int:
-    """Return `num_workers`, or if it is None a default: this process's share of the CPUs, at most MOST_WORKERS.
+    """Return `num_workers`, or if it is None a default: the CPUs per training process, at most MOST_WORKERS.
 
-    Without a GPU the default is 0, because the model needs the CPUs. They are shared by `processes` training processes,
-    or by those that the launcher reports for this machine if there are more.
+    Without a GPU the default is 0, because the model needs the CPUs. The CPUs are divided by `processes`, or by the
+    number of training processes that the launcher reports for this machine if that is larger.
     """
     if num_workers is not None:
         return num_workers
     if not torch.cuda.is_available():
         return 0
-    share = usable_cpus() // max(processes, local_processes())
-    return max(1, min(MOST_WORKERS, share - 1))  # one CPU is left for the process itself
+    cpus_each = usable_cpus() // max(processes, local_processes())
+    return max(1, min(MOST_WORKERS, cpus_each - 1))  # one CPU is left for the process itself
 
 
 def describe_workers(num_workers: int | None) -> str:
@@ -38,7 +38,7 @@ def describe_workers(num_workers: int | None) -> str:
         return "in the training process, because the model needs the CPU"
     return (
         f"{count(chosen, 'process')} per rank; {count(local_processes(), 'rank')} on {count(usable_cpus(), 'CPU')} "
-        f"here, one CPU is left for each rank, and at most {MOST_WORKERS} processes are started for it"
+        f"here, one CPU is left for each rank, and at most {MOST_WORKERS} processes are started per rank"
     )
 
 

@@ -25,7 +25,7 @@ from trainer.distributed.children import ending_of, is_stopped
 
 END_TIMEOUT_S = 30.0  # wait for a process to end after it has sent its result
 FAILED_TIMEOUT_S = 1.0  # wait for a process to end after a peer has failed
-CAUSE_TIMEOUT_S = 3.0  # wait for the report of the first failure, after the report of one that may only follow from it
+CAUSE_TIMEOUT_S = 3.0  # after a failure is reported, wait for reports of earlier ones that may have caused it
 STOPPED_S = 60.0  # a process that is stopped (SIGSTOP) for this long makes `launch` fail
 POLL_S = 5.0
 
@@ -185,7 +185,7 @@ def _received(receive: Connection, rank: int, processes: list[BaseProcess]) -> _
         outcome = receive.recv()
         assert isinstance(outcome, _Outcome)
         return outcome
-    except EOFError:  # it was killed, so no peer is the cause
+    except EOFError:  # it was killed, so no peer is the cause: count it as the first failure
         process = processes[rank]
         process.join(END_TIMEOUT_S)
         if process.exitcode in (-signal.SIGTERM, -signal.SIGINT):

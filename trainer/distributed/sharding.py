@@ -60,7 +60,7 @@ def shard(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> N
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
     """Return the innermost items of the model's ModuleLists: the encoder's blocks."""
-    items = [item for part in model.modules() if isinstance(part, nn.ModuleList) for item in part]
+    items = [item for module in model.modules() if isinstance(module, nn.ModuleList) for item in module]
     return [item for item in items if not any(isinstance(inner, nn.ModuleList) for inner in item.modules())]
 
 
@@ -73,8 +73,8 @@ def reduce_gradients(model: nn.Module, *, now: bool) -> None:
             module.set_requires_gradient_sync(now, recurse=False)
 
 
-def share_of_rank(parts: Sequence[int], model: nn.Module, world: World) -> Sequence[int]:
-    """Return this rank's share of `parts`: all if `model` is sharded, since all ranks take part in its forward pass."""
+def parts_of_rank(parts: Sequence[int], model: nn.Module, world: World) -> Sequence[int]:
+    """Return the parts that this rank computes: all if `model` is sharded, as its forward pass needs all ranks."""
     return parts if is_sharded(model) else parts[world.rank :: world.size]
 
 
@@ -89,20 +89,20 @@ def is_shard(tensor: Tensor) -> bool:
 
 
 @torch.no_grad()
-def whole(value: Any) -> Any:
-    """Copy a nested value to the CPU with its shards assembled; if it has shards, every process must call this."""
+def unsharded(value: Any) -> Any:
+    """Copy a nested value to the CPU, sharded tensors assembled; if it has any, every process must call this."""
     if isinstance(value, Tensor):
         local = value.full_tensor() if is_shard(value) else value  # type: ignore[attr-defined]
         return local.detach().to("cpu", copy=True).contiguous()
     if isinstance(value, Mapping):
-        return {key: whole(item) for key, item in value.items()}
+        return {key: unsharded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(whole(item) for item in value)
+        return type(value)(unsharded(item) for item in value)
     return value
 
 
 @torch.no_grad()
-def fit_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def lay_out_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Lay out the whole tensors of an optimizer's `state` like its parameters: sharded alike, with the same strides.
 
     Fused optimizers walk through memory, and would pair wrong numbers if strides differed.

@@ -1,4 +1,4 @@
-"""Ends a process that hangs and prints its stack: one process that hangs blocks all others of a run."""
+"""End a process that hangs and print its stack: one process that hangs blocks all others of a run."""
 
 import faulthandler
 import math
@@ -32,10 +32,10 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 _unhurried = False
 
-_LOOK, _END = b"\xfe", b"\xff"  # not signal numbers: the limit has changed, the block has ended
+_RECHECK, _END = b"\xfe", b"\xff"  # bytes that are no signal numbers: the limit has changed; the block has ended
 
-LOOK_S = 1.0  # interval of checks after a signal
-BACKSTOP_S = 15.0  # after the limit, for a thread that holds the interpreter's lock
+CHECK_S = 1.0  # interval of checks after a signal
+BACKSTOP_S = 15.0  # after the limit, C code ends the process, in case a thread never releases the interpreter's lock
 
 
 @contextmanager
@@ -99,7 +99,7 @@ class _Watch:
         self.is_first = True
         self.steps_s: deque[float] = deque(maxlen=9)  # durations of the latest steps, without the first
         self.watched = threading.get_ident()
-        self.events, self.wake = os.pipe()  # one byte per event: a signal's number, _LOOK or _END
+        self.events, self.wake = os.pipe()  # one byte per event: a signal's number, _RECHECK or _END
         os.set_blocking(self.wake, False)
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -116,7 +116,7 @@ class _Watch:
         self.step = (now, math.inf if self.timeout_s is None else self.timeout_s)
         self._arm()
         if was_first:
-            os.write(self.wake, _LOOK)
+            os.write(self.wake, _RECHECK)
 
     def end(self) -> None:
         os.write(self.wake, _END)
@@ -147,7 +147,7 @@ class _Watch:
                 _warn(limit_s)
                 warned_of = began
                 continue
-            until = min(stop_at, warn_at, began + limit_s, now + (LOOK_S if asked else math.inf))
+            until = min(stop_at, warn_at, began + limit_s, now + (CHECK_S if asked else math.inf))
             if not poll.poll(None if until == math.inf else 1000 * (until - now) + 1):
                 continue
             events = os.read(self.events, 64)

@@ -125,10 +125,10 @@ def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
     if not wanted or device.type != "cuda":
         yield
         return
-    fill: Any = torch.utils.deterministic
+    deterministic: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    # filling would cost a pass over all new memory
-    filled, fill.fill_uninitialized_memory = fill.fill_uninitialized_memory, False
+    # PyTorch would otherwise fill all new memory, which takes time
+    fills_memory, deterministic.fill_uninitialized_memory = deterministic.fill_uninitialized_memory, False
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:
@@ -136,7 +136,7 @@ def same_bits(wanted: bool, device: torch.device) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]
-        fill.fill_uninitialized_memory = filled
+        deterministic.fill_uninitialized_memory = fills_memory
 
 
 def from_host(numbers: Sequence[float], device: torch.device) -> Tensor:
@@ -156,7 +156,7 @@ def to_host(values: Tensor) -> tuple[Tensor, Callable[[], None]]:
 
 
 def micro_batches_of(loop: Execution, world_size: int) -> int:
-    """Return the number of micro-batches that keeps their size as with the recipe's number of processes."""
+    """Return the micro-batches per process that keep the size they have on the recipe's number of processes."""
     if loop.processes is None:
         return loop.micro_batches
     return max(1, math.ceil(loop.micro_batches * loop.processes / world_size))

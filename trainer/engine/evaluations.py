@@ -76,10 +76,10 @@ class StopTogether:
 
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's `value`. Raises EvaluationStopped if the block of any rank raised it."""
-        shares = self.world.gather((value, self.stopped))
-        if any(stopped for _, stopped in shares):
+        gathered = self.world.gather((value, self.stopped))
+        if any(stopped for _, stopped in gathered):
             raise EvaluationStopped
-        return [share for share, _ in shares]
+        return [each for each, _ in gathered]
 
 
 def run_all(

@@ -27,7 +27,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, lr_share: LrShare = l
 
 
 def plain_rule(name: str, is_norm: bool, decay: float, share: float) -> tuple[float, float]:
-    """Exempt norms (weights and biases) and relative position bias tables from weight decay; leave rates unchanged.
+    """Exempt norms (weights and biases) and relative position bias tables from weight decay; leave `share` unchanged.
 
     All other parameters decay, including biases and the mask token (mmcv's default, unlike BEiT).
     """

@@ -8,19 +8,19 @@ from schemas.recipes import OptimConfig
 
 @dataclass(frozen=True)
 class CosineSchedule:
-    """Shares of the peak learning rate.
+    """The learning rate of every step, as a share of its peak.
 
-    mmcv's CosineAnnealing with `by_epoch=False, warmup="linear"`: during warm-up the cosine, which starts at step 0,
-    is multiplied by a line from `warmup_start` to 1 (mmcv/runner/hooks/lr_updater.py).
+    This is mmcv's CosineAnnealing with `by_epoch=False, warmup="linear"`: during warm-up the cosine, which starts at
+    step 0, is multiplied by a line from `warmup_start` to 1 (mmcv/runner/hooks/lr_updater.py).
     """
 
     total_steps: int
     warmup_steps: int
-    warmup_start: float  # share of the cosine at step 0
-    final_share: float
+    warmup_start: float  # factor of the cosine at step 0
+    final_share: float  # share of the peak at the end
 
     def share(self, step: int) -> float:
-        """Return the factor of the peak learning rate at `step`, counted from 0."""
+        """Return the share of the peak learning rate at `step`, counted from 0."""
         cosine = 0.5 * (1.0 + math.cos(math.pi * step / self.total_steps))
         share = self.final_share + (1.0 - self.final_share) * cosine
         if step < self.warmup_steps:

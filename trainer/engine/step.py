@@ -18,7 +18,15 @@ from bevt_core.models.swin import attention_in_use, use_attention
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
-from trainer.distributed.sharding import compile_blocks, fit_state, is_shard, reduce_gradients, replicate, shard, whole
+from trainer.distributed.sharding import (
+    compile_blocks,
+    is_shard,
+    lay_out_state,
+    reduce_gradients,
+    replicate,
+    shard,
+    unsharded,
+)
 from trainer.distributed.world import World, from_host, to_host
 from trainer.engine.checkpoint import state_of
 from trainer.engine.precision import AUTOCAST, autocast
@@ -42,7 +50,7 @@ class StepReport:
     world: World
     began_s: float = 0.0  # perf_counter when the loop received the batch
     asked_s: float = 0.0  # perf_counter when the loop requested the batch
-    offenders: list[str] = field(default_factory=list)  # samples that may have caused the skipped step, on all ranks
+    offenders: list[str] = field(default_factory=list)  # samples of all ranks that may have caused the skipped step
 
     def read(self) -> dict[str, float]:
         """Wait for the device; return the step's values, equal on all ranks except for times, and set `offenders`."""
@@ -115,11 +123,11 @@ class Stepper:
         if not (sharded or self.world.is_main):
             return {}, {}
         training = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-        return whole(state_of(self.task.model)), whole(training)
+        return unsharded(state_of(self.task.model)), unsharded(training)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Load the state of the optimizer and the scaler; call it after `wrap`."""
-        self.optimizer.load_state_dict(fit_state(state["optimizer"], self.optimizer))
+        self.optimizer.load_state_dict(lay_out_state(state["optimizer"], self.optimizer))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
@@ -152,7 +160,7 @@ class Stepper:
         world = self.world
         counts = self._counts(micros)
         totals = world.sum(from_host(list(counts.values()), world.device)).clamp(min=1)
-        shares = dict(zip(counts, (world.size / totals).float(), strict=True))  # DDP averages over ranks
+        factors = dict(zip(counts, (world.size / totals).float(), strict=True))  # world.size: DDP averages over ranks
         tally = Tally(dict(zip(counts, totals, strict=True)))
         losses = []
         for i, micro in enumerate(micros):
@@ -160,7 +168,7 @@ class Stepper:
                 on_device = to_device(micro, world.device)
                 with autocast(world.device, self.loop.precision):
                     terms = self.task.losses(self.model, on_device, step)
-                loss = torch.stack([t.weight * t.loss_sum.float() * shares[n] for n, t in terms.items()]).sum()
+                loss = torch.stack([t.weight * t.loss_sum.float() * factors[n] for n, t in terms.items()]).sum()
                 self.scaler.scale(loss).backward()
             tally.add_terms(terms)
             losses.append(loss.detach())

@@ -16,7 +16,8 @@ from trainer.metrics.data_wait import DataWait
 from trainer.metrics.log import MetricsLog, timing
 from trainer.metrics.monitor import StepFlops, memory_gb, peak_tflops, rates
 
-MAIN = ("loss",)  # shown before the rate
+MAIN = ("loss",)  # shown before the rate on the progress line
+# values about the machine and the optimizer: not shown by name, some in another form
 HIDDEN = {"lr", "grad_norm", "step_s", "data_wait_s", "data_wait_share", "samples_per_s", "skipped", "hook_s"} | {
     "forward_backward_s",
     "optimizer_s",
@@ -43,8 +44,8 @@ class StepLog:
         self.loop, self.stop, self.log, self.world, self.step_flops = loop, stop, log, world, step_flops
         self.bad_steps, self.progress, self.data_wait = bad_steps, progress, data_wait
         self.step = first - 1  # the last step read
-        self.values: dict[str, float] = {}  # of that step
-        self.closed_s = 0.0  # perf_counter when it was read
+        self.values: dict[str, float] = {}  # values of that step
+        self.closed_s = 0.0  # perf_counter when that step was read
         self.peak = peak_tflops(world.device, loop.peak_tflops)
 
     def close(self, report: StepReport) -> bool:
@@ -106,7 +107,7 @@ class StepLog:
 
 
 def in_words(values: Mapping[str, float]) -> str:
-    """Return values as readable text, without those about the machine."""
+    """Return values as readable text, without HIDDEN ones."""
     return "  ".join(f"{name} {shown(name, value)}" for name, value in values.items() if name not in HIDDEN)
 
 

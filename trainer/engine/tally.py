@@ -13,7 +13,7 @@ class Tally:
     """Sums of logged values, accumulated over micro-batches here and over ranks in one collective."""
 
     def __init__(self, totals: Mapping[str, Tensor]) -> None:
-        """`totals`: the number of targets of the whole step, by term."""
+        """`totals` are the numbers of targets of the whole step, by term."""
         self.totals = dict(totals)
         self.weights: dict[str, float] = {}
         self.sums: dict[str, Tensor] = {}
@@ -43,29 +43,30 @@ class Tally:
 
     def loss(self, reduced: Tensor) -> Tensor:
         """Return the weighted sum of the terms, on the device."""
-        return torch.stack([w * piece.squeeze() for w, piece in self._weighted(reduced)]).sum()
+        return torch.stack([w * value.squeeze() for w, value in self._weighted(reduced)]).sum()
 
     def values(self, reduced: Tensor) -> dict[str, float]:
         """Return the numbers of `reduced`, on the host, by name; a histogram becomes its perplexity."""
-        pieces = reduced.split(self._sizes())
         values = {
-            name: float(piece) if self._is_number(name) else perplexity(piece)
-            for name, piece in zip([*self.sums, *self.counts], pieces, strict=True)
+            name: float(value) if self._is_number(name) else perplexity(value)
+            for name, value in self._by_name(reduced).items()
         }
-        return {"loss": sum(weight * float(piece) for weight, piece in self._weighted(reduced)), **values}
+        return {"loss": sum(weight * float(value) for weight, value in self._weighted(reduced)), **values}
+
+    def _by_name(self, reduced: Tensor) -> dict[str, Tensor]:
+        sizes = [value.numel() for value in self.sums.values()] + [1] * len(self.counts)
+        return dict(zip([*self.sums, *self.counts], reduced.split(sizes), strict=True))
 
     def _weighted(self, reduced: Tensor) -> list[tuple[float, Tensor]]:
-        pieces = dict(zip([*self.sums, *self.counts], reduced.split(self._sizes()), strict=True))
-        return [(weight, pieces[f"{name}_loss"]) for name, weight in self.weights.items()]
-
-    def _sizes(self) -> list[int]:
-        return [value.numel() for value in self.sums.values()] + [1] * len(self.counts)
+        """The weight and the reduced loss of every term."""
+        by_name = self._by_name(reduced)
+        return [(weight, by_name[f"{name}_loss"]) for name, weight in self.weights.items()]
 
     def _is_number(self, name: str) -> bool:
         return name in self.counts or self.sums[name].ndim == 0
 
 
 def perplexity(histogram: Tensor) -> float:
-    """Return exp of the entropy of a histogram, the effective number of classes in use."""
-    share = histogram / histogram.sum().clamp(min=1)
-    return float(torch.exp(-torch.special.xlogy(share, share).sum()))
+    """Return exp of the entropy of a histogram: the effective number of classes in use."""
+    shares = histogram / histogram.sum().clamp(min=1)
+    return float(torch.exp(-torch.special.xlogy(shares, shares).sum()))

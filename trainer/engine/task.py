@@ -26,7 +26,7 @@ class Term:
 
 
 class Task(Protocol):
-    """A model and its losses. Every rank calls both methods with each micro-batch of its share of a step."""
+    """A model and its losses. Every rank calls both methods with each of its micro-batches of a step."""
 
     @property
     def model(self) -> nn.Module: ...
@@ -39,7 +39,7 @@ class Task(Protocol):
 
 
 class BatchSource(Protocol):
-    """One rank's share of every step's global batch."""
+    """One rank's samples of every step's global batch."""
 
     def batches(self, first: int, stop: int) -> Iterable[Sequence[Batch]]:
         """Yield the micro-batches of each step from `first` to `stop - 1`."""
@@ -49,6 +49,6 @@ class BatchSource(Protocol):
 
 
 def split(items: Any, parts: int) -> list[Any]:
-    """Split a sequence into `parts` consecutive pieces whose sizes differ by at most one."""
+    """Split a sequence into `parts` consecutive slices whose sizes differ by at most one."""
     bounds = [i * len(items) // parts for i in range(parts + 1)]
     return [items[a:b] for a, b in itertools.pairwise(bounds)]

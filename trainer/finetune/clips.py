@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 
 from bevt_core.console.terminal import warn
 from schemas.errors import UserError
-from trainer.clips.lists import CLIPS, ClipLists, Digests, digests_of, listed, make_lists, read_lists
-from trainer.clips.overlap import described, overlap_with
+from trainer.clips.lists import CLIPS, ClipLists, Digests, clip_rows, digests_of, make_lists, read_lists
+from trainer.clips.overlap import overlap_text, overlap_with
 from trainer.clips.sources import ClipSource
 from trainer.distributed.world import World
 
@@ -24,11 +24,11 @@ def clips_of_run(train: ClipSource, val: ClipSource, init: str | None, out: Path
     check_missing(val, val_digests, "validate on", world)
     if not world.is_main:
         return None
-    lists = make_lists([listed(train, "train", train_digests), listed(val, "val", val_digests)], init)
+    lists = make_lists([clip_rows(train, "train", train_digests), clip_rows(val, "val", val_digests)], init)
     overlap = overlap_with(lists, "train", val, val_digests, out)
     if overlap["count"]:
         warn(
-            f"{described(overlap, 'validation')} are trained on, so val_top1 is not a test result and is "
+            f"{overlap_text(overlap, 'validation')} are trained on, so val_top1 is not a test result and is "
             "omitted from reports and model cards; choose other clips with --val-root, --val-frames or --val-list"
         )
     return lists._replace(val_trained_on=overlap["count"])

@@ -1,4 +1,4 @@
-"""Fine-tuning's part of a run's plan: its videos, its clips and their cost."""
+"""The plan of a fine-tuning run: its videos, clips and cost, also for data that do not exist yet."""
 
 import functools
 from typing import Any, NamedTuple
@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bevt_core.console.readable import count
+from bevt_core.dataset.known_sets import KnownSet
+from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe
 from trainer.clips.mixing import splits_pairs
 from trainer.data.order import StreamOrder
 from trainer.finetune.model import build_from_recipe
 from trainer.finetune.task import TERM
 from trainer.setup.cost import finetune_cost
-from trainer.setup.plan import Plan, Workload, learning_rate, processes_line
+from trainer.setup.estimate import Machine, plan_numbers
+from trainer.setup.plan import Plan, Workload, learning_rate_line, make_plan, processes_line
 
 
 class Videos(NamedTuple):
@@ -52,10 +55,21 @@ def _describe(videos: Videos, plan: Plan[FinetuneRecipe], device: str) -> list[s
         f"{count(plan.micro_batches, 'micro-batch')} of at most {plan.micro_batch(TERM)}; "
         f"{count(plan.samples_seen(TERM), 'clip')} seen",
         f"  clips of {count(sampling.frames, 'frame')} ({sampling.spacing}) at {recipe.augment.crop_px} px",
-        f"{learning_rate(plan)}; times {optim.layer_decay:g} per layer below the head, times "
+        f"{learning_rate_line(plan)}; times {optim.layer_decay:g} per layer below the head, times "
         f"{optim.backbone_lr_share:g} in the backbone",
     ]
 
 
 def _facts(plan: Plan[FinetuneRecipe]) -> dict[str, Any]:
     return {"global_batch": plan.recipe.global_batch, "clips_seen": plan.samples_seen(TERM)}
+
+
+def plan_finetuning(recipe: FinetuneRecipe, known: KnownSet, machine: Machine) -> dict[str, Any]:
+    """Return the plan's numbers for `recipe` on a public data set that need not exist here.
+
+    Raises UserError for a set of pictures.
+    """
+    if known.kind != "video":
+        raise UserError(f"{known.name} has pictures; fine-tuning needs a set of videos, such as k400")
+    workload = finetune_workload(recipe, Videos(known.samples, 0, known.classes))
+    return plan_numbers(make_plan(workload, machine.processes, machine.memory), machine.tflops)

@@ -45,7 +45,7 @@ def finetune(
     check_data(recipe, train, val)
     with open_session(out, resume=resume, command=command) as session:
         world = session.world
-        session.read(stores_of(train, val))
+        session.lock_for_reading(stores_of(train, val))
         samples = TrainingClips(train, recipe)
         plan = session.plan(workload_of(recipe, train, val), memory)
         recipe = plan.recipe
@@ -59,7 +59,7 @@ def finetune(
         def lists(is_listed: bool) -> ClipLists | None:
             if not is_listed:
                 return clips_of_run(train, val, recipe.init, out, world)
-            if resume and not session.resumes:  # with a checkpoint, its identity is compared instead
+            if resume and not session.from_checkpoint:  # with a checkpoint, its identity is compared instead
                 check_listed(out, train, val)
             return None
 

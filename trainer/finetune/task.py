@@ -30,8 +30,8 @@ class ClassifyTask:
     ) -> None:
         self.model, self.num_classes, self.label_smoothing = model, num_classes, label_smoothing
         self.mix, self.seed = mix, seed
-        self.unreadable: dict[str, str] = {}  # clip -> error, for the clips that this rank has read
-        self.num_read = 0  # clips
+        self.unreadable: dict[str, str] = {}  # clip -> error, of the clips that this rank could not read
+        self.num_read = 0  # clips that this rank could read
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return the number of readable clips; warn once of each unreadable clip."""
@@ -45,7 +45,7 @@ class ClassifyTask:
         return {TERM: readable}
 
     def losses(self, model: nn.Module, batch: Batch, step: int) -> dict[str, Term]:
-        """Return the loss and top-1. A mixed clip is correct if its own class is predicted, whatever its share."""
+        """Return the loss and top-1. A mixed clip is correct if its own class is predicted, however small its share."""
         clip_BCTHW, label_B = normalise(batch[TERM]["clip"]), batch[TERM]["label"]
         readable_B = label_B != UNREADABLE
         target_BV = F.one_hot(label_B.clamp(min=0), self.num_classes) * readable_B[:, None].float()

@@ -25,8 +25,8 @@ class Validation:
         self.plan = ViewPlan(recipe.sampling, recipe.augment.crop_px, views, "normal", seed=0)
 
     def __call__(self, steps_done: int, stop_asked: StopAsked) -> Mapping[str, float]:
-        how: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}
-        how |= {"name": "  validate", "stop_asked": stop_asked}
-        tested = run_views(self.model, self.val, self.plan, self.world, **how)
+        options: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}
+        options |= {"name": "  validate", "stop_asked": stop_asked}
+        tested = run_views(self.model, self.val, self.plan, self.world, **options)
         values = {f"val_{name}": tested[name] for name in ("top1", "top5", "mean_class")}
         return values | {"val_videos": tested["num_videos"]}

@@ -8,12 +8,12 @@ from bevt_core.console.progress import say
 from bevt_core.console.readable import count, percent
 from trainer.distributed.cpus import MOST_WORKERS
 
-# videos; a frame store or token set; either of these on an object store
+# video files; a frame store or token set on disk; either of them on an object store
 ReadFrom = Literal["files", "frames", "objects"]
 
 FIRST_STEPS = 5  # not counted: loaders start, kernels compile
 WAITING = 0.2  # share of the time from which a note is printed
-PERSISTS_S = 120.0  # after this time the note is printed during the run
+PERSISTS_S = 120.0  # after this much counted time the note is printed at once, not at the end of the run
 LEAST_S = 5.0  # no note for shorter runs
 BUSY = 0.8  # share of the machine's CPU time from which the CPUs are the bottleneck
 STAT = Path("/proc/stat")

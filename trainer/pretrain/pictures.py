@@ -46,7 +46,7 @@ def prediction_rows(
     return rows, ["clip", "masked", f"predicted ({correct:.0%} of hidden tokens correct)", "true tokens"]
 
 
-class PictureHook:
+class PictureEvaluation:
     """An evaluation that writes the model's predictions for the first sample of each stream to TensorBoard."""
 
     def __init__(

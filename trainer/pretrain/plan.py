@@ -1,17 +1,23 @@
-"""Pretraining's part of a run's plan: its streams, their samples and their cost."""
+"""The plan of a pretraining run: its streams, their samples and their cost, also for data that do not exist yet."""
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from bevt_core.console.readable import count
-from schemas.recipes import PretrainRecipe
+from bevt_core.dataset.known_sets import KnownSet
+from schemas.errors import UserError
+from schemas.recipes import OnlineTokens, PretrainRecipe
 from trainer.data.order import StreamOrder
 from trainer.setup.cost import pretrain_cost
-from trainer.setup.plan import Plan, Workload, learning_rate, processes_line
+from trainer.setup.estimate import Machine, plan_numbers
+from trainer.setup.plan import Plan, Workload, describe, learning_rate_line, make_plan, processes_line
 
 UNITS = {"image": "images", "video": "clips"}
+PART_SAMPLES = 64  # samples per part of the assumed token sets; has no effect on a plan's numbers
 
 
 def pretrain_workload(
@@ -27,14 +33,14 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
     lines = [
         processes_line(plan, device),
         f"  {count(plan.steps, 'step')} of {plan.schedule.total_steps} ({count(loop.epochs, 'epoch')})",
-        f"{learning_rate(plan)}, for the batches below on any number of processes",
+        f"{learning_rate_line(plan)}, for the batches below on any number of processes",
     ]
     for name, order in plan.orders.items():
         low, high = order.global_batch // plan.world_size, math.ceil(order.global_batch / plan.world_size)
-        share = f"{low}" if low == high else f"{low} or {high}"
+        per_process = f"{low}" if low == high else f"{low} or {high}"
         lines.append(
             f"  {name}: {count(order.num_samples, 'sample')}, {order.dropped_per_epoch} left out per epoch; batch "
-            f"{order.global_batch} = {plan.world_size} x {share} in {count(plan.micro_batches, 'micro-batch')}; "
+            f"{order.global_batch} = {plan.world_size} x {per_process} in {count(plan.micro_batches, 'micro-batch')}; "
             f"{plan.samples_seen(name)} {UNITS[name]} in {plan.steps / order.steps_per_epoch:.4g} epochs"
         )
     if plan.micro_batches != loop.micro_batches:
@@ -50,3 +56,31 @@ def _facts(plan: Plan[PretrainRecipe]) -> dict[str, Any]:
         "global_batch": {name: order.global_batch for name, order in plan.orders.items()},
         "samples_seen": {name: plan.samples_seen(name) for name in plan.orders},
     }
+
+
+def plan_pretraining(recipe: PretrainRecipe, sets: Sequence[KnownSet], machine: Machine) -> tuple[str, dict[str, Any]]:
+    """Return the plan of `recipe` on public data sets that need not exist here, as text and as numbers.
+
+    Raises UserError unless every stream has one set of its kind, and every set a stream.
+    """
+    by_stream = sets_of_streams(recipe, sets)
+    orders: dict[str, StreamOrder] = {}
+    crop_px: dict[str, int] = {}
+    for name, stream in recipe.streams.items():
+        known = by_stream[name]
+        crop_px[name] = stream.tokens.views.crop_px if isinstance(stream.tokens, OnlineTokens) else known.crop_px
+        sizes = np.full(-(-known.samples // PART_SAMPLES), PART_SAMPLES)
+        sizes[-1] -= sizes.sum() - known.samples
+        orders[name] = StreamOrder(sizes, stream.global_batch, stream.window_parts, (recipe.loop.seed, name))
+    plan = make_plan(pretrain_workload(recipe, orders, crop_px), machine.processes, machine.memory)
+    return describe(plan, machine.tflops, "any device"), plan_numbers(plan, machine.tflops)
+
+
+def sets_of_streams(recipe: PretrainRecipe, sets: Sequence[KnownSet]) -> dict[str, KnownSet]:
+    """Return the set of every stream, matched by kind. Raises UserError unless they match one to one."""
+    by_kind = {known.kind: known for known in sets}
+    wanted, given = sorted(recipe.streams), sorted(known.kind for known in sets)
+    if wanted != given:
+        names = ", ".join(f"{known.name} ({known.kind}s)" for known in sets)
+        raise UserError(f"--assume {names}: the recipe has the streams {', '.join(wanted)}; name one set for each")
+    return {name: by_kind[name] for name in recipe.streams}

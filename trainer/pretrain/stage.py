@@ -11,13 +11,13 @@ from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from schemas.recipes import PretrainRecipe
 from schemas.runs import DatasetRef, RunRecord
-from trainer.clips.lists import ClipLists, listed_store, make_lists
+from trainer.clips.lists import ClipLists, make_lists, store_rows
 from trainer.data.online import OnlineSource
 from trainer.distributed.world import World
 from trainer.engine.evaluations import Evaluation, every, on_main
-from trainer.pretrain.pictures import PictureHook, check_tokenizer
+from trainer.pretrain.pictures import PictureEvaluation, check_tokenizer
 from trainer.pretrain.plan import pretrain_workload
-from trainer.pretrain.probe_hook import ProbeHook
+from trainer.pretrain.probe_evaluation import ProbeEvaluation
 from trainer.pretrain.streams import Source, Streams, open_sources, open_streams, warn_of_unusual_frames
 from trainer.pretrain.task import PretrainTask
 from trainer.runs.directory import check_datasets
@@ -36,23 +36,23 @@ def pretrain(
     *,
     resume: bool = False,
     command: str = "bevt train",
-    repeats: RunRecord | None = None,
+    repeat_of: RunRecord | None = None,
     tflops: float = DEFAULT_TFLOPS,
     memory: Memory = "recipe",
 ) -> dict[str, Any]:
     """Train on the streams of `recipe` and write the run directory `out`. Every process calls this.
 
-    `repeats` is the record of a run to repeat, whose data must be the same. `tflops` is the rate assumed in the plan,
-    and micro-batches are chosen to fit `memory`. Returns a summary. Raises UserError for data, checkpoints or a
-    directory that do not fit.
+    `repeat_of` is the record of the run that this one repeats; the data must be the same. `tflops` is the rate assumed
+    in the plan, and micro-batches are chosen to fit `memory`. Returns a summary. Raises UserError for data, checkpoints
+    or a directory that do not fit.
     """
     with open_session(out, resume=resume, command=command) as session:
         world = session.world
         sources = open_sources(recipe, world.device)
-        session.read([store.path for source in sources.values() for store in source.stores])
+        session.lock_for_reading([store.path for source in sources.values() for store in source.stores])
         datasets = {name: DatasetRef(path=str(source.path), digest=source.digest) for name, source in sources.items()}
-        if repeats is not None:
-            check_datasets(repeats.datasets, datasets, "the repeated run")
+        if repeat_of is not None:
+            check_datasets(repeat_of.datasets, datasets, "the repeated run")
         streams = open_streams(recipe, sources, HIDDEN_MULTIPLE if world.device.type == "cuda" else 1)
         if world.is_main:
             warn_of_unusual_frames(recipe, sources)
@@ -67,7 +67,7 @@ def pretrain(
         def lists(is_listed: bool) -> ClipLists | None:
             if is_listed or not world.is_main:
                 return None
-            return make_lists([listed_store(source.frames) for source in sources.values()], recipe.init)
+            return make_lists([store_rows(source.frames) for source in sources.values()], recipe.init)
 
         identity = session.begin(plan, datasets, tflops, lists)
         trained, stored, hooks = averaged(model, recipe.ema_decay)
@@ -120,8 +120,8 @@ def evaluations_of(
     """Return the recipe's evaluations: pictures, if a tokenizer is given, and probes."""
     evaluations = []
     if tokenizer is not None:
-        draw = PictureHook(model, tokenizer, streams, out, recipe.loop.precision) if world.is_main else None
+        draw = PictureEvaluation(model, tokenizer, streams, out, recipe.loop.precision) if world.is_main else None
         evaluations.append(Evaluation(every(recipe.loop.picture_every), on_main(draw)))
     if recipe.probe is not None:
-        evaluations.append(Evaluation(every(recipe.probe.every), ProbeHook(model, recipe, world)))
+        evaluations.append(Evaluation(every(recipe.probe.every), ProbeEvaluation(model, recipe, world)))
     return evaluations

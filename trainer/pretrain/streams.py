@@ -120,7 +120,7 @@ def _stream_in_errors(name: str, stream: StreamConfig) -> Iterator[None]:
 
 
 def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
-    """Raise UserError if the cache of remote parts cannot hold two windows: the current and the next one."""
+    """Raise UserError if the cache of remote parts is too small for two windows: the current and the next one."""
     needed = 0
     for name, stream in recipe.streams.items():
         for store in sources[name].stores:
@@ -165,7 +165,7 @@ def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_m
 
 
 def frames_of(stream: StreamConfig) -> FrameStore:
-    """Open the frames that a stream reads."""
+    """Open the frame store that a stream reads."""
     tokens = stream.tokens
     return FrameStore(tokens.frames) if isinstance(tokens, OnlineTokens) else TokenSet(tokens).frames
 

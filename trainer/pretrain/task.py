@@ -30,12 +30,12 @@ class PretrainTask:
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return the number of hidden tokens by loss term."""
-        return {TERMS[name]: int((part["hidden"] >= 0).sum()) for name, part in batch.items()}
+        return {TERMS[name]: int((inputs["hidden"] >= 0).sum()) for name, inputs in batch.items()}
 
     def losses(self, model: nn.Module, batch: Batch, step: int) -> dict[str, Term]:
         inputs = {
-            name: StreamBatch(normalise(part["clip"]), self._tokens(name, part), part["mask"], part["hidden"])
-            for name, part in batch.items()
+            name: StreamBatch(normalise(stream["clip"]), self._tokens(name, stream), stream["mask"], stream["hidden"])
+            for name, stream in batch.items()
         }
         terms = {}
         for name, result in model(inputs).items():
@@ -47,14 +47,15 @@ class PretrainTask:
             )
         return terms
 
-    def _tokens(self, stream: str, part: Batch) -> torch.Tensor:
-        if stream not in self.tokenizers:
-            tokens_BTHW: torch.Tensor = part["tokens"]
-            return tokens_BTHW
-        return tokens_in_step(self.tokenizers[stream], part["frames"])
+    def _tokens(self, name: str, stream: Batch) -> torch.Tensor:
+        """Return the stream's tokens: stored ones, or those of its tokenizer: int64 (B, T, h, w)."""
+        if name not in self.tokenizers:
+            tokens_BThw: torch.Tensor = stream["tokens"]
+            return tokens_BThw
+        return tokens_in_step(self.tokenizers[name], stream["frames"])
 
-    def _targets(self, part: StreamBatch) -> torch.Tensor:
-        """Count the hidden tokens by id, without synchronising with the device."""
-        targets_M = part.tokens_BTHW.flatten().index_select(0, part.hidden_M.clamp(min=0))
+    def _targets(self, stream: StreamBatch) -> torch.Tensor:
+        """Count the hidden tokens by id, without waiting for the device: float (V,)."""
+        targets_M = stream.tokens_BTHW.flatten().index_select(0, stream.hidden_M.clamp(min=0))
         counts_V = torch.zeros(self.vocab_size, device=targets_M.device)
-        return counts_V.index_add_(0, targets_M, (part.hidden_M >= 0).float())
+        return counts_V.index_add_(0, targets_M, (stream.hidden_M >= 0).float())

@@ -1,6 +1,7 @@
 """The attentive probe of V-JEPA: one learned query attends to all positions of a clip, followed by a linear layer.
 
-Bardes et al. 2024, https://arxiv.org/abs/2404.08471; from memory: cross-attention and MLP, 20 epochs of AdamW.
+Bardes et al. 2024, https://arxiv.org/abs/2404.08471. Not checked against their code: cross-attention and MLP, 20 epochs
+of AdamW.
 Legend: N videos, P positions of a clip, C channels, V classes.
 """
 
@@ -18,7 +19,7 @@ from bevt_core.models.swin import Mlp, init_weights
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 
-EPOCHS, MIN_STEPS = 20, 500  # more epochs if 20 have fewer steps
+EPOCHS, MIN_STEPS = 20, 500  # more epochs if 20 epochs have fewer steps
 BATCH = 32  # videos
 LR, WEIGHT_DECAY = 1e-3, 0.01  # cosine decay to 0, one step per epoch
 HEAD_DIM = 64  # channels of an attention head; a single head if this does not divide the features' width
@@ -49,7 +50,7 @@ class AttentiveProbe(nn.Module):
     def forward(self, x_NPC: Tensor) -> Tensor:
         query_N1C = self.query.expand(len(x_NPC), -1, -1)
         k, v = self.kv(self.norm1(x_NPC)).chunk(2, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (self.q(query_N1C), k, v))
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (self.q(query_N1C), k, v))
         attended_N1C = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         y_N1C = query_N1C + self.proj(attended_N1C)
         y_N1C = y_N1C + self.mlp(self.norm2(y_N1C))
@@ -92,10 +93,10 @@ def _batches(train: Features, seed: int, epoch: int) -> Iterator[tuple[Tensor, T
     rng = rng_for("attentive", seed, epoch)
     order = rng.permutation(len(train))
     for some in np.split(order, range(GROUPS_AT_ONCE, len(order), GROUPS_AT_ONCE)):
-        parts = [part for part in (train[int(group)] for group in some) if len(part[1])]
-        if not parts:
+        row_groups = [row_group for row_group in (train[int(group)] for group in some) if len(row_group[1])]
+        if not row_groups:
             continue
-        features_NPC, labels_N = (torch.cat(column) for column in zip(*parts, strict=True))
+        features_NPC, labels_N = (torch.cat(column) for column in zip(*row_groups, strict=True))
         shuffled = torch.from_numpy(rng.permutation(len(labels_N)))
         for at in shuffled.split(BATCH):
             yield features_NPC[at], labels_N[at]

@@ -31,7 +31,7 @@ def linear_predict(
     """
     deviation_C, mean_C = torch.std_mean(train_NC, dim=0, correction=0)
     train_NC, test_NC = ((x_NC - mean_C) / deviation_C.clamp(min=1e-6) for x_NC in (train_NC, test_NC))
-    held_N = held_out(train_labels_N.cpu(), seed).to(train_NC.device)
+    held_N = held_out_mask(train_labels_N.cpu(), seed).to(train_NC.device)
 
     def accuracy(weight_decay: float) -> float:
         before_fit()
@@ -63,8 +63,8 @@ def fit_linear(
     return lambda x_NC: torch.nn.functional.linear(x_NC, weight_VC, bias_V)
 
 
-def held_out(labels_N: Tensor, seed: int) -> Tensor:
-    """Mark a share of each class with at least two samples: bool (N). Raises UserError if there is no such class."""
+def held_out_mask(labels_N: Tensor, seed: int) -> Tensor:
+    """Mark a share HELD_OUT of each class with two or more samples: bool (N). Raises UserError if no class has two."""
     held_N = torch.zeros(len(labels_N), dtype=torch.bool)
     for label in labels_N.unique().tolist():
         members = torch.nonzero(labels_N == label).flatten()

@@ -22,7 +22,7 @@ from schemas.recipes import FinetuneRecipe
 from schemas.recipes.loading import nearest
 from schemas.text.json_text import json_text
 from trainer.clips.lists import digests_of
-from trainer.clips.overlap import overlaps, show_overlap
+from trainer.clips.overlap import overlaps, warn_of_overlap
 from trainer.clips.sources import ClipSource, check_classes, check_labels
 from trainer.distributed.world import join_world
 from trainer.probes.attentive import fit_attentive
@@ -57,8 +57,8 @@ class FeatureFile:
 
     def pooled(self) -> tuple[Tensor, Tensor]:
         """Return the features (N, C) and labels (N) of all videos of a file with one vector each."""
-        features, labels = zip(*_parts(self), strict=True)
-        return torch.cat([part_NPC[:, 0] for part_NPC in features]), torch.cat(labels)
+        features, labels = zip(*_row_groups(self), strict=True)
+        return torch.cat([group_NPC[:, 0] for group_NPC in features]), torch.cat(labels)
 
 
 class Probe(NamedTuple):
@@ -87,7 +87,9 @@ def _attentive(
     train: FeatureFile, test: FeatureFile, num_classes: int, seed: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     classify = fit_attentive(train, num_classes, seed, device)
-    predicted, labels = zip(*((classify(x_NPC).argmax(dim=1), label_N) for x_NPC, label_N in _parts(test)), strict=True)
+    predicted, labels = zip(
+        *((classify(x_NPC).argmax(dim=1), label_N) for x_NPC, label_N in _row_groups(test)), strict=True
+    )
     return torch.cat(predicted).cpu(), torch.cat(labels)
 
 
@@ -131,7 +133,7 @@ def probe(
         world.on_main(lambda: locks.enter_context(hold(out, "bevt probe")))
         # positions first: views that they do not support are refused before any work
         for level in sorted({PROBES[kind].level for kind in kinds}, key=lambda level: level != "positions"):
-            default = 1 if level == "positions" else None  # of clips and of crops
+            default = 1 if level == "positions" else None  # clips and crops; None: the recipe's
             options: dict[str, Any] = {"level": level, "recipe": recipe, "precision": precision}
             options |= {"clips": default if clips is None else clips, "crops": default if crops is None else crops}
             for name, source in (("train", train), ("test", test)):
@@ -141,13 +143,13 @@ def probe(
         digests = digests_of(test, world)
         if not world.is_main:
             return {}
-        seen = overlaps(weights_of(checkpoint).parent, test, digests)
-        show_overlap(seen)
+        overlap = overlaps(weights_of(checkpoint).parent, test, digests)
+        warn_of_overlap(overlap)
         result: dict[str, Any] = {}
         for kind in kinds:
             fit_on, test_on = (FeatureFile(_features(out, name, PROBES[kind].level)) for name in ("train", "test"))
             predicted_N, label_N = PROBES[kind].predict(fit_on, test_on, len(train.classes), seed, world.device)
-            result[kind] = _figures(predicted_N, label_N, failed, len(train.classes)) | seen
+            result[kind] = _figures(predicted_N, label_N, failed, len(train.classes)) | overlap
         write_atomic(out / RESULT, (json_text(result, indent=1) + "\n").encode())
         return result
 
@@ -163,9 +165,9 @@ def _figures(predicted_N: Tensor, label_N: Tensor, failed: dict[str, str], num_c
     return figures
 
 
-def _parts(features: FeatureFile) -> Iterator[tuple[Tensor, Tensor]]:
-    """The row groups that have videos."""
-    return (part for part in (features[group] for group in range(len(features))) if len(part[1]))
+def _row_groups(features: FeatureFile) -> Iterator[tuple[Tensor, Tensor]]:
+    """The features (N, P, C) and labels (N) of the row groups that have videos."""
+    return (row_group for row_group in (features[group] for group in range(len(features))) if len(row_group[1]))
 
 
 def _features(out: Path, name: str, level: FeatureLevel) -> Path:

@@ -1,6 +1,6 @@
 """The directory of a run: its recipe, data, command, metrics, checkpoints and weights.
 
-recipe.yaml          the resolved recipe: `bevt train RUN/recipe.yaml` trains the same
+recipe.yaml          the resolved recipe: `--recipe RUN/recipe.yaml` trains the same
 run.json             command, code revision, versions, dataset digests (schemas.runs.RunRecord)
 resumes.jsonl        one line per resume: time, command, number of processes
 clips.parquet        the clips that this run, and those it started from, trained on or held out (schemas.runs)
@@ -92,7 +92,7 @@ def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
     recipe = parse_recipe(read_yaml(read_bounded(where, MAX_BYTES), where), where=str(where))
     if recipe.digest() != record.recipe_digest:
         raise UserError(
-            f"{run_dir / RECIPE}: digest {recipe.digest()[:12]}, but {RECORD} has {record.recipe_digest[:12]}: it was "
+            f"{where}: digest {recipe.digest()[:12]}, but {RECORD} has {record.recipe_digest[:12]}: it was "
             "edited after the run. Copy it to another path and train from that recipe"
         )
     return recipe, record
@@ -114,7 +114,7 @@ def check_datasets(wanted: Mapping[str, DatasetRef], found: Mapping[str, Dataset
 
 
 def identity_of(recipe: TrainingRecipe, datasets: Mapping[str, DatasetRef]) -> Identity:
-    """Return all that decides a run's numbers, by dotted key: the recipe without free keys, and the data's digests."""
+    """Return all that affects a run's results, by dotted key: the recipe without `Free` keys, the data's digests."""
     facts: Identity = {
         key: json_text(value) if isinstance(value, list) else value for key, value in identity_fields(recipe).items()
     }

@@ -17,9 +17,11 @@ from trainer.runs.directory import RESUMES, WEIGHTS
 Status = Literal["alive", "finished", "stopped", "dead"]
 
 RESULTS = (WEIGHTS, "tokenizer")  # written at the end of a run: weights, or a tokenizer's folder
-RECENT = 50  # lines of the log that give the time of a step
-SILENCE_STEPS = 10  # times the longest recent step: after this silence the process is considered dead
-LEAST_SILENCE_S = 120.0  # but not before this
+RECENT = 50  # latest log lines from which the time of a step is taken
+# a process without a new step for this many times its longest recent step counts as dead, but not before
+# LEAST_SILENCE_S
+SILENCE_STEPS = 10
+LEAST_SILENCE_S = 120.0
 
 
 class Progress(NamedTuple):
@@ -51,7 +53,7 @@ def progress_of(
 
 
 def is_alive(run: Path, record: RunRecord, lines: Sequence[Mapping[str, Any]], now: float) -> bool:
-    """Return whether a process works on a run, from its lock, or else from the time since its last step or start."""
+    """Return whether a process is writing the run, judged by its lock, or else by the time since its last step."""
     written = is_written(run, run / RECORD)
     if written is not None:
         return written

@@ -21,7 +21,7 @@ from bevt_core.models.swin import PatchMerging, Stage, SwinBlock, VideoSwin
 from bevt_core.models.timesformer import DividedBlock, TimeSformer
 from bevt_core.models.windows import Size3, fit_window, kind_counts, windows_of
 
-End = tuple[Size3, int]  # grid and channels of a stage's output
+StageOutput = tuple[Size3, int]  # its grid (T, H, W) and channels
 
 
 class Layer(NamedTuple):
@@ -38,7 +38,7 @@ class Block(NamedTuple):
     input: int  # elements
     kept: int  # elements, including its input
     gradients: int  # elements at their peak: the gradients of the MLP's activations and of one of its weights
-    flops: int  # of the forward pass, up to the last activation that the backward pass needs
+    flops: int  # operations of the forward pass, up to the last activation that the backward pass needs
 
     def layer(self, checkpointed: bool) -> Layer:
         """Return the block as a layer that keeps only its input, if `checkpointed`, or all its activations."""
@@ -47,7 +47,7 @@ class Block(NamedTuple):
         return Layer(self.kept, self.gradients)
 
 
-def peak_numbers(layers: Sequence[Layer]) -> int:
+def peak_elements(layers: Sequence[Layer]) -> int:
     """Return the peak number of elements in memory, for `layers` in the order of the forward pass."""
     kept = itertools.accumulate(layer.kept for layer in layers)
     return max(so_far + layer.backward for so_far, layer in zip(kept, layers, strict=True))
@@ -58,19 +58,19 @@ def bevt_layers(model: Bevt, stream: Stream, frames: int, size_px: int) -> list[
     stem = cast(Stem2d | Stem3d, model.stems[stream])
     encoder = cast(VideoSwin | TimeSformer, model.encoders[model.route[stream]])
     grid_THW = stem_grid(stem, frames, size_px)
-    layers, ends = encoder_layers(encoder, grid_THW)
+    layers, stage_outputs = encoder_layers(encoder, grid_THW)
     decoder = model.decoders[stream]
-    _, H, W = token_grid(ends)
+    _, H, W = token_grid(stage_outputs)
     norm = Layer(frames * H * W * model.norm.normalized_shape[0])
-    return [stem_layer(stem, grid_THW), *layers, decoder_layer(decoder, ends), norm]
+    return [stem_layer(stem, grid_THW), *layers, decoder_layer(decoder, stage_outputs), norm]
 
 
 def classifier_layers(model: Classifier, frames: int, size_px: int) -> list[Layer]:
     """Return the layers of a classifier for one clip."""
     stem = cast(Stem3d, model.stem)
     grid_THW = stem_grid(stem, frames, size_px)
-    layers, ends = encoder_layers(cast(VideoSwin | TimeSformer, model.encoder), grid_THW)
-    last_THW, dim = ends[-1]
+    layers, stage_outputs = encoder_layers(cast(VideoSwin | TimeSformer, model.encoder), grid_THW)
+    last_THW, dim = stage_outputs[-1]
     return [stem_layer(stem, grid_THW), *layers, Layer(prod(last_THW) * dim)]
 
 
@@ -92,24 +92,23 @@ def stem_layer(stem: Stem2d | Stem3d, grid_THW: Size3) -> Layer:
     return Layer(prod(grid_THW) * (prod(patch) + norm))
 
 
-def encoder_layers(encoder: VideoSwin | TimeSformer, grid_THW: Size3) -> tuple[list[Layer], list[End]]:
+def encoder_layers(encoder: VideoSwin | TimeSformer, grid_THW: Size3) -> tuple[list[Layer], list[StageOutput]]:
     """Return the layers of an encoder, and the output grid and channels of each of its stages."""
     if isinstance(encoder, TimeSformer):
         divided = [divided_block(block, grid_THW) for block in cast(list[DividedBlock], encoder.blocks)]
         return [block.layer(encoder.checkpointed) for block in divided], [(grid_THW, *encoder.stage_dims)]
     layers: list[Layer] = []
-    ends: list[End] = []
+    stage_outputs: list[StageOutput] = []
     for stage, dim in zip(cast(list[Stage], encoder.stages), encoder.stage_dims, strict=True):
         if isinstance(stage.merge, PatchMerging):
             T, H, W = grid_THW
             grid_THW = (T, -(-H // 2), -(-W // 2))
-            layers.append(
-                Layer(2 * prod(grid_THW) * stage.merge.reduction.in_features)
-            )  # inputs of the norm and of the linear layer
+            # inputs of the norm and of the linear layer
+            layers.append(Layer(2 * prod(grid_THW) * stage.merge.reduction.in_features))
         blocks = [swin_block(block, grid_THW) for block in cast(list[SwinBlock], stage.blocks)]
         layers += [block.layer(stage.checkpointed) for block in blocks]
-        ends.append((grid_THW, dim))
-    return layers, ends
+        stage_outputs.append((grid_THW, dim))
+    return layers, stage_outputs
 
 
 def swin_block(block: SwinBlock, grid_THW: Size3) -> Block:
@@ -149,21 +148,24 @@ def mlp_flops(block: SwinBlock | DividedBlock, positions: int) -> int:
     return 2 * products * positions * block.mlp.fc1.weight.numel()
 
 
-def token_grid(ends: Sequence[End]) -> Size3:
+def token_grid(stage_outputs: Sequence[StageOutput]) -> Size3:
     """Return the (T, H, W) of the positions that decoders predict: the second to last stage's grid, or the only one."""
-    return ends[max(len(ends) - 2, 0)][0]
+    return stage_outputs[max(len(stage_outputs) - 2, 0)][0]
 
 
-def decoder_layer(decoder: nn.Module, ends: Sequence[End]) -> Layer:
-    """Count the inputs of a decoder's matrix products and its reordered upsampling weights; its inputs are `ends`."""
-    last_THW, last_dim = ends[-1]
+def decoder_layer(decoder: nn.Module, stage_outputs: Sequence[StageOutput]) -> Layer:
+    """Count the inputs of a decoder's matrix products and its reordered upsampling weights.
+
+    Its inputs are the encoder's `stage_outputs`.
+    """
+    last_THW, last_dim = stage_outputs[-1]
     if isinstance(decoder, ToFrames):
-        inner, upsampling = decoder_layer(decoder.decoder, ends), decoder.up_time
+        inner, upsampling = decoder_layer(decoder.decoder, stage_outputs), decoder.up_time
         weights = upsampling.weight.numel()
-        in_frames = prod(token_grid(ends)) * upsampling.in_channels
+        in_frames = prod(token_grid(stage_outputs)) * upsampling.in_channels
         return Layer(inner.kept + in_frames + weights, max(inner.backward, weights))
     if isinstance(decoder, FuseStages):
         weights = decoder.up_space.weight.numel()
-        fused = prod(token_grid(ends)) * decoder.fuse.in_features
+        fused = prod(token_grid(stage_outputs)) * decoder.fuse.in_features
         return Layer(prod(last_THW) * last_dim + fused + weights, weights)
     return Layer(prod(last_THW) * last_dim)

@@ -22,7 +22,7 @@ from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer, settle_default
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from trainer.metrics.monitor import StepFlops
-from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_numbers, stem_flops, stem_grid
+from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_elements, stem_flops, stem_grid
 from trainer.setup.models import build_model, checkpoint_activations, checkpoint_encoder, tokens_per_side, tubelet_of
 
 MASKS_DRAWN = 256  # number of masks over which the share of hidden positions is averaged
@@ -154,4 +154,4 @@ def sample_cost(
     known = cast(Stem2d | Stem3d, stem)
     model_flops = 3 * flops(lambda: forward(clip_BCTHW)) - stem_flops(known, stem_grid(known, frames, size_px))
     repeated_flops = sum(layer.repeated_flops for layer in layers)
-    return SampleCost(model_flops, model_flops + repeated_flops, FLOAT_BYTES * peak_numbers(layers))
+    return SampleCost(model_flops, model_flops + repeated_flops, FLOAT_BYTES * peak_elements(layers))

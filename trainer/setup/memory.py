@@ -15,9 +15,8 @@ from schemas.errors import UserError
 from schemas.recipes import LoopConfig
 from trainer.setup.cost import TrainingCost
 
-Memory = (
-    float | Literal["card", "recipe"]
-)  # a limit in GB; "card": the current GPU's memory; "recipe": no limit, the recipe's micro-batches are used
+# a limit in GB; "gpu": the current GPU's memory; "recipe": no limit, the recipe's micro-batches are used
+Memory = float | Literal["gpu", "recipe"]
 
 OUTSIDE_GB = 2.0  # not allocated by torch: the CUDA context, workspaces of cuBLAS and cuDNN, NCCL buffers
 USABLE_SHARE = 0.85  # share of the rest to fill: activations are estimated, and the allocator fragments memory
@@ -32,10 +31,10 @@ class MicroBatching(NamedTuple):
 
 
 def memory_gb_of(memory: Memory) -> float | None:
-    """Return the GB that a step has to fit, or None if any step will do: for "recipe", and for "card" without a GPU."""
+    """Return the GB that a step must fit into, or None without a limit: for "recipe", and for "gpu" without a GPU."""
     if memory == "recipe":
         return None
-    if memory != "card":
+    if memory != "gpu":
         return memory
     if not torch.cuda.is_available():
         return None
@@ -95,7 +94,7 @@ def fit_loop(
 
 
 def shards_of(loop: LoopConfig, processes: int) -> int:
-    """Return how many processes share one copy of the weights, gradients and optimizer state."""
+    """Return over how many processes the weights, gradients and optimizer state are sharded; 1: each has a copy."""
     return processes if loop.parallel == "fsdp" else 1
 
 
@@ -107,7 +106,7 @@ def largest_micro_batch(global_batch: int, processes: int, micro_batches: int) -
 def possible_micro_batches(global_batches: Collection[int], processes: int) -> list[int]:
     """Return the possible numbers of micro-batches per process, ascending, if possible only those of equal size.
 
-    Returns [1] where a process would have no sample; `check_batches` refuses that.
+    Returns [1] if a process would have no sample; `check_batches` refuses that.
     """
     most = min(batch // processes for batch in global_batches)
     numbers = range(1, most + 1)

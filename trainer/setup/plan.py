@@ -40,9 +40,8 @@ class Workload(Generic[R]):
     cost: CountedCost | None  # None: this stage's cost is not counted
     describe: Callable[["Plan[R]", str], list[str]]  # (plan, device name) -> the stage's lines of the plan
     facts: Callable[["Plan[R]"], dict[str, Any]] = lambda plan: {}  # the stage's numbers in the plan
-    splits_well: Callable[[int, int], bool] = lambda micro_batches, processes: (
-        True
-    )  # whether the stage allows this split
+    # (micro-batches per process, processes) -> whether the stage allows this split of its batch
+    allows_split: Callable[[int, int], bool] = lambda micro_batches, processes: True
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Plan(Generic[R]):
         )
 
 
-Fitted = tuple[R, str | None]
+Fitted = tuple[R, str | None]  # the recipe with micro-batches that fit, and the reason for them
 
 
 def make_plan(
@@ -96,7 +95,7 @@ def make_plan(
     memory: Memory = "recipe",
     on_main: Callable[[Callable[[], Fitted[R]]], Fitted[R]] = lambda work: work(),
 ) -> Plan[R]:
-    """Choose micro-batches that fit `memory` and count the steps. Epochs are the video stream's, if there is one.
+    """Choose micro-batches that fit `memory` and count the steps. An epoch is a pass over the video stream, if any.
 
     In a run of several processes `on_main` is `World.on_main`, so that only rank 0 counts the cost. Raises UserError if
     nothing fits the memory, or if the recipe's batches are too small for `processes`.
@@ -120,7 +119,7 @@ def _fitted(workload: Workload[R], processes: int, memory_gb: float) -> Fitted[R
         return recipe, None
     batches = {name: order.global_batch for name, order in workload.orders.items()}
     possible = possible_micro_batches(batches.values(), processes)
-    possible = [number for number in possible if workload.splits_well(number, processes)] or possible[:1]
+    possible = [number for number in possible if workload.allows_split(number, processes)] or possible[:1]
     loop, reason = fit_loop(recipe.loop, workload.cost, batches, possible, memory_gb, processes)
     return cast(R, recipe.model_copy(update={"loop": loop})), reason
 
@@ -174,7 +173,7 @@ def processes_line(plan: Plan[R], device: str) -> str:
     return f"  {count(plan.world_size, 'process')} on {device}, {plan.recipe.loop.precision}"
 
 
-def learning_rate(plan: Plan[R]) -> str:
+def learning_rate_line(plan: Plan[R]) -> str:
     """Return a line about the learning rate: its warm-up and decay."""
     optim, warmup_steps = plan.recipe.optim, plan.schedule.warmup_steps
     warmup = f"{optim.lr * optim.warmup_start:g} to {optim.lr:g} in {count(warmup_steps, 'step')}, then"

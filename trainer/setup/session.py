@@ -1,7 +1,7 @@
 """A session: one training run of any stage, from its locks to its last checkpoint.
 
-A stage calls `open_session`, then the session's `read`, `plan`, `initialise`, `begin`, `fit` and `save`, in this order.
-The stage provides the model, the data and the evaluations. Dry runs are in trainer/setup/plan.py (`show_plan`).
+A stage calls `open_session`, then the session's `lock_for_reading`, `plan`, `initialise`, `begin`, `fit` and `save`, in
+this order. The stage provides the model, the data and the evaluations. Dry runs are in trainer/setup/plan.py.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ from trainer.data.clip_dataset import ClipDataset
 from trainer.data.order import StreamOrder
 from trainer.distributed.cpus import describe_workers, loader_workers, local_processes, usable_cpus
 from trainer.distributed.ema import WithAverage
-from trainer.distributed.sharding import whole
+from trainer.distributed.sharding import unsharded
 from trainer.distributed.world import World, join_world, micro_batches_of
 from trainer.engine.checkpoint import CHECKPOINTS, Checkpoints, Identity
 from trainer.engine.evaluations import Evaluation
@@ -51,6 +51,7 @@ M = TypeVar("M", Bevt, Classifier)
 
 
 def no_lists(is_listed: bool) -> ClipLists | None:
+    """Return None: the default for `Session.begin`, for stages without lists of clips."""
     return None
 
 
@@ -65,11 +66,11 @@ class Session:
     locks: ExitStack  # on the run directory and on the data it reads, until the session ends
 
     @property
-    def resumes(self) -> bool:
-        """Whether a checkpoint to resume from exists, so that no initial weights are needed."""
+    def from_checkpoint(self) -> bool:
+        """Whether the run continues from a checkpoint, so that no initial weights are needed."""
         return self.resume and bool(Checkpoints(self.out / CHECKPOINTS, 1).paths())
 
-    def read(self, stores: Iterable[AnyPath]) -> None:
+    def lock_for_reading(self, stores: Iterable[AnyPath]) -> None:
         """Prevent other commands from removing parts of `stores` until the session ends."""
         self.world.on_main(lambda: self.locks.enter_context(reading(stores, self.command)))
 
@@ -84,7 +85,7 @@ class Session:
 
         `start` loads the weights and returns the names of the parameters that keep their initial values.
         """
-        if recipe.init is not None and not self.resumes:
+        if recipe.init is not None and not self.from_checkpoint:
             fresh = start(model, recipe.init)
             if self.world.is_main:
                 show(one_line(f"starting from {recipe.init}; newly initialised: {', '.join(fresh) or 'nothing'}"))
@@ -169,7 +170,7 @@ class Session:
 
     def save(self, model: Bevt | Classifier, result: FitResult) -> str | None:
         """Write the weights of a finished run and return their path; None if unfinished. Every rank calls this."""
-        final = whole(model.state_dict())
+        final = unsharded(model.state_dict())
         if not result.finished:
             return None
         if self.world.is_main:

@@ -25,7 +25,7 @@ from trainer.testing.classifier_card import CARD
 HEADER = "---\nlibrary_name: bevt\ntags:\n- video-classification\n- bevt\n---\n"
 NOT_RECORDED = "not recorded"
 ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/~-])(/[^"',=\[\]]*)""")  # also as a value: --out=/a/b, init="/a/b"
-SHORTENED = "Absolute paths are shortened to their last part."
+SHORTENED = "Absolute paths are shortened to their last component."
 LICENCE = (
     "bevt's code is under Apache-2.0. These weights were trained on the data, and started from the weights, that are "
     "named above; the terms of both decide how they may be used. Before you publish this folder, add a `license:` line "
@@ -106,7 +106,7 @@ def _facts(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:
             "task": f"video classification, {recipe.dataset}",
             "encoder": encoder_name(recipe.encoder),
             "input": f"{sampling.frames} frames ({sampling.spacing}), {recipe.augment.crop_px} px, "
-            "RGB normalised with ImageNet's mean and deviation",
+            "RGB normalised with ImageNet's mean and standard deviation",
             "global batch": str(recipe.global_batch),
             "tokenizer of the pretraining": tokenizer_of_stages(stages),
             **training,
@@ -136,7 +136,7 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
             ("tested on", without_folders(facts.data)),
             ("views (clips x crops)", facts.setting.views),
             ("measured by", Markup("`bevt evaluate`") if facts.evaluated else facts.tested),
-            *([("overlap with training", facts.seen)] if facts.seen else []),
+            *([("overlap with training", facts.overlap_note)] if facts.overlap_note else []),
         ]
         tables.append(markdown_table(("", ""), rows))
     return "\n\n".join(["## Accuracy", *(tables or ["Not evaluated."])])
@@ -144,7 +144,7 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
 
 def _record(record: RunRecord) -> str:
     rows = [
-        ("command", markdown_code(_shared(record.command))),
+        ("command", markdown_code(_public_command(record.command))),
         ("recipe's digest", record.recipe_digest),
         ("code", record.git_revision or "no checkout"),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
@@ -158,8 +158,8 @@ def _record(record: RunRecord) -> str:
     return f"## How it was made\n\n{SHORTENED}\n\n" + markdown_table(("", ""), rows)
 
 
-def _shared(command: str) -> str:
-    """A command for the card, without the folders of its author."""
+def _public_command(command: str) -> str:
+    """Return a command for the model card, without the author's folders."""
     try:
         return shlex.join(map(without_folders, shlex.split(command)))
     except ValueError:  # an edited record: unbalanced quotation marks
@@ -167,5 +167,5 @@ def _shared(command: str) -> str:
 
 
 def without_folders(text: str) -> str:
-    """Shorten every absolute path in `text`, a word of a command, to its last part, because cards are public."""
+    """Shorten every absolute path in `text`, a word of a command, to its last component: model cards are public."""
     return ABSOLUTE_PATH.sub(lambda found: f".../{Path(found[1]).name}", text)

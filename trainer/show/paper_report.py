@@ -21,7 +21,7 @@ LABELS = {
     "video_epochs": "epochs of pretraining on videos",
 }
 OTHERS, OTHERS_HEADER = "Runs whose pretraining is in no table", ("ours", "run", "setting")
-NOTES = "not in our notes"
+NOT_IN_NOTES = "not in our notes"
 
 
 def write_report(directories: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def lines_of(table: PaperTable, runs: Sequence[RunFacts]) -> list[tuple[str, ...
             below[row].append(run)
     lines: list[tuple[str, ...]] = []
     for row in table.rows:
-        figure = NOTES if row.top1 is None else f"{100 * row.top1:.1f}"
+        figure = NOT_IN_NOTES if row.top1 is None else f"{100 * row.top1:.1f}"
         if row.source != "paper":
             figure += f" ({row.source})"
         lines.append((row.name, figure, "", "", "", "", ""))
@@ -123,6 +123,6 @@ def _line(row: PaperRow, run: RunFacts) -> tuple[str, ...]:
         if run.num_videos is None
         else f"{count(run.num_videos, 'video')}, {run.setting.views} views ({run.tested}, of {run.data})"
     )
-    videos = "; ".join(text for text in (videos, run.seen) if text)
+    videos = "; ".join(text for text in (videos, run.overlap_note) if text)
     cost = f"{run.multiply_adds_per_view / 1e9:.3g} G x {run.setting.views}" if run.multiply_adds_per_view else ""
     return ("", "", _figure(run), _name(run), same, videos, cost)

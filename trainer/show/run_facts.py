@@ -55,7 +55,7 @@ class RunFacts:
     data: str  # location of the test videos
     tested: str  # where the figures come from
     evaluated: bool  # by `bevt evaluate`
-    seen: str  # known or possible overlap of the test videos with training; else empty
+    overlap_note: str  # known or possible overlap of the test videos with training; else empty
     multiply_adds_per_view: int | None
 
 
@@ -89,20 +89,20 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
 
 
 def _overlap(evaluation: Path, key: str) -> dict[str, Any]:
-    """An evaluation's overlap with training; `count` is None if an older version did not record it."""
+    """An evaluation's overlap with training or pretraining; `count` is None if an older version did not record it."""
     result: dict[str, dict[str, Any]] = read_json_file(evaluation / RESULT, dict)
     return result.get(key, {"count": None})
 
 
 def _was_trained_on(evaluation: Path) -> bool:
-    """Whether some of the tested videos were trained on, which is also printed."""
+    """Whether some of the tested videos were trained on; if so, a note says that the evaluation is left out."""
     count = _overlap(evaluation, TRAINING)["count"]
     if count:
         note(f"{evaluation} is left out: {count} of its videos were trained on")
     return bool(count)
 
 
-def _seen(evaluation: Path) -> str:
+def _describe_overlap(evaluation: Path) -> str:
     training, pretraining = _overlap(evaluation, TRAINING), _overlap(evaluation, PRETRAINING)
     is_known = training["count"] is not None and not training.keys() & {"unlisted", "unchecked"}
     notes = [] if is_known else ["overlap with training clips unknown"]
@@ -126,17 +126,17 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         data, tested, tested_views = result.get("data", UNKNOWN), str(evaluation), result["views"]
         top1, mean_class, num_videos = result["top1"], result["mean_class"], result["num_videos"]
         multiply_adds = result.get("multiply_adds_per_view")
-        seen = _seen(evaluation)
+        overlap = _describe_overlap(evaluation)
     else:
         last: dict[str, Any] = next((line for line in reversed(read_metrics(run)) if "val_top1" in line), {})
         top1, mean_class, num_videos = (last.get(f"val_{key}") for key in ("top1", "mean_class", "videos"))
         data = record.datasets["val"].path
         tested, tested_views = "validation during training", "1x1"
-        multiply_adds, seen = None, ""
+        multiply_adds, overlap = None, ""
         lists = read_lists(run)
         if lists is not None and lists.val_trained_on:
             top1 = mean_class = num_videos = None
-            seen = f"{lists.val_trained_on} validation clips were trained on"
+            overlap = f"{lists.val_trained_on} validation clips were trained on"
     stages, sampling = stages_of(recipe.init), recipe.sampling
     videos = [stage for stage in stages if "video" in stage.streams]
     images = [stage for stage in stages if "video" not in stage.streams]
@@ -161,13 +161,13 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         data=data,
         tested=tested,
         evaluated=evaluation is not None,
-        seen=seen,
+        overlap_note=overlap,
         multiply_adds_per_view=multiply_adds,
     )
 
 
 def stages_of(init: str | None) -> list[PretrainRecipe]:
-    """Return the recipes of the pretraining runs that lead to `init`, oldest first, back to a missing directory."""
+    """Return the recipes of the pretraining runs that lead to `init`, oldest first; a deleted run ends the chain."""
     stages: list[PretrainRecipe] = []
     while init is not None:
         folder = Path(init) if Path(init).is_dir() else Path(init).parent
@@ -220,16 +220,16 @@ def encoder_name(encoder: SwinConfig | TimeSformerConfig) -> str:
 
 
 def _evaluations(directories: Iterable[Path]) -> dict[str, dict[str, Path]]:
-    """Finished evaluations of frames in order, by digests of weights and data; of several, the one with most views."""
+    """Finished evaluations with frames in order, by digests of weights and data; of several, that with most views."""
     best: dict[tuple[str, str], tuple[int, Path]] = {}
     for folder in sorted({path.parent for directory in directories for path in directory.rglob(PLAN)}):
         plan = read_record(folder / PLAN, EvaluationPlan)
         if plan is None or plan.temporal != "normal" or not (folder / RESULT).is_file():
             continue
         views = plan.views.clips * plan.views.crops
-        what = plan.weights_sha256, plan.data_digest
-        if views > best.get(what, (0, folder))[0]:
-            best[what] = (views, folder)
+        key = plan.weights_sha256, plan.data_digest
+        if views > best.get(key, (0, folder))[0]:
+            best[key] = (views, folder)
     by_weights: dict[str, dict[str, Path]] = {}
     for (weights, data), (_, folder) in best.items():
         by_weights.setdefault(weights, {})[data] = folder

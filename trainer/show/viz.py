@@ -41,7 +41,7 @@ from trainer.setup.models import tokens_per_side, tubelet_of
 from trainer.testing.frozen import open_frozen
 from trainer.testing.predict import item_of
 
-FPS = 4  # of the films
+FPS = 4  # frames per second of the films
 SHOWN = 8  # frames in a row of a PNG, spread evenly
 HEAT_CAPTION = "attention on a fixed scale, relative to uniform attention (1x, grey)"
 
@@ -71,16 +71,16 @@ def viz_masks(
     grid_THW = (stream.clip_frames // tubelet, int(rows), int(columns))
 
     sampling = ClipSampling(kind="dense", frames=stream.clip_frames, interval=interval)
-    frames_THWC, loop = _middle_clip(FileClips(Path(), (item_of(sample),), ()), sampling, interval)
+    frames_THWC, repeats = _middle_clip(FileClips(Path(), (item_of(sample),), ()), sampling, interval)
     clip_THWC = crop_views(frames_THWC, crop_px, crop_px, 1)[0].numpy()
-    drawn, labels, hidden = [loop.mark(clip_THWC)], [loop.caption(one_line(sample.name))], {}
+    drawn, labels, hidden = [repeats.mark(clip_THWC)], [repeats.caption(one_line(sample.name))], {}
     for kind, strategy in STRATEGIES.items():
         config = strategy(stream.mask.ratio, getattr(stream.mask, "min_block", 16))
         mask_THW = draw_mask(config, rng_for("viz", seed, kind), grid_THW, clip_THWC)
         hidden[kind] = float(mask_THW.mean())
         drawn.append(list(hide(clip_THWC, mask_THW)))
         labels.append(f"{kind}: {hidden[kind]:.0%} hidden")
-    return {"hidden": hidden, **loop.facts(sample.name), **save_pictures(out, drawn, labels)}
+    return {"hidden": hidden, **repeats.facts(sample.name), **save_pictures(out, drawn, labels)}
 
 
 def viz_predict(
@@ -117,14 +117,14 @@ def viz_predict(
         )
     model = load_weights(run / WEIGHTS).eval()
     assert isinstance(model, Bevt)  # the model of a pretraining run
-    part = dataset[0, position]
-    _, start, count, _ = dataset.place(0, position)
-    loop = Loop(start + np.arange(dataset.clip_frames) % count, int(dataset.num_frames[position]))
-    tokens_THW = part["tokens"] if "tokens" in part else tokens_in_step(decoder, part["frames"][None])[0]
-    rows, labels = prediction_rows(model, decoder, part["clip"], tokens_THW, part["mask"], name)
-    rows[0], labels[0] = loop.mark(rows[0]), loop.caption(labels[0])
-    facts = loop.facts(part["sample_id"])
-    return {"sample": part["sample_id"], **facts, **save_pictures(out, rows, labels)}
+    drawn = dataset[0, position]
+    _, start, count, _ = dataset.locate(0, position)
+    repeats = Repeats(start + np.arange(dataset.clip_frames) % count, int(dataset.num_frames[position]))
+    tokens_THW = drawn["tokens"] if "tokens" in drawn else tokens_in_step(decoder, drawn["frames"][None])[0]
+    rows, labels = prediction_rows(model, decoder, drawn["clip"], tokens_THW, drawn["mask"], name)
+    rows[0], labels[0] = repeats.mark(rows[0]), repeats.caption(labels[0])
+    facts = repeats.facts(drawn["sample_id"])
+    return {"sample": drawn["sample_id"], **facts, **save_pictures(out, rows, labels)}
 
 
 def viz_attention(
@@ -142,10 +142,10 @@ def viz_attention(
     """
     model, plan = open_frozen(checkpoint, recipe, clips=1, crops=1)
     data: ClipSource = FileClips(Path(), (item_of(Path(sample)),), ()) if frames is None else _sample_of(frames, sample)
-    frames_THWC, loop = _middle_clip(data, plan.sampling, interval_of(data, plan.sampling))
+    frames_THWC, repeats = _middle_clip(data, plan.sampling, interval_of(data, plan.sampling))
     views_BTHWC = crop_views(frames_THWC, plan.views.short_side_px, plan.crop_px, 1)
     clip_THWC = views_BTHWC[0].numpy()
-    rows, labels = [loop.mark(clip_THWC)], [loop.caption(one_line(Path(sample).name))]
+    rows, labels = [repeats.mark(clip_THWC)], [repeats.caption(one_line(Path(sample).name))]
     for name, map_BTHW in attention_maps(model.eval(), normalise(views_BTHWC)).items():
         repeat = len(clip_THWC) // map_BTHW.shape[1]
         map_THW = map_BTHW[0].repeat_interleave(repeat, dim=0)
@@ -153,7 +153,7 @@ def viz_attention(
         rows.append(list(heat(clip_THWC, values)))
         labels.append(f"{name} ({map_THW.min():.2f} to {map_THW.max():.2f} x uniform)")
     files = save_pictures(out, rows, labels, below=partial(heat_scale, HEAT_CAPTION))
-    return {"maps": labels[1:], **loop.facts(Path(sample).name), **files}
+    return {"maps": labels[1:], **repeats.facts(Path(sample).name), **files}
 
 
 def save_pictures(
@@ -174,11 +174,11 @@ def save_pictures(
     return {"picture": f"{out}.png", "film": f"{out}.mp4"}
 
 
-class Loop(NamedTuple):
-    """The repeats in a clip of the frames at `positions_T` of a video or pool with `num_frames` frames."""
+class Repeats(NamedTuple):
+    """The repeated frames of a clip, if the video or pool that it is cut from has too few frames."""
 
-    positions_T: Positions
-    num_frames: int
+    positions_T: Positions  # of the clip's frames in the video or pool
+    num_frames: int  # of the video or pool
 
     def mark(self, frames_THWC: Sequence[np.ndarray] | np.ndarray) -> Row:
         """Return the frames, with a border around those that repeat."""
@@ -205,20 +205,20 @@ class Loop(NamedTuple):
         return {"repeated_frames": self.repeated()}
 
 
-def _middle_clip(data: ClipSource, sampling: ClipSampling, interval: int) -> tuple[Tensor, Loop]:
+def _middle_clip(data: ClipSource, sampling: ClipSampling, interval: int) -> tuple[Tensor, Repeats]:
     """The middle clip of the first item, uint8 (T, H, W, C). Raises UserError for an unreadable video."""
-    loops = []
+    found = []
 
     def middle(num_frames: int) -> Positions:
         positions_T: Positions = SAMPLERS[sampling.kind].test(num_frames, sampling.frames, interval, 1)[0]
-        loops.append(Loop(positions_T, num_frames))
+        found.append(Repeats(positions_T, num_frames))
         return positions_T
 
     try:
         frames_HWC = data.read(0, middle)
     except MediaError as error:
         raise UserError(f"{data.items[0].source}: {error}; give a video that can be read") from None
-    return torch.from_numpy(np.stack(frames_HWC)), loops[-1]
+    return torch.from_numpy(np.stack(frames_HWC)), found[-1]
 
 
 def _sample_of(frames: Path, sample: str) -> StoreClips:

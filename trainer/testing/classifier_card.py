@@ -27,6 +27,7 @@ def read_card(weights: Path) -> ClassifierCard:
 
 
 def card_of(recipe: FinetuneRecipe, classes: tuple[str, ...]) -> ClassifierCard:
+    """Return the description of a classifier of `classes` that `recipe` trains."""
     return ClassifierCard(
         title=recipe.title,
         classes=classes,

@@ -28,10 +28,10 @@ from schemas.evaluation import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Te
 from schemas.recipes import EvalViews, Precision
 from schemas.text.json_text import json_text
 from trainer.clips.lists import digests_of
-from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
-from trainer.clips.overlap import TRAINING, overlaps, show_overlap
+from trainer.clips.multi_view import Row, ViewPlan, map_parts, video_progress
+from trainer.clips.overlap import TRAINING, overlaps, warn_of_overlap
 from trainer.clips.sources import ClipSource, check_classes, check_labels, stores_of
-from trainer.distributed.sharding import share_of_rank
+from trainer.distributed.sharding import parts_of_rank
 from trainer.distributed.world import World, join_world
 from trainer.engine.evaluations import StopAsked, StopTogether, asked_together, never
 from trainer.engine.precision import resolve
@@ -81,18 +81,18 @@ def evaluate(
         if out is not None and world.on_main(lambda: _prepare(out, locks, _plan_of(path, data, plan, chosen))):
             stored: dict[str, Any] = read_json_file(out / RESULT, dict)
             if world.is_main and TRAINING in stored:  # older versions did not write it
-                show_overlap(stored)
+                warn_of_overlap(stored)
             return stored | stored_since(out / RESULT)
         model = load_weights(path)
-        assert isinstance(model, Classifier)  # only classifiers have a card
+        assert isinstance(model, Classifier)  # only classifiers have a classifier.json
         model.to(world.device)
         digests = digests_of(data, world)
-        seen = world.on_main(lambda: overlaps(path.parent, data, digests))
+        overlap = world.on_main(lambda: overlaps(path.parent, data, digests))
         if world.is_main and temporal == "normal":  # once: an analysis tests the same clips several times
-            show_overlap(seen)
+            warn_of_overlap(overlap)
         result = run_views(model, data, plan, world, precision=chosen, num_workers=num_workers, out=out)
         check_some_read(data, result["num_videos"], result["failed"])
-        result |= seen | cost_of_views(model, plan)
+        result |= overlap | cost_of_views(model, plan)
         result |= {"data": data.path, "temporal": temporal, "seed": seed, "precision": chosen}
         result["seconds"] = round(time.monotonic() - begun, 2)
         if out is not None and world.is_main:
@@ -128,24 +128,24 @@ def run_views(
     parts = range(len(sizes))
     todo = list(parts) if files is None else files.todo(sizes)
     world.barrier()  # every rank lists the parts before any rank writes
-    mine = share_of_rank(todo, model, world)
+    mine = parts_of_rank(todo, model, world)
     work = functools.partial(score, model.eval())
     scored_here: dict[int, list[Row]] = {}
-    how: dict[str, Any] = {"device": world.device, "precision": precision, "num_workers": num_workers}
+    options: dict[str, Any] = {"device": world.device, "precision": precision, "num_workers": num_workers}
     asked = asked_together(stop_asked, model, world)
-    with StopTogether(world) as ranks, videos_seen(name, data, plan, mine, len(todo), asked) as seen:
-        for part, scored in map_parts(work, data, plan, mine, seen=seen, **how):
-            part_rows = [ranked(row) for row in scored]
+    with StopTogether(world) as ranks, video_progress(name, data, plan, mine, len(todo), asked) as on_progress:
+        for part, rows in map_parts(work, data, plan, mine, on_progress=on_progress, **options):
+            part_rows = [ranked(row) for row in rows]
             if files is not None:
                 files.write(part, part_rows)
             scored_here[part] = [{key: row[key] for key in COUNTED} for row in part_rows]
-    by_part = {part: rows for share in ranks.gather(scored_here) for part, rows in share.items()}
-    everyone = [row for rows in by_part.values() for row in rows]
-    videos_per_second = len(everyone) / (time.monotonic() - begun)
+    by_part = {part: rows for scored in ranks.gather(scored_here) for part, rows in scored.items()}
+    all_rows = [row for rows in by_part.values() for row in rows]
+    videos_per_second = len(all_rows) / (time.monotonic() - begun)
     if files is not None:
-        everyone += [row for part in sorted(set(parts) - set(todo)) for row in files.read(part, COUNTED)]
+        all_rows += [row for part in sorted(set(parts) - set(todo)) for row in files.read(part, COUNTED)]
     return {
-        **accuracies(everyone, len(data.classes)),
+        **accuracies(all_rows, len(data.classes)),
         "views": f"{plan.views.clips}x{plan.views.crops}",
         "videos_per_second": round(videos_per_second, 3),
     }
@@ -160,7 +160,7 @@ def cost_of_views(model: Classifier, plan: ViewPlan) -> dict[str, int]:
 
 
 def accuracies(rows: Sequence[Row], num_classes: int) -> dict[str, Any]:
-    """Return top1, top5 and mean_class over the videos that could be read, and the errors of the others by name.
+    """Return top1, top5, mean_class (shares) and num_videos of the readable videos, num_failed, and failed by name.
 
     `mean_class` is the top-1 accuracy of each class, averaged over the classes that occur.
     """
@@ -182,7 +182,7 @@ def accuracies(rows: Sequence[Row], num_classes: int) -> dict[str, Any]:
 
 
 def check_some_read(data: ClipSource, num_read: int, failed: Mapping[str, str]) -> None:
-    """Raise UserError if no video could be read: the root is wrong or its disk is gone, so there is no result."""
+    """Raise UserError if no video could be read, for example because the root is wrong or not mounted."""
     if not data.items:
         raise UserError(f"{data.path}: no clips found")
     if not num_read:
@@ -194,7 +194,7 @@ def check_some_read(data: ClipSource, num_read: int, failed: Mapping[str, str]) 
 
 
 def chosen_views(card: ClassifierCard, clips: int | None, crops: int | None) -> EvalViews:
-    """Return the card's views, with `clips` and `crops` replaced if given. Raises UserError for unsupported numbers."""
+    """Return a classifier's views, with `clips` and `crops` if given. Raises UserError for unsupported numbers."""
     if clips is not None and clips < 1:
         raise UserError(f"{clips} clips: expected at least 1")
     if crops not in (None, 1, 3):

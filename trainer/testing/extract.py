@@ -20,7 +20,7 @@ from bevt_core.storage.one_writer import reading
 from schemas.errors import UserError
 from schemas.evaluation import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
 from schemas.recipes import FinetuneRecipe, Precision
-from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
+from trainer.clips.multi_view import Row, ViewPlan, map_parts, video_progress
 from trainer.clips.sources import ClipSource, stores_of
 from trainer.distributed.world import World, join_world
 from trainer.engine.precision import resolve
@@ -125,9 +125,9 @@ def _extract(
     world.barrier()  # every rank lists the parts before any rank writes
     mine = todo[world.rank :: world.size]
     work = functools.partial(features, model, level)
-    how: dict[str, Any] = {"device": world.device, "precision": precision, "num_workers": num_workers}
-    with videos_seen(f"extract {out.stem}", data, plan, mine, len(todo)) as seen:
-        for part, rows in map_parts(work, data, plan, mine, seen=seen, **how):
+    options: dict[str, Any] = {"device": world.device, "precision": precision, "num_workers": num_workers}
+    with video_progress(f"extract {out.stem}", data, plan, mine, len(todo)) as on_progress:
+        for part, rows in map_parts(work, data, plan, mine, on_progress=on_progress, **options):
             files.write(part, [{"features": None, **row} for row in rows])
     world.barrier()
     failed = world.on_main(lambda: _failed(files))

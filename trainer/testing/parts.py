@@ -68,7 +68,7 @@ class PartFiles:
         return rows
 
     def merge(self, sizes: Sequence[int]) -> None:
-        """Merge all parts into `target`, in order, a row group each. Memory: one part.
+        """Merge all parts into `target`, in order, a row group each. Only one part is in memory at a time.
 
         `sizes` are the numbers of rows of all parts. Raises StorageError, without writing `target`, if a part is
         missing or has another size.
@@ -88,7 +88,7 @@ class PartFiles:
                 writer.write_table(read_table(self._path(part)))
 
     def clear(self) -> None:
-        """Remove the parts and the leftovers of killed writers, after everything made from the parts was written."""
+        """Remove the parts and the leftovers of killed writers, once all results of the parts are written."""
         remove(self.folder)
 
     def _num_rows(self, part: int) -> int:

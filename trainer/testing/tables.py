@@ -19,7 +19,8 @@ from bevt_core.storage.files import write_atomic
 
 BINS = 15  # of confidence; Guo et al. 2017, https://arxiv.org/abs/1706.04599
 PER_CLASS = "per_class.csv"
-NAMED_CLASSES, NUMBERED_CLASSES = 60, 25  # in the picture of the confusion matrix, at most
+# most classes for which the picture of the confusion matrix has names, and numbers of videos
+NAMED_CLASSES, NUMBERED_CLASSES = 60, 25
 NAME_INCHES = 0.07  # width of a character of a class name in that picture
 
 
@@ -31,7 +32,7 @@ def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
     One row group is read at a time, so memory does not grow with the number of videos.
     """
     confusion_VV = np.zeros((len(classes), len(classes)), np.int64)
-    bins = np.zeros((3, BINS))  # videos, sum of confidence, recognised
+    bins = np.zeros((3, BINS))  # rows: see `add_to_bins`
     with ParquetFile(scores) as file:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=["label", "prediction", "scores"]).drop_null()
@@ -51,7 +52,7 @@ def write_tables(scores: Path, classes: Sequence[str], out: Path) -> float:
 
 
 def add_to_bins(bins: NDArray[np.float64], confidence_N: NDArray[np.floating], right_N: NDArray[np.bool_]) -> None:
-    """Count videos by their confidence, in place: `bins` is (3, K): videos, sum of confidence, recognised."""
+    """Add videos to `bins` (3, K) by their confidence, in place: number, sum of confidence, number recognised."""
     at = np.clip(np.ceil(confidence_N * bins.shape[1]).astype(np.int64) - 1, 0, bins.shape[1] - 1)
     for row, values in zip(bins, (np.ones(len(at)), confidence_N, right_N), strict=True):
         np.add.at(row, at, values)

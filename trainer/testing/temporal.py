@@ -29,9 +29,9 @@ TABLE, CLASSES, PICTURE = "temporal.csv", "temporal_per_class.csv", "temporal.pn
 
 
 class Row(NamedTuple):
-    """One line of the table: means over seeds, and the sample standard deviation of top-1 for several seeds."""
+    """One line of the table: means over seeds, and with several seeds the sample standard deviation of top-1."""
 
-    frames: Temporal
+    frames: Temporal  # their order
     seeds: int
     top1: float
     top1_deviation: float | None
@@ -106,12 +106,12 @@ def table_of(results: dict[Temporal, list[dict[str, Any]]]) -> list[Row]:
 def classes_of(out: Path, seeds: int) -> list[ClassRow]:
     """Read the recognised share of every class that has videos; those that lose most by shuffling come first."""
     normal = _recognised(_folder(out, "normal", 0))
-    lost = {}
+    without_order = {}
     for temporal in ("single-frame", "shuffle"):
-        shares = [_recognised(_folder(out, temporal, seed)) for seed in range(seeds)]
-        lost[temporal] = {name: fmean(share[name][1] for share in shares) for name in normal}
+        by_seed = [_recognised(_folder(out, temporal, seed)) for seed in range(seeds)]
+        without_order[temporal] = {name: fmean(recognised[name][1] for recognised in by_seed) for name in normal}
     rows = [
-        ClassRow(name, videos, share, lost["single-frame"][name], lost["shuffle"][name])
+        ClassRow(name, videos, share, without_order["single-frame"][name], without_order["shuffle"][name])
         for name, (videos, share) in normal.items()
     ]
     return sorted(rows, key=lambda row: row.shuffle - row.normal)

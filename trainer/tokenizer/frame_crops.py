@@ -24,12 +24,12 @@ FLIP_SHARE = 0.5
 
 @dataclass(frozen=True)
 class FrameCrops:
-    """Random square crops of random stored frames, determined by (seed, epoch, number)."""
+    """Random square crops of random stored frames, determined by (key, epoch, number)."""
 
     folders: tuple[AnyPath, ...]
     input_px: int
-    key: tuple[object, ...]
-    held_out: bool  # crops of held-out sources, or of all others
+    key: tuple[object, ...]  # identifies the run: its seed
+    held_out: bool  # True: crops of the held-out sources; False: of all others
 
     @functools.cached_property
     def _stores(self) -> list[FrameStore]:
@@ -78,7 +78,7 @@ def random_crop(frame_HWC: np.ndarray, size_px: int, rng: np.random.Generator) -
     side = int(rng.integers(min(size_px, short), short, endpoint=True))
     top, left = rng.integers((height - side, width - side), endpoint=True)
     box = Box(int(top), int(left), side, side)
-    crop_HWC = resize(box.of(torch.from_numpy(frame_HWC)[None]), size_px, size_px)[0]
+    crop_HWC = resize(box.cut(torch.from_numpy(frame_HWC)[None]), size_px, size_px)[0]
     return (crop_HWC.flip(1) if rng.random() < FLIP_SHARE else crop_HWC).contiguous()
 
 

@@ -50,8 +50,8 @@ def train_tokenizer(
     with open_session(out, resume=resume, command=command) as session:
         world, key = session.world, (recipe.loop.seed,)
         folders = tuple(as_path(folder) for folder in recipe.frames)
-        session.read(folders)
-        crops, held_out = (FrameCrops(folders, recipe.input_px, key, held_out=side) for side in (False, True))
+        session.lock_for_reading(folders)
+        crops, held_out = (FrameCrops(folders, recipe.input_px, key, held_out=held) for held in (False, True))
         if not len(crops):
             raise UserError(
                 f"{', '.join(recipe.frames)}: only one source per store, which is held out; add sources to train on"
@@ -61,15 +61,15 @@ def train_tokenizer(
         plan = session.plan(tokenizer_workload(recipe, num_parameters(model), sizes, len(crops)))
         task = architecture.task(model, recipe.architecture, plan.schedule.total_steps, world, recipe.loop.seed)
         identity = session.begin(plan, _datasets(recipe))
-        if not session.resumes:
+        if not session.from_checkpoint:
             _warm_start(tokenizer, sizes, crops, recipe)
         evaluations: list[Evaluation] = []
         if recipe.loop.picture_every:
             shown = held_out.first(SHOWN_CROPS, 0) if world.is_main else None
             draw = None if shown is None else Reconstructions(tokenizer, shown, out, world.device)
             evaluations.append(Evaluation(every(recipe.loop.picture_every), on_main(draw)))
-        how: dict[str, Any] = {"lr_share": architecture.lr_share, "hooks": task.hooks, "evaluations": evaluations}
-        result = session.fit(plan, identity, task, {FRAMES: crops}, **how)
+        options: dict[str, Any] = {"lr_share": architecture.lr_share, "hooks": task.hooks, "evaluations": evaluations}
+        result = session.fit(plan, identity, task, {FRAMES: crops}, **options)
         summary = session.summary(plan, result)
         summary["tokenizer"] = str(out / "tokenizer") if result.finished else None
         if world.is_main and result.finished:

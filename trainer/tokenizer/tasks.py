@@ -1,6 +1,6 @@
 """The training tasks of the dVAE and PeCo tokenizers: their losses, hooks, and the table of architectures.
 
-Legend: N frames, H W pixels, C channels, V codes, D values of a code, M positions of a process's share of a step.
+Legend: N frames, H W pixels, C channels, V codes, D values of a code, M tokens of one process in a step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -104,36 +104,36 @@ class PecoTask:
     def losses(self, model: nn.Module, batch: Batch, step: int) -> dict[str, Term]:
         out = cast(PecoOutput, model(batch[FRAMES]["frame"]))
         self._seen.append((out.ids_M, out.vectors_MD))
-        parts = {"pixel": PIXEL[self.training.pixel](out.decoded_NCHW, out.unit_NCHW), "commitment": out.commitment}
-        loss = parts["pixel"] + self.training.commitment_weight * parts["commitment"]
+        terms = {"pixel": PIXEL[self.training.pixel](out.decoded_NCHW, out.unit_NCHW), "commitment": out.commitment}
+        loss = terms["pixel"] + self.training.commitment_weight * terms["commitment"]
         if self._perceptual is not None and self.training.perceptual is not None:
-            parts["perceptual"] = self._perceptual(out.decoded_NCHW, out.unit_NCHW)
-            loss = loss + self.training.perceptual.weight * parts["perceptual"]
+            terms["perceptual"] = self._perceptual(out.decoded_NCHW, out.unit_NCHW)
+            loss = loss + self.training.perceptual.weight * terms["perceptual"]
         count = len(out.unit_NCHW)
         counts_V = torch.bincount(out.ids_M, minlength=self.model.sizes.vocab_size).float()
-        sums = {name: value.detach() * count for name, value in parts.items()}
+        sums = {name: value.detach() * count for name, value in terms.items()}
         return {"peco": Term(loss * count, sums=sums, histograms={"token": counts_V})}
 
     def move_codebook(self, done: int) -> Mapping[str, float]:
         """Update the codebook from the step's vectors and restart dead codes on some of them. A hook of `fit`."""
-        ids_M, vectors_MD = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        ids_M, vectors_MD = (torch.cat(micro_batches) for micro_batches in zip(*self._seen, strict=True))
         self._seen.clear()
-        book = self.model.codebook
-        counts_V, sums_VD = count_and_sum(ids_M, vectors_MD, len(book.uses_V))
+        codebook = self.model.codebook
+        counts_V, sums_VD = count_and_sum(ids_M, vectors_MD, len(codebook.uses_V))
         totals = self.world.sum(torch.cat([counts_V.unsqueeze(1), sums_VD], dim=1))
         drawn_RD = drawn_vectors(vectors_MD, self.world, RESTARTS, self.seed, done)
         if not torch.isfinite(totals).all():  # the loop skips and reports this step
             return {}
-        book.follow(totals[:, 0], totals[:, 1:], self.training.ema_decay)
-        dead = book.dead(self.training.dead_share)
-        book.restart(dead[:RESTARTS], drawn_RD[: len(dead)])
+        codebook.follow(totals[:, 0], totals[:, 1:], self.training.ema_decay)
+        dead = codebook.dead(self.training.dead_share)
+        codebook.restart(dead[:RESTARTS], drawn_RD[: len(dead)])
         return {"peco_dead_codes": float(len(dead))}
 
 
 def drawn_vectors(vectors_MD: Tensor, world: World, count: int, *key: object) -> Tensor:
-    """Draw `count` vectors from those of all ranks, determined by `key` and the same on each rank: `[count, D]`.
+    """Draw `count` vectors from those of all ranks, determined by `key` and the same on each rank: (count, D).
 
-    Ranks have consecutive shares of the global batch, so the draw does not depend on the number of ranks.
+    Ranks have consecutive slices of the global batch, so the draw does not depend on the number of ranks.
     """
     sizes = torch.zeros(world.size, device=vectors_MD.device, dtype=torch.int64)
     sizes[world.rank] = len(vectors_MD)

@@ -37,7 +37,7 @@ from tests.support.hostile import NAMES
 from tests.support.media import write_image
 from tests.support.tiny_jobs import digests, save_tiny_tokenizer, tiny_recipe
 from trainer.bench.loader import file_of
-from trainer.clips.lists import ClipLists, held_out, write_lists
+from trainer.clips.lists import ClipLists, held_out_clips, write_lists
 
 DIGEST = FileDigest(sha256="0" * 64, num_bytes=1)
 BUCKET = ObjectPath("s3://data/set")
@@ -89,7 +89,7 @@ def in_a_run(place: Path, name: str) -> None:
     row |= {"source": name.encode(), "digest": "0"}
     (place / "run").mkdir(exist_ok=True)
     write_lists(place / "run", ClipLists(pa.Table.from_pylist([row], schema=CLIPS_SCHEMA), {"train": ()}))
-    held_out(place / "run", None, None, ("a",), DECODE_TIMEOUT_S)
+    held_out_clips(place / "run", None, None, ("a",), DECODE_TIMEOUT_S)
 
 
 def in_a_commit(place: Path, name: str) -> None:

@@ -160,7 +160,7 @@ def test_a_thinned_pool_has_no_interval(tmp_path: Path, monkeypatch: pytest.Monk
     rows[5]["frame_indices"] = [4]  # a single frame has no spacing
     monkeypatch.setitem(source.store.__dict__, "index", pa.Table.from_pylist(rows, source.store.index.schema))
     assert thinned(source.store) == [rows[3]["source"]]
-    del source.__dict__["uneven"]
+    del source.__dict__["uneven_item"]
     assert interval_of(source, uniform) == 1
     with pytest.raises(UserError, match=f"the frames of {rows[3]['source']} were thinned"):
         interval_of(source, dense)

@@ -17,7 +17,7 @@ from schemas.frames import SourceItem
 from tests.support.builders import make_token_set, smooth_frame
 from tests.support.media import moving_frames, write_image, write_video
 from trainer.clips.content_digest import EDGE_BYTES, content_digest
-from trainer.clips.lists import CLIPS, digests_of, listed, listed_store, lists_before, make_lists, read_lists
+from trainer.clips.lists import CLIPS, clip_rows, digests_of, lists_before, make_lists, read_lists, store_rows
 from trainer.clips.overlap import overlap_with
 from trainer.clips.sources import FileClips, StoreClips
 from trainer.distributed.world import World, join_world
@@ -133,7 +133,7 @@ def test_accuracy_on_training_clips_is_no_test(place: Path, tmp_path: Path, caps
     assert f"{tmp_path / 'seen'} is left out: 4 of its videos were trained on" in capsys.readouterr().err
     done("evaluate", place / "run", "--root", pictures(tmp_path / "fresh", 10), "--out", tmp_path / "test")
     (facts,) = facts_of([place / "run", tmp_path])
-    assert facts.tested == str(tmp_path / "test") and facts.num_videos == 6 and facts.seen == ""
+    assert facts.tested == str(tmp_path / "test") and facts.num_videos == 6 and facts.overlap_note == ""
     weights = place / "run" / "weights.safetensors"
     assert model_card(weights, load_weights(weights), [tmp_path]).count("| top-1 |") == 1
 
@@ -152,7 +152,7 @@ def test_a_run_without_lists_is_tested_with_a_note(place: Path, tmp_path: Path) 
     (old / CLIPS).unlink()
     result, said = done("evaluate", old, "--root", place / "clips", "--out", tmp_path / "e")
     assert result["overlap_with_training"] == {"count": None, "share": None, "unlisted": [str(old)]}
-    assert "unknown" in said and facts_of([tmp_path])[0].seen == "overlap with training clips unknown"
+    assert "unknown" in said and facts_of([tmp_path])[0].overlap_note == "overlap with training clips unknown"
     assert f"{old} has no {CLIPS}" in refused("evaluate", old, "--split", "val")
     assert lists_before(str(old)).unlisted == {"train": [str(old)], "pretrain": []}
     (old / CLIPS).write_bytes(b"PAR1")
@@ -165,7 +165,7 @@ def test_validating_on_training_clips_is_named_and_no_accuracy(place: Path, tmp_
     _, said = done(*arguments, "--out", tmp_path / "run")
     assert "warning: 6 of 6 validation clips" in said
     (facts,) = facts_of([tmp_path])
-    assert facts.top1 is None and facts.seen == "6 validation clips were trained on"
+    assert facts.top1 is None and facts.overlap_note == "6 validation clips were trained on"
     before = (tmp_path / "run" / CLIPS).read_bytes()
     done(*arguments, "--out", tmp_path / "run", "--resume")
     assert (tmp_path / "run" / CLIPS).read_bytes() == before
@@ -177,7 +177,7 @@ def test_validating_on_training_clips_is_named_and_no_accuracy(place: Path, tmp_
 
 def test_files_and_a_store_of_them_are_compared_by_their_pictures(tmp_path: Path, world: World) -> None:
     store = StoreClips(make_token_set(tmp_path / "set", num_samples=4).frames.path)
-    tables = [listed(store, "train", digests_of(store, world)), listed_store(store.store)]
+    tables = [clip_rows(store, "train", digests_of(store, world)), store_rows(store.store)]
     lists = make_lists(tables, None)
     items = tuple(SourceItem(source=f"{i:04d}.mp4", kind="video", label=0) for i in range(2))
     for item in items:
@@ -191,7 +191,7 @@ def test_files_and_a_store_of_them_are_compared_by_their_pictures(tmp_path: Path
     same, other = (FileClips(tmp_path / name, items, ("no", "yes")) for name in ("same", "other"))
     assert [count(same), count(other), count(same, "pretrain")] == [(2, 0), (0, 0), (2, 0)]
     assert count(store.subset(store.items[:3])) == (3, 0)
-    of_files = make_lists([listed(same, "train", digests_of(same, world))], None)
+    of_files = make_lists([clip_rows(same, "train", digests_of(same, world))], None)
     assert overlap_with(of_files, "train", store, digests_of(store, world), RUN)["first"] == ["0000.mp4", "0001.mp4"]
     grown = StoreClips(make_token_set(tmp_path / "grown", num_samples=6).frames.path)
     assert count(grown) == (4, 0)  # another store of the same videos

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from trainer.distributed.sharding import fit_state, whole
+from trainer.distributed.sharding import lay_out_state, unsharded
 
 
 def test_an_optimizer_takes_up_where_another_stopped_whatever_the_memory_format() -> None:
@@ -22,6 +22,6 @@ def test_an_optimizer_takes_up_where_another_stopped_whatever_the_memory_format(
     (straight, optimizer), (resumed, fresh) = start(), start()
     step(straight, optimizer, 1)
     resumed.load_state_dict(straight.state_dict())
-    fresh.load_state_dict(fit_state(whole(optimizer.state_dict()), fresh))
+    fresh.load_state_dict(lay_out_state(unsharded(optimizer.state_dict()), fresh))
     step(straight, optimizer, 2), step(resumed, fresh, 2)
     assert torch.equal(straight.weight, resumed.weight)

@@ -123,7 +123,7 @@ UNHURRIED = """
 import os, signal, time
 import trainer.distributed.watchdog
 
-trainer.distributed.watchdog.STOP_S, trainer.distributed.watchdog.LOOK_S = 0.3, 0.05
+trainer.distributed.watchdog.STOP_S, trainer.distributed.watchdog.CHECK_S = 0.3, 0.05
 signal.signal(signal.SIGTERM, lambda signum, frame: None)
 with trainer.distributed.watchdog.watchdog(None) as alive:
     alive()

@@ -12,7 +12,7 @@ from tests.support.builders import make_token_set
 from tests.support.frames import GreyTokenizer
 from tests.support.pretraining import dataset_of
 from trainer.data.order import StreamOrder
-from trainer.pretrain.pictures import PictureHook, check_tokenizer, prediction_rows
+from trainer.pretrain.pictures import PictureEvaluation, check_tokenizer, prediction_rows
 from trainer.pretrain.streams import StoredSource
 
 
@@ -40,8 +40,8 @@ def test_visible_tokens_are_shown_unchanged(videos, model):
 def test_a_picture_is_logged_at_its_step(videos, model, tmp_path):
     dataset = dataset_of(videos)
     streams = {"video": (dataset, StreamOrder(dataset.part_sizes, 6, 2, (0, "video")))}
-    hook = PictureHook(model, GreyTokenizer(), streams, run_dir=tmp_path)
-    assert [hook(done) for done in (3, 6)] == [{}] * 2
+    evaluation = PictureEvaluation(model, GreyTokenizer(), streams, run_dir=tmp_path)
+    assert [evaluation(done) for done in (3, 6)] == [{}] * 2
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [image.step for image in events.Images("prediction/video")] == [3, 6]
 

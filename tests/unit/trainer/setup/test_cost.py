@@ -19,7 +19,7 @@ from bevt_core.models.classifier import Classifier
 from schemas.recipes import PretrainRecipe
 from schemas.recipes.loading import load_recipe_of
 from tests.support.pretraining import RECIPES
-from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_numbers
+from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_elements
 from trainer.setup.cost import FLOAT_BYTES, SampleCost, pretrain_cost, sample_cost
 from trainer.setup.models import checkpoint_activations, checkpoint_encoder
 
@@ -123,7 +123,7 @@ def test_the_peak_is_that_of_a_step(encoder: str, checkpointed: bool) -> None:
         forward(clip_BCTHW).sum().backward()
 
     measured = peak_bytes(step) + clip_BCTHW.nbytes  # the clip is kept, but existed before
-    assert FLOAT_BYTES * peak_numbers(layers) == pytest.approx(measured, rel=0.15)  # worst seen 0.11
+    assert FLOAT_BYTES * peak_elements(layers) == pytest.approx(measured, rel=0.15)  # worst seen 0.11
 
 
 @pytest.mark.parametrize(

@@ -131,11 +131,11 @@ def test_the_identity_of_a_run_does_not_depend_on_its_gpu() -> None:
 def test_the_memory_of_the_gpu_is_used_unless_the_recipe_is_overridden(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert memory_of(None, ["optim.lr=1e-3"]) == "card" and memory_of(80.0, None) == 80.0
+    assert memory_of(None, ["optim.lr=1e-3"]) == "gpu" and memory_of(80.0, None) == 80.0
     assert memory_of(None, ["loop.micro_batches=4"]) == "recipe"
     assert memory_of(80.0, ["loop.activation_checkpointing=true"]) == "recipe"
     assert "--memory-gb 80 is ignored because of --set loop.activation_checkpointing=true" in capsys.readouterr().err
-    assert memory_gb_of("recipe") is None and memory_gb_of("card") is None and memory_gb_of(32.0) == 32.0
+    assert memory_gb_of("recipe") is None and memory_gb_of("gpu") is None and memory_gb_of(32.0) == 32.0
 
     class Properties:
         total_memory = 85_000_000_000
@@ -143,4 +143,4 @@ def test_the_memory_of_the_gpu_is_used_unless_the_recipe_is_overridden(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
-    assert memory_gb_of("card") == 85.0
+    assert memory_gb_of("gpu") == 85.0

@@ -1,6 +1,6 @@
-"""Find the labelled clips that a command's options name: files of a supported data set, or a frame store.
+"""Find the labelled clips that a command's options select: files of a supported data set, or a frame store.
 
-The pipeline lists the files of each data set; `Sources` contains its functions, and `cli.py` fills it.
+The pipeline's functions list the files of each data set; `cli.py` passes them in `PipelineSources`.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from bevt_core.storage.objects import AnyPath, as_path
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S
-from trainer.clips.lists import held_out
+from trainer.clips.lists import held_out_clips
 from trainer.clips.sources import ClipSource, FileClips, StoreClips, check_labels, split_items
 
 HELD_OUT = "val"  # the split of a run's held-out clips
@@ -23,7 +23,7 @@ FOLDER = "folder"  # the default for `dataset`
 
 
 class Listing(Protocol):
-    """The files of a split."""
+    """The files of a split, with their classes."""
 
     @property
     def items(self) -> Sequence[SourceItem]: ...
@@ -36,7 +36,7 @@ class Listing(Protocol):
 
 
 @dataclass(frozen=True)
-class Sources:
+class PipelineSources:
     """Functions of `pipeline.sources` that list the files of data sets; the trainer does not import them."""
 
     list_sources: Callable[[str, AnyPath, str, str | AnyPath | None, bool], Listing]
@@ -48,8 +48,8 @@ class Sources:
     choose_stored: Callable[[AnyPath, FrameStoreManifest, Sequence[SourceItem], AnyPath], list[SourceItem]]
 
 
-class Place(NamedTuple):
-    """The location of clips, from a command's options; `prefix` begins the options' names, as in val_root."""
+class ClipSelection(NamedTuple):
+    """The clips that a command's options select; `prefix` begins the options' names, as in val_root."""
 
     root: Path | None = None
     frames: str | None = None
@@ -59,7 +59,7 @@ class Place(NamedTuple):
 
     @property
     def is_given(self) -> bool:
-        return self != Place(prefix=self.prefix)
+        return self != ClipSelection(prefix=self.prefix)
 
 
 class Reading(NamedTuple):
@@ -70,9 +70,9 @@ class Reading(NamedTuple):
 
 
 def clips_to_test(
-    sources: Sources,
+    sources: PipelineSources,
     dataset: str | None,
-    place: Place,
+    selection: ClipSelection,
     reading: Reading,
     classes: tuple[str, ...] = (),
     classes_from: str = "",
@@ -81,40 +81,50 @@ def clips_to_test(
     """Return labelled clips of a frame store or of files, by default those of the test split.
 
     Files without a class map get the labels of `classes`, if given, by class name. The split `val` is the clips that
-    `run` held out, unless `place.root` has a split of that name. Raises UserError for options that contradict each
+    `run` held out, unless `selection.root` has a split of that name. Raises UserError for options that contradict each
     other.
     """
-    check_dataset(dataset, place)
-    if run is not None and _is_held_out(sources, dataset or FOLDER, place, reading):
-        return held_out(run, place.root, place.frames, classes, reading.decode_timeout_s, reading.allow_outside)
-    if place.frames is not None and place.split is not None:
-        raise UserError(
-            f"`split` {place.split} chooses among files, and `frames` names a frame store; drop one of them"
+    check_dataset(dataset, selection)
+    if run is not None and _is_held_out(sources, dataset or FOLDER, selection, reading):
+        return held_out_clips(
+            run, selection.root, selection.frames, classes, reading.decode_timeout_s, reading.allow_outside
         )
-    clips = _clips(sources, dataset or FOLDER, place, reading, classes, classes_from)
-    if place.split is not None and place.list_file is None:
-        _check_split(sources, dataset or FOLDER, place, place.split, reading)
+    if selection.frames is not None and selection.split is not None:
+        raise UserError(
+            f"`split` {selection.split} chooses among files, and `frames` names a frame store; drop one of them"
+        )
+    clips = _clips(sources, dataset or FOLDER, selection, reading, classes, classes_from)
+    if selection.split is not None and selection.list_file is None:
+        _check_split(sources, dataset or FOLDER, selection, selection.split, reading)
     return clips
 
 
-def _is_held_out(sources: Sources, dataset: str, place: Place, reading: Reading) -> bool:
-    """Whether `place` means a run's held-out clips, rather than a split of a root that is called `val`."""
-    if place.split != HELD_OUT or place.list_file is not None:
+def _is_held_out(sources: PipelineSources, dataset: str, selection: ClipSelection, reading: Reading) -> bool:
+    """Whether `selection` means a run's held-out clips, rather than a split of a root that is called `val`."""
+    if selection.split != HELD_OUT or selection.list_file is not None:
         return False
-    return place.root is None or not sources.separates_split(dataset, place.root, HELD_OUT, reading.allow_outside)
+    return selection.root is None or not sources.separates_split(
+        dataset, selection.root, HELD_OUT, reading.allow_outside
+    )
 
 
-def check_dataset(dataset: str | None, *places: Place) -> None:
+def check_dataset(dataset: str | None, *selections: ClipSelection) -> None:
     """Raise UserError if `dataset`, which says how files are read, is given without files."""
-    given = [place for place in places if place.is_given]
-    if dataset is not None and given and all(place.frames is not None for place in given):
+    given = [selection for selection in selections if selection.is_given]
+    if dataset is not None and given and all(selection.frames is not None for selection in given):
         raise UserError(
             f"`dataset` {dataset} says how files are read, and `frames` names a frame store; drop one of them"
         )
 
 
 def train_and_val(
-    sources: Sources, dataset: str, train: Place, val: Place, val_share: float, seed: int, reading: Reading
+    sources: PipelineSources,
+    dataset: str,
+    train: ClipSelection,
+    val: ClipSelection,
+    val_share: float,
+    seed: int,
+    reading: Reading,
 ) -> tuple[ClipSource, ClipSource]:
     """Return labelled clips to train on and to validate on.
 
@@ -132,7 +142,7 @@ def train_and_val(
     if train.frames is None and train.list_file is None:
         assert train.root is not None  # otherwise `_clips` has raised
         if all(sources.has_split(dataset, train.root, name, reading.allow_outside) for name in ("train", split)):
-            apart = Place(root=train.root, split=split)
+            apart = ClipSelection(root=train.root, split=split)
             return to_train, _clips(sources, dataset, apart, reading, to_train.classes, to_train.path)
     check_labels(to_train)
     train_items, val_items = split_items(to_train.items, val_share, seed)
@@ -143,73 +153,78 @@ def train_and_val(
     return to_train.subset(train_items), to_train.subset(val_items)
 
 
-def _check_split(sources: Sources, dataset: str, place: Place, split: str, reading: Reading) -> None:
-    """Raise UserError for a split that the root does not have, instead of taking all of the root for it."""
-    assert place.root is not None  # otherwise `_clips` has raised
-    if not sources.has_split(dataset, place.root, split, reading.allow_outside):
-        raise UserError(f"`split` {split}: no such folder in `root` {place.root}, and no official list of it; drop it")
+def _check_split(
+    sources: PipelineSources, dataset: str, selection: ClipSelection, split: str, reading: Reading
+) -> None:
+    """Raise UserError for a split that the root does not have; otherwise all of its files would be used."""
+    assert selection.root is not None  # otherwise `_clips` has raised
+    if not sources.has_split(dataset, selection.root, split, reading.allow_outside):
+        raise UserError(
+            f"`split` {split}: no such folder in `root` {selection.root}, and no official list of it; drop it"
+        )
 
 
 def _clips(
-    sources: Sources,
+    sources: PipelineSources,
     dataset: str,
-    place: Place,
+    selection: ClipSelection,
     reading: Reading,
     classes: tuple[str, ...] = (),
     classes_from: str = "",
 ) -> ClipSource:
-    """The clips of one location."""
-    with _options_named(place):
-        if place.frames is not None:
-            return _stored(sources, place, place.frames)
-        if place.root is None:
+    """The clips of one selection."""
+    with _options_named(selection):
+        if selection.frames is not None:
+            return _stored(sources, selection, selection.frames)
+        if selection.root is None:
             raise UserError("no data: give the folder of the files as `root`, or a frame store as `frames`")
-        return _files(sources, dataset, place, place.root, reading, classes, classes_from)
+        return _files(sources, dataset, selection, selection.root, reading, classes, classes_from)
 
 
 @contextlib.contextmanager
-def _options_named(place: Place) -> Iterator[None]:
-    """Errors of the block that name `root`, `frames` or `list_file` name the options of `place`, such as `val_root`."""
+def _options_named(selection: ClipSelection) -> Iterator[None]:
+    """Errors of the block that name `root`, `frames` or `list_file` get the selection's names, such as `val_root`."""
     try:
         yield
     except UserError as error:
-        if place.prefix:
-            error.args = (re.sub(r"`(root|frames|list)(_file)?`", rf"`{place.prefix}\1`", str(error)),)
+        if selection.prefix:
+            error.args = (re.sub(r"`(root|frames|list)(_file)?`", rf"`{selection.prefix}\1`", str(error)),)
         raise
 
 
 def _files(
-    sources: Sources,
+    sources: PipelineSources,
     dataset: str,
-    place: Place,
+    selection: ClipSelection,
     root: Path,
     reading: Reading,
     classes: tuple[str, ...],
     classes_from: str,
 ) -> ClipSource:
     """The clips of a folder of files."""
-    split = place.split or sources.split_to_test(dataset)
-    listing = sources.list_sources(dataset, root, split, place.list_file, reading.allow_outside)
-    sources.check_found(listing, root, place.list_file)
+    split = selection.split or sources.split_to_test(dataset)
+    listing = sources.list_sources(dataset, root, split, selection.list_file, reading.allow_outside)
+    sources.check_found(listing, root, selection.list_file)
     for odd in listing.warnings:
         warn(odd)
     if listing.ignored_note:
         note(f"{root}: {listing.ignored_note}")
     if classes:
-        listing = sources.label_by(listing, classes, str(place.list_file or root), classes_from)
+        listing = sources.label_by(listing, classes, str(selection.list_file or root), classes_from)
     limit_s = reading.decode_timeout_s or DECODE_TIMEOUT_S
     return FileClips(root, tuple(listing.items), listing.classes, limit_s)
 
 
-def _stored(sources: Sources, place: Place, frames: str) -> ClipSource:
-    """The clips of a frame store, or only those in a list."""
-    if place.root is not None:
+def _stored(sources: PipelineSources, selection: ClipSelection, frames: str) -> ClipSource:
+    """The clips of a frame store, or only those of its list file."""
+    if selection.root is not None:
         raise UserError(
-            f"`root` {place.root} and `frames` {frames}: clips come from files or from a frame store; drop one of them"
+            f"`root` {selection.root} and `frames` {frames}: clips come from files or from a frame store; "
+            "drop one of them"
         )
     source = StoreClips(as_path(frames))
-    if place.list_file is None:
+    if selection.list_file is None:
         return source
     return source.subset(
-        sources.choose_stored(source.folder, source.store.manifest, source.items, as_path(place.list_file))
+        sources.choose_stored(source.folder, source.store.manifest, source.items, as_path(selection.list_file))
     )

@@ -9,7 +9,8 @@ import torch
 from typer.testing import CliRunner
 
 import cli
-import trainer.commands.estimate
+import trainer.finetune.plan
+import trainer.pretrain.plan
 from bevt_core.dataset.known_sets import KNOWN_SETS, KnownSet, known_sets
 from pipeline.recipes import PIPELINE_RECIPES
 from schemas.errors import UserError
@@ -17,9 +18,11 @@ from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe
 from schemas.recipes.loading import load_recipe_of
 from tests.support.builders import make_token_set
 from tests.support.json_keys import CheckKeys
-from trainer.commands.estimate import Machine, checkpoints_gb, plan_finetuning, plan_pretraining
+from trainer.finetune.plan import plan_finetuning
+from trainer.pretrain.plan import plan_pretraining
 from trainer.pretrain.stage import dry_run
 from trainer.recipes import TRAINER_RECIPES
+from trainer.setup.estimate import Machine, checkpoints_gb, with_price
 
 TINY = KnownSet("tiny", "video", "k400", 70, 2, 10, 1, 2, crop_px=64)
 
@@ -63,7 +66,7 @@ def test_a_fine_tuning_plan_has_price_and_disk(json_keys: CheckKeys) -> None:
     recipe = load_recipe_of(FinetuneRecipe, "nano_finetune", TRAINER_RECIPES)
     planned = plan_finetuning(recipe, TINY, Machine(2, 50.0, "recipe"))
     assert planned["steps"] == 6 and planned["memory_gb"] > planned["checkpoints_gb"] / 3 > 0
-    priced = trainer.commands.estimate.with_price(planned, 3.0)
+    priced = with_price(planned, 3.0)
     assert priced["price"] == pytest.approx(3.0 * 2 * planned["hours"]) and "price" not in planned
     command = ["finetune", "folder", "--dry-run", "--assume", "diving48", "--price-per-gpu-hour", "3", "--json"]
     summary = json.loads(bevt(*command).splitlines()[-1])
@@ -98,8 +101,8 @@ def test_what_cannot_be_planned_is_refused(command: list[str], message: str) -> 
 def test_the_plan_of_a_set(name: str, steps: int, monkeypatch: pytest.MonkeyPatch, json_keys: CheckKeys) -> None:
     numbers: dict[str, Any] = {"hours": 10.0, "processes": 4, "memory_gb": 30.0, "micro_batches": 1}
     numbers |= {"flops_total": 1.0, "checkpoints_gb": 2.0}
-    monkeypatch.setattr(trainer.commands.estimate, "plan_pretraining", lambda *arguments: ("", numbers))
-    monkeypatch.setattr(trainer.commands.estimate, "plan_finetuning", lambda *arguments: numbers)
+    monkeypatch.setattr(trainer.pretrain.plan, "plan_pretraining", lambda *arguments: ("", numbers))
+    monkeypatch.setattr(trainer.finetune.plan, "plan_finetuning", lambda *arguments: numbers)
     plan = json.loads(bevt("plan", name, "--gpus", "4", "--price-per-gpu-hour", "2", "--json"))
     json_keys("plan", plan)
     assert len(plan["steps"]) == steps and plan["steps"][-1]["price"] == 80.0

@@ -15,15 +15,15 @@ from bevt_core.models.bevt import Bevt, Stream
 from bevt_core.models.stems import normalise
 from schemas.errors import UserError
 from schemas.recipes import ClipSampling, EvalViews, PretrainRecipe, ProbeConfig
-from trainer.clips.multi_view import Row, ViewPlan, map_parts, videos_seen
+from trainer.clips.multi_view import Row, ViewPlan, map_parts, video_progress
 from trainer.clips.sources import ClipSource, StoreClips, check_labels, split_items
 from trainer.distributed.cpus import loader_workers
-from trainer.distributed.sharding import share_of_rank
+from trainer.distributed.sharding import parts_of_rank
 from trainer.distributed.world import World
 from trainer.engine.evaluations import StopAsked, StopTogether, asked_together, never, stop_if
 from trainer.pretrain.streams import frames_of
 from trainer.probes.knn import knn_predict
-from trainer.probes.linear import held_out, linear_predict
+from trainer.probes.linear import held_out_mask, linear_predict
 
 
 def _knn(
@@ -56,7 +56,7 @@ KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, int, ProbeConfig, Callable[[]
 }
 
 
-class ProbeHook:
+class ProbeEvaluation:
     """An evaluation: the accuracy of classifiers on the features of one centre-cropped clip per video."""
 
     def __init__(self, model: Bevt, recipe: PretrainRecipe, world: World) -> None:
@@ -101,19 +101,21 @@ class ProbeHook:
     def _features(self, videos: ClipSource, stop_asked: StopAsked = never) -> tuple[Tensor, Tensor]:
         """Return features (N, C) and labels (N), the same on all ranks, which share the work."""
         parts = range(len(self.plan.parts(videos)))
-        mine = share_of_rank(parts, self.model, self.world)
+        mine = parts_of_rank(parts, self.model, self.world)
         work = functools.partial(_pooled, self.model, self.stream)
-        how: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}
+        options: dict[str, Any] = {"precision": self.precision, "num_workers": self.num_workers}
         good: dict[int, list[Row]] = {}
         asked = asked_together(stop_asked, self.model, self.world)
         with (
             StopTogether(self.world) as ranks,
-            videos_seen("  probe", videos, self.plan, mine, len(parts), asked) as seen,
+            video_progress("  probe", videos, self.plan, mine, len(parts), asked) as on_progress,
         ):
-            for part, rows in map_parts(work, videos, self.plan, mine, device=self.world.device, seen=seen, **how):
+            for part, rows in map_parts(
+                work, videos, self.plan, mine, device=self.world.device, on_progress=on_progress, **options
+            ):
                 good[part] = [row for row in rows if row["error"] is None]
-        everyone = {part: rows for shares in ranks.gather(good) for part, rows in shares.items()}
-        rows = [row for part in parts for row in everyone[part]]
+        by_part = {part: rows for by_rank in ranks.gather(good) for part, rows in by_rank.items()}
+        rows = [row for part in parts for row in by_part[part]]
         return torch.stack([row["features"] for row in rows]), torch.tensor([row["label"] for row in rows])
 
 
@@ -124,17 +126,17 @@ def _check_interval(videos: StoreClips, interval: int) -> None:
             f"probe of {videos.path}: pool.stride={videos.stride} does not divide the interval of the frames in "
             f"pretraining, {interval}; store the probe's frames with `bevt tokenize --set pool.stride={interval}`"
         )
-    if videos.uneven is not None:
+    if videos.uneven_item is not None:
         raise UserError(
-            f"probe of {videos.path}: the frames of {videos.uneven} were thinned to pool.max_frames and are more than "
-            f"{videos.stride} apart; store them with a larger pool.max_frames"
+            f"probe of {videos.path}: the frames of {videos.uneven_item} were thinned to pool.max_frames and are more "
+            f"than {videos.stride} apart; store them with a larger pool.max_frames"
         )
 
 
 def _check_linear(train: ClipSource) -> None:
     """Raise UserError if a linear probe cannot choose its weight decay; called before training starts."""
     try:
-        held_out(torch.tensor([item.label for item in train.items]), seed=0)
+        held_out_mask(torch.tensor([item.label for item in train.items]), seed=0)
     except UserError as error:
         raise UserError(f"probe of {train.path}: {error}; or leave linear out of probe.kinds") from None
 
