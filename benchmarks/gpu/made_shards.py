@@ -25,7 +25,7 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.files import write_record
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.card import CARD, read_card
+from bevt_core.tokenizers.description import CARD, read_card
 from bevt_core.views.replay import draw_view, encode_jpeg
 from pipeline.job.tokenize_part import PartTokenizer
 from pipeline.synthetic.camera import CLASSES, draw_clip

@@ -24,7 +24,7 @@ from bevt_core.models.counting import flops
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers.dvae.pixels import map_pixels, to_unit
 from bevt_core.views.replay import apply_view, decode_jpeg, encode_jpeg, halve, random_view
-from bevt_core.weights.foreign import classifier_from_torchvision
+from bevt_core.weights.other_projects import classifier_from_torchvision
 from bevt_core.weights.surgery import swin_sizes
 from schemas.views import View, ViewDistribution
 

@@ -28,11 +28,10 @@ from bevt_core.dataset.frame_rows import (
     sources_table,
 )
 from bevt_core.dataset.jpeg_array import open_jpegs, write_jpegs
-from bevt_core.foreign.parquet_file import parquet_bytes, read_table
 from bevt_core.storage.files import (
     committed_folder,
     create_record,
-    each,
+    map_in_threads,
     read_record,
     size_of,
     sizes_in,
@@ -41,7 +40,8 @@ from bevt_core.storage.files import (
 )
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
-from bevt_core.storage.part_cache import Place, hold
+from bevt_core.storage.part_cache import PartLocation, hold
+from bevt_core.untrusted.parquet_file import parquet_bytes, read_table
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import UserError
 from schemas.frames import (
@@ -133,7 +133,7 @@ def write_frame_manifest(frames_dir: AnyPath, plan: Plan, commits: Sequence[Fram
     """Write `dataset.json` from the commits of all parts, in order."""
     some_rejected = [commit.part for commit in commits if commit.num_rejected]
     rejected: dict[str, int] = {}
-    for reasons in each(lambda part: rejected_reasons(frames_dir, part), some_rejected, frames_dir):
+    for reasons in map_in_threads(lambda part: rejected_reasons(frames_dir, part), some_rejected, frames_dir):
         for reason in reasons:
             rejected[reason] = rejected.get(reason, 0) + 1
     manifest = FrameStoreManifest(
@@ -177,7 +177,7 @@ class FrameStore:
     @functools.cached_property
     def index(self) -> pa.Table:
         """All samples: the columns of INDEX_SCHEMA and `part`, in (part, row) order. Raises BadRow."""
-        tables = each(self.read_index, range(self.manifest.num_parts), self.path)
+        tables = map_in_threads(self.read_index, range(self.manifest.num_parts), self.path)
         numbered = [
             table.append_column("part", pa.array(np.full(len(table), part, dtype=np.int32)))
             for part, table in enumerate(tables)
@@ -196,14 +196,14 @@ class FrameStore:
 
     def read_jpegs(self, part: int, first: int, count: int) -> list[np.ndarray]:
         """Return the JPEG bytes of `count` frames from position `first` of the part, read as one contiguous range."""
-        with hold(self.place(part)) as folder:
+        with hold(self.location(part)) as folder:
             return open_jpegs(str(folder / FRAMES_ZARR)).read(first, count)
 
     def read_frames(self, part: int, first: int, count: int) -> list[np.ndarray]:
         """Read the same frames as `read_jpegs`, decoded to RGB uint8 (H, W, 3)."""
         return [decode_jpeg(data) for data in self.read_jpegs(part, first, count)]
 
-    def place(self, part: int) -> Place:
+    def location(self, part: int) -> PartLocation:
         """Return where to read the part's frames: its own folder, or a cache entry to be fetched."""
         folder = self.path / part_name(part)
         return storage_of(folder).cached(f"{self.digest}-{folder.name}", functools.partial(_frame_files, folder))

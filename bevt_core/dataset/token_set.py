@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from bevt_core.dataset.commits import digest_of, part_name, read_manifest
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_rows import PartView, check_rows, part_view, token_table
-from bevt_core.foreign.parquet_file import ParquetFile
 from bevt_core.storage.files import (
     create_record,
     read_record,
@@ -23,7 +22,8 @@ from bevt_core.storage.files import (
 )
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
-from bevt_core.storage.part_cache import Place, hold
+from bevt_core.storage.part_cache import PartLocation, hold
+from bevt_core.untrusted.parquet_file import ParquetFile
 from schemas.errors import UserError
 from schemas.frames import (
     FileDigest,
@@ -129,11 +129,11 @@ class TokenSet:
 
     def read_view(self, part: int, view: int) -> PartView:
         """Read view `view` of all samples of the part: one row group. Raises BadRow."""
-        with hold(self.place(part)) as folder, ParquetFile(folder / f"{part_name(part)}.parquet") as file:
+        with hold(self.location(part)) as folder, ParquetFile(folder / f"{part_name(part)}.parquet") as file:
             table = file.read_row_group(view)
         return part_view(table, self.path_of(part), view, self.manifest.tokenizer)
 
-    def read_fitting_view(
+    def read_checked_view(
         self, part: int, view: int, sample_ids: Sequence[str], sizes: Sequence[tuple[int, int, int]]
     ) -> PartView:
         """Read a view; raise BadRow unless it matches the samples, whose `sizes` are (frames, height, width)."""
@@ -144,7 +144,7 @@ class TokenSet:
     def path_of(self, part: int) -> AnyPath:
         return self.path / f"{part_name(part)}.parquet"
 
-    def place(self, part: int) -> Place:
+    def location(self, part: int) -> PartLocation:
         """Return where to read the part's views: the set's own folder, or a cache entry to be fetched."""
         files = functools.partial(_token_files, self.path, part)
         return storage_of(self.path).cached(f"{self.digest}-{part_name(part)}", files)

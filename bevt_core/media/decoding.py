@@ -19,7 +19,7 @@ from bevt_core.media.frame_folders import frames_in, read_frame
 from bevt_core.media.stills import read_picture
 from bevt_core.media.video.decoded import Choose, Decoded, Disagreement, Frame, Kept
 from bevt_core.media.video.orientation import shown_as_stored
-from bevt_core.media.video.probing import probe
+from bevt_core.media.video.packets import read_packets
 from bevt_core.media.video.selective import read_selectively
 from bevt_core.media.video.sequential import read_by_counting
 from bevt_core.media.video.video_info import VideoInfo
@@ -55,14 +55,14 @@ def _decode(
     path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy
 ) -> tuple[Decoded[Kept], int]:
     """Decode as `decode_frames` does; also return the number of frames known to be damaged."""
-    info = probe(path)
+    info = read_packets(path)
     notes = []
     if info.sample_aspect not in (0, 1):
         notes.append(f"sample aspect ratio {info.sample_aspect} not applied")
     doubt = info.doubt
     if doubt is None and info.num_frames:
         indices = np.asarray(choose(info.num_frames), dtype=np.int64)
-        unfit = decord_unfit(info) if damaged == "unchecked" else "it cannot see damage"
+        unfit = why_not_decord(info) if damaged == "unchecked" else "it cannot see damage"
         if unfit is None and info.codec not in SKIPPING_CODECS:
             try:
                 return _read_decord(info, indices, keep, notes), 0
@@ -105,7 +105,7 @@ def decode_source(
         raise MediaError("decode", "decoder-error", one_line(error, path)) from error
 
 
-def decord_unfit(info: VideoInfo) -> str | None:
+def why_not_decord(info: VideoInfo) -> str | None:
     """Return why decord must not read this file, or None.
 
     On such files decord returned frames up to 44 positions off, or could not open the file.

@@ -34,7 +34,7 @@ def attention_maps(model: Classifier, clip_BCTHW: Tensor) -> dict[str, Tensor]:
 
 def window_attention_received(attention: WindowAttention, x_BTHWC: Tensor, shift: Size3) -> Tensor:
     """Return the attention that each position of the grid receives, relative to the average of 1: (B, T, H, W)."""
-    qkv_BKNC, bias_ANN, windows = attention.attended(x_BTHWC, shift)
+    qkv_BKNC, bias_ANN, windows = attention.attention_inputs(x_BTHWC, shift)
     bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
     kinds_K = window_kinds(windows, x_BTHWC.device)
     q, k, _ = qkv_BKNC.unflatten(-1, (3, attention.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)

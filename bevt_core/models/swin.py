@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bevt_core.models.autocast import under_autocast
-from bevt_core.models.window_attention import chosen, windowed_attention
+from bevt_core.models.window_attention import fastest_implementation, windowed_attention
 from bevt_core.models.windows import (
     Size3,
     Windows,
@@ -69,11 +69,11 @@ class WindowAttention(nn.Module):
 
     def forward(self, x_BTHWC: Tensor, shift: Size3) -> Tensor:
         """Attend inside the windows of the grid, rolled back by `shift`: (B, T, H, W, C) -> the same."""
-        qkv_BKNC, bias_ANN, windows = self.attended(x_BTHWC, shift)
+        qkv_BKNC, bias_ANN, windows = self.attention_inputs(x_BTHWC, shift)
         y_BKNC = self.proj(windowed_attention(qkv_BKNC, bias_ANN, windows, self.implementation))
         return from_windows(y_BKNC, windows, grid_of(x_BTHWC))
 
-    def attended(self, x_BTHWC: Tensor, shift: Size3) -> tuple[Tensor, Tensor, Windows]:
+    def attention_inputs(self, x_BTHWC: Tensor, shift: Size3) -> tuple[Tensor, Tensor, Windows]:
         """Return the inputs of `windowed_attention`: queries, keys and values by window, the bias, and the windows."""
         window, shift = fit_window(grid_of(x_BTHWC), self.window, shift)
         windows = windows_of(grid_of(x_BTHWC), window, shift)
@@ -208,7 +208,7 @@ def attention_in_use(model: nn.Module, device: torch.device, dtype: torch.dtype)
     for module in model.modules():
         if isinstance(module, WindowAttention):
             head_dim = module.proj.in_features // module.num_heads
-            by_size = chosen(device, dtype, math.prod(module.window), head_dim)
+            by_size = fastest_implementation(device, dtype, math.prod(module.window), head_dim)
             return by_size if module.implementation == "auto" else module.implementation
     return None
 

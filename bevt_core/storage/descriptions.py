@@ -51,7 +51,7 @@ def what_is(path: AnyPath) -> str:
     return _other(path)
 
 
-def is_made_here(path: AnyPath) -> bool:
+def is_our_output(path: AnyPath) -> bool:
     """Whether a command of bevt wrote the folder, so that it contains no raw videos or images."""
     known = [RUNS.values(), (what for _, what in MARKS), ("a token set", "a frame store", "a dataset", "a run")]
     return what_is(path).startswith(tuple(itertools.chain(*known)))

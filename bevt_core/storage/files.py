@@ -124,7 +124,7 @@ def remove(path: AnyPath) -> None:
     storage_of(path).remove()
 
 
-def each(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
+def map_in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
     """`map`, in parallel threads if `where` is on an object store, where requests spend most of their time waiting."""
     threads = storage_of(where).request_threads
     if threads == 1:

@@ -53,7 +53,7 @@ class Storage(Protocol):
     def names(self) -> list[str] | None:
         """Sorted names in this folder, without lock files; None if listing needs a request. Raises OSError."""
 
-    def absence(self) -> str | None:
+    def why_empty(self) -> str | None:
         """Why nothing can be read below this folder, such as "an empty folder"; None if there is something to read."""
 
     # ---- untrusted names

@@ -57,7 +57,7 @@ class LocalStorage:
     def names(self) -> list[str] | None:
         return content_of(self.path)
 
-    def absence(self) -> str | None:
+    def why_empty(self) -> str | None:
         """An empty folder may be a mount point without its mount."""
         try:
             with os.scandir(self.path) as entries:

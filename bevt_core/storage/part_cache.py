@@ -33,7 +33,7 @@ TRIES = 3  # attempts at a download whose bytes differ from the commit
 ROOM_WAIT_S = 60.0  # how long to wait for readers to release an entry
 
 
-Place = Path | Entry  # a folder to read from, or an entry to fetch first
+PartLocation = Path | Entry  # a folder to read from, or an entry to fetch first
 
 
 class _Files(Record):
@@ -59,7 +59,7 @@ def cache_bytes() -> int:
 
 
 @contextmanager
-def hold(location: Place) -> Iterator[Path]:
+def hold(location: PartLocation) -> Iterator[Path]:
     """The local folder of `location`, fetched if needed; it is not removed during the block."""
     if isinstance(location, Path):
         yield location

@@ -62,7 +62,7 @@ class ObjectStorage:
     def names(self) -> list[str] | None:
         return None
 
-    def absence(self) -> str | None:
+    def why_empty(self) -> str | None:
         return None if self.path.is_dir() else "no objects below it"
 
     # ---- untrusted names ------------------------------------------------------------------------

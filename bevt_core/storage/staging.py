@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bevt_core.console.disk_errors import explained
-from bevt_core.storage.locks.file_locks import EXCLUSIVE, TRIES, let_go, remove_and_let_go, take, take_new
+from bevt_core.storage.locks.file_locks import EXCLUSIVE, TRIES, release, remove_and_release, take, take_new
 from schemas.errors import StorageError, UserError
 
 STAGING = ".staging"  # the folder of half-written folders, on the same file system as their targets
@@ -51,7 +51,7 @@ def staged_file(target: Path, put: Callable[[Path, Path], None] = os.replace) ->
         if staged is not None:
             with contextlib.suppress(OSError):  # already moved, or the disk has become read-only
                 staged.unlink()
-            let_go(descriptor)
+            release(descriptor)
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             lock.unlink()
-        let_go(descriptor)
+        release(descriptor)
         with contextlib.suppress(OSError):  # in use by another writer
             staging.rmdir()
 
@@ -207,7 +207,7 @@ def _remove_if_dead(file: Path, clear: Callable[[], None]) -> None:
         return
     if descriptor is not None:
         clear()
-        remove_and_let_go(file, descriptor)
+        remove_and_release(file, descriptor)
 
 
 def _listed(folder: Path) -> list[Path]:

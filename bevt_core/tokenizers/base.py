@@ -31,7 +31,7 @@ class Tokenizer(ABC):
         dtype: str,
         pass_frames: int,
     ) -> None:
-        """Set the sizes and the device; `dtype` is a key of DTYPES, `pass_frames` the frames per pass (`card.py`)."""
+        """Set the sizes and the device; `dtype` is a key of DTYPES, `pass_frames` the frames per pass."""
         self.name = name
         self.vocab_size = vocab_size
         self.input_px = input_px

@@ -16,10 +16,10 @@ from torch import Tensor
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.card import DECODER, ENCODER, read_card
+from bevt_core.tokenizers.description import DECODER, ENCODER, read_description
 from bevt_core.tokenizers.precision import DTYPES
 from bevt_core.tokenizers.quality import measure
-from bevt_core.tokenizers.storage import read_state
+from bevt_core.tokenizers.weights_files import read_state
 from bevt_core.views.replay import decode_jpeg, encode_jpeg, halve
 from schemas.errors import UserError
 
@@ -46,7 +46,7 @@ def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) 
     UserError for a missing tokenizer or frame store, and for damaged weights.
     """
     folder = find_tokenizer(path_or_name)
-    stored = read_card(folder)
+    stored = read_description(folder)
     states = [read_state(folder, ENCODER, stored.encoder_sha256)]
     if stored.decoder_sha256 is not None:
         states.append(read_state(folder, DECODER, stored.decoder_sha256))

@@ -12,17 +12,17 @@ import numpy as np
 
 from bevt_core.console.progress import ProgressLine
 from bevt_core.dataset.frame_rows import Rejected
-from bevt_core.dataset.known_sets import TOKEN_MAP_BYTES
-from bevt_core.foreign.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.known_sets import TOKEN_MAP_BYTES
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
-from bevt_core.media.video.glance import Glance, glance
+from bevt_core.media.video.header import Glance, glance
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import fetched, size_of, sizes_in
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.untrusted.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from pipeline.job.decode_part import read_source
 from pipeline.job.progress import unit_of
 from pipeline.sources import SourceListing, check_found, list_sources

@@ -4,8 +4,8 @@ import functools
 from collections import Counter
 from collections.abc import Iterable
 
-from bevt_core.foreign.files import Lines
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import Lines
 from schemas.errors import UserError
 from schemas.text.plain import shown
 

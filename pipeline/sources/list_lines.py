@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from bevt_core.foreign.files import Lines
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import frames_among
 from bevt_core.media.kinds import kind_of
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import Lines
 from pipeline.sources.class_names import class_index, find_classes, is_number, parse_label
 from pipeline.sources.listing import Collected, SourceListing
 from pipeline.sources.tree import Tree

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bevt_core.dataset.frame_store import FrameStore, local_part, read_frame_commit, sources_digest
-from bevt_core.media.video.glance import glance
+from bevt_core.media.video.header import glance
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import ObjectPath, as_path
 from bevt_core.storage.s3.ranges import READ_BYTES

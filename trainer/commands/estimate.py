@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bevt_core.dataset.known_sets import FRAME_BYTES, TOKEN_MAP_BYTES, KnownSet
+from bevt_core.known_sets import FRAME_BYTES, TOKEN_MAP_BYTES, KnownSet
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, OnlineTokens, PretrainRecipe
 from trainer.data.order import StreamOrder

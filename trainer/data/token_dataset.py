@@ -81,7 +81,7 @@ class TokenDataset(ClipDataset):
         """Read a row group. Raises BadRow if it does not fit the part's frames."""
         first = int(self.part_first[part])
         rows = slice(first, first + int(self.part_sizes[part]))
-        return self.tokens.read_fitting_view(
+        return self.tokens.read_checked_view(
             part, view, self.sample_ids[rows].to_pylist(), self.sizes_N3[rows].tolist()
         )
 

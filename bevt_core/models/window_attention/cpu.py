@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BUFFER_NUMBERS = 2**18  # of attention matrices per thread: 1 MB in fp32, the cache of a core
+BUFFER_ELEMENTS = 2**18  # of attention matrices per thread: 1 MB in fp32, the cache of a core
 MAX_LANES = 8  # each allocates a gradient of the bias
 
 
@@ -57,7 +57,7 @@ class CpuWindowAttention(torch.autograd.Function):
         def share(lane: int, lanes: int) -> Tensor:
             """Fill grad_qkv for a lane's windows, and return their gradient of the bias."""
             grad_bias_MANN = torch.zeros_like(bias_MANN)
-            num_heads = min(A, max(1, BUFFER_NUMBERS // N**2))
+            num_heads = min(A, max(1, BUFFER_ELEMENTS // N**2))
             buffers = qkv_WNC.new_empty(2, num_heads, N, N)
             for w in range(W * lane // lanes, W * (lane + 1) // lanes):
                 for head in range(0, A, num_heads):

@@ -22,15 +22,15 @@ def windowed_attention(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows, imp
     """Attend inside every window: (B, K, N, 3*A*D) -> (B, K, N, A*D).
 
     `bias_ANN` is added to the logits of every window. Positions from opposite borders of a rolled grid do not attend to
-    each other. `implementation` is a key of IMPLEMENTATIONS, or `auto` for `chosen`.
+    each other. `implementation` is a key of IMPLEMENTATIONS, or `auto` for `fastest_implementation`.
     """
     if implementation == "auto":
         head_dim = qkv_BKNC.shape[-1] // (3 * len(bias_ANN))
-        implementation = chosen(qkv_BKNC.device, qkv_BKNC.dtype, qkv_BKNC.shape[2], head_dim)
+        implementation = fastest_implementation(qkv_BKNC.device, qkv_BKNC.dtype, qkv_BKNC.shape[2], head_dim)
     return IMPLEMENTATIONS[implementation](qkv_BKNC, bias_ANN, windows)
 
 
-def chosen(device: torch.device, dtype: torch.dtype, positions: int, head_dim: int) -> str:
+def fastest_implementation(device: torch.device, dtype: torch.dtype, positions: int, head_dim: int) -> str:
     """Return the fastest implementation for windows of `positions` positions, as a key of IMPLEMENTATIONS."""
     if device.type == "cpu":
         return "cpu" if positions >= CPU_FROM and not torch.compiler.is_compiling() else "math"

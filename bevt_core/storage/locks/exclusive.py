@@ -10,9 +10,9 @@ from bevt_core.console.terminal import warn
 from bevt_core.storage.locks.file_locks import (
     EXCLUSIVE,
     TRIES,
-    NoLockFileError,
     NoLocksError,
-    remove_and_let_go,
+    NotALockFileError,
+    remove_and_release,
     take,
 )
 from bevt_core.storage.locks.owners import line_of, note_alone, owner_of
@@ -39,7 +39,7 @@ def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> I
         finally:
             lock.unlink(missing_ok=True)
         return
-    except NoLockFileError:
+    except NotALockFileError:
         raise UserError(f"{lock}: a folder, a link or a pipe, expected bevt's lock file; remove it") from None
     except OSError as error:
         raise explained(error, subject) from error
@@ -50,7 +50,7 @@ def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> I
             note_alone(descriptor, command)
         yield
     finally:
-        remove_and_let_go(lock, descriptor)
+        remove_and_release(lock, descriptor)
 
 
 def taken(subject: object, owner: object, does: str, advice: str) -> UserError:

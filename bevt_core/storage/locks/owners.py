@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bevt_core.storage.locks.file_locks import is_taken, mine, open_lock_file
+from bevt_core.storage.locks.file_locks import held_descriptor, is_taken, open_lock_file
 from schemas.base import Record
 from schemas.ranges import Count
 
@@ -58,7 +58,7 @@ def line_of(command: str) -> str:
 def owner_of(lock: Path) -> Owner | None:
     """The process in the last line of a lock file; None if the lock is free."""
     with contextlib.suppress(OSError):  # removed, or not readable
-        held = mine(lock)
+        held = held_descriptor(lock)
         if held is not None:
             return last_noted(held)
         with opened(lock) as descriptor:
@@ -68,7 +68,7 @@ def owner_of(lock: Path) -> Owner | None:
 
 @contextmanager
 def opened(file: Path) -> Iterator[int]:
-    """Open a lock file for reading and yield its descriptor. Raises NoLockFileError, OSError."""
+    """Open a lock file for reading and yield its descriptor. Raises NotALockFileError, OSError."""
     descriptor = open_lock_file(file, os.O_RDONLY)
     try:
         yield descriptor

@@ -51,7 +51,7 @@ def request(url: str, what: str, call: Callable[[Any], R]) -> R:
         except _no_credentials() as error:
             fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             raise StorageError(errno.EACCES, f"{url}: no credentials; {fix}") from error
-        except _may_pass() as error:
+        except _temporary_errors() as error:
             if isinstance(error, OSError) and error.errno in _LOCAL_DISK:
                 raise
             if isinstance(error, OSError) and error.errno in _REFUSED:
@@ -65,7 +65,7 @@ def request(url: str, what: str, call: Callable[[Any], R]) -> R:
                     f"Check the network and the object store ({_endpoint()}), then run the same command again: "
                     "finished work is kept",
                 ) from error
-        except _unusable() as error:
+        except _client_errors() as error:
             raise StorageError(errno.EINVAL, f"{url}: cannot {what} it: {_one_line(error)}") from error
         time.sleep(wait_s * random.uniform(0.5, 1.0))
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
@@ -102,7 +102,7 @@ def _no_credentials() -> tuple[type[Exception], ...]:
     return (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 
 
-def _may_pass() -> tuple[type[Exception], ...]:
+def _temporary_errors() -> tuple[type[Exception], ...]:
     from aiohttp import ClientError
     from botocore.exceptions import ConnectionError as NotConnected
     from botocore.exceptions import HTTPClientError, IncompleteReadError
@@ -111,7 +111,7 @@ def _may_pass() -> tuple[type[Exception], ...]:
     return (OSError, ClientError, NotConnected, HTTPClientError, IncompleteReadError, ResponseParserError)
 
 
-def _unusable() -> type[Exception]:
+def _client_errors() -> type[Exception]:
     """All other botocore errors, such as invalid bucket names and settings."""
     from botocore.exceptions import BotoCoreError
 

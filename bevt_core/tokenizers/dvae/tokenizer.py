@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.card import STRIDE
+from bevt_core.tokenizers.description import STRIDE
 from bevt_core.tokenizers.dvae.pixels import map_pixels, to_uint8, to_unit, unmap_pixels
 from schemas.errors import UserError
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bevt_core.foreign.parquet_pages import pages_of, schema_elements
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.parquet_pages import pages_of, schema_elements
 from schemas.errors import StorageError, UserError
 from schemas.text.plain import shown
 

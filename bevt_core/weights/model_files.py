@@ -14,14 +14,14 @@ from bevt_core.models.build import build_bevt, build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.windows import Size3
 from bevt_core.storage.files import read_json_file, write_atomic
-from bevt_core.weights.files import UNREADABLE, first_line, head_of, is_safetensors, read_state_dict
-from bevt_core.weights.foreign import (
+from bevt_core.weights.checkpoint_files import UNREADABLE, first_line, head_of, is_safetensors, read_state_dict
+from bevt_core.weights.kinds import OURS, advice, check_kind
+from bevt_core.weights.other_projects import (
     bevt_from_image_swin,
     bevt_from_official,
     classifier_from_torchvision,
     classifier_from_video_swin,
 )
-from bevt_core.weights.kinds import OURS, advice, check_kind
 from bevt_core.weights.surgery import StateDict, Surgery, initialise, swin_sizes, tensor_of
 from schemas.errors import UserError
 from schemas.text.json_text import json_text, parse_json

@@ -8,13 +8,13 @@ import numpy as np
 
 from bevt_core.media.errors import MediaError, one_line
 from bevt_core.media.video.container import open_video, video_stream
-from bevt_core.media.video.keyframes import announces_another_size, size_headers, starts_anew
+from bevt_core.media.video.keyframes import announces_another_size, can_start_at, size_headers
 from bevt_core.media.video.packet_order import NO_PTS, doubt_of_order, leading_packets
 from bevt_core.media.video.video_info import VideoInfo
 from schemas.ranges import MOST_FRAME_PIXELS
 
 
-def probe(path: Path) -> VideoInfo:
+def read_packets(path: Path) -> VideoInfo:
     """Read all packets of the best video stream. Raises MediaError."""
     with open_video(path) as container:
         stream = video_stream(container)
@@ -37,7 +37,7 @@ def probe(path: Path) -> VideoInfo:
                     if packet.is_keyframe:
                         data = bytes(packet)
                         headers.append(size_headers(context.name, extradata, data))
-                        closed &= starts_anew(context.name, extradata, data)
+                        closed &= can_start_at(context.name, extradata, data)
         except av.FFmpegError as error:
             raise MediaError("open", "damaged", one_line(error, path)) from None
         if not columns:

@@ -12,7 +12,7 @@ from schemas.errors import UserError
 from schemas.ranges import Pixels, Vocabulary, Width
 from schemas.tokens import CPU_PASS_FRAMES
 
-CARD = "tokenizer.json"
+DESCRIPTION = "tokenizer.json"
 ENCODER = "encoder.safetensors"
 DECODER = "decoder.safetensors"
 STRIDE = 8  # three 2x poolings of the dVAE
@@ -125,12 +125,12 @@ def check_device(device_kind: str, dtype: str, pass_frames: int | None) -> None:
         )
 
 
-def read_card(folder: Path) -> StoredTokenizer:
+def read_description(folder: Path) -> StoredTokenizer:
     """Read the description in `folder`. Raises UserError, with a suggested fix, if it contains no tokenizer."""
-    stored = read_record(folder / CARD, StoredTokenizer)
+    stored = read_record(folder / DESCRIPTION, StoredTokenizer)
     if stored is None:
         raise UserError(
-            f"tokenizer {folder}: {what_is(folder)}; expected a folder with {CARD}; train one with "
+            f"tokenizer {folder}: {what_is(folder)}; expected a folder with {DESCRIPTION}; train one with "
             "`bevt tokenizer train dvae --preset nano ...`, or convert the published weights with "
             "`bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
         )

@@ -26,7 +26,8 @@ _LENGTH = struct.Struct("<Q")
 _PIPE_BYTES = 1 << 20  # frames come back in megabytes; Linux's default is 64 kB
 _ASKED, _RETURNED, _RAISED = "asked", "returned", "raised"
 _CHILD = (
-    "import sys; from bevt_core.foreign.isolation import serve; serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
+    "import sys; from bevt_core.untrusted.isolation import serve; "
+    "serve(target=sys.argv[1], parent=int(sys.argv[2]), max_bytes=int(sys.argv[3]))"
 )
 DECODER_BYTES = 4 << 30  # address space of a decoder; an 8K video with 4 reference frames takes 2.3 GB
 _child_answers = -1  # in the child: the pipe to the parent
@@ -46,9 +47,9 @@ class IsolatedFunction:
     Arguments and results are pickled. An exception in the function is raised here. The function may call `ask`.
     """
 
-    def __init__(self, target: str, most_bytes: int = 0) -> None:
-        """`most_bytes`: limit of the address space beyond that of the module's imports (MemoryError); 0: no limit."""
-        self.target, self.most_bytes = target, most_bytes
+    def __init__(self, target: str, max_bytes: int = 0) -> None:
+        """`max_bytes`: limit of the address space beyond that of the module's imports (MemoryError); 0: no limit."""
+        self.target, self.max_bytes = target, max_bytes
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,7 +77,7 @@ class IsolatedFunction:
             self.close()
             raise ChildTimeout(f"no answer within {limit_s:g} s") from None
         except (EOFError, BrokenPipeError):
-            raise ChildCrash(self._obituary()) from None
+            raise ChildCrash(self._exit_description()) from None
         except BaseException:  # `reply` failed, or Ctrl-C: the child is in the middle of a call
             self.close()
             raise
@@ -95,7 +96,7 @@ class IsolatedFunction:
 
     def _start(self) -> None:
         self.close()
-        command = [sys.executable, "-P", "-c", _CHILD, self.target, str(os.getpid()), str(self.most_bytes)]
+        command = [sys.executable, "-P", "-c", _CHILD, self.target, str(os.getpid()), str(self.max_bytes)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
         child_reads, self._questions = os.pipe()
         self._answers, child_writes = os.pipe()
@@ -112,7 +113,7 @@ class IsolatedFunction:
             self.close()
             raise RuntimeError(f"the child process for {self.target} did not start: {' '.join(command)}") from None
 
-    def _obituary(self) -> str:
+    def _exit_description(self) -> str:
         assert self._child is not None
         code = self._child.wait()
         self.close()
@@ -128,7 +129,7 @@ def ask(question: Any) -> Any:
     return _read(0, deadline=None)
 
 
-def serve(target: str, parent: int, most_bytes: int) -> None:
+def serve(target: str, parent: int, max_bytes: int) -> None:
     """The child's loop. File descriptor 1 is reserved for answers; output of libraries goes to stderr."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
@@ -137,10 +138,10 @@ def serve(target: str, parent: int, most_bytes: int) -> None:
     os.dup2(2, 1)
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
-    if most_bytes:
+    if max_bytes:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        wanted = used + most_bytes
+        wanted = used + max_bytes
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
     _write(_child_answers, "hello")
     while True:

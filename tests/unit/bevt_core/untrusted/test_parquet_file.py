@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.foreign import parquet_file
-from bevt_core.foreign.parquet_file import ParquetFile, read_table
-from bevt_core.foreign.parquet_pages import pages_of, schema_elements
+from bevt_core.untrusted import parquet_file
+from bevt_core.untrusted.parquet_file import ParquetFile, read_table
+from bevt_core.untrusted.parquet_pages import pages_of, schema_elements
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
 from tests.support.parquet_bombs import BOMBS

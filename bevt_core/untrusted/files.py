@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from bevt_core.foreign.isolation import ChildCrash, ChildTimeout, IsolatedFunction
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.files import read_bounded
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
+from bevt_core.untrusted.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.untrusted.parquet_file import read_table
 from schemas.errors import StorageError, UserError
 from schemas.text.json_text import parse_json, typed
 from schemas.text.plain import SHOWN_CHARACTERS, shown, text_of
@@ -182,7 +182,7 @@ def read_parquet(path: AnyPath, schema: pa.Schema, made_by: str) -> pa.Table:
 
 def read_mat(path: AnyPath, variable: str) -> Any:
     """A variable of a MATLAB file, read by scipy in a child process, because a damaged file can crash the reader."""
-    child = IsolatedFunction("bevt_core.foreign.mat_file:load_mat", MAT_BYTES)
+    child = IsolatedFunction("bevt_core.untrusted.mat_file:load_mat", MAT_BYTES)
     try:
         return child(read_bytes(path, MAX_MAT_BYTES), variable, limit_s=MAT_LIMIT_S)
     except StorageError:
