@@ -1,4 +1,4 @@
-"""Decode chosen frames of videos, frame folders and pictures, each with its presentation time.
+"""Decode selected frames of videos, frame folders and pictures, each with its presentation time.
 
 A video is decoded by PyAV or decord: the faster one that decodes the file correctly. The choice is recorded. On files
 that decord may read, both give the same bits; PyAV is faster if the codec lets it skip frames that no other frame
@@ -32,7 +32,7 @@ DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9",
 SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4"})  # FFmpeg can skip unreferenced frames of these
 FRAME_FOLDER_RATE = 12.0  # frames per second of Something-Something-V2, which is published as frame folders
 CHUNK_FRAMES = 16  # per batch from decord
-CHUNK_PIXELS = 64_000_000  # limit per batch: 192 MB
+CHUNK_PIXELS = 64_000_000  # per batch at most: 192 MB of RGB
 
 
 def decode_frames(
@@ -40,9 +40,9 @@ def decode_frames(
 ) -> Decoded[Kept]:
     """Decode the frames `choose(num_frames)` of a video, in increasing order, and pass each HWC uint8 frame to `keep`.
 
-    Only a few frames are in memory at a time, unless `keep` retains them. Raises MediaError if the video cannot be
-    decoded, or if a chosen frame is damaged and `damaged` is "reject"; with "keep", damaged frames are counted in the
-    warnings.
+    `choose` is called again if the number of frames turns out to be another. Only a few frames are in memory at a time,
+    unless `keep` retains them. Raises MediaError if the video cannot be decoded, or if a chosen frame is damaged and
+    `damaged` is "reject"; with "keep", damaged frames are counted in the warnings.
     """
     decoded, damaged_frames = _decode(path, choose, keep, damaged)
     if damaged_frames and damaged == "reject":
@@ -106,7 +106,7 @@ def decode_source(
 
 
 def why_not_decord(info: VideoInfo) -> str | None:
-    """Return why decord must not read this file, or None.
+    """Return why decord must not read this file, or None if it may.
 
     On such files decord returned frames up to 44 positions off, or could not open the file.
     """

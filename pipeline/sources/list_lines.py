@@ -34,7 +34,7 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
     counted = _CountedFrames()
     for where, line in lines:
         text, label_text = split_line(line, classes, where)
-        label = parse_label(label_text, classes, where, len(lines))
+        label = parse_label(label_text, classes, where, lines.count)
         if "\\" in text and find_media(tree, text, prefixes) is None:
             text = text.replace("\\", "/")
         path = tree.inside(text, where)

@@ -1,4 +1,4 @@
-"""What a video file contains, read from its packets without decoding: the reference for both decoders."""
+"""Read the packets of a video without decoding them. Both decoders are checked against the result."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from schemas.ranges import MOST_FRAME_PIXELS
 
 
 def read_packets(path: Path) -> VideoInfo:
-    """Read all packets of the best video stream. Raises MediaError."""
+    """Read all packets of the best video stream. Raises MediaError, StorageError."""
     with open_video(path) as container:
         stream = video_stream(container)
         context = stream.codec_context

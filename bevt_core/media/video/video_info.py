@@ -28,7 +28,7 @@ class VideoInfo:
     leading: int  # packets displayed before the keyframe that they follow: open groups of pictures
     closed: bool  # no frame depends on one before its keyframe
     reorders: bool  # the decoder may output frames in another order than the packets'
-    doubt: str | None  # why frame i may not be the i-th packet by time, so that frames must be counted
+    doubt: str | None  # why frame i may not be the i-th packet by time; the frames must then be counted by decoding
 
     @property
     def num_frames(self) -> int:

@@ -80,7 +80,7 @@ def test_descriptors_above_1023_are_waited_for() -> None:
     held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
     function = IsolatedFunction("tests.support.misbehaviour:misbehave")
     try:
-        assert function("a", limit_s=10) == "well: a" and function._answers > 1023
+        assert function("a", limit_s=10) == "well: a" and function._from_child > 1023
     finally:
         function.close()
         for descriptor in held:
