@@ -4,7 +4,7 @@
     <dataset>/frames/part-00000/{frames.zarr, index.parquet, rejected.parquet, commit.json}
 
 The bytes of a part depend only on its input. Whether data exists is decided by Parquet files and commits, never by
-Zarr, where a missing chunk reads as zeros.
+Zarr, which reads a missing chunk as zeros.
 """
 
 import functools
@@ -40,7 +40,7 @@ from bevt_core.storage.files import (
 )
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
-from bevt_core.storage.part_cache import PartLocation, hold
+from bevt_core.storage.part_cache import PartLocation, local_files
 from bevt_core.untrusted.parquet_file import parquet_bytes, read_table
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import UserError
@@ -58,8 +58,8 @@ FRAMES_ZARR = "frames.zarr"
 def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
     """Write `plan.json` unless it exists, and its `sources.parquet`. Returns the stored plan.
 
-    `items` are in the order of their parts. With several writers, the first one wins; if its plan differs from `plan`,
-    its sources are left unchanged.
+    `items` are in the order of their parts. If several processes write, the plan of the first is stored; if it differs
+    from `plan`, its sources are left unchanged.
     """
     sources = frames_dir / "sources.parquet"
     before = read_plan(frames_dir)
@@ -87,7 +87,7 @@ def sources_digest(items: Sequence[SourceItem]) -> str:
 def write_frame_part(
     frames_dir: AnyPath, part: int, samples: Sequence[FrameSample], rejected: Sequence[Rejected], plan: Plan
 ) -> FramePartCommit:
-    """Write part `part`, its commit last. If another writer committed the part first, that copy is kept."""
+    """Write part `part`, its commit last. If another process has committed the part meanwhile, its copy is kept."""
     is_done = functools.partial(_is_committed, frames_dir, part, plan.digest())
     with committed_folder(frames_dir / part_name(part), COMMIT, is_done) as staging:
         jpegs = [jpeg for sample in samples for jpeg in sample.jpegs]
@@ -196,7 +196,7 @@ class FrameStore:
 
     def read_jpegs(self, part: int, first: int, count: int) -> list[np.ndarray]:
         """Return the JPEG bytes of `count` frames from position `first` of the part, read as one contiguous range."""
-        with hold(self.location(part)) as folder:
+        with local_files(self.location(part)) as folder:
             return open_jpegs(str(folder / FRAMES_ZARR)).read(first, count)
 
     def read_frames(self, part: int, first: int, count: int) -> list[np.ndarray]:
@@ -204,7 +204,7 @@ class FrameStore:
         return [decode_jpeg(data) for data in self.read_jpegs(part, first, count)]
 
     def location(self, part: int) -> PartLocation:
-        """Return where to read the part's frames: its own folder, or a cache entry to be fetched."""
+        """Return where `local_files` finds the part's frames: the part's folder, or an entry of the part cache."""
         folder = self.path / part_name(part)
         return storage_of(folder).cached(f"{self.digest}-{folder.name}", functools.partial(_frame_files, folder))
 

@@ -2,6 +2,7 @@
 
 Tokens are later used as indices, and views as boxes in pictures. Unchecked, a wrong value would cause an IndexError or
 a GPU fault that does not name the sample.
+Legend: F frames, of one sample or of all samples of a part, h w token grid.
 """
 
 import itertools
@@ -22,26 +23,27 @@ from schemas.views import View
 
 @dataclass(frozen=True)
 class PartView:
-    """One view of all samples of a part, in index order: the geometry and the tokens, uint16 (F, rows, columns)."""
+    """One view of all samples of a part, in index order; a row group of the part's Parquet file."""
 
-    views: list[View]
-    tokens: list[np.ndarray]
+    views: list[View]  # the geometry of each sample
+    tokens: list[np.ndarray]  # of each sample: uint16 (F, h, w)
 
 
-def token_table(schema: pa.Schema, sample_ids: Sequence[str], view: int, row: PartView) -> pa.Table:
+def token_table(schema: pa.Schema, sample_ids: Sequence[str], number: int, view: PartView) -> pa.Table:
+    """The rows of view `number`, one per sample."""
     grid = schema.field("tokens").type.value_type.list_size
-    lengths = [len(tokens) for tokens in row.tokens]
-    flat = np.concatenate([tokens.reshape(-1) for tokens in row.tokens]) if row.tokens else np.zeros(0, np.uint16)
+    lengths = [len(tokens) for tokens in view.tokens]
+    flat = np.concatenate([tokens.reshape(-1) for tokens in view.tokens]) if view.tokens else np.zeros(0, np.uint16)
     frames = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.uint16()), grid)
     columns = {
         "sample_id": pa.array(sample_ids, pa.string()),
-        "view": pa.array(np.full(len(sample_ids), view, np.int32)),
+        "view": pa.array(np.full(len(sample_ids), number, np.int32)),
         **{
-            name: pa.array([getattr(v, name) for v in row.views], schema.field(name).type)
+            name: pa.array([getattr(v, name) for v in view.views], schema.field(name).type)
             for name in ("short_side_px", "top_px", "left_px", "crop_px", "flip")
         },
         "jitter": pa.array(
-            [[{"op": op, "factor": factor} for op, factor in v.jitter] for v in row.views],
+            [[{"op": op, "factor": factor} for op, factor in v.jitter] for v in view.views],
             schema.field("jitter").type,
         ),
         "tokens": pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), frames),
@@ -50,6 +52,7 @@ def token_table(schema: pa.Schema, sample_ids: Sequence[str], view: int, row: Pa
 
 
 def views_of(table: pa.Table) -> list[View]:
+    """The geometry in each row. Raises ValidationError for an impossible one."""
     names = ["short_side_px", "top_px", "left_px", "crop_px", "flip"]
     rows = table.select(names).to_pylist()
     jitters = table["jitter"].to_pylist()

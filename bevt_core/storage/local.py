@@ -88,10 +88,10 @@ class LocalStorage:
 
     # ---- reading --------------------------------------------------------------------------------
 
-    def read_bounded(self, most: int) -> bytes:
+    def read_bounded(self, max_bytes: int) -> bytes:
         if self.path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
-        return read_regular(self.path, most)
+        return read_regular(self.path, max_bytes)
 
     def read_start(self, count: int) -> bytes:
         with self.path.open("rb") as file:

@@ -133,7 +133,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         """Start copying the parts that `step` and the next steps read to the local cache, if their store is remote."""
         remote = [store for store in self.stores if storage_of(store.path).is_remote]
         if remote:
-            entries = [store.place(part) for part in order.parts_ahead(step) for store in remote]
+            entries = [store.location(part) for part in order.parts_ahead(step) for store in remote]
             self._read_ahead.want([entry for entry in entries if isinstance(entry, Entry)])
 
     def __getstate__(self) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
     needed = 0
     for name, stream in recipe.streams.items():
         for store in sources[name].stores:
-            first_part = store.place(0)
+            first_part = store.location(0)
             if isinstance(first_part, Entry):
                 parts = min(store.manifest.num_parts, 2 * stream.window_parts)
                 needed += parts * sum(digest.num_bytes for digest in first_part.files().values())

@@ -23,14 +23,16 @@ from schemas.errors import UserError
 def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> Iterator[None]:
     """Hold the exclusive lock file `lock` for the block.
 
-    Raises UserError if another process has it; `does` is what that process does with `subject`, such as "is writing".
+    Raises UserError if another process has it; `does` describes what that process does with `subject`: "is writing".
     On a file system without locks the block runs after a warning.
     """
     try:
         descriptor = _taken(lock)
     except NoLocksError:
         warn_of_no_locks(subject)
-        with contextlib.suppress(OSError):  # other hosts may support locks, and must see that there is a writer
+        with contextlib.suppress(
+            OSError
+        ):  # the file still names the owner in messages of other hosts, which may support locks
             lock.unlink(missing_ok=True)  # it may be a hard link to another file
             with lock.open("x") as file:
                 file.write(line_of(command))

@@ -17,13 +17,9 @@ from typing import NamedTuple
 from schemas.text.regular_file import NotRegularError, open_regular
 
 EXCLUSIVE, SHARED = fcntl.F_WRLCK, fcntl.F_RDLCK
-TRIES = 100  # of opening a file that others keep removing
-_NO_LOCKS = (
-    errno.ENOLCK,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-    errno.EINVAL,
-)  # from file systems without locks, or when a lock server is lost
+TRIES = 100  # attempts to open a file that others keep removing
+# from file systems without locks, or when the lock server is unreachable
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)  # from opening a folder, a link, a socket or a pipe
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 _FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, process
@@ -132,7 +128,7 @@ def held_descriptor(path: Path) -> int | None:
 def is_taken(descriptor: int) -> bool:
     """Whether an exclusive lock would have to wait. The descriptor may be read-only. Raises NoLocksError, OSError."""
     try:
-        return _ask(descriptor, "F_OFD_GETLK", fcntl.F_GETLK, EXCLUSIVE)[0] != fcntl.F_UNLCK
+        return _request(descriptor, "F_OFD_GETLK", fcntl.F_GETLK, EXCLUSIVE)[0] != fcntl.F_UNLCK
     except OSError as error:
         raise NoLocksError(error.errno, os.strerror(error.errno)) if error.errno in _NO_LOCKS else error from None
 
@@ -157,7 +153,7 @@ def _lock_at(descriptor: int, path: Path, kind: int) -> str:
 
 def _locked(descriptor: int, kind: int) -> bool:
     try:
-        _ask(descriptor, "F_OFD_SETLK", fcntl.F_SETLK, kind)
+        _request(descriptor, "F_OFD_SETLK", fcntl.F_SETLK, kind)
     except OSError as error:
         if error.errno in _TAKEN:
             return False
@@ -165,16 +161,19 @@ def _locked(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _ask(descriptor: int, open_file: str, posix: int, kind: int) -> tuple[int, ...]:
-    """One lock request for the whole file: `open_file` names the OFD command, `posix` is its POSIX equivalent."""
+def _request(descriptor: int, ofd_command: str, posix_command: int, kind: int) -> tuple[int, ...]:
+    """Make one lock request for the whole file: `ofd_command` by name, or `posix_command` on kernels without OFD locks.
+
+    Returns the `_FLOCK` fields of the reply: the first is F_UNLCK if F_GETLK found no conflicting lock.
+    """
     wanted = _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
-    if hasattr(fcntl, open_file):
+    if hasattr(fcntl, ofd_command):
         try:
-            return _FLOCK.unpack(fcntl.fcntl(descriptor, getattr(fcntl, open_file), wanted))
+            return _FLOCK.unpack(fcntl.fcntl(descriptor, getattr(fcntl, ofd_command), wanted))
         except OSError as error:
             if error.errno != errno.EINVAL:  # from a kernel without OFD locks
                 raise
-    return _FLOCK.unpack(fcntl.fcntl(descriptor, posix, wanted))
+    return _FLOCK.unpack(fcntl.fcntl(descriptor, posix_command, wanted))
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -187,7 +186,10 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _removed(path: Path) -> bool:
-    """Remove another user's lock file; False if it is locked. Raises PermissionError if that is not possible."""
+    """Remove a lock file of another user, which this one may not open for writing; False if it is locked.
+
+    Raises PermissionError if it cannot be removed.
+    """
     try:
         descriptor = open_lock_file(path, os.O_RDONLY)
     except FileNotFoundError:

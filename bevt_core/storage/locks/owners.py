@@ -15,9 +15,9 @@ from bevt_core.storage.locks.file_locks import held_descriptor, is_taken, open_l
 from schemas.base import Record
 from schemas.ranges import Count
 
-MOST_BYTES = 64 << 10  # read from the end of a lock file
+MAX_BYTES = 64 << 10  # read from the end of a lock file
 SHOWN = 160  # characters of a command in a message
-NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # the owner may not have written its line yet
+NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # attempts to read a line that the owner may not have written yet
 
 
 class Owner(Record):
@@ -80,7 +80,7 @@ def last_noted(descriptor: int) -> Owner:
     """The owner in the last line of an open lock file; waits briefly, as the owner may be about to write it."""
     for _ in range(NOTE_TRIES):
         size = os.fstat(descriptor).st_size
-        lines = os.pread(descriptor, MOST_BYTES, max(0, size - MOST_BYTES)).splitlines()
+        lines = os.pread(descriptor, MAX_BYTES, max(0, size - MAX_BYTES)).splitlines()
         with contextlib.suppress(IndexError, ValidationError):
             return Owner.model_validate_json(lines[-1])
         time.sleep(NOTE_WAIT_S)

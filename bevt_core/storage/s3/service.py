@@ -23,6 +23,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0  # between attempts: doubled each time,
 CONNECT_TIMEOUT_S = 10
 CONNECTIONS = 32  # per process
 _LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# errors of a request that no retry can fix
 _REFUSED = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.EREMCHG)
 
 
@@ -34,7 +35,8 @@ def retry_s() -> float:
 def request(url: str, what: str, call: Callable[[Any], R]) -> R:
     """Return `call(file_system)`, retried while it fails for a temporary reason.
 
-    `what` is the verb for messages. Raises FileNotFoundError, FileExistsError, and a StorageError that names `url`.
+    `what` is the verb for messages, such as "read". Raises FileNotFoundError, FileExistsError, and a StorageError that
+    names `url`.
     """
     limit_s = retry_s()
     began, wait_s, tries = time.monotonic(), FIRST_WAIT_S, 0
@@ -75,7 +77,7 @@ _lock = threading.Lock()
 
 
 def _file_system() -> Any:
-    """The s3fs file system of this process, shared by its threads."""
+    """The s3fs file system of this process, shared by its threads; a forked child makes its own."""
     with _lock:
         return _new_file_system(os.getpid())
 
@@ -103,6 +105,7 @@ def _no_credentials() -> tuple[type[Exception], ...]:
 
 
 def _temporary_errors() -> tuple[type[Exception], ...]:
+    """Errors after which the request is retried; `request` handles those that no retry can fix before."""
     from aiohttp import ClientError
     from botocore.exceptions import ConnectionError as NotConnected
     from botocore.exceptions import HTTPClientError, IncompleteReadError
