@@ -74,7 +74,7 @@ class WindowAttention(nn.Module):
         return from_windows(y_BKNC, windows, grid_of(x_BTHWC))
 
     def attention_inputs(self, x_BTHWC: Tensor, shift: Size3) -> tuple[Tensor, Tensor, Windows]:
-        """Return the inputs of `windowed_attention`: queries, keys and values by window, the bias, and the windows."""
+        """Return the inputs of `windowed_attention`: queries, keys and values of each window, the bias, the windows."""
         window, shift = fit_window(grid_of(x_BTHWC), self.window, shift)
         windows = windows_of(grid_of(x_BTHWC), window, shift)
         x_BKNC = to_windows(pad_to_windows(under_autocast(x_BTHWC), window), windows)
@@ -208,8 +208,8 @@ def attention_in_use(model: nn.Module, device: torch.device, dtype: torch.dtype)
     for module in model.modules():
         if isinstance(module, WindowAttention):
             head_dim = module.proj.in_features // module.num_heads
-            by_size = fastest_implementation(device, dtype, math.prod(module.window), head_dim)
-            return by_size if module.implementation == "auto" else module.implementation
+            automatic = fastest_implementation(device, dtype, math.prod(module.window), head_dim)
+            return automatic if module.implementation == "auto" else module.implementation
     return None
 
 

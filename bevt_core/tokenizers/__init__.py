@@ -65,7 +65,7 @@ def find_made_by(identity: TokenizerIdentity, *folders: Path) -> Path:
 
 
 def tokenizer_of(tokens_dir: AnyPath, identity: TokenizerIdentity, given: str | None = None) -> Path:
-    """Find the tokenizer to check or decode a token set with, namely the one that made it.
+    """Find the tokenizer that made a token set, to check or decode the set with it.
 
     `given` is used only if it produced this token set; otherwise the folder recorded beside the set is tried, then all
     named tokenizers. Raises UserError if none has the set's weights, or if `given` does not exist. An unreadable record
@@ -79,7 +79,7 @@ def tokenizer_of(tokens_dir: AnyPath, identity: TokenizerIdentity, given: str | 
 
 
 def resolve_default(name: str, warn: Callable[[str], None]) -> str:
-    """Resolve a recipe's `tokenizer` to a name or folder; every value but DEFAULT is returned unchanged.
+    """Resolve a recipe's `tokenizer`: DEFAULT to a name or folder; any other value is returned unchanged.
 
     Calls `warn` with a short message if DEFAULT does not resolve to the paper's tokenizer.
     """

@@ -32,7 +32,10 @@ class Encoded(NamedTuple):
 def encode_batches(
     tokenizer: Tokenizer, batches: Iterable[tuple[K, np.ndarray]], device_lock: AbstractContextManager[object]
 ) -> Iterator[tuple[K, Encoded]]:
-    """Encode each (key, uint8 frames N P P C); yields the keys with their ids, in order. Locks only to submit work."""
+    """Encode each (key, uint8 frames N P P C); yield the keys with their ids, in order.
+
+    `device_lock` is held only while work is submitted.
+    """
     submit, ahead = (_start, GPU_AHEAD) if tokenizer.device.type == "cuda" else (_finish, 0)
     submitted: deque[tuple[K, Callable[[], Encoded]]] = deque()
     for key, frames_NPPC in batches:

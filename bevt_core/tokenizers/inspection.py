@@ -23,7 +23,7 @@ from bevt_core.tokenizers.weights_files import read_state
 from bevt_core.views.replay import decode_jpeg, encode_jpeg, halve
 from schemas.errors import UserError
 
-VIEW_SHARE = 224 / 256  # side of the centre crop, as a share of the short side; BEVT's
+VIEW_SHARE = 224 / 256  # side of the centre crop, as a share of the short side, as in BEVT
 QUALITIES = (95, 90, 75, 50)  # JPEG qualities at which stored frames are encoded again
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -50,7 +50,7 @@ def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) 
     states = [read_state(folder, ENCODER, stored.encoder_sha256)]
     if stored.decoder_sha256 is not None:
         states.append(read_state(folder, DECODER, stored.decoder_sha256))
-    text = folder / "CARD.md"
+    model_card = folder / "CARD.md"
     info: dict[str, Any] = {
         "tokenizer": str(folder),
         "kind": stored.kind,
@@ -64,7 +64,7 @@ def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) 
         "bytes": sum((folder / name).stat().st_size for name in (ENCODER, DECODER) if (folder / name).is_file()),
         "sizes": stored.sizes.model_dump(mode="json"),
         "origin": stored.origin,
-        "card": str(text) if text.is_file() else None,
+        "card": str(model_card) if model_card.is_file() else None,
     }
     if frames_dir is not None:
         tokenizer = load_tokenizer(folder, _device())
