@@ -30,9 +30,8 @@ def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> I
         descriptor = _taken(lock)
     except NoLocksError:
         warn_of_no_locks(subject)
-        with contextlib.suppress(
-            OSError
-        ):  # the file still names the owner in messages of other hosts, which may support locks
+        # without a lock, the file still shows hosts on which locks work that there may be a writer (`is_written`)
+        with contextlib.suppress(OSError):
             lock.unlink(missing_ok=True)  # it may be a hard link to another file
             with lock.open("x") as file:
                 file.write(line_of(command))

@@ -1,4 +1,4 @@
-"""The content of a lock file: which process has the lock. Used for messages only."""
+"""The content of a lock file: which process has the lock. Used in messages, and to recognise locks of other hosts."""
 
 import contextlib
 import os

@@ -105,7 +105,7 @@ def _no_credentials() -> tuple[type[Exception], ...]:
 
 
 def _temporary_errors() -> tuple[type[Exception], ...]:
-    """Errors after which the request is retried; `request` handles those that no retry can fix before."""
+    """Errors after which a request is retried, unless their errno is in _LOCAL_DISK or _REFUSED."""
     from aiohttp import ClientError
     from botocore.exceptions import ConnectionError as NotConnected
     from botocore.exceptions import HTTPClientError, IncompleteReadError

@@ -115,7 +115,9 @@ def test_batches_from_objects_are_those_from_files(
         assert all((one[key] == other[key]).all() for key in ("clip", "tokens", "mask"))
         if step == 0:
             expected = {
-                place.key for part in order.parts_ahead(0) for place in (remote.place(part), remote.frames.place(part))
+                entry.key
+                for part in order.parts_ahead(0)
+                for entry in (remote.location(part), remote.frames.location(part))
             }
             deadline = time.monotonic() + 10
             while not expected <= {path.name for path in cache_folder().iterdir()}:
