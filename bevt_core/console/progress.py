@@ -118,7 +118,7 @@ class ProgressLine:
 
 
 def _columns(stream: TextIO) -> int:
-    """Return the width of the terminal that `stream` writes to, which stdout may not."""
+    """Return the width of the terminal that `stream` writes to; stdout may be redirected elsewhere."""
     with contextlib.suppress(OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns or shutil.get_terminal_size().columns
     return shutil.get_terminal_size().columns
