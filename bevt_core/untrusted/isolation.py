@@ -1,8 +1,7 @@
-"""Calls with time and memory limits in a long-lived child process: a file that crashes its decoder fails one call, not
-the job.
+"""Calls with time and memory limits in a child process: a file that crashes its decoder fails one call, not the job.
 
 A decoder may loop in native code while it holds the interpreter's lock, so that no thread or signal handler runs; only
-killing its process helps. The child dies with its parent, however the parent ends.
+killing its process helps. The child serves many calls, and dies with its parent, however the parent ends.
 """
 
 import contextlib
