@@ -14,9 +14,9 @@ from bevt_core.console.inert import one_line
 from bevt_core.console.readable import clock, percent
 from schemas.text.credentials import masked
 
-WINDOW_S = 60.0  # the rate is averaged over this time
-SAMPLE_S = 0.5  # time between two points of that window
-REDRAW_S = 0.2  # minimum time between two updates on a terminal
+WINDOW_S = 60.0  # over which the rate is averaged
+SAMPLE_S = 0.5  # between two points of the window
+REDRAW_S = 0.2  # on a terminal
 LINE_S, LINE_SHARE = 30.0, 0.05  # elsewhere: a new line after this time, or this share of the work
 MIN_LINE_S = 1.0  # minimum time between two such lines
 

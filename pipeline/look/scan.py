@@ -16,7 +16,7 @@ from bevt_core.known_sets import TOKEN_MAP_BYTES
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
-from bevt_core.media.video.header import MediaHeader, read_header
+from bevt_core.media.video.header import MediaHeader, read_video_header
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import fetched, size_of, sizes_in
@@ -115,7 +115,7 @@ def look(path: AnyPath, kind: str) -> MediaHeader:
         first = look(path / frames[0], "image")
         return MediaHeader("folder", first.codec, first.width, first.height, None, len(frames))
     if kind == "video":
-        return read_header(path)
+        return read_video_header(path)
     with opened_picture(path) as image:
         return MediaHeader("image", str(image.format).lower(), image.width, image.height, None, 1)
 

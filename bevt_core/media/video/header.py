@@ -21,7 +21,7 @@ class MediaHeader:
     frames: int | None  # of a video: the header's count, or duration times rate
 
 
-def read_header(path: AnyPath) -> MediaHeader:
+def read_video_header(path: AnyPath) -> MediaHeader:
     """Read the header of a video. Raises MediaError, StorageError."""
     with open_video(path) as container:
         stream = video_stream(container)

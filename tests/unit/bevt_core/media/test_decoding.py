@@ -10,7 +10,7 @@ from PIL import Image
 from bevt_core.media.decoding import Frame, decode_frames, decode_image, pool_indices
 from bevt_core.media.errors import MediaError
 from bevt_core.media.video.decoded import Decoded
-from bevt_core.media.video.header import read_header
+from bevt_core.media.video.header import read_video_header
 from bevt_core.media.video.orientation import upright
 from bevt_core.media.video.packets import read_packets
 from bevt_core.rng import rng_for
@@ -122,7 +122,7 @@ def test_what_is_no_video_is_refused_with_a_reason(tmp_path: Path) -> None:
 def test_cover_art_is_no_video(tmp_path: Path) -> None:
     cover_HWC = moving_frames(1, 120, 160)[0]
     path = write_audio_with_cover(tmp_path / "song.mp4", cover_HWC)
-    for look in (read_packets, read_header):
+    for look in (read_packets, read_video_header):
         with pytest.raises(MediaError) as error:
             look(path)
         assert error.value.reason == "no-video-stream"
@@ -131,7 +131,7 @@ def test_cover_art_is_no_video(tmp_path: Path) -> None:
     path = write_video_with_cover(tmp_path / "clip.mp4", frames, cover_HWC)
     decoded = all_frames(path, range(10))
     assert [frame.shape for frame in decoded.frames] == [frames[0].shape] * 10
-    assert read_header(path).codec == "h264"
+    assert read_video_header(path).codec == "h264"
 
 
 def test_a_playlist_opens_nothing_else(tmp_path: Path) -> None:
