@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer, encode_batches
-from bevt_core.tokenizers.card import StoredTokenizer
+from bevt_core.tokenizers.description import StoredTokenizer
 from bevt_core.tokenizers.dvae.networks import build_encoder, to_package_state
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
 from bevt_core.tokenizers.dvae.training import DVAE_PRESETS

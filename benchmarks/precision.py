@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bevt_core.models.build import SWIN_SIZES, build_classifier
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from schemas.recipes import Precision
 from trainer.clips.multi_view import Chunk, ViewChunks, ViewPlan
 from trainer.clips.sources import FileClips

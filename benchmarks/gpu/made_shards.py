@@ -29,7 +29,7 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.files import write_record
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.card import CARD, read_card
+from bevt_core.tokenizers.description import DESCRIPTION, read_description
 from bevt_core.views.replay import draw_view, encode_jpeg
 from pipeline.job.tokenize_part import PartTokenizer
 from pipeline.synthetic.camera import CLASSES, draw_clip
@@ -143,7 +143,7 @@ def motion_shards(options: Options, root: Path, clips: int, images: int) -> list
         write_tokens(tokens["video"], store, _views(MOTION_CROP_PX, MOTION_CROP_PX, CLIP_PX, 0.0), tokenizer)
         store = write_frames(root / "image" / "frames", _image, count=images, kind="image", per_part=-(-images // 8))
         write_tokens(tokens["image"], store, _views(MOTION_CROP_PX, MOTION_CROP_PX, CLIP_PX, 0.4), tokenizer)
-    vocab_size = read_card(_small_tokenizer(options)).sizes.vocab_size
+    vocab_size = read_description(_small_tokenizer(options)).sizes.vocab_size
     return [f"model.vocab_size={vocab_size}", *(f"streams.{name}.tokens={folder}" for name, folder in tokens.items())]
 
 
@@ -190,9 +190,11 @@ def _photographs(split: str) -> list[str]:
 def _small_tokenizer(options: Options) -> Path:
     """Return dvae-small for pictures of 32 px: a convolution reads any size."""
     folder = options.work / "dvae-small-32"
-    if not (folder / CARD).is_file():
+    if not (folder / DESCRIPTION).is_file():
         shutil.copytree(find_tokenizer("dvae-small"), folder, dirs_exist_ok=True)
-        write_record(folder / CARD, read_card(folder).model_copy(update={"input_px": MOTION_CROP_PX // 2}))
+        write_record(
+            folder / DESCRIPTION, read_description(folder).model_copy(update={"input_px": MOTION_CROP_PX // 2})
+        )
     return folder
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.swin import use_attention
 from bevt_core.models.window_attention import triton_op
-from bevt_core.weights.checkpoints import import_official
-from bevt_core.weights.foreign import OFFICIAL_KEYS
+from bevt_core.weights.model_files import import_official
+from bevt_core.weights.other_projects import OFFICIAL_KEYS
 from bevt_core.weights.surgery import rename
 
 ORACLE = REPO / "tests" / "golden" / "oracle"

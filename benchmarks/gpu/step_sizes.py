@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from common import Options
 
-from bevt_core.tokenizers.card import DvaeSizes
+from bevt_core.tokenizers.description import DvaeSizes
 from bevt_core.tokenizers.dvae.networks import build_encoder, to_package_state
-from bevt_core.tokenizers.storage import save_tokenizer
+from bevt_core.tokenizers.weights_files import save_tokenizer
 
 TOKENIZER_DTYPES = ("float32", "tf32", "bfloat16")
 

@@ -21,7 +21,7 @@ from bevt_core.models.windows import Windows, fit_window, shift_labels, shift_ma
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SIDES_PX = {size: 64 if size == "nano" else 224 for size in SWIN_SIZES}
 STREAM_FRAMES = {"video": 16, "image": 1}
-ERROR_SAMPLES = 1  # compared with float64
+ERROR_SAMPLES = 1  # compared with float64, which takes several times the memory
 FLEX_VARIANTS = 64  # limit of compiled variants: one per shape, forward and backward
 
 
@@ -43,7 +43,7 @@ def bench_attention(
 
 
 class AttentionCase(NamedTuple):
-    """The blocks of a Swin whose attention has the same shape."""
+    """The shape of attention in some blocks of a Swin, and the number of these blocks."""
 
     stream: str
     stage: int  # from 1
@@ -149,7 +149,7 @@ def _shape(case: AttentionCase, samples: int) -> dict[str, Any]:
 
 
 class _Problem(NamedTuple):
-    """Inputs of one attention, and the gradient of its output."""
+    """The inputs of an attention, and the gradient of its output."""
 
     qkv_BKNC: Tensor
     bias_ANN: Tensor

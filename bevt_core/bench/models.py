@@ -25,7 +25,7 @@ from bevt_core.rng import rng_for
 from bevt_core.tokenizers.base import to_unit
 from bevt_core.tokenizers.dvae.tokenizer import map_pixels
 from bevt_core.views.replay import apply_view, decode_jpeg, encode_jpeg, halve, random_view
-from bevt_core.weights.foreign import classifier_from_torchvision
+from bevt_core.weights.other_projects import classifier_from_torchvision
 from bevt_core.weights.surgery import swin_sizes
 from schemas.views import View, ViewDistribution
 
@@ -91,7 +91,7 @@ def bench_step(
     }
     jpegs = _random_jpegs(clips * frames + images, size_px)
     view = _random_view(size_px)
-    clock = _PartClock(device)
+    clock = _PhaseClock(device)
 
     def data(*, token_px: int | None) -> Tensor:
         crops = [apply_view(decode_jpeg(jpeg), view, "compiled") for jpeg in jpegs]
@@ -99,7 +99,7 @@ def bench_step(
         return torch.from_numpy(frames_NHWC).to(device)
 
     def ours() -> None:
-        data(token_px=None)
+        data(token_px=None)  # read and moved to the device as in a run; the step itself uses `batch`
         model.zero_grad(set_to_none=False)
         losses = model(batch)
         sum(loss.loss_sum / loss.num_masked for loss in losses.values()).backward()
@@ -131,7 +131,7 @@ def bench_step(
         **step_flops(size=size, clips=clips, images=images, frames=frames, size_px=size_px),
         "seconds": ours_s,
         "original_seconds": original_s,
-        **{f"{part}_share": share for part, share in shares.items()},
+        **{f"{phase}_share": share for phase, share in shares.items()},
         "speedup": speedup,
         "speedup_of_possible": speedup / possible,
     }
@@ -143,8 +143,8 @@ def synchronize(device: str) -> None:
         torch.accelerator.synchronize()
 
 
-class _PartClock:
-    """Times of a step's parts: medians over all steps but the first, which warms up."""
+class _PhaseClock:
+    """Times of a step's phases: medians over all steps but the first, which warms up."""
 
     def __init__(self, device: str) -> None:
         self.device, self.seconds = device, defaultdict[str, list[float]](list)
@@ -153,14 +153,14 @@ class _PartClock:
         synchronize(self.device)
         self.last = time.perf_counter()
 
-    def ended(self, part: str) -> None:
+    def ended(self, phase: str) -> None:
         before = self.last
         self.start()
-        self.seconds[part].append(self.last - before)
+        self.seconds[phase].append(self.last - before)
 
     def shares(self) -> dict[str, float]:
-        medians = {part: statistics.median(seconds[1:]) for part, seconds in self.seconds.items()}
-        return {part: seconds / sum(medians.values()) for part, seconds in medians.items()}
+        medians = {phase: statistics.median(seconds[1:]) for phase, seconds in self.seconds.items()}
+        return {phase: seconds / sum(medians.values()) for phase, seconds in medians.items()}
 
 
 def _random_jpegs(count: int, size_px: int) -> list[bytes]:
@@ -224,7 +224,7 @@ def _stream_flops(model: Bevt, stream: Any, frames: int, size_px: int) -> tuple[
 
 
 def alternate(steps: list[Callable[[], None]], repeats: int) -> list[float]:
-    """Run the steps alternately, once to warm up and `repeats` times to measure; return their median seconds."""
+    """Run the steps alternately, first as a warm-up, then `repeats` times; return the median seconds of each."""
     seconds: list[list[float]] = [[] for _ in steps]
     for repeat in range(repeats + 1):
         for step, times in zip(steps, seconds, strict=True):

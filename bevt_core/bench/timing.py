@@ -56,14 +56,14 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def timed_ms(parts: Sequence[Work], device: torch.device, *, warm_up: int = 3, repeats: int = 10) -> list[float]:
-    """Run the parts in order, `warm_up + repeats` times; return each part's median milliseconds after the warm-up."""
+def timed_ms(phases: Sequence[Work], device: torch.device, *, warm_up: int = 3, repeats: int = 10) -> list[float]:
+    """Run the phases in order, `warm_up + repeats` times; return each one's median milliseconds after the warm-up."""
     rounds = []
     for _ in range(warm_up + repeats):
         marks = Marks(device)
         marks.add()
-        for part in parts:
-            part()
+        for phase in phases:
+            phase()
             marks.add()
         rounds.append(marks.intervals_ms())
     return [statistics.median(times) for times in zip(*rounds[warm_up:], strict=True)]

@@ -1,4 +1,4 @@
-"""Shared by all commands of `bevt`: the app, common options, and how errors are printed."""
+"""What all commands of `bevt` share: the app, common options, and the printing of errors."""
 
 import functools
 import io
@@ -23,12 +23,13 @@ from schemas.errors import JobError, JointError, StorageError, UserError
 from schemas.text.credentials import masked_command
 from schemas.text.json_text import json_text
 
+# click's class for errors in the command line. Newer versions of Typer bundle click, so it is looked up by name.
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-INTERRUPTED = 128 + signal.SIGINT  # the exit status, as shells report the signal
+INTERRUPTED = 128 + signal.SIGINT  # the exit code, as shells report the signal
 
-NO_ROOM = "failed to map segment"  # the dynamic linker's error if a library does not fit into the address space
+NO_ADDRESS_SPACE = "failed to map segment"  # the dynamic linker's error if the address space is too small
 
-HELP_COLUMNS = 100  # maximum width of help text
+HELP_COLUMNS = 100  # maximum width of the help text
 PLAIN: Any = {"rich_markup_mode": None, "pretty_exceptions_enable": False}  # for every `typer.Typer`
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -76,7 +77,7 @@ class App(typer.Typer):
             plain_messages()  # Typer has replaced the hook
             if isinstance(error, OSError) and error.errno in FULL_OR_READ_ONLY:
                 _fail(explained(error, Path(error.filename or "output")), status=2)
-            if isinstance(error, MemoryError) or (isinstance(error, ImportError) and NO_ROOM in str(error)):
+            if isinstance(error, MemoryError) or (isinstance(error, ImportError) and NO_ADDRESS_SPACE in str(error)):
                 why = error if str(error) else "MemoryError"
                 _fail(f"out of memory ({why}); raise the job's memory or its limit (`ulimit -v`)", status=1)
             if not isinstance(error, USAGE_ERROR):
@@ -162,8 +163,6 @@ Precision = Annotated[
 ListFile = Annotated[
     str | None, typer.Option("--list", help="File with `path label` lines, or written by bevt scan --write.")
 ]
-
-
 AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Allow list lines and links to leave --root.")]
 DecodeTimeout = Annotated[
     float | None,
@@ -176,7 +175,7 @@ DecodeTimeout = Annotated[
 
 
 def overrides_of(given: Mapping[str, object]) -> list[str]:
-    """`key=value` for each value that is not None; quoted, so that a folder named 2024 stays a string."""
+    """`key=value` overrides for the values that are not None; quoted, so that a folder named 2024 stays a string."""
     return [f"{key}={yaml_string(str(value))}" for key, value in given.items() if value is not None]
 
 
@@ -186,7 +185,7 @@ def yaml_string(text: str) -> str:
 
 
 def command_typed() -> str:
-    """The command line for the run record, with credentials masked."""
+    """The command line, as stored in a run's record, with credentials masked."""
     return masked_command(["bevt", *sys.argv[1:]])
 
 

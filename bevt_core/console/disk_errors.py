@@ -17,7 +17,6 @@ _FIXES = {
     errno.EPERM: "no permission to write here; choose a writable path",
 }
 
-
 FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # never caused by a bad input
 
 
@@ -30,7 +29,7 @@ def explained(error: OSError, path: Path) -> OSError:
 
 @contextmanager
 def explaining(path: Path) -> Iterator[None]:
-    """Raise disk errors in the block as `explained`."""
+    """Replace disk errors raised in the block by those of `explained`."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,6 @@
 """Escapes untrusted text (names of files, classes and runs, messages that quote a file) for each kind of output.
 
-One function per kind. Each takes any text and returns one that the output shows literally: no markup, no formula, no
+One function per kind. Each takes any text and returns one that the output shows literally, without markup, formulas or
 terminal control codes. Parquet and JSON need no escaping: they store names unchanged.
 
 terminal, log   one_line, lines

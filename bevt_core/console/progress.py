@@ -17,8 +17,8 @@ from schemas.text.credentials import masked
 WINDOW_S = 60.0  # over which the rate is averaged
 SAMPLE_S = 0.5  # between two points of the window; a rate over less time would be chance
 REDRAW_S = 0.2  # on a terminal
-LINE_S, LINE_SHARE = 30.0, 0.05  # elsewhere: a new line after this time, or after this share of the work
-LEAST_S = 1.0  # minimum time between two such lines
+LINE_S, LINE_SHARE = 30.0, 0.05  # elsewhere: a new line after this time, or this share of the work
+MIN_LINE_S = 1.0  # minimum time between two such lines
 
 _drawn: "ProgressLine | None" = None  # the progress line that the terminal shows now
 
@@ -39,7 +39,7 @@ class ProgressLine:
         now: Callable[[], float] = time.monotonic,
         stream: TextIO | None = None,
     ) -> None:
-        """`unit` is also the unit of the rate, which without one is `it` (iterations)."""
+        """`unit` is what is counted, such as `parts`; if it is empty, the rate is in `it` (iterations)."""
         self.name, self.total, self.unit, self.done, self._first = name, total, unit, first, first
         self.main, self.more = "", ""
         self._now, self._stream = now, stream or sys.stderr
@@ -51,7 +51,7 @@ class ProgressLine:
         self._shown: tuple[float, int] | None = None  # time of the last output, and units done by then
 
     def update(self, done: int, main: str = "", more: str = "") -> None:
-        """Set the units done, and redraw if due. `main` is shown before the rate, `more` at the end of the line."""
+        """Set the units done, and redraw if due. Shows the text `main` before the rate, and `more` at the end."""
         at = self._now()
         if self.done == self._first < done:
             self._first_at = at
@@ -63,7 +63,7 @@ class ProgressLine:
             self._points.append((at, done))
         while len(self._points) > 2 and at - self._points[1][0] >= WINDOW_S:
             self._points.popleft()
-        if self._is_time(at):
+        if self._is_due(at):
             self._show(at)
 
     def add(self, units: int) -> None:
@@ -99,14 +99,14 @@ class ProgressLine:
             self._stream.flush()
             _drawn = None
 
-    def _is_time(self, at: float) -> bool:
+    def _is_due(self, at: float) -> bool:
         if self._shown is None:
             return True
         shown_at, shown = self._shown
         if self.on_terminal:
             return at - shown_at >= REDRAW_S
         enough = self.done - shown >= LINE_SHARE * self.total
-        return at - shown_at >= LINE_S or (enough and at - shown_at >= LEAST_S)
+        return at - shown_at >= LINE_S or (enough and at - shown_at >= MIN_LINE_S)
 
     def _show(self, at: float) -> None:
         global _drawn
@@ -122,7 +122,7 @@ class ProgressLine:
 
 
 def _columns(stream: TextIO) -> int:
-    """Return the width of the terminal behind `stream`; stdout may be redirected."""
+    """Return the width of the terminal that `stream` writes to; stdout may be redirected elsewhere."""
     with contextlib.suppress(OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns or shutil.get_terminal_size().columns
     return shutil.get_terminal_size().columns

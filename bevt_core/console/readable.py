@@ -9,7 +9,7 @@ from bevt_core.console.explained import EXPLAINED
 from bevt_core.console.inert import one_line
 from schemas.text.plain import short
 
-MOST_ROWS = 10  # shown of a long list or mapping
+MAX_ROWS = 10  # shown of a list or mapping that is more than twice as long
 LINE_CHARS = 100  # longest list on one line
 
 SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -39,7 +39,7 @@ def hours(number: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Return bytes in GB, or the largest smaller unit that leaves a digit before the point."""
+    """Return bytes in GB, or below 1 GB in MB, kB or B."""
     for unit_bytes, unit in SIZES:
         if num_bytes >= unit_bytes:
             return f"{num_bytes / unit_bytes:.3g} {unit}" if num_bytes < 1e12 else f"{num_bytes / 1e9:,.0f} GB"
@@ -68,8 +68,8 @@ def _plain(number: float) -> str:
     return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
 
 
-# end of a key -> format of its numbers; the first match is used
-KINDS: tuple[tuple[str, Callable[[float], str]], ...] = (
+# end of a key -> format of its numbers, with their unit; the first match is used
+UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"per_s(econd)?", _plain),
     (r"bytes(_per_\w+)?", size),
     (r"gb", lambda number: f"{number:,.2f} GB"),
@@ -82,7 +82,7 @@ KINDS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"loss", lambda number: f"{number:.3f}"),
     (r"(multiply_adds|flops|params|parameters)(_\w+)?", _operations),
 )
-_KINDS = tuple((re.compile(rf"(^|.*_)({pattern})$"), show) for pattern, show in KINDS)
+_UNITS = tuple((re.compile(rf"(^|.*_)({pattern})$"), show) for pattern, show in UNITS)
 
 
 def shown(key: str, value: Any, outer: str = "") -> str:
@@ -96,7 +96,7 @@ def shown(key: str, value: Any, outer: str = "") -> str:
     if not math.isfinite(value):
         return str(value)
     for name in (key, outer):
-        for pattern, show in _KINDS:
+        for pattern, show in _UNITS:
             if pattern.match(name):
                 return show(value)
     return f"{value:,}" if isinstance(value, int) else _plain(value)
@@ -183,7 +183,6 @@ def _columns(items: Sequence[Any], least: int) -> list[str]:
 
 
 def _cut(lines: list[str], indent: str, header: int = 0) -> list[str]:
-    most = 2 * MOST_ROWS + header
-    if len(lines) <= most:
+    if len(lines) <= 2 * MAX_ROWS + header:
         return lines
-    return [*lines[: MOST_ROWS + header], f"{indent}and {len(lines) - MOST_ROWS - header} more (all with --json)"]
+    return [*lines[: MAX_ROWS + header], f"{indent}and {len(lines) - MAX_ROWS - header} more (all with --json)"]

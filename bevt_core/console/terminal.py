@@ -36,7 +36,7 @@ def warn(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Log an automatic decision under the name of the calling module; `bevt` prints it as `note: ...`.
+    """Log a decision made for the user, under the name of the calling module; `bevt` prints it as `note: ...`.
 
     Under torchrun only rank 0 logs it.
     """
@@ -79,7 +79,7 @@ def plain_messages() -> None:
 
 
 def print_log(packages: Iterable[str]) -> None:
-    """Print warnings and notes of `packages` to stderr, each once, even if a library configures logging too."""
+    """Print warnings and notes of `packages` to stderr, and only once even if a library configures logging too."""
     for logger in map(logging.getLogger, packages):
         logger.handlers = [_Lines()]
         logger.setLevel(logging.INFO)

@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from bevt_core.storage.descriptions import what_is
-from bevt_core.storage.files import (
-    read_record,
-    sha256_of,
-)
+from bevt_core.storage.files import read_record, sha256_of
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import UserError
-from schemas.frames import (
-    FileDigest,
-    FrameStoreManifest,
-)
+from schemas.frames import FileDigest, FrameStoreManifest
 from schemas.tokens import TokenSetManifest
 
 COMMIT = "commit.json"
@@ -26,11 +20,15 @@ M = TypeVar("M", FrameStoreManifest, TokenSetManifest)
 
 
 def part_name(part: int) -> str:
+    """Name of part number `part`: part-00000, part-00001, ..."""
     return f"part-{part:05d}"
 
 
 def read_manifest(path: AnyPath, kind: type[M], what: str) -> M:
-    """Read the `dataset.json` of a frame store or token set. Raises UserError for any other path, naming what it is."""
+    """Read the `dataset.json` of a frame store or token set. Raises UserError that describes any other path.
+
+    `what` is the expected kind in words: "frame store" or "token set".
+    """
     try:
         manifest = read_record(path / "dataset.json", kind)
     except (UserError, NotADirectoryError):
@@ -49,8 +47,10 @@ def read_manifest(path: AnyPath, kind: type[M], what: str) -> M:
 
 
 def digest_file(path: Path) -> FileDigest:
+    """The SHA-256 and size of a file, as commits record them."""
     return FileDigest(sha256=sha256_of(path), num_bytes=path.stat().st_size)
 
 
 def digest_of(digests: Sequence[str]) -> str:
+    """One SHA-256, in hex, over several digests in their order."""
     return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """Checks of the rows of a frame store's index.
 
-A dataset may come from an untrusted source, so rows are checked before they are used as positions or sizes.
+A dataset may be untrusted, so rows are checked before they are used as positions or sizes.
+Legend: N samples of an index, V values of a list column, over all samples.
 """
 
 from collections.abc import Callable
@@ -21,18 +22,18 @@ class BadRow(UserError):
 def check_index(index: pa.Table, path: AnyPath, num_classes: int | None = None) -> pa.Table:
     """Check the index of a frame part, read from `path`, and return it. Raises BadRow, naming row, sample and value.
 
-    Without `num_classes`, labels are not checked: a reader that does not use them need not know the classes.
+    Labels are checked only if `num_classes` is given.
     """
     if not index.schema.equals(INDEX_SCHEMA):
         raise BadRow(f"{path}: the columns are not those of a frame store's index; {DAMAGED}")
     ranges = {"num_frames": (0, MOST_FRAMES), "frame_start": (0, MOST_FRAMES), "height": (1, None), "width": (1, None)}
     if num_classes is not None:
         ranges["label"] = (0, num_classes - 1)
-    for column, (least, most) in ranges.items():
-        known, values = index[column].is_valid().to_numpy(), index[column].fill_null(least).to_numpy()
-        wrong = np.flatnonzero(known & ((values < least) | (values > (np.inf if most is None else most))))
+    for column, (low, high) in ranges.items():
+        known, values = index[column].is_valid().to_numpy(), index[column].fill_null(low).to_numpy()
+        wrong = np.flatnonzero(known & ((values < low) | (values > (np.inf if high is None else high))))
         if len(wrong):
-            expected = f"at least {least}" if most is None else f"{least} to {most}"
+            expected = f"at least {low}" if high is None else f"{low} to {high}"
             raise _bad_row(index, path, int(wrong[0]), f"{column} {values[wrong[0]]}, expected {expected}")
     check_ids(index.append_column("part", pa.array(np.zeros(len(index), np.int32))), lambda part: path)
     _check_lists(index, path)
@@ -44,9 +45,9 @@ def check_ids(index: pa.Table, path_of: Callable[[int], AnyPath]) -> None:
     ids, part_N = index["sample_id"], index["part"].to_numpy()
     if pc.count_distinct(ids).as_py() == len(ids):
         return
-    code_N = ids.combine_chunks().dictionary_encode().indices.to_numpy()
-    row = int(np.setdiff1d(np.arange(len(ids)), np.unique(code_N, return_index=True)[1])[0])
-    start = int(np.searchsorted(part_N, part_N[row]))
+    number_N = ids.combine_chunks().dictionary_encode().indices.to_numpy()  # equal for equal ids
+    row = int(np.setdiff1d(np.arange(len(ids)), np.unique(number_N, return_index=True)[1])[0])  # first repetition
+    start = int(np.searchsorted(part_N, part_N[row]))  # first row of its part
     what = "the sample id of an earlier row, expected each id once"
     raise _bad_row(index.slice(start), path_of(int(part_N[row])), row - start, what)
 
@@ -54,7 +55,7 @@ def check_ids(index: pa.Table, path_of: Callable[[int], AnyPath]) -> None:
 def _check_lists(index: pa.Table, path: AnyPath) -> None:
     """Raise BadRow unless each sample has one frame index and one time per frame, both in order."""
     count_N = index["num_frames"].to_numpy()
-    for column, least in (("frame_indices", 0), ("times_s", -np.inf)):
+    for column, low in (("frame_indices", 0), ("times_s", -np.inf)):
         lists = index[column].combine_chunks()
         length_N = pc.list_value_length(lists).to_numpy()
         for row in np.flatnonzero(length_N != count_N)[:1].tolist():
@@ -64,7 +65,7 @@ def _check_lists(index: pa.Table, path: AnyPath) -> None:
         row_V = np.repeat(np.arange(len(count_N)), length_N)
         falls_V = np.diff(value_V, prepend=-np.inf) < 0
         falls_V[1:] &= row_V[1:] == row_V[:-1]
-        for at in np.flatnonzero(~np.isfinite(value_V) | (value_V < least) | falls_V)[:1].tolist():
+        for at in np.flatnonzero(~np.isfinite(value_V) | (value_V < low) | falls_V)[:1].tolist():
             before = f" after {values[at - 1].as_py()}" if falls_V[at] else ""
             expected = "finite, non-decreasing numbers" if column == "times_s" else "non-decreasing numbers >= 0"
             what = f"{values[at].as_py()}{before} in {column}, expected {expected}"

@@ -4,7 +4,7 @@
     <dataset>/frames/part-00000/{frames.zarr, index.parquet, rejected.parquet, commit.json}
 
 The bytes of a part depend only on its input. Whether data exists is decided by Parquet files and commits, never by
-Zarr, where a missing chunk reads as zeros.
+Zarr, which reads a missing chunk as zeros.
 """
 
 import functools
@@ -21,11 +21,10 @@ import pyarrow.parquet as pq
 from bevt_core.dataset.commits import COMMIT, digest_file, digest_of, part_name, read_manifest
 from bevt_core.dataset.frame_rows import check_ids, check_index
 from bevt_core.dataset.jpeg_array import open_jpegs, write_jpegs
-from bevt_core.foreign.parquet_file import parquet_bytes, read_table
 from bevt_core.storage.files import (
     committed_folder,
     create_record,
-    each,
+    map_in_threads,
     read_record,
     size_of,
     sizes_in,
@@ -34,7 +33,8 @@ from bevt_core.storage.files import (
 )
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
-from bevt_core.storage.part_cache import Place, hold
+from bevt_core.storage.part_cache import PartLocation, local_files
+from bevt_core.untrusted.parquet_file import parquet_bytes, read_table
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import DAMAGED, UserError
 from schemas.frames import (
@@ -87,8 +87,8 @@ class Rejected:
 def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
     """Write `plan.json` unless it exists, and its `sources.parquet`. Returns the stored plan.
 
-    `items` are in the order of their parts. With several writers, the first one wins; if its plan differs from `plan`,
-    its sources are left unchanged.
+    `items` are in the order of their parts. If several processes write, the plan of the first is stored; if it differs
+    from `plan`, its sources are left unchanged.
     """
     sources = frames_dir / "sources.parquet"
     before = read_plan(frames_dir)
@@ -116,7 +116,7 @@ def sources_digest(items: Sequence[SourceItem]) -> str:
 def write_frame_part(
     frames_dir: AnyPath, part: int, samples: Sequence[FrameSample], rejected: Sequence[Rejected], plan: Plan
 ) -> FramePartCommit:
-    """Write part `part`, its commit last. If another writer committed the part first, that copy is kept."""
+    """Write part `part`, its commit last. If another process has committed the part meanwhile, its copy is kept."""
     is_done = functools.partial(_is_committed, frames_dir, part, plan.digest())
     with committed_folder(frames_dir / part_name(part), COMMIT, is_done) as staging:
         jpegs = [jpeg for sample in samples for jpeg in sample.jpegs]
@@ -192,7 +192,7 @@ def write_frame_manifest(frames_dir: AnyPath, plan: Plan, commits: Sequence[Fram
     """Write `dataset.json` from the commits of all parts, in order."""
     some_rejected = [commit.part for commit in commits if commit.num_rejected]
     rejected: dict[str, int] = {}
-    for reasons in each(lambda part: rejected_reasons(frames_dir, part), some_rejected, frames_dir):
+    for reasons in map_in_threads(lambda part: rejected_reasons(frames_dir, part), some_rejected, frames_dir):
         for reason in reasons:
             rejected[reason] = rejected.get(reason, 0) + 1
     manifest = FrameStoreManifest(
@@ -236,7 +236,7 @@ class FrameStore:
     @functools.cached_property
     def index(self) -> pa.Table:
         """All samples: the columns of INDEX_SCHEMA and `part`, in (part, row) order. Raises BadRow."""
-        tables = each(self.read_index, range(self.manifest.num_parts), self.path)
+        tables = map_in_threads(self.read_index, range(self.manifest.num_parts), self.path)
         numbered = [
             table.append_column("part", pa.array(np.full(len(table), part, dtype=np.int32)))
             for part, table in enumerate(tables)
@@ -255,15 +255,15 @@ class FrameStore:
 
     def read_jpegs(self, part: int, first: int, count: int) -> list[np.ndarray]:
         """Return the JPEG bytes of `count` frames from position `first` of the part, read as one contiguous range."""
-        with hold(self.place(part)) as folder:
+        with local_files(self.location(part)) as folder:
             return open_jpegs(str(folder / FRAMES_ZARR)).read(first, count)
 
     def read_frames(self, part: int, first: int, count: int) -> list[np.ndarray]:
         """Read the same frames as `read_jpegs`, decoded to RGB uint8 (H, W, 3)."""
         return [decode_jpeg(data) for data in self.read_jpegs(part, first, count)]
 
-    def place(self, part: int) -> Place:
-        """Return where to read the part's frames: its own folder, or a cache entry to be fetched."""
+    def location(self, part: int) -> PartLocation:
+        """Return where `local_files` finds the part's frames: the part's folder, or an entry of the part cache."""
         folder = self.path / part_name(part)
         return storage_of(folder).cached(f"{self.digest}-{folder.name}", functools.partial(_frame_files, folder))
 

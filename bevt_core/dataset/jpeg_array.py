@@ -22,11 +22,11 @@ from schemas.errors import DAMAGED, UserError
 from schemas.text.regular_file import is_irregular
 
 ABSENT = 2**64 - 1  # the offset, in a shard's index, of a chunk that was never written
-MOST_FRAME_BYTES = 192 << 20  # 3 for each of MOST_FRAME_PIXELS; noise at quality 100 takes 2.3
+MOST_FRAME_BYTES = 192 << 20  # 3 bytes per pixel of MOST_FRAME_PIXELS; noise at JPEG quality 100 takes 2.3
 
 
 def write_jpegs(path: Path, jpegs: Sequence[bytes]) -> None:
-    """Write `frames.zarr` at `path`."""
+    """Write the JPEG files `jpegs` as the `frames.zarr` at `path`."""
     import zarr  # not needed by readers
     from zarr.codecs import Crc32cCodec
 

@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 
 class SampleView(NamedTuple):
-    """One view of a sample: where its crop is, the pixels in it, and their tokens."""
+    """One view of a sample: its geometry, the pixels of its crop, and their tokens."""
 
     view: View  # short_side_px, top_px, left_px, crop_px, flip, jitter
     clip_THWC: NDArray[np.uint8]  # H = W = crop_px
@@ -37,11 +37,11 @@ class SampleView(NamedTuple):
 
 
 def read_sample(store: FrameStore, sample: int | str) -> Sample:
-    """Read all stored frames of a sample, decoded. `sample` is its number (a row of `store.index`) or its id.
+    """Read all stored frames of a sample, decoded. `sample` is its row in `store.index`, or its id.
 
     Raises UserError for an unknown sample.
     """
-    row = _row(store, _number(store, sample))
+    row = _row(store, _row_number(store, sample))
     label = row["label"]
     return Sample(
         sample_id=row["sample_id"],
@@ -56,13 +56,13 @@ def read_sample(store: FrameStore, sample: int | str) -> Sample:
 def read_view(tokens: TokenSet, sample: int | str, view: int = 0) -> SampleView:
     """Read view `view` of all frames of a sample: its geometry, the pixels that were tokenized, and the tokens.
 
-    `sample` is a number or an id, as in `read_sample`. Reads the tokens of the sample's whole part.
+    `sample` is a row or an id, as in `read_sample`. Reads the tokens of the sample's whole part.
     Raises UserError for an unknown sample or view, and for tokens that do not match the frames.
     """
     num_views = tokens.manifest.views.num_views
     if not 0 <= view < num_views:
         raise UserError(f"{tokens.path}: view {view}, expected 0 to {num_views - 1}")
-    number = _number(tokens.frames, sample)
+    number = _row_number(tokens.frames, sample)
     index, part = tokens.frames.index, _row(tokens.frames, number)["part"]
     in_part = index.filter(pc.equal(index["part"], part))
     stored = tokens.read_view(part, view)
@@ -76,7 +76,7 @@ def read_view(tokens: TokenSet, sample: int | str, view: int = 0) -> SampleView:
     return SampleView(geometry, clip_THWC, stored.tokens[at])
 
 
-def _number(store: FrameStore, sample: int | str) -> int:
+def _row_number(store: FrameStore, sample: int | str) -> int:
     """Return the sample's row in the index."""
     if isinstance(sample, str):
         number: int = pc.index(store.index["sample_id"], sample).as_py()

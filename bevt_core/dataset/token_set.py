@@ -20,7 +20,6 @@ from pydantic import ValidationError
 from bevt_core.dataset.commits import digest_of, part_name, read_manifest
 from bevt_core.dataset.frame_rows import BadRow
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.foreign.parquet_file import ParquetFile
 from bevt_core.storage.files import (
     create_record,
     read_record,
@@ -30,7 +29,8 @@ from bevt_core.storage.files import (
 )
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
-from bevt_core.storage.part_cache import Place, hold
+from bevt_core.storage.part_cache import PartLocation, local_files
+from bevt_core.untrusted.parquet_file import ParquetFile
 from bevt_core.views.replay import scaled_size
 from schemas.errors import DAMAGED, UserError
 from schemas.frames import (
@@ -57,11 +57,11 @@ def write_token_part(
     tokens_dir: AnyPath,
     frames: FramePartCommit,
     sample_ids: Sequence[str],
-    rows: Sequence[PartView],
+    views: Sequence[PartView],
     plan: TokenPlan,
     gpu_model: str | None = None,
 ) -> TokenPartCommit:
-    """Write the tokens of the frame part `frames`, then their commit. `rows[v]` is view `v` of all its samples."""
+    """Write the tokens of the frame part `frames`, then their commit. `views[v]` is view `v` of all its samples."""
     part = frames.part
     schema = token_schema(plan.tokenizer.grid)
     sink = pa.BufferOutputStream()
@@ -73,14 +73,14 @@ def write_token_part(
         use_dictionary=["jitter.list.element.op"],
         column_encoding={_TOKENS_COLUMN: "BYTE_STREAM_SPLIT"},  # 320 bytes per 14x14 frame (docs/log.md)
     ) as writer:
-        for view, row in enumerate(rows):
-            table = token_table(schema, sample_ids, view, row)
+        for number, view in enumerate(views):
+            table = token_table(schema, sample_ids, number, view)
             writer.write_table(table, row_group_size=max(1, len(table)))
     data = sink.getvalue().to_pybytes()
     commit = TokenPartCommit(
         part=part,
         num_samples=len(sample_ids),
-        num_rows=len(sample_ids) * len(rows),
+        num_rows=len(sample_ids) * len(views),
         sha256=hashlib.sha256(data).hexdigest(),
         num_bytes=len(data),
         frames_commit=frames.digest(),
@@ -238,11 +238,11 @@ class TokenSet:
 
     def read_view(self, part: int, view: int) -> PartView:
         """Read view `view` of all samples of the part: one row group. Raises BadRow."""
-        with hold(self.place(part)) as folder, ParquetFile(folder / f"{part_name(part)}.parquet") as file:
+        with local_files(self.location(part)) as folder, ParquetFile(folder / f"{part_name(part)}.parquet") as file:
             table = file.read_row_group(view)
         return part_view(table, self.path_of(part), view, self.manifest.tokenizer)
 
-    def read_fitting_view(
+    def read_checked_view(
         self, part: int, view: int, sample_ids: Sequence[str], sizes: Sequence[tuple[int, int, int]]
     ) -> PartView:
         """Read a view; raise BadRow unless it matches the samples, whose `sizes` are (frames, height, width)."""
@@ -253,8 +253,8 @@ class TokenSet:
     def path_of(self, part: int) -> AnyPath:
         return self.path / f"{part_name(part)}.parquet"
 
-    def place(self, part: int) -> Place:
-        """Return where to read the part's views: the set's own folder, or a cache entry to be fetched."""
+    def location(self, part: int) -> PartLocation:
+        """Return where `local_files` finds the part's views: the set's folder, or an entry of the part cache."""
         files = functools.partial(_token_files, self.path, part)
         return storage_of(self.path).cached(f"{self.digest}-{part_name(part)}", files)
 
@@ -268,6 +268,6 @@ def _token_files(tokens_dir: AnyPath, part: int) -> dict[str, FileDigest]:
 
 
 def token_set_folders(dataset_dir: AnyPath, having: str) -> list[AnyPath]:
-    """List the token sets of a dataset that have the file `having`: plan.json, or dataset.json if finished."""
+    """List a dataset's token sets that contain the file `having`: plan.json for all, dataset.json for finished ones."""
     folders: list[AnyPath] = [path.parent for path in dataset_dir.glob(f"tokens/*/{having}")]
     return sorted(folders, key=str)

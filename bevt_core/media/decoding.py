@@ -1,4 +1,4 @@
-"""Decode chosen frames of videos, frame folders and pictures, each with its presentation time.
+"""Decode selected frames of videos, frame folders and pictures, each with its presentation time.
 
 A video is decoded by PyAV or decord: the faster one that decodes the file correctly. The choice is recorded. On files
 that decord may read, both give the same bits; PyAV is faster if the codec lets it skip frames that no other frame
@@ -20,7 +20,7 @@ from bevt_core.media.video.decoded import Choose, Decoded, Disagreement, Frame, 
 from bevt_core.media.video.orientation import shown_as_stored
 from bevt_core.media.video.selective import read_selectively
 from bevt_core.media.video.sequential import read_by_counting
-from bevt_core.media.video.video_file import VideoInfo, probe
+from bevt_core.media.video.video_file import VideoInfo, read_packets
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
 from schemas.frames import DamagePolicy, MediaKind, PoolSpec
@@ -30,7 +30,7 @@ DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9",
 SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4"})  # FFmpeg can skip unreferenced frames of these
 FRAME_FOLDER_RATE = 12.0  # frames per second of Something-Something-V2, which is published as frame folders
 CHUNK_FRAMES = 16  # per batch from decord
-CHUNK_PIXELS = 64_000_000  # limit per batch: 192 MB
+CHUNK_PIXELS = 64_000_000  # per batch at most: 192 MB of RGB
 
 
 def decode_frames(
@@ -38,9 +38,9 @@ def decode_frames(
 ) -> Decoded[Kept]:
     """Decode the frames `choose(num_frames)` of a video, in increasing order, and pass each HWC uint8 frame to `keep`.
 
-    Only a few frames are in memory at a time, unless `keep` retains them. Raises MediaError if the video cannot be
-    decoded, or if a chosen frame is damaged and `damaged` is "reject"; with "keep", damaged frames are counted in the
-    warnings.
+    `choose` is called again if the number of frames turns out to be another. Only a few frames are in memory at a time,
+    unless `keep` retains them. Raises MediaError if the video cannot be decoded, or if a chosen frame is damaged and
+    `damaged` is "reject"; with "keep", damaged frames are counted in the warnings.
     """
     decoded, damaged_frames = _decode(path, choose, keep, damaged)
     if damaged_frames and damaged == "reject":
@@ -53,14 +53,14 @@ def _decode(
     path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy
 ) -> tuple[Decoded[Kept], int]:
     """Decode as `decode_frames` does; also return the number of frames known to be damaged."""
-    info = probe(path)
+    info = read_packets(path)
     notes = []
     if info.sample_aspect not in (0, 1):
         notes.append(f"sample aspect ratio {info.sample_aspect} not applied")
     doubt = info.doubt
     if doubt is None and info.num_frames:
         indices = np.asarray(choose(info.num_frames), dtype=np.int64)
-        unfit = decord_unfit(info) if damaged == "unchecked" else "it cannot see damage"
+        unfit = why_not_decord(info) if damaged == "unchecked" else "it cannot see damage"
         if unfit is None and info.codec not in SKIPPING_CODECS:
             try:
                 return _read_decord(info, indices, keep, notes), 0
@@ -95,8 +95,8 @@ def decode_source(
         raise MediaError("decode", "decoder-error", one_line(error, path)) from error
 
 
-def decord_unfit(info: VideoInfo) -> str | None:
-    """Return why decord must not read this file, or None.
+def why_not_decord(info: VideoInfo) -> str | None:
+    """Return why decord must not read this file, or None if it may.
 
     On such files decord returned frames up to 44 positions off, or could not open the file.
     """

@@ -18,7 +18,7 @@ class MediaError(Exception):
 
 
 def one_line(error: BaseException, path: AnyPath) -> str:
-    """Format an error as one line of at most 300 characters, with the file's name as its path: equal on any machine."""
+    """Format an error as one line of at most 300 characters, equal on all machines: paths are cut to names."""
     text = getattr(error, "strerror", None) or str(error)
     for full_path in (str(path.absolute()), str(path)):
         text = text.replace(full_path, path.name)

@@ -24,7 +24,7 @@ _DERIVED = re.compile(r"(^|_)(flow|depth|mask|seg|thumb|thumbnail|cover|preview)
 # Order of preference. JPEG comes first: a PNG next to a JPEG of the same name is more often a mask than a better copy.
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND\xaeB`\x82"}  # last bytes of a complete file
-SHOWN = 4  # patterns listed in a message
+SHOWN = 4  # name patterns listed in a message
 
 _NUMBER = re.compile(r"([0-9]+)")
 Numbers = tuple[int, ...]
@@ -46,8 +46,8 @@ class _Pattern:
     @property
     def order(self) -> tuple[bool, int, int, str]:
         """Sort key: the pattern that most likely is the video's frames comes first."""
-        known = _SUFFIXES.index(self.suffix) if self.suffix in _SUFFIXES else len(_SUFFIXES)
-        return bool(_DERIVED.search(self.text.lower())), -len(self.files), known, self.name
+        preference = _SUFFIXES.index(self.suffix) if self.suffix in _SUFFIXES else len(_SUFFIXES)
+        return bool(_DERIVED.search(self.text.lower())), -len(self.files), preference, self.name
 
 
 def frames_among(names: Iterable[str]) -> tuple[list[str], list[str]]:

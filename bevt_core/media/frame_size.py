@@ -9,7 +9,8 @@ from bevt_core.views.replay import scaled_size
 def one_size(sizes: Iterable[tuple[int, int]], short_side_px: int) -> tuple[int, int]:
     """Return the (height, width) of frames of these sizes after `shrink_short_side`. Raises MediaError if they differ.
 
-    A video that only changes its resolution has one size, provided that no frame is smaller than the short side.
+    A video whose resolution changes but not its aspect ratio has one size, unless a frame is smaller than the short
+    side.
     """
     scaled = {size if min(size) <= short_side_px else scaled_size(*size, short_side_px) for size in sizes}
     if len(scaled) != 1:

@@ -42,7 +42,7 @@ def kind_of(path: str, gif: MediaKind = "video") -> MediaKind | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is always skipped: hidden ones and system folders."""
+    """Whether a file or folder with this name is always skipped, as hidden files and system folders are."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 

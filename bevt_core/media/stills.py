@@ -39,7 +39,7 @@ BROKEN = (
 )
 MAX_SIDE = 65_535  # JPEG's limit; Pillow allocates 8 bytes per row
 ORIENTATION = 0x112  # the only EXIF tag that is read
-UPRIGHT = {
+UPRIGHT = {  # EXIF orientation -> how to turn the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -107,9 +107,8 @@ def read_picture(path: AnyPath) -> tuple[np.ndarray, list[str]]:
         notes = [] if image.mode == "RGB" else [f"converted from {image.mode}"]
         size = image.size
         try:
-            pictures = (
-                1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            )  # in an MPO, the others are previews
+            has_previews = image.format == "MPO"  # its other pictures are previews of the first
+            pictures = 1 if has_previews else getattr(image, "n_frames", 1)
             if pictures > 1:
                 notes.append(f"the first of {pictures} pictures")
             image.load()

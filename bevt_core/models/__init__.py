@@ -1,4 +1,4 @@
 """The networks: encoders, stems, decoders, BEVT and the classifier.
 
-Not here: checkpoints (weights), fine-tuning losses (trainer).
+Not here: weights on disk (bevt_core/weights), fine-tuning losses (trainer).
 """

@@ -1,10 +1,10 @@
 """Attention maps of an encoder: the attention that each position receives, per stage.
 
-Windowed attention has no matrix over the whole grid, and patch merging ends every path from pixels to the head, so
-attention is not rolled out over layers. A position's value is the attention that it receives from the queries of its
-window, averaged over heads, queries and the blocks of the stage, times the number of positions in the window: 1 is the
-value under uniform attention. TimeSformer attends within each frame; over its last blocks it has a map of the same kind
-and one of the class token's attention.
+Windowed attention has no matrix over the whole grid, and patch merging changes the grid between stages, so attention
+is not multiplied over layers ("attention rollout"). A position's value is the attention that it receives from the
+queries of its window, averaged over heads, queries and the blocks of the stage, times the number of positions in the
+window: 1 is the value under uniform attention. TimeSformer attends within each frame; over its last blocks it has a map
+of the same kind and one of the class token's attention.
 
 Legend: B batch, T H W grid, K windows, A heads, N positions in a window, P positions of a frame, C channels.
 """
@@ -23,18 +23,18 @@ from bevt_core.models.timesformer import DividedBlock, SelfAttention, TimeSforme
 from bevt_core.models.window_attention.sdpa import bias_with_masks
 from bevt_core.models.windows import Size3, from_windows, grid_of, window_kinds
 
-LAST_BLOCKS = 4  # of TimeSformer, averaged in a map
+LAST_BLOCKS = 4  # of TimeSformer; a map is their average
 
 
 @torch.no_grad()
 def attention_maps(model: Classifier, clip_BCTHW: Tensor) -> dict[str, Tensor]:
-    """Return maps (B, T, H, W) by descriptive name; grids differ between stages."""
+    """Return maps (B, T, H, W), by a name that describes them; grids differ between stages."""
     return MAPS[type(model.encoder)](model, clip_BCTHW)
 
 
 def window_attention_received(attention: WindowAttention, x_BTHWC: Tensor, shift: Size3) -> Tensor:
     """Return the attention that each position of the grid receives, relative to the average of 1: (B, T, H, W)."""
-    qkv_BKNC, bias_ANN, windows = attention.attended(x_BTHWC, shift)
+    qkv_BKNC, bias_ANN, windows = attention.attention_inputs(x_BTHWC, shift)
     bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
     kinds_K = window_kinds(windows, x_BTHWC.device)
     q, k, _ = qkv_BKNC.unflatten(-1, (3, attention.num_heads, -1)).permute(3, 0, 1, 4, 2, 5)

@@ -3,7 +3,7 @@
 https://arxiv.org/abs/2112.01529, section 3. Masks are True at positions that are hidden from the model and predicted.
 Each stream has its own decoder, from the encoder's stages, finest first, to the token grid.
 Legend: B batch, T H W grid (pixels, tubelets or tokens), C channels, N = T*H*W token positions of a sample,
-D width of the decoder, M masked positions of a batch, V vocabulary.
+D width of the decoder, M masked positions of a batch (with padding), V vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,14 +35,13 @@ class StreamBatch(NamedTuple):
     clip_BCTHW: Tensor
     tokens_BTHW: Tensor
     mask_BTHW: Tensor
-    hidden_M: Tensor  # `hidden_positions` of the mask
+    hidden_M: Tensor  # `hidden_positions` of the mask, padded with -1
 
 
 class Bevt(nn.Module):
     """The two-stream model.
 
-    `route` maps each stream to an encoder: {"video": "shared", "image": "shared"} shares one, two names keep two.
-
+    `route` names the encoder of each stream: {"video": "shared", "image": "shared"} for one encoder, two names for two.
     The mask token, the final norm and the LM head are shared by the streams, as in the original code.
     `config` has the arguments that the model was built from; it is stored with saved weights.
     """
@@ -81,7 +80,7 @@ class Bevt(nn.Module):
         `tokens_BTHW` has one T per frame, `mask_BTHW` one per tubelet, and `hidden_M` is the mask's `hidden_positions`.
         """
         features_BTHWD = self.decode(clip_BCTHW, mask_BTHW, stream)
-        at_M = hidden_M.clamp(min=0)
+        at_M = hidden_M.clamp(min=0)  # padding reads position 0; its target is IGNORED
         logits_MV = self.lm_head(features_BTHWD.flatten(0, 3).index_select(0, at_M)).float()
         targets_M = torch.where(hidden_M >= 0, tokens_BTHW.flatten().index_select(0, at_M), IGNORED)
         return MaskedLoss(

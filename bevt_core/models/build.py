@@ -1,6 +1,6 @@
 """Build models from plain numbers. A model keeps its arguments in `model.config` and in saved weights.
 
-A backbone is a set of matching parts: the stems, encoder and decoders of one kind and size.
+A backbone is the stems, the encoder and the decoders of one kind and size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +101,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {"swin": SwinBackbone, "timesfor
 
 
 def backbone_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the backbone's fields in a model's config: the `sizes` of the builders."""
+    """Return the backbone's fields of a model's config, which the builders take as `sizes`."""
     return {field.name: config[field.name] for field in fields(BACKBONES[config["encoder"]])}  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-NORM_OPS = 5  # per normalised number, as counted by fvcore, which the paper's tables use
+NORM_OPS = 5  # per normalised element, as counted by fvcore, which the paper's tables use
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -24,7 +24,7 @@ def flops(run: Callable[[], Any]) -> int:
 
 
 def paper_flops(run: Callable[[], Any]) -> int:
-    """Count as in the paper's tables: multiply-adds of products and convolutions, and 5 per number of a layer norm."""
+    """Count as in the paper's tables: multiply-adds of products and convolutions, and 5 per element of a layer norm."""
     norm_counter = {torch.ops.aten.native_layer_norm: lambda shape, *_, **__: 2 * NORM_OPS * prod(shape)}
     with FlopCounterMode(display=False, custom_mapping=norm_counter) as counter:
         run()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bevt_core.models.window_attention import IMPLEMENTATIONS, chosen
+from bevt_core.models.window_attention import IMPLEMENTATIONS, fastest_implementation
 from bevt_core.models.windows import (
     Size3,
     Windows,
@@ -69,12 +69,12 @@ class WindowAttention(nn.Module):
 
     def forward(self, x_BTHWC: Tensor, shift: Size3) -> Tensor:
         """Attend inside the windows of the grid, rolled back by `shift`: (B, T, H, W, C) -> the same."""
-        qkv_BKNC, bias_ANN, windows = self.attended(x_BTHWC, shift)
+        qkv_BKNC, bias_ANN, windows = self.attention_inputs(x_BTHWC, shift)
         attend = IMPLEMENTATIONS[self.implementation_for(qkv_BKNC.device, qkv_BKNC.dtype, qkv_BKNC.shape[2])]
         y_BKNC = self.proj(attend(qkv_BKNC, bias_ANN, windows))
         return from_windows(y_BKNC, windows, grid_of(x_BTHWC))
 
-    def attended(self, x_BTHWC: Tensor, shift: Size3) -> tuple[Tensor, Tensor, Windows]:
+    def attention_inputs(self, x_BTHWC: Tensor, shift: Size3) -> tuple[Tensor, Tensor, Windows]:
         """Return the inputs of attention in windows: queries, keys and values by window, the bias, and the windows."""
         window, shift = fit_window(grid_of(x_BTHWC), self.window, shift)
         windows = windows_of(grid_of(x_BTHWC), window, shift)
@@ -86,7 +86,7 @@ class WindowAttention(nn.Module):
         """Return the implementation for windows of `positions` positions, as a key of IMPLEMENTATIONS."""
         if self.implementation != "auto":
             return self.implementation
-        return chosen(device, dtype, positions, self.proj.in_features // self.num_heads)
+        return fastest_implementation(device, dtype, positions, self.proj.in_features // self.num_heads)
 
 
 class Mlp(nn.Module):

@@ -16,19 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Made = TypeVar("Made", Tensor, tuple[Tensor, Tensor])
+Constant = TypeVar("Constant", Tensor, tuple[Tensor, Tensor])
 Size3 = tuple[int, int, int]  # (T, H, W)
 
 
 class Windows(NamedTuple):
     """How a grid is cut: the padded size of the grid, the size of a window, and the roll back before cutting."""
 
-    grid: Size3
+    grid: Size3  # padded
     window: Size3
     shift: Size3
 
 
-def shape_constant(make: Callable[..., Made]) -> Callable[..., Made]:
+def shape_constant(make: Callable[..., Constant]) -> Callable[..., Constant]:
     """Cache the tensor that `make` returns per shapes and device; a compiler traces `make` into its graph instead.
 
     The tensor is an ordinary one even if the first call is in inference mode, so training can use it later.
@@ -36,7 +36,7 @@ def shape_constant(make: Callable[..., Made]) -> Callable[..., Made]:
     cached = functools.cache(torch.inference_mode(False)(make))
 
     @functools.wraps(make)
-    def constant(*shapes_and_device: Hashable) -> Made:
+    def constant(*shapes_and_device: Hashable) -> Constant:
         return make(*shapes_and_device) if torch.compiler.is_compiling() else cached(*shapes_and_device)
 
     return constant
@@ -172,7 +172,7 @@ def window_kinds(windows: Windows, device: torch.device) -> Tensor:
 
 
 def kind_counts(windows: Windows) -> list[int]:
-    """Count the windows of each kind, in the order of `shift_labels`."""
+    """Count the windows of each kind, in the order of the rows of `shift_labels`."""
     counts = [1]
     for size, extent, by in zip(*windows, strict=True):
         along = (size // extent - 1, 1) if by else (size // extent,)
@@ -192,8 +192,7 @@ def relative_position_bias(table_RA: Tensor, window: Size3, table_window: Size3)
         bias_ANN: Tensor = PairBias.apply(table_RA, index_NN, window, table_window)
         return bias_ANN
     # ten times as fast as table_RA[index_NN], forward and backward
-    bias_AQ = table_RA.T.contiguous().index_select(1, index_NN.flatten())
-    return bias_AQ.view(-1, N, N)
+    return table_RA.T.contiguous().index_select(1, index_NN.flatten()).view(-1, N, N)
 
 
 class PairBias(torch.autograd.Function):

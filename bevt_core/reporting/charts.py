@@ -16,7 +16,7 @@ Values = Sequence[float] | np.ndarray
 
 DPI = 110
 CURVE_COLOURS = 10  # in matplotlib's default cycle
-NAME_CHARACTERS = 60  # of a class or a run
+NAME_CHARACTERS = 60  # at most, of a class or a run
 
 
 def curves_png(series: Mapping[str, tuple[Values, Values]], xlabel: str, ylabel: str, log: str = "") -> bytes:
@@ -27,9 +27,8 @@ def curves_png(series: Mapping[str, tuple[Values, Values]], xlabel: str, ylabel:
     if len(series) > CURVE_COLOURS:
         axes.set_prop_cycle(color=colormap("viridis")(np.linspace(0, 0.95, len(series))))
     for name, (x, y) in series.items():
-        axes.plot(
-            x, y, label=" " * name.startswith("_") + shortened(name), linewidth=1
-        )  # a leading `_` would hide it from the legend
+        label = " " * name.startswith("_") + shortened(name)  # a leading `_` would hide it from the legend
+        axes.plot(x, y, label=label, linewidth=1)
     axes.set(xlabel=xlabel)
     axes.set_ylabel(one_line(ylabel), parse_math=False)
     axes.set(**{f"{axis}scale": "log" for axis in log})
@@ -64,10 +63,11 @@ def legend_columns(names: Collection[str], characters: int = 80) -> int:
     return max(1, min(len(names), characters // (longest + 7)))
 
 
-def shortened(name: str, most: int = NAME_CHARACTERS) -> str:
-    """Return the name on one line; only its start and end if it has more than `most` characters."""
+def shortened(name: str, max_characters: int = NAME_CHARACTERS) -> str:
+    """Return the name on one line; only its start and end if it has more than `max_characters`."""
     name = one_line(name)
-    return name if len(name) <= most else f"{name[: most // 2]}...{name[-(most // 2 - 3) :]}"
+    half = max_characters // 2
+    return name if len(name) <= max_characters else f"{name[:half]}...{name[-(half - 3) :]}"
 
 
 def chart_png(figure: "Figure") -> bytes:

@@ -25,32 +25,32 @@ _POLICY = (
 
 
 class Page:
-    """A report, built part by part and written by `save`. Texts may be untrusted and are escaped."""
+    """A report, built block by block and written by `save`. Texts may be untrusted and are escaped."""
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.parts: list[str] = []
+        self.blocks: list[str] = []
 
     def heading(self, text: str) -> None:
-        self.parts.append(f"<h2>{html_text(text)}</h2>")
+        self.blocks.append(f"<h2>{html_text(text)}</h2>")
 
     def text(self, text: str) -> None:
-        self.parts.append(f"<p>{html_text(text)}</p>")
+        self.blocks.append(f"<p>{html_text(text)}</p>")
 
     def links(self, about: str, targets: Mapping[str, str]) -> None:
         """Add the page's links, name -> address: at most one block per page, which `relinked` can replace."""
-        self.parts.append(_links(about, targets))
+        self.blocks.append(_links(about, targets))
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         head = "".join(f"<th>{html_text(name)}</th>" for name in header)
         body = "".join(
             "<tr>" + "".join(f"<td>{html_text(_cell(value))}</td>" for value in row) + "</tr>" for row in rows
         )
-        self.parts.append(f"<table><tr>{head}</tr>{body}</table>")
+        self.blocks.append(f"<table><tr>{head}</tr>{body}</table>")
 
     def picture(self, png: bytes, caption: str) -> None:
         data = base64.b64encode(png).decode()
-        self.parts.append(
+        self.blocks.append(
             f'<figure><img src="data:image/png;base64,{data}" alt="{html_text(caption)}">'
             f"<figcaption>{html_text(caption)}</figcaption></figure>"
         )
@@ -59,7 +59,7 @@ class Page:
         policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         head = f"<!doctype html><meta charset=utf-8>{policy}<title>{html_text(self.title)}</title>"
         head += f"<style>{_STYLE}</style>"
-        write_atomic(path, f"{head}<h1>{html_text(self.title)}</h1>{''.join(self.parts)}".encode())
+        write_atomic(path, f"{head}<h1>{html_text(self.title)}</h1>{''.join(self.blocks)}".encode())
 
 
 def relinked(html: str, about: str, targets: Mapping[str, str]) -> str:

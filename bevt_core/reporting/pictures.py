@@ -1,4 +1,4 @@
-"""Pictures to look at, all uint8 RGB: sheets of frames, masked clips, heat maps; and PNG and MP4 files of them."""
+"""Pictures for people, all uint8 RGB: sheets of frames, masked clips, heat maps; and PNG and MP4 files of them."""
 
 import bisect
 import functools
@@ -19,7 +19,7 @@ FONT_PX, LINE_PX = 12, 16
 PAPER, INK = (255, 255, 255), (0, 0, 0)
 MARK = (255, 127, 0)  # the colour of a marked frame's border
 HIDDEN = np.array([64, 64, 72], dtype=np.uint8)  # the colour of a masked position
-HEAT_MOST = 4.0  # the scale of `heat` goes from 1 / HEAT_MOST to HEAT_MOST
+HEAT_LIMIT = 4.0  # the scale of `heat` goes from 1 / HEAT_LIMIT to HEAT_LIMIT
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = (), cell_px: int = 96) -> np.ndarray:
@@ -47,8 +47,8 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str] = (), cell
 def broken(labels: Sequence[str], width_px: int) -> list[str]:
     """Break labels into lines of at most `width_px`, padded with empty lines to the same number of lines."""
     texts = [_lines(label, width_px) for label in labels]
-    most = max(map(len, texts), default=0)
-    return ["\n".join([*lines, *[""] * (most - len(lines))]) for lines in texts]
+    num_lines = max(map(len, texts), default=0)
+    return ["\n".join([*lines, *[""] * (num_lines - len(lines))]) for lines in texts]
 
 
 def _lines(label: str, width_px: int) -> list[str]:
@@ -57,9 +57,9 @@ def _lines(label: str, width_px: int) -> list[str]:
     for rest in lines_of(label).split("\n"):
         while _font().getlength(rest) > width_px:
             lengths = range(1, len(rest))
-            most = max(1, bisect.bisect(lengths, width_px, key=lambda n: math.ceil(_font().getlength(rest[:n]))))
-            at = max(rest.rfind(" ", 0, most + 1), rest.rfind("/", 0, most) + 1)
-            at = at if at > most // 2 else most
+            fits = max(1, bisect.bisect(lengths, width_px, key=lambda n: math.ceil(_font().getlength(rest[:n]))))
+            at = max(rest.rfind(" ", 0, fits + 1), rest.rfind("/", 0, fits) + 1)
+            at = at if at > fits // 2 else fits
             lines.append(rest[:at])
             rest = rest[at:].lstrip(" ")
         lines.append(rest)
@@ -113,8 +113,8 @@ def heat(frames_THWC: np.ndarray, ratios_THW: np.ndarray) -> np.ndarray:
 
     `ratios_THW` has the frames' size. The scale is the same for all clips, so a clip with ratios near 1 is grey.
     """
-    bounded_THW = np.clip(ratios_THW, 1 / HEAT_MOST, HEAT_MOST)
-    colours_THWC = colormap("coolwarm")(0.5 + np.log(bounded_THW) / np.log(HEAT_MOST) / 2)[..., :3] * 255
+    bounded_THW = np.clip(ratios_THW, 1 / HEAT_LIMIT, HEAT_LIMIT)
+    colours_THWC = colormap("coolwarm")(0.5 + np.log(bounded_THW) / np.log(HEAT_LIMIT) / 2)[..., :3] * 255
     grey_THW1 = frames_THWC.mean(axis=-1, keepdims=True)
     blend_THWC: np.ndarray = (0.45 * grey_THW1 + 0.55 * colours_THWC).round().astype(np.uint8)
     return blend_THWC
@@ -123,7 +123,7 @@ def heat(frames_THWC: np.ndarray, ratios_THW: np.ndarray) -> np.ndarray:
 def heat_scale(caption: str, width_px: int) -> np.ndarray:
     """Draw the colour scale of `heat` over mid-grey, with its ratios and a caption: uint8 (H, width_px, 3)."""
     bar_px, inside_px = 14, width_px - 2 * GAP_PX
-    ratios_W = HEAT_MOST ** np.linspace(-1, 1, inside_px)
+    ratios_W = HEAT_LIMIT ** np.linspace(-1, 1, inside_px)
     grey = np.full((1, bar_px, inside_px, 3), 128, np.uint8)
     bar_HWC = heat(grey, np.broadcast_to(ratios_W, (1, bar_px, inside_px)))[0]
     lines = _lines(caption, inside_px)

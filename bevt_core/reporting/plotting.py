@@ -1,4 +1,4 @@
-"""The only module that imports matplotlib: without warnings, and without a writable home folder if need be."""
+"""The import of matplotlib, for all modules: without its warnings, and also if the home folder is not writable."""
 
 import functools
 import logging
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def new_figure(width: float, height: float) -> "Figure":
     """Return an empty figure of `width` x `height` inches, which is laid out when it is drawn."""
-    # Without pyplot, which needs global state and a display.
+    # pyplot is not used: it keeps global state and may need a display
     figure: Figure = _matplotlib().figure.Figure(figsize=(width, height), layout="constrained")
     return figure
 

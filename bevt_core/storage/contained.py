@@ -4,9 +4,9 @@ A name from a list of sources, a plan, a commit or a run's record is joined to i
 `readable_source`, never by `/` alone. Below the root of the raw data, links may not lead out either, unless the user
 gives --allow-outside: the dataset chooses the names, and their targets are decoded into frames that others may see.
 
-The files *of* a dataset may be links: Hugging Face's cache and git-annex keep every file as a link into a store of
-blobs. Such files are only read, and checked against the commits and the layout; a link is replaced, never written
-through. `bevt repair`, which also removes files, refuses a dataset whose folders are links that lead out of it.
+The files of a finished dataset may be links: Hugging Face's cache and git-annex keep every file as a link into a store
+of blobs. Such files are only read, and checked against the commits and the layout; a link is replaced, and its target
+is never overwritten. `bevt repair`, which also removes files, refuses a dataset whose folders are links that lead out.
 """
 
 from collections.abc import Iterable

@@ -9,13 +9,13 @@ from bevt_core.storage.objects import AnyPath
 from schemas.text.json_text import parse_json
 from schemas.text.yaml_text import read_yaml
 
-RECIPE, RECORD = "recipe.yaml", "run.json"  # of a run's directory
-RUNS = {
+RECIPE, RECORD = "recipe.yaml", "run.json"  # files of a run's directory
+RUNS = {  # kind of recipe -> description
     "pretrain": "a pretraining run",
     "finetune": "a fine-tuning run",
     "tokenizer": "a tokenizer's training run",
 }
-MARKS = (  # a file's name, and what a folder with such a file is
+MARKS = (  # name of a file, and the description of a folder that contains it
     ("tokenizer.json", "a tokenizer"),
     ("evaluation-plan.json", "an evaluation"),
     ("checkpoint.json", "a checkpoint of a run"),
@@ -24,12 +24,12 @@ MARKS = (  # a file's name, and what a folder with such a file is
     ("config.json", "a folder in Hugging Face's layout"),
 )
 UNFINISHED = "not finished (continue with --resume)"
-SHOWN = 3  # names of a folder's content
+SHOWN = 3  # names in a message
 MAX_JSON_BYTES = 16 << 20
 
 
 def what_is(path: AnyPath) -> str:
-    """Return what `path` is, such as "a frame store" or "an empty folder"; for a tokenizer's run with its path."""
+    """Describe `path`, as "a frame store" or "an empty folder"; a tokenizer's run also with its tokenizer's path."""
     if path.is_file():
         return "a file"
     if not path.is_dir():
@@ -51,7 +51,7 @@ def what_is(path: AnyPath) -> str:
     return _other(path)
 
 
-def is_made_here(path: AnyPath) -> bool:
+def is_our_output(path: AnyPath) -> bool:
     """Whether a command of bevt wrote the folder, so that it contains no raw videos or images."""
     known = [RUNS.values(), (what for _, what in MARKS), ("a token set", "a frame store", "a dataset", "a run")]
     return what_is(path).startswith(tuple(itertools.chain(*known)))

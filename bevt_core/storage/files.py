@@ -33,7 +33,10 @@ def write_atomic(path: AnyPath, data: bytes) -> None:
 
 
 def create_record(path: AnyPath, record: R) -> R:
-    """`write_record`, unless one exists. Returns the stored record; of concurrent writers the first one wins."""
+    """`write_record`, unless the file exists. Returns the stored record, which is the first writer's.
+
+    Raises UserError if an existing file cannot be read as such a record, StorageError.
+    """
     data = _record_bytes(record)
     if storage_of(path).create(data):
         return record
@@ -73,9 +76,9 @@ def read_json_file(path: AnyPath, kind: type) -> Any:
     return parse_json(text_of(read_bounded(path, MAX_BYTES), path), kind, path)
 
 
-def read_bounded(path: AnyPath, most: int) -> bytes:
-    """The content of a file of at most `most` bytes. Raises UserError for a larger file, a pipe or a device."""
-    return storage_of(path).read_bounded(most)
+def read_bounded(path: AnyPath, max_bytes: int) -> bytes:
+    """The content of a file of at most `max_bytes`. Raises UserError for a larger file, a pipe or a device."""
+    return storage_of(path).read_bounded(max_bytes)
 
 
 def committed_folder(target: AnyPath, commit: str, is_done: Callable[[], bool]) -> AbstractContextManager[Path]:
@@ -98,7 +101,7 @@ def clean_staging(folder: AnyPath) -> None:
 def fetched(root: AnyPath, name: str) -> AbstractContextManager[Path]:
     """A local folder that contains the file or folder `name` of `root`: `root` itself, or a copy for the block.
 
-    If `root` has no such name, neither has the copy.
+    If `root` does not contain the name, neither does the copy.
     """
     return storage_of(root).fetched(name)
 
@@ -109,7 +112,7 @@ def sha256_of(path: AnyPath) -> str:
 
 
 def size_of(path: AnyPath) -> int:
-    """Size of a file in bytes; -1 if there is none."""
+    """Size of a file in bytes; -1 if it does not exist."""
     return storage_of(path).size()
 
 
@@ -123,8 +126,8 @@ def remove(path: AnyPath) -> None:
     storage_of(path).remove()
 
 
-def each(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
-    """`map`, in parallel threads if `where` is on an object store, where requests spend most of their time waiting."""
+def map_in_threads(function: Callable[[A], B], items: Iterable[A], where: AnyPath) -> Iterator[B]:
+    """`map`, in parallel threads if `where` is on an object store: its requests spend most of their time waiting."""
     threads = storage_of(where).request_threads
     if threads == 1:
         yield from map(function, items)

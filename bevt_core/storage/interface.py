@@ -1,4 +1,4 @@
-"""One interface to local disks and object stores. `storage_of` is the only place that chooses between them."""
+"""One interface to local disks and object stores. Only `storage_of` chooses between them."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -21,7 +21,7 @@ class Storage(Protocol):
 
     @property
     def replaces_folders(self) -> bool:
-        """Whether a writer overwrites an existing folder; if not, it leaves the folder alone."""
+        """Whether a writer overwrites an existing folder of a part; if not, it leaves the folder unchanged."""
 
     @property
     def retry_s(self) -> float:
@@ -45,7 +45,7 @@ class Storage(Protocol):
         """Whether the path exists and is not a regular file, e.g. a pipe, on which a reader would block."""
 
     def size(self) -> int:
-        """Size of the file in bytes; -1 if there is none."""
+        """Size of the file in bytes; -1 if it does not exist."""
 
     def sizes(self) -> dict[str, int]:
         """Size in bytes of every file below this folder, by relative path; empty if the folder does not exist."""
@@ -53,7 +53,7 @@ class Storage(Protocol):
     def names(self) -> list[str] | None:
         """Sorted names in this folder, without lock files; None if listing needs a request. Raises OSError."""
 
-    def absence(self) -> str | None:
+    def why_empty(self) -> str | None:
         """Why nothing can be read below this folder, such as "an empty folder"; None if there is something to read."""
 
     # ---- untrusted names
@@ -69,8 +69,8 @@ class Storage(Protocol):
 
     # ---- reading
 
-    def read_bounded(self, most: int) -> bytes:
-        """The content of a file of at most `most` bytes. Raises UserError for a larger file, a pipe or a device."""
+    def read_bounded(self, max_bytes: int) -> bytes:
+        """The content of a file of at most `max_bytes`. Raises UserError for a larger file, a pipe or a device."""
 
     def read_start(self, count: int) -> bytes:
         """The first `count` bytes, or fewer."""
@@ -105,7 +105,7 @@ class Storage(Protocol):
         """`write_atomic` if the file does not exist; returns whether it was written."""
 
     def committed_folder(self, commit: str, is_done: Callable[[], bool]) -> AbstractContextManager[Path]:
-        """A local folder that is put here when the block ends without an exception; its file `commit` comes last."""
+        """A local folder that becomes this one when the block ends normally; its file `commit` is put last."""
 
     def remove(self) -> None:
         """Remove the file, or the folder with its content. Does nothing if the path does not exist."""

@@ -57,7 +57,7 @@ class LocalStorage:
     def names(self) -> list[str] | None:
         return content_of(self.path)
 
-    def absence(self) -> str | None:
+    def why_empty(self) -> str | None:
         """An empty folder may be a mount point without its mount."""
         try:
             with os.scandir(self.path) as entries:
@@ -88,10 +88,10 @@ class LocalStorage:
 
     # ---- reading --------------------------------------------------------------------------------
 
-    def read_bounded(self, most: int) -> bytes:
+    def read_bounded(self, max_bytes: int) -> bytes:
         if self.path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
-        return read_regular(self.path, most)
+        return read_regular(self.path, max_bytes)
 
     def read_start(self, count: int) -> bytes:
         with self.path.open("rb") as file:

@@ -71,7 +71,7 @@ class ObjectPath:
         return self._info() is not None
 
     def size(self) -> int:
-        """Size of the object in bytes; -1 if there is none."""
+        """Size of the object in bytes; -1 if it does not exist."""
         found = self._info()
         return int(found["size"]) if found is not None and found["type"] == "file" else -1
 
@@ -82,7 +82,7 @@ class ObjectPath:
         except FileNotFoundError:
             return {}
         names = {entry["name"].rstrip("/"): entry["type"] == "directory" for entry in found}
-        names.pop(self._key, None)  # an empty object that some tools put to mark a folder
+        names.pop(self._key, None)  # an empty object, by which some tools mark a folder
         by_name = {name.rpartition("/")[2]: is_folder for name, is_folder in sorted(names.items())}
         return {self._checked(name): is_folder for name, is_folder in by_name.items()}
 
@@ -153,13 +153,13 @@ class ObjectPath:
     def read_range(self, start: int, stop: int) -> bytes:
         return bytes(self._request("read", lambda store: store.cat_file(self._key, start=start, end=stop)))
 
-    def download(self, target: Path, most_bytes: int | None = None) -> None:
+    def download(self, target: Path, max_bytes: int | None = None) -> None:
         """Copy the object to `target`, in an existing folder.
 
-        Raises FileNotFoundError, and TooLong as soon as more than `most_bytes` arrive; `target` is removed then.
+        Raises FileNotFoundError, and TooLong as soon as more than `max_bytes` arrive; `target` is then removed.
         """
         try:
-            self._request("read", lambda store: store.get_file(self._key, str(target), callback=at_most(most_bytes)))
+            self._request("read", lambda store: store.get_file(self._key, str(target), callback=at_most(max_bytes)))
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -173,8 +173,8 @@ class ObjectPath:
     def create_bytes(self, data: bytes) -> bool:
         """`write_bytes` if no object exists; returns whether it was written.
 
-        Also False if an earlier attempt of this call wrote it and the response was lost. Stores without conditional
-        puts always overwrite.
+        Also returns False if this call wrote the object but the response was lost, so that its retry found an object.
+        Stores without conditional puts always overwrite.
         """
         try:
             self._put(lambda store: store.pipe_file(self._key, data, mode="create"))

@@ -51,11 +51,11 @@ def owner(directory: AnyPath) -> Owner | None:
     return storage_of(directory).owner()
 
 
-def is_written(directory: Path, known: Path) -> bool | None:
+def is_written(directory: Path, existing_file: Path) -> bool | None:
     """Whether a process is writing `directory`; None if that cannot be determined.
 
-    That is the case on a file system without locks (tested on the file `known`), and if the lock file is from another
-    host: some network file systems show locks only on the host that took them.
+    It cannot on a file system without locks, which `existing_file` (any file on it) is used to find out, or if the lock
+    file is from another host: some network file systems show locks only on the host that took them.
     """
     if owner(directory) is not None:
         return True
@@ -63,7 +63,7 @@ def is_written(directory: Path, known: Path) -> bool | None:
         with contextlib.suppress(FileNotFoundError), opened(directory / WRITER) as descriptor:
             if last_noted(descriptor).host != socket.gethostname():
                 return None
-        with opened(known) as descriptor:
+        with opened(existing_file) as descriptor:
             is_taken(descriptor)
     except OSError:
         return None

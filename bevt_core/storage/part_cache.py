@@ -32,8 +32,7 @@ LOCKS = "locks"
 TRIES = 3  # attempts at a download whose bytes differ from the commit
 ROOM_WAIT_S = 60.0  # how long to wait for readers to release an entry
 
-
-Place = Path | Entry  # a folder to read from, or an entry to fetch first
+PartLocation = Path | Entry  # a folder to read from, or an entry to fetch first
 
 
 class _Files(Record):
@@ -59,7 +58,7 @@ def cache_bytes() -> int:
 
 
 @contextmanager
-def hold(location: Place) -> Iterator[Path]:
+def local_files(location: PartLocation) -> Iterator[Path]:
     """The local folder of `location`, fetched if needed; it is not removed during the block."""
     if isinstance(location, Path):
         yield location
@@ -76,7 +75,7 @@ def hold(location: Place) -> Iterator[Path]:
 
 
 class ReadAhead:
-    """Prefetches entries in a daemon thread, skipping those that another process is fetching."""
+    """Prefetches entries in a daemon thread; skips those that another process is reading or fetching."""
 
     def __init__(self) -> None:
         self._wanted: Sequence[Entry] = ()
@@ -96,10 +95,8 @@ class ReadAhead:
         while left := [entry for entry in self._wanted if entry.key not in done]:
             done.add(left[0].key)
             lock = _lock(left[0].key, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with (
-                suppress(BlockingIOError, StorageError),
-                lock,
-            ):  # a failed fetch is repeated, and raises, where it is needed
+            # a reader that needs the entry fetches it again, and raises if that fails too
+            with suppress(BlockingIOError, StorageError), lock:
                 _fetch(left[0])
 
 
@@ -114,7 +111,7 @@ def _fetch(entry: Entry) -> None:
     with staged_folder(folder) as staging:
         with _lock("room", fcntl.LOCK_EX):
             _make_room(files.num_bytes, entry)
-            write_record(staging / FILES, files)  # from here on `_used` counts it
+            write_record(staging / FILES, files)  # from now on `_used` counts it
         left: Mapping[str, FileDigest] = files.files
         for _ in range(TRIES):
             download(entry.source, {name: digest.num_bytes for name, digest in left.items()}, staging)
@@ -131,7 +128,7 @@ def _make_room(num_bytes: int, entry: Entry) -> None:
     if num_bytes > limit:
         raise UserError(f"{entry.source} needs {num_bytes} bytes, BEVT_CACHE_BYTES is {limit}; raise it")
     clean_staging(cache_folder())
-    given_up = time.monotonic() + ROOM_WAIT_S
+    deadline = time.monotonic() + ROOM_WAIT_S
     while True:
         used = _used()
         excess = sum(used.values()) + num_bytes - limit
@@ -143,7 +140,7 @@ def _make_room(num_bytes: int, entry: Entry) -> None:
                 excess -= used[folder]
         if excess <= 0:
             return
-        if time.monotonic() > given_up:
+        if time.monotonic() > deadline:
             raise UserError(f"{cache_folder()}: {limit} bytes are too few for the parts in use; raise BEVT_CACHE_BYTES")
         time.sleep(0.02)
 

@@ -33,8 +33,6 @@ STORAGE_TROUBLE = frozenset(
         errno.ENETUNREACH,
     }
 )
-
-
 ALSO_DAMAGED_FILES = frozenset({errno.EIO, errno.ENOMEM})  # FFmpeg reports these for damaged files too
 
 

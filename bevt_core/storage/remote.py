@@ -22,7 +22,10 @@ from schemas.text.regular_file import check_size
 
 @dataclass(frozen=True)
 class Entry:
-    """Files below `source` that are copied together. `files` lists them; it is called only if the cache lacks them."""
+    """Files below `source` that the part cache copies together under `key`.
+
+    `files` returns their digests by relative path; it is called only if the entry must be fetched.
+    """
 
     key: str
     source: ObjectPath
@@ -62,7 +65,7 @@ class ObjectStorage:
     def names(self) -> list[str] | None:
         return None
 
-    def absence(self) -> str | None:
+    def why_empty(self) -> str | None:
         return None if self.path.is_dir() else "no objects below it"
 
     # ---- untrusted names ------------------------------------------------------------------------
@@ -79,8 +82,8 @@ class ObjectStorage:
 
     # ---- reading --------------------------------------------------------------------------------
 
-    def read_bounded(self, most: int) -> bytes:
-        check_size(self.path, self.path.size(), most)
+    def read_bounded(self, max_bytes: int) -> bytes:
+        check_size(self.path, self.path.size(), max_bytes)
         return self.path.read_bytes()
 
     def read_start(self, count: int) -> bytes:
@@ -167,9 +170,9 @@ class ObjectStorage:
 
 
 def download(root: ObjectPath, sizes: Mapping[str, int | None], folder: Path) -> None:
-    """Copy the objects in `sizes` from below `root` into `folder`: name -> size in bytes, None for any size.
+    """Copy objects from below `root` into `folder`. `sizes` is name -> expected size in bytes, or None for any size.
 
-    Missing objects, and ones that are larger, are skipped. Raises UserError for a name that leads out of the folder.
+    Missing and larger objects are skipped. Raises UserError for a name that leads out of the folder.
     """
     for name, size in sizes.items():
         target = LocalStorage(folder).contained(name)

@@ -1,8 +1,8 @@
 """Staging of half-written files and folders: next to their target, under random names, locked while they are written.
 
-    <folder>/.<name>@<word>               a file, which is itself locked
-    <folder>/.staging/<name>@<word>       a folder
-    <folder>/.staging/<name>@<word>.lock  the folder's lock file: made before the folder, removed after it
+    <folder>/.<name>@<random>               a file, which is itself locked
+    <folder>/.staging/<name>@<random>       a folder
+    <folder>/.staging/<name>@<random>.lock  the folder's lock file: made before the folder, removed after it
 
 A lock ends with its process, on any host and in any container. So an unlocked entry was left by a killed writer.
 """
@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bevt_core.console.disk_errors import explained
-from bevt_core.storage.locks.file_locks import EXCLUSIVE, TRIES, let_go, remove_and_let_go, take, take_new
+from bevt_core.storage.locks.file_locks import EXCLUSIVE, TRIES, release, remove_and_release, take, take_new
 from schemas.errors import StorageError, UserError
 
 STAGING = ".staging"  # the folder of half-written folders, on the same file system as their targets
-_WORD = r"@[0-9a-f]{16}"
+_SUFFIX = r"@[0-9a-f]{16}"
 WRITER, READERS = ".writer", ".readers"  # names, or suffixes of names, of the lock files of `one_writer`
-_FILE, _FOLDER = re.compile(rf"\..+{_WORD}|\..*\{WRITER}|\{WRITER}|\{READERS}"), re.compile(rf".+{_WORD}")
+_FILE = re.compile(rf"\..+{_SUFFIX}|\..*\{WRITER}|\{WRITER}|\{READERS}")  # names of staged files and lock files
+_FOLDER = re.compile(rf".+{_SUFFIX}")  # names of staged folders
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def staged_file(target: Path, put: Callable[[Path, Path], None] = os.replace) ->
         if staged is not None:
             with contextlib.suppress(OSError):  # already moved, or the disk has become read-only
                 staged.unlink()
-            let_go(descriptor)
+            release(descriptor)
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
-    """A fresh folder on a local disk, in $TMPDIR, that is removed when the block ends."""
+    """A fresh folder in $TMPDIR, which is on a local disk; removed when the block ends."""
     folder = scratch()
     try:
         with _locked_folder(folder / STAGING, name) as staging:
@@ -100,8 +101,8 @@ def scratch() -> Path:
 
 def discard(folder: Path) -> None:
     """Remove a folder: rename it away first, so that no other process sees part of it."""
-    trash = folder.parent / STAGING / f"{folder.name}{_word()}"
-    _check_no_link(trash.parent)
+    trash = folder.parent / STAGING / f"{folder.name}{_random_suffix()}"
+    _check_staging_folder(trash.parent)
     try:
         try:
             trash.parent.mkdir(exist_ok=True)
@@ -159,7 +160,7 @@ def fsync_tree(folder: Path) -> None:
 def _locked_file(target: Path) -> tuple[Path, int]:
     target.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(TRIES):
-        staged = target.with_name(f".{target.name}{_word()}")
+        staged = target.with_name(f".{target.name}{_random_suffix()}")
         descriptor = take_new(staged)
         if descriptor is not None:
             return staged, descriptor
@@ -169,9 +170,9 @@ def _locked_file(target: Path) -> tuple[Path, int]:
 @contextmanager
 def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
     """A fresh, locked folder in `staging`, which another process's `clean_local_staging` may remove meanwhile."""
-    _check_no_link(staging)
+    _check_staging_folder(staging)
     for _ in range(TRIES):
-        folder = staging / f"{name}{_word()}"
+        folder = staging / f"{name}{_random_suffix()}"
         lock = folder.with_name(f"{folder.name}.lock")
         with contextlib.suppress(FileNotFoundError, FileExistsError):  # FileExistsError: a parent was just removed
             staging.mkdir(parents=True, exist_ok=True)
@@ -187,12 +188,12 @@ def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             lock.unlink()
-        let_go(descriptor)
+        release(descriptor)
         with contextlib.suppress(OSError):  # in use by another writer
             staging.rmdir()
 
 
-def _check_no_link(staging: Path) -> None:
+def _check_staging_folder(staging: Path) -> None:
     if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
         raise UserError(f"{staging}: a link or a file, expected bevt's staging folder; remove it")
 
@@ -207,7 +208,7 @@ def _remove_if_dead(file: Path, clear: Callable[[], None]) -> None:
         return
     if descriptor is not None:
         clear()
-        remove_and_let_go(file, descriptor)
+        remove_and_release(file, descriptor)
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -218,5 +219,5 @@ def _listed(folder: Path) -> list[Path]:
         return []
 
 
-def _word() -> str:
+def _random_suffix() -> str:
     return f"@{uuid.uuid4().hex[:16]}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bevt_core.storage.files import read_record
 from bevt_core.storage.objects import AnyPath
-from bevt_core.tokenizers.card import CARD, read_card
+from bevt_core.tokenizers.description import DESCRIPTION, read_description
 from schemas.errors import UserError
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace
 
@@ -65,7 +65,7 @@ def find_made_by(identity: TokenizerIdentity, *folders: Path) -> Path:
 
 
 def tokenizer_of(tokens_dir: AnyPath, identity: TokenizerIdentity, given: str | None = None) -> Path:
-    """Find the tokenizer to check or decode a token set with, namely the one that made it.
+    """Find the tokenizer that made a token set, to check or decode the set with it.
 
     `given` is used only if it produced this token set; otherwise the folder recorded beside the set is tried, then all
     named tokenizers. Raises UserError if none has the set's weights, or if `given` does not exist. An unreadable record
@@ -78,15 +78,15 @@ def tokenizer_of(tokens_dir: AnyPath, identity: TokenizerIdentity, given: str | 
     return find_made_by(identity, *folders)
 
 
-def settle_default(name: str, warn: Callable[[str], None]) -> str:
-    """Resolve a recipe's `tokenizer` to a name or folder; every value but DEFAULT is returned unchanged.
+def resolve_default(name: str, warn: Callable[[str], None]) -> str:
+    """Resolve a recipe's `tokenizer`: DEFAULT to a name or folder; any other value is returned unchanged.
 
     Calls `warn` with a short message if DEFAULT does not resolve to the paper's tokenizer.
     """
     if name != DEFAULT:
         return name
     for folder in _candidates(PUBLISHED):
-        if (folder / CARD).is_file():
+        if (folder / DESCRIPTION).is_file():
             return str(folder)
     warn(
         f"the weights of the published tokenizer {PUBLISHED!r} were not found, so the embedded {EMBEDDED!r} is used: "
@@ -119,11 +119,11 @@ def _candidates(path_or_name: str | Path) -> list[Path]:
 
 def _weights_in(folder: Path) -> str | None:
     try:
-        return read_card(folder).encoder_sha256
+        return read_description(folder).encoder_sha256
     except UserError:  # no tokenizer, or one of another version of bevt
         return None
 
 
 def _named_tokenizers() -> Iterator[Path]:
     for parent in (PRETRAINED, tokenizer_cache()):
-        yield from sorted(card.parent for card in parent.glob(f"*/{CARD}"))
+        yield from sorted(file.parent for file in parent.glob(f"*/{DESCRIPTION}"))

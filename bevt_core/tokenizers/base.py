@@ -41,7 +41,7 @@ class Tokenizer(ABC):
         dtype: str,
         pass_frames: int,
     ) -> None:
-        """Set the sizes and the device; `dtype` is a key of DTYPES, `pass_frames` the frames per pass (`card.py`)."""
+        """Set the sizes and the device; `dtype` is a key of DTYPES, `pass_frames` the frames per pass."""
         self.name = name
         self.vocab_size = vocab_size
         self.input_px = input_px
@@ -81,7 +81,7 @@ class Tokenizer(ABC):
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
 
     def compile(self) -> "Tokenizer":
-        """Encode with torch.compile's kernels from now on; the first pass compiles, and every pass has its shape."""
+        """Encode with torch.compile's kernels from now on. The first pass compiles; all passes have the same shape."""
         self._encoder_network.compile(fullgraph=True, dynamic=False)
         self.compiled = True
         return self

@@ -16,14 +16,14 @@ from torch import Tensor
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.card import DECODER, ENCODER, read_card
+from bevt_core.tokenizers.description import DECODER, ENCODER, read_description
 from bevt_core.tokenizers.precision import DTYPES
 from bevt_core.tokenizers.quality import measure
-from bevt_core.tokenizers.storage import read_state
+from bevt_core.tokenizers.weights_files import read_state
 from bevt_core.views.replay import decode_jpeg, encode_jpeg, halve
 from schemas.errors import UserError
 
-VIEW_SHARE = 224 / 256  # side of the centre crop, as a share of the short side; BEVT's
+VIEW_SHARE = 224 / 256  # side of the centre crop, as a share of the short side, as in BEVT
 QUALITIES = (95, 90, 75, 50)  # JPEG qualities at which stored frames are encoded again
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -46,11 +46,11 @@ def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) 
     UserError for a missing tokenizer or frame store, and for damaged weights.
     """
     folder = find_tokenizer(path_or_name)
-    stored = read_card(folder)
+    stored = read_description(folder)
     states = [read_state(folder, ENCODER, stored.encoder_sha256)]
     if stored.decoder_sha256 is not None:
         states.append(read_state(folder, DECODER, stored.decoder_sha256))
-    text = folder / "CARD.md"
+    model_card = folder / "CARD.md"
     info: dict[str, Any] = {
         "tokenizer": str(folder),
         "kind": stored.kind,
@@ -64,7 +64,7 @@ def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) 
         "bytes": sum((folder / name).stat().st_size for name in (ENCODER, DECODER) if (folder / name).is_file()),
         "sizes": stored.sizes.model_dump(mode="json"),
         "origin": stored.origin,
-        "card": str(text) if text.is_file() else None,
+        "card": str(model_card) if model_card.is_file() else None,
     }
     if frames_dir is not None:
         tokenizer = load_tokenizer(folder, _device())

@@ -9,22 +9,22 @@ import torch
 from torch import nn
 
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.card import (
-    CARD,
+from bevt_core.tokenizers.description import (
     DECODER,
+    DESCRIPTION,
     ENCODER,
     DvaeSizes,
     PecoSizes,
     StoredTokenizer,
     check_device,
-    read_card,
+    read_description,
 )
 from bevt_core.tokenizers.dvae import networks
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
 from bevt_core.tokenizers.peco import networks as peco_networks
 from bevt_core.tokenizers.peco.tokenizer import CODES, PecoTokenizer
 from bevt_core.tokenizers.precision import parse_dtype
-from bevt_core.tokenizers.storage import read_state
+from bevt_core.tokenizers.weights_files import read_state
 from schemas.errors import UserError
 
 S = TypeVar("S")
@@ -36,7 +36,7 @@ def load_stored(folder: Path, device: str | torch.device, dtype: str, pass_frame
     Raises UserError if its files do not match its description, for an unknown dtype, and for settings that the device
     does not support.
     """
-    stored, device = read_card(folder), torch.device(device)
+    stored, device = read_description(folder), torch.device(device)
     parse_dtype(dtype)
     check_device(device.type, dtype, pass_frames)
     return LOADERS[stored.kind](folder, stored, device, dtype, pass_frames or stored.pass_frames(device.type))
@@ -47,7 +47,7 @@ def _load_dvae(
 ) -> DvaeTokenizer:
     assert isinstance(stored.sizes, DvaeSizes)
     decoder = None
-    with _weights_of_the_card(folder):
+    with _weights_match_description(folder):
         encoder = _without_memory(networks.build_encoder, stored.sizes)
         networks.load_package_state(encoder, read_state(folder, ENCODER, stored.encoder_sha256))
         if stored.decoder_sha256 is not None:
@@ -70,7 +70,7 @@ def _load_peco(
 ) -> PecoTokenizer:
     assert isinstance(stored.sizes, PecoSizes)
     decoder = None
-    with _weights_of_the_card(folder):
+    with _weights_match_description(folder):
         encoder = _without_memory(peco_networks.build_encoder, stored.sizes)
         state = read_state(folder, ENCODER, stored.encoder_sha256)
         codes_VD = state.pop(CODES).reshape(stored.sizes.vocab_size, stored.sizes.code_dim)
@@ -98,13 +98,13 @@ def _without_memory(build: Callable[[S], nn.Sequential], sizes: S) -> nn.Sequent
 
 
 @contextmanager
-def _weights_of_the_card(folder: Path) -> Iterator[None]:
+def _weights_match_description(folder: Path) -> Iterator[None]:
     """Turn errors about missing, unexpected or misshapen weights into a UserError with the folder and a fix."""
     try:
         yield
     except (KeyError, RuntimeError) as error:
         raise UserError(
-            f"{folder}: the weights do not match the sizes in {CARD} ({error}); copy the whole folder again"
+            f"{folder}: the weights do not match the sizes in {DESCRIPTION} ({error}); copy the whole folder again"
         ) from None
 
 

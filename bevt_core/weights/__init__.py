@@ -1,4 +1,4 @@
-"""Weights on disk: our files, other projects' checkpoints, and surgery between them.
+"""Weights on disk: our files, other projects' checkpoints, and conversion between them.
 
 Not here: training checkpoints (trainer/engine).
 """

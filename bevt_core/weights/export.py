@@ -15,7 +15,7 @@ from bevt_core.models.classifier import Classifier
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.staging import staged_folder
-from bevt_core.weights.checkpoints import BUILDERS, Model
+from bevt_core.weights.model_files import BUILDERS, Model
 from schemas.errors import UserError
 
 ONNX_TOLERANCE = 1e-4  # largest difference of logits; measured 5e-8 for a nano classifier

@@ -1,4 +1,4 @@
-"""Recognition of checkpoints by the keys of their state dicts, both importable ones and others."""
+"""Recognition of checkpoints by the keys of their state dicts, whether they can be imported or not."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from schemas.errors import UserError
 
-READ = {  # the kinds of `bevt import-checkpoint`
+IMPORTABLE = {  # --kind of `bevt import-checkpoint` -> description
     "official": "pretraining checkpoints of BEVT's original code",
     "video-swin": "classifiers of Video Swin's code and mmaction2",
     "torchvision": "torchvision's swin3d_t, swin3d_s and swin3d_b",
@@ -26,7 +26,7 @@ class Family(NamedTuple):
     name: str
     keys: tuple[str, ...]  # regular expressions, each found in at least one key
     patch_dims: int | None = None  # 5 for clips, 4 for pictures, None if irrelevant
-    kind: str | None = None  # a key of READ; None if it cannot be imported
+    kind: str | None = None  # a key of IMPORTABLE; None if it cannot be imported
 
 
 OURS = "weights of bevt"
@@ -83,14 +83,14 @@ def family_of(state: Mapping[str, Tensor]) -> Family | None:
 
 
 def check_kind(path: Path, state: Mapping[str, Tensor], kind: str) -> None:
-    """Raise UserError unless the checkpoint is of kind `kind` of READ, with what it is and how to import it."""
+    """Raise UserError unless the checkpoint is of `kind`, a key of IMPORTABLE; the message gives `advice`."""
     family = family_of(state)
     if family is None or family.kind != kind:
         raise UserError(f"{path}: {advice(path, state)}")
 
 
 def advice(path: Path, state: Mapping[str, Tensor]) -> str:
-    """Return a message on what the checkpoint is and how to use it, or that it cannot be imported."""
+    """Describe the checkpoint, and how to import it or that it cannot be imported."""
     family = family_of(state)
     if family is None:
         first = ", ".join(list(state)[:SHOWN_KEYS])
@@ -104,4 +104,4 @@ def advice(path: Path, state: Mapping[str, Tensor]) -> str:
 
 def accepted() -> str:
     """Return the phrase that lists the importable kinds of checkpoints."""
-    return "expected " + ", ".join(f"{kind} ({what})" for kind, what in READ.items())
+    return "expected " + ", ".join(f"{kind} ({what})" for kind, what in IMPORTABLE.items())

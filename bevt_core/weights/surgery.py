@@ -1,6 +1,6 @@
-"""Conversion between our own checkpoints, as pure functions from state dict to state dict.
+"""Conversion of weights to another model, as pure functions from state dict to state dict.
 
-Nothing is matched loosely: every tensor of a source is either used or reported as dropped.
+Nothing is matched loosely: every tensor of the source is either used or reported as dropped.
 
 Legend: R rows of a relative position bias table, A attention heads; windows are (T, H, W).
 """
@@ -29,7 +29,8 @@ class Surgery(NamedTuple):
 def rename(state: Mapping[str, Tensor], table: Mapping[str, str], dropped: str, source: str) -> Surgery:
     """Rename every key by the first pattern of `table` that matches its beginning; drop keys that match `dropped`.
 
-    Raises UserError for a key that matches neither, and for two keys that would get the same name.
+    Patterns are regular expressions; `source` describes the checkpoint in messages. Raises UserError for a key that
+    matches neither, and for two keys that would get the same name.
     """
     new_state: StateDict = {}
     dropped_keys = []
@@ -84,7 +85,7 @@ def joint_from_image_stream(state: Mapping[str, Tensor], *, tubelet: int, old_wi
         state,
         {
             r"encoders\.(shared|image)\.": "encoders.shared.",
-            r"(stems|decoders)\.image\.|mask_token|norm\.|lm_head\.": r"\g<0>",
+            r"(stems|decoders)\.image\.|mask_token|norm\.|lm_head\.": r"\g<0>",  # unchanged
         },
         r"^(stems|encoders|decoders)\.video\.",
         "BEVT",
@@ -189,7 +190,9 @@ def swin_sizes(state: Mapping[str, Tensor], stem: str, encoder: str) -> dict[str
 
 
 def window_of_table(num_rows: int) -> Size3:
-    """Find the window (t, s, s) whose bias table has (2t-1)(2s-1)^2 rows; prefers Swin's s = 7, then the largest s."""
+    """Return the window (t, s, s) whose bias table has (2t-1)(2s-1)^2 rows, with s = 7 as in Swin if possible, else the
+    largest s. Raises UserError if there is no such window.
+    """
     largest = int(num_rows**0.5) // 2 + 1
     for side in (7, *range(largest, 0, -1)):
         length, rest = divmod(num_rows, (2 * side - 1) ** 2)

@@ -1,11 +1,15 @@
 """Our Video Swins in timm's registry: importing this module enables `timm.create_model("bevt_swin_base_video")`.
 
 `bevt_swin_SIZE_video` takes clips (B, 3, T, H, W). `bevt_swin_SIZE_image` takes pictures (B, 3, H, W), which it treats
-as clips of one frame with the 2-D stem. Both expect the normalisation in `pretrained_cfg`. The interface is timm's,
-including `features_only=True` and `checkpoint_path=`, which takes a run's weights.safetensors of the same sizes: of
-fine-tuning for video models, of any pretraining stage for both (these have no head, so the model's head stays random).
-Keywords are the sizes of `bevt_core.models.build.SwinBackbone`. There are no published weights. For timm's NCHW and
-NHWC, a video model uses (B, C, T, H, W) and (B, T, H, W, C).
+as clips of one frame with the 2-D stem. Both expect the normalisation in `pretrained_cfg`.
+
+The interface is timm's, including `features_only=True`. Keywords are the sizes of
+`bevt_core.models.build.SwinBackbone`. Where timm says NCHW or NHWC, a video model uses (B, C, T, H, W) or
+(B, T, H, W, C).
+
+`checkpoint_path=` takes the weights.safetensors of a run with the same sizes: a pretraining run for both kinds of
+models (the head then keeps its random weights), or a fine-tuning run for a video model. There are no published weights.
+
 Legend: B batch, T H W frames and pixels before the stem, grid after, C channels, D width of the last stage, V classes.
 """
 
@@ -103,7 +107,7 @@ class TimmClassifier(Classifier):
         """Load weights of this model, or of a pretraining run, which leave the head unchanged.
 
         Raises UserError for a pretraining run without images if this is an image model, and for another project's
-        weights, with their origin.
+        weights, naming their origin.
         """
         state = {key.removeprefix("model."): tensor for key, tensor in state_dict.items()}  # prefix of `bevt export`
         family = family_of(state)
@@ -201,8 +205,8 @@ STEMS: dict[Stream, Callable[[SwinBackbone], nn.Module]] = {
 }
 
 
-def _trained_at(size: str, stream: Stream) -> dict[str, Any]:
-    """Return the input of the shipped recipes in timm's terms; `input_size` is a frame's."""
+def _pretrained_cfg(size: str, stream: Stream) -> dict[str, Any]:
+    """Return timm's `pretrained_cfg`: the input in the shipped recipes. `input_size` (C, H, W) is that of one frame."""
     side_px, frames = (64, 8) if size == "nano" else (224, 32)
     return {
         "input_size": (3, side_px, side_px),
@@ -218,7 +222,7 @@ def _trained_at(size: str, stream: Stream) -> dict[str, Any]:
 
 
 default_cfgs = generate_default_cfgs(  # timm requires this name
-    {f"bevt_swin_{size}_{stream}": _trained_at(size, stream) for size in SWIN_SIZES for stream in STEMS}
+    {f"bevt_swin_{size}_{stream}": _pretrained_cfg(size, stream) for size in SWIN_SIZES for stream in STEMS}
 )
 
 

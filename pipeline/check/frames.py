@@ -8,9 +8,9 @@ from bevt_core.dataset.commits import COMMIT, part_name
 from bevt_core.dataset.frame_rows import check_index
 from bevt_core.dataset.frame_store import FRAMES_ZARR, read_frame_commit, read_sources, sources_digest
 from bevt_core.dataset.jpeg_layout import read_layout
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.parquet_file import read_table
 from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, reason_of
 from pipeline.check.records import differences, map_parts, parts_digest, read_or_report, stray_parts
 from pipeline.job.part_size import entries_of_part

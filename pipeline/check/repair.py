@@ -10,12 +10,12 @@ import pyarrow as pa
 from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.frame_store import write_plan
 from bevt_core.dataset.token_set import write_token_plan
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.contained import readable_source
-from bevt_core.storage.files import each, read_record, remove, write_record
+from bevt_core.storage.files import map_in_threads, read_record, remove, write_record
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.one_writer import removing, writes
+from bevt_core.untrusted.parquet_file import read_table
 from pipeline.check.problems import REPAIRABLE, Problem, below, parts_in, to_remove
 from pipeline.check.records import readable
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs, stored_items
@@ -155,7 +155,7 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     wanted = [item.source for part in parts for item in entries_of_part(jobs.items, jobs.plan, part)]
     if wanted and not jobs.root.is_dir():
         raise UserError(f"`root` {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
-    present = each(lambda source: _exists(jobs, source), wanted, jobs.root)
+    present = map_in_threads(lambda source: _exists(jobs, source), wanted, jobs.root)
     absent = [source for source, exists in zip(wanted, present, strict=True) if not exists]
     if not absent:
         return
@@ -188,7 +188,7 @@ def _recorded_missing(jobs: Jobs) -> set[str]:
             return [row["source"] for row in table.to_pylist() if row["reason"] == "missing"]
         return []
 
-    return {source for found in each(missing_of, range(jobs.plan.num_parts), frames_dir) for source in found}
+    return {source for found in map_in_threads(missing_of, range(jobs.plan.num_parts), frames_dir) for source in found}
 
 
 def _check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.token_set import read_token_commit, read_token_plan
-from bevt_core.foreign.parquet_file import ParquetFile
 from bevt_core.storage.files import read_record, sha256_of
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.parquet_file import ParquetFile
 from pipeline.check.problems import REPAIR, RERUN, Problem, reason_of
 from pipeline.check.records import (
     differences,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bevt_core.storage.locks.file_locks import EXCLUSIVE, remove_and_let_go, take, take_new
+from bevt_core.storage.locks.file_locks import EXCLUSIVE, remove_and_release, take, take_new
 from pipeline.cluster.output import RayLog
 from schemas.errors import JobError, UserError
 
@@ -122,7 +122,7 @@ def _remove(folder: Path, lock: int) -> None:
         elif entry.name != LOCK:
             with contextlib.suppress(OSError):
                 entry.unlink()
-    remove_and_let_go(folder / LOCK, lock)
+    remove_and_release(folder / LOCK, lock)
     with contextlib.suppress(OSError):  # not empty: logs are kept
         folder.rmdir()
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.frame_store import read_frame_commit, rejected_reasons
 from bevt_core.dataset.token_set import read_token_commit
-from bevt_core.storage.files import each, remove
+from bevt_core.storage.files import map_in_threads, remove
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import StorageError
@@ -18,7 +18,7 @@ def frame_commits(frames_dir: AnyPath, plan: Plan, parts: Iterable[int] | None =
     """The commits of those of `parts` (default: all) that are done, by part, in order."""
     digest = plan.digest()
     wanted = range(plan.num_parts) if parts is None else parts
-    found = each(lambda part: read_frame_commit(frames_dir, part, digest), wanted, frames_dir)
+    found = map_in_threads(lambda part: read_frame_commit(frames_dir, part, digest), wanted, frames_dir)
     return {commit.part: commit for commit in found if commit is not None}
 
 
@@ -27,7 +27,7 @@ def token_commits(
 ) -> dict[int, TokenPartCommit]:
     """The commits of the token parts that are done for these frame parts, by part, in order."""
     digest = plan.digest()
-    found = each(lambda commit: read_token_commit(tokens_dir, commit, digest), frames, tokens_dir)
+    found = map_in_threads(lambda commit: read_token_commit(tokens_dir, commit, digest), frames, tokens_dir)
     return {commit.part: commit for commit in found if commit is not None}
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from bevt_core.dataset.frame_store import FrameSample, Rejected, write_frame_part
-from bevt_core.foreign.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.media.decoding import decode_source, pool_indices
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
@@ -19,6 +18,7 @@ from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import fetched
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.views.replay import encode_jpeg, shrink_short_side
 from schemas.errors import StorageError
 from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
@@ -89,7 +89,7 @@ def read_source(
 
 def root_trouble(root: AnyPath) -> str | None:
     """Why nothing can be read below `root`, or None: it does not exist, or is empty like an unused mount point."""
-    return storage_of(root).absence()
+    return storage_of(root).why_empty()
 
 
 def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list[FrameSample]:

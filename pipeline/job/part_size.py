@@ -7,7 +7,7 @@ from typing import TypeVar
 from bevt_core.dataset.frame_store import read_plan
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import find_tokenizer
-from bevt_core.tokenizers.card import read_card
+from bevt_core.tokenizers.description import read_description
 from schemas.errors import UserError
 from schemas.frames import Plan
 from schemas.recipes import TokenizeRecipe
@@ -40,7 +40,7 @@ def with_stored_part_size(frames_dir: AnyPath, plan: Plan, most: int) -> Plan:
 
 def check_grid(recipe: TokenizeRecipe) -> None:
     """Raise UserError if a token covers a fractional number of a view's pixels: no encoder can predict it."""
-    grid, crop_px = read_card(find_tokenizer(recipe.tokenizer)).grid, recipe.views.crop_px
+    grid, crop_px = read_description(find_tokenizer(recipe.tokenizer)).grid, recipe.views.crop_px
     if all(crop_px % side == 0 for side in grid):
         return
     step_px = COARSEST_PATCH * math.lcm(*grid)

@@ -12,8 +12,8 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.files import clean_staging, read_record, remove, write_record
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.one_writer import removing
-from bevt_core.tokenizers import find_tokenizer, settle_default
-from bevt_core.tokenizers.card import read_card
+from bevt_core.tokenizers import find_tokenizer, resolve_default
+from bevt_core.tokenizers.description import read_description
 from pipeline.job.commits import frame_commits, token_commits
 from pipeline.job.decode_part import root_trouble
 from pipeline.job.part_size import check_grid, sources_per_part, with_stored_part_size
@@ -173,29 +173,29 @@ def write_or_check_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceI
 
 def with_resolved_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
     """The recipe with the tokenizer `default` replaced by the one found; warns if that is the embedded one."""
-    resolved = settle_default(recipe.tokenizer, warn)
+    resolved = resolve_default(recipe.tokenizer, warn)
     return recipe.model_copy(update={"tokenizer": resolved})
 
 
 def token_set_name(recipe: TokenizeRecipe) -> str:
     """The name of the recipe's token set below tokens/."""
-    card = read_card(find_tokenizer(recipe.tokenizer))
-    return recipe.token_set or f"{card.kind}-v{recipe.views.num_views}"
+    description = read_description(find_tokenizer(recipe.tokenizer))
+    return recipe.token_set or f"{description.kind}-v{recipe.views.num_views}"
 
 
 def make_token_plan(recipe: TokenizeRecipe, plan: Plan, device_kind: str = "cpu") -> TokenPlan:
     """The plan of the recipe's token set on that kind of device, with the description in the tokenizer's folder."""
-    card = read_card(find_tokenizer(recipe.tokenizer))
+    description = read_description(find_tokenizer(recipe.tokenizer))
     identity = TokenizerIdentity(
-        name=card.kind,
-        weights_sha256=card.encoder_sha256,
-        vocab_size=card.sizes.vocab_size,
-        grid=card.grid,
-        input_px=card.input_px,
+        name=description.kind,
+        weights_sha256=description.encoder_sha256,
+        vocab_size=description.sizes.vocab_size,
+        grid=description.grid,
+        input_px=description.input_px,
         dtype=recipe.tokenizer_dtype,
         device_kind=device_kind,
         compiled=recipe.tokenizer_compiled,
-        frames_per_pass=recipe.tokenizer_pass_frames or card.pass_frames(device_kind),
+        frames_per_pass=recipe.tokenizer_pass_frames or description.pass_frames(device_kind),
     )
     name = token_set_name(recipe)
     return TokenPlan(name=name, tokenizer=identity, views=recipe.views, frames_plan=plan.digest())

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from bevt_core.console.terminal import warn
-from bevt_core.storage.files import each
+from bevt_core.storage.files import map_in_threads
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.one_writer import writes
 from bevt_core.tokenizers import find_tokenizer
-from bevt_core.tokenizers.card import check_device
+from bevt_core.tokenizers.description import check_device
 from pipeline.cluster.output import RayLog
 from pipeline.cluster.session import await_gpu, cluster_amount, ray_session
 from pipeline.job.actor_pool import ActorPool
@@ -91,7 +91,7 @@ def _limit(job: Job, max_rejected: float | None) -> RejectionLimit:
     limit = RejectionLimit(max_rejected, job.plan.num_sources)
     if max_rejected is not None:
         done = job.frames_done.values()
-        counts = each(lambda commit: count_missing(job.frames_dir, commit), done, job.frames_dir)
+        counts = map_in_threads(lambda commit: count_missing(job.frames_dir, commit), done, job.frames_dir)
         for commit, missing in zip(done, counts, strict=True):
             limit.add(commit.num_sources, commit.num_rejected - missing)
     return limit

@@ -21,9 +21,9 @@ from bevt_core.dataset.frame_rows import check_index
 from bevt_core.dataset.frame_store import FRAMES_ZARR, local_part
 from bevt_core.dataset.jpeg_array import read_all_jpegs
 from bevt_core.dataset.token_set import PartView, write_token_part
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.base import Tokenizer, encode_batches
+from bevt_core.untrusted.parquet_file import read_table
 from bevt_core.views.replay import apply_view, decode_jpeg, draw_view, halve
 from bevt_core.views.resample import backend_for
 from pipeline.job.busy import TokenizeTimes

@@ -12,7 +12,7 @@ from bevt_core.dataset.commits import COMMIT, part_name
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.reporting.pictures import GAP_PX, broken, fitted, sheet, tiled
-from bevt_core.storage.files import each, read_record
+from bevt_core.storage.files import map_in_threads, read_record
 from bevt_core.views.replay import apply_view
 from schemas.frames import FramePartCommit
 
@@ -67,7 +67,7 @@ def samples_by_part(store: FrameStore) -> dict[int, int]:
     def commit_of(part: int) -> FramePartCommit | None:
         return read_record(store.path / part_name(part) / COMMIT, FramePartCommit)
 
-    commits = each(commit_of, spread(store.manifest.num_parts, MOST_PARTS_COUNTED), store.path)
+    commits = map_in_threads(commit_of, spread(store.manifest.num_parts, MOST_PARTS_COUNTED), store.path)
     return {commit.part: commit.num_samples for commit in commits if commit is not None and commit.num_samples}
 
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.reporting.charts import curves_png, histograms_png
 from bevt_core.reporting.page import Page, relinked
 from bevt_core.reporting.pictures import png
-from bevt_core.storage.files import each, read_record, write_atomic
+from bevt_core.storage.files import map_in_threads, read_record, write_atomic
 from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.untrusted.parquet_file import read_table
 from pipeline.bench.store import stored_bytes
 from pipeline.look.contact_sheet import chosen_samples, draw, spread
 from pipeline.look.sample import decoder_of
@@ -128,7 +128,9 @@ def _rejected(page: Page, store: FrameStore) -> None:
         if all(len(rows) >= min(EXAMPLES, wanted[reason]) for reason, rows in examples.items()):
             break
         parts = range(first, min(first + PARTS_AT_ONCE, store.manifest.num_parts))
-        tables = each(lambda part: read_table(store.path / part_name(part) / "rejected.parquet"), parts, store.path)
+        tables = map_in_threads(
+            lambda part: read_table(store.path / part_name(part) / "rejected.parquet"), parts, store.path
+        )
         for row in itertools.chain.from_iterable(table.to_pylist() for table in tables):
             if len(examples[row["reason"]]) < EXAMPLES:
                 examples[row["reason"]].append(row)
@@ -154,7 +156,7 @@ def _sizes(page: Page, store: FrameStore) -> None:
     def read_part(part: int) -> tuple[pa.Table, FramePartCommit | None]:
         return store.read_index(part), read_record(store.path / part_name(part) / "commit.json", FramePartCommit)
 
-    for table, commit in each(read_part, parts, store.path):
+    for table, commit in map_in_threads(read_part, parts, store.path):
         if not len(table):
             continue
         counts = table["num_frames"].to_pylist()

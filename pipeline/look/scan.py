@@ -12,17 +12,17 @@ import numpy as np
 
 from bevt_core.console.progress import ProgressLine
 from bevt_core.dataset.frame_store import Rejected
-from bevt_core.dataset.known_sets import TOKEN_MAP_BYTES
-from bevt_core.foreign.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.known_sets import TOKEN_MAP_BYTES
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
-from bevt_core.media.video.glance import Glance, glance
+from bevt_core.media.video.header import MediaHeader, read_video_header
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import fetched, size_of, sizes_in
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.untrusted.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from pipeline.job.decode_part import read_source
 from pipeline.job.progress import unit_of
 from pipeline.sources import SourceListing, check_found, list_sources
@@ -40,7 +40,7 @@ class Scanned:
     """The scan's result for one source."""
 
     num_bytes: int  # -1 if missing
-    glance: Glance | None
+    header: MediaHeader | None
     reason: str | None  # why it cannot be used; None: usable
 
 
@@ -66,7 +66,7 @@ def scan(
         readable_source(root, item.source, allow_outside)
     seen = _scan_all(root, listing.items, recipe.decode_timeout_s, threads)
     usable = [item for item, result in zip(listing.items, seen, strict=True) if result.reason is None]
-    glances = [result.glance for result in seen if result.glance is not None and result.reason is None]
+    headers = [result.header for result in seen if result.header is not None and result.reason is None]
     if write is not None:
         write_parquet_list(as_path(write), SourceListing(usable, listing.classes))
     stubs = [
@@ -76,7 +76,7 @@ def scan(
     ]
     reasons = Counter(result.reason for result in seen if result.reason is not None)
     missing = reasons.pop("missing", 0)
-    seconds = np.array([g.seconds for g in glances if g.seconds is not None])
+    seconds = np.array([g.seconds for g in headers if g.seconds is not None])
     return {
         "sources": len(listing.items),
         "found": len(listing.items) - missing,
@@ -87,8 +87,8 @@ def scan(
         "ignored": listing.ignored,
         "warnings": listing.warnings,
         "bytes": sum(max(0, result.num_bytes) for result in seen),
-        "codecs": _counts(f"{g.container}/{g.codec}" for g in glances),
-        "sizes": _counts(f"{g.width}x{g.height}" for g in glances),
+        "codecs": _counts(f"{g.container}/{g.codec}" for g in headers),
+        "sizes": _counts(f"{g.width}x{g.height}" for g in headers),
         "seconds": _quantiles(seconds),
         "hours": float(seconds.sum() / 3600),
         "classes": len(listing.classes),
@@ -104,20 +104,20 @@ def scan(
                 if result.reason not in (None, "missing")
             ][:5],
         },
-        "estimate": _estimate(recipe, root, usable, glances, sample),
+        "estimate": _estimate(recipe, root, usable, headers, sample),
     }
 
 
-def read_header(path: AnyPath, kind: str) -> Glance:
+def read_header(path: AnyPath, kind: str) -> MediaHeader:
     """Read the header of a video, an image, or a folder's first frame. Raises MediaError, StorageError."""
     if kind == "folder":
         frames = check_frames(path)
         first = read_header(path / frames[0], "image")
-        return Glance("folder", first.codec, first.width, first.height, None, len(frames))
+        return MediaHeader("folder", first.codec, first.width, first.height, None, len(frames))
     if kind == "video":
-        return glance(path)
+        return read_video_header(path)
     with opened_picture(path) as image:
-        return Glance("image", str(image.format).lower(), image.width, image.height, None, 1)
+        return MediaHeader("image", str(image.format).lower(), image.width, image.height, None, 1)
 
 
 def _scan_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Scanned]:
@@ -165,10 +165,10 @@ def _scan_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thread
 
 
 def _estimate(
-    recipe: TokenizeRecipe, root: AnyPath, usable: Sequence[SourceItem], glances: Sequence[Glance], sample: int
+    recipe: TokenizeRecipe, root: AnyPath, usable: Sequence[SourceItem], headers: Sequence[MediaHeader], sample: int
 ) -> dict[str, Any]:
     """Disk, CPU hours and GPU hours of the whole job, from the headers and from `sample` decoded sources."""
-    frames = sum(pool_size(recipe.pool, g.frames or 1) for g in glances)
+    frames = sum(pool_size(recipe.pool, g.frames or 1) for g in headers)
     chosen = rng_for("scan", len(usable)).permutation(len(usable))[:sample]
     decoded, num_bytes, spent_s = 0, 0, 0.0
     for turn, i in enumerate([*chosen[:1], *chosen]):

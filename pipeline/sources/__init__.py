@@ -6,9 +6,9 @@ A listing includes its class map, since label maps differ: two public ones of Ki
 from pathlib import Path
 
 from bevt_core.console.terminal import note
-from bevt_core.foreign.files import unreadable
-from bevt_core.storage.descriptions import is_made_here, what_is
+from bevt_core.storage.descriptions import is_our_output, what_is
 from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.untrusted.files import unreadable
 from pipeline.sources.diving import list_diving48
 from pipeline.sources.folders import has_folder, list_folder, split_folders
 from pipeline.sources.howto import list_howto100m
@@ -98,7 +98,7 @@ def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, 
         raise UserError(
             f"`list_file` {list_file}: names no files; expected `path label` lines, or the data set's official list"
         )
-    if not listing.items and is_made_here(root):
+    if not listing.items and is_our_output(root):
         raise UserError(f"`root` {root}: {what_is(root)}; expected the folder that contains the files of {dataset}")
     if not listing.items:
         hint = f"; {listing.ignored_note}" if listing.ignored else ""

@@ -4,8 +4,8 @@ import functools
 from collections import Counter
 from collections.abc import Iterable
 
-from bevt_core.foreign.files import Lines
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import Lines
 from schemas.errors import UserError
 from schemas.text.plain import shown
 
@@ -16,8 +16,8 @@ MOST_NUMBERED = 30_000  # classes without names, unless a list has more lines; I
 def read_classes(path: AnyPath) -> tuple[str, ...]:
     """Read class names by label: a name per line, labelled by its position, or `name<TAB>label` on every line."""
     listed = Lines(path)
-    if len(listed) > MOST_CLASSES:
-        raise UserError(f"{path}: {len(listed)} lines, expected at most {MOST_CLASSES} class names, one per line")
+    if listed.count > MOST_CLASSES:
+        raise UserError(f"{path}: {listed.count} lines, expected at most {MOST_CLASSES} class names, one per line")
     lines = [(where, line.strip()) for where, line in listed]
     pairs = [line.rpartition("\t") for _, line in lines]
     if lines and all(name and is_number(label.strip()) for name, _, label in pairs):

@@ -1,7 +1,7 @@
 """Diving48, with version 2 of its labels only: version 1 is known to be wrong."""
 
-from bevt_core.foreign.files import read_json, read_json_rows
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import read_json, read_json_rows
 from pipeline.sources.by_id import MediaIndex, find_annotation
 from pipeline.sources.folders import base_folder
 from pipeline.sources.listing import ListingBuilder, SourceListing

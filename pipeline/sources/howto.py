@@ -1,7 +1,7 @@
 """HowTo100M: long videos without labels, in any layout; a CSV with a `video_id` column can select among them."""
 
-from bevt_core.foreign.files import read_csv
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import read_csv
 from pipeline.sources.by_id import MediaIndex
 from pipeline.sources.folders import check_split_folder
 from pipeline.sources.listing import ListingBuilder, SourceListing, media_files

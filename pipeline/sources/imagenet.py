@@ -6,9 +6,9 @@ A label is the position of the wnid in sorted order. The devkit's ids (1..1000) 
 import re
 from pathlib import PurePosixPath
 
-from bevt_core.foreign.files import Lines, read_csv, read_mat, whole_number
 from bevt_core.media.kinds import count_suffixes
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import Lines, read_csv, read_mat, whole_number
 from pipeline.sources.by_id import find_annotation
 from pipeline.sources.folders import check_split_folder, list_class_folders
 from pipeline.sources.list_lines import list_from_file

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from bevt_core.foreign.files import Lines, read_csv, whole_number
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import Lines, read_csv, whole_number
 from pipeline.sources.by_id import MediaIndex, find_annotation
 from pipeline.sources.class_names import find_classes, parse_label
 from pipeline.sources.folders import base_folder, check_split_folder, has_folder, list_class_folders

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from bevt_core.foreign.files import Lines
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import frames_among
 from bevt_core.media.kinds import kind_of
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import Lines
 from pipeline.sources.class_names import class_index, find_classes, is_number, parse_label
 from pipeline.sources.listing import ListingBuilder, SourceListing
 from pipeline.sources.tree import Tree
@@ -34,7 +34,7 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
     frame_counts = _FrameCountCheck()
     for where, line in lines:
         text, label_text = split_line(line, classes, where)
-        label = parse_label(label_text, classes, where, len(lines))
+        label = parse_label(label_text, classes, where, lines.count)
         if "\\" in text and find_media(tree, text, prefixes) is None:
             text = text.replace("\\", "/")
         path = tree.path_inside(text, where)

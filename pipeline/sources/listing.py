@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from bevt_core.foreign.files import read_parquet
 from bevt_core.media.kinds import GIF, count_suffixes, kind_of, suffix_of
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import read_parquet
 from pipeline.sources.class_names import MOST_NUMBERED, class_index
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError

@@ -1,7 +1,7 @@
 """Something-Something-V2: `{id}.webm` or folders of frames, with the official JSON files."""
 
-from bevt_core.foreign.files import read_json, read_json_rows, read_rows, whole_number
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.files import read_json, read_json_rows, read_rows, whole_number
 from pipeline.sources.by_id import MediaIndex, find_annotation
 from pipeline.sources.folders import base_folder
 from pipeline.sources.list_lines import list_from_file

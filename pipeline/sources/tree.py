@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from bevt_core.foreign.files import unreadable
 from bevt_core.media.kinds import is_hidden
 from bevt_core.storage.local import is_below
 from bevt_core.storage.objects import AnyPath, ObjectPath
+from bevt_core.untrusted.files import unreadable
 from schemas.errors import UserError
 from schemas.text.names import ALLOW, leads_out
 

@@ -16,7 +16,7 @@ import trainer.distributed.launch
 import trainer.probes.probe
 from bevt_core.models.build import build_classifier
 from bevt_core.storage.files import write_record
-from bevt_core.weights.checkpoints import save_weights
+from bevt_core.weights.model_files import save_weights
 from tests.support.builders import make_token_set
 from tests.support.classifiers import CARD, SIZES
 from tests.support.json_keys import CheckKeys

@@ -8,7 +8,7 @@ import torch
 
 from bevt_core.models.build import build_classifier
 from bevt_core.storage.files import write_record
-from bevt_core.weights.checkpoints import save_weights
+from bevt_core.weights.model_files import save_weights
 from schemas.evaluation import ClassifierCard
 from schemas.frames import SourceItem
 from schemas.recipes import ClipSampling, EvalViews

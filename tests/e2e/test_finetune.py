@@ -17,7 +17,7 @@ from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import build_bevt
 from bevt_core.models.counting import flops
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.weights.checkpoints import load_weights, save_weights
+from bevt_core.weights.model_files import load_weights, save_weights
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, TokenizerRecipe
 from schemas.recipes.loading import load_recipe

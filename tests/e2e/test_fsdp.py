@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from tests.support.builders import make_token_set
 from tests.support.finetuning import recipe_of as finetune_recipe_of
 from tests.support.pretraining import recipe_of

@@ -112,7 +112,7 @@ VICTIMS = {
     "driver": "",
     "decode worker": "ray::Map",
     "tokenizer actor": "ray::MapWorker",
-    "decoding child": "bevt_core.foreign.isolation",
+    "decoding child": "bevt_core.untrusted.isolation",
     "any worker": "ray::",
 }
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
 from schemas.recipes import PretrainRecipe
 from schemas.recipes.loading import load_recipe

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bevt_core.rng import rng_for
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
 from tests.support.children import descendants, is_running, wait_until

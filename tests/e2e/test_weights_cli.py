@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import cli
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
 from tests.support.foreign_checkpoints import as_video_swin, small_swin3d

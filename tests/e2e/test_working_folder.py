@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bevt_core.foreign.isolation import IsolatedFunction
+from bevt_core.untrusted.isolation import IsolatedFunction
 from pipeline.cluster.session import ray_session
 from tests.support.builders import make_token_set
 from tests.support.media import write_image

@@ -16,14 +16,14 @@ import pytest
 import torch
 from torch import nn
 
-from bevt_core.foreign.files import read_mat
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.models.build import SWIN_SIZES, build_classifier
 from bevt_core.tokenizers.peco.perceptual import Perceptual
 from bevt_core.tokenizers.published.convert import convert_pickles
-from bevt_core.weights.checkpoints import import_video_swin, load_weights
+from bevt_core.untrusted.files import read_mat
+from bevt_core.untrusted.parquet_file import read_table
+from bevt_core.weights.checkpoint_files import read_state_dict
 from bevt_core.weights.export import save_hub_folder
-from bevt_core.weights.files import read_state_dict
+from bevt_core.weights.model_files import import_video_swin, load_weights
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
 from trainer.engine.checkpoint import TRAINING, Checkpoints, read_checkpoint, state_of

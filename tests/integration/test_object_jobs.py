@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bevt_core.dataset.frame_store import FrameStore, local_part, read_frame_commit, sources_digest
-from bevt_core.media.video.glance import glance
+from bevt_core.media.video.header import read_video_header
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import ObjectPath, as_path
 from bevt_core.storage.s3.ranges import READ_BYTES
@@ -145,13 +145,13 @@ def test_a_header_takes_the_ranges_that_it_needs(server: S3Server, tmp_path: Pat
     video.upload(path)
     assert path.stat().st_size > 3 * READ_BYTES
     server.requests.clear()
-    assert glance(video) == glance(path)
+    assert read_video_header(video) == read_video_header(path)
     assert sum("GET /data/ranges" in request for request in server.requests) == 2
     with video.reader() as file:
         assert file.read() == path.read_bytes()
     server.fault = lambda number, request: DENIED if request.startswith("GET /data/ranges") else None
     with pytest.raises(StorageError, match=r"tail.mp4: no permission to read"):
-        glance(video)
+        read_video_header(video)
     server.fault = lambda number, request: None
 
 

@@ -19,7 +19,7 @@ from trainer.recipes import TRAINER_RECIPES
 
 for module in ("evaluation", "frames", "models", "recipes", "runs", "tokens", "views"):
     importlib.import_module(f"schemas.{module}")
-for module in ("bevt_core.tokenizers.card", "trainer.engine.checkpoint", "pipeline.synthetic.camera_motion"):
+for module in ("bevt_core.tokenizers.description", "trainer.engine.checkpoint", "pipeline.synthetic.camera_motion"):
     importlib.import_module(module)
 
 BAD: tuple[Any, ...] = (math.inf, -math.inf, math.nan, -1, 10**18, 10**400, 1e308, "many", [[1]], {"a": 1})

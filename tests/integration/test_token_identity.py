@@ -9,7 +9,7 @@ import torch
 
 from bevt_core.dataset.token_set import TokenSet, read_token_plan, write_token_plan
 from bevt_core.tokenizers import PRETRAINED, load_tokenizer
-from bevt_core.tokenizers.card import DvaeSizes, PecoSizes, StoredTokenizer, read_card
+from bevt_core.tokenizers.description import DvaeSizes, PecoSizes, StoredTokenizer, read_description
 from bevt_core.tokenizers.precision import DTYPES
 from pipeline.check import tokens as verify_tokens
 from pipeline.check.tokens import _made_here, compare_tokens
@@ -55,7 +55,7 @@ def test_a_pass_is_16_frames_on_a_cpu_and_fits_into_8_gb_on_a_gpu() -> None:
     dalle, peco, wide = card(DvaeSizes(), 112), card(PecoSizes(), 224), card(DvaeSizes(), 448)
     assert [of.pass_frames("cpu") for of in (dalle, peco, wide)] == [16, 16, 16]
     assert [of.pass_frames("cuda") for of in (dalle, peco, wide)] == [128, 64, 8]
-    assert read_card(PRETRAINED / "dvae-small").pass_frames("cuda") == 128
+    assert read_description(PRETRAINED / "dvae-small").pass_frames("cuda") == 128
 
 
 def test_what_only_gpus_do_is_refused_on_a_cpu() -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.build import build_classifier
-from bevt_core.weights.checkpoints import import_official
-from bevt_core.weights.foreign import OFFICIAL_KEYS
+from bevt_core.weights.model_files import import_official
+from bevt_core.weights.other_projects import OFFICIAL_KEYS
 from bevt_core.weights.surgery import classifier_from_pretrained, rename
 
 

@@ -4,7 +4,7 @@ import timm
 import torch
 
 from bevt_core.models.build import build_bevt
-from bevt_core.weights.foreign import bevt_from_image_swin
+from bevt_core.weights.other_projects import bevt_from_image_swin
 from bevt_core.weights.surgery import initialise, swin_sizes
 
 SIZES = {"embed_dim": 16, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}

@@ -10,7 +10,7 @@ from torchvision.models.video.swin_transformer import PatchEmbed3d, SwinTransfor
 
 from bevt_core.models.build import build_classifier
 from bevt_core.models.classifier import Classifier
-from bevt_core.weights.foreign import classifier_from_torchvision
+from bevt_core.weights.other_projects import classifier_from_torchvision
 from bevt_core.weights.surgery import swin_sizes
 
 

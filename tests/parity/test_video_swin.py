@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.models.video import swin3d_b, swin3d_s, swin3d_t
 
-from bevt_core.weights.checkpoints import import_video_swin
+from bevt_core.weights.model_files import import_video_swin
 from tests.support.foreign_checkpoints import VIDEO_SWIN_CODES, as_video_swin, randomised, small_swin3d
 
 

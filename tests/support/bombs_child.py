@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 import torch
 
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.foreign.files import Lines, read_csv, read_json, read_parquet
 from bevt_core.media.errors import MediaError
 from bevt_core.media.stills import read_picture
 from bevt_core.models.build import SWIN_SIZES, build_classifier
 from bevt_core.storage.files import read_record
-from bevt_core.tokenizers.card import CARD
+from bevt_core.tokenizers.description import DESCRIPTION
 from bevt_core.tokenizers.loading import load_stored
-from bevt_core.weights.checkpoints import load_weights, save_weights
+from bevt_core.untrusted.files import Lines, read_csv, read_json, read_parquet
+from bevt_core.weights.model_files import load_weights, save_weights
 from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, FrameStoreManifest
 from schemas.recipes.loading import load_recipe
@@ -144,7 +144,7 @@ def weights(folder: Path) -> dict[str, Attack]:
     (folder / "tokenizer").mkdir()
     card = {"kind": "peco", "input_px": 224, "encoder_sha256": "0" * 64, "decoder_sha256": None, "origin": {}}
     sizes = {"width": 8192, "multipliers": [1, 1, 2, 2, 4], "blocks": 2, "code_dim": 16_384, "vocab_size": 65_536}
-    (folder / "tokenizer" / CARD).write_text(json.dumps(card | {"sizes": sizes}))
+    (folder / "tokenizer" / DESCRIPTION).write_text(json.dumps(card | {"sizes": sizes}))
     return {
         "safetensors: header's length": safetensors("a", b"{}", 1 << 62),
         "safetensors: header of 30 MB": safetensors("b", f"{{{many}}}".encode()),

@@ -5,7 +5,7 @@ import random
 import sys
 
 from bevt_core.storage.objects import ObjectPath
-from bevt_core.storage.part_cache import cache_folder, hold
+from bevt_core.storage.part_cache import cache_folder, local_files
 from bevt_core.storage.remote import Entry
 from schemas.frames import FileDigest
 
@@ -27,7 +27,7 @@ def entries_there() -> set[str]:
 
 
 def read(number: int) -> bytes:
-    with hold(entry(number)) as folder:
+    with local_files(entry(number)) as folder:
         return (folder / "file").read_bytes()
 
 

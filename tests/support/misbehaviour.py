@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from bevt_core.foreign.isolation import ask
+from bevt_core.untrusted.isolation import ask
 
 
 def misbehave(how: str) -> str:

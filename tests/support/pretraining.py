@@ -8,7 +8,7 @@ import torch
 
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.bevt import Bevt
-from bevt_core.weights.checkpoints import save_weights
+from bevt_core.weights.model_files import save_weights
 from schemas.models import TubeMask
 from schemas.recipes import PretrainRecipe
 from schemas.recipes.loading import load_recipe_of

@@ -10,7 +10,7 @@ from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
 from bevt_core.storage.descriptions import RECORD
 from bevt_core.storage.files import read_record
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from schemas.evaluation import ClassifierCard
 from schemas.recipes.loading import Recipe
 from trainer.runs.directory import existing_weights, read_run

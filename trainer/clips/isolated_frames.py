@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bevt_core.foreign.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction, ask
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_size import one_size
+from bevt_core.untrusted.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction, ask
 from bevt_core.views.replay import shrink_short_side
 from schemas.frames import MediaKind
 

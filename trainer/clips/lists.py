@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.models.bevt import Bevt
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.descriptions import RECORD
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.objects import as_path
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.untrusted.parquet_file import read_table
+from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S, FinetuneRecipe, PretrainRecipe

@@ -84,7 +84,7 @@ def finetune(
       bevt finetune k400 --root /data/k400 --dry-run --nproc 8 --memory-gb 80
       bevt finetune k400 --dry-run --assume k400 --nproc 8 --price-per-gpu-hour 2.5
     """
-    from bevt_core.dataset.known_sets import known_set
+    from bevt_core.known_sets import known_set
     from schemas.recipes import FinetuneRecipe
     from schemas.recipes.loading import load_recipe_of, nearest
     from trainer.clips.selection import ClipSelection, Reading, train_and_val

@@ -6,7 +6,7 @@ import typer
 
 from bevt_core.console.command_line import AsJson
 from bevt_core.console.terminal import emit, show
-from bevt_core.dataset.known_sets import FRAME_BYTES, TOKEN_MAP_BYTES, TOKENIZER_GFLOP, KnownSet, known_set, known_sets
+from bevt_core.known_sets import FRAME_BYTES, TOKEN_MAP_BYTES, TOKENIZER_GFLOP, KnownSet, known_set, known_sets
 from schemas.errors import UserError
 
 Assume = Annotated[

@@ -60,7 +60,7 @@ def train(
       bevt train joint --dry-run --assume k400,in1k --nproc 32 --price-per-gpu-hour 2.5
       bevt train --from runs/joint --out runs/joint-again
     """
-    from bevt_core.dataset.known_sets import known_sets
+    from bevt_core.known_sets import known_sets
     from schemas.recipes import PretrainRecipe
     from schemas.recipes.loading import load_recipe_of, nearest
     from trainer.distributed.launch import launch

@@ -13,7 +13,7 @@ from schemas.errors import UserError
 from trainer.recipes import TRAINER_RECIPES
 
 if TYPE_CHECKING:
-    from bevt_core.weights.checkpoints import Imported
+    from bevt_core.weights.model_files import Imported
 
 
 def import_checkpoint(
@@ -56,14 +56,14 @@ def import_checkpoint(
 
     from bevt_core.models.counting import num_parameters
     from bevt_core.storage.locks.writers import hold_file
-    from bevt_core.weights.checkpoints import (
+    from bevt_core.weights.kinds import accepted
+    from bevt_core.weights.model_files import (
         import_image_swin,
         import_official,
         import_torchvision,
         import_video_swin,
         save_weights,
     )
-    from bevt_core.weights.kinds import accepted
 
     readers: dict[str, Callable[[Path], Imported]] = {
         "official": import_official,
@@ -124,7 +124,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
     Raises UserError, naming the file, for anything else.
     """
-    from bevt_core.foreign.files import Lines, read_json
+    from bevt_core.untrusted.files import Lines, read_json
 
     if path.suffix == ".json":
         labels = {str(label): name for name, label in read_json(path, dict).items()}
@@ -172,8 +172,8 @@ def export(
     """
     from bevt_core.models.classifier import Classifier
     from bevt_core.storage.files import read_record
-    from bevt_core.weights.checkpoints import load_weights
     from bevt_core.weights.export import save_onnx, save_program
+    from bevt_core.weights.model_files import load_weights
     from schemas.evaluation import ClassifierCard
     from trainer.runs.directory import existing_weights
     from trainer.show.model_card import export_hub

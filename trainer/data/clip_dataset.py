@@ -136,7 +136,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         """Start copying the parts that `step` and the next steps read to the local cache, if they are remote."""
         remote = [store for store in self.stores if storage_of(store.path).is_remote]
         if remote:
-            entries = [store.place(part) for part in order.parts_ahead(step) for store in remote]
+            entries = [store.location(part) for part in order.parts_ahead(step) for store in remote]
             self._read_ahead.want([entry for entry in entries if isinstance(entry, Entry)])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class TokenDataset(ClipDataset):
         """Read a row group. Raises BadRow if it does not fit the part's frames."""
         first = int(self.part_first[part])
         rows = slice(first, first + int(self.part_sizes[part]))
-        return self.tokens.read_fitting_view(
+        return self.tokens.read_checked_view(
             part, view, self.sample_ids[rows].to_pylist(), self.sizes_N3[rows].tolist()
         )
 

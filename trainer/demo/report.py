@@ -16,7 +16,7 @@ from bevt_core.reporting.pictures import png, sheet
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.views.replay import apply_view
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from trainer.metrics.log import read_metrics
 from trainer.pretrain.pictures import prediction_rows
 

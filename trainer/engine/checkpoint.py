@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bevt_core.storage.files import clean_staging, read_record, remove, sha256_of, write_record
 from bevt_core.storage.staging import staged_folder
-from bevt_core.weights.files import UNREADABLE, first_line
+from bevt_core.weights.checkpoint_files import UNREADABLE, first_line
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.text.plain import short

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bevt_core.console.readable import count
-from bevt_core.dataset.known_sets import KnownSet
+from bevt_core.known_sets import KnownSet
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe
 from trainer.clips.mixing import splits_pairs

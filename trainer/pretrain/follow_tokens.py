@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
-from bevt_core.tokenizers import find_tokenizer, settle_default
-from bevt_core.tokenizers.card import read_card
+from bevt_core.tokenizers import find_tokenizer, resolve_default
+from bevt_core.tokenizers.description import read_description
 from schemas.errors import UserError
 from schemas.models import EncoderConfig
 from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
@@ -69,9 +69,9 @@ def patch_for(encoder: EncoderConfig, sizes: Sizes) -> tuple[int, int, int] | No
 
 def _sizes(stream: StreamConfig) -> Sizes:
     if isinstance(stream.tokens, OnlineTokens):
-        card = read_card(find_tokenizer(settle_default(stream.tokens.tokenizer, lambda message: None)))
+        description = read_description(find_tokenizer(resolve_default(stream.tokens.tokenizer, lambda message: None)))
         pool = FrameStore(stream.tokens.frames).manifest.pool
-        return Sizes(card.sizes.vocab_size, card.grid, stream.tokens.views.crop_px, pool.max_frames)
+        return Sizes(description.sizes.vocab_size, description.grid, stream.tokens.views.crop_px, pool.max_frames)
     tokens = TokenSet(stream.tokens)
     identity = tokens.manifest.tokenizer
     pool = tokens.frames.manifest.pool

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bevt_core.console.readable import count
-from bevt_core.dataset.known_sets import KnownSet
+from bevt_core.known_sets import KnownSet
 from schemas.errors import UserError
 from schemas.recipes import OnlineTokens, PretrainRecipe
 from trainer.data.order import StreamOrder

@@ -14,7 +14,7 @@ from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.part_cache import cache_bytes
 from bevt_core.storage.remote import Entry
-from bevt_core.tokenizers import load_tokenizer, settle_default
+from bevt_core.tokenizers import load_tokenizer, resolve_default
 from schemas.errors import UserError
 from schemas.models import BevtConfig
 from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
@@ -124,7 +124,7 @@ def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
     needed = 0
     for name, stream in recipe.streams.items():
         for store in sources[name].stores:
-            first_part = store.place(0)
+            first_part = store.location(0)
             if isinstance(first_part, Entry):
                 parts = min(store.manifest.num_parts, 2 * stream.window_parts)
                 needed += parts * sum(digest.num_bytes for digest in first_part.files().values())
@@ -138,7 +138,7 @@ def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
 def _open(stream: StreamConfig, device: torch.device) -> Source:
     match stream.tokens:
         case OnlineTokens() as tokens:
-            folder = settle_default(tokens.tokenizer, warn)
+            folder = resolve_default(tokens.tokenizer, warn)
             tokenizer = load_tokenizer(folder, device, tokens.tokenizer_dtype, tokens.tokenizer_pass_frames)
             if tokens.tokenizer_compiled:
                 tokenizer.compile()

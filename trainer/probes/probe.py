@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from bevt_core.foreign.parquet_file import ParquetFile
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.one_writer import hold
+from bevt_core.untrusted.parquet_file import ParquetFile
 from schemas.errors import UserError
 from schemas.evaluation import FeatureLevel
 from schemas.recipes import FinetuneRecipe

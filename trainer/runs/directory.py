@@ -7,7 +7,7 @@ clips.parquet        the clips that this run, and those it started from, trained
 metrics.jsonl        one line per step
 tensorboard/
 checkpoints/
-weights.safetensors  written last, read by bevt_core.weights.checkpoints.load_weights
+weights.safetensors  written last, read by bevt_core.weights.model_files.load_weights
 """
 
 import platform

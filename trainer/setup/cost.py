@@ -19,7 +19,7 @@ from bevt_core.models.classifier import Classifier
 from bevt_core.models.counting import flops, num_parameters
 from bevt_core.models.stems import Stem2d, Stem3d
 from bevt_core.rng import rng_for
-from bevt_core.tokenizers import load_tokenizer, settle_default
+from bevt_core.tokenizers import load_tokenizer, resolve_default
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from trainer.metrics.monitor import StepFlops
 from trainer.setup.activations import Layer, bevt_layers, classifier_layers, peak_elements, stem_flops, stem_grid
@@ -136,7 +136,7 @@ def hidden_share(recipe: PretrainRecipe, stream: str, grid_HW: tuple[int, int]) 
 
 def tokenizer_flops(name: str) -> float:
     """Count the operations of tokenizing one frame."""
-    tokenizer = load_tokenizer(settle_default(name, lambda message: None), "meta")
+    tokenizer = load_tokenizer(resolve_default(name, lambda message: None), "meta")
     side, count = tokenizer.input_px, tokenizer.pass_frames
     frames_NPPC = torch.zeros(count, side, side, 3, dtype=torch.uint8, device="meta")
     return flops(lambda: tokenizer.encode(frames_NPPC)) / count

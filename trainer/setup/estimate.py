@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bevt_core.dataset.known_sets import FRAME_BYTES, TOKEN_MAP_BYTES, KnownSet
+from bevt_core.known_sets import FRAME_BYTES, TOKEN_MAP_BYTES, KnownSet
 from trainer.setup.cost import STATE_COPIES
 from trainer.setup.memory import Memory
 from trainer.setup.plan import Plan, facts

@@ -22,7 +22,7 @@ from bevt_core.models.classifier import Classifier
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.one_writer import hold, reading
-from bevt_core.weights.checkpoints import save_state
+from bevt_core.weights.model_files import save_state
 from schemas.recipes import FinetuneRecipe, PretrainRecipe
 from schemas.runs import DatasetRef
 from trainer.clips.lists import CLIPS, ClipLists, write_lists

@@ -10,7 +10,7 @@ from torch import Tensor
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
 from bevt_core.storage.descriptions import what_is
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from bevt_core.weights.surgery import (
     StateDict,
     bias_tables,

@@ -13,8 +13,8 @@ from bevt_core.models.counting import num_parameters
 from bevt_core.reporting.page import markdown_table
 from bevt_core.storage.descriptions import RECORD
 from bevt_core.storage.files import sha256_of
-from bevt_core.weights.checkpoints import Model, load_weights
 from bevt_core.weights.export import save_hub_folder
+from bevt_core.weights.model_files import Model, load_weights
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.runs import RunRecord

@@ -25,7 +25,7 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import write_atomic
 from bevt_core.tokenizers import load_tokenizer, tokenizer_of
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
 from schemas.models import BlockMask, FrameDiffMask, MaskConfig, Random3dMask, RandomFrameMask, TubeMask
 from schemas.recipes import ClipSampling, FinetuneRecipe, PretrainRecipe

@@ -22,7 +22,7 @@ from bevt_core.models.stems import normalise
 from bevt_core.storage.files import clean_staging, read_json_file, read_record, sha256_of, write_atomic, write_record
 from bevt_core.storage.local import content_of
 from bevt_core.storage.one_writer import hold, reading
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
 from schemas.evaluation import SCORES_SCHEMA, ClassifierCard, EvaluationPlan, Temporal
 from schemas.recipes import EvalViews, Precision

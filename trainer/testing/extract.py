@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.stems import normalise
 from bevt_core.storage.files import clean_staging, read_record, sha256_of, write_record
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.one_writer import reading
+from bevt_core.untrusted.parquet_file import read_table
 from schemas.errors import UserError
 from schemas.evaluation import FEATURES_SCHEMA, ExtractionPlan, FeatureLevel
 from schemas.recipes import FinetuneRecipe, Precision

@@ -7,7 +7,7 @@ from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import backbone_sizes, build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.storage.descriptions import RECORD
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from bevt_core.weights.surgery import initialise
 from schemas.errors import UserError
 from schemas.evaluation import ClassifierCard

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bevt_core.console.terminal import note
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.files import remove, write_atomic
 from bevt_core.storage.staging import staged_file
+from bevt_core.untrusted.parquet_file import read_table
 from schemas.base import Record
 from schemas.errors import StorageError
 from schemas.text.plain import short

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.console.terminal import note
-from bevt_core.foreign.files import unreadable
 from bevt_core.media.kinds import count_suffixes, is_hidden, kind_of
 from bevt_core.models.classifier import Classifier
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.untrusted.files import unreadable
+from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S

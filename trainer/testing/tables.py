@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bevt_core.console.inert import csv_text
-from bevt_core.foreign.parquet_file import ParquetFile
 from bevt_core.reporting.charts import chart_png, legend_below, shortened
 from bevt_core.reporting.plotting import new_figure
 from bevt_core.storage.files import write_atomic
+from bevt_core.untrusted.parquet_file import ParquetFile
 
 BINS = 15  # of confidence; Guo et al. 2017, https://arxiv.org/abs/1706.04599
 PER_CLASS = "per_class.csv"

@@ -18,8 +18,8 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.files import remove, sha256_of
 from bevt_core.storage.objects import as_path
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.card import read_card
 from bevt_core.tokenizers.codes import VECTORS_PER_CODE
+from bevt_core.tokenizers.description import read_description
 from bevt_core.tokenizers.quality import measure
 from schemas.errors import UserError
 from schemas.recipes import PecoTraining, TokenizerRecipe
@@ -121,7 +121,7 @@ def _warm_start(tokenizer: TokenizerModule, sizes: Sizes, crops: FrameCrops, rec
 
 def _store(tokenizer: TokenizerModule, folder: Path, recipe: TokenizerRecipe, step: int) -> None:
     """Write the tokenizer, replacing one that this run wrote when it ended at another step."""
-    if folder.exists() and read_card(folder).origin.get("step") != step:
+    if folder.exists() and read_description(folder).origin.get("step") != step:
         remove(folder)
     if not folder.exists():
         origin: dict[str, str | int | float] = {"recipe": recipe.digest(), "title": recipe.title, "step": step}

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevt_core.rng import rng_for
-from bevt_core.tokenizers.card import StoredTokenizer
 from bevt_core.tokenizers.codes import count_and_sum
+from bevt_core.tokenizers.description import StoredTokenizer
 from bevt_core.tokenizers.dvae.losses import guide_weight_at, kl_weight_at, temperature_at
 from bevt_core.tokenizers.dvae.training import DVAE_PRESETS, DvaeTrainingModule, dvae_lr_share
 from bevt_core.tokenizers.peco.perceptual import Perceptual

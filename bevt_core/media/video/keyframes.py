@@ -13,7 +13,7 @@ _H264_IDR, _H264_SPS, _HEVC_SPS = 5, 7, 33  # types of NAL units
 _HEVC_IRAP = range(16, 24)
 
 
-def starts_anew(codec: str, extradata: bytes, keyframe: bytes) -> bool:
+def can_start_at(codec: str, extradata: bytes, keyframe: bytes) -> bool:
     """Whether decoding can start at this keyframe.
 
     It cannot in H.264 with gradual refresh (x264's intra-refresh), or if no NAL unit is found.

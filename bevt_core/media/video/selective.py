@@ -1,4 +1,7 @@
-"""Decode only the packets that the chosen frames depend on. The packets must determine the order of the frames."""
+"""Decode only the packets that the chosen frames depend on. The packets must determine the order of the frames.
+
+Legend: P packets, in the file's (decoding) order, G groups of pictures, each beginning at a keyframe.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -47,11 +50,13 @@ def read_selectively(
 
 
 def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two bools per packet, in decoding order: needed for the chosen frames; decoded even if not a reference.
+    """Return two bool arrays (P,): packets to feed to the decoder, and packets that it must decode.
 
-    A closed group of pictures is needed up to its last chosen frame; a group without a chosen frame is skipped.
-    Open groups depend on their predecessor, so everything up to the last chosen frame of the file is needed.
-    A group whose time stamps increase although the decoder may reorder is decoded whole, to detect reordering.
+    The decoder may skip any other packet that no frame depends on.
+
+    A closed group of pictures is fed up to its last chosen frame; a group without a chosen frame is skipped.
+    Open groups depend on their predecessor, so everything up to the last chosen frame of the file is fed.
+    A group whose time stamps increase although the decoder may reorder frames is decoded whole, to detect reordering.
     """
     pts_P, is_key_P = info.packet_pts, info.packet_is_key
     at_P = np.arange(len(pts_P))
@@ -66,22 +71,22 @@ def packets_to_decode(info: VideoInfo, chosen_pts: np.ndarray) -> tuple[np.ndarr
     return at_P <= last_P, is_chosen_P | suspect_P
 
 
-def _frames(info: VideoInfo, is_needed_P: np.ndarray, is_shown_P: np.ndarray) -> Iterator[av.VideoFrame]:
+def _frames(info: VideoInfo, is_fed_P: np.ndarray, is_required_P: np.ndarray) -> Iterator[av.VideoFrame]:
     """Yield frames in the decoder's output order, except those that it may skip."""
     with open_video(info.path) as container:
         stream = video_stream(container)
         context = stream.codec_context
         context.thread_count = 1
-        last = int(np.flatnonzero(is_needed_P).max(initial=-1))
+        last = int(np.flatnonzero(is_fed_P).max(initial=-1))
         packets = (packet for packet in container.demux(stream) if packet.size)
-        fed = False
-        for is_needed, is_shown, packet in zip(is_needed_P[: last + 1], is_shown_P, packets, strict=False):
-            if is_needed:
-                context.skip_frame = "DEFAULT" if is_shown else "NONREF"
+        was_fed = False
+        for is_fed, is_required, packet in zip(is_fed_P[: last + 1], is_required_P, packets, strict=False):
+            if is_fed:
+                context.skip_frame = "DEFAULT" if is_required else "NONREF"
                 yield from context.decode(packet)
-            elif fed:  # the rest of this group of pictures is not needed
+            elif was_fed:  # the rest of this group of pictures is not needed
                 yield from context.decode(None)
                 context.flush_buffers()
-            fed = is_needed
-        if fed:
+            was_fed = is_fed
+        if was_fed:
             yield from context.decode(None)

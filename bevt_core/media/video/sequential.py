@@ -40,7 +40,7 @@ def read_by_counting(
 
 
 def display_times(pts: Sequence[int | None], time_base: Fraction, frame_s: float) -> tuple[list[float], str | None]:
-    """Return (times, trouble): the display times of all frames in seconds, and any fault of their time stamps.
+    """Return (times, trouble): the display times of all frames in seconds, and what is wrong with their time stamps.
 
     If `trouble` is None, the times are the time stamps; otherwise frames are assumed to be `frame_s` seconds apart.
     """
@@ -60,9 +60,8 @@ class _Output(Generic[Kept]):
 
     kept: list[Kept] = field(default_factory=list)
     pts: list[int | None] = field(default_factory=list)  # of every frame
-    sizes: dict[tuple[int, int], tuple[int, int]] = field(
-        default_factory=dict
-    )  # stored (width, height) -> displayed (height, width)
+    # stored (width, height) -> displayed (height, width)
+    sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     damaged: int = 0  # of the kept frames
 
 

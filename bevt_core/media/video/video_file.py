@@ -12,7 +12,7 @@ import numpy as np
 from av.stream import Disposition
 
 from bevt_core.media.errors import MediaError, one_line
-from bevt_core.media.video.keyframes import announces_another_size, size_headers, starts_anew
+from bevt_core.media.video.keyframes import announces_another_size, can_start_at, size_headers
 from bevt_core.media.video.packet_order import NO_PTS, doubt_of_order, leading_packets
 from bevt_core.storage.files import size_of
 from bevt_core.storage.interface import storage_of
@@ -101,7 +101,7 @@ class VideoInfo:
         return self.shown_pts * float(self.time_base)
 
 
-def probe(path: Path) -> VideoInfo:
+def read_packets(path: Path) -> VideoInfo:
     """Read all packets of the best video stream. Raises MediaError."""
     with open_video(path) as container:
         stream = video_stream(container)
@@ -124,7 +124,7 @@ def probe(path: Path) -> VideoInfo:
                     if packet.is_keyframe:
                         data = bytes(packet)
                         headers.append(size_headers(context.name, extradata, data))
-                        closed &= starts_anew(context.name, extradata, data)
+                        closed &= can_start_at(context.name, extradata, data)
         except av.FFmpegError as error:
             what = "damaged data" if isinstance(error, NOT_THIS_FORMAT) else one_line(error, path)
             raise MediaError("open", "damaged", what) from None

@@ -2,7 +2,7 @@
 
 The plain form writes and reads every (N, N) matrix of a layer about ten times; at Swin-T's first stage that is 240 MB
 per pass for two clips, and most of the layer's time. The fused kernel keeps the matrices in the cache but has no
-gradient for a bias. The backward pass is therefore written out here: each thread recomputes the matrices of its share
+gradient for a bias. The backward pass is therefore written out here: each thread recomputes the matrices of some
 of the windows, one after another, in a buffer that stays in its cache.
 
 Legend: B batch, K windows of a grid, W = B*K windows, A heads, a heads at a time, N positions of a window, D channels
@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from bevt_core.models.window_attention.sdpa import bias_with_masks
 from bevt_core.models.windows import Windows, window_kinds
 
-BUFFER_NUMBERS = 2**18  # of attention matrices per thread: 1 MB in fp32, the cache of a core
+BUFFER_ELEMENTS = 2**18  # of attention matrices per thread: 1 MB in fp32, the cache of a core
 MAX_LANES = 8  # each allocates a gradient of the bias
 
 
@@ -66,10 +66,10 @@ class CpuWindowAttention(torch.autograd.Function):
         kinds = kinds_W.tolist()
 
         @torch.no_grad()  # set per thread
-        def share(lane: int, lanes: int) -> Tensor:
-            """Fill grad_qkv for a lane's windows, and return their gradient of the bias."""
+        def backward_of(lane: int, lanes: int) -> Tensor:
+            """Fill grad_qkv for one thread's windows, and return their gradient of the bias."""
             grad_bias_MANN = torch.zeros_like(bias_MANN)
-            num_heads = min(A, max(1, BUFFER_NUMBERS // N**2))
+            num_heads = min(A, max(1, BUFFER_ELEMENTS // N**2))
             buffers = qkv_WNC.new_empty(2, num_heads, N, N)
             for w in range(W * lane // lanes, W * (lane + 1) // lanes):
                 for head in range(0, A, num_heads):
@@ -88,21 +88,21 @@ class CpuWindowAttention(torch.autograd.Function):
                     grad_bias_MANN[at_bias] += grad_logits_aNN
             return grad_bias_MANN
 
-        first, *others = in_lanes(share)
+        first, *others = in_lanes(backward_of)
         for grad_bias_MANN in others:  # in the order of the lanes: the same bits in every run
             first += grad_bias_MANN
         return grad_qkv_WNC, first, None
 
 
-def in_lanes(share: Callable[[int, int], Tensor]) -> list[Tensor]:
-    """Run `share(lane, lanes)` for lanes 0 to lanes - 1, each in its own thread, with single-threaded operations."""
+def in_lanes(work: Callable[[int, int], Tensor]) -> list[Tensor]:
+    """Run `work(lane, lanes)` for lanes 0 to lanes - 1, each in its own thread, with single-threaded operations."""
     num_threads = torch.get_num_threads()
     lanes = min(num_threads, MAX_LANES)
     if lanes == 1:
-        return [share(0, 1)]
+        return [work(0, 1)]
     try:
         with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(share, range(lanes), itertools.repeat(lanes)))
+            return list(pool.map(work, range(lanes), itertools.repeat(lanes)))
     finally:
         torch.set_num_threads(num_threads)  # the lanes' setting is also the default of new threads
 

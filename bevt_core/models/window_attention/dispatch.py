@@ -20,7 +20,7 @@ CPU_FROM = 128  # positions in a window; the matrices of smaller windows stay in
 Implementation = Callable[[Tensor, Tensor, Windows], Tensor]
 
 
-def chosen(device: torch.device, dtype: torch.dtype, positions: int, head_dim: int) -> str:
+def fastest_implementation(device: torch.device, dtype: torch.dtype, positions: int, head_dim: int) -> str:
     """Return the fastest implementation for windows of `positions` positions, as a key of IMPLEMENTATIONS."""
     if device.type == "cpu":
         return "cpu" if positions >= CPU_FROM and not torch.compiler.is_compiling() else "math"

@@ -8,16 +8,16 @@ memory. The backward pass recomputes the weights from the log-sum-exp of each ro
 - A bias (A, N, N) is added to the logits. Columns of -inf are appended to it, which hide the keys of an incomplete
   last step without a comparison.
 - A position attends only to positions with the same label. It always attends to itself, so no row is empty.
-- The gradient of the bias is a sum over windows. A program owns a tile of it and sums a share of the windows in order;
-  the shares are then added in order. Without atomics, every run gives the same bits.
+- The gradient of the bias is a sum over windows. A program owns a tile of it and sums every S-th window in order; the
+  S partial sums are then added in order. Without atomics, every run gives the same bits.
 
 Exponentials are powers of two, as in the hardware: exp(x) = exp2(x * LOG2E). The log-sum-exp is in base 2.
 
 Legend: W windows, N positions of a window, A heads, D channels of a head, P channels padded to a power of two,
-Q padded columns of the bias, M kinds of windows, S shares of the windows; m queries, n keys; OWN positions in the tile
-that a program owns, STEP in each step along the other axis.
+Q padded columns of the bias, M kinds of windows, S partial sums of the bias' gradient; m queries, n keys; OWN positions
+in the tile that a program owns, STEP in each step along the other axis.
 Memory, row-major: qkv (W, N, 3, A, D), y (W, N, A, D), bias (A, N, Q), labels (M, N), kinds (W,), log-sum-exp and
-delta (W, A, N), shares of the bias' gradient (S, A, N, N). delta is the row sum of y * dy.
+delta (W, A, N), partial sums of the bias' gradient (S, A, N, N). delta is the row sum of y * dy.
 """
 
 import triton
@@ -190,7 +190,7 @@ def grad_kv_kernel(
 
 @triton.jit(do_not_specialize=["W", "S"])
 def grad_bias_kernel(
-    QKV, BIAS, LABELS, KINDS, LSE, DY, DELTA, SHARES, W, S,
+    QKV, BIAS, LABELS, KINDS, LSE, DY, DELTA, PARTIAL_SUMS, W, S,
     N: tl.constexpr, A: tl.constexpr, D: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, SCALE: tl.constexpr,
     MASKED: tl.constexpr, OWN: tl.constexpr, STEP: tl.constexpr,
 ):  # fmt: skip
@@ -198,14 +198,14 @@ def grad_bias_kernel(
     columns: tl.constexpr = (N + STEP - 1) // STEP
     tiles: tl.constexpr = (N + OWN - 1) // OWN * columns
     program = tl.program_id(0)
-    tile, a, share = program % tiles, program // tiles % A, (program // (tiles * A)).to(tl.int64)
+    tile, a, s = program % tiles, program // tiles % A, (program // (tiles * A)).to(tl.int64)
     PITCH: tl.constexpr = 3 * A * D
     m = tile // columns * OWN + tl.arange(0, OWN)
     n = tile % columns * STEP + tl.arange(0, STEP)
     bias_pointers = _bias_pointers(BIAS + a * N * Q, m, n, N, Q)
 
     total = tl.zeros([OWN, STEP], tl.float32)
-    for w in range(share, W, S):
+    for w in range(s, W, S):
         X = QKV + w * N * PITCH + a * D
         q = _load(X, m, PITCH, N, D, P)
         k = _load(X + A * D, n, PITCH, N, D, P)
@@ -220,4 +220,4 @@ def grad_bias_kernel(
         total += weights * (tl.dot(dy, tl.trans(v)) - delta[:, None])
 
     inside = (m < N)[:, None] & (n < N)[None, :]
-    tl.store(SHARES + (share * A + a) * N * N + m[:, None] * N + n[None, :], total, mask=inside)
+    tl.store(PARTIAL_SUMS + (s * A + a) * N * N + m[:, None] * N + n[None, :], total, mask=inside)

@@ -7,7 +7,7 @@ Tiles, warps and stages are constants, not tuned at run time: the bits of a resu
 were chosen from what ptxas reports for sm_80, sm_86, sm_89 and sm_90a.
 
 Legend: B batch, K windows of a grid, W = B*K windows, N positions of a window, C = A * D channels, A heads, D channels
-of a head, M kinds of windows, Q columns of the padded bias, S shares of the windows.
+of a head, M kinds of windows, Q columns of the padded bias, S partial sums of the bias' gradient.
 """
 
 import functools
@@ -132,7 +132,7 @@ def _backward(
     dqkv_WNC, delta_WAN = torch.empty_like(qkv_WNC), torch.empty_like(lse_WAN)
     programs, bias_tiles = math.ceil(N / OWN) * W * A, math.ceil(N / OWN) * math.ceil(N / STEP) * A
     S = min(W, max(1, BIAS_PROGRAMS // bias_tiles))
-    shares_SANN = lse_WAN.new_empty(S, A, N, N)
+    partial_SANN = lse_WAN.new_empty(S, A, N, N)
     with torch.cuda.device_of(qkv_WNC):
         bias_ANQ, bias_by_key_ANQ = (pad_columns(bias, qkv_WNC.dtype) for bias in (bias_ANN, bias_ANN.mT))
         kernels.grad_q_kernel[(programs,)](
@@ -142,9 +142,9 @@ def _backward(
             qkv_WNC, bias_by_key_ANQ, *mask, lse_WAN, dy_WNC, delta_WAN, dqkv_WNC, **constants
         )
         kernels.grad_bias_kernel[(bias_tiles * S,)](
-            qkv_WNC, bias_ANQ, *mask, lse_WAN, dy_WNC, delta_WAN, shares_SANN, W, S, **constants
+            qkv_WNC, bias_ANQ, *mask, lse_WAN, dy_WNC, delta_WAN, partial_SANN, W, S, **constants
         )
-        return dqkv_WNC, shares_SANN.sum(0).to(bias_ANN.dtype)
+        return dqkv_WNC, partial_SANN.sum(0).to(bias_ANN.dtype)
 
 
 @_backward.register_fake

@@ -10,9 +10,9 @@ from bevt_core.console.terminal import warn
 from bevt_core.storage.locks.file_locks import (
     EXCLUSIVE,
     TRIES,
-    NoLockFileError,
     NoLocksError,
-    remove_and_let_go,
+    NotALockFileError,
+    remove_and_release,
     take,
 )
 from bevt_core.storage.locks.owners import line_of, note_alone, owner_of
@@ -23,14 +23,15 @@ from schemas.errors import UserError
 def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> Iterator[None]:
     """Hold the exclusive lock file `lock` for the block.
 
-    Raises UserError if another process has it; `does` is what that process does with `subject`, such as "is writing".
+    Raises UserError if another process has it; `does` describes what that process does with `subject`: "is writing".
     On a file system without locks the block runs after a warning.
     """
     try:
         descriptor = _taken(lock)
     except NoLocksError:
         warn_of_no_locks(subject)
-        with contextlib.suppress(OSError):  # other hosts may support locks, and must see that there is a writer
+        # without a lock, the file still shows hosts on which locks work that there may be a writer (`is_written`)
+        with contextlib.suppress(OSError):
             lock.unlink(missing_ok=True)  # it may be a hard link to another file
             with lock.open("x") as file:
                 file.write(line_of(command))
@@ -39,7 +40,7 @@ def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> I
         finally:
             lock.unlink(missing_ok=True)
         return
-    except NoLockFileError:
+    except NotALockFileError:
         raise UserError(f"{lock}: a folder, a link or a pipe, expected bevt's lock file; remove it") from None
     except OSError as error:
         raise explained(error, subject) from error
@@ -50,7 +51,7 @@ def locked(lock: Path, subject: Path, command: str, does: str, advice: str) -> I
             note_alone(descriptor, command)
         yield
     finally:
-        remove_and_let_go(lock, descriptor)
+        remove_and_release(lock, descriptor)
 
 
 def taken(subject: object, owner: object, does: str, advice: str) -> UserError:

@@ -17,13 +17,9 @@ from typing import NamedTuple
 from schemas.text.regular_file import NotRegularError, open_regular
 
 EXCLUSIVE, SHARED = fcntl.F_WRLCK, fcntl.F_RDLCK
-TRIES = 100  # of opening a file that others keep removing
-_NO_LOCKS = (
-    errno.ENOLCK,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-    errno.EINVAL,
-)  # from file systems without locks, or when a lock server is lost
+TRIES = 100  # attempts to open a file that others keep removing
+# from file systems without locks, or when the lock server is unreachable
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)  # from opening a folder, a link, a socket or a pipe
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 _FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, process
@@ -33,7 +29,7 @@ class NoLocksError(OSError):
     """The file system does not support locks."""
 
 
-class NoLockFileError(OSError):
+class NotALockFileError(OSError):
     """The lock file's path is a folder, a link, a pipe or a device."""
 
 
@@ -43,17 +39,17 @@ class FileId(NamedTuple):
 
 
 _mutex = threading.Lock()
-_mine: dict[int, FileId] = {}  # descriptor -> file, for the locks of this process
+_held: dict[int, FileId] = {}  # descriptor -> file, for the locks of this process
 
 
 def take(path: Path, kind: int) -> int | None:
     """Open `path`, made if needed, and lock it; return the descriptor, or None if the lock is taken.
 
     `kind` is EXCLUSIVE or SHARED. Raises NoLocksError, after making the file, if the file system does not support
-    locks; NoLockFileError if `path` is not a regular file; OSError.
+    locks; NotALockFileError if `path` is not a regular file; OSError.
     """
     for _ in range(TRIES):
-        if is_mine(path):
+        if is_held_here(path):
             return None
         try:
             descriptor = open_lock_file(path, os.O_RDWR | os.O_CREAT)
@@ -87,52 +83,52 @@ def take_new(path: Path) -> int | None:
 
 
 def open_lock_file(path: Path, flags: int) -> int:
-    """Open a regular file, without following links or blocking. Raises NoLockFileError for anything else, OSError."""
+    """Open a regular file, without following links or blocking. Raises NotALockFileError for anything else, OSError."""
     try:
         return open_regular(path, flags | os.O_NOFOLLOW)
     except OSError as error:
         if isinstance(error, NotRegularError) or error.errno in _NO_FILE:
-            raise NoLockFileError(error.errno, os.strerror(error.errno or 0), str(path)) from None
+            raise NotALockFileError(error.errno, os.strerror(error.errno or 0), str(path)) from None
         raise
 
 
-def let_go(descriptor: int) -> None:
+def release(descriptor: int) -> None:
     """Close a descriptor from `take` or `take_new`, which releases its lock."""
     with _mutex:
-        _mine.pop(descriptor, None)
+        _held.pop(descriptor, None)
         os.close(descriptor)
 
 
-def remove_and_let_go(path: Path, descriptor: int) -> None:
+def remove_and_release(path: Path, descriptor: int) -> None:
     """Remove the locked file, unless others share the lock or this is a forked child without it; then close it."""
     try:
-        if descriptor in _mine and _locked(descriptor, EXCLUSIVE) and _is_at(descriptor, path):
+        if descriptor in _held and _locked(descriptor, EXCLUSIVE) and _is_at(descriptor, path):
             path.unlink()
     except OSError:  # the disk is gone or read-only by now: the file stays, and has no effect without its lock
         pass
     finally:
-        let_go(descriptor)
+        release(descriptor)
 
 
-def is_mine(path: Path) -> bool:
+def is_held_here(path: Path) -> bool:
     """Whether this process holds a lock on the file."""
-    return mine(path) is not None
+    return held_descriptor(path) is not None
 
 
-def mine(path: Path) -> int | None:
+def held_descriptor(path: Path) -> int | None:
     """The descriptor with this process's lock on the file; None if it has none."""
     try:
         found = path.stat()
     except OSError:
         return None
     with _mutex:
-        return next((held for held, file in _mine.items() if file == (found.st_dev, found.st_ino)), None)
+        return next((held for held, file in _held.items() if file == (found.st_dev, found.st_ino)), None)
 
 
 def is_taken(descriptor: int) -> bool:
     """Whether an exclusive lock would have to wait. The descriptor may be read-only. Raises NoLocksError, OSError."""
     try:
-        return _ask(descriptor, "F_OFD_GETLK", fcntl.F_GETLK, EXCLUSIVE)[0] != fcntl.F_UNLCK
+        return _request(descriptor, "F_OFD_GETLK", fcntl.F_GETLK, EXCLUSIVE)[0] != fcntl.F_UNLCK
     except OSError as error:
         raise NoLocksError(error.errno, os.strerror(error.errno)) if error.errno in _NO_LOCKS else error from None
 
@@ -151,13 +147,13 @@ def _lock_at(descriptor: int, path: Path, kind: int) -> str:
         raise NoLocksError(error.errno, os.strerror(error.errno)) if error.errno in _NO_LOCKS else error from None
     found = os.fstat(descriptor)
     with _mutex:
-        _mine[descriptor] = FileId(found.st_dev, found.st_ino)
+        _held[descriptor] = FileId(found.st_dev, found.st_ino)
     return "locked"
 
 
 def _locked(descriptor: int, kind: int) -> bool:
     try:
-        _ask(descriptor, "F_OFD_SETLK", fcntl.F_SETLK, kind)
+        _request(descriptor, "F_OFD_SETLK", fcntl.F_SETLK, kind)
     except OSError as error:
         if error.errno in _TAKEN:
             return False
@@ -165,16 +161,19 @@ def _locked(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _ask(descriptor: int, open_file: str, posix: int, kind: int) -> tuple[int, ...]:
-    """One lock request for the whole file: `open_file` names the OFD command, `posix` is its POSIX equivalent."""
+def _request(descriptor: int, ofd_command: str, posix_command: int, kind: int) -> tuple[int, ...]:
+    """Make one lock request for the whole file: `ofd_command` by name, or `posix_command` on kernels without OFD locks.
+
+    Returns the `_FLOCK` fields of the reply: the first is F_UNLCK if F_GETLK found no conflicting lock.
+    """
     wanted = _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
-    if hasattr(fcntl, open_file):
+    if hasattr(fcntl, ofd_command):
         try:
-            return _FLOCK.unpack(fcntl.fcntl(descriptor, getattr(fcntl, open_file), wanted))
+            return _FLOCK.unpack(fcntl.fcntl(descriptor, getattr(fcntl, ofd_command), wanted))
         except OSError as error:
             if error.errno != errno.EINVAL:  # from a kernel without OFD locks
                 raise
-    return _FLOCK.unpack(fcntl.fcntl(descriptor, posix, wanted))
+    return _FLOCK.unpack(fcntl.fcntl(descriptor, posix_command, wanted))
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -187,7 +186,10 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _removed(path: Path) -> bool:
-    """Remove another user's lock file; False if it is locked. Raises PermissionError if that is not possible."""
+    """Remove a lock file of another user, which this one may not open for writing; False if it is locked.
+
+    Raises PermissionError if it cannot be removed.
+    """
     try:
         descriptor = open_lock_file(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -207,12 +209,12 @@ def _leave_to_the_parent() -> None:
 
     If they were closed, their numbers could be reused while the child's code still refers to them.
     """
-    if _mine:
+    if _held:
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for descriptor in _mine:
+        for descriptor in _held:
             os.dup2(nothing, descriptor, inheritable=False)
         os.close(nothing)
-        _mine.clear()
+        _held.clear()
 
 
 os.register_at_fork(before=_mutex.acquire, after_in_parent=_mutex.release, after_in_child=_mutex.release)

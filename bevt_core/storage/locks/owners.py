@@ -1,4 +1,4 @@
-"""The content of a lock file: which process has the lock. Used for messages only."""
+"""The content of a lock file: which process has the lock. Used in messages, and to recognise locks of other hosts."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bevt_core.storage.locks.file_locks import is_taken, mine, open_lock_file
+from bevt_core.storage.locks.file_locks import held_descriptor, is_taken, open_lock_file
 from schemas.base import Record
 from schemas.ranges import Count
 
-MOST_BYTES = 64 << 10  # read from the end of a lock file
+MAX_BYTES = 64 << 10  # read from the end of a lock file
 SHOWN = 160  # characters of a command in a message
-NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # the owner may not have written its line yet
+NOTE_TRIES, NOTE_WAIT_S = 5, 0.02  # attempts to read a line that the owner may not have written yet
 
 
 class Owner(Record):
@@ -58,7 +58,7 @@ def line_of(command: str) -> str:
 def owner_of(lock: Path) -> Owner | None:
     """The process in the last line of a lock file; None if the lock is free."""
     with contextlib.suppress(OSError):  # removed, or not readable
-        held = mine(lock)
+        held = held_descriptor(lock)
         if held is not None:
             return last_noted(held)
         with opened(lock) as descriptor:
@@ -68,7 +68,7 @@ def owner_of(lock: Path) -> Owner | None:
 
 @contextmanager
 def opened(file: Path) -> Iterator[int]:
-    """Open a lock file for reading and yield its descriptor. Raises NoLockFileError, OSError."""
+    """Open a lock file for reading and yield its descriptor. Raises NotALockFileError, OSError."""
     descriptor = open_lock_file(file, os.O_RDONLY)
     try:
         yield descriptor
@@ -80,7 +80,7 @@ def last_noted(descriptor: int) -> Owner:
     """The owner in the last line of an open lock file; waits briefly, as the owner may be about to write it."""
     for _ in range(NOTE_TRIES):
         size = os.fstat(descriptor).st_size
-        lines = os.pread(descriptor, MOST_BYTES, max(0, size - MOST_BYTES)).splitlines()
+        lines = os.pread(descriptor, MAX_BYTES, max(0, size - MAX_BYTES)).splitlines()
         with contextlib.suppress(IndexError, ValidationError):
             return Owner.model_validate_json(lines[-1])
         time.sleep(NOTE_WAIT_S)

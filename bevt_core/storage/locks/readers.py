@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bevt_core.storage.locks.exclusive import locked
-from bevt_core.storage.locks.file_locks import SHARED, is_mine, remove_and_let_go, take
+from bevt_core.storage.locks.file_locks import SHARED, is_held_here, remove_and_release, take
 from bevt_core.storage.locks.owners import note, owner_of
 from bevt_core.storage.staging import READERS
 from schemas.errors import UserError
@@ -19,7 +19,7 @@ def read_store(store: Path, command: str) -> Iterator[None]:
     If the store cannot be locked, the block runs without a lock.
     """
     lock, descriptor = store / READERS, None
-    if not is_mine(lock):
+    if not is_held_here(lock):
         with contextlib.suppress(OSError):  # another user's store, or a disk without locks
             descriptor = take(lock, SHARED)
             if descriptor is None:
@@ -31,7 +31,7 @@ def read_store(store: Path, command: str) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            remove_and_let_go(lock, descriptor)
+            remove_and_release(lock, descriptor)
 
 
 @contextmanager

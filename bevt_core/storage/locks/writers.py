@@ -19,9 +19,8 @@ from bevt_core.storage.staging import WRITER, clean_local_staging
 
 _WRITES = "is writing", "wait until it ends or stop it, or give another --out"
 
-_held_here: ContextVar[frozenset[Path]] = ContextVar(
-    "_held_here", default=frozenset()
-)  # lock files that this thread has locked
+# lock files that this thread has locked
+_held_here: ContextVar[frozenset[Path]] = ContextVar("_held_here", default=frozenset())
 
 
 @contextmanager
@@ -42,7 +41,7 @@ def hold_file(target: Path, command: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_held(_beside(target), target, command))
         if target.is_symlink():
-            with contextlib.suppress(OSError):  # target in a folder without write permission: only the link is replaced
+            with contextlib.suppress(OSError):  # no write permission beside the target; only the link is replaced
                 stack.enter_context(_held(_beside(real), target, command))
         _check_free(real / WRITER, target)
         yield

@@ -7,8 +7,8 @@ class TooLong(Exception):
     """An object is larger than expected."""
 
 
-def at_most(most_bytes: int | None) -> Any:
-    """A callback for `get_file` that raises TooLong after more than `most_bytes`; None: no limit."""
+def at_most(max_bytes: int | None) -> Any:
+    """A callback for `get_file` that raises TooLong after more than `max_bytes`; None: no limit."""
     from fsspec.callbacks import Callback
 
     class Bounded(Callback):  # type: ignore[misc] # fsspec has no types
@@ -20,7 +20,7 @@ def at_most(most_bytes: int | None) -> Any:
             self._check(self.value)
 
         def _check(self, num_bytes: int) -> None:
-            if most_bytes is not None and num_bytes > most_bytes:
+            if max_bytes is not None and num_bytes > max_bytes:
                 raise TooLong
 
     return Bounded()

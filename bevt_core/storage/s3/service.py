@@ -23,6 +23,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0  # between attempts: doubled each time,
 CONNECT_TIMEOUT_S = 10
 CONNECTIONS = 32  # per process
 _LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# errors of a request that no retry can fix
 _REFUSED = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.EREMCHG)
 
 
@@ -34,7 +35,8 @@ def retry_s() -> float:
 def request(url: str, what: str, call: Callable[[Any], R]) -> R:
     """Return `call(file_system)`, retried while it fails for a temporary reason.
 
-    `what` is the verb for messages. Raises FileNotFoundError, FileExistsError, and a StorageError that names `url`.
+    `what` is the verb for messages, such as "read". Raises FileNotFoundError, FileExistsError, and a StorageError that
+    names `url`.
     """
     limit_s = retry_s()
     began, wait_s, tries = time.monotonic(), FIRST_WAIT_S, 0
@@ -51,7 +53,7 @@ def request(url: str, what: str, call: Callable[[Any], R]) -> R:
         except _no_credentials() as error:
             fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             raise StorageError(errno.EACCES, f"{url}: no credentials; {fix}") from error
-        except _may_pass() as error:
+        except _temporary_errors() as error:
             if isinstance(error, OSError) and error.errno in _LOCAL_DISK:
                 raise
             if isinstance(error, OSError) and error.errno in _REFUSED:
@@ -65,7 +67,7 @@ def request(url: str, what: str, call: Callable[[Any], R]) -> R:
                     f"Check the network and the object store ({_endpoint()}), then run the same command again: "
                     "finished work is kept",
                 ) from error
-        except _unusable() as error:
+        except _client_errors() as error:
             raise StorageError(errno.EINVAL, f"{url}: cannot {what} it: {_one_line(error)}") from error
         time.sleep(wait_s * random.uniform(0.5, 1.0))
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
@@ -75,7 +77,7 @@ _lock = threading.Lock()
 
 
 def _file_system() -> Any:
-    """The s3fs file system of this process, shared by its threads."""
+    """The s3fs file system of this process, shared by its threads; a forked child makes its own."""
     with _lock:
         return _new_file_system(os.getpid())
 
@@ -102,7 +104,8 @@ def _no_credentials() -> tuple[type[Exception], ...]:
     return (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 
 
-def _may_pass() -> tuple[type[Exception], ...]:
+def _temporary_errors() -> tuple[type[Exception], ...]:
+    """Errors after which a request is retried, unless their errno is in _LOCAL_DISK or _REFUSED."""
     from aiohttp import ClientError
     from botocore.exceptions import ConnectionError as NotConnected
     from botocore.exceptions import HTTPClientError, IncompleteReadError
@@ -111,7 +114,7 @@ def _may_pass() -> tuple[type[Exception], ...]:
     return (OSError, ClientError, NotConnected, HTTPClientError, IncompleteReadError, ResponseParserError)
 
 
-def _unusable() -> type[Exception]:
+def _client_errors() -> type[Exception]:
     """All other botocore errors, such as invalid bucket names and settings."""
     from botocore.exceptions import BotoCoreError
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.card import STRIDE
+from bevt_core.tokenizers.description import STRIDE
 from schemas.errors import UserError
 
 EPS = 0.1  # the logit-Laplace density is defined on the open interval; pixels keep this distance from its ends
@@ -57,16 +57,16 @@ class DvaeTokenizer(Tokenizer):
             dtype=dtype,
             pass_frames=pass_frames,
         )
-        self._encoder_body = self._placed(encoder[:-1])
+        self._encoder_body = self._on_device(encoder[:-1])
         self._head = head.eval().to(device)
         self._codebook_VD: Tensor | None = None
         if decoder is not None:
             first = decoder[0]
             assert isinstance(first, nn.Conv2d) and first.bias is not None
             self._codebook_VD = (first.weight.detach().flatten(1).T + first.bias.detach()).to(device)
-            self._decoder_body = self._placed(decoder[1:])
+            self._decoder_body = self._on_device(decoder[1:])
 
-    def _placed(self, network: nn.Module) -> nn.Module:
+    def _on_device(self, network: nn.Module) -> nn.Module:
         channels_last: Any = {"memory_format": torch.channels_last}  # no typed overload of `to` combines all three
         return network.eval().to(self.device, self.weights_dtype, **channels_last)
 

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import to_uint8, to_unit
-from bevt_core.tokenizers.card import STRIDE, DvaeSizes, StoredTokenizer
 from bevt_core.tokenizers.codes import nearest_code, perplexity
+from bevt_core.tokenizers.description import STRIDE, DvaeSizes, StoredTokenizer
 from bevt_core.tokenizers.dvae.losses import RECONSTRUCTION, gumbel_softmax, kl_to_uniform
 from bevt_core.tokenizers.dvae.networks import build_decoder, build_encoder, to_package_state
 from bevt_core.tokenizers.dvae.tokenizer import map_pixels, unmap_pixels
 from bevt_core.tokenizers.dvae.warm_start import to_patches, warm_start
-from bevt_core.tokenizers.storage import save_tokenizer
+from bevt_core.tokenizers.weights_files import save_tokenizer
 from schemas.errors import UserError
 
 DVAE_PRESETS = {

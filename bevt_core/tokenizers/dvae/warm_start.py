@@ -13,8 +13,8 @@ from dall_e.decoder import DecoderBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bevt_core.tokenizers.card import STRIDE
 from bevt_core.tokenizers.codes import fit_codes, nearest_code
+from bevt_core.tokenizers.description import STRIDE
 from bevt_core.tokenizers.dvae.tokenizer import map_pixels
 
 RIDGE = 1e-4  # times the mean squared feature

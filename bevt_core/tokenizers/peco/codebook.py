@@ -14,7 +14,7 @@ EPS = 1e-5  # keeps codes that were never used finite; value of Sonnet's VectorQ
 
 
 class Codebook(nn.Module):
-    """The codes, and the running sums and counts whose quotient they are; all are buffers, none is a parameter."""
+    """The codes, and the running sums and counts whose quotients are the codes; all are buffers, not parameters."""
 
     def __init__(self, vocab_size: int, code_dim: int) -> None:
         super().__init__()

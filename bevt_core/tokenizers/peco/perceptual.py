@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bevt_core.weights.files import read_state_dict
+from bevt_core.weights.checkpoint_files import read_state_dict
 from schemas.errors import UserError
 from schemas.recipes.loading import nearest
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import Tokenizer, to_uint8, to_unit
-from bevt_core.tokenizers.card import PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.codes import fit_codes, nearest_code
+from bevt_core.tokenizers.description import PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.peco.codebook import Codebook
 from bevt_core.tokenizers.peco.networks import build_decoder, build_encoder
-from bevt_core.tokenizers.storage import save_tokenizer
+from bevt_core.tokenizers.weights_files import save_tokenizer
 from schemas.errors import UserError
 
 PECO_PRESETS = {

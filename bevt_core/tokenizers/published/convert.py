@@ -12,7 +12,7 @@ from dall_e.utils import Conv2d
 from torch import Tensor, nn
 
 from bevt_core.storage.files import sha256_of
-from bevt_core.tokenizers.card import StoredTokenizer
+from bevt_core.tokenizers.description import StoredTokenizer
 from bevt_core.tokenizers.dvae.networks import (
     build_decoder,
     build_encoder,
@@ -20,7 +20,7 @@ from bevt_core.tokenizers.dvae.networks import (
     sizes_of,
     to_package_state,
 )
-from bevt_core.tokenizers.storage import save_tokenizer
+from bevt_core.tokenizers.weights_files import save_tokenizer
 from schemas.errors import UserError
 from schemas.text.plain import short
 

@@ -29,7 +29,7 @@ SHIFTED = Windows((2, 4, 6), (2, 2, 3), (0, 1, 1))
 
 def test_the_shapes_are_those_that_the_model_meets(monkeypatch: pytest.MonkeyPatch) -> None:
     met: dict[tuple, int] = {}
-    attended = WindowAttention.attended
+    attended = WindowAttention.attention_inputs
 
     def noted(self: WindowAttention, *inputs: object) -> tuple:
         qkv_BKNC, bias_ANN, windows = attended(self, *inputs)  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def test_the_shapes_are_those_that_the_model_meets(monkeypatch: pytest.MonkeyPat
         met[key] = met.get(key, 0) + 1
         return qkv_BKNC, bias_ANN, windows
 
-    monkeypatch.setattr(WindowAttention, "attended", noted)
+    monkeypatch.setattr(WindowAttention, "attention_inputs", noted)
     with torch.device("meta"):
         encoder = SwinBackbone(**SWIN_SIZES["tiny"]).encoder()
         for tubelets in (8, 1):

@@ -10,9 +10,9 @@ from PIL import Image
 from bevt_core.media.decoding import Frame, decode_frames, decode_image, pool_indices
 from bevt_core.media.errors import MediaError
 from bevt_core.media.video.decoded import Decoded
-from bevt_core.media.video.glance import glance
+from bevt_core.media.video.header import read_video_header
 from bevt_core.media.video.orientation import upright
-from bevt_core.media.video.video_file import probe
+from bevt_core.media.video.video_file import read_packets
 from bevt_core.rng import rng_for
 from schemas.frames import PoolSpec
 from tests.support.media import (
@@ -109,20 +109,20 @@ def test_what_is_no_video_is_refused_with_a_reason(tmp_path: Path) -> None:
         if data is not None:
             path.write_bytes(data)
         with pytest.raises(MediaError) as error:
-            probe(path)
+            read_packets(path)
         assert (error.value.stage, error.value.reason) == ("open", reason)
     (tmp_path / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(MediaError):
         all_frames(tmp_path / "truncated.mp4", [0])
     with pytest.raises(MediaError) as error:
-        probe(write_audio(tmp_path / "tone.mp4"))
+        read_packets(write_audio(tmp_path / "tone.mp4"))
     assert error.value.reason == "no-video-stream"
 
 
 def test_cover_art_is_no_video(tmp_path: Path) -> None:
     cover_HWC = moving_frames(1, 120, 160)[0]
     path = write_audio_with_cover(tmp_path / "song.mp4", cover_HWC)
-    for look in (probe, glance):
+    for look in (read_packets, read_video_header):
         with pytest.raises(MediaError) as error:
             look(path)
         assert error.value.reason == "no-video-stream"
@@ -131,7 +131,7 @@ def test_cover_art_is_no_video(tmp_path: Path) -> None:
     path = write_video_with_cover(tmp_path / "clip.mp4", frames, cover_HWC)
     decoded = all_frames(path, range(10))
     assert [frame.shape for frame in decoded.frames] == [frames[0].shape] * 10
-    assert glance(path).codec == "h264"
+    assert read_video_header(path).codec == "h264"
 
 
 def test_a_playlist_opens_nothing_else(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_playlist_opens_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "concat.mp4").write_text("ffconcat version 1.0\nfile real.ts\n")
     for name in ("list.mp4", "concat.mp4"):
         with pytest.raises(MediaError) as error:
-            probe(tmp_path / name)
+            read_packets(tmp_path / name)
         assert error.value.reason == "not-media"
 
 
@@ -247,6 +247,6 @@ def test_edit_lists_cut_what_is_not_shown(shared_data: Path) -> None:
 def test_a_file_that_is_not_a_video_gets_no_text_of_ffmpeg(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.mp4"
     path.write_bytes(content)
-    for read in (probe, glance):
+    for read in (read_packets, read_video_header):
         with pytest.raises(MediaError, match=r"^not a video, or its header is damaged or missing$"):
             read(path)

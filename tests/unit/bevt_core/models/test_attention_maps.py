@@ -14,7 +14,7 @@ def test_a_position_receives_what_its_value_adds_to_the_outputs() -> None:
     torch.manual_seed(0)
     attention, x, shift = WindowAttention(8, 2, (2, 2, 2)), torch.randn(1, 3, 4, 6, 8), (1, 1, 1)
     torch.nn.init.normal_(attention.relative_position_bias_table)
-    qkv, bias, windows = attention.attended(x, shift)
+    qkv, bias, windows = attention.attention_inputs(x, shift)
     qkv = qkv.detach().requires_grad_()
     IMPLEMENTATIONS["math"](qkv, bias, windows).sum().backward()
     assert qkv.grad is not None

@@ -14,8 +14,8 @@ from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import write_record
-from bevt_core.tokenizers.card import read_card
-from bevt_core.weights.checkpoints import save_weights
+from bevt_core.tokenizers.description import read_description
+from bevt_core.weights.model_files import save_weights
 from pipeline.check.verify import verify
 from pipeline.look.sample import inspect_dataset
 from pipeline.recipes import PIPELINE_RECIPES
@@ -97,7 +97,7 @@ WANTED = {  # kind of input -> its reader, the reader's error, and the places it
         {"tuned"},
     ),
     "a run": (read_run, "expected the directory of a run", {"pretrained", "tuned", "half", "dvae"}),
-    "a tokenizer": (read_card, r"expected a folder with tokenizer\.json", {"tokenizer"}),
+    "a tokenizer": (read_description, r"expected a folder with tokenizer\.json", {"tokenizer"}),
     "a dataset to check": (verify, "give the folder that `bevt tokenize` wrote", {"data"}),
     "a dataset to look at": (inspect_dataset, "give the folder that `bevt tokenize` wrote", {"data"}),
 }

@@ -198,7 +198,7 @@ def test_both_storages_answer_alike(kind: str, store: S3Server, tmp_path: Path) 
     with storage_of(root / "y").committed_folder("commit", is_done=lambda: False) as staging:
         (staging / "commit").write_bytes(b"b")
     assert storage_of(root).sizes() == {"x/a": 3, "y/commit": 1}
-    assert storage_of(root).absence() is None and not a.is_irregular() and not a.is_folder()
+    assert storage_of(root).why_empty() is None and not a.is_irregular() and not a.is_folder()
     for name in ("../x", "/x", "x/./a"):
         with pytest.raises(UserError, match="leads out of"):
             storage_of(root).contained(name)

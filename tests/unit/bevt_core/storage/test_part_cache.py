@@ -12,7 +12,7 @@ import pytest
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage import part_cache as cache
 from bevt_core.storage.objects import ObjectPath, as_path
-from bevt_core.storage.part_cache import ReadAhead, cache_folder, hold
+from bevt_core.storage.part_cache import ReadAhead, cache_folder, local_files
 from bevt_core.storage.remote import Entry
 from schemas.errors import StorageError, UserError
 from schemas.models import TubeMask
@@ -50,11 +50,11 @@ def test_fetched_once_and_the_least_recently_used_goes(server: S3Server) -> None
 
 def test_what_is_being_read_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "ROOM_WAIT_S", 0.1)
-    with hold(entry(0)) as folder:
+    with local_files(entry(0)) as folder:
         for number in (1, 2, 3, 4):
             read(number)
         assert (folder / "file").read_bytes() == content(0)
-        with hold(entry(5)), hold(entry(6)), pytest.raises(UserError, match="raise BEVT_CACHE_BYTES"):
+        with local_files(entry(5)), local_files(entry(6)), pytest.raises(UserError, match="raise BEVT_CACHE_BYTES"):
             read(7)
 
 
@@ -69,7 +69,7 @@ def test_content_that_differs_from_the_commit_is_an_error() -> None:
     wrong = entry(1)
     with (
         pytest.raises(StorageError, match="differs from its commit; run `bevt verify"),
-        hold(Entry("key-0", entry(0).source, wrong.files)),
+        local_files(Entry("key-0", entry(0).source, wrong.files)),
     ):
         pass
     assert entries_there() == set()
@@ -115,7 +115,9 @@ def test_batches_from_objects_are_those_from_files(
         assert all((one[key] == other[key]).all() for key in ("clip", "tokens", "mask"))
         if step == 0:
             expected = {
-                place.key for part in order.parts_ahead(0) for place in (remote.place(part), remote.frames.place(part))
+                entry.key
+                for part in order.parts_ahead(0)
+                for entry in (remote.location(part), remote.frames.location(part))
             }
             deadline = time.monotonic() + 10
             while not expected <= {path.name for path in cache_folder().iterdir()}:
@@ -133,5 +135,5 @@ def test_prefetch_leaves_failures_to_the_reader(server: S3Server) -> None:
     while "key-1" not in entries_there():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    with pytest.raises(StorageError), hold(gone):
+    with pytest.raises(StorageError), local_files(gone):
         pass

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.tokenizers import PRETRAINED, find_made_by, find_tokenizer, load_tokenizer, settle_default
+from bevt_core.tokenizers import PRETRAINED, find_made_by, find_tokenizer, load_tokenizer, resolve_default
 from schemas.errors import UserError
 from tests.support.tiny_jobs import save_tiny_tokenizer
 
@@ -18,7 +18,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_the_published_weights_the_default_is_the_embedded_one_with_a_warning() -> None:
     said: list[str] = []
-    assert settle_default("default", said.append) == "dvae-small"
+    assert resolve_default("default", said.append) == "dvae-small"
     assert len(said) == 1 and "bevt tokenizer fetch dalle" in said[0] and "'dvae-small' is used" in said[0]
     assert find_tokenizer("dvae-small") == PRETRAINED / "dvae-small"
 
@@ -27,12 +27,12 @@ def test_with_the_published_weights_the_default_is_the_published_one(cache: Path
     cache.mkdir()
     save_tiny_tokenizer(cache / "dalle")
     said: list[str] = []
-    assert settle_default("default", said.append) == str(cache / "dalle")
+    assert resolve_default("default", said.append) == str(cache / "dalle")
     assert said == []
 
 
 def test_a_given_name_is_kept_and_must_exist() -> None:
-    assert settle_default("dalle", pytest.fail) == "dalle"
+    assert resolve_default("dalle", pytest.fail) == "dalle"
     with pytest.raises(UserError, match="tokenizer 'dalle' not found"):
         find_tokenizer("dalle")
 

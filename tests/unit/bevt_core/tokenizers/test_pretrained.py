@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from bevt_core.tokenizers import PRETRAINED, load_tokenizer
-from bevt_core.tokenizers.card import read_card
+from bevt_core.tokenizers.description import read_description
 from bevt_core.views.replay import halve, shrink_short_side
 
 
@@ -28,7 +28,7 @@ def test_it_is_found_by_name_and_small() -> None:
     assert "CC BY 2.0" in (folder / "CARD.md").read_text()  # the one photograph that asks to be named
     identity = load_tokenizer("dvae-small").identity()
     assert (identity.name, identity.grid, identity.input_px) == ("dvae", (14, 14), 112)
-    assert identity.vocab_size == read_card(folder).sizes.vocab_size
+    assert identity.vocab_size == read_description(folder).sizes.vocab_size
 
 
 def test_unseen_pictures_beat_block_means(shared_data: Path) -> None:

@@ -11,8 +11,8 @@ from dall_e import Encoder
 from torch import nn
 
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.card import DvaeSizes
 from bevt_core.tokenizers.codes import fit_codes, nearest_code, perplexity
+from bevt_core.tokenizers.description import DvaeSizes
 from bevt_core.tokenizers.dvae.losses import (
     guide_weight_at,
     gumbel_softmax,

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bevt_core.tokenizers.base import Tokenizer, to_uint8
-from bevt_core.tokenizers.card import DvaeSizes, PecoSizes
+from bevt_core.tokenizers.description import DvaeSizes, PecoSizes
 from bevt_core.tokenizers.dvae import networks
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
 from bevt_core.tokenizers.peco import networks as peco_networks

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
-from bevt_core.weights.checkpoints import load_weights
 from bevt_core.weights.export import (
     HubModel,
     onnx_difference,
@@ -15,6 +14,7 @@ from bevt_core.weights.export import (
     save_onnx,
     save_program,
 )
+from bevt_core.weights.model_files import load_weights
 
 SHIFTED = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "patch": (2, 8, 8)}
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 import bevt_core.weights.timm_registry  # noqa: F401 - registers
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
-from bevt_core.weights.checkpoints import save_weights
 from bevt_core.weights.export import save_hub_folder
+from bevt_core.weights.model_files import save_weights
 from schemas.errors import UserError
 
 MODELS = timm.list_models("bevt_*")

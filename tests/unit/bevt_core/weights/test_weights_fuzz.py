@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save as serialize
 
 from bevt_core.models.build import SWIN_SIZES, build_classifier
-from bevt_core.weights.checkpoints import import_video_swin, load_weights, save_weights
+from bevt_core.weights.model_files import import_video_swin, load_weights, save_weights
 from schemas.errors import UserError
 from tests.support.foreign_checkpoints import as_video_swin, small_swin3d
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from bevt_core.dataset.frame_store import Rejected, sources_digest
-from bevt_core.foreign.isolation import IsolatedFunction
 from bevt_core.media.video.video_file import open_video
+from bevt_core.untrusted.isolation import IsolatedFunction
 from pipeline.job import decode_part as frames_job
 from pipeline.job.decode_part import load_source, make_frame_part, read_source
 from schemas.errors import StorageError

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import cli
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.card import CARD
+from bevt_core.tokenizers.description import DESCRIPTION
 from pipeline.look.sample import inspect_dataset
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
@@ -22,8 +22,8 @@ from trainer.pretrain.pictures import check_tokenizer
 def encoder_only(tmp_path: Path) -> Path:
     folder = save_tiny_tokenizer(tmp_path / "whole")
     (folder / "decoder.safetensors").unlink()
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps({**card, "decoder_sha256": None}))
+    card = json.loads((folder / DESCRIPTION).read_text())
+    (folder / DESCRIPTION).write_text(json.dumps({**card, "decoder_sha256": None}))
     return folder
 
 

@@ -8,9 +8,9 @@ import torch
 
 import cli
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.card import DvaeSizes
+from bevt_core.tokenizers.description import DvaeSizes
 from bevt_core.tokenizers.dvae.networks import build_encoder, to_package_state
-from bevt_core.tokenizers.storage import save_tokenizer
+from bevt_core.tokenizers.weights_files import save_tokenizer
 from schemas.errors import UserError
 from tests.support.json_keys import CheckKeys
 from trainer.bench.step import SYNC_WARNING, bench_train_step, count_syncs

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.foreign.isolation import IsolatedFunction
+from bevt_core.untrusted.isolation import IsolatedFunction
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.recipes import ClipSampling, EvalViews

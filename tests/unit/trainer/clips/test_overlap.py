@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import cli
-from bevt_core.weights.checkpoints import load_weights
+from bevt_core.weights.model_files import load_weights
 from schemas.frames import SourceItem
 from tests.support.builders import make_token_set, smooth_frame
 from tests.support.media import moving_frames, write_image, write_video

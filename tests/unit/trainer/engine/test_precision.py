@@ -13,7 +13,7 @@ import torch
 from bevt_core.console import command_line
 from bevt_core.models.build import SWIN_SIZES, build_classifier
 from bevt_core.storage.files import write_record
-from bevt_core.weights.checkpoints import load_weights, save_weights
+from bevt_core.weights.model_files import load_weights, save_weights
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.evaluation import ClassifierCard, EvaluationPlan, ExtractionPlan

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import cli
 import trainer.finetune.plan
 import trainer.pretrain.plan
-from bevt_core.dataset.known_sets import KNOWN_SETS, KnownSet, known_sets
+from bevt_core.known_sets import KNOWN_SETS, KnownSet, known_sets
 from pipeline.recipes import PIPELINE_RECIPES
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe

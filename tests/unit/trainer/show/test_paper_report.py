@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bevt_core.storage.files import write_record
-from bevt_core.weights.checkpoints import load_weights, save_weights
+from bevt_core.weights.model_files import load_weights, save_weights
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe
 from schemas.recipes.loading import load_recipe

@@ -15,7 +15,7 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.files import remove, write_record
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.one_writer import hold
-from bevt_core.weights.checkpoints import save_weights
+from bevt_core.weights.model_files import save_weights
 from schemas.errors import StorageError, UserError
 from schemas.evaluation import FEATURES_SCHEMA, Temporal
 from schemas.frames import SourceItem

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bevt_core.models.build import build_classifier
 from bevt_core.storage.files import write_record
-from bevt_core.weights.checkpoints import save_weights
+from bevt_core.weights.model_files import save_weights
 from schemas.errors import UserError
 from schemas.evaluation import ClassifierCard
 from schemas.recipes import ClipSampling, EvalViews

@@ -37,7 +37,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("heads_at_a_time", [1, 2, 100])
 def test_it_equals_the_plain_form(heads_at_a_time: int, num_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_attention, "BUFFER_NUMBERS", heads_at_a_time * POSITIONS**2)
+    monkeypatch.setattr(cpu_attention, "BUFFER_ELEMENTS", heads_at_a_time * POSITIONS**2)
     qkv_WNC, bias_MANN, weight_WNC = inputs()
     results = []
     for attend in (plain, CpuWindowAttention.apply):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bevt_core.models.window_attention import IMPLEMENTATIONS, chosen
+from bevt_core.models.window_attention import IMPLEMENTATIONS
+from bevt_core.models.window_attention.dispatch import fastest_implementation
 from bevt_core.models.windows import Windows
 
 HEADS, HEAD_DIM = 2, 4
@@ -40,7 +41,7 @@ def test_implementations_agree_with_the_plain_form(implementation: str, windows:
 
 def test_the_device_and_the_size_of_a_window_choose() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
-    assert chosen(cpu, torch.float32, 392, 32) == "cpu"
-    assert chosen(cpu, torch.float32, 49, 32) == "math"
-    assert chosen(gpu, torch.float32, 392, 32) == "sdpa"
+    assert fastest_implementation(cpu, torch.float32, 392, 32) == "cpu"
+    assert fastest_implementation(cpu, torch.float32, 49, 32) == "math"
+    assert fastest_implementation(gpu, torch.float32, 392, 32) == "sdpa"
     assert set(IMPLEMENTATIONS) == {"triton", "sdpa", "cpu", "math"}

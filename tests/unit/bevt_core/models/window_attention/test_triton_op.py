@@ -101,7 +101,7 @@ KERNELS = ("forward_kernel", "grad_q_kernel", "grad_kv_kernel", "grad_bias_kerne
 TYPES = {
     **dict.fromkeys(("QKV", "BIAS", "BIAS_BY_KEY", "Y", "DY", "DQKV"), "*bf16"),
     **dict.fromkeys(("LABELS", "KINDS"), "*i32"),
-    **dict.fromkeys(("LSE", "DELTA", "SHARES"), "*fp32"),
+    **dict.fromkeys(("LSE", "DELTA", "PARTIAL_SUMS"), "*fp32"),
     **dict.fromkeys(("W", "S"), "i32"),
 }
 SHARED_LIMITS = {80: 163 * 1024, 86: 99 * 1024, 90: 227 * 1024}  # bytes of shared memory that a program may have

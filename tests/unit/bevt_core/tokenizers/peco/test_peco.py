@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from bevt_core.storage.files import sha256_of
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.card import PecoSizes
 from bevt_core.tokenizers.codes import count_and_sum
+from bevt_core.tokenizers.description import PecoSizes
 from bevt_core.tokenizers.peco.codebook import EPS, Codebook, straight_through
 from bevt_core.tokenizers.peco.perceptual import Perceptual
 from bevt_core.tokenizers.peco.tokenizer import PECO_PRESETS, PecoTrainingModule

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.foreign import parquet_file
-from bevt_core.foreign.parquet_file import ParquetFile, read_table
-from bevt_core.foreign.parquet_pages import pages_of, schema_elements
+from bevt_core.untrusted import parquet_file
+from bevt_core.untrusted.parquet_file import ParquetFile, read_table
+from bevt_core.untrusted.parquet_pages import count_schema_elements, pages_of
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
 from tests.support.parquet_bombs import BOMBS
@@ -21,7 +21,7 @@ from tests.support.parquet_bombs import BOMBS
 
 @pytest.mark.parametrize(("make", "message"), BOMBS.values(), ids=BOMBS)
 def test_bombs(tmp_path: Path, make: Callable[[Path], None], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_file, "MOST_BYTES", 8 << 20)
+    monkeypatch.setattr(parquet_file, "MAX_BYTES", 8 << 20)
     path = tmp_path / "x.parquet"
     make(path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -65,7 +65,7 @@ def test_pages_are_read_from_their_headers(tmp_path: Path) -> None:
         (page,) = pages_of(file, chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size)
     assert (page.num_values, page.is_dictionary) == (4 * 10 * 16, False)
     footer = path.read_bytes()[-8 - int.from_bytes(path.read_bytes()[-8:-4], "little") : -8]
-    assert schema_elements(footer) == 18
+    assert count_schema_elements(footer) == 18
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_damage_ends_in_an_error_or_a_table(tmp_path: Path, seed: int) -> None:
 
 
 def test_pages_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_file, "MOST_PAGES", 5)
+    monkeypatch.setattr(parquet_file, "MAX_PAGES", 5)
     pq.write_table(pa.table({"x": range(100)}), tmp_path / "x", row_group_size=10)  # a dictionary and a page each
     with ParquetFile(tmp_path / "x") as file:
         assert len(file.read_row_group(0)) == 10
@@ -113,7 +113,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_long_texts_of_an_extension_type_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_file, "MOST_BYTES", 8 << 20)
+    monkeypatch.setattr(parquet_file, "MAX_BYTES", 8 << 20)
     texts = pa.json_(pa.string()).wrap_array(pa.array(["x" * 100_000] * 400))
     pq.write_table(pa.table({"x": texts}), tmp_path / "x", compression="zstd")
     with pytest.raises(UserError, match="expected plain text"):

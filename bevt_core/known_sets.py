@@ -1,4 +1,4 @@
-"""Sizes of public data sets, for plans made without the data, and their storage under the shipped recipes."""
+"""Sizes of public data sets, and of the datasets that the shipped recipes make of them, for plans without the data."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +13,7 @@ TOKENIZER_GFLOP = 52.1  # per frame, DALL-E's encoder at 112 px, counted by torc
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A training split. `stride`, `views` and `crop_px` are those of its recipe in pipeline/recipes."""
+    """The training split of a public data set. `stride`, `views` and `crop_px` are those of its recipe."""
 
     name: str
     kind: Literal["video", "image"]
@@ -54,12 +54,18 @@ class KnownSet:
 KNOWN_SETS = {
     known.name: known
     for known in (
-        KnownSet("k400", "video", "k400", 240_000, 400, 300, 8, 8),  # 10 s at 30 frames/s (Kay et al. 2017)
-        KnownSet("in1k", "image", "imagenet", 1_281_167, 1000, 1, 1, 20),  # ILSVRC 2012
-        KnownSet("ssv2", "video", "ssv2", 168_913, 174, 48, 2, 8),  # 4 s at 12 frames/s (Goyal et al. 2017)
-        KnownSet(
-            "diving48", "video", "diving48", 15_027, 48, 160, 2, 8
-        ),  # V2; about 5 s at 30 frames/s (Li et al. 2018)
+        KnownSet(  # 10 s at 30 frames/s (Kay et al. 2017)
+            "k400", "video", recipe="k400", samples=240_000, classes=400, frames=300, stride=8, views=8
+        ),
+        KnownSet(  # ILSVRC 2012
+            "in1k", "image", recipe="imagenet", samples=1_281_167, classes=1000, frames=1, stride=1, views=20
+        ),
+        KnownSet(  # 4 s at 12 frames/s (Goyal et al. 2017)
+            "ssv2", "video", recipe="ssv2", samples=168_913, classes=174, frames=48, stride=2, views=8
+        ),
+        KnownSet(  # V2; about 5 s at 30 frames/s (Li et al. 2018)
+            "diving48", "video", recipe="diving48", samples=15_027, classes=48, frames=160, stride=2, views=8
+        ),
     )
 }
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from bevt_core.foreign.isolation import ChildCrash, ChildTimeout, IsolatedFunction
-from bevt_core.foreign.parquet_file import read_table
 from bevt_core.storage.files import read_bounded
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
+from bevt_core.untrusted.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.untrusted.parquet_file import read_table
 from schemas.errors import StorageError, UserError
 from schemas.text.json_text import parse_json, typed
 from schemas.text.plain import SHOWN_CHARACTERS, shown, text_of
 
 MAX_BYTES = 90 << 20  # of a text file, which is read as a whole; the largest official list has 80 MB
-MAX_LINES = 3_000_000  # of a text file; that list has 1.2 million
+MAX_LINES = 3_000_000  # of a text file; the list above has 1.2 million
 MAX_LINE_CHARACTERS = 1 << 20  # of a CSV row
 NOT_BLANK = re.compile(r"^[^\S\n]*\S[^\n]*", re.MULTILINE)
 CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
@@ -37,10 +37,10 @@ def read_text(path: AnyPath) -> str:
     return text_of(read_bytes(path, MAX_BYTES), path)
 
 
-def read_bytes(path: AnyPath, most: int) -> bytes:
-    """The content of a file of at most `most` bytes. Raises UserError, e.g. for a pipe or device, and StorageError."""
+def read_bytes(path: AnyPath, max_bytes: int) -> bytes:
+    """The content of a file of at most `max_bytes`. Raises UserError, e.g. for a pipe or device, and StorageError."""
     try:
-        return read_bounded(path, most)
+        return read_bounded(path, max_bytes)
     except StorageError:
         raise
     except OSError as error:
@@ -64,7 +64,7 @@ def _check_lines(path: AnyPath, count: int) -> None:
 
 
 class Lines:
-    """The lines of a text file that are not blank, as (`FILE, line N`, the line)."""
+    """Iterates over the lines of a text file that are not blank, as (`FILE, line N`, the line)."""
 
     def __init__(self, path: AnyPath) -> None:
         """Raises UserError, StorageError."""
@@ -72,9 +72,10 @@ class Lines:
         self.text = read_text(path)
         if "\r" in self.text:
             self.text = self.text.replace("\r\n", "\n").replace("\r", "\n")
-        _check_lines(path, len(self))
+        _check_lines(path, self.count)
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         """Number of lines, including blank ones."""
         return self.text.count("\n") + 1
 
@@ -181,8 +182,8 @@ def read_parquet(path: AnyPath, schema: pa.Schema, made_by: str) -> pa.Table:
 
 
 def read_mat(path: AnyPath, variable: str) -> Any:
-    """A variable of a MATLAB file, read by scipy in a child process, because a damaged file can crash the reader."""
-    child = IsolatedFunction("bevt_core.foreign.mat_file:load_mat", MAT_BYTES)
+    """A variable of a MATLAB file, read by scipy in a child process, because a damaged file can crash scipy."""
+    child = IsolatedFunction("bevt_core.untrusted.mat_file:load_mat", MAT_BYTES)
     try:
         return child(read_bytes(path, MAX_MAT_BYTES), variable, limit_s=MAT_LIMIT_S)
     except StorageError:

@@ -1,6 +1,6 @@
 """Reading of untrusted Parquet files: their unpacked size is checked before pyarrow unpacks them.
 
-A file may unpack to MOST_BYTES, or to MOST_TIMES its size if that is more: lists of numbered names reach 60 times.
+A file may unpack to MAX_BYTES, or to MAX_EXPANSION times its size if that is more; lists of numbered names reach 60.
 """
 
 import os
@@ -13,19 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bevt_core.foreign.parquet_pages import pages_of, schema_elements
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.parquet_pages import count_schema_elements, pages_of
 from schemas.errors import StorageError, UserError
 from schemas.text.plain import shown
 
-MOST_BYTES, MOST_TIMES = 256 << 20, 100
-MOST_ELEMENTS = 64  # of a schema; the largest here, that of a token set, has 18
-MOST_FOOTER_BYTES = 8 << 20  # of a token set of 4096 views
-MOST_PAGES = 300_000  # per read, which takes about a second to check; 4096 views have half as many
+MAX_BYTES, MAX_EXPANSION = 256 << 20, 100
+MAX_ELEMENTS = 64  # of a schema; the largest here, that of a token set, has 18
+MAX_FOOTER_BYTES = 8 << 20  # of a token set of 4096 views
+MAX_PAGES = 300_000  # per read, which takes about a second to check; 4096 views have half as many
 MAGIC, TAIL_BYTES = b"PAR1", 8
-VALUE_BYTES = {"INT64": 8, "DOUBLE": 8, "INT96": 12}  # of a number by its type; 4 for other types and for offsets
-GROWING = {7: "DELTA_BYTE_ARRAY"}  # encodings in which a long value may take no bytes
+VALUE_BYTES = {"INT64": 8, "DOUBLE": 8, "INT96": 12}  # in memory, per value of a type; others (and text offsets): 4
+# Encodings in which a value may repeat the one before it and take no bytes: a page's size does not bound its values.
+REPEATING = {7: "DELTA_BYTE_ARRAY"}
 
 
 class ParquetFile:
@@ -78,22 +79,26 @@ class ParquetFile:
             return self._opened.read_row_groups(groups, columns=names)
 
     def _check_size(self, groups: Sequence[int], names: Sequence[str] | None) -> None:
-        """Raise pa.ArrowInvalid if these columns of these row groups unpack to too much."""
-        limit = max(MOST_BYTES, MOST_TIMES * self._num_bytes)
+        """Raise pa.ArrowInvalid if these columns of these row groups unpack to too much.
+
+        The sizes of pages bound all values but texts of a dictionary, which one page stores and others repeat. Where
+        those could exceed the limit, the column is read as a dictionary, which is small, and its texts are added up.
+        """
+        limit = max(MAX_BYTES, MAX_EXPANSION * self._num_bytes)
         total, stored, pages, repeated = 0, 0, 0, set[str]()
         for group in groups:
             meta = self.metadata.row_group(group)
             if not 0 <= meta.num_rows <= limit:
                 raise pa.ArrowInvalid(f"row group {group} of {meta.num_rows} rows")
-            for at in range(
-                meta.num_columns if meta.num_rows else 0
-            ):  # pyarrow reads no pages of a row group without rows
+            if not meta.num_rows:  # pyarrow reads no pages of such a row group
+                continue
+            for at in range(meta.num_columns):
                 chunk = meta.column(at)
                 if names is None or chunk.path_in_schema.split(".")[0] in names:
                     stored += chunk.total_compressed_size
                     if stored > self._num_bytes:
                         raise pa.ArrowInvalid("columns that overlap")
-                    num_bytes, num_pages = self._measured(chunk, limit, MOST_PAGES - pages, repeated)
+                    num_bytes, num_pages = self._measure_chunk(chunk, limit, MAX_PAGES - pages, repeated)
                     total, pages = total + num_bytes, pages + num_pages
                     _check_total(total, limit)
         for path in sorted(repeated):
@@ -105,8 +110,12 @@ class ParquetFile:
             total += sum(_text_bytes(chunk) for column in table.columns for chunk in column.chunks)
             _check_total(total, limit)
 
-    def _measured(self, chunk: Any, limit: int, most_pages: int, repeated: set[str]) -> tuple[int, int]:
-        """Unpacked bytes and number of pages of a column chunk. Adds columns of repeated long texts to `repeated`."""
+    def _measure_chunk(self, chunk: Any, limit: int, max_pages: int, repeated: set[str]) -> tuple[int, int]:
+        """Unpacked bytes and number of pages of a column chunk, without the repetitions of texts in its dictionary.
+
+        If those could exceed `limit`, the column is added to `repeated`. Raises pa.ArrowInvalid if the chunk is
+        damaged, or exceeds `limit` bytes or `max_pages`.
+        """
         start = chunk.data_page_offset
         if chunk.dictionary_page_offset:
             start = min(start, chunk.dictionary_page_offset)
@@ -117,10 +126,10 @@ class ParquetFile:
         try:
             for page in pages_of(self._file, start, stop):
                 pages += 1
-                if pages > most_pages:
-                    raise ValueError(f"more than {MOST_PAGES} pages in one read")
-                if page.encoding in GROWING:
-                    raise ValueError(f"the encoding {GROWING[page.encoding]}; write it as PLAIN")
+                if pages > max_pages:
+                    raise ValueError(f"more than {MAX_PAGES} pages in one read")
+                if page.encoding in REPEATING:
+                    raise ValueError(f"the encoding {REPEATING[page.encoding]}; write it as PLAIN")
                 dictionary = max(dictionary, page.num_bytes * page.is_dictionary)
                 values += page.num_values
                 largest = max(largest, page.num_bytes)
@@ -133,7 +142,7 @@ class ParquetFile:
         return total, pages
 
     def _reader(self, **options: Any) -> pq.ParquetFile:
-        limits = {"thrift_string_size_limit": MOST_FOOTER_BYTES, "thrift_container_size_limit": MOST_FOOTER_BYTES}
+        limits = {"thrift_string_size_limit": MAX_FOOTER_BYTES, "thrift_container_size_limit": MAX_FOOTER_BYTES}
         return pq.ParquetFile(self._file, **limits, **options)
 
 
@@ -162,15 +171,15 @@ def _check_footer(file: Any, num_bytes: int) -> None:
     length = int.from_bytes(tail[:4], "little")
     if tail[4:] != MAGIC or length + TAIL_BYTES > num_bytes:
         raise pa.ArrowInvalid("no Parquet footer at its end")
-    if length > MOST_FOOTER_BYTES:
-        raise pa.ArrowInvalid(f"a footer of {length} bytes, expected at most {MOST_FOOTER_BYTES}")
+    if length > MAX_FOOTER_BYTES:
+        raise pa.ArrowInvalid(f"a footer of {length} bytes, expected at most {MAX_FOOTER_BYTES}")
     file.seek(num_bytes - TAIL_BYTES - length)
     try:
-        elements = schema_elements(file.read(length))
+        elements = count_schema_elements(file.read(length))
     except ValueError as error:
         raise pa.ArrowInvalid(str(error)) from None
-    if elements > MOST_ELEMENTS:
-        raise pa.ArrowInvalid(f"a schema of {elements} elements, expected at most {MOST_ELEMENTS}")
+    if elements > MAX_ELEMENTS:
+        raise pa.ArrowInvalid(f"a schema of {elements} elements, expected at most {MAX_ELEMENTS}")
 
 
 def _check_total(total: int, limit: int) -> None:
@@ -188,6 +197,7 @@ def _text_bytes(values: Any) -> int:
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
+    """The content of a Parquet file with the table."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()

@@ -10,18 +10,18 @@ from bevt_core.storage.objects import AnyPath
 
 
 @dataclass(frozen=True)
-class Glance:
+class MediaHeader:
     """Facts from a file's header, read without decoding."""
 
     container: str
     codec: str
-    width: int
-    height: int
+    width: int  # px
+    height: int  # px
     seconds: float | None  # None if not in the header, and for pictures
     frames: int | None  # of a video: the header's count, or duration times rate
 
 
-def glance(path: AnyPath) -> Glance:
+def read_video_header(path: AnyPath) -> MediaHeader:
     """Read the header of a video. Raises MediaError, StorageError."""
     with open_video(path) as container:
         stream = video_stream(container)
@@ -35,4 +35,6 @@ def glance(path: AnyPath) -> Glance:
             seconds = container.duration / av.time_base
         rate = stream.average_rate or stream.guessed_rate
         frames = stream.frames or (round(seconds * float(rate)) if seconds and rate else None)
-        return Glance(container.format.name.split(",")[0], context.name, context.width, context.height, seconds, frames)
+        return MediaHeader(
+            container.format.name.split(",")[0], context.name, context.width, context.height, seconds, frames
+        )

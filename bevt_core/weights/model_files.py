@@ -14,21 +14,21 @@ from bevt_core.models.build import build_bevt, build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.windows import Size3
 from bevt_core.storage.files import read_json_file, write_atomic
-from bevt_core.weights.files import UNREADABLE, first_line, head_of, is_safetensors, read_state_dict
-from bevt_core.weights.foreign import (
+from bevt_core.weights.checkpoint_files import UNREADABLE, first_line, head_of, is_safetensors, read_state_dict
+from bevt_core.weights.kinds import OURS, advice, check_kind
+from bevt_core.weights.other_projects import (
     bevt_from_image_swin,
     bevt_from_official,
     classifier_from_torchvision,
     classifier_from_video_swin,
 )
-from bevt_core.weights.kinds import OURS, advice, check_kind
 from bevt_core.weights.surgery import StateDict, Surgery, initialise, swin_sizes, tensor_of
 from schemas.errors import UserError
 from schemas.text.json_text import json_text, parse_json
 
 Model = Bevt | Classifier
 
-MOST_BLOCKS, MOST_STAGES = 1000, 8  # limits for an encoder
+MAX_BLOCKS, MAX_STAGES = 1000, 8  # limits for an encoder
 CONFIG_KEY = "bevt_config"  # in the safetensors metadata: the model's config as JSON
 BUILDERS: dict[str, Callable[..., Model]] = {"bevt": build_bevt, "classifier": build_classifier}
 
@@ -47,7 +47,7 @@ def save_state(path: Path, state: StateDict, config: Mapping[str, Any]) -> None:
 def load_weights(path: Path) -> Model:
     """Load a model written by `save_weights`, bit for bit, or the model.safetensors of an exported Hugging Face folder.
 
-    Raises UserError for another kind of file, with what it is, and for a damaged one.
+    Raises UserError for another kind of file, naming its kind, and for a damaged one.
     """
     state = read_state_dict(path)
     if not is_safetensors(head_of(path)):
@@ -82,12 +82,14 @@ def _errors_name(path: Path) -> Iterator[None]:
 
 def _rebuild(path: Path, config: dict[str, Any], state: Mapping[str, torch.Tensor]) -> Model:
     sizes = {key: value for key, value in config.items() if key != "kind"}
-    return _filled(path, BUILDERS[config["kind"]], sizes, state)
+    return _model_with_weights(path, BUILDERS[config["kind"]], sizes, state)
 
 
-def _filled(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], state: Mapping[str, Any]) -> Model:
-    """Build the model of `sizes` with copies of the weights of `state`."""
-    model = _planned(path, build, sizes, state)
+def _model_with_weights(
+    path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], state: Mapping[str, Any]
+) -> Model:
+    """Build the model of `sizes` with float32 copies of the weights in `state`. Raises UserError if they do not fit."""
+    model = _meta_model(path, build, sizes, state)
     missing = [key for key in model.state_dict() if key not in state]
     if missing:
         raise UserError(f"{path}: {missing[0]} is missing; the file is incomplete")
@@ -95,18 +97,18 @@ def _filled(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], s
     return model
 
 
-def _planned(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], state: Mapping[str, Any]) -> Model:
+def _meta_model(path: Path, build: Callable[..., Model], sizes: Mapping[str, Any], state: Mapping[str, Any]) -> Model:
     """Build the model of `sizes` on the meta device. Raises UserError if a tensor of `state` does not fit it.
 
     Checking before allocating limits the memory that a damaged file can claim to its own size.
     """
-    depths = [sizes.get("depth", 0), *sizes.get("depths", ())]
+    depths = [sizes.get("depth", 0), *sizes.get("depths", ())]  # a TimeSformer has `depth`, a Swin `depths`
     if sum(depths) > len(state):
         raise UserError(f"{path}: its config has {sum(depths)} blocks, but the file has only {len(state)} tensors")
-    if sum(depths) > MOST_BLOCKS or len(depths) > MOST_STAGES + 1:
+    if sum(depths) > MAX_BLOCKS or len(depths) > MAX_STAGES + 1:
         raise UserError(
             f"{path}: its config has {len(depths) - 1} stages and {sum(depths)} blocks, expected at most "
-            f"{MOST_STAGES} and {MOST_BLOCKS}"
+            f"{MAX_STAGES} and {MAX_BLOCKS}"
         )
     with torch.device("meta"):
         model = build(**sizes)
@@ -140,7 +142,7 @@ def import_official(path: Path) -> Imported:
         vocab_size, decoder_dim = tensor_of(state, "lm_head.weight", 2).shape
         sizes = swin_sizes(state, stem="stems.video.", encoder="encoders.shared.")
         sizes |= {"vocab_size": vocab_size, "decoder_dim": decoder_dim}
-        return Imported(_filled(path, build_bevt, sizes, state), dropped, fresh=[])
+        return Imported(_model_with_weights(path, build_bevt, sizes, state), dropped, fresh=[])
 
 
 def import_torchvision(path: Path) -> Imported:
@@ -165,7 +167,7 @@ def import_image_swin(path: Path, *, vocab_size: int, tubelet: int = 2, window: 
         state, dropped = bevt_from_image_swin(source, tubelet=tubelet, window=window)
         sizes = swin_sizes(state, stem="stems.video.", encoder="encoders.shared.")
         sizes |= {"window": window, "vocab_size": vocab_size}
-        _planned(path, build_bevt, sizes, state)
+        _meta_model(path, build_bevt, sizes, state)
         model = build_bevt(**sizes)
         return Imported(model, dropped, initialise(model, state))
 
@@ -173,7 +175,7 @@ def import_image_swin(path: Path, *, vocab_size: int, tubelet: int = 2, window: 
 def _classifier(path: Path, surgery: Surgery) -> Imported:
     sizes = swin_sizes(surgery.state, stem="stem.", encoder="encoder.")
     sizes["num_classes"] = len(tensor_of(surgery.state, "fc.weight", 2))
-    return Imported(_filled(path, build_classifier, sizes, surgery.state), surgery.dropped, fresh=[])
+    return Imported(_model_with_weights(path, build_classifier, sizes, surgery.state), surgery.dropped, fresh=[])
 
 
 def _read_foreign(path: Path, kind: str) -> StateDict:

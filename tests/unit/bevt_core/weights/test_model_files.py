@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
-from bevt_core.weights.checkpoints import import_official, load_weights, save_weights
-from bevt_core.weights.foreign import bevt_from_official
+from bevt_core.weights.model_files import import_official, load_weights, save_weights
+from bevt_core.weights.other_projects import bevt_from_official
 from bevt_core.weights.surgery import (
     classifier_from_pretrained,
     copy_encoder,

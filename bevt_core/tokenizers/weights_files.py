@@ -9,9 +9,9 @@ from torch import Tensor
 from bevt_core.storage.files import sha256_of, write_record
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.staging import staged_folder
-from bevt_core.tokenizers.card import CARD, DECODER, ENCODER, DvaeSizes, Kind, PecoSizes, StoredTokenizer
+from bevt_core.tokenizers.description import DECODER, DESCRIPTION, ENCODER, DvaeSizes, Kind, PecoSizes, StoredTokenizer
 from bevt_core.tokenizers.precision import DTYPES
-from bevt_core.weights.files import load_safetensors
+from bevt_core.weights.checkpoint_files import load_safetensors
 from schemas.errors import UserError
 from schemas.text.plain import short
 
@@ -46,7 +46,7 @@ def save_tokenizer(
                 decoder_sha256=None if decoder is None else sha256_of(staging / DECODER),
                 origin=origin,
             )
-            write_record(staging / CARD, stored)
+            write_record(staging / DESCRIPTION, stored)
     return stored
 
 
@@ -58,7 +58,7 @@ def read_state(folder: Path, file_name: str, expected_sha256: str) -> dict[str, 
     found = sha256_of(path)
     if found != expected_sha256:
         raise UserError(
-            f"{path}: sha256 {short(found)}, expected {short(expected_sha256)} ({CARD}); "
+            f"{path}: sha256 {short(found)}, expected {short(expected_sha256)} ({DESCRIPTION}); "
             "the file is damaged or was replaced: copy it again"
         )
     return {key: value.float() for key, value in load_safetensors(path).items()}

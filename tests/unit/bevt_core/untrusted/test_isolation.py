@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bevt_core.foreign.isolation import ChildCrash, ChildTimeout, IsolatedFunction
+from bevt_core.untrusted.isolation import ChildCrash, ChildTimeout, IsolatedFunction
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_child_killed_between_calls_is_replaced(isolated: IsolatedFunction) ->
 
 
 def test_a_call_that_needs_too_much_memory_is_an_error() -> None:
-    small = IsolatedFunction("tests.support.misbehaviour:misbehave", most_bytes=500 << 20)
+    small = IsolatedFunction("tests.support.misbehaviour:misbehave", max_bytes=500 << 20)
     try:
         with pytest.raises(MemoryError):
             small("memory", limit_s=10)
@@ -80,7 +80,7 @@ def test_descriptors_above_1023_are_waited_for() -> None:
     held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
     function = IsolatedFunction("tests.support.misbehaviour:misbehave")
     try:
-        assert function("a", limit_s=10) == "well: a" and function._answers > 1023
+        assert function("a", limit_s=10) == "well: a" and function._from_child > 1023
     finally:
         function.close()
         for descriptor in held:
@@ -92,7 +92,7 @@ def test_no_orphan_survives_its_parent() -> None:
     """Not even a child that hangs in native code, when the parent is killed without cleaning up."""
     script = (
         "import threading, time\n"
-        "from bevt_core.foreign.isolation import IsolatedFunction\n"
+        "from bevt_core.untrusted.isolation import IsolatedFunction\n"
         "f = IsolatedFunction('tests.support.misbehaviour:misbehave')\n"
         "f('a', limit_s=20)\n"
         "print(f.pid, flush=True)\n"

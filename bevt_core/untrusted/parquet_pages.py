@@ -8,10 +8,8 @@ import io
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-HEADER_BYTES = (
-    1 << 10,
-    1 << 16,
-)  # read for a page's header: first attempt, and limit (a header may contain texts)
+# Read for a page's header: in the first attempt, and at most; statistics in a header may contain long texts.
+HEADER_BYTES = (1 << 10, 1 << 16)
 MAX_NESTED = 8  # structs in a header
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 _SCHEMA = 2  # field of FileMetaData
@@ -56,16 +54,17 @@ class _Compact:
             yield number, kind
 
     def zigzag(self) -> int:
+        """Read a signed number: 0, -1, 1, -2, ... are stored as 0, 1, 2, 3, ..."""
         value = self.varint()
         return (value >> 1) ^ -(value & 1)
 
     def size(self) -> tuple[int, int]:
-        """Length and element type of a list."""
+        """Read the length and the element type of a list."""
         head = self.byte()
         return (self.varint() if head >> 4 == 15 else head >> 4), head & 0x0F
 
     def value(self, kind: int, depth: int = 0) -> Any:
-        """A number, a struct as a dict by field id, or None for text and lists, which are skipped."""
+        """Read a number, or a struct as a dict by field id; skip text and lists, returning None."""
         if depth > MAX_NESTED:
             raise ValueError(f"structs nested more than {MAX_NESTED} deep")
         if kind in (_TRUE, _FALSE):
@@ -90,7 +89,7 @@ class _Compact:
         return self.zigzag()
 
 
-def schema_elements(footer: bytes) -> int:
+def count_schema_elements(footer: bytes) -> int:
     """Number of columns and groups in the schema of a file's footer. Raises ValueError for a malformed footer."""
     reader = _Compact(footer)
     try:
@@ -107,14 +106,15 @@ def pages_of(file: io.BufferedIOBase, start: int, stop: int) -> Iterator[Page]:
     """The pages of a column chunk, in the bytes [start, stop) of the file. Raises ValueError for a malformed header."""
     while start < stop:
         header, length = _page_header(file, start)
-        kind, packed = _natural(header.get(1)), _natural(header.get(3))
+        # fields of PageHeader: 1 type, 2 unpacked size, 3 packed size, 5 / 7 / 8 the header of the type
+        kind, packed = _non_negative(header.get(1)), _non_negative(header.get(3))
         content = header.get({0: 5, 2: 7, 3: 8}.get(kind, 0), {})  # data, dictionary, data of version 2
         encoding = content.get(4 if kind == 3 else 2, 0)
-        yield Page(kind == 2, _natural(header.get(2)), _natural(content.get(1, 0)), _natural(encoding))
+        yield Page(kind == 2, _non_negative(header.get(2)), _non_negative(content.get(1, 0)), _non_negative(encoding))
         start += length + packed
 
 
-def _natural(value: Any) -> int:
+def _non_negative(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError("a negative size")
     return value

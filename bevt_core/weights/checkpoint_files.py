@@ -1,4 +1,4 @@
-"""Reading of other projects' checkpoint files: their tensors by name, or one line that says what the file is instead.
+"""Reading of checkpoint files, ours and other projects': their tensors by name, or an error that describes the file.
 
 No pickle in such a file runs code: torch's restricted unpickler allows tensors and plain containers, and the stand-ins
 below replace the settings and logs that published checkpoints store beside their tensors.
@@ -26,9 +26,9 @@ from schemas.errors import UserError
 WANTED = "expected a checkpoint with tensors by name (.pth or .safetensors)"
 # keys under which training codes store the tensors; SlowFast and TimeSformer use model_state
 NESTINGS = ("state_dict", "model", "module", "model_state", "model_state_dict")
-MAX_NESTED = 4
+MAX_NESTED = 4  # mappings inside each other
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # prefixes of DistributedDataParallel and torch.compile
-HEAD_BYTES = 512
+HEAD_BYTES = 512  # read to recognise the kind of a file
 MAX_HEADER_BYTES = 8 << 20  # of a safetensors file; a model of 10,000 tensors has 1 MB
 # raised by readers of damaged files
 UNREADABLE = (
@@ -94,9 +94,9 @@ STAND_INS: list[Any] = [
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Read the tensors of any checkpoint, under the names of its model.
+    """Read the tensors of any checkpoint, under the names that its model gives them.
 
-    Raises UserError for any other file, with what it is, and for a file that cannot be read without running code.
+    Raises UserError for any other file, naming its kind, and for a file that cannot be read without running code.
     """
     head = head_of(path)
     if is_safetensors(head):
@@ -179,7 +179,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _why(error: BaseException) -> str:
-    """A description of the file, derived from an error of torch's restricted unpickler."""
+    """Describe the file that caused an error of torch's restricted unpickler."""
     asked = re.search(r"GLOBAL (\S+)", str(error))
     if asked is None:
         return f"a checkpoint of torch that is cut or damaged ({first_line(error)})"

@@ -1,4 +1,4 @@
-"""`tokenizer.json`, the description of a stored tokenizer. Imports no torch: a job with nothing to do starts fast."""
+"""`tokenizer.json`, the description of a stored tokenizer. Imports no torch, so that a finished job starts fast."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from schemas.errors import UserError
 from schemas.ranges import Pixels, Vocabulary, Width
 from schemas.tokens import CPU_PASS_FRAMES
 
-CARD = "tokenizer.json"
+DESCRIPTION = "tokenizer.json"
 ENCODER = "encoder.safetensors"
 DECODER = "decoder.safetensors"
 STRIDE = 8  # three 2x poolings of the dVAE
@@ -57,9 +57,8 @@ class PecoSizes(Record):
     """The sizes of PeCo's two networks and of its codebook; the defaults are the paper's where it gives them."""
 
     width: Width = 128  # channels at full resolution
-    multipliers: tuple[Multiplier, ...] = Field(
-        default=(1, 1, 2, 2, 4), min_length=1, max_length=8
-    )  # of `width`, one per resolution
+    # of `width`, one per resolution
+    multipliers: tuple[Multiplier, ...] = Field(default=(1, 1, 2, 2, 4), min_length=1, max_length=8)
     blocks: Blocks = 2  # residual blocks per resolution; paper
     code_dim: Width = 256
     vocab_size: Vocabulary = 8192  # paper
@@ -85,7 +84,7 @@ class StoredTokenizer(Record):
     kind: Kind
     sizes: DvaeSizes | PecoSizes
     input_px: Pixels
-    encoder_sha256: str  # everything that decides the ids
+    encoder_sha256: str  # of the file with all weights that determine the ids
     decoder_sha256: str | None
     origin: dict[str, str | int | float]  # the weights' provenance: source digests, or recipe and metrics
 
@@ -125,12 +124,12 @@ def check_device(device_kind: str, dtype: str, pass_frames: int | None) -> None:
         )
 
 
-def read_card(folder: Path) -> StoredTokenizer:
+def read_description(folder: Path) -> StoredTokenizer:
     """Read the description in `folder`. Raises UserError, with a suggested fix, if it contains no tokenizer."""
-    stored = read_record(folder / CARD, StoredTokenizer)
+    stored = read_record(folder / DESCRIPTION, StoredTokenizer)
     if stored is None:
         raise UserError(
-            f"tokenizer {folder}: {what_is(folder)}; expected a folder with {CARD}; train one with "
+            f"tokenizer {folder}: {what_is(folder)}; expected a folder with {DESCRIPTION}; train one with "
             "`bevt tokenizer train dvae --preset nano ...`, or convert the published weights with "
             "`bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
         )

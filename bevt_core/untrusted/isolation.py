@@ -1,7 +1,7 @@
-"""Calls with a time limit in a long-lived child process: a file that crashes its decoder costs one call, not the job.
+"""Calls with time and memory limits in a child process: a file that crashes its decoder fails one call, not the job.
 
 A decoder may loop in native code while it holds the interpreter's lock, so that no thread or signal handler runs; only
-killing its process helps. The child dies with its parent, however the parent ends.
+killing its process helps. The child serves many calls, and dies with its parent, however the parent ends.
 """
 
 import contextlib
@@ -24,9 +24,10 @@ from bevt_core.processes import die_with_parent
 
 _LENGTH = struct.Struct("<Q")
 _PIPE_BYTES = 1 << 20  # frames come back in megabytes; Linux's default is 64 kB
-_ASKED, _RETURNED, _RAISED = "asked", "returned", "raised"
+_ASKED, _RETURNED, _RAISED = "asked", "returned", "raised"  # kinds of the child's messages, sent as (kind, value)
 _CHILD = (
-    "import sys; from bevt_core.foreign.isolation import serve; serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
+    "import sys; from bevt_core.untrusted.isolation import serve; "
+    "serve(target=sys.argv[1], parent=int(sys.argv[2]), max_bytes=int(sys.argv[3]))"
 )
 DECODER_BYTES = 4 << 30  # address space of a decoder; an 8K video with 4 reference frames takes 2.3 GB
 _child_answers = -1  # in the child: the pipe to the parent
@@ -43,12 +44,15 @@ class ChildCrash(Exception):
 class IsolatedFunction:
     """`module:function`, called in a dedicated child process, which is started at the first call and after a crash.
 
-    Arguments and results are pickled. An exception in the function is raised here. The function may call `ask`.
+    Arguments and results are pickled. The function's exceptions are raised in the parent. It may call `ask`.
     """
 
-    def __init__(self, target: str, most_bytes: int = 0) -> None:
-        """`most_bytes`: limit of the address space beyond that of the module's imports (MemoryError); 0: no limit."""
-        self.target, self.most_bytes = target, most_bytes
+    def __init__(self, target: str, max_bytes: int = 0) -> None:
+        """`max_bytes` limits the address space that the function adds to its module's imports; 0 means no limit.
+
+        Beyond the limit the function raises MemoryError.
+        """
+        self.target, self.max_bytes = target, max_bytes
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,17 +70,17 @@ class IsolatedFunction:
         assert self._child is not None
         deadline = time.monotonic() + limit_s
         try:
-            _write(self._questions, args)
-            kind, value = _read(self._answers, deadline)
+            _write(self._to_child, args)
+            kind, value = _read(self._from_child, deadline)
             while kind == _ASKED:
                 assert reply is not None, f"{self.target} calls `ask`, but no `reply` was given"
-                _write(self._questions, reply(value))
-                kind, value = _read(self._answers, deadline)
+                _write(self._to_child, reply(value))
+                kind, value = _read(self._from_child, deadline)
         except TimeoutError:
             self.close()
             raise ChildTimeout(f"no answer within {limit_s:g} s") from None
         except (EOFError, BrokenPipeError):
-            raise ChildCrash(self._obituary()) from None
+            raise ChildCrash(self._exit_description()) from None
         except BaseException:  # `reply` failed, or Ctrl-C: the child is in the middle of a call
             self.close()
             raise
@@ -90,16 +94,16 @@ class IsolatedFunction:
         if child is not None:
             child.kill()
             child.wait()
-            os.close(self._questions)
-            os.close(self._answers)
+            os.close(self._to_child)
+            os.close(self._from_child)
 
     def _start(self) -> None:
         self.close()
-        command = [sys.executable, "-P", "-c", _CHILD, self.target, str(os.getpid()), str(self.most_bytes)]
+        command = [sys.executable, "-P", "-c", _CHILD, self.target, str(os.getpid()), str(self.max_bytes)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
-        child_reads, self._questions = os.pipe()
-        self._answers, child_writes = os.pipe()
-        fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        child_reads, self._to_child = os.pipe()
+        self._from_child, child_writes = os.pipe()
+        fcntl.fcntl(self._from_child, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._child = subprocess.Popen(
             command, stdin=child_reads, stdout=child_writes, stderr=subprocess.DEVNULL, env=environment
         )
@@ -107,12 +111,13 @@ class IsolatedFunction:
         os.close(child_writes)
         # The child sends "hello" when it is ready, so that its start does not count against the first call's limit.
         try:
-            _read(self._answers, deadline=time.monotonic() + 120)
+            _read(self._from_child, deadline=time.monotonic() + 120)
         except (EOFError, TimeoutError):
             self.close()
             raise RuntimeError(f"the child process for {self.target} did not start: {' '.join(command)}") from None
 
-    def _obituary(self) -> str:
+    def _exit_description(self) -> str:
+        """Reap the dead child and return how it ended."""
         assert self._child is not None
         code = self._child.wait()
         self.close()
@@ -128,7 +133,7 @@ def ask(question: Any) -> Any:
     return _read(0, deadline=None)
 
 
-def serve(target: str, parent: int, most_bytes: int) -> None:
+def serve(target: str, parent: int, max_bytes: int) -> None:
     """The child's loop. File descriptor 1 is reserved for answers; output of libraries goes to stderr."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
@@ -137,10 +142,10 @@ def serve(target: str, parent: int, most_bytes: int) -> None:
     os.dup2(2, 1)
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
-    if most_bytes:
+    if max_bytes:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        wanted = used + most_bytes
+        wanted = used + max_bytes
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
     _write(_child_answers, "hello")
     while True:

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.foreign import files as foreign_files
-from bevt_core.foreign.files import (
+from bevt_core.untrusted import files as foreign_files
+from bevt_core.untrusted.files import (
     Lines,
     read_csv,
     read_json,
