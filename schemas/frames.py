@@ -10,11 +10,11 @@ from schemas.base import FORMAT_VERSION, Record
 from schemas.ranges import Batch, Count, Frames, Seed
 
 JPEG_SHARD_BYTES = 64 << 20  # JPEG per shard
-MOST_JPEG_SHARDS = 100_000  # per part: 6.7 TB
-MOST_FRAMES = 1 << 25  # per part
-MOST_SHARD_FILE_BYTES = JPEG_SHARD_BYTES + (1 << 20)  # with checksums and index, which take about 10 kB
-MOST_METADATA_BYTES = 64 << 10  # per zarr.json
-MOST_TABLE_BYTES = 1 << 30  # per Parquet file of a part
+MAX_JPEG_SHARDS = 100_000  # per part: 6.7 TB
+MAX_FRAMES = 1 << 25  # per part
+MAX_SHARD_FILE_BYTES = JPEG_SHARD_BYTES + (1 << 20)  # with checksums and index, which take about 10 kB
+MAX_METADATA_BYTES = 64 << 10  # per zarr.json
+MAX_TABLE_BYTES = 1 << 30  # per Parquet file of a part
 
 MediaKind = Literal["video", "image"]
 DamagePolicy = Literal["unchecked", "keep", "reject"]  # decord does not report damage, so the last two decode with PyAV
@@ -84,11 +84,11 @@ class FileDigest(Record):
 _JPEG_SHARD = re.compile(r"frames\.zarr/jpeg/c/(0|[1-9][0-9]{0,4})")
 _OFFSETS = "frames.zarr/offsets/c/0"
 _FILES_OF_EVERY_PART = {
-    "frames.zarr/zarr.json": MOST_METADATA_BYTES,
-    "frames.zarr/jpeg/zarr.json": MOST_METADATA_BYTES,
-    "frames.zarr/offsets/zarr.json": MOST_METADATA_BYTES,
-    "index.parquet": MOST_TABLE_BYTES,
-    "rejected.parquet": MOST_TABLE_BYTES,
+    "frames.zarr/zarr.json": MAX_METADATA_BYTES,
+    "frames.zarr/jpeg/zarr.json": MAX_METADATA_BYTES,
+    "frames.zarr/offsets/zarr.json": MAX_METADATA_BYTES,
+    "index.parquet": MAX_TABLE_BYTES,
+    "rejected.parquet": MAX_TABLE_BYTES,
 }  # path -> maximum size in bytes
 SHOWN_CHARACTERS = 60  # maximum length of a name in a message
 
@@ -103,7 +103,7 @@ class FramePartCommit(Record):
     part: Count
     num_sources: Count
     num_samples: Count
-    num_frames: int = Field(ge=0, le=MOST_FRAMES)
+    num_frames: int = Field(ge=0, le=MAX_FRAMES)
     num_rejected: Count
     plan_digest: str
     files: dict[str, FileDigest]  # by path relative to the part
@@ -111,7 +111,7 @@ class FramePartCommit(Record):
     @model_validator(mode="after")
     def _check_files(self) -> "FramePartCommit":
         shards = {f"frames.zarr/jpeg/c/{i}" for i in range(sum(map(bool, map(_JPEG_SHARD.fullmatch, self.files))))}
-        expected = _FILES_OF_EVERY_PART | dict.fromkeys(shards, MOST_SHARD_FILE_BYTES)
+        expected = _FILES_OF_EVERY_PART | dict.fromkeys(shards, MAX_SHARD_FILE_BYTES)
         if self.num_frames:
             expected[_OFFSETS] = 8 * (self.num_frames + 1) + 4  # int64 and a crc32c
         if self.files.keys() != expected.keys():

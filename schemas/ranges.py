@@ -27,21 +27,21 @@ Vocabulary = Annotated[int, Field(ge=2, le=65_536)]  # ids are stored as uint16
 Count = Annotated[int, Field(ge=0, le=10**12)]  # of items in a dataset
 Size3 = tuple[Side, Side, Side]  # time, rows, columns
 
-MOST_FRAMES_PER_STEP = 10**7  # per optimizer step
-MOST_FRAME_PIXELS = 64_000_000  # per frame of a source, and per stored frame; 8K has 33 million
-MOST_PARAMETERS = 10**11  # per encoder
+MAX_FRAMES_PER_STEP = 10**7  # per optimizer step
+MAX_FRAME_PIXELS = 64_000_000  # per frame of a source, and per stored frame; 8K has 33 million
+MAX_PARAMETERS = 10**11  # per encoder
 
 
 def check_frames_per_step(batch: int, frames: int, names: str) -> None:
     """Raise ValueError for implausibly many frames per step; `names` are the keys of both numbers, for the message."""
-    if batch * frames > MOST_FRAMES_PER_STEP:
-        raise ValueError(f"{names}: {batch} x {frames} frames per step, expected at most {MOST_FRAMES_PER_STEP}")
+    if batch * frames > MAX_FRAMES_PER_STEP:
+        raise ValueError(f"{names}: {batch} x {frames} frames per step, expected at most {MAX_FRAMES_PER_STEP}")
 
 
 def check_parameters(blocks: int, width: int) -> None:
     """Raise ValueError for transformer blocks with implausibly many weights (12 width^2 each)."""
-    if 12 * blocks * width**2 > MOST_PARAMETERS:
+    if 12 * blocks * width**2 > MAX_PARAMETERS:
         raise ValueError(
             f"embed_dim gives {blocks} blocks of width {width}, about {12 * blocks * width**2:.0e} parameters; "
-            f"expected at most {MOST_PARAMETERS:.0e}"
+            f"expected at most {MAX_PARAMETERS:.0e}"
         )

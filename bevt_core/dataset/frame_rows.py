@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import DAMAGED, UserError
-from schemas.frames import INDEX_SCHEMA, MOST_FRAMES
+from schemas.frames import INDEX_SCHEMA, MAX_FRAMES
 
 
 class BadRow(UserError):
@@ -26,7 +26,7 @@ def check_index(index: pa.Table, path: AnyPath, num_classes: int | None = None) 
     """
     if not index.schema.equals(INDEX_SCHEMA):
         raise BadRow(f"{path}: the columns are not those of a frame store's index; {DAMAGED}")
-    ranges = {"num_frames": (0, MOST_FRAMES), "frame_start": (0, MOST_FRAMES), "height": (1, None), "width": (1, None)}
+    ranges = {"num_frames": (0, MAX_FRAMES), "frame_start": (0, MAX_FRAMES), "height": (1, None), "width": (1, None)}
     if num_classes is not None:
         ranges["label"] = (0, num_classes - 1)
     for column, (low, high) in ranges.items():

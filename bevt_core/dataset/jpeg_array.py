@@ -22,7 +22,7 @@ from schemas.errors import DAMAGED, UserError
 from schemas.text.regular_file import is_irregular
 
 ABSENT = 2**64 - 1  # the offset, in a shard's index, of a chunk that was never written
-MOST_FRAME_BYTES = 192 << 20  # 3 bytes per pixel of MOST_FRAME_PIXELS; noise at JPEG quality 100 takes 2.3
+MAX_FRAME_BYTES = 192 << 20  # 3 bytes per pixel of MAX_FRAME_PIXELS; noise at JPEG quality 100 takes 2.3
 
 
 def write_jpegs(path: Path, jpegs: Sequence[bytes]) -> None:
@@ -150,10 +150,10 @@ def _read_offsets(path: Path, layout: Layout) -> np.ndarray:
     if not len(offsets) or offsets[0] != 0 or falls or offsets[-1] != layout.num_bytes:
         raise UserError(f"{path}: expected increasing offsets from 0 to {layout.num_bytes}; {DAMAGED}")
     sizes = np.diff(offsets)
-    if sizes.max(initial=0) > MOST_FRAME_BYTES:
+    if sizes.max(initial=0) > MAX_FRAME_BYTES:
         frame = int(sizes.argmax())
         raise UserError(
-            f"{path}: frame {frame} has {sizes[frame]} bytes, expected at most {MOST_FRAME_BYTES}; {DAMAGED}"
+            f"{path}: frame {frame} has {sizes[frame]} bytes, expected at most {MAX_FRAME_BYTES}; {DAMAGED}"
         )
     return offsets
 

@@ -11,7 +11,7 @@ from typing import Any
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import DAMAGED, UserError
-from schemas.frames import JPEG_SHARD_BYTES, MOST_FRAMES, MOST_JPEG_SHARDS
+from schemas.frames import JPEG_SHARD_BYTES, MAX_FRAMES, MAX_JPEG_SHARDS
 
 GROUP, JPEG, OFFSETS = "zarr.json", "jpeg", "offsets"
 CHUNK_BYTES = 128 << 10  # per crc32c; zarr reads chunks of 64 KiB and 256 KiB more slowly (benchmarks/zarr_chunks.py)
@@ -81,8 +81,8 @@ def read_layout(path: AnyPath) -> Layout:
     """Return the layout of the `frames.zarr` at `path`. Raises UserError, naming file, value and expected value."""
     group = _read_metadata(path / GROUP)
     jpeg, offsets = (_read_metadata(path / name / "zarr.json") for name in (JPEG, OFFSETS))
-    num_bytes = _length(path / JPEG / "zarr.json", jpeg, MOST_JPEG_SHARDS * SHARD_BYTES)
-    num_offsets = _length(path / OFFSETS / "zarr.json", offsets, MOST_FRAMES + 1)
+    num_bytes = _length(path / JPEG / "zarr.json", jpeg, MAX_JPEG_SHARDS * SHARD_BYTES)
+    num_offsets = _length(path / OFFSETS / "zarr.json", offsets, MAX_FRAMES + 1)
     layout = Layout.of(num_bytes, num_offsets)
     for found, (name, expected) in zip((group, jpeg, offsets), layout.metadata().items(), strict=True):
         difference = _difference(found, expected)

@@ -19,7 +19,7 @@ from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
-from schemas.ranges import MOST_FRAME_PIXELS
+from schemas.ranges import MAX_FRAME_PIXELS
 
 # Fewer than Pillow supports: EPS runs Ghostscript, and a thumbnail inside a PSD or an icon is not the picture.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "PPM", "GIF", "AVIF", "JPEG2000", "TGA")
@@ -86,8 +86,8 @@ def _opened(path: AnyPath) -> Iterator[Image.Image]:
         except BROKEN as error:
             raise_storage_trouble(error, path)
             raise MediaError("open", "not-media", one_line(error, path)) from None
-        if image.width * image.height > MOST_FRAME_PIXELS or max(image.size) > MAX_SIDE:
-            limits = f"the limits are {MOST_FRAME_PIXELS} pixels and {MAX_SIDE} on a side"
+        if image.width * image.height > MAX_FRAME_PIXELS or max(image.size) > MAX_SIDE:
+            limits = f"the limits are {MAX_FRAME_PIXELS} pixels and {MAX_SIDE} on a side"
             raise MediaError("open", "too-large", f"{image.width}x{image.height}, {limits}")
         trouble = _pixel_trouble(image)
         if trouble is not None:

@@ -12,7 +12,7 @@ from bevt_core.rng import rng_for
 from bevt_core.views.jitter import JITTER_OPS, jitter
 from bevt_core.views.resample import Backend, Box, pixels_read, resize_box
 from schemas.errors import DAMAGED, UserError
-from schemas.ranges import MOST_FRAME_PIXELS
+from schemas.ranges import MAX_FRAME_PIXELS
 from schemas.views import JitterOp, View, ViewDistribution, ViewSpec
 
 
@@ -119,12 +119,12 @@ def decode_jpeg(data: bytes | memoryview | np.ndarray, size: tuple[int, int] | N
     """Decode to RGB uint8 (H, W, 3), with the accurate DCT and upsampling: the fast ones may differ between machines.
 
     `size` is the expected (height, width), if known. Raises UserError, before any memory is allocated, for a frame of
-    another size or with more than MOST_FRAME_PIXELS; ValueError for damaged bytes.
+    another size or with more than MAX_FRAME_PIXELS; ValueError for damaged bytes.
     """
     height, width, *_ = simplejpeg.decode_jpeg_header(data)  # 1 us; decoding 256 x 340 px takes 500 us
-    if height * width > MOST_FRAME_PIXELS:
+    if height * width > MAX_FRAME_PIXELS:
         raise UserError(
-            f"a stored frame of {height} x {width} px, expected at most {MOST_FRAME_PIXELS} pixels; {DAMAGED}"
+            f"a stored frame of {height} x {width} px, expected at most {MAX_FRAME_PIXELS} pixels; {DAMAGED}"
         )
     if size is not None and (height, width) != tuple(size):
         raise UserError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bevt_core.tokenizers.base import Tokenizer  # imports torch
 
 SAMPLES = 24
-MOST_PARTS_COUNTED = 1000  # maximum number of parts whose commits are read
+MAX_PARTS_COUNTED = 1000  # maximum number of parts whose commits are read
 MIN_PARTS_READ = 12  # more only if needed: parts on an object store are downloaded whole
 ACROSS, ACROSS_FRAMES = 3, 6  # samples side by side: with tokens, and frames only
 WIDTH_PX = 1008  # total, of all cells side by side
@@ -62,12 +62,12 @@ def chosen_samples(store: FrameStore, token_set: TokenSet | None, most: int = SA
 
 
 def samples_by_part(store: FrameStore) -> dict[int, int]:
-    """Part -> its number of samples, without empty parts, in order; for at most MOST_PARTS_COUNTED parts."""
+    """Part -> its number of samples, without empty parts, in order; for at most MAX_PARTS_COUNTED parts."""
 
     def commit_of(part: int) -> FramePartCommit | None:
         return read_record(store.path / part_name(part) / COMMIT, FramePartCommit)
 
-    commits = map_in_threads(commit_of, spread(store.manifest.num_parts, MOST_PARTS_COUNTED), store.path)
+    commits = map_in_threads(commit_of, spread(store.manifest.num_parts, MAX_PARTS_COUNTED), store.path)
     return {commit.part: commit.num_samples for commit in commits if commit is not None and commit.num_samples}
 
 

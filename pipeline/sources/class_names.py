@@ -9,15 +9,15 @@ from bevt_core.untrusted.files import Lines
 from schemas.errors import UserError
 from schemas.text.plain import shown
 
-MOST_CLASSES = 1_000_000
-MOST_NUMBERED = 30_000  # classes without names, unless a list has more lines; ImageNet-21k has 21,841
+MAX_CLASSES = 1_000_000
+MAX_NUMBERED = 30_000  # classes without names, unless a list has more lines; ImageNet-21k has 21,841
 
 
 def read_classes(path: AnyPath) -> tuple[str, ...]:
     """Read class names by label: a name per line, labelled by its position, or `name<TAB>label` on every line."""
     listed = Lines(path)
-    if listed.count > MOST_CLASSES:
-        raise UserError(f"{path}: {listed.count} lines, expected at most {MOST_CLASSES} class names, one per line")
+    if listed.count > MAX_CLASSES:
+        raise UserError(f"{path}: {listed.count} lines, expected at most {MAX_CLASSES} class names, one per line")
     lines = [(where, line.strip()) for where, line in listed]
     pairs = [line.rpartition("\t") for _, line in lines]
     if lines and all(name and is_number(label.strip()) for name, _, label in pairs):
@@ -77,7 +77,7 @@ def parse_label(text: str, classes: tuple[str, ...], where: str, lines: int = 0)
     label = int(text) if len(text) < 10 else None
     if classes and (label is None or label >= len(classes)):
         raise UserError(f"{where}: label {text[:20]}, expected one below {len(classes)}, the number of classes")
-    most = max(lines, MOST_NUMBERED)
+    most = max(lines, MAX_NUMBERED)
     if label is None or label >= most:
         raise UserError(
             f"{where}: label {text[:20]}, expected one below {most}; for more classes, put their names into a "

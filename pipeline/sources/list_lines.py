@@ -15,7 +15,7 @@ from schemas.errors import UserError
 from schemas.frames import MediaKind
 from schemas.text.plain import shown
 
-MOST_COUNTS = 2  # numbers between a folder of frames and its label: the frame count, or the first and last frame
+MAX_COUNTS = 2  # numbers between a folder of frames and its label: the frame count, or the first and last frame
 
 
 def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind: MediaKind) -> SourceListing:
@@ -41,7 +41,7 @@ def list_from_file(tree: Tree, list_file: AnyPath, prefixes: Sequence[str], kind
         found = find_media(tree, path, prefixes)
         form, counts = found or _forms(path)[0 if kind_of(path) else -1]
         is_file = kind_of(form) is not None and not tree.is_folder(form)
-        if counts and (is_file or len(counts) > MOST_COUNTS or counts[0] > counts[-1]):
+        if counts and (is_file or len(counts) > MAX_COUNTS or counts[0] > counts[-1]):
             numbers = ", ".join(map(str, counts))
             raise UserError(
                 f"{where}: {numbers} and the label {label_text} after {shown(form)}, expected only a label; "

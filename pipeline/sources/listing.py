@@ -12,7 +12,7 @@ from bevt_core.media.kinds import GIF, count_suffixes, kind_of, suffix_of
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.files import read_parquet
-from pipeline.sources.class_names import MOST_NUMBERED, class_index
+from pipeline.sources.class_names import MAX_NUMBERED, class_index
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
@@ -122,7 +122,7 @@ def read_parquet_list(tree: Tree, path: AnyPath) -> SourceListing:
     """Read a file of `write_parquet_list`, or another with the same columns. Raises UserError, with the row."""
     table = read_parquet(path, SOURCES_SCHEMA, "bevt scan --write")
     classes = _classes_in(path, table.schema.metadata or {})
-    most = len(classes) or max(MOST_NUMBERED, len(table))
+    most = len(classes) or max(MAX_NUMBERED, len(table))
     builder = ListingBuilder(tree)
     for number, row in enumerate(table.to_pylist()):
         where = f"{path}, row {number}"

@@ -31,7 +31,7 @@ KINDS: dict[str, type[Recipe]] = {
     "tokenizer": TokenizerRecipe,
 }
 MAX_BASES = 10  # longest chain of `base`
-MOST_NAMES, MOST_CHARACTERS = 100, 300  # in a message
+MAX_NAMES, MAX_CHARACTERS = 100, 300  # in a message
 COMMANDS = {  # kind of a recipe -> the command that takes it
     "tokenize": "bevt tokenize",
     "pretrain": "bevt train",
@@ -138,9 +138,9 @@ def _read(name: str, directory: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not _is_file(path):
         if _is_file(path, Path.exists):
             raise UserError(f"recipe {path}: a folder, device or pipe, expected a .yaml file")
-        known = recipe_names(directory)[:MOST_NAMES]
+        known = recipe_names(directory)[:MAX_NAMES]
         raise UserError(
-            f"no recipe {name[:MOST_CHARACTERS]!r}; {nearest(name, known)}known: {', '.join(known)}, or the path of a "
+            f"no recipe {name[:MAX_CHARACTERS]!r}; {nearest(name, known)}known: {', '.join(known)}, or the path of a "
             ".yaml file"
         )
     path = path.resolve()

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from schemas.text.plain import SHOWN_CHARACTERS, shown
 
-MOST_PROBLEMS = 3  # shown in a message
+MAX_PROBLEMS = 3  # shown in a message
 NUMERIC = ("greater_than", "less_than", "finite", "int_", "float_", "multiple_of")  # prefixes of pydantic's error types
 LIMITS: dict[type, str] = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
 
@@ -20,8 +20,8 @@ LIMITS: dict[type, str] = {Ge: "at least", Gt: "above", Le: "at most", Lt: "belo
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """Describe the first problems of data for `model`: for each its key, what was expected, and what was given."""
     found = error.errors(include_url=False, include_context=False)
-    lines = [_line(problem, model) for problem in found[:MOST_PROBLEMS]]
-    more = [f"and {len(found) - MOST_PROBLEMS} more problems"] if len(found) > MOST_PROBLEMS else []
+    lines = [_line(problem, model) for problem in found[:MAX_PROBLEMS]]
+    more = [f"and {len(found) - MAX_PROBLEMS} more problems"] if len(found) > MAX_PROBLEMS else []
     return "; ".join(lines + more)
 
 

@@ -12,7 +12,7 @@ from tests.chaos.faults import FAULTS, MAY_LEAVE_FILES, Victim, marked, send
 from tests.chaos.scenes import Scene
 
 REPO = Path(__file__).resolve().parents[2]
-MOST_FAULTS = 3
+MAX_FAULTS = 3
 END_S = 300.0  # a command has so long to end, disturbed or not
 LEFT_S = 90.0  # processes may outlive a killed command for so long: Ray's agents notice it late
 SHM = Path("/dev/shm")
@@ -46,7 +46,7 @@ def disturb(known: Undisturbed, rng: random.Random, place: Path) -> tuple[list[s
     before = _shared_memory()
     scene.prepare(out)
     story, wrong = [scene.name], []
-    for attempt in range(rng.randint(1, MOST_FAULTS)):
+    for attempt in range(rng.randint(1, MAX_FAULTS)):
         fault, moment = rng.choice(list(FAULTS)), rng.random() * known.seconds
         victim = _start(scene, out, mark, place / f"{attempt}", resumed=attempt > 0)
         if victim.wait(moment) is None:

@@ -17,7 +17,7 @@ import zarr
 from packaging.requirements import Requirement
 
 from bevt_core.dataset.frame_store import FrameStore, read_frame_commit
-from bevt_core.dataset.jpeg_array import MOST_FRAME_BYTES, JpegStore, open_jpegs, read_all_jpegs, write_jpegs
+from bevt_core.dataset.jpeg_array import MAX_FRAME_BYTES, JpegStore, open_jpegs, read_all_jpegs, write_jpegs
 from bevt_core.dataset.jpeg_layout import METADATA_BYTES
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.tokenizers import load_tokenizer
@@ -243,12 +243,12 @@ def test_no_memory_is_reserved_for_shards_that_are_not_there(tmp_path: Path) -> 
 
 
 def test_a_frame_of_absurdly_many_bytes_is_refused(tmp_path: Path) -> None:
-    path, claimed = tmp_path / "frames.zarr", MOST_FRAME_BYTES + 2
+    path, claimed = tmp_path / "frames.zarr", MAX_FRAME_BYTES + 2
     write_jpegs(path, [b"ab", b"c"])
     edit_metadata(path / "jpeg" / "zarr.json", ("shape",), [claimed])
     edit_metadata(path / "jpeg" / "zarr.json", ("chunk_grid", "configuration", "chunk_shape"), [64 << 20])
     write_offsets(path, [0, 1, claimed])
-    with pytest.raises(UserError, match=f"offsets/c/0: frame 1 has {claimed - 1} bytes, .* at most {MOST_FRAME_BYTES}"):
+    with pytest.raises(UserError, match=f"offsets/c/0: frame 1 has {claimed - 1} bytes, .* at most {MAX_FRAME_BYTES}"):
         JpegStore(path)
 
 

@@ -11,12 +11,12 @@ from bevt_core.console.readable import count
 # Enough for any GPU. An H100 takes as little as 89 ms for a joint step of 8 clips and 64 images, whose JPEGs take
 # 0.12 s on a fast core (benchmarks/loader_cores.py) and 0.45 s on the slowest one measured: 1.3 to 5 cores. Video files
 # and faster GPUs need more.
-MOST_WORKERS = 12
+MAX_WORKERS = 12
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def loader_workers(num_workers: int | None, processes: int = 1) -> int:
-    """Return `num_workers`, or if it is None a default: the CPUs per training process, at most MOST_WORKERS.
+    """Return `num_workers`, or if it is None a default: the CPUs per training process, at most MAX_WORKERS.
 
     Without a GPU the default is 0, because the model needs the CPUs. The CPUs are divided by `processes`, or by the
     number of training processes that the launcher reports for this machine if that is larger.
@@ -26,7 +26,7 @@ def loader_workers(num_workers: int | None, processes: int = 1) -> int:
     if not torch.cuda.is_available():
         return 0
     cpus_each = usable_cpus() // max(processes, local_processes())
-    return max(1, min(MOST_WORKERS, cpus_each - 1))  # one CPU is left for the process itself
+    return max(1, min(MAX_WORKERS, cpus_each - 1))  # one CPU is left for the process itself
 
 
 def describe_workers(num_workers: int | None) -> str:
@@ -38,7 +38,7 @@ def describe_workers(num_workers: int | None) -> str:
         return "in the training process, because the model needs the CPU"
     return (
         f"{count(chosen, 'process')} per rank; {count(local_processes(), 'rank')} on {count(usable_cpus(), 'CPU')} "
-        f"here, one CPU is left for each rank, and at most {MOST_WORKERS} processes are started per rank"
+        f"here, one CPU is left for each rank, and at most {MAX_WORKERS} processes are started per rank"
     )
 
 

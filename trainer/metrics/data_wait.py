@@ -6,7 +6,7 @@ from typing import Literal
 
 from bevt_core.console.progress import say
 from bevt_core.console.readable import count, percent
-from trainer.distributed.cpus import MOST_WORKERS
+from trainer.distributed.cpus import MAX_WORKERS
 
 # video files; a frame store or token set on disk; either of them on an object store
 ReadFrom = Literal["files", "frames", "objects"]
@@ -51,7 +51,7 @@ class DataWait:
 
 def advice(workers: int, cpus: int, busy: float | None, read_from: ReadFrom) -> str:
     """Return the option that reduces the wait; `busy` is the used share of the machine's CPU time, if known."""
-    most = max(1, min(MOST_WORKERS, cpus - 1))
+    most = max(1, min(MAX_WORKERS, cpus - 1))
     cpus_are_busy = busy is not None and busy >= BUSY
     if workers < most and not cpus_are_busy:
         return f"set loop.num_workers={most} (now {workers}, {count(cpus, 'CPU')} per rank)"

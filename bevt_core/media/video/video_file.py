@@ -19,7 +19,7 @@ from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
-from schemas.ranges import MOST_FRAME_PIXELS
+from schemas.ranges import MAX_FRAME_PIXELS
 
 av.logging.set_level(av.logging.PANIC)
 
@@ -108,9 +108,9 @@ def read_packets(path: Path) -> VideoInfo:
         context = stream.codec_context
         if context is None or not context.width or not context.height:
             raise MediaError("open", "unknown-codec", "no decoder for its video stream")
-        if context.width * context.height > MOST_FRAME_PIXELS:
+        if context.width * context.height > MAX_FRAME_PIXELS:
             size = f"{context.width}x{context.height}"
-            raise MediaError("open", "too-large", f"frames of {size}, the limit is {MOST_FRAME_PIXELS} pixels")
+            raise MediaError("open", "too-large", f"frames of {size}, the limit is {MAX_FRAME_PIXELS} pixels")
         extradata = context.extradata or b""
         columns: list[tuple[int, bool, bool, int]] = []  # pts, keyframe, cut by an edit list, bytes
         headers: list[set[bytes]] = []  # of the keyframes

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainer.distributed import cpus as workers
-from trainer.distributed.cpus import MOST_WORKERS, cpu_quota, describe_workers, loader_workers, usable_cpus
+from trainer.distributed.cpus import MAX_WORKERS, cpu_quota, describe_workers, loader_workers, usable_cpus
 
 
 def write(folder: Path, **files: str) -> None:
@@ -29,8 +29,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, cpus: int, gpus: int, **env: str) -
 def test_a_gpu_gets_its_share_of_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     for cpus, gpus, env, expected in (
         (96, 8, {"LOCAL_WORLD_SIZE": "8"}, 11),
-        (256, 8, {"LOCAL_WORLD_SIZE": "8"}, MOST_WORKERS),
-        (16, 1, {}, MOST_WORKERS),
+        (256, 8, {"LOCAL_WORLD_SIZE": "8"}, MAX_WORKERS),
+        (16, 1, {}, MAX_WORKERS),
         (2, 1, {}, 1),
         (8, 8, {"LOCAL_WORLD_SIZE": "8"}, 1),
         (64, 8, {"WORLD_SIZE": "32"}, 7),  # a launcher that does not report the local processes: one per GPU
