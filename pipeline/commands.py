@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bevt_core.console.command_line import AllowOutside, AsJson, ListFile, Overrides, RecipeName, overrides_of
+from bevt_core.console.command_line import (
+    AllowOutside,
+    AsJson,
+    ListFile,
+    Overrides,
+    RecipeName,
+    overrides_of,
+    parse_share,
+)
 from bevt_core.console.terminal import emit, note, warn
 from bevt_core.storage.objects import as_path
 from pipeline.recipes import PIPELINE_RECIPES
-from schemas.errors import UserError
 
 if TYPE_CHECKING:
     from schemas.recipes import TokenizeRecipe
@@ -83,7 +90,7 @@ def tokenize(
         list_file=list_file,
         allow_outside=allow_outside,
         frames_only=frames_only,
-        max_rejected=None if max_rejected is None else parse_share(max_rejected),
+        max_rejected=None if max_rejected is None else parse_share("--max-rejected", max_rejected),
         overwrite=overwrite,
         ray_address=ray_address,
         ray_log="shown" if verbose else "hidden",
@@ -290,14 +297,3 @@ def _tokenize_recipe(
     if any(override.startswith("sources_per_part=") for override in overrides):
         overrides.insert(0, "min_parts=1")
     return load_recipe_of(TokenizeRecipe, recipe or dataset, PIPELINE_RECIPES, overrides)
-
-
-def parse_share(text: str) -> float:
-    """Parse a share such as `5%` or `0.05`. Raises UserError if it is not from 0 to 1."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise UserError(f"--max-rejected {text!r}: expected a share from 0 to 1, such as 5% or 0.05")
-    return value

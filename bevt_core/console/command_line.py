@@ -192,3 +192,14 @@ def command_typed() -> str:
 def _fail(error: object, status: int) -> NoReturn:
     say(f"error: {error}")
     sys.exit(status)
+
+
+def parse_share(option: str, text: str) -> float:
+    """Parse the value of `option`: a share such as `5%` or `0.05`. Raises UserError if it is not from 0 to 1."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UserError(f"{option} {text!r}: expected a share from 0 to 1, such as 5% or 0.05")
+    return value

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bevt_core.console.explained import EXPLAINED
 from bevt_core.console.inert import one_line
 from schemas.text.plain import short
 
@@ -129,6 +128,8 @@ def summary_lines(summary: Mapping[str, Any], indent: str = "", outer: str = "")
     Keys that a reader may not know are explained. `outer` is the key of this summary in an enclosing one. Mappings and
     lists whose items are mappings with equal keys and plain values are shown as tables.
     """
+    from bevt_core.console.explained import EXPLAINED  # not at the top, since `bevt --help` imports this module
+
     flat = {key: _one_line(key, value, outer) for key, value in summary.items()}
     width = max((len(one_line(key)) for key, line in flat.items() if line is not None), default=0)
     lines = []

@@ -226,7 +226,7 @@ def test_features_of_a_pretrained_model_need_to_know_the_clips(
     halves: tuple[StoreClips, StoreClips], tmp_path: Path
 ) -> None:
     save_weights(tmp_path / "weights.safetensors", build_bevt(**SIZES, window=(2, 4, 4)))
-    with pytest.raises(UserError, match="give a fine-tuning recipe"):
+    with pytest.raises(UserError, match="give a fine-tuning `recipe`"):
         extract(tmp_path, halves[1], tmp_path / "stages.parquet")
     extract(tmp_path, halves[1], tmp_path / "stages.parquet", level="stages", recipe=recipe_of())
     rows = pq.read_table(tmp_path / "stages.parquet")["features"].to_pylist()

@@ -13,6 +13,7 @@ import torch
 from bevt_core.rng import rng_for
 from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
+from schemas.text.plain import short
 from tests.support.builders import make_token_set
 from tests.support.children import descendants, is_running, wait_until
 from tests.support.pretraining import recipe_of, settings
@@ -166,7 +167,8 @@ def test_changed_data_or_another_batch_cannot_resume(data, tmp_path):
     pretrain(recipe_of(data, "loop.max_steps=2"), tmp_path / "run")
     grown = data | {"video": make_token_set(tmp_path / "grown", num_samples=25)}
     with pytest.raises(
-        UserError, match=rf"data\.video: '{data['video'].digest}' in the checkpoint, '{grown['video'].digest}' now"
+        UserError,
+        match=rf"data\.video: '{short(data['video'].digest)}' in the checkpoint, '{short(grown['video'].digest)}' now",
     ):
         pretrain(recipe_of(grown, "loop.max_steps=4"), tmp_path / "run", resume=True)
     for setting in ("streams.video.global_batch=8", "loop.seed=1", "optim.lr=0.5"):

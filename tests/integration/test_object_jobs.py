@@ -228,9 +228,9 @@ def test_a_commit_that_names_other_files_is_one_error(
         files = {**commit["files"], name: {"sha256": "0" * 64, "num_bytes": num_bytes}}
         path.write_bytes(json.dumps({**commit, "files": files}).encode())
         server.requests.clear()
-        with pytest.raises(UserError, match="not a FramePartCommit"):
+        with pytest.raises(UserError, match="expected a FramePartCommit"):
             store.read_jpegs(0, 0, 1)
-        with pytest.raises(UserError, match="not a FramePartCommit"):
+        with pytest.raises(UserError, match="expected a FramePartCommit"):
             read_frame_commit(root / "frames", 0, store.manifest.plan_digest)
         assert {line.split()[1].partition("?")[0] for line in server.requests} == {
             "/data/hostile/frames/part-00000/commit.json"

@@ -5,6 +5,7 @@ opened file, the facts of its packets, a packet, or what the frame has become: p
 followed: decoding a part, tokenizing it, making a batch of the step, moving it to the device, and the losses.
 """
 
+import inspect
 import sys
 import tempfile
 import threading
@@ -42,10 +43,14 @@ ENCODER = ("embed_dim=16", "depths=[2,2,1]", "num_heads=[1,2,4]")
 
 @dataclass
 class Trip:
-    """`modules` in the order in which they first have the frame; `onward` are those that hand it to another one."""
+    """`modules` in the order in which they first have the frame; `onward` are those that hand it to another one.
+
+    `calls` are the pairs (caller, callee) of modules in which the callee is given the frame.
+    """
 
     modules: list[str] = field(default_factory=list)
     onward: set[str] = field(default_factory=set)
+    calls: set[tuple[str, str]] = field(default_factory=set)
 
     def see(self, frame: FrameType, event: str, value: object) -> None:
         """A profiler, for `sys.setprofile`."""
@@ -63,6 +68,8 @@ class Trip:
             caller = caller.f_back
         if caller is not None:
             self.onward.add(str(module_of(caller)))
+            if event == "call" and not code.co_flags & inspect.CO_GENERATOR:  # a generator's is resumed by its reader
+                self.calls.add((str(module_of(caller)), module))
 
     @contextmanager
     def followed(self) -> Iterator[None]:
@@ -141,6 +148,7 @@ def follow_a_frame(folder: Path) -> Trip:
         assert isinstance(recipe, PretrainRecipe)
         pretrain(recipe, folder / "run")
     trip.onward &= set(trip.modules)
+    trip.calls = {pair for pair in trip.calls if set(pair) <= set(trip.modules)}
     return trip
 
 

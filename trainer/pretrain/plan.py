@@ -82,5 +82,5 @@ def sets_of_streams(recipe: PretrainRecipe, sets: Sequence[KnownSet]) -> dict[st
     wanted, given = sorted(recipe.streams), sorted(known.kind for known in sets)
     if wanted != given:
         names = ", ".join(f"{known.name} ({known.kind}s)" for known in sets)
-        raise UserError(f"--assume {names}: the recipe has the streams {', '.join(wanted)}; name one set for each")
+        raise UserError(f"`assume` {names}: the recipe has the streams {', '.join(wanted)}; name one set for each")
     return {name: by_kind[name] for name in recipe.streams}

@@ -70,7 +70,7 @@ def test_a_summary_is_a_table_and_has_no_raw_dictionary():
     }
     assert summary_lines(summary) == [
         "step     12,000",
-        "metrics",
+        "metrics (of the last step)",
         "  loss      4.123",
         "  val_top1  43.2 %",
         "failed   none",

@@ -74,7 +74,7 @@ def test_a_pretraining_run_without_its_tokens_asks_for_a_recipe(tmp_path: Path) 
     tokens = make_token_set(tmp_path / "set", num_samples=4)
     pretraining_run(tmp_path / "run", tokens)
     tokens.path.rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="give a fine-tuning recipe"):
+    with pytest.raises(UserError, match="give a fine-tuning `recipe`"):
         open_frozen(tmp_path / "run", None, None, None)
 
 
