@@ -81,10 +81,10 @@ BENCH = {
 PANELS: Panels = {
     "Data": {
         "tokenize": Command(
-            "pipeline.commands:tokenize", "Decode a dataset and tokenize it once, into a frame store and a token set."
+            "pipeline.commands:tokenize", "Decode a data set and tokenize it once, into a frame store and a token set."
         ),
         "scan": Command(
-            "pipeline.commands:scan", "Check a dataset root before a long job: missing, unreadable and odd files."
+            "pipeline.commands:scan", "Check raw data before a long job: missing, unreadable and odd files."
         ),
         "repair": Command(
             "pipeline.commands:repair", "Rebuild the parts of a dataset that `bevt verify` finds damaged."
@@ -131,18 +131,18 @@ PANELS: Panels = {
         "viz": Group("Draw one clip: masks, predicted tokens and attention.", VIZ),
     },
     "Share": {
-        "report": Command("trainer.commands.runs:report", "Write the paper's result tables with these runs in them."),
+        "report": Command("trainer.commands.runs:report", "Write the paper's result tables with your runs added."),
         "export": Command(
             "trainer.commands.sharing:export", "Export a model: for the Hugging Face Hub, as a program, or as ONNX."
         ),
         "import-checkpoint": Command(
             "trainer.commands.sharing:import_checkpoint",
-            "Convert another code's checkpoint, strictly: every key is accounted for.",
+            "Convert another project's checkpoint; every key is accounted for.",
         ),
     },
     "Measure": {
         "model": Group("Count a model's parameters and operations.", MODEL),
-        "bench": Group("Measure speed and size side by side with a reference.", BENCH),
+        "bench": Group("Measure speed and size, compared with a reference.", BENCH),
     },
 }
 

@@ -31,7 +31,8 @@ Root = Annotated[str | None, typer.Option(help="Folder or s3:// prefix of the ra
 Out = Annotated[str | None, typer.Option(help="Folder or s3:// prefix for frames/ and tokens/. Default: the recipe's.")]
 Directory = Annotated[str, typer.Argument(help="A dataset: the folder or s3:// prefix with frames/ and tokens/.")]
 Split = Annotated[
-    str | None, typer.Option(help="Name of the split, such as train: recorded, and used as a sub-folder if it exists.")
+    str | None,
+    typer.Option(help="Name of the split, such as train. Selects its folder or official list, if --root has any."),
 ]
 TokenizerName = Annotated[str | None, typer.Option(help="Name or folder of a tokenizer. Default: the recipe's.")]
 Deep = Annotated[bool, typer.Option("--deep", help="Tokenize every sample again, not only --sample of them.")]
@@ -69,9 +70,9 @@ def tokenize(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Decode a dataset and tokenize it once, into a frame store and a token set.
+    """Decode a data set and tokenize it once, into a frame store and a token set.
 
-    The same command again continues a killed job and does nothing for a finished one.
+    Run the same command again to continue a killed job; a finished one is left unchanged.
 
     \b
     Example:
@@ -124,7 +125,7 @@ def scan(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Check a dataset root before a long job: missing, unreadable and odd files.
+    """Check raw data before a long job: missing, unreadable and odd files.
 
     Reports files found and missing, stubs, codecs and sizes, and estimates the cost of the job.
 
@@ -227,8 +228,8 @@ def bench_tokenize(
 ) -> None:
     """Measure the CPU time of a tokenization job against a bare loop.
 
-    CPU times are differences between two job sizes. The ratio of their peak memory and the tokenizers' busy share are
-    also reported.
+    CPU times are differences between jobs of two sizes. Also reports the ratio of their peak memory, and the
+    tokenizers' busy share.
 
     The busy share and the memory ratio are meaningful only if the smaller job has more parts than are in flight, as
     with --small 48 --large 480 --set sources_per_part=8.

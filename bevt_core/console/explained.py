@@ -1,4 +1,4 @@
-"""A few words on the keys of results that a reader may not know, for the terminal. JSON results have the keys alone."""
+"""Short explanations of keys in results, shown on the terminal only: JSON results have the keys alone."""
 
 EXPLAINED: dict[str, str] = {
     # bevt scan
@@ -17,7 +17,7 @@ EXPLAINED: dict[str, str] = {
     "frame_parts_done_before": "frames made by an earlier run",
     "first_tokens_s": "from the start to the first tokens",
     "tokenizers": "processes that tokenized",
-    "actor_busy_share": "of the time, the tokenizers were working",
+    "actor_busy_share": "of the time, spent tokenizing",
     "token_agreement": "share of equal tokens when tokenized again",
     # bevt train, finetune, runs
     "metrics": "of the last step",
@@ -26,7 +26,7 @@ EXPLAINED: dict[str, str] = {
     "mvm_target_perplexity": "effective number of different tokens",
     "mim_target_perplexity": "effective number of different tokens",
     "grad_norm": "before clipping",
-    "data_wait_share": "of the step, waiting for data",
+    "data_wait_share": "of the step, spent waiting for data",
     "hook_s": "evaluations after this step",
     "tflops_per_s": "of one process",
     "hfu": "of the device's peak, recomputed operations included",

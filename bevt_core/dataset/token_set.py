@@ -163,7 +163,7 @@ def part_view(table: pa.Table, path: AnyPath, view: int, tokenizer: TokenizerIde
     """Convert the row group of `view`, read from `path`. Raises BadRow."""
     if not table.schema.equals(token_schema(tokenizer.grid)):
         raise BadRow(
-            f"{path}: the columns are not those of a token set with {tokenizer.grid} tokens a frame; {DAMAGED}"
+            f"{path}: the columns are not those of a token set with {tokenizer.grid} tokens per frame; {DAMAGED}"
         )
     rows, columns = tokenizer.grid
     column = table["tokens"].combine_chunks()

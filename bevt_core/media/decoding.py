@@ -38,7 +38,7 @@ def decode_frames(
 ) -> Decoded[Kept]:
     """Decode the frames `choose(num_frames)` of a video, in increasing order, and pass each HWC uint8 frame to `keep`.
 
-    `choose` is called again if the number of frames turns out to be another. Only a few frames are in memory at a time,
+    `choose` is called again if the number of frames turns out to differ. Only a few frames are in memory at a time,
     unless `keep` retains them. Raises MediaError if the video cannot be decoded, or if a chosen frame is damaged and
     `damaged` is "reject"; with "keep", damaged frames are counted in the warnings.
     """

@@ -72,9 +72,9 @@ def is_written(directory: Path, existing_file: Path) -> bool | None:
 
 @contextmanager
 def reading(stores: Iterable[AnyPath], command: str) -> Iterator[None]:
-    """Keep `removing` away from these frame stores and token sets for the block.
+    """Prevent other processes from `removing` parts of these frame stores and token sets during the block.
 
-    If they cannot be locked, as on a read-only disk, the block runs all the same. Raises UserError if parts are being
+    If they cannot be locked, as on a read-only disk, the block runs without locks. Raises UserError if parts are being
     removed from one of them.
     """
     with contextlib.ExitStack() as stack:

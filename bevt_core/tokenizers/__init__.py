@@ -89,7 +89,7 @@ def resolve_default(name: str, warn: Callable[[str], None]) -> str:
         if (folder / DESCRIPTION).is_file():
             return str(folder)
     warn(
-        f"the weights of the published tokenizer {PUBLISHED!r} were not found, so the embedded {EMBEDDED!r} is used: "
+        f"the weights of the published tokenizer {PUBLISHED!r} were not found, so the bundled {EMBEDDED!r} is used: "
         "it is small, has 1024 codes, and its results cannot be compared with the paper's. "
         f"Download the published one with `bevt tokenizer fetch {PUBLISHED}`, or name {EMBEDDED!r} as the tokenizer"
     )

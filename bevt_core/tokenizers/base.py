@@ -91,7 +91,7 @@ class Tokenizer(ABC):
         """uint8 frames at `input_px`, on any device -> int64 ids `[N, h, w]` on this tokenizer's device.
 
         A frame's ids do not depend on the other frames of the call or on their number. On a GPU the call returns before
-        the work is done. Raises UserError for frames of another size or type.
+        the work is done. Raises UserError for frames of a different size or type.
         """
         size = self.input_px
         if frames_NHWC.dtype != torch.uint8 or tuple(frames_NHWC.shape[1:]) != (size, size, 3):
@@ -108,7 +108,7 @@ class Tokenizer(ABC):
     def decode(self, tokens_Nhw: Tensor) -> Tensor:
         """Ids `[N, h, w]` of any integer type -> uint8 frames `[N, input_px, input_px, 3]`.
 
-        Raises UserError for another grid, an id outside the vocabulary, or a tokenizer stored without its decoder.
+        Raises UserError for a different grid, an id outside the vocabulary, or a tokenizer stored without its decoder.
         """
         if tuple(tokens_Nhw.shape[1:]) != self.grid:
             raise UserError(

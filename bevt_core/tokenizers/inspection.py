@@ -77,7 +77,7 @@ def compare_tokenizers(a: str, b: str, frames_dir: Path, max_frames: int) -> dic
     """Compare two tokenizers on the same stored frames (as in `tokenizer_info`), each at its own input size.
 
     `ids_agree` is the share of equal ids, None if vocabulary or grid differ. For `a` and `b` each: `measure`;
-    `frames_per_s` by dtype; and the shares of ids that do not change with another dtype than float32, when the stored
+    `frames_per_s` by dtype; and the shares of ids that do not change with a dtype other than float32, when the stored
     frame is encoded as JPEG again, and when the view is scaled to the input size by another filter than Lanczos.
     `dtypes_left_out` lists the dtypes that were not measured on this kind of device, with the reason.
     """

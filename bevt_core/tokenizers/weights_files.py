@@ -51,7 +51,7 @@ def save_tokenizer(
 
 
 def read_state(folder: Path, file_name: str, expected_sha256: str) -> dict[str, Tensor]:
-    """Read the weights in `folder / file_name` as float32. Raises UserError if missing or of another digest."""
+    """Read the weights in `folder / file_name` as float32. Raises UserError if missing or if the digest differs."""
     path = folder / file_name
     if not path.is_file():
         raise UserError(f"{path} is missing; copy the tokenizer's whole folder again")

@@ -119,7 +119,7 @@ def decode_jpeg(data: bytes | memoryview | np.ndarray, size: tuple[int, int] | N
     """Decode to RGB uint8 (H, W, 3), with the accurate DCT and upsampling: the fast ones may differ between machines.
 
     `size` is the expected (height, width), if known. Raises UserError, before any memory is allocated, for a frame of
-    another size or with more than MAX_FRAME_PIXELS; ValueError for damaged bytes.
+    a different size or with more than MAX_FRAME_PIXELS; ValueError for damaged bytes.
     """
     height, width, *_ = simplejpeg.decode_jpeg_header(data)  # 1 us; decoding 256 x 340 px takes 500 us
     if height * width > MAX_FRAME_PIXELS:

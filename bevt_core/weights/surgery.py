@@ -53,7 +53,7 @@ def rename(state: Mapping[str, Tensor], table: Mapping[str, str], dropped: str, 
 def initialise(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Load the tensors of `state` and return the keys of the parameters that keep their initial values.
 
-    Raises UserError for a tensor that the model does not have, or that has another shape.
+    Raises UserError for a tensor that the model does not have, or that has a different shape.
     """
     check_fits(model, state)
     missing: list[str] = model.load_state_dict(dict(state), strict=False).missing_keys
@@ -61,7 +61,7 @@ def initialise(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def check_fits(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Raise UserError for a tensor that the model does not have, or that has another shape."""
+    """Raise UserError for a tensor that the model does not have, or that has a different shape."""
     own = model.state_dict()
     for key, tensor in state.items():
         if key not in own:
@@ -170,7 +170,7 @@ def tensor_of(state: Mapping[str, Tensor], key: str, ndim: int) -> Tensor:
 def swin_sizes(state: Mapping[str, Tensor], stem: str, encoder: str) -> dict[str, Any]:
     """Infer a Swin's sizes from its tensors, as arguments of the builders; `stem` and `encoder` are key prefixes.
 
-    Raises UserError if a required tensor is missing or has another number of dimensions.
+    Raises UserError if a required tensor is missing or has the wrong number of dimensions.
     """
     kernel = tensor_of(state, f"{stem}proj.weight", 5)
     block = re.compile(rf"{re.escape(encoder)}stages\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_bias_table")

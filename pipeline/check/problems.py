@@ -10,10 +10,10 @@ from schemas.errors import DAMAGED
 RERUN = "run the same `bevt tokenize` command again"
 REPAIR = "run `bevt repair`, or remove it and run the same `bevt tokenize` command again"
 REMOVE = "remove it and run the same `bevt tokenize` command again"
-RESTORE = "run `bevt repair`, as `bevt repair --list LIST` if the dataset was made from a list"
+RESTORE = "run `bevt repair`, or `bevt repair --list LIST` if the dataset was made from a list"
 OUTSIDE = (
     "use `bevt verify --allow-outside` or `bevt repair --allow-outside` if the dataset was made with that "
-    "option; otherwise its list was changed, and it must not be used"
+    "option; otherwise its list was changed: do not use the dataset"
 )
 REPAIRABLE = {RERUN, REPAIR, RESTORE}
 
@@ -65,7 +65,7 @@ def below(path: AnyPath, folder: AnyPath) -> str:
 
 
 def reason_of(error: Exception, path: AnyPath) -> str:
-    """An error about the file or folder `path` without that path and without advice, which a `Problem` has itself.
+    """The reason in an error about the file or folder `path`, without the path and the advice: a `Problem` has both.
 
     Files inside a folder keep their relative name.
     """

@@ -71,7 +71,7 @@ def plan_digests(folder: AnyPath, pattern: str, kind: type[Record], field: str) 
 
 
 def is_contradicted(plan: Plan | TokenPlan, digests: Iterator[str]) -> bool:
-    """Whether parts exist but none belongs to `plan`: then the plan is damaged, not every part."""
+    """Whether parts exist but none belongs to `plan`, which means that the plan is damaged, not every part."""
     first = next(digests, None)
     return first is not None and first != plan.digest() and plan.digest() not in digests
 

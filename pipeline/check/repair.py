@@ -162,8 +162,8 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     known = _recorded_missing(jobs)
     unknown = [source for source in absent if source not in known]
     manifest = readable(jobs.out / "frames" / "dataset.json", FrameStoreManifest)
-    # Some of the unknown may have been missing before, in a part whose table of rejected sources is damaged. The
-    # manifest bounds their number; an unfinished dataset has no such bound.
+    # Some of the unknown sources may have been missing before, if the table that recorded them is damaged. The manifest
+    # bounds their number; an unfinished dataset has no such bound.
     most = len(wanted) - 1 if manifest is None else manifest.rejected.get("missing", 0) - len(known)
     if len(unknown) > most:
         raise UserError(
@@ -192,7 +192,7 @@ def _recorded_missing(jobs: Jobs) -> set[str]:
 
 
 def _check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
-    """Raise UserError for token sets made on another kind of device: ids at near-ties would differ."""
+    """Raise UserError for token sets made on another kind of device, whose rounding changes some ids."""
     here = "cuda" if cluster_amount("GPU") else "cpu"
     for folder in folders:
         identity = jobs.token_sets[folder][0].tokenizer

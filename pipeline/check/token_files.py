@@ -43,7 +43,7 @@ def verify_token_files(
     if plan is None:
         return
     if plan.frames_plan != frames_plan.digest():
-        fix = "run the same command again, as `bevt tokenize --overwrite`"
+        fix = "run the same job again with `bevt tokenize ... --overwrite`"
         problems.append(Problem(str(path), "belongs to another frame store", fix))
         return
 
@@ -56,7 +56,7 @@ def verify_token_files(
         found.append(commit)
         problems += part_problems
     for part in sorted(set(range(frames_plan.num_parts)) - {commit.part for commit in commits}):
-        path = tokens_dir / f"{part_name(part)}.json"  # frame part damaged, but the job reads this commit
+        path = tokens_dir / f"{part_name(part)}.json"  # the frame part is damaged, but the job still reads this commit
         try:
             read_record(path, TokenPartCommit)
         except UserError as error:

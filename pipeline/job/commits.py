@@ -32,7 +32,7 @@ def token_commits(
 
 
 def check_complete(folder: AnyPath, done: Collection[int], num_parts: int) -> None:
-    """Raise StorageError if `folder` lacks any part, since this job has committed all."""
+    """Raise StorageError if a part is missing from `folder`, although this job has committed all of them."""
     lost = sorted(set(range(num_parts)) - set(done))
     if lost:
         raise lost_part_error(folder, lost[0], f" and {len(lost) - 1} more" if len(lost) > 1 else "")

@@ -172,7 +172,7 @@ def write_or_check_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceI
 
 
 def with_resolved_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
-    """The recipe with the tokenizer `default` replaced by the one found; warns if that is the embedded one."""
+    """The recipe with the tokenizer `default` replaced by the one found; warns if that is the bundled one."""
     resolved = resolve_default(recipe.tokenizer, warn)
     return recipe.model_copy(update={"tokenizer": resolved})
 

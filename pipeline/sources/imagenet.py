@@ -1,6 +1,6 @@
 """ImageNet-1K: folders named by wnid, and the flat validation set with one of its label files.
 
-A label is the position of the wnid in sorted order. The devkit's ids (1..1000) are in another order.
+A label is the position of the wnid in sorted order. The devkit's ids (1..1000) are in a different order.
 """
 
 import re

@@ -20,7 +20,7 @@ class TokenizeRecipe(Record):
     split: str  # name of the split, such as train
     root: str  # folder of the raw data
     out: str  # folder for frames/ and tokens/
-    tokenizer: str  # a name or a tokenizer directory; `default`: dalle if it is found, else the embedded one
+    tokenizer: str  # a name or a tokenizer directory; `default`: dalle if it is found, else the bundled one
     tokenizer_dtype: TokenizerDtype = "float32"  # of its networks; part of the set's identity
     tokenizer_compiled: bool = False  # by torch.compile; part of the set's identity
     # frames per pass through its network, part of the identity; null: 16 on CPUs, as many as fill the GPU on GPUs

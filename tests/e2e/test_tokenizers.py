@@ -1,4 +1,4 @@
-"""Tokenizers from the command line: train a PeCo, resume it, tokenize with it, prove it; the embedded default."""
+"""Tokenizers from the command line: train a PeCo, resume it, tokenize with it, prove it; the bundled default."""
 
 import json
 from pathlib import Path

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[2]
-ROOMS = ("pipeline/job", "pipeline/check", "trainer/pretrain", "trainer/testing", "bevt_core/tokenizers")
+PACKAGES = ("pipeline/job", "pipeline/check", "trainer/pretrain", "trainer/testing", "bevt_core/tokenizers")
 COMMAND = re.compile("^bevt .*|`bevt [^`]*`")  # a whole command line may be quoted
 
 
@@ -25,8 +25,8 @@ def texts(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_messages_name_no_options(room: str) -> None:
-    for path in sorted((REPO / room).rglob("*.py")):
+@pytest.mark.parametrize("package", PACKAGES)
+def test_messages_name_no_options(package: str) -> None:
+    for path in sorted((REPO / package).rglob("*.py")):
         for text in texts(ast.parse(path.read_text())):
             assert re.search(r"(?<!\S)--[a-z]", COMMAND.sub("", text)) is None, f"{path}: {text}"

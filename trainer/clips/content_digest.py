@@ -11,7 +11,7 @@ def content_digest(path: Path) -> str | None:
 
     A file is identified by its size and its first and last 64 KiB, so that whole videos are not read. The digest does
     not depend on its name or folder, so it stays the same for a moved root or a renamed copy. A folder of frames is
-    identified by its file names and its first, middle and last file. A re-encoded video has another digest.
+    identified by its file names and its first, middle and last file. A re-encoded video has a different digest.
     """
     found = hashlib.sha256()
     try:

@@ -24,7 +24,7 @@ def read_frames(
 ) -> tuple[list[NDArray[np.uint8]], list[int]]:
     """Return the frames that `choose(num_frames)` picks (increasing), scaled down to the short side, and their indices.
 
-    `choose` is called again if a file has another number of frames than its header states. Raises MediaError, also if
+    `choose` is called again if a file has more or fewer frames than its header states. Raises MediaError, also if
     the decoder takes longer than `limit_s` seconds or crashes.
     """
     try:

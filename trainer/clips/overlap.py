@@ -106,7 +106,7 @@ def _by_location(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[
 def _same(
     rows: dict[bytes, dict[str, Any]], storage: str, path: str, unmatched: dict[bytes, list[int]], data: ClipSource
 ) -> bool | None:
-    """Whether the clips of `rows` and those of the same names in `data` show the same videos; None if rows are gone.
+    """Whether clips of the same names in `rows` and `data` show the same videos; None if those of `rows` are gone.
 
     `unmatched` are the positions in `data` by name.
     """
@@ -129,7 +129,7 @@ def warn_of_overlap(result: Mapping[str, Overlap]) -> None:
     training, pretraining = result[TRAINING], result[PRETRAINING]
     if training["count"]:
         warn(
-            f"{overlap_text(training, 'tested')} were trained on: this accuracy is no test result, and reports and "
+            f"{overlap_text(training, 'tested')} were trained on: this accuracy is not a test result, and reports and "
             "model cards omit it; test on held-out clips with --split val, or on other clips with --list"
         )
     if training.get("unchecked"):

@@ -100,7 +100,7 @@ def clips_to_test(
 
 
 def _is_held_out(sources: PipelineSources, dataset: str, selection: ClipSelection, reading: Reading) -> bool:
-    """Whether `selection` means a run's held-out clips, rather than a split of a root that is called `val`."""
+    """Whether `selection` means a run's held-out clips, rather than a root's own split `val`."""
     if selection.split != HELD_OUT or selection.list_file is not None:
         return False
     return selection.root is None or not sources.separates_split(
@@ -160,7 +160,7 @@ def _check_split(
     assert selection.root is not None  # otherwise `_clips` has raised
     if not sources.has_split(dataset, selection.root, split, reading.allow_outside):
         raise UserError(
-            f"`split` {split}: no such folder in `root` {selection.root}, and no official list of it; drop it"
+            f"`split` {split}: no such folder in `root` {selection.root}, and no official list; leave `split` out"
         )
 
 

@@ -206,9 +206,9 @@ class StoreClips:
 
 
 def thinned(store: FrameStore) -> list[str]:
-    """Return the sources with fewer frames than every `pool.stride`-th: long ones, thinned to `pool.max_frames`.
+    """Return the long sources, whose pools were thinned to `pool.max_frames`.
 
-    Their frames are evenly spread, but further apart than those of other sources.
+    Their frames are evenly spread, but more than `pool.stride` source frames apart.
     """
     index = store.index.select(["source", "frame_indices"])
     count_N = pc.list_value_length(index["frame_indices"]).to_numpy()

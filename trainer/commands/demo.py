@@ -15,8 +15,8 @@ def demo(
 ) -> None:
     """Run the whole method in minutes on a laptop, from raw videos to accuracy.
 
-    Makes labelled videos, tokenizes, pretrains, fine-tunes and evaluates. Every step is one of the commands above,
-    printed so that it can be copied. Ends with a table and report.html.
+    Makes labelled videos, tokenizes, pretrains, fine-tunes and evaluates. Every step is a `bevt` command, printed to be
+    copied. Ends with a table and report.html.
 
     \b
     Example:

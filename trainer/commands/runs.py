@@ -79,7 +79,7 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.md and report.csv.")] = Path("report"),
     json_: AsJson = False,
 ) -> None:
-    """Write the paper's result tables with these runs in them.
+    """Write the paper's result tables with your runs added.
 
     The report has Tables 1 and 3 to 6, and names the settings in which the runs differ from the paper.
 

@@ -42,7 +42,7 @@ def import_checkpoint(
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:
-    """Convert another code's checkpoint, strictly: every key is accounted for.
+    """Convert another project's checkpoint; every key is accounted for.
 
     The keys of the kinds official and video-swin come from their source code; no published file was checked.
 
@@ -100,7 +100,7 @@ def _write_card(
     from trainer.testing.classifier_card import CARD, card_of
 
     if "num_classes" not in config:
-        raise UserError(f"--classes {classes}: {source} is no classifier; leave out --classes and --recipe")
+        raise UserError(f"--classes {classes}: {source} is not a classifier; leave out --classes and --recipe")
     names = read_class_names(classes)
     if len(names) != config["num_classes"]:
         raise UserError(f"--classes {classes}: {len(names)} names, but {source} has {config['num_classes']} classes")

@@ -81,5 +81,5 @@ def attention(
 
 
 def _emit(result: dict[str, Any], as_json: bool) -> None:
-    """Print the result, on the terminal without the frames that repeat: a note and the picture name them."""
+    """Print the result. The terminal omits the repeated frames, since a note and the picture name them."""
     emit(result if as_json else {key: value for key, value in result.items() if key != "repeated_frames"}, as_json)

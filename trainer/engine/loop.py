@@ -82,8 +82,8 @@ def fit(
     `hooks` are part of a step and may change what a checkpoint contains. `evaluations` run after the step and its
     checkpoint; their time is logged as `hook_s`. A signal ends them too, and a resumed run repeats them.
 
-    Raises UserError for a checkpoint of another identity, if no existing checkpoint is complete, and after more than
-    `loop.max_bad_steps` consecutive steps without a finite loss and gradient.
+    Raises UserError for a checkpoint with a different identity, if no existing checkpoint is complete, and after more
+    than `loop.max_bad_steps` consecutive steps without a finite loss and gradient.
     """
     stop = min(schedule.total_steps, loop.max_steps or schedule.total_steps)
     checkpoints = Checkpoints(run_dir / CHECKPOINTS, loop.keep_checkpoints, loop.keep_every)

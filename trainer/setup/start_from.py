@@ -36,13 +36,13 @@ M = TypeVar("M", Bevt, Classifier)
 def start_from(model: Bevt, init: str) -> list[str]:
     """Load `init`, a pretraining run's directory or weights, and return the names of the parameters not in it.
 
-    Raises UserError for weights of another architecture.
+    Raises UserError for weights of a different architecture.
     """
     return initialise(model, pretrained_state(model, init))
 
 
 def pretrained_state(model: Bevt, init: str) -> StateDict:
-    """Return the initial weights in `init` for `model`. Raises UserError for weights of another architecture."""
+    """Return the initial weights in `init` for `model`. Raises UserError for weights of a different architecture."""
     path = weights_file(init)
     source = load_weights(path)
     if not isinstance(source, Bevt):
@@ -57,7 +57,7 @@ def pretrained_state(model: Bevt, init: str) -> StateDict:
 def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Mapping[str, Any]) -> StateDict:
     """Turn the weights of a model with config `old` into initial weights for a model with config `new`.
 
-    The LM head is included, since the tokens are the same; the original's checkpoint loader misses it.
+    The LM head is included, since the tokens are the same; the original's checkpoint loader does not load it.
     """
     if "video" in new["streams"] and "video" not in old["streams"]:
         tubelet = new["patch"][0]
@@ -76,13 +76,13 @@ def start_classifier(model: Classifier, init: str) -> list[str]:
     """Load the encoder, stem and norm of `init` into `model`; return the names of the parameters not in it.
 
     `init` is the directory or the weights of a pretraining or fine-tuning run. Bias tables are resized if the windows
-    differ. Raises UserError for weights of another architecture.
+    differ. Raises UserError for weights of a different architecture.
     """
     return initialise(model, encoder_state(model, init))
 
 
 def encoder_state(model: Classifier, init: str) -> StateDict:
-    """Return the initial weights in `init` for `model`. Raises UserError for weights of another architecture."""
+    """Return the initial weights in `init` for `model`. Raises UserError for weights of a different architecture."""
     path = weights_file(init)
     source = load_weights(path)
     check_sizes(path, source.config, model.config, CLASSIFIER_SIZES, "encoder")

@@ -49,7 +49,7 @@ class PartFiles:
     def todo(self, sizes: Sequence[int]) -> list[int]:
         """Return the missing parts, then those with an `error` in a row, as it may have been transient.
 
-        `sizes` are the numbers of rows of all parts; a part of another size counts as missing.
+        `sizes` are the numbers of rows of all parts; a part of a different size counts as missing.
         """
         complete = [part for part in self.existing() if self._num_rows(part) == sizes[part]]
         failed = [part for part in complete if any(row["error"] is not None for row in self.read(part, ["error"]))]
@@ -71,7 +71,7 @@ class PartFiles:
         """Merge all parts into `target`, in order, a row group each. Only one part is in memory at a time.
 
         `sizes` are the numbers of rows of all parts. Raises StorageError, without writing `target`, if a part is
-        missing or has another size.
+        missing or has a different size.
         """
         with (
             staged_file(self.target) as file,

@@ -24,7 +24,7 @@ def doubt_of_order(
 ) -> str | None:
     """Return why frame i may not be the i-th packet by pts, or None. `pts_P` is NO_PTS for packets without a pts.
 
-    `reorders`: the decoder may output frames in another order than it receives packets (B-frames). If all pts increase
+    `reorders`: the decoder may output frames in a different order from the packets (B-frames). If all pts increase
     nevertheless, they are not display times.
     """
     if container in UNTIMED_CONTAINERS:

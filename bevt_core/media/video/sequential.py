@@ -20,7 +20,7 @@ def read_by_counting(
 ) -> tuple[Decoded[Kept], int]:
     """Decode the frames `choose(num_frames)`, counted in the decoder's output order.
 
-    The first pass assumes one frame per packet. If the decoder outputs another number, a second pass uses that number.
+    The first pass assumes one frame per packet. If the decoder outputs more or fewer, a second pass uses their number.
     Also returns how many of the kept frames are damaged. Raises MediaError.
     """
     expected = len(info.packet_pts)

@@ -88,7 +88,7 @@ class VideoInfo:
     discarded: int  # packets removed by an edit list
     leading: int  # packets displayed before the keyframe that they follow: open groups of pictures
     closed: bool  # no frame depends on one before its keyframe
-    reorders: bool  # the decoder may output frames in another order than the packets'
+    reorders: bool  # the decoder may output frames in a different order from the packets
     doubt: str | None  # why frame i may not be the i-th packet by time, so that frames must be counted
 
     @property

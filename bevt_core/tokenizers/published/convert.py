@@ -36,8 +36,8 @@ def convert_pickles(
 ) -> StoredTokenizer:
     """Convert `encoder.pkl` (and `decoder.pkl`) to a tokenizer folder of kind `dalle`.
 
-    `expected_sha256` is the encoder pickle's. Raises UserError for another digest, for a file that names a class
-    outside the lists above (nothing in it is executed), and for weights that do not fit the architecture.
+    `expected_sha256` is the encoder pickle's. Raises UserError if the digest differs, for a file that names a
+    class outside the lists above (nothing in it is executed), and for weights that do not fit the architecture.
     """
     digest = _checked_digest(encoder_pkl, expected_sha256)
     origin: dict[str, str | int | float] = {"encoder_pkl_sha256": digest}

@@ -71,7 +71,7 @@ def fetch_file(
 
     A failed transfer is tried ATTEMPTS times, with a wait that doubles, and resumes where it stopped, also in a later
     call, if the server still has the same file (its ETag or Last-Modified). Raises UserError if the server has no such
-    file, if it cannot be reached, or for another digest.
+    file, if it cannot be reached, or if the digest differs.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, validator = target.with_name(target.name + ".part"), target.with_name(target.name + ".part-of")

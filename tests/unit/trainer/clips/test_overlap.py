@@ -124,7 +124,7 @@ def test_accuracy_on_training_clips_is_no_test(place: Path, tmp_path: Path, caps
     overlap = result["overlap_with_training"]
     assert (overlap["count"], overlap["by_run"]) == (4, {str(place / "run"): 4})
     assert overlap["share"] == pytest.approx(2 / 3)
-    assert "warning: 4 of 6 tested clips" in said and "no test result" in said
+    assert "warning: 4 of 6 tested clips" in said and "not a test result" in said
     assert json.loads((tmp_path / "seen" / "evaluation.json").read_text())["overlap_with_training"] == overlap
     _, again = done("evaluate", place / "run", "--root", renamed, "--out", tmp_path / "seen")
     assert "stored result of" in again and "warning: 4 of 6 tested clips" in again
