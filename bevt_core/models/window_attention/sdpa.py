@@ -34,7 +34,9 @@ def attend_plainly(qkv_BKNC: Tensor, bias_ANN: Tensor, windows: Windows) -> Tens
     """
     bias_MANN = bias_with_masks(bias_ANN, windows, qkv_BKNC.dtype)
     q, k, v = qkv_BKNC.unflatten(-1, (3, len(bias_ANN), -1)).permute(3, 0, 1, 4, 2, 5)
-    bias_KANN = bias_MANN[window_kinds(windows, qkv_BKNC.device)] if len(bias_MANN) > 1 else bias_MANN
+    bias_KANN = bias_MANN
+    if len(bias_MANN) > 1:  # unlike indexing, `index_select` has a gradient with the same bits in every run
+        bias_KANN = bias_MANN.index_select(0, window_kinds(windows, qkv_BKNC.device))
     return attend(q, k, v, bias_KANN).transpose(-3, -2).flatten(-2)
 
 
