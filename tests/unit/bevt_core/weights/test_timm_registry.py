@@ -93,7 +93,7 @@ def test_pretraining_weights_keep_the_models_head(stage: str, tmp_path: Path) ->
             assert model(x).shape == (2, 5)
             clip_BCTHW = x if stream == "video" else x.unsqueeze(2)
             if stage == "wider":
-                assert model(x).std() > 0  # the tables are resized, which test_checkpoints.py tests
+                assert model(x).std() > 0  # the tables are resized, which test_model_files.py tests
             elif stream in ours.route:
                 last_BTHWC = ours.encoders[ours.route[stream]](ours.stems[stream](clip_BCTHW))[-1]
                 torch.testing.assert_close(model.forward_features(x), ours.norm(last_BTHWC))
