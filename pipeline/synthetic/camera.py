@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipeline.synthetic.photographs import draw_recolouring, normalised, photograph, recoloured, reduced
+from pipeline.synthetic.photographs import draw_recolouring, photograph, recoloured, reduced
 
 CLASSES = (
     "pan_left",  # the camera moves to its left, so the content moves to the right
@@ -28,7 +28,7 @@ CLASSES = (
 )
 
 # degree of freedom -> half its travel over a clip at speed 1: window sides, window sides, ln(window side), radians
-_TRAVEL = {"x": 0.22, "y": 0.22, "zoom": 0.22, "angle": 0.40}
+TRAVEL = {"x": 0.22, "y": 0.22, "zoom": 0.22, "angle": 0.40}
 _MOTION = {
     "pan_left": ("x", -1),
     "pan_right": ("x", 1),
@@ -44,7 +44,7 @@ _MOTION = {
 # small 3-D CNN classified 40 % of shuffled clips correctly, 19 % at 0.5, 15 % at 0.7, 13 % at 1; chance is 12.5 %. The
 # more wander, the longer ordered clips take to learn: 98 % after three epochs at 0.7, 88 % at 1 (docs/log.md).
 _WANDER = 0.25
-_SPEED = (0.75, 1.25)  # range of a clip's speed, in units of _TRAVEL
+_SPEED = (0.75, 1.25)  # range of a clip's speed, in units of TRAVEL
 _WINDOW = (0.9, 2.2)  # side of the middle window, in output sides; limited by the photograph's size
 
 
@@ -68,7 +68,7 @@ def camera_path(label: str, middle: Pose, frames: int, speed: float, wander: dic
     for t in np.linspace(-1, 1, frames):
         offset = {
             dof: speed * travel * (sign * t if dof == moving else _WANDER * wander[dof] * math.sin(math.pi * t))
-            for dof, travel in _TRAVEL.items()
+            for dof, travel in TRAVEL.items()
         }
         right, down = offset["x"] * middle.side, offset["y"] * middle.side
         cos, sin = math.cos(middle.angle), math.sin(middle.angle)
@@ -86,7 +86,7 @@ def camera_path(label: str, middle: Pose, frames: int, speed: float, wander: dic
 def draw_middle(rng: np.random.Generator, photo: Image.Image, size_px: int) -> Pose:
     """Draw a middle pose that keeps every class's path inside the photograph; avoids low-contrast regions."""
     most = max(_SPEED)
-    reach = math.exp(most * _TRAVEL["zoom"]) / math.sqrt(2) + most * math.hypot(_TRAVEL["x"], _TRAVEL["y"])
+    reach = math.exp(most * TRAVEL["zoom"]) / math.sqrt(2) + most * math.hypot(TRAVEL["x"], TRAVEL["y"])
     longest = 0.48 * min(photo.size) / reach
     best: tuple[float, Pose] | None = None
     for _ in range(8):
@@ -121,11 +121,11 @@ def draw_clip(
     photo = photograph(split, name, mirrored)
     middle = draw_middle(rng, photo, size_px)
     speed = rng.uniform(*_SPEED)
-    wander = {dof: int(rng.choice((-1, 1))) for dof in _TRAVEL}
+    wander = {dof: int(rng.choice((-1, 1))) for dof in TRAVEL}
     recolouring = draw_recolouring(rng)
     level = max(0, int(math.log2(middle.side / size_px) * 2))  # in half octaves; avoids aliasing
     small = reduced(split, name, mirrored, level)
     ratio = small.width / photo.width
     poses = camera_path(label, middle, frames, speed, wander)
     scaled = [Pose(pose.x * ratio, pose.y * ratio, pose.side * ratio, pose.angle) for pose in poses]
-    return normalised(np.stack([recoloured(render(small, pose, size_px), recolouring) for pose in scaled]))
+    return np.stack([recoloured(render(small, pose, size_px), recolouring) for pose in scaled])

@@ -14,7 +14,7 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.files import read_record, write_atomic, write_record
 from bevt_core.storage.one_writer import writes
 from pipeline.synthetic.camera import CLASSES, draw_clip
-from pipeline.synthetic.photographs import PHOTOGRAPHS, attribution, draw_image
+from pipeline.synthetic.photographs import PHOTOGRAPHS, attribution, draw_image, normalised
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.ranges import Count, Frames, Pixels, Seed
@@ -103,7 +103,7 @@ def _write_chunk(chunk: tuple[Path, CameraMotionSet, list[tuple[str, int]]]) -> 
 def _write_clip(path: Path, split: str, label: str, spec: CameraMotionSet, rng: np.random.Generator) -> None:
     import av  # not at the top, so that clips can be drawn without PyAV
 
-    frames_THWC = draw_clip(list(PHOTOGRAPHS[split]), split, label, spec.frames, spec.size_px, rng)
+    frames_THWC = normalised(draw_clip(list(PHOTOGRAPHS[split]), split, label, spec.frames, spec.size_px, rng))
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=spec.fps)
         stream.width = stream.height = spec.size_px
