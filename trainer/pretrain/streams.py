@@ -161,7 +161,13 @@ def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_m
             mask=stream.mask,
             hidden_multiple=hidden_multiple,
         )
-        order = StreamOrder(dataset.part_sizes, stream.global_batch, stream.window_parts, (recipe.loop.seed, name))
+        order = StreamOrder(
+            dataset.part_sizes,
+            stream.global_batch,
+            stream.window_parts,
+            (recipe.loop.seed, name),
+            f"streams.{name}.global_batch",
+        )
         streams[name] = (dataset, order)
     return streams
 
