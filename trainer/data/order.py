@@ -62,8 +62,8 @@ class StreamOrder:
     """The global batches of one stream, by step.
 
     An epoch drops the last `num_samples % global_batch` samples of its order.
-    `key` separates runs and streams: (seed, stream). `setting` is the recipe's key of `global_batch`, for errors. Raises
-    UserError if an epoch is shorter than one batch.
+    `key` separates runs and streams: (seed, stream). `setting` is the recipe's key of `global_batch`, for errors.
+    Raises UserError if an epoch is shorter than one batch.
     """
 
     part_sizes: NDArray[np.int64]
