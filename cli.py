@@ -1,6 +1,5 @@
 """The command `bevt`: the table of its commands, and the link between the two halves, the pipeline and the trainer."""
 
-import os
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,10 +9,6 @@ from bevt_core.console.command_table import Command, Group, Panels, group_class
 
 if TYPE_CHECKING:
     from trainer.clips.selection import PipelineSources
-
-# Loader processes and torch's threads share the CPUs. Threads that spin while they wait slow everything down, sixfold
-# if two programs share two cores (docs/log.md). torch reads this when it is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 TOKENIZER = {
     "train": Command(

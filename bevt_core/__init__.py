@@ -3,7 +3,12 @@
 Users import from here (docs/python.md). A name is imported when it is first used.
 """
 
+import os
 from typing import TYPE_CHECKING
+
+# Loader processes and torch's threads share the CPUs. Threads that spin while they wait slow everything down, sixfold
+# if two programs share two cores (docs/log.md). torch reads this when it is imported, and child processes inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from bevt_core.dataset.frame_store import FrameStore

@@ -5,6 +5,8 @@ Users import from here (docs/python.md). A name is imported when it is first use
 
 from typing import TYPE_CHECKING
 
+import bevt_core  # noqa: F401 - sets how torch's threads wait, before torch is imported
+
 if TYPE_CHECKING:
     from pipeline.api import load_recipe
     from pipeline.check.verify import verify

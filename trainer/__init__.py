@@ -5,6 +5,8 @@ This module exports the public Python API (docs/python.md); names are imported o
 
 from typing import TYPE_CHECKING
 
+import bevt_core  # noqa: F401 - sets how torch's threads wait, before torch is imported
+
 if TYPE_CHECKING:
     from bevt_core.models.stems import normalise
     from trainer.api.clips import AugmentedClips, LabelledClips, TokenClips

@@ -1,12 +1,13 @@
 """Readable messages for disk errors."""
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.errors import StorageError
+from schemas.errors import StorageError, UserError
 
 _FIXES = {
     errno.ENOSPC: "the disk is full{space}; free some space and run the same command again: finished work is kept",
@@ -34,6 +35,18 @@ def explaining(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise explained(error, path) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and its parents if needed. Raises UserError if a file or a broken link has one of their names."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        for path in (folder, *folder.parents):
+            if os.path.lexists(path) and not path.is_dir():
+                what = "a file" if path.exists() else "a broken link"
+                raise UserError(f"{path}: {what}, expected a folder; give another path") from None
+        raise  # another process removed one meanwhile
 
 
 def _space(path: Path) -> str:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from bevt_core.console.disk_errors import explained
+from bevt_core.console.disk_errors import explained, make_folder
 from bevt_core.storage.locks.file_locks import EXCLUSIVE, TRIES, release, remove_and_release, take, take_new
 from schemas.errors import StorageError, UserError
 
@@ -46,6 +46,8 @@ def staged_file(target: Path, put: Callable[[Path, Path], None] = os.replace) ->
             os.fsync(descriptor)
         put(staged, target)
         fsync_dir(target.parent)
+    except IsADirectoryError:
+        raise UserError(f"{target}: a folder, expected a file; give another path") from None
     except OSError as error:
         raise explained(error, target) from error
     finally:
@@ -158,7 +160,7 @@ def fsync_tree(folder: Path) -> None:
 
 
 def _locked_file(target: Path) -> tuple[Path, int]:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     for _ in range(TRIES):
         staged = target.with_name(f".{target.name}{_random_suffix()}")
         descriptor = take_new(staged)

@@ -24,6 +24,7 @@ from pipeline.cluster.session import cluster_amount, ray_session
 from pipeline.job.part_size import entries_of_part
 from pipeline.job.plan import record_tokenizer_folder
 from pipeline.job.run import RunOptions, tokenize
+from pipeline.sources import no_folder
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
 from schemas.tokens import TOKENIZER_PLACE, TokenizerPlace, TokenPlan
@@ -154,7 +155,8 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     """Raise UserError if sources of `parts` are missing below the root, but existed when the dataset was made."""
     wanted = [item.source for part in parts for item in entries_of_part(jobs.items, jobs.plan, part)]
     if wanted and not jobs.root.is_dir():
-        raise UserError(f"`root` {jobs.root}: no such folder; nothing was changed: give the folder of the raw files")
+        why = no_folder(jobs.root)
+        raise UserError(f"`root` {jobs.root}: {why}; nothing was changed: give the folder of the raw files")
     present = map_in_threads(lambda source: _exists(jobs, source), wanted, jobs.root)
     absent = [source for source, exists in zip(wanted, present, strict=True) if not exists]
     if not absent:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bevt_core.console.progress import ProgressLine
+from bevt_core.console.terminal import note
 from bevt_core.dataset.frame_store import Rejected
 from bevt_core.known_sets import TOKEN_MAP_BYTES
 from bevt_core.media.errors import MediaError
@@ -62,6 +63,11 @@ def scan(
     root = as_path(recipe.root)
     listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
     check_found(listing, root, list_file)
+    if all(item.label is None for item in listing.items):
+        note(
+            f"{root}: no file has a label, which fine-tuning and tests need: expected a folder per class, or a list "
+            "with labels. If this is the folder of one class, give the folder above it"
+        )
     for item in listing.items:
         readable_source(root, item.source, allow_outside)
     seen = _scan_all(root, listing.items, recipe.decode_timeout_s, threads)

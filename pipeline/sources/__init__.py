@@ -51,6 +51,7 @@ __all__ = [
     "has_split",
     "label_by",
     "list_sources",
+    "no_folder",
     "note_unused_split",
     "separates_split",
     "split_to_test",
@@ -86,9 +87,10 @@ def check_dataset(dataset: str) -> None:
 
 def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, allow_outside: bool) -> SourceListing:
     if not root.is_dir():
-        raise UserError(f"`root` {root}: no such folder; give the folder that contains the files of {dataset}")
+        raise UserError(f"`root` {root}: {no_folder(root)}; give the folder that contains the files of {dataset!r}")
     if list_file is not None and not list_file.is_file():
-        raise UserError(f"`list_file` {list_file}: no such file")
+        what = "a folder, expected a file" if list_file.is_dir() else "no such file"
+        raise UserError(f"`list_file` {list_file}: {what}")
     tree = _tree(root, allow_outside)
     if list_file is not None and list_file.name.endswith(".parquet"):
         listing = read_parquet_list(tree, list_file)
@@ -99,11 +101,16 @@ def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, 
             f"`list_file` {list_file}: names no files; expected `path label` lines, or the data set's official list"
         )
     if not listing.items and is_our_output(root):
-        raise UserError(f"`root` {root}: {what_is(root)}; expected the folder that contains the files of {dataset}")
+        raise UserError(f"`root` {root}: {what_is(root)}; expected the folder that contains the files of {dataset!r}")
     if not listing.items:
         hint = f"; {listing.ignored_note}" if listing.ignored else ""
-        raise UserError(f"`root` {root}: no videos or pictures of {dataset}, split {split!r}{hint}")
+        raise UserError(f"`root` {root}: no videos or pictures for dataset {dataset!r}, split {split!r}{hint}")
     return listing
+
+
+def no_folder(root: AnyPath) -> str:
+    """Describe `root`, which is not a folder, for an error."""
+    return "a file, expected a folder" if root.is_file() else "no such folder"
 
 
 def check_found(listing: SourceListing, root: AnyPath, list_file: str | AnyPath | None) -> None:

@@ -150,7 +150,11 @@ def test_fine_tuning_names_what_it_validates_on(place: Path, tmp_path: Path) -> 
     )
     assert "--val-list nope: no such file" in error(*lists, "--val-list", "nope", *plan)
     assert "clips without a class: 2 of 2" in error("finetune", "folder", "--root", files / "train" / "a", *plan)
+    (tmp_path / "one.txt").write_text("".join(f"{n} 0\n" for n in names if "/a/" in n))
+    one = bevt("finetune", "list", "--root", files, "--list", tmp_path / "one.txt", *plan)
+    assert "all clips to train on are of one class" in one.stderr
     result = bevt(*lists, *plan)
+    assert "all clips to train on" not in result.stderr
     assert "2 of 4 videos held out for validation (0.1 of every class, at least one)" in result.stderr
     assert "2 videos of 2 classes to train on" in result.stdout
     for dataset in ("folder", "k400"):

@@ -86,7 +86,9 @@ def test_one_sample_is_an_epoch(tmp_path: Path) -> None:
     alone = recipe(one, "streams.image.global_batch=1", "loop.max_steps=3", "loop.num_workers=2")
     summary = pretrain(alone, tmp_path / "run")
     assert summary["step"] == 3 and len(set(losses(tmp_path / "run"))) == 3
-    with pytest.raises(UserError, match=r"1 sample, fewer than one global batch of 3; lower its global_batch"):
+    with pytest.raises(
+        UserError, match=r"1 sample, fewer than one global batch of 3; lower it with `streams.image.global_batch=1`"
+    ):
         pretrain(recipe(one), tmp_path / "batch")
 
 

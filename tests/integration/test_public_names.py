@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 import tomllib
@@ -52,6 +53,17 @@ def test_names_cost_nothing_until_they_are_used() -> None:
         assert {"torch", "ray"}.isdisjoint(sys.modules), sys.modules
     """
     subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_threads_wait_asleep_unless_the_user_chooses(package: str) -> None:
+    """Set before torch is imported, which reads it once; children of the process inherit it."""
+    code = f"import {package}, os, sys; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        inherited = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+        command = [sys.executable, "-c", code]
+        found = subprocess.run(command, cwd=REPO, env=inherited | given, check=True, capture_output=True, text=True)
+        assert found.stdout.strip() == expected
 
 
 def test_every_package_ships_its_types() -> None:

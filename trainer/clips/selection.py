@@ -129,11 +129,17 @@ def train_and_val(
     """Return labelled clips to train on and to validate on.
 
     Validation clips are those of `val`; else those of the test split in the root of `train`; else `val_share` of every
-    class, which is reported on stderr.
+    class, which is reported on stderr. Warns if all clips to train on are of one class.
     """
     if dataset == "list" and val.root is not None and val.list_file is None:
         raise UserError(f"`val_root` {val.root}: dataset list needs `val_list` as well")
     to_train = _clips(sources, dataset, train._replace(split="train"), reading)
+    labels = {item.label for item in to_train.items}
+    if len(labels) == 1 and None not in labels:
+        warn(
+            f"{to_train.path}: all clips to train on are of one class, so there is nothing to learn; expected a folder "
+            "per class, or a list with several labels"
+        )
     if val.is_given and val.root is None and val.frames is None:
         val = val._replace(root=train.root, frames=train.frames)  # another list of the same root or store
     if val.is_given:
@@ -145,7 +151,7 @@ def train_and_val(
             apart = ClipSelection(root=train.root, split=split)
             return to_train, _clips(sources, dataset, apart, reading, to_train.classes, to_train.path)
     check_labels(to_train)
-    train_items, val_items = split_items(to_train.items, val_share, seed)
+    train_items, val_items = split_items(to_train.items, val_share, seed, to_train.classes)
     note(
         f"{to_train.path}: {len(val_items)} of {len(to_train.items)} videos held out for validation ({val_share:g} of "
         "every class, at least one); to choose others: --val-root, --val-frames, --val-list"

@@ -221,11 +221,13 @@ def thinned(store: FrameStore) -> list[str]:
     return sources
 
 
-def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tuple[list[SourceItem], list[SourceItem]]:
+def split_items(
+    items: Sequence[SourceItem], val_share: float, seed: int, classes: Sequence[str] = ()
+) -> tuple[list[SourceItem], list[SourceItem]]:
     """Hold out `val_share` of every class, at least one source and never all: (train, held out), in the given order.
 
-    The split of a class depends only on its sources' names and the seed, so adding a class does not change the others.
-    The samples of a long video stay together. Raises UserError for a class with a single source.
+    A class's split depends only on its sources' names and the seed. The samples of a long video stay together. Raises
+    UserError for a class with one source, naming it as in `classes`.
     """
     by_label: dict[int | None, dict[str, None]] = {}
     for item in items:
@@ -233,9 +235,9 @@ def split_items(items: Sequence[SourceItem], val_share: float, seed: int) -> tup
     held_out: set[str] = set()
     for label, sources in by_label.items():
         if len(sources) < 2:
+            name = repr(classes[label]) if label is not None and label < len(classes) else label
             raise UserError(
-                f"class {label} has a single item, {next(iter(sources))}: nothing is left to train on when it is held "
-                "out; add items, drop the class, or give a separate validation set"
+                f"class {name} has a single item, {min(sources)}, and one is held out; add more, or a validation set"
             )
         drawn = sorted(sources, key=lambda source: rng_for("split", seed, source).random())
         held_out.update(drawn[: min(len(sources) - 1, max(1, round(len(sources) * val_share)))])

@@ -183,6 +183,8 @@ def export(
         export_hub(checkpoint, out, evaluation or [])
         emit({"out": str(out), "format": format_}, json_)
         return
+    if evaluation:
+        raise UserError(f"`evaluation` {evaluation[0]}: only format hub has a model card; drop `evaluation`")
     weights = existing_weights(checkpoint)
     model = load_weights(weights)
     if format_ not in ("program", "onnx") or not isinstance(model, Classifier):

@@ -62,21 +62,24 @@ class StreamOrder:
     """The global batches of one stream, by step.
 
     An epoch drops the last `num_samples % global_batch` samples of its order.
-    `key` separates runs and streams: (seed, stream). Raises UserError if an epoch is shorter than one batch.
+    `key` separates runs and streams: (seed, stream). `setting` is the recipe's key of `global_batch`, for errors.
+    Raises UserError if an epoch is shorter than one batch.
     """
 
     part_sizes: NDArray[np.int64]
     global_batch: int
     window_parts: int
     key: tuple[object, ...]
+    setting: str = "global_batch"
     _epoch: int = field(default=-1, init=False, repr=False)
     _order: NDArray[np.int64] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.num_samples < self.global_batch:
+            fitting = 1 << max(0, self.num_samples.bit_length() - 1)  # a power of two splits into micro-batches
             raise UserError(
                 f"{self.key[-1]}: {count(self.num_samples, 'sample')}, fewer than one global batch of "
-                f"{self.global_batch}; lower its global_batch or prepare more data"
+                f"{self.global_batch}; lower it with `{self.setting}={fitting}`, or prepare more data"
             )
 
     @property

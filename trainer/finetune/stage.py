@@ -43,7 +43,7 @@ def finetune(
     checkpoints or a directory that do not fit.
     """
     check_data(recipe, train, val)
-    with open_session(out, resume=resume, command=command) as session:
+    with open_session(out, kind=recipe.kind, resume=resume, command=command) as session:
         world = session.world
         session.lock_for_reading(stores_of(train, val))
         samples = TrainingClips(train, recipe)

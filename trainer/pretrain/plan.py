@@ -71,7 +71,9 @@ def plan_pretraining(recipe: PretrainRecipe, sets: Sequence[KnownSet], machine: 
         crop_px[name] = stream.tokens.views.crop_px if isinstance(stream.tokens, OnlineTokens) else known.crop_px
         sizes = np.full(-(-known.samples // PART_SAMPLES), PART_SAMPLES)
         sizes[-1] -= sizes.sum() - known.samples
-        orders[name] = StreamOrder(sizes, stream.global_batch, stream.window_parts, (recipe.loop.seed, name))
+        orders[name] = StreamOrder(
+            sizes, stream.global_batch, stream.window_parts, (recipe.loop.seed, name), f"streams.{name}.global_batch"
+        )
     plan = make_plan(pretrain_workload(recipe, orders, crop_px), machine.processes, machine.memory)
     return describe(plan, machine.tflops, "any device"), plan_numbers(plan, machine.tflops)
 

@@ -69,7 +69,8 @@ class ProbeEvaluation:
         videos = StoreClips(Path(self.config.frames))
         check_labels(videos)
         self.num_classes = len(videos.classes)
-        self.splits = [videos.subset(items) for items in split_items(videos.items, self.config.val_share, seed=0)]
+        split = split_items(videos.items, self.config.val_share, seed=0, classes=videos.classes)
+        self.splits = [videos.subset(items) for items in split]
         if "linear" in self.config.kinds:
             _check_linear(self.splits[0])
         stream = recipe.streams[self.stream]

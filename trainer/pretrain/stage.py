@@ -46,7 +46,7 @@ def pretrain(
     in the plan, and micro-batches are chosen to fit `memory`. Returns a summary. Raises UserError for data, checkpoints
     or a directory that do not fit.
     """
-    with open_session(out, resume=resume, command=command) as session:
+    with open_session(out, kind=recipe.kind, resume=resume, command=command) as session:
         world = session.world
         sources = open_sources(recipe, world.device)
         session.lock_for_reading([store.path for source in sources.values() for store in source.stores])

@@ -81,11 +81,13 @@ def check_stage(stage: str, recipe: str, streams: Sequence[str]) -> None:
 def check_token_options(recipe: str, directory: Path, given: Mapping[str, str | None]) -> None:
     """Raise UserError for `video_tokens` or `image_tokens` without such a stream in the recipe.
 
-    A recipe that cannot be read is not checked; loading it reports the error.
+    A recipe that cannot be read, or is of another kind, is not checked; loading it reports the error.
     """
     try:
         streams = streams_in(recipe, directory)
     except UserError:
+        return
+    if not streams:
         return
     for name, tokens in given.items():
         if tokens is not None and name not in streams:
@@ -159,7 +161,13 @@ def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_m
             mask=stream.mask,
             hidden_multiple=hidden_multiple,
         )
-        order = StreamOrder(dataset.part_sizes, stream.global_batch, stream.window_parts, (recipe.loop.seed, name))
+        order = StreamOrder(
+            dataset.part_sizes,
+            stream.global_batch,
+            stream.window_parts,
+            (recipe.loop.seed, name),
+            f"streams.{name}.global_batch",
+        )
         streams[name] = (dataset, order)
     return streams
 

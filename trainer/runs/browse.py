@@ -9,7 +9,7 @@ import numpy as np
 
 from bevt_core.console.readable import count
 from bevt_core.reporting.charts import curves_png
-from bevt_core.storage.descriptions import RECORD
+from bevt_core.storage.descriptions import RECORD, what_is
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.one_writer import owner
 from schemas.errors import UserError
@@ -32,7 +32,9 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
 
     Raises UserError if there is no run.
     """
-    found = sorted(path.parent for path in root.rglob(RECORD)) if root.is_dir() else []
+    if not root.is_dir():
+        raise UserError(f"{root}: {what_is(root)}; expected a folder that contains runs")
+    found = sorted(path.parent for path in root.rglob(RECORD))
     if not found:
         raise UserError(
             f"{root}: no runs below it, since no directory has a {RECORD}; give a folder that contains runs"

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.console.disk_errors import explaining
-from bevt_core.storage.descriptions import RECIPE, RECORD, what_is
+from bevt_core.storage.descriptions import RECIPE, RECORD, RUNS, kind_of_run, what_is
 from bevt_core.storage.files import read_bounded, read_record, write_atomic, write_record
 from bevt_core.storage.local import content_of
 from schemas.errors import UserError
 from schemas.recipes.identity import identity_fields
-from schemas.recipes.loading import Recipe, TrainingRecipe, parse_recipe, to_yaml
+from schemas.recipes.loading import COMMANDS, Recipe, TrainingRecipe, parse_recipe, to_yaml
 from schemas.runs import DatasetRef, RunRecord
 from schemas.text.credentials import masked
 from schemas.text.json_text import json_text
@@ -51,7 +51,7 @@ def open_run(
 
     Raises UserError as `check_run_dir` does.
     """
-    check_run_dir(run_dir, resume)
+    check_run_dir(run_dir, recipe.kind, resume)
     exists = (run_dir / RECORD).is_file()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if exists:
@@ -74,9 +74,12 @@ def open_run(
     write_record(run_dir / RECORD, record)
 
 
-def check_run_dir(run_dir: Path, resume: bool) -> None:
-    """Raise UserError if the directory contains a run and `resume` is False, or if it contains other files."""
+def check_run_dir(run_dir: Path, kind: str, resume: bool) -> None:
+    """Raise UserError if the directory contains other files, a run of another kind, or a run and `resume` is False."""
     exists = (run_dir / RECORD).is_file()
+    found = kind_of_run(run_dir)
+    if found is not None and found != kind:
+        raise UserError(f"{run_dir} is {RUNS[found]}, which `{COMMANDS[found]}` resumes; give another `out`")
     if exists and not resume:
         raise UserError(f"{run_dir} already contains a run; give `resume` to continue it, or another `out`")
     if not exists and run_dir.is_dir() and content_of(run_dir) not in ([], [RECIPE]):  # left by a killed start

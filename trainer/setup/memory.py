@@ -62,8 +62,8 @@ def fit_memory(
             refused = f"; {number} {how} would take {needed_gb:.3g} GB"
     raise UserError(
         f"a step takes about {needed_gb:.3g} GB on each of {count(processes, 'process')} even in "
-        f"{count(micro_batches[-1], 'micro-batch')} with activation checkpointing, but {usable_gb:.3g} of "
-        f"{memory_gb:.4g} GB are usable; use a GPU with more memory, or force it with `loop.micro_batches=N`"
+        f"{count(micro_batches[-1], 'micro-batch')} with activation checkpointing, but {max(0.0, usable_gb):.3g} of "
+        f"{memory_gb:.4g} GB are usable; use GPUs with at least {math.ceil(needed_gb / USABLE_SHARE + OUTSIDE_GB)} GB"
     )
 
 

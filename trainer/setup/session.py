@@ -183,14 +183,15 @@ class Session:
 
 
 @contextmanager
-def open_session(out: Path, *, resume: bool, command: str) -> Iterator[Session]:
+def open_session(out: Path, *, kind: str, resume: bool, command: str) -> Iterator[Session]:
     """Join the other processes and lock the directory `out` for the block. Every process calls this.
 
-    Raises UserError if another command writes to `out`, or if it contains another run or other files.
+    `kind` is the recipe's. Raises UserError if another command writes to `out`, or if it contains another run or other
+    files.
     """
     with join_world() as world, ExitStack() as locks:
         world.on_main(lambda: locks.enter_context(hold(out, command)))
-        world.on_main(lambda: check_run_dir(out, resume))
+        world.on_main(lambda: check_run_dir(out, kind, resume))
         yield Session(out, world, resume, command, locks)
 
 

@@ -19,7 +19,7 @@ from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.runs import RunRecord
 from trainer.runs.directory import existing_weights, read_run
-from trainer.show.run_facts import encoder_name, epochs_of, facts_of, stages_of, tokenizer_of_stages
+from trainer.show.run_facts import check_evaluations, encoder_name, epochs_of, facts_of, stages_of, tokenizer_of_stages
 from trainer.testing.classifier_card import CARD
 
 HEADER = "---\nlibrary_name: bevt\ntags:\n- video-classification\n- bevt\n---\n"
@@ -53,9 +53,10 @@ def export_hub(checkpoint: Path, out: Path, evaluations: Sequence[Path] = ()) ->
     """Write the model of a run, or of bare weights, in the Hub's layout: weights, config, model card, class names.
 
     `evaluations` are folders of `bevt evaluate --out`; the card quotes those of these weights. Raises UserError for a
-    tokenizer's run, and if there are no weights.
+    tokenizer's run, if there are no weights, and for a folder without a finished evaluation of them.
     """
     weights = existing_weights(checkpoint)
+    check_evaluations(checkpoint, weights, evaluations)
     model = load_weights(weights)
     files = {"README.md": model_card(weights, model, evaluations)}
     if (weights.parent / CARD).is_file():

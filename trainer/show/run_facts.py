@@ -8,7 +8,7 @@ from typing import Any
 from bevt_core.console.readable import count
 from bevt_core.console.terminal import note
 from bevt_core.models.build import SWIN_SIZES
-from bevt_core.storage.descriptions import RECIPE, RECORD
+from bevt_core.storage.descriptions import RECIPE, RECORD, what_is
 from bevt_core.storage.files import read_bounded, read_json_file, read_record, sha256_of
 from bevt_core.storage.objects import as_path
 from schemas.errors import UserError
@@ -64,8 +64,11 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
 
     Evaluations are also read from `directories`, except those with a video that the run, or one before it, was
     fine-tuned on. A run without evaluations has the figures of its last validation. Raises UserError if there is no
-    run.
+    run, and for a directory that does not exist.
     """
+    for directory in directories:
+        if not directory.is_dir():
+            raise UserError(f"{directory}: {what_is(directory)}; expected the directory of a run or of an evaluation")
     evaluations = _evaluations(directories)
     runs = sorted({path.parent for folder in directories for path in folder.rglob(RECORD)})
     found = []
@@ -86,6 +89,21 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
             "`bevt finetune` wrote, and those that `bevt evaluate --out` wrote for them"
         )
     return found
+
+
+def check_evaluations(checkpoint: Path, weights: Path, evaluations: Sequence[Path]) -> None:
+    """Raise UserError unless each of `evaluations` contains a finished one of `weights`, those of a fine-tuning run."""
+    if evaluations and _kind(weights.parent) != "finetune":
+        raise UserError(f"`evaluation` {evaluations[0]}: {checkpoint} is not a fine-tuning run; drop `evaluation`")
+    for folder in evaluations:
+        found = _evaluations([folder])
+        if sha256_of(weights) in found:
+            continue
+        what = "evaluations of other weights" if found else what_is(folder)
+        raise UserError(
+            f"`evaluation` {folder}: {what}; expected a folder that `bevt evaluate {checkpoint} --out` wrote, finished "
+            "and with frames in order"
+        )
 
 
 def _overlap(evaluation: Path, key: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from bevt_core.console.readable import count
+from bevt_core.console.terminal import note, warn
 from bevt_core.models.build import build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.counting import model_info
@@ -90,6 +92,7 @@ def evaluate(
         overlap = world.on_main(lambda: overlaps(path.parent, data, digests))
         if world.is_main and temporal == "normal":  # once: an analysis tests the same clips several times
             warn_of_overlap(overlap)
+            note_classes(data)
         result = run_views(model, data, plan, world, precision=chosen, num_workers=num_workers, out=out)
         check_some_read(data, result["num_videos"], result["failed"])
         result |= overlap | cost_of_views(model, plan)
@@ -179,6 +182,15 @@ def accuracies(rows: Sequence[Row], num_classes: int) -> dict[str, Any]:
         "num_failed": len(failed),
         "failed": dict(sorted(failed.items())),
     }
+
+
+def note_classes(data: ClipSource) -> None:
+    """Note how many of the classifier's classes have clips in `data`, if that is not all, or if there is one class."""
+    found, total = len({item.label for item in data.items}), len(data.classes)
+    if found < total:
+        note(f"{data.path}: clips of {found} of the classifier's {count(total, 'class')}; the figures are of those")
+    if total == 1:
+        warn(f"{data.path}: the classifier has one class, {data.classes[0]!r}, so every answer is right")
 
 
 def check_some_read(data: ClipSource, num_read: int, failed: Mapping[str, str]) -> None:

@@ -47,7 +47,7 @@ def train_tokenizer(
     """
     architecture = ARCHITECTURES[recipe.architecture.kind]
     sizes = sizes_of(recipe)
-    with open_session(out, resume=resume, command=command) as session:
+    with open_session(out, kind=recipe.kind, resume=resume, command=command) as session:
         world, key = session.world, (recipe.loop.seed,)
         folders = tuple(as_path(folder) for folder in recipe.frames)
         session.lock_for_reading(folders)

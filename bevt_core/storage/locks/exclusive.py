@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bevt_core.console.disk_errors import explained, explaining
+from bevt_core.console.disk_errors import explained, explaining, make_folder
 from bevt_core.console.terminal import warn
 from bevt_core.storage.locks.file_locks import (
     EXCLUSIVE,
@@ -73,7 +73,7 @@ def _taken(lock: Path) -> int | None:
     """`take` exclusively, in a folder that another process may remove meanwhile."""
     for _ in range(TRIES):
         with contextlib.suppress(FileNotFoundError):
-            lock.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(lock.parent)
             return take(lock, EXCLUSIVE)
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(lock.parent)
     return take(lock, EXCLUSIVE)

@@ -12,7 +12,7 @@ from bevt_core.console.installation import install_command
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
-from bevt_core.storage.descriptions import what_is
+from bevt_core.storage.descriptions import RUNS, what_is
 from bevt_core.storage.files import write_record
 from bevt_core.tokenizers.description import read_description
 from bevt_core.weights.model_files import save_weights
@@ -27,7 +27,7 @@ from schemas.runs import RunRecord
 from tests.support.builders import make_token_set
 from tests.support.tiny_jobs import save_tiny_tokenizer
 from trainer.recipes import TRAINER_RECIPES
-from trainer.runs.directory import read_run, weights_of
+from trainer.runs.directory import check_run_dir, read_run, weights_of
 from trainer.setup.start_from import weights_file
 from trainer.show.viz import viz_predict
 from trainer.testing.classifier_card import read_card as read_classifier_card
@@ -169,6 +169,7 @@ def test_a_run_is_no_recipe(places: Path) -> None:
         ("train joint --recipe nano_joint", r"video stream: .*no such token set.*give --video-tokens"),
         ("train image --recipe nano_joint", "stage image: the recipe 'nano_joint' is for stage joint"),
         ("train video --recipe nano_video --image-tokens x", "--image-tokens x: the recipe 'nano_video' has no image"),
+        ("train video --recipe nano_finetune --video-tokens x", "'nano_finetune' is for `bevt finetune`"),
         ("train --from {places}/tuned", "is for `bevt finetune`"),
         ("train --from {places}/data", "a dataset .*expected the directory of a run"),
         (
@@ -192,6 +193,18 @@ def test_options_that_name_another_thing(
     with pytest.raises(SystemExit):
         cli.app([*arguments.format(places=places).split(), "--out", "new"])
     assert re.search(f"^error: .*{expected}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune", "tokenizer"])
+def test_a_run_of_another_kind_is_not_resumed(kind: str, places: Path) -> None:
+    runs = {"pretrain": "pretrained", "finetune": "half", "tokenizer": "dvae"}
+    for other, name in runs.items():
+        if other == kind:
+            check_run_dir(places / name, kind, resume=True)
+            continue
+        for resume in (False, True):
+            with pytest.raises(UserError, match=rf"/{name} is {RUNS[other]}, which `bevt .*` resumes; give another"):
+                check_run_dir(places / name, kind, resume)
 
 
 def test_advice_fits_the_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from bevt_core.storage.files import write_atomic
 from bevt_core.storage.locks import file_locks
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.one_writer import hold, owner, reading, removing
@@ -257,3 +260,21 @@ def test_files_have_the_users_umask(tmp_path: Path) -> None:
             assert (tmp_path / "run" / WRITER).stat().st_mode & 0o777 == 0o640
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("hold_it", [hold, hold_file])
+@pytest.mark.parametrize("name", ["notes.txt", "broken"])
+def test_a_file_where_a_folder_is_needed_is_one_error(
+    hold_it: Callable[[Path, str], AbstractContextManager[None]], name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere" / "deeper")
+    for out in [tmp_path / name / "sub", tmp_path / name / "sub" / "run", *[tmp_path / name] * (hold_it is hold)]:
+        with pytest.raises(UserError, match=rf"/{name}: a .*, expected a folder; give another path"):
+            hold_it(out, "first").__enter__()
+        with pytest.raises(UserError, match=rf"/{name}: a .*, expected a folder; give another path"):
+            write_atomic(out / "file", b"")
+    with pytest.raises(UserError, match=r"a folder, expected a file; give another path"):
+        write_atomic(tmp_path, b"")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "notes.txt"]

@@ -36,6 +36,13 @@ def test_scan(tmp_path: Path, json_keys: CheckKeys) -> None:
     assert (len(again.items), again.classes) == (4, ("a", "b", "c"))
 
 
+def test_scan_notes_that_no_file_has_a_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "root" / "a" / "x.png", moving_frames(1)[0])
+    for root, is_noted in ((tmp_path / "root", False), (tmp_path / "root" / "a", True)):
+        scan(tiny_recipe(root, tmp_path / "out", tmp_path / "none"), threads=1)
+        assert ("no file has a label" in capsys.readouterr().err) == is_noted
+
+
 def test_scan_counts_what_a_list_misses(tmp_path: Path) -> None:
     write_image(tmp_path / "root" / "x.png", moving_frames(1)[0])
     (tmp_path / "list.txt").write_text("x.png 0\ngone.png 1\n")

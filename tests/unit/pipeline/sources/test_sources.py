@@ -187,9 +187,14 @@ def test_a_loop_of_links_ends_in_an_error(tmp_path: Path) -> None:
 def test_bad_roots_and_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         list_sources("folder", tmp_path / "nope", "train")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"`root` .*file: a file, expected a folder; .* the files of 'folder'"):
+        list_sources("folder", tmp_path / "file", "train")
+    with pytest.raises(UserError, match=r"`list_file` .*: a folder, expected a file"):
+        list_sources("list", tmp_path, "train", tmp_path)
     with pytest.raises(UserError, match="did you mean 'k400'"):
         list_sources("k4000", tmp_path, "train")
-    with pytest.raises(UserError, match="no videos or pictures"):
+    with pytest.raises(UserError, match="no videos or pictures for dataset 'folder', split 'train'"):
         list_sources("folder", touch(tmp_path, "a/readme.txt"), "train")
 
 

@@ -121,6 +121,8 @@ def test_a_class_of_one_cannot_be_split() -> None:
     items = [SourceItem(source=f"{i}.mp4", kind="video", label=int(i == 0)) for i in range(5)]
     with pytest.raises(UserError, match=r"single item, 0\.mp4"):
         split_items(items, 0.2, seed=0)
+    with pytest.raises(UserError, match=r"class 'b' has a single item, 0\.mp4"):
+        split_items(items[:1], 0.2, seed=0, classes=("a", "b"))
 
 
 def test_the_pieces_of_a_long_video_stay_together_and_count_once() -> None:

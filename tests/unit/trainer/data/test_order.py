@@ -91,8 +91,11 @@ def test_every_view_of_a_part_is_used_once_in_as_many_epochs():
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(UserError, match="24 samples, fewer than one global batch of 32"):
-        StreamOrder(np.array([12, 12]), 32, 8, (0, "image"))
+    for samples, fitting in ((24, 16), (32 - 1, 16), (1, 1)):
+        with pytest.raises(
+            UserError, match=f"{samples} samples?, fewer .* batch of 32; lower it with `x={fitting}`, or"
+        ):
+            StreamOrder(np.array([samples]), 32, 8, (0, "image"), "x")
 
 
 def test_a_million_samples_are_ordered_quickly():

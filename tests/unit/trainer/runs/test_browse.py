@@ -58,7 +58,12 @@ def test_runs_are_listed_with_their_progress(runs, json_keys):
         "begun": (0, False),
     }
     assert rows["going"]["metrics"] == {"loss": 2.5, "lr": 0.1} and rows["begun"]["logged"] is None
+    (runs / "empty").mkdir()
     with pytest.raises(UserError, match="no runs below it"):
+        list_runs(runs / "empty")
+    with pytest.raises(UserError, match="a file; expected a folder that contains runs"):
+        list_runs(runs / "done" / "metrics.jsonl")
+    with pytest.raises(UserError, match="no such file or folder; expected a folder that contains runs"):
         list_runs(runs / "nowhere")
 
 

@@ -83,8 +83,13 @@ def test_the_choice_fits_and_the_reason_names_what_does_not() -> None:
         "1 micro-batch with activation checkpointing: about 10 of 10 usable GB on a GPU of 13.76 GB; "
         "4 without activation checkpointing would take 12 GB"
     )
-    with pytest.raises(UserError, match=r"takes about 4 GB on each of 8 .* even in 4 micro-batch.* 1.7 of 4 GB"):
+    with pytest.raises(
+        UserError, match=r"takes about 4 GB on each of 8 .* even in 4 micro-batch.* 1.7 of 4 GB .* at least 7 GB"
+    ):
         fit_memory(peak_gb, [1, 2, 4], 4.0, 8)
+    with pytest.raises(UserError, match=r"but 0 of 1 GB are usable"):
+        fit_memory(peak_gb, [1, 2, 4], 1.0, 8)
+    fit_memory(peak_gb, [1, 2, 4], 7.0, 8)
 
 
 def test_batches_are_split_into_equal_micro_batches_if_possible() -> None:

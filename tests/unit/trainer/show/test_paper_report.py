@@ -19,10 +19,10 @@ from tests.support.pretraining import pretraining_run
 from trainer.clips.sources import StoreClips
 from trainer.finetune.model import build_from_recipe
 from trainer.runs.directory import open_run
-from trainer.show.model_card import model_card
+from trainer.show.model_card import export_hub, model_card
 from trainer.show.paper_report import differences, nearest_row, write_report
 from trainer.show.paper_tables import BY_DATA, TABLES
-from trainer.show.run_facts import encoder_name, facts_of, stages_of
+from trainer.show.run_facts import check_evaluations, encoder_name, facts_of, stages_of
 from trainer.testing.classifier_card import CARD, card_of
 from trainer.testing.evaluate import evaluate
 
@@ -80,6 +80,29 @@ def test_each_test_set_is_told_and_what_was_trained_on_is_none(tmp_path: Path) -
     weights = tmp_path / "run" / "weights.safetensors"
     card = model_card(weights, load_weights(weights), [tmp_path])
     assert card.count("| top-1 |") == 2 and str(tmp_path) not in card
+    check_evaluations(tmp_path / "run", weights, [tmp_path / "a", tmp_path])
+    with pytest.raises(UserError, match=r"nope: no such file or folder; expected the directory of a run"):
+        facts_of([tmp_path, tmp_path / "nope"])
+
+
+def test_an_evaluation_that_a_model_card_cannot_quote_is_an_error(tmp_path: Path) -> None:
+    data = StoreClips(make_token_set(tmp_path / "data", num_samples=2).frames.path)
+    tuned_run(tmp_path / "run", "init=null")
+    tuned_run(tmp_path / "other", "init=null", "encoder.depths=[1,1,2]")
+    evaluate(tmp_path / "run", data, temporal="shuffle", out=tmp_path / "shuffled")
+    evaluate(tmp_path / "other", data, out=tmp_path / "others")
+    for name, what in (
+        ("nope", "no such file or folder"),
+        ("run", "a fine-tuning run"),
+        ("shuffled", "an evaluation"),
+        ("others", "evaluations of other weights"),
+    ):
+        with pytest.raises(UserError, match=rf"`evaluation` .*{name}: {what}; expected a folder that `bevt evaluate"):
+            export_hub(tmp_path / "run", tmp_path / "hub", [tmp_path / name])
+    save_weights(tmp_path / "bare" / "weights.safetensors", load_weights(tmp_path / "run" / "weights.safetensors"))
+    with pytest.raises(UserError, match=r"bare is not a fine-tuning run; drop `evaluation`"):
+        export_hub(tmp_path / "bare", tmp_path / "hub", [tmp_path / "others"])
+    assert not (tmp_path / "hub").exists()
 
 
 def test_a_run_without_its_pretraining_stands_apart(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from trainer.clips.multi_view import TEMPORAL, ViewChunks, ViewPlan
 from trainer.clips.sources import ClipSource, FileClips, StoreClips
 from trainer.distributed.launch import launch
 from trainer.testing import evaluate as module
-from trainer.testing.evaluate import accuracies, evaluate
+from trainer.testing.evaluate import accuracies, evaluate, note_classes
 from trainer.testing.extract import extract
 from trainer.testing.parts import PartFiles
 from trainer.testing.predict import predict
@@ -317,6 +317,17 @@ def test_predictions_name_classes_and_bad_files(checkpoint: Path, tmp_path: Path
         predict(checkpoint, [str(tmp_path / "*.xyz")])
     with pytest.raises(UserError, match="2 crops"):
         predict(checkpoint, [str(tmp_path)], crops=2)
+
+
+def test_classes_without_clips_are_counted(
+    store: StoreClips, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(checkpoint, store, clips=1, crops=1)
+    assert "classes" not in capsys.readouterr().err
+    evaluate(checkpoint, store.subset(store.items[:1]), clips=1, crops=1)
+    assert "clips of 1 of the classifier's 2 classes; the figures are of those" in capsys.readouterr().err
+    note_classes(FileClips(Path("videos"), store.items[:1], ("no",)))
+    assert "warning: videos: the classifier has one class, 'no', so every answer" in capsys.readouterr().err
 
 
 def test_data_of_other_classes_is_refused(store: StoreClips, checkpoint: Path) -> None:
