@@ -5,10 +5,10 @@ EXPLAINED: dict[str, str] = {
     "stubs": "videos below 9 KiB, usually failed downloads",
     "missing": "listed, but not found",
     "ignored": "files of other kinds",
-    "p5": "5 % are shorter",
-    "p95": "5 % are longer",
+    "p5": "5% are shorter",
+    "p95": "5% are longer",
     "unlabelled": "sources without a label",
-    "assumed_gpu_tflops": "TFLOP/s, for tokenizer_gpu_hours",
+    "assumed_gpu_tflops": "TFLOP/s, for the tokenizer's GPU time",
     # bevt tokenize, verify
     "indexed": "sources with usable frames",
     "samples": "a long source may give several",

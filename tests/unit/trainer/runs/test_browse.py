@@ -184,7 +184,7 @@ def test_the_last_log_line_decides_whether_a_run_is_alive_stopped_or_dead(tmp_pa
     assert rows["alive"]["total_steps"] == 40 and rows["alive"]["left_s"] == pytest.approx(30 * STEP_S)
     assert rows["dead"]["left_s"] is None and 3600 <= rows["dead"]["silent_s"] < 3700
     shown = CliRunner().invoke(cli.app, ["runs", "list", str(tmp_path)]).stdout
-    assert "10/40  25.0 %  3.000" in shown and "0:01:00  alive" in shown and "dead, last step 1:00:0" in shown
+    assert "10/40  25.0%  3.000" in shown and "0:01:00  alive" in shown and "dead, last step 1:00:0" in shown
 
 
 def test_a_killed_run_is_dead_at_once(tmp_path):
