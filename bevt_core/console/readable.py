@@ -83,6 +83,7 @@ UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
 )
 _UNITS = tuple((re.compile(rf"(^|.*_)({pattern})$"), show) for pattern, show in UNITS)
 # units in keys whose values are shown in a unit that depends on the value, and what they measure
+TITLES = {"film": "video"}  # keys of JSON results that the terminal words differently
 MEASURED = {"seconds": "duration", "s": "duration", "hours": "time", "bytes": "size", "gb": "size"}
 _MEASURED = re.compile(rf"(?P<name>[a-z0-9_]*?)_?(?<![a-z0-9])(?P<unit>{'|'.join(MEASURED)})(?P<per>_per_\w+)?")
 
@@ -112,7 +113,7 @@ def labels(keys: Iterable[str]) -> dict[str, str]:
     taken = set(keys)
     found: dict[str, str] = {}
     for key in keys:
-        label = _without_unit(key, taken) or key
+        label = TITLES.get(key) or _without_unit(key, taken) or key
         taken.add(label)
         found[key] = one_line(label)
     return found
