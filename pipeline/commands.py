@@ -175,14 +175,10 @@ def inspect(
     directory: Directory,
     sample: Annotated[str | None, typer.Option(help="Id of a sample. Default with --picture: the first.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write frame | view | decoded tokens as a PNG.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Name or folder of the tokenizer that decodes, if it has moved.")
-    ] = None,
+    tokenizer: MovedTokenizer = None,
     json_: AsJson = False,
 ) -> None:
     """Show a dataset's settings, or one sample's source, class and frames.
-
-    --picture draws the sample's frames, views and decoded tokens.
 
     \b
     Example:

@@ -212,7 +212,7 @@ def test_one_problem_is_a_table_too() -> None:
 
 def test_a_label_has_no_unit_that_differs_from_the_one_shown() -> None:
     summary = {"frames": 3, "frames_gb": 0.0032, "gpu_hours": 0.001, "hours": 0.03, "silent_s": 153.0, "ms": 3.0}
-    assert summary_lines(summary | {"bytes_per_token": 2.0, "videos_per_s": 5.5}) == [
+    assert summary_lines(summary | {"bytes_per_token": 2.0, "samples_per_s": 5.5}) == [
         "frames          3",
         "frames_size     3.2 MB",
         "gpu_time        3.6 s",
@@ -220,7 +220,7 @@ def test_a_label_has_no_unit_that_differs_from_the_one_shown() -> None:
         "silent          0:02:33 (since the last step)",
         "ms              3.0 ms",
         "size_per_token  2 B",
-        "videos_per_s    5.5",
+        "samples_per_s   5.5",
     ]
     rows = [{"name": "a", "hours": 2.0, "disk_gb": 1.5}]
     assert summary_lines({"steps": rows}) == ["steps", "  name   time    disk", "  a     2.0 h  1.5 GB"]

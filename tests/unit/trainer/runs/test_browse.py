@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import time
@@ -25,7 +26,7 @@ from schemas.runs import DatasetRef
 from tests.support.processes import Holder
 from trainer.recipes import TRAINER_RECIPES
 from trainer.runs.browse import POINTS, averaged, compare_runs, list_runs, show_run
-from trainer.runs.directory import WEIGHTS, open_run
+from trainer.runs.directory import WEIGHTS, check_repeats, open_run
 
 DATA = {"video": DatasetRef(path="somewhere", digest="abc")}
 
@@ -237,3 +238,14 @@ def test_long_curves_are_averaged_down():
     steps, values = averaged([(step, 2.0 * step) for step in range(10 * POINTS)])
     assert len(steps) == POINTS and steps[0] == 4.5 and values[-1] == 2 * steps[-1]
     assert averaged([(3, 1.0)]) == ([3.0], [1.0])
+
+
+def test_resuming_a_repetition_needs_a_repetition(tmp_path):
+    recipe, facts = load_recipe("nano_video", TRAINER_RECIPES, ()), {"resume": False, "world_size": 1}
+    first, again = tmp_path / "first run", tmp_path / "again"
+    open_run(first, recipe, DATA, command="bevt train video", **facts)
+    open_run(again, recipe, DATA, command=shlex.join(["bevt", "train", "--from", str(first)]), **facts)
+    check_repeats(again, first)
+    check_repeats(tmp_path / "new", first)
+    with pytest.raises(UserError, match=r"first run does not repeat .*its own command, .bevt train video --resume"):
+        check_repeats(first, again)
