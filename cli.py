@@ -85,7 +85,7 @@ PANELS: Panels = {
             "pipeline.commands:repair", "Rebuild the parts of a dataset that `bevt verify` finds damaged."
         ),
         "inspect": Command(
-            "pipeline.commands:inspect", "Show one sample: its source, frames, times, views and token maps."
+            "pipeline.commands:inspect", "Show a dataset's settings, or one sample's source, class and frames."
         ),
         "verify": Command(
             "pipeline.commands:verify", "Check a dataset: digests, counts, and that tokens match the stored frames."

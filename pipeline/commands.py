@@ -78,6 +78,7 @@ def tokenize(
     Example:
       bevt tokenize --dataset k400 --root /data/k400/train --out datasets/k400 --tokenizer tokenizers/dalle
     """
+    from pipeline.job.finish import shown_summary
     from pipeline.job.progress import Meter
     from pipeline.job.run import tokenize as run
     from pipeline.look.report import report_job
@@ -98,7 +99,7 @@ def tokenize(
         meter=meter,
     )
     summary |= report_job(summary, meter.timeline)
-    emit(summary if json_ else {key: value for key, value in summary.items() if key != "report_error"}, json_)
+    emit(summary if json_ else shown_summary(summary), json_)
     if summary["parts_done_before"] == summary["parts"]:
         folder = summary["tokens_dir"] or summary["frames_dir"]
         note(f"{folder}: already finished, nothing was made; its report is from the run that made it")
@@ -174,12 +175,10 @@ def inspect(
     directory: Directory,
     sample: Annotated[str | None, typer.Option(help="Id of a sample. Default with --picture: the first.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write frame | view | decoded tokens as a PNG.")] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Name or folder of the tokenizer that decodes, if it has moved.")
-    ] = None,
+    tokenizer: MovedTokenizer = None,
     json_: AsJson = False,
 ) -> None:
-    """Show one sample: its source, frames, times, views and token maps.
+    """Show a dataset's settings, or one sample's source, class and frames.
 
     \b
     Example:

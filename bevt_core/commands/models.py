@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from bevt_core.console.command_line import AsJson
-from bevt_core.console.terminal import emit
+from bevt_core.console.terminal import emit, show
 
 
 def info(
@@ -37,6 +37,11 @@ def info(
             build = partial(build_classifier, **sizes)
             rows[f"window {window} frames {frames}"] = model_info(build, frames=frames, size_px=size_px)
     emit(rows, json_)
+    if not json_:
+        show(
+            f"parameters: with a head for {num_classes} classes; "
+            "paper_flops: multiply-adds of one clip, as the paper counts"
+        )
 
 
 def bench_encoder(

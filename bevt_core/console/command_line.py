@@ -84,9 +84,21 @@ class App(typer.Typer):
                 raise
             usage, message = io.StringIO(), error.format_message()
             error.show(usage)
-            print_lines(usage.getvalue().replace(f"Error: {message}", f"Error: {one_line(message)}"), sys.stderr)
+            shown = f"error: {one_line(_plain_usage(message))}"
+            print_lines(usage.getvalue().replace(f"Error: {message}", shown), sys.stderr)
             sys.exit(error.exit_code)
         sys.exit(status)
+
+
+def _plain_usage(message: str) -> str:
+    """An error in the command line in our words, with the nearest name for an unknown value."""
+    from schemas.recipes.loading import nearest  # with pydantic, which `bevt --help` does not need
+    from schemas.text.validation import plain_words
+
+    message = plain_words(message)
+    choice = re.search(r"'([^']*)' is not one of ('[^']*'(?:, '[^']*')*)", message)
+    hint = nearest(choice[1], re.findall(r"'([^']*)'", choice[2])) if choice else ""
+    return f"{message.removesuffix('.')}; {hint.strip()}" if hint else message
 
 
 def interruptible(function: Callable[..., Any]) -> Callable[..., Any]:

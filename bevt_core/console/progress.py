@@ -24,7 +24,7 @@ _drawn: "ProgressLine | None" = None  # the progress line that the terminal show
 
 
 class ProgressLine:
-    """Progress from `first` to `total` units of work, as `step 120/4000  3.0 %  loss 4.12  2.1 it/s  ...`.
+    """Progress from `first` to `total` units of work, as `step 120/4000  3.0%  loss 4.12  2.1 it/s  ...`.
 
     Only rank 0 shows it. A context manager: leaving it shows the last state, finished or not.
     """

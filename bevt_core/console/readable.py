@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from bevt_core.console.inert import one_line
@@ -46,14 +46,14 @@ def size(num_bytes: float) -> str:
 
 
 def count(number: float, noun: str) -> str:
-    """Return `1 process`, `2 processes`, `0 ranks`, `0.5 epochs`."""
+    """Return `1 process`, `2 processes`, `1,200 ranks`, `0.5 epochs`."""
     hissing = noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch")
-    shown_number = f"{number:g}" if isinstance(number, float) else f"{number}"
+    shown_number = f"{number:g}" if isinstance(number, float) else f"{number:,}"
     return f"{shown_number} {noun if number == 1 else noun + ('es' if hissing else 's')}"
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{share:.1%}"
 
 
 def _operations(number: float) -> str:
@@ -71,7 +71,7 @@ def _plain(number: float) -> str:
 UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"per_s(econd)?", _plain),
     (r"bytes(_per_\w+)?", size),
-    (r"gb", lambda number: f"{number:,.2f} GB"),
+    (r"gb", lambda number: size(1e9 * number)),
     (r"seconds|s", duration),
     (r"ms", lambda number: f"{number:.1f} ms"),
     (r"hours", hours),
@@ -82,6 +82,10 @@ UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"(multiply_adds|flops|params|parameters)(_\w+)?", _operations),
 )
 _UNITS = tuple((re.compile(rf"(^|.*_)({pattern})$"), show) for pattern, show in UNITS)
+# units in keys whose values are shown in a unit that depends on the value, and what they measure
+TITLES = {"film": "video"}  # keys of JSON results that the terminal words differently
+MEASURED = {"seconds": "duration", "s": "duration", "hours": "time", "bytes": "size", "gb": "size"}
+_MEASURED = re.compile(rf"(?P<name>[a-z0-9_]*?)_?(?<![a-z0-9])(?P<unit>{'|'.join(MEASURED)})(?P<per>_per_\w+)?")
 
 
 def shown(key: str, value: Any, outer: str = "") -> str:
@@ -99,6 +103,30 @@ def shown(key: str, value: Any, outer: str = "") -> str:
             if pattern.match(name):
                 return show(value)
     return f"{value:,}" if isinstance(value, int) else _plain(value)
+
+
+def labels(keys: Iterable[str]) -> dict[str, str]:
+    """Return the words to show for the keys of one mapping: without a unit that differs from the one shown.
+
+    `frames_gb` becomes `frames`, or `frames_size` beside a key `frames`; `gpu_hours` becomes `gpu_time`.
+    """
+    taken = set(keys)
+    found: dict[str, str] = {}
+    for key in keys:
+        label = TITLES.get(key) or _without_unit(key, taken) or key
+        taken.add(label)
+        found[key] = one_line(label)
+    return found
+
+
+def _without_unit(key: str, taken: Container[str]) -> str | None:
+    match = _MEASURED.fullmatch(key)
+    if match is None or key.endswith("per_s"):
+        return None
+    name, measured, per = match["name"], MEASURED[match["unit"]], match["per"] or ""
+    options = [name] if name and not per and measured != "time" else []
+    options.append(f"{name}_{measured}{per}" if name else f"{measured}{per}")
+    return next((option for option in options if option not in taken), None)
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = (), indent: str = "") -> list[str]:
@@ -119,29 +147,39 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] = (), indent: str
 
 
 def _is_number(cell: str) -> bool:
-    return cell in ("", "-") or re.match(r"-?[\d,.:]+( \D+)?$", cell) is not None
+    return cell in ("", "-") or re.match(r"-?[\d,.:]+( \D+|%)?$", cell) is not None
 
 
 def summary_lines(summary: Mapping[str, Any], indent: str = "", outer: str = "") -> list[str]:
     """Return the lines of a summary: keys and values in two columns, nested values indented below their key.
 
     Keys that a reader may not know are explained. `outer` is the key of this summary in an enclosing one. Mappings and
-    lists whose items are mappings with equal keys and plain values are shown as tables.
+    lists whose items are mappings with equal keys and plain values are shown as tables. Left out are None, mappings of
+    nothing else, and empty metrics.
     """
     from bevt_core.console.explained import EXPLAINED  # not at the top, since `bevt --help` imports this module
 
+    summary = {key: value for key, value in summary.items() if not _is_unknown(value) and (value or key != "metrics")}
+    named = labels(summary)
     flat = {key: _one_line(key, value, outer) for key, value in summary.items()}
-    width = max((len(one_line(key)) for key, line in flat.items() if line is not None), default=0)
+    width = max((len(named[key]) for key, line in flat.items() if line is not None), default=0)
     lines = []
     for key, value in summary.items():
         line = flat[key]
         words = f" ({EXPLAINED[key]})" if key in EXPLAINED else ""
         if line is not None:
-            lines.append(f"{indent}{one_line(key):<{width}}  {line}{words}".rstrip())
+            lines.append(f"{indent}{named[key]:<{width}}  {line}{words}".rstrip())
             continue
-        lines.append(f"{indent}{one_line(key)}{words}")
+        lines.append(f"{indent}{named[key]}{words}")
         lines += _nested(key, value, indent + "  ")
     return lines
+
+
+def _is_unknown(value: Any) -> bool:
+    """Whether a value is None, or a mapping of None alone. An empty mapping, as of failed files, is a result."""
+    return value is None or (
+        isinstance(value, Mapping) and bool(value) and all(_is_unknown(item) for item in value.values())
+    )
 
 
 def _one_line(key: str, value: Any, outer: str = "") -> str | None:
@@ -161,9 +199,10 @@ def _nested(key: str, value: Any, indent: str) -> list[str]:
     columns = _columns([item for _, item in items], least=2 if isinstance(value, Mapping) else 1)
     if columns:
         rows = [[one_line(name), *(shown(column, item[column], key) for column in columns)] for name, item in items]
+        header = list(labels(columns).values())
         if not isinstance(value, Mapping):
-            return _cut(table([row[1:] for row in rows], columns, indent), indent, header=1)
-        return _cut(table(rows, ["", *columns], indent), indent, header=1)
+            return _cut(table([row[1:] for row in rows], header, indent), indent, header=1)
+        return _cut(table(rows, ["", *header], indent), indent, header=1)
     if isinstance(value, Mapping):
         return _cut(summary_lines(value, indent, key), indent)
     texts = [_inline(item) if isinstance(item, Mapping) else shown(key, item) for item in value]
@@ -171,7 +210,8 @@ def _nested(key: str, value: Any, indent: str) -> list[str]:
 
 
 def _inline(item: Mapping[str, Any]) -> str:
-    return ", ".join(f"{one_line(key)} {_one_line(key, value) or '...'}" for key, value in item.items())
+    named = labels(item)
+    return ", ".join(f"{named[key]} {_one_line(key, value) or '...'}" for key, value in item.items())
 
 
 def _columns(items: Sequence[Any], least: int) -> list[str]:

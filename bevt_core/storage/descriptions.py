@@ -51,6 +51,14 @@ def what_is(path: AnyPath) -> str:
     return _other(path)
 
 
+def dataset_around(path: AnyPath) -> str:
+    """Return the dataset that contains the frame store or token set `path`, to suggest it; else words for a dataset."""
+    for folder in (path.parent, path.parent.parent):
+        if (folder / "frames" / "plan.json").is_file():
+            return str(folder)
+    return "the folder that `bevt tokenize` wrote"
+
+
 def is_our_output(path: AnyPath) -> bool:
     """Whether a command of bevt wrote the folder, so that it contains no raw videos or images."""
     known = [RUNS.values(), (what for _, what in MARKS), ("a token set", "a frame store", "a dataset", "a run")]

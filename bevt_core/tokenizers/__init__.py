@@ -13,6 +13,7 @@ from bevt_core.storage.files import read_record
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.description import DESCRIPTION, read_description
 from schemas.errors import UserError
+from schemas.recipes.loading import nearest
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def find_tokenizer(path_or_name: str | Path) -> Path:
         if folder.is_dir():
             return folder
     shipped = sorted(entry.name for entry in PRETRAINED.glob("*/"))
+    known = [folder.name for folder in _named_tokenizers()]
     raise UserError(
-        f"tokenizer {str(path_or_name)!r} not found (tried {', '.join(map(str, folders))}; "
-        f"included in the package: {', '.join(shipped) or 'none'}); "
+        f"tokenizer {str(path_or_name)!r} not found; {nearest(str(path_or_name), known)}"
+        f"tried {', '.join(map(str, folders))}; included in the package: {', '.join(shipped) or 'none'}; "
         "train one with `bevt tokenizer train dvae --preset nano ...`, "
         "or convert the published weights with `bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
     )

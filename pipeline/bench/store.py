@@ -6,6 +6,7 @@ import numpy as np
 
 from bevt_core.dataset.frame_store import FRAMES_ZARR, FrameStore, read_plan
 from bevt_core.dataset.token_set import TokenSet, read_token_plan, token_set_folders
+from bevt_core.storage.descriptions import dataset_around, what_is
 from bevt_core.storage.objects import AnyPath
 from pipeline.job.commits import frame_commits, token_commits
 from schemas.errors import UserError
@@ -19,6 +20,8 @@ def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
     view: the largest figure, if there are several token sets. Raises UserError for a dataset that is not finished or
     has no frames.
     """
+    if not (dataset_dir / "frames").is_dir():
+        raise UserError(f"{dataset_dir}: no frames/ in it ({what_is(dataset_dir)}); give {dataset_around(dataset_dir)}")
     store = FrameStore(dataset_dir / "frames")
     frames = store.manifest.num_frames
     if not frames:

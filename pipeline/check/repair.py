@@ -7,10 +7,12 @@ from typing import Any, Unpack
 
 import pyarrow as pa
 
+from bevt_core.console.terminal import warn
 from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.frame_store import write_plan
 from bevt_core.dataset.token_set import write_token_plan
 from bevt_core.storage.contained import readable_source
+from bevt_core.storage.descriptions import dataset_around
 from bevt_core.storage.files import map_in_threads, read_record, remove, write_record
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
@@ -58,7 +60,7 @@ def repair(
     decoding: the damaged parts are then left out, and the intact parts are unchanged.
     """
     if not (out / "frames" / "plan.json").is_file():
-        raise UserError(f"{out}: no frames/plan.json in it; give the folder that contains frames/ and tokens/")
+        raise UserError(f"{out}: no frames/plan.json in it; give {dataset_around(out)}")
     if not allow_outside:
         check_links(out)
     _, problems = check_files(out, allow_outside)
@@ -72,6 +74,8 @@ def repair(
         removed += _rebuild(jobs, problems, run_options)
     manifest = read_record(out / "frames" / "dataset.json", FrameStoreManifest)
     assert manifest is not None
+    if not removed and not root.is_dir():
+        warn(f"--root {root}: no such folder; nothing is damaged, so it was not needed")
     rejected = sum(manifest.rejected.values())
     return {
         "removed": [below(path, out) for path in removed],

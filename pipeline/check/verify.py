@@ -6,7 +6,7 @@ from typing import Any
 from bevt_core.dataset.commits import COMMIT
 from bevt_core.dataset.frame_store import read_plan
 from bevt_core.dataset.token_set import token_set_folders
-from bevt_core.storage.descriptions import what_is
+from bevt_core.storage.descriptions import dataset_around, what_is
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.check.frames import verify_frames
 from pipeline.check.problems import REMOVE, Problem
@@ -55,9 +55,7 @@ def check_files(dataset_dir: AnyPath, allow_outside: bool = False) -> tuple[dict
     """
     frames_dir = dataset_dir / "frames"
     if not frames_dir.is_dir():
-        raise UserError(
-            f"{dataset_dir}: no frames/ in it ({what_is(dataset_dir)}); give the folder that `bevt tokenize` wrote"
-        )
+        raise UserError(f"{dataset_dir}: no frames/ in it ({what_is(dataset_dir)}); give {dataset_around(dataset_dir)}")
     problems: list[Problem] = []
     counts = {"sources": 0, "indexed": 0, "rejected": 0, "samples": 0, "parts": 0}
     path = frames_dir / "plan.json"

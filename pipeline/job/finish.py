@@ -57,3 +57,10 @@ def summarize(job: Job, manifest: FrameStoreManifest, meter: Meter) -> dict[str,
         "frames_dir": str(job.frames_dir),
         "tokens_dir": None if job.tokens_dir is None else str(job.tokens_dir),
     }
+
+
+def shown_summary(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return `summary` for the terminal: the times keyed by what they include, and no speed if nothing was made."""
+    names = {"seconds": "total_s"}
+    facts = {names.get(key, key): value for key, value in summary.items() if key != "report_error"}
+    return facts | {"videos_per_s": summary["videos_per_s"] or None}

@@ -11,7 +11,7 @@ from bevt_core.console.terminal import note
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet, token_set_folders
 from bevt_core.reporting.pictures import fitted, save_png
-from bevt_core.storage.descriptions import what_is
+from bevt_core.storage.descriptions import dataset_around, what_is
 from bevt_core.storage.objects import AnyPath
 from bevt_core.views.replay import apply_view
 from schemas.errors import UserError
@@ -32,9 +32,7 @@ def inspect_dataset(
     tokenizer is found. Raises UserError for an unknown sample.
     """
     if not (dataset_dir / "frames").is_dir():
-        raise UserError(
-            f"{dataset_dir}: no frames/ in it ({what_is(dataset_dir)}); give the folder that `bevt tokenize` wrote"
-        )
+        raise UserError(f"{dataset_dir}: no frames/ in it ({what_is(dataset_dir)}); give {dataset_around(dataset_dir)}")
     store = FrameStore(dataset_dir / "frames")
     sets = [TokenSet(folder) for folder in token_set_folders(dataset_dir, "dataset.json")]
     report: dict[str, Any] = {
@@ -50,7 +48,8 @@ def inspect_dataset(
     wanted = ids[0] if sample_id is None else sample_id
     if wanted not in ids:
         raise UserError(
-            f"{dataset_dir}: no sample {wanted!r}; {nearest(wanted, _alike(wanted, ids))}it has {len(ids)} samples"
+            f"{dataset_dir}: no sample {wanted!r}; {nearest(wanted, _alike(wanted, ids))}it has {len(ids)} samples, "
+            f"e.g. {ids[0]}"
         )
     row = store.index.slice(ids.index(wanted), 1).to_pylist()[0]
     label = row["label"]

@@ -1,6 +1,7 @@
 """Pydantic's validation errors in one line: the key, the value, and the numbers that are allowed."""
 
 import itertools
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -14,6 +15,19 @@ from schemas.text.plain import SHOWN_CHARACTERS, shown
 
 MAX_PROBLEMS = 3  # shown in a message
 NUMERIC = ("greater_than", "less_than", "finite", "int_", "float_", "multiple_of")  # prefixes of pydantic's error types
+WORDS = (  # pydantic's messages -> ours
+    (r"Value error, ", ""),
+    (r"Input should be greater than or equal to (\S+)", r"expected \1 or more"),
+    (r"Input should be less than or equal to (\S+)", r"expected \1 or less"),
+    (r"Input should be greater than (\S+)", r"expected more than \1"),
+    (r"Input should be less than (\S+)", r"expected less than \1"),
+    (r"Input should be (?:a|an) valid dictionary\b", "expected a mapping"),
+    (r"Input should be (?:a|an) valid string\b", "expected text"),
+    (r"Input should be (?:a|an) valid (\w+)", r"expected a valid \1"),
+    (r"Input should be ", "expected "),
+    (r"Field required", "missing"),
+    (r"Extra inputs are not permitted", "unknown key"),
+)
 LIMITS: dict[type, str] = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
 
 
@@ -27,11 +41,18 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _line(problem: Any, model: type[BaseModel]) -> str:
     key, annotation, metadata = _find(model, problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
+    message = plain_words(problem["msg"])
     if problem["type"].startswith(NUMERIC):
         message = f"expected {expected_number(annotation, metadata)}"
     given = "" if problem["type"] == "missing" else f" (given {shown(problem['input'])})"
     return f"{key}: {message}{given}" if key else message
+
+
+def plain_words(message: str) -> str:
+    """Return a message that may be pydantic's in our words: "expected 1 or more" for "Input should be ..."."""
+    for theirs, ours in WORDS:
+        message = re.sub(theirs, ours, message)
+    return message
 
 
 def numbers_of(field: FieldInfo) -> str:

@@ -146,4 +146,5 @@ def warn_of_overlap(result: Mapping[str, Overlap]) -> None:
 def overlap_text(overlap: Overlap, kind: str) -> str:
     """Return the start of a message about clips of a `kind`: `3 of 10 tested clips (by RUN; a.mp4, ...)`."""
     total, runs = round(overlap["count"] / overlap["share"]), ", ".join(overlap["by_run"])
-    return f"{overlap['count']} of {total} {kind} clips (by {runs}; {', '.join(overlap['first'])})"
+    some = "such as " if overlap["count"] > len(overlap["first"]) else ""
+    return f"{overlap['count']} of {total} {kind} clips (by {runs}; {some}{', '.join(overlap['first'])})"

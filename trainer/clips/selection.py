@@ -129,8 +129,11 @@ def train_and_val(
     """Return labelled clips to train on and to validate on.
 
     Validation clips are those of `val`; else those of the test split in the root of `train`; else `val_share` of every
-    class, which is reported on stderr. Warns if all clips to train on are of one class.
+    class, which is reported on stderr. Warns if all clips to train on are of one class. Raises UserError for a
+    `val_share` that would hold out all or nothing.
     """
+    if not 0 < val_share < 1:
+        raise UserError(f"`val_share` {val_share:g}: expected a share above 0 and below 1")
     if dataset == "list" and val.root is not None and val.list_file is None:
         raise UserError(f"`val_root` {val.root}: dataset list needs `val_list` as well")
     to_train = _clips(sources, dataset, train._replace(split="train"), reading)

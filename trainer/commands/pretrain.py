@@ -69,15 +69,19 @@ def train(
     from trainer.pretrain.stage import dry_run as plan
     from trainer.pretrain.stage import pretrain as run
     from trainer.pretrain.streams import check_stage, check_token_options
-    from trainer.runs.directory import read_run
+    from trainer.runs.directory import check_repeats, read_run
     from trainer.setup.estimate import Machine, dataset_facts, with_price
 
     given = {"streams.video.tokens": video_tokens, "streams.image.tokens": image_tokens, "init": init}
     overrides = [*(set_ or []), *overrides_of(given)]
     repeat_of = None
     if from_ is not None:
+        if recipe is not None:
+            raise UserError(f"--recipe {recipe}: --from {from_} already names the recipe, that run's; give only one")
         _, repeat_of = read_run(from_)
         loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
+        if stage is not None:
+            check_stage(stage, str(from_), list(loaded.streams))
     else:
         if stage not in STAGE_RECIPES:
             known = ", ".join(STAGE_RECIPES)
@@ -108,5 +112,7 @@ def train(
         emit(with_price(numbers, price_per_gpu_hour), json_)
         return
     check_only_planned(assume, price_per_gpu_hour)
+    if resume and from_ is not None:
+        check_repeats(target, from_)
     options = {"resume": resume, "repeat_of": repeat_of, "command": command_typed(), "tflops": tflops, "memory": memory}
     emit(launch(run, nproc, loaded, target, **options), json_)

@@ -15,6 +15,8 @@ from trainer.recipes import TRAINER_RECIPES
 if TYPE_CHECKING:
     from bevt_core.weights.model_files import Imported
 
+FORMATS = ("hub", "program", "onnx")  # of `export`
+
 
 def import_checkpoint(
     source: Annotated[Path, typer.Argument(help=".pth or .safetensors file of another code.")],
@@ -64,6 +66,7 @@ def import_checkpoint(
         import_video_swin,
         save_weights,
     )
+    from schemas.recipes.loading import nearest
 
     readers: dict[str, Callable[[Path], Imported]] = {
         "official": import_official,
@@ -72,7 +75,7 @@ def import_checkpoint(
         "image-swin": partial(import_image_swin, vocab_size=vocab_size),
     }
     if kind not in readers:
-        raise UserError(f"--kind {kind!r}: {accepted()}")
+        raise UserError(f"--kind {kind!r}: {nearest(kind, list(readers))}{accepted()}")
     if (classes is None) != (recipe is None):
         raise UserError(
             "--classes and --recipe belong together: give the class names, and a fine-tuning recipe with the clips and "
@@ -175,10 +178,13 @@ def export(
     from bevt_core.weights.export import save_onnx, save_program
     from bevt_core.weights.model_files import load_weights
     from schemas.evaluation import ClassifierCard
+    from schemas.recipes.loading import nearest
     from trainer.runs.directory import existing_weights
     from trainer.show.model_card import export_hub
     from trainer.testing.classifier_card import CARD
 
+    if format_ not in FORMATS:
+        raise UserError(f"--format {format_!r}: {nearest(format_, FORMATS)}expected one of {', '.join(FORMATS)}")
     if format_ == "hub":
         export_hub(checkpoint, out, evaluation or [])
         emit({"out": str(out), "format": format_}, json_)
@@ -187,9 +193,9 @@ def export(
         raise UserError(f"`evaluation` {evaluation[0]}: only format hub has a model card; drop `evaluation`")
     weights = existing_weights(checkpoint)
     model = load_weights(weights)
-    if format_ not in ("program", "onnx") or not isinstance(model, Classifier):
+    if not isinstance(model, Classifier):
         raise UserError(
-            f"--format {format_!r} of a {type(model).__name__}: expected hub, or program or onnx of a classifier"
+            f"--format {format_}: {checkpoint} is not a classifier; fine-tune it first, or use --format hub"
         )
     card = read_record(weights.parent / CARD, ClassifierCard)
     clip = {

@@ -82,7 +82,8 @@ def evaluate(
         nproc=nproc,
     )
     data = clips_for_classifier(context, options, checkpoint)
-    emit(launch_on(options, run, checkpoint, data, temporal=temporal, seed=seed, out=out), json_)
+    result = launch_on(options, run, checkpoint, data, temporal=temporal, seed=seed, out=out)
+    emit(result if json_ or out is None else result | {"out": str(out)}, json_)
 
 
 def analyse_temporal(
@@ -128,7 +129,8 @@ def analyse_temporal(
         nproc=nproc,
     )
     data = clips_for_classifier(context, options, checkpoint)
-    emit(launch_on(options, run, checkpoint, data, out, seeds=seeds), json_)
+    result = launch_on(options, run, checkpoint, data, out, seeds=seeds)
+    emit(result if json_ else result | {"out": str(out)}, json_)
 
 
 def predict(
@@ -231,7 +233,8 @@ def probe(
     val_frames: Annotated[str | None, typer.Option(help="Frame store of the test files.")] = None,
     val_list: ValList = None,
     val_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of each class to hold out if there are no test files.")
+        float,
+        typer.Option(help="Share of each class to hold out if there are no test files, above 0 and below 1."),
     ] = 0.2,
     kind: Annotated[
         list[str] | None,
@@ -279,7 +282,8 @@ def probe(
     )
     kinds = kind or ["knn", "linear"]
     loaded = clips_recipe(recipe, set_)
-    emit(launch_on(options, run, checkpoint, train, test, out, kinds=kinds, recipe=loaded, seed=seed), json_)
+    result = launch_on(options, run, checkpoint, train, test, out, kinds=kinds, recipe=loaded, seed=seed)
+    emit(result if json_ else result | {"out": str(out)}, json_)
 
 
 def _named(row: Mapping[str, Any]) -> str:

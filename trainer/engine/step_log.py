@@ -43,6 +43,7 @@ class StepLog:
     ) -> None:
         self.loop, self.stop, self.log, self.world, self.step_flops = loop, stop, log, world, step_flops
         self.bad_steps, self.progress, self.data_wait = bad_steps, progress, data_wait
+        self.first = first
         self.step = first - 1  # the last step read
         self.values: dict[str, float] = {}  # values of that step
         self.closed_s = 0.0  # perf_counter when that step was read
@@ -86,7 +87,8 @@ class StepLog:
         words = in_words(found)
         if words:
             say(f"step {done}/{self.stop}: {words}")
-        if self.progress.on_terminal or done % self.loop.log_every == 0 or done == self.stop:
+        # the first step too: the progress line's rate is measured from its end
+        if self.progress.on_terminal or done in (self.first + 1, self.stop) or done % self.loop.log_every == 0:
             self.progress.update(done, *shown_values(values))
         if self.data_wait is not None and "data_wait_s" in values:
             self.data_wait.add(values["data_wait_s"], values["step_s"])

@@ -49,7 +49,7 @@ def _describe(videos: Videos, plan: Plan[FinetuneRecipe], device: str) -> list[s
         processes_line(plan, device),
         f"  {count(videos.train, 'video')} of {count(videos.classes, 'class')} to train on, "
         f"{videos.val} to validate on",
-        f"  {count(plan.steps, 'step')} of {plan.schedule.total_steps} ({count(recipe.loop.epochs, 'epoch')} of "
+        f"  {count(plan.steps, 'step')} of {plan.schedule.total_steps:,} ({count(recipe.loop.epochs, 'epoch')} of "
         f"{order.steps_per_epoch}), {count(order.dropped_per_epoch, 'video')} left out per epoch",
         f"  batch {recipe.global_batch} on {count(plan.world_size, 'process')} in "
         f"{count(plan.micro_batches, 'micro-batch')} of at most {plan.micro_batch(TERM)}; "

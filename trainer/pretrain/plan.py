@@ -32,7 +32,7 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
     loop = plan.recipe.loop
     lines = [
         processes_line(plan, device),
-        f"  {count(plan.steps, 'step')} of {plan.schedule.total_steps} ({count(loop.epochs, 'epoch')})",
+        f"  {count(plan.steps, 'step')} of {plan.schedule.total_steps:,} ({count(loop.epochs, 'epoch')})",
         f"{learning_rate_line(plan)}, for the batches below on any number of processes",
     ]
     for name, order in plan.orders.items():

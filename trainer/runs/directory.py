@@ -10,7 +10,9 @@ checkpoints/
 weights.safetensors  written last, read by bevt_core.weights.model_files.load_weights
 """
 
+import itertools
 import platform
+import shlex
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -84,6 +86,27 @@ def check_run_dir(run_dir: Path, kind: str, resume: bool) -> None:
         raise UserError(f"{run_dir} already contains a run; give `resume` to continue it, or another `out`")
     if not exists and run_dir.is_dir() and content_of(run_dir) not in ([], [RECIPE]):  # left by a killed start
         raise UserError(f"{run_dir} is not empty and contains no run; give another `out`")
+
+
+def check_repeats(run_dir: Path, repeated: Path) -> None:
+    """Raise UserError if `run_dir` contains a run that its command did not start as a repetition of `repeated`."""
+    record = read_record(run_dir / RECORD, RunRecord)
+    if record is None or repeated.resolve() in _repeated_by(record.command):
+        return
+    raise UserError(
+        f"{run_dir} does not repeat {repeated}; continue it with its own command, "
+        f"{resume_command(record.command)!r}, or repeat {repeated} in another `out`"
+    )
+
+
+def _repeated_by(command: str) -> list[Path]:
+    """The run that a command repeats, as a list of one or none."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an edited record: unbalanced quotation marks
+        return []
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--from=") else [word])]
+    return [Path(after).resolve() for before, after in itertools.pairwise(words) if before == "--from"]
 
 
 def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:

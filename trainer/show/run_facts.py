@@ -125,7 +125,8 @@ def _describe_overlap(evaluation: Path) -> str:
     is_known = training["count"] is not None and not training.keys() & {"unlisted", "unchecked"}
     notes = [] if is_known else ["overlap with training clips unknown"]
     if pretraining["count"]:
-        notes.append(f"{pretraining['count']} of them used in pretraining, without labels")
+        total = round(pretraining["count"] / pretraining["share"])
+        notes.append(f"{pretraining['count']} of {total} tested clips used in pretraining, without labels")
     return "; ".join(notes)
 
 

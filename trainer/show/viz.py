@@ -217,7 +217,12 @@ def _middle_clip(data: ClipSource, sampling: ClipSampling, interval: int) -> tup
     try:
         frames_HWC = data.read(0, middle)
     except MediaError as error:
-        raise UserError(f"{data.items[0].source}: {error}; give a video that can be read") from None
+        name = data.items[0].source
+        if error.reason == "no-frames":
+            raise UserError(
+                f"{name}: a folder without numbered pictures; give a video, or a folder of its frames"
+            ) from None
+        raise UserError(f"{name}: {error}; give a video that can be read") from None
     return torch.from_numpy(np.stack(frames_HWC)), found[-1]
 
 

@@ -17,11 +17,20 @@ from schemas.base import Record
 from schemas.errors import StorageError
 from schemas.text.plain import short
 
+CAUSES = {  # of a difference between two records, by field
+    "data_digest": "made from other clips (files, labels or classes)",
+    "weights_sha256": "made with other weights",
+}
+
 
 def changes(then: Record, now: Record) -> str:
-    """Name the fields that differ between two records of the same type, with both values."""
+    """Describe the fields that differ between two records of the same type, with both values."""
     pairs = {key: (getattr(then, key), getattr(now, key)) for key in type(then).model_fields}
-    return "; ".join(f"{key}: {short(old)} stored, {short(new)} now" for key, (old, new) in pairs.items() if old != new)
+    return "; ".join(
+        f"{CAUSES.get(key, key)}: {short(old)} stored, {short(new)} now"
+        for key, (old, new) in pairs.items()
+        if old != new
+    )
 
 
 def stored_since(result: Path) -> dict[str, str]:

@@ -47,8 +47,8 @@ def test_it_counts_sources_and_not_parts(capsys: pytest.CaptureFixture[str]) -> 
             view.update(meter)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("tokenize 0/16 videos  0.0 %")
-    assert "tokenize 16/16 videos  100.0 %" in shown.err and "2 rejected" in shown.err.splitlines()[-1]
+    assert shown.err.startswith("tokenize 0/16 videos  0.0%")
+    assert "tokenize 16/16 videos  100.0%" in shown.err and "2 rejected" in shown.err.splitlines()[-1]
     with ProgressView("off", "tokenize", 8, "videos") as view:
         view.update(meter)
     assert capsys.readouterr().err == ""

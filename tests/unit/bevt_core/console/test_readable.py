@@ -18,10 +18,10 @@ from bevt_core.console.terminal import emit
 
 REPO = Path(__file__).parents[4]
 CASES = {
-    "top1": (0.45678, "45.7 %"),
-    "val_top1": (1.0, "100.0 %"),
-    "mvm_acc": (0.031, "3.1 %"),
-    "actor_busy_share": (0.931, "93.1 %"),
+    "top1": (0.45678, "45.7%"),
+    "val_top1": (1.0, "100.0%"),
+    "mvm_acc": (0.031, "3.1%"),
+    "actor_busy_share": (0.931, "93.1%"),
     "loss": (4.123456, "4.123"),
     "class_loss": (0.5, "0.500"),
     "seconds": (3723.4, "1:02:03"),
@@ -31,7 +31,8 @@ CASES = {
     "samples_per_s": (12345.6, "12,346"),
     "bytes": (3_210_000_000, "3.21 GB"),
     "token_bytes_per_frame": (319.4, "319.4 B"),
-    "memory_gb": (12.345, "12.35 GB"),
+    "memory_gb": (12.345, "12.3 GB"),
+    "frames_gb": (0.0032, "3.2 MB"),
     "hours": (7.04, "7.0 h"),
     "gpu_hours": (0.01, "36.0 s"),
     "psnr_db": (31.234, "31.23 dB"),
@@ -72,16 +73,16 @@ def test_a_summary_is_a_table_and_has_no_raw_dictionary():
         "step     12,000",
         "metrics (of the last step)",
         "  loss      4.123",
-        "  val_top1  43.2 %",
+        "  val_top1  43.2%",
         "failed   none",
         "classes  a, b",
         "knn",
-        "  top1        50.0 %",
+        "  top1        50.0%",
         "  num_videos  3",
         "probes",
-        "            top1  num_videos",
-        "  knn     50.0 %           3",
-        "  linear  25.0 %           3",
+        "           top1  num_videos",
+        "  knn     50.0%           3",
+        "  linear  25.0%           3",
         "problems",
         "  file  what",
         "  a     gone",
@@ -127,9 +128,9 @@ def test_a_pipe_gets_a_line_now_and_then():
     text = watched(io.StringIO())
     lines = text.splitlines()
     assert "\r" not in text and "\x1b" not in text and len(lines) == 21
-    assert lines[0] == "step 0/1000  0.0 %  elapsed 0:00"
-    assert lines[10] == "step 500/1000  50.0 %  loss 4.12  5 it/s  elapsed 1:40  left 1:40  lr 0.1"
-    assert lines[-1] == "step 1000/1000  100.0 %  loss 4.12  5 it/s  elapsed 3:20  lr 0.1"
+    assert lines[0] == "step 0/1000  0.0%  elapsed 0:00"
+    assert lines[10] == "step 500/1000  50.0%  loss 4.12  5 it/s  elapsed 1:40  left 1:40  lr 0.1"
+    assert lines[-1] == "step 1000/1000  100.0%  loss 4.12  5 it/s  elapsed 3:20  lr 0.1"
     slow = watched(io.StringIO(), total=100, seconds=100 * LINE_S).splitlines()
     assert len(slow) == 101 and "  30 s/it  " in slow[50]
     assert len(watched(io.StringIO(), total=1000, seconds=2).splitlines()) <= 4
@@ -179,7 +180,7 @@ def test_the_width_is_that_of_the_terminal_behind_stderr(monkeypatch):
 
 
 def test_a_count_has_its_plural() -> None:
-    assert [count(n, "process") for n in (0, 1, 2)] == ["0 processes", "1 process", "2 processes"]
+    assert [count(n, "process") for n in (0, 1, 1200)] == ["0 processes", "1 process", "1,200 processes"]
     assert [count(n, "epoch") for n in (0.5, 1.0, 1, 20.0)] == ["0.5 epochs", "1 epoch", "1 epoch", "20 epochs"]
     assert [count(2, noun) for noun in ("rank", "micro-batch", "video")] == ["2 ranks", "2 micro-batches", "2 videos"]
 
@@ -197,8 +198,8 @@ def test_keys_that_a_reader_may_not_know_are_explained(capsys: pytest.CaptureFix
         "stubs   2 (videos below 9 KiB, usually failed downloads)",
         "ignored (files of other kinds)",
         "  .txt  3",
-        "seconds",
-        "  p5  1.5 s (5 % are shorter)",
+        "duration",
+        "  p5  1.5 s (5% are shorter)",
     ]
     emit(summary, as_json=True)
     assert json.loads(capsys.readouterr().out) == summary
@@ -207,3 +208,24 @@ def test_keys_that_a_reader_may_not_know_are_explained(capsys: pytest.CaptureFix
 def test_one_problem_is_a_table_too() -> None:
     lines = summary_lines({"problems": [{"path": "a", "problem": "missing", "fix": "run it again"}]})
     assert lines == ["problems", "  path  problem  fix", "  a     missing  run it again"]
+
+
+def test_a_label_has_no_unit_that_differs_from_the_one_shown() -> None:
+    summary = {"frames": 3, "frames_gb": 0.0032, "gpu_hours": 0.001, "hours": 0.03, "silent_s": 153.0, "ms": 3.0}
+    assert summary_lines(summary | {"bytes_per_token": 2.0, "samples_per_s": 5.5}) == [
+        "frames          3",
+        "frames_size     3.2 MB",
+        "gpu_time        3.6 s",
+        "time            0:01:48",
+        "silent          0:02:33 (since the last step)",
+        "ms              3.0 ms",
+        "size_per_token  2 B",
+        "samples_per_s   5.5",
+    ]
+    rows = [{"name": "a", "hours": 2.0, "disk_gb": 1.5}]
+    assert summary_lines({"steps": rows}) == ["steps", "  name   time    disk", "  a     2.0 h  1.5 GB"]
+
+
+def test_what_is_unknown_is_left_out_and_an_empty_result_is_not() -> None:
+    summary = {"step": 4, "bottleneck": None, "metrics": {}, "loss": {"first": None}, "failed": {}}
+    assert summary_lines(summary) == ["step    4", "failed  none"]

@@ -12,7 +12,7 @@ from bevt_core.console.installation import install_command
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
-from bevt_core.storage.descriptions import RUNS, what_is
+from bevt_core.storage.descriptions import RUNS, dataset_around, what_is
 from bevt_core.storage.files import write_record
 from bevt_core.tokenizers.description import read_description
 from bevt_core.weights.model_files import save_weights
@@ -98,8 +98,8 @@ WANTED = {  # kind of input -> its reader, the reader's error, and the places it
     ),
     "a run": (read_run, "expected the directory of a run", {"pretrained", "tuned", "half", "dvae"}),
     "a tokenizer": (read_description, r"expected a folder with tokenizer\.json", {"tokenizer"}),
-    "a dataset to check": (verify, "give the folder that `bevt tokenize` wrote", {"data"}),
-    "a dataset to look at": (inspect_dataset, "give the folder that `bevt tokenize` wrote", {"data"}),
+    "a dataset to check": (verify, r"give (the folder that `bevt tokenize` wrote|.*/data$)", {"data"}),
+    "a dataset to look at": (inspect_dataset, r"give (the folder that `bevt tokenize` wrote|.*/data$)", {"data"}),
 }
 
 
@@ -171,6 +171,8 @@ def test_a_run_is_no_recipe(places: Path) -> None:
         ("train video --recipe nano_video --image-tokens x", "--image-tokens x: the recipe 'nano_video' has no image"),
         ("train video --recipe nano_finetune --video-tokens x", "'nano_finetune' is for `bevt finetune`"),
         ("train --from {places}/tuned", "is for `bevt finetune`"),
+        ("train joint --from {places}/pretrained", "stage joint: .* is for stage video"),
+        ("train --from {places}/pretrained --recipe nano_video", "--recipe nano_video: --from .* names the recipe"),
         ("train --from {places}/data", "a dataset .*expected the directory of a run"),
         (
             "finetune folder --root {places}/data",
@@ -178,6 +180,7 @@ def test_a_run_is_no_recipe(places: Path) -> None:
         ),
         ("finetune folder --root {places}/pretrained", "--root .*pretrained: a pretraining run; expected the folder"),
         ("finetune folder --root {places}/empty", "--root .*empty: no videos or pictures"),
+        ("export {places}/pretrained --format onnx", "--format onnx: .*pretrained is not a classifier"),
         ("export {places}/dvae", "a tokenizer's training run .*expected a finished run"),
     ],
 )
@@ -205,6 +208,12 @@ def test_a_run_of_another_kind_is_not_resumed(kind: str, places: Path) -> None:
         for resume in (False, True):
             with pytest.raises(UserError, match=rf"/{name} is {RUNS[other]}, which `bevt .*` resumes; give another"):
                 check_run_dir(places / name, kind, resume)
+
+
+def test_the_dataset_around_a_frame_store_or_token_set_is_suggested(places: Path) -> None:
+    inside = [places / "data" / "frames", next((places / "data" / "tokens").iterdir())]
+    assert [dataset_around(path) for path in inside] == [str(places / "data")] * 2
+    assert dataset_around(places / "empty") == "the folder that `bevt tokenize` wrote"
 
 
 def test_advice_fits_the_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

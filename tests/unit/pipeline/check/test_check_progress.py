@@ -40,7 +40,7 @@ def bevt(*command: object) -> str:
 
 def steps(stderr: str) -> list[str]:
     """The final state of each progress line."""
-    return re.findall(r"^(.* 3/3 parts)  100\.0 %", stderr, re.MULTILINE)
+    return re.findall(r"^(.* 3/3 parts)  100\.0%", stderr, re.MULTILINE)
 
 
 def test_verify_shows_the_parts_of_each_step(made: Path) -> None:
@@ -54,7 +54,7 @@ def test_repair_shows_them_too(made: Path, tmp_path: Path) -> None:
     with without_ray():
         stderr = bevt("repair", tmp_path / "out", "--root", made / "root")
     assert steps(stderr) == CHECKED
-    assert stderr.index(CHECKED[1]) < stderr.index("tokenize 3/3 images  100.0 %") < stderr.index(CHECKED[2])
+    assert stderr.index(CHECKED[1]) < stderr.index("tokenize 3/3 images  100.0%") < stderr.index(CHECKED[2])
 
 
 def test_the_name_of_a_set_does_not_move_the_cursor(made: Path, tmp_path: Path) -> None:

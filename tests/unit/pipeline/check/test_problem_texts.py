@@ -38,7 +38,7 @@ def committed_rubbish(part: Path, name: str) -> None:
 # damage -> the start of its problem's text
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a truncated plan": (lambda d: (d / "frames/plan.json").write_text('{"a": 1'), "line 1: JSON that ends early"),
-    "a plan without keys": (lambda d: (d / "frames/plan.json").write_text("{}"), "dataset: Field required"),
+    "a plan without keys": (lambda d: (d / "frames/plan.json").write_text("{}"), "dataset: missing"),
     "a truncated commit": (lambda d: (d / PART / "commit.json").write_text("{"), "commit.json, line 1: JSON that ends"),
     "a wrong number": (lambda d: edit(d / PART / "commit.json", "num_frames", -1), "commit.json: num_frames: expected"),
     "no list of sources": (lambda d: (d / "frames/sources.parquet").write_text("x"), "not a Parquet file"),

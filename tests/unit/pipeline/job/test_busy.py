@@ -2,7 +2,9 @@
 
 import pytest
 
+from bevt_core.console.readable import summary_lines
 from pipeline.job.busy import TokenizeTimes, bottleneck, busy_share
+from pipeline.job.finish import shown_summary
 from pipeline.job.progress import Meter
 from pipeline.job.rows import PartMade
 
@@ -92,3 +94,11 @@ def test_no_bottleneck_is_named_without_a_steady_state() -> None:
     assert waits is not None and waits.startswith("decoding")
     starts = measured(takes=1, gap=0, count=8, before_s=20).bottleneck()
     assert starts is not None and starts.startswith("the start of the job took most of the time")
+
+
+def test_the_terminal_names_what_the_times_include_and_no_speed_of_nothing() -> None:
+    summary = {"parts": 3, "seconds": 22.1, "videos_per_s": 0.0, "report_error": None}
+    assert summary_lines(shown_summary(summary)) == [
+        "parts  3",
+        "total  22.1 s (start of Ray included, unlike the progress line)",
+    ]

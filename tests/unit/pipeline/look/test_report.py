@@ -169,5 +169,5 @@ def test_uniform_tokens_of_a_real_grid_take_320_bytes(tmp_path: Path, json_keys:
 
 
 def test_bytes_of_an_unfinished_dataset(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such frame store"):
+    with pytest.raises(UserError, match="no frames/ in it"):
         bench_store(tmp_path)

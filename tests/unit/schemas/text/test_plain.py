@@ -38,6 +38,11 @@ def test_digests_in_messages_are_short(message: str) -> None:
     assert re.findall("[0-9a-f]{6,}", text) == [OLD[:12], NEW[:12]]
 
 
+def test_other_data_is_named_in_words() -> None:
+    text = changes(Data(data_digest=OLD), Data(data_digest=NEW))
+    assert text.startswith("made from other clips (files, labels or classes): 0a0a")
+
+
 def test_only_digests_are_cut() -> None:
     revision = "0a" * 20
     assert short(revision) == revision[:12] and short(f"{revision}-dirty") == f"{revision[:12]}-dirty"

@@ -18,7 +18,7 @@ from tests.support.builders import make_token_set, smooth_frame
 from tests.support.media import moving_frames, write_image, write_video
 from trainer.clips.content_digest import EDGE_BYTES, content_digest
 from trainer.clips.lists import CLIPS, clip_rows, digests_of, lists_before, make_lists, read_lists, store_rows
-from trainer.clips.overlap import overlap_with
+from trainer.clips.overlap import overlap_text, overlap_with
 from trainer.clips.sources import FileClips, StoreClips
 from trainer.distributed.world import World, join_world
 from trainer.metrics.log import read_metrics
@@ -93,6 +93,12 @@ def test_a_file_is_known_by_its_content(tmp_path: Path) -> None:
     assert content_digest(Path(shutil.copytree(frames, tmp_path / "copy"))) == folder
     (tmp_path / "copy" / "2.jpg").unlink()
     assert content_digest(tmp_path / "copy") not in (folder, None)
+
+
+def test_names_are_examples_if_there_are_more() -> None:
+    few = {"count": 2, "share": 0.5, "by_run": {"runs/a": 2}, "first": ["a", "b"]}
+    assert overlap_text(few, "tested") == "2 of 4 tested clips (by runs/a; a, b)"
+    assert overlap_text(few | {"count": 3, "share": 0.75}, "tested") == "3 of 4 tested clips (by runs/a; such as a, b)"
 
 
 def test_the_split_val_is_what_a_run_held_out(place: Path, tmp_path: Path) -> None:

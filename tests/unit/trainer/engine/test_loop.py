@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from trainer.engine import loop as loop_module
 from trainer.engine.loop import fit
 from trainer.engine.optim import build_optimizer
 from trainer.engine.schedule import CosineSchedule
+from trainer.engine.step_log import StepLog
 from trainer.engine.tally import perplexity
 from trainer.engine.task import split
 from trainer.metrics.log import read_metrics
@@ -214,3 +216,14 @@ def test_split_cuts_into_pieces_of_nearly_one_size():
 def test_perplexity_counts_the_classes_in_use():
     assert perplexity(torch.tensor([5.0, 5.0, 0.0])) == pytest.approx(2)
     assert perplexity(torch.tensor([0.0, 7.0])) == pytest.approx(1)
+
+
+def test_the_progress_line_learns_of_the_first_step_so_that_the_first_line_has_a_rate():
+    shown = []
+    progress = SimpleNamespace(on_terminal=False, update=lambda done, *texts: shown.append(done))
+    log = SimpleNamespace(write=lambda step, values: None)
+    steps = StepLog(LOOP.model_copy(update={"log_every": 20}), 5, 50, log, CPU, None, 0, progress, None)
+    for step in range(5, 50):
+        steps.step = step
+        steps.write({})
+    assert shown == [6, 20, 40, 50]

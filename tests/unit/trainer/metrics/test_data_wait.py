@@ -58,7 +58,7 @@ def test_the_note_is_printed_once_when_waiting_persists_or_at_the_end(monkeypatc
     monkeypatch.setattr(data_wait_module, "_cpu_times", lambda: None)
     printed, wait = counted(int(PERSISTS_S) + 100, 0.87, 1.0)
     assert len(printed) == 1 and printed[0].startswith(
-        "note: on average, steps waited for data for 87.0 % of their time: set loop.num_workers=12"
+        "note: on average, steps waited for data for 87.0% of their time: set loop.num_workers=12"
     )
     wait.finish()
     assert len(printed) == 1

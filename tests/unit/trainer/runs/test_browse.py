@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import time
@@ -25,7 +26,7 @@ from schemas.runs import DatasetRef
 from tests.support.processes import Holder
 from trainer.recipes import TRAINER_RECIPES
 from trainer.runs.browse import POINTS, averaged, compare_runs, list_runs, show_run
-from trainer.runs.directory import WEIGHTS, open_run
+from trainer.runs.directory import WEIGHTS, check_repeats, open_run
 
 DATA = {"video": DatasetRef(path="somewhere", digest="abc")}
 
@@ -189,7 +190,7 @@ def test_the_last_log_line_decides_whether_a_run_is_alive_stopped_or_dead(tmp_pa
     assert rows["alive"]["total_steps"] == 40 and rows["alive"]["left_s"] == pytest.approx(30 * STEP_S)
     assert rows["dead"]["left_s"] is None and 3600 <= rows["dead"]["silent_s"] < 3700
     shown = CliRunner().invoke(cli.app, ["runs", "list", str(tmp_path)]).stdout
-    assert "10/40  25.0 %  3.000" in shown and "0:01:00  alive" in shown and "dead, last step 1:00:0" in shown
+    assert "10/40  25.0%  3.000" in shown and "0:01:00  alive" in shown and "dead, last step 1:00:0" in shown
 
 
 def test_a_killed_run_is_dead_at_once(tmp_path):
@@ -242,3 +243,14 @@ def test_long_curves_are_averaged_down():
     steps, values = averaged([(step, 2.0 * step) for step in range(10 * POINTS)])
     assert len(steps) == POINTS and steps[0] == 4.5 and values[-1] == 2 * steps[-1]
     assert averaged([(3, 1.0)]) == ([3.0], [1.0])
+
+
+def test_resuming_a_repetition_needs_a_repetition(tmp_path):
+    recipe, facts = load_recipe("nano_video", TRAINER_RECIPES, ()), {"resume": False, "world_size": 1}
+    first, again = tmp_path / "first run", tmp_path / "again"
+    open_run(first, recipe, DATA, command="bevt train video", **facts)
+    open_run(again, recipe, DATA, command=shlex.join(["bevt", "train", "--from", str(first)]), **facts)
+    check_repeats(again, first)
+    check_repeats(tmp_path / "new", first)
+    with pytest.raises(UserError, match=r"first run does not repeat .*its own command, .bevt train video --resume"):
+        check_repeats(first, again)

@@ -19,11 +19,14 @@ from bevt_core.models.stems import normalise
 from bevt_core.reporting.pictures import GAP_PX, LINE_PX, MARK, broken, film, heat, heat_scale, mp4, sheet
 from cli import app
 from schemas.errors import UserError
+from schemas.recipes import PretrainRecipe
+from schemas.recipes.loading import load_recipe_of
 from tests.support.builders import make_token_set
 from tests.support.frames import GreyTokenizer
 from tests.support.json_keys import CheckKeys
 from tests.support.media import moving_frames, write_video
 from tests.support.pretraining import pretraining_run
+from trainer.recipes import TRAINER_RECIPES
 from trainer.show import viz
 from trainer.show.viz import STRATEGIES, viz_attention, viz_predict
 
@@ -181,3 +184,10 @@ def test_labels_are_never_cut(label: str) -> None:
     assert ((narrow < 100).all(axis=-1).any(axis=0)[-GAP_PX:]).sum() == 0
     assert narrow.shape[0] - 96 >= wide.shape[0] - 480
     assert len({frame.shape for frame in film([[narrow], [narrow]], [label, "b"])}) == 1
+
+
+def test_a_folder_of_class_folders_is_not_a_clip(tmp_path: Path) -> None:
+    (tmp_path / "Diving").mkdir()
+    recipe = load_recipe_of(PretrainRecipe, "nano_video", TRAINER_RECIPES)
+    with pytest.raises(UserError, match="a folder without numbered pictures; give a video, or a folder of its frames"):
+        viz.viz_masks(recipe, tmp_path, tmp_path / "masks", crop_px=64, interval=2)
