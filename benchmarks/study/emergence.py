@@ -39,7 +39,7 @@ from trainer.probes.linear import linear_predict
 
 FRAMES, SIZE_PX, TOKEN_PX, VOCABULARY = 8, 64, 8, 64
 GRID = (FRAMES // 2, SIZE_PX // TOKEN_PX, SIZE_PX // TOKEN_PX)
-SIZES: dict[str, Any] = {
+SWIN: dict[str, Any] = {
     "embed_dim": 64,
     "depths": (4, 2),
     "num_heads": (2, 4),
