@@ -160,7 +160,9 @@ Nproc = Annotated[int, typer.Option(min=1, help="DDP processes on this machine; 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out from its newest complete checkpoint.")
 ]
-RecipeName = Annotated[str | None, typer.Option(help="Name of a shipped recipe, or path of a .yaml file.")]
+RecipeName = Annotated[
+    str | None, typer.Option(help="Name of a shipped recipe (a wrong name lists them), or path of a .yaml file.")
+]
 NumWorkers = Annotated[
     int | None,
     typer.Option(
