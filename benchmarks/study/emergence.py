@@ -10,7 +10,6 @@ thread, and bf16 products if --precision bf16. Clips and tokens are kept in DIR 
 """
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from bevt_core.tokenizers.codes import fit_codes, nearest_code
 from pipeline.synthetic.camera import CLASSES, draw_clip
 from pipeline.synthetic.photographs import PHOTOGRAPHS
 from schemas.models import MaskConfig, Random3dMask, RandomFrameMask, TubeMask
+from schemas.text.json_text import json_text
 from trainer.probes.linear import linear_predict
 
 FRAMES, SIZE_PX, TOKEN_PX, VOCABULARY = 8, 64, 8, 64
@@ -75,7 +75,7 @@ def main() -> None:
             loss, accuracy = masked_loss(model, test, test_tokens, config)
             line = {"step": step, "cpu_s": round(time.process_time() - started), "entropy": round(entropy, 3)}
             probe = probe_accuracy(model, labelled, test)
-            print(json.dumps(line | {"masked_loss": loss, "masked_accuracy": accuracy, "probe": probe}), flush=True)
+            print(json_text(line | {"masked_loss": loss, "masked_accuracy": accuracy, "probe": probe}), flush=True)
         set_rate(optimizer, options.lr, step, options.steps, warm_up=200)
         batch = np.sort(rng.permutation(len(train))[:BATCH])
         with autocast():
@@ -89,7 +89,7 @@ def main() -> None:
                 classifier.encoder.load_state_dict(weights.encoders["shared"].state_dict())
             finetune(classifier, labelled, count, options.seed, autocast)
             top1 = accuracy_of(classifier, test)
-            print(json.dumps({"labels": count, "from": name, "top1": top1}), flush=True)
+            print(json_text({"labels": count, "from": name, "top1": top1}), flush=True)
 
 
 def parse_options() -> argparse.Namespace:

@@ -53,9 +53,9 @@ def what_is(path: AnyPath) -> str:
 
 def dataset_around(path: AnyPath) -> str:
     """Return the dataset that contains the frame store or token set `path`, to suggest it; else words for a dataset."""
-    for folder in (path.parent, path.parent.parent):
-        if (folder / "frames" / "plan.json").is_file():
-            return str(folder)
+    dataset = path.parent if path.name == "frames" else path.parent.parent if path.parent.name == "tokens" else None
+    if dataset is not None and (dataset / "frames" / "plan.json").is_file():
+        return str(dataset)
     return "the folder that `bevt tokenize` wrote"
 
 

@@ -75,7 +75,7 @@ def repair(
     manifest = read_record(out / "frames" / "dataset.json", FrameStoreManifest)
     assert manifest is not None
     if not removed and not root.is_dir():
-        warn(f"--root {root}: no such folder; nothing is damaged, so it was not needed")
+        warn(f"root {root}: no such folder; nothing is damaged, so it was not needed")
     rejected = sum(manifest.rejected.values())
     return {
         "removed": [below(path, out) for path in removed],

@@ -133,8 +133,11 @@ def _try_to_read(place: Path, command: str) -> None:
 def _race(place: Path, inside: str) -> None:
     """Take and leave the lock for 0.2 s; the folder `inside` is there only while somebody has it."""
     _say("ready")
-    deadline, held, refused = time.monotonic() + 0.2, 0, ""
-    while time.monotonic() < (deadline if held else deadline + 30):  # on a busy machine others may be faster
+    deadline, held, tries, refused = time.monotonic() + 0.2, 0, 0, ""
+    while time.monotonic() < deadline or (not held and tries < 3000):  # on a busy machine others may be faster
+        tries += 1
+        if time.monotonic() > deadline:
+            time.sleep(0.01)
         try:
             with hold(place, "race"):
                 os.mkdir(inside)  # noqa: PTH102 - raises where another is inside

@@ -24,6 +24,8 @@ class S3Server:
         self.fault: Callable[[int, str], Fault | None] = lambda number, request: None
         self._app = DomainDispatcherApplication(create_backend_app)
         self.port = 0
+        self._closed = threading.Event()
+        self._closed.set()
         self.start()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -39,6 +41,8 @@ class S3Server:
         return [body]
 
     def start(self) -> None:
+        assert self._closed.wait(timeout=60)
+        self._closed.clear()
         self._server = make_server("127.0.0.1", self.port, self, threaded=True)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -46,6 +50,7 @@ class S3Server:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self._closed.set()
 
     def puts(self) -> list[str]:
         return [request.split()[1].rstrip("?") for request in self.requests if request.startswith("PUT ")]

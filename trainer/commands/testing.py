@@ -234,7 +234,7 @@ def probe(
     val_list: ValList = None,
     val_share: Annotated[
         float,
-        typer.Option(help="Share of each class to hold out if there are no test files, above 0 and below 1."),
+        typer.Option(min=0, max=1, help="Share of each class to hold out without test files, above 0 and below 1."),
     ] = 0.2,
     kind: Annotated[
         list[str] | None,
