@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import av
 
-from bevt_core.media.errors import MediaError
-from bevt_core.media.video.video_file import open_video, video_stream
+from bevt_core.media.video.video_file import decodable, open_video, video_stream
 from bevt_core.storage.objects import AnyPath
 
 
@@ -25,9 +24,7 @@ def read_video_header(path: AnyPath) -> MediaHeader:
     """Read the header of a video. Raises MediaError, StorageError."""
     with open_video(path) as container:
         stream = video_stream(container)
-        context = stream.codec_context
-        if context is None or not context.width or not context.height:
-            raise MediaError("open", "unknown-codec", "no decoder for its video stream")
+        context = decodable(stream)
         seconds = None
         if stream.duration and stream.time_base:
             seconds = float(stream.duration * stream.time_base)

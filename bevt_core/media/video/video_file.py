@@ -101,13 +101,19 @@ class VideoInfo:
         return self.shown_pts * float(self.time_base)
 
 
+def decodable(stream: av.VideoStream) -> av.VideoCodecContext:
+    """Return the codec of a video stream. Raises MediaError without a decoder for it."""
+    context = stream.codec_context
+    if context is None or not context.width or not context.height:
+        raise MediaError("open", "unknown-codec", "no decoder for its video stream")
+    return context
+
+
 def read_packets(path: Path) -> VideoInfo:
     """Read all packets of the best video stream. Raises MediaError."""
     with open_video(path) as container:
         stream = video_stream(container)
-        context = stream.codec_context
-        if context is None or not context.width or not context.height:
-            raise MediaError("open", "unknown-codec", "no decoder for its video stream")
+        context = decodable(stream)
         if context.width * context.height > MAX_FRAME_PIXELS:
             size = f"{context.width}x{context.height}"
             raise MediaError("open", "too-large", f"frames of {size}, the limit is {MAX_FRAME_PIXELS} pixels")
