@@ -13,6 +13,7 @@ import functools
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -196,7 +197,11 @@ def _locked_folder(staging: Path, name: str) -> Iterator[Path]:
 
 
 def _check_staging_folder(staging: Path) -> None:
-    if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
+    try:
+        mode = staging.lstat().st_mode  # one look: another process may remove the folder between two
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
         raise UserError(f"{staging}: a link or a file, expected bevt's staging folder; remove it")
 
 
