@@ -92,6 +92,7 @@ class FinetuneRecipe(Record):
     views: EvalViews  # of the final test; validation during training uses one clip and its centre crop
     decode_timeout_s: Free[Seconds] = DECODE_TIMEOUT_S  # per clip of a file; slower files count as unreadable
     val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out per class, if the data has no validation split
+    label_share: float = Field(default=1.0, gt=0.0, le=1.0)  # of every class's training clips, at least one is used
     validate_every_epochs: Epochs
     global_batch: Batch
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)

@@ -12,7 +12,8 @@ from tests.conftest import REPO
 from tests.support.builders import make_token_set
 from tests.support.media import moving_frames, write_video
 from trainer import evaluate, predict
-from trainer.clips.sources import StoreClips, split_items
+from trainer.clips.sources import StoreClips
+from trainer.clips.split import split_items
 from trainer.finetune.stage import finetune
 from trainer.recipes import TRAINER_RECIPES
 from trainer.runs.directory import read_run

@@ -25,7 +25,8 @@ from tests.support.builders import make_token_set
 from tests.support.finetuning import TINY, recipe_of
 from tests.support.json_keys import CheckKeys
 from tests.support.tiny_jobs import only
-from trainer.clips.sources import StoreClips, split_items
+from trainer.clips.sources import StoreClips
+from trainer.clips.split import split_items
 from trainer.distributed.launch import launch
 from trainer.finetune.model import build_from_recipe
 from trainer.finetune.stage import dry_run, finetune

@@ -13,7 +13,8 @@ import torch
 from schemas.recipes import FinetuneRecipe, PretrainRecipe
 from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
-from trainer.clips.sources import StoreClips, split_items
+from trainer.clips.sources import StoreClips
+from trainer.clips.split import split_items
 from trainer.finetune.stage import finetune
 from trainer.metrics.log import read_metrics
 from trainer.pretrain.stage import pretrain

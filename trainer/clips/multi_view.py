@@ -20,7 +20,7 @@ from bevt_core.media.errors import MediaError
 from bevt_core.rng import rng_for
 from schemas.evaluation import Temporal
 from schemas.recipes import ClipSampling, EvalViews, Precision
-from trainer.clips.augment import crop_views
+from trainer.clips.augmentation.crops import crop_views
 from trainer.clips.sampling import SAMPLERS, Positions
 from trainer.clips.sources import ClipSource, interval_of
 from trainer.data.loader import make_loader

@@ -16,7 +16,8 @@ from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S
 from trainer.clips.lists import held_out_clips
-from trainer.clips.sources import ClipSource, FileClips, StoreClips, check_labels, split_items
+from trainer.clips.sources import ClipSource, FileClips, StoreClips, check_labels
+from trainer.clips.split import share_of_labels, split_items
 
 HELD_OUT = "val"  # the split of a run's held-out clips
 FOLDER = "folder"  # the default for `dataset`
@@ -123,15 +124,37 @@ def train_and_val(
     train: ClipSelection,
     val: ClipSelection,
     val_share: float,
+    label_share: float,
     seed: int,
     reading: Reading,
 ) -> tuple[ClipSource, ClipSource]:
     """Return labelled clips to train on and to validate on.
 
     Validation clips are those of `val`; else those of the test split in the root of `train`; else `val_share` of every
-    class, which is reported on stderr. Warns if all clips to train on are of one class. Raises UserError for a
-    `val_share` that would hold out all or nothing.
+    class, which is reported on stderr. Of the others, `label_share` of every class is trained on. Warns if all clips to
+    train on are of one class. Raises UserError for a share that leaves nothing.
     """
+    if not 0 < label_share <= 1:
+        raise UserError(f"`label_share` {label_share:g}: expected a share above 0 and at most 1")
+    to_train, to_validate = _both(sources, dataset, train, val, val_share, seed, reading)
+    if label_share == 1:
+        return to_train, to_validate
+    check_labels(to_train)
+    chosen = to_train.subset(share_of_labels(to_train.items, label_share, seed))
+    note(f"{to_train.path}: {len(chosen.items)} of {len(to_train.items)} videos are trained on (label_share)")
+    return chosen, to_validate
+
+
+def _both(
+    sources: PipelineSources,
+    dataset: str,
+    train: ClipSelection,
+    val: ClipSelection,
+    val_share: float,
+    seed: int,
+    reading: Reading,
+) -> tuple[ClipSource, ClipSource]:
+    """The clips of `train_and_val` before `label_share`."""
     if not 0 < val_share < 1:
         raise UserError(f"`val_share` {val_share:g}: expected a share above 0 and below 1")
     if dataset == "list" and val.root is not None and val.list_file is None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from bevt_core.console.readable import count
 from bevt_core.dataset.frame_store import FrameStore, sources_digest
-from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import UserError
@@ -219,32 +218,6 @@ def thinned(store: FrameStore) -> list[str]:
     chosen = some[span != store.manifest.pool.stride * (count_N[some] - 1)]
     sources: list[str] = index["source"].take(pa.array(chosen)).to_pylist()
     return sources
-
-
-def split_items(
-    items: Sequence[SourceItem], val_share: float, seed: int, classes: Sequence[str] = ()
-) -> tuple[list[SourceItem], list[SourceItem]]:
-    """Hold out `val_share` of every class, at least one source and never all: (train, held out), in the given order.
-
-    A class's split depends only on its sources' names and the seed. The samples of a long video stay together. Raises
-    UserError for a class with one source, naming it as in `classes`.
-    """
-    by_label: dict[int | None, dict[str, None]] = {}
-    for item in items:
-        by_label.setdefault(item.label, {})[item.source] = None
-    held_out: set[str] = set()
-    for label, sources in by_label.items():
-        if len(sources) < 2:
-            name = repr(classes[label]) if label is not None and label < len(classes) else label
-            raise UserError(
-                f"class {name} has a single item, {min(sources)}, and one is held out; add more, or a validation set"
-            )
-        drawn = sorted(sources, key=lambda source: rng_for("split", seed, source).random())
-        held_out.update(drawn[: min(len(sources) - 1, max(1, round(len(sources) * val_share)))])
-    return (
-        [item for item in items if item.source not in held_out],
-        [item for item in items if item.source in held_out],
-    )
 
 
 def stores_of(*sources: ClipSource) -> list[AnyPath]:

@@ -117,6 +117,7 @@ def finetune(
         ClipSelection(root if frames is not None else Path(loaded.root), frames, list_file),
         ClipSelection(val_root, val_frames, val_list, prefix="val_"),
         loaded.val_share,
+        loaded.label_share,
         loaded.loop.seed,
         Reading(allow_outside, loaded.decode_timeout_s),
     )

@@ -236,6 +236,9 @@ def probe(
         float,
         typer.Option(min=0, max=1, help="Share of each class to hold out without test files, above 0 and below 1."),
     ] = 0.2,
+    label_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of each class's training clips to use, at least one.")
+    ] = 1.0,
     kind: Annotated[
         list[str] | None,
         typer.Option(
@@ -278,7 +281,14 @@ def probe(
     )
     check_dataset(dataset, options.selection, test_selection)
     train, test = train_and_val(
-        sources_of(context), dataset or "folder", options.selection, test_selection, val_share, seed, options.reading
+        sources_of(context),
+        dataset or "folder",
+        options.selection,
+        test_selection,
+        val_share,
+        label_share,
+        seed,
+        options.reading,
     )
     kinds = kind or ["knn", "linear"]
     loaded = clips_recipe(recipe, set_)

@@ -9,7 +9,7 @@ from bevt_core.console.readable import count
 from bevt_core.known_sets import KnownSet
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe
-from trainer.clips.mixing import splits_pairs
+from trainer.clips.augmentation.mixing import splits_pairs
 from trainer.data.order import StreamOrder
 from trainer.finetune.model import build_from_recipe
 from trainer.finetune.task import TERM

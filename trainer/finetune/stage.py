@@ -7,8 +7,8 @@ from bevt_core.storage.files import write_record
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe
 from schemas.runs import DatasetRef
+from trainer.clips.augmentation.mixing import check_pairs
 from trainer.clips.lists import ClipLists
-from trainer.clips.mixing import check_pairs
 from trainer.clips.sources import ClipSource, check_classes, check_labels, interval_of, stores_of
 from trainer.distributed.world import World
 from trainer.engine.evaluations import Evaluation, every

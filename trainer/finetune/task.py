@@ -12,8 +12,8 @@ from bevt_core.media.errors import MediaError
 from bevt_core.models.stems import normalise
 from bevt_core.rng import rng_for
 from schemas.recipes import FinetuneRecipe, MixConfig
-from trainer.clips.augment import augment_clip
-from trainer.clips.mixing import draw_mix, mix_pairs
+from trainer.clips.augmentation.crops import augment_clip
+from trainer.clips.augmentation.mixing import draw_mix, mix_pairs
 from trainer.clips.sampling import SAMPLERS
 from trainer.clips.sources import ClipSource, interval_of
 from trainer.engine.task import Batch, Term

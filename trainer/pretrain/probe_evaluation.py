@@ -16,7 +16,8 @@ from bevt_core.models.stems import normalise
 from schemas.errors import UserError
 from schemas.recipes import ClipSampling, EvalViews, PretrainRecipe, ProbeConfig
 from trainer.clips.multi_view import Row, ViewPlan, map_parts, video_progress
-from trainer.clips.sources import ClipSource, StoreClips, check_labels, split_items
+from trainer.clips.sources import ClipSource, StoreClips, check_labels
+from trainer.clips.split import split_items
 from trainer.distributed.cpus import loader_workers
 from trainer.distributed.sharding import parts_of_rank
 from trainer.distributed.world import World

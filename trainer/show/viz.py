@@ -30,7 +30,7 @@ from schemas.errors import UserError
 from schemas.models import BlockMask, FrameDiffMask, MaskConfig, Random3dMask, RandomFrameMask, TubeMask
 from schemas.recipes import ClipSampling, FinetuneRecipe, PretrainRecipe
 from schemas.recipes.loading import nearest
-from trainer.clips.augment import crop_views
+from trainer.clips.augmentation.crops import crop_views
 from trainer.clips.sampling import SAMPLERS, Positions, repeats
 from trainer.clips.sources import ClipSource, FileClips, StoreClips, interval_of
 from trainer.data.online import OnlineSource, tokens_in_step

@@ -16,7 +16,7 @@ from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath
 from bevt_core.views.replay import decode_jpeg
-from trainer.clips.augment import Box, resize
+from trainer.clips.augmentation.crops import Box, resize
 
 HELD_OUT_SHARE = 0.05  # of the sources, drawn by name: none of their frames is trained on
 FLIP_SHARE = 0.5

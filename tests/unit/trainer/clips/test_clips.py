@@ -23,9 +23,9 @@ from trainer.clips.sources import (
     check_classes,
     check_labels,
     interval_of,
-    split_items,
     thinned,
 )
+from trainer.clips.split import split_items
 
 POSITIONS = np.array([3, 0, 0, 5, 2])
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from bevt_core.console.readable import count
 from schemas.errors import UserError
 from schemas.recipes import MixConfig
-from trainer.clips.augment import Box
+from trainer.clips.augmentation.crops import Box
 
 
 class Mix(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bevt_core.views.replay import scaled_size
 from schemas.recipes import AugmentConfig
-from trainer.clips.strong_augment import erase, rand_augment
+from trainer.clips.augmentation.strong_augment import erase, rand_augment
 
 ATTEMPTS = 10  # boxes drawn before the centre square is taken; original: RandomResizedCrop.get_crop_bbox
 

@@ -12,8 +12,8 @@ from bevt_core.models.stems import normalise
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 from schemas.recipes import MixConfig
-from trainer.clips.augment import Box
-from trainer.clips.mixing import Mix, check_pairs, draw_mix, mix_pairs
+from trainer.clips.augmentation.crops import Box
+from trainer.clips.augmentation.mixing import Mix, check_pairs, draw_mix, mix_pairs
 from trainer.finetune.task import UNREADABLE, ClassifyTask
 
 BOTH = MixConfig(mixup_alpha=0.8, cutmix_alpha=1.0, share=0.9)

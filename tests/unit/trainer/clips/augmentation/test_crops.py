@@ -10,8 +10,8 @@ from PIL import Image
 from bevt_core.rng import rng_for
 from schemas.recipes import AugmentConfig, RandAugmentConfig
 from tests.support.builders import smooth_frame
-from trainer.clips.augment import augment_clip, crop_views, random_box, resize, view_boxes
-from trainer.clips.strong_augment import rand_augment
+from trainer.clips.augmentation.crops import augment_clip, crop_views, random_box, resize, view_boxes
+from trainer.clips.augmentation.strong_augment import rand_augment
 
 CONFIG = AugmentConfig(crop_px=32, area_share=(0.2, 1.0), flip_share=0.5)
 

@@ -1,0 +1,1 @@
+"""Augmentation of training clips: crops and flips, RandAugment and erasing, Mixup and CutMix."""
