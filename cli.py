@@ -69,29 +69,34 @@ BENCH = {
         "trainer.commands.bench:bench_loader", "Measure clips per CPU-second from shards and from video files."
     ),
     "tokenize": Command(
-        "pipeline.commands:bench_tokenize", "Measure the CPU time of a tokenization job against a bare loop."
+        "pipeline.commands.data:bench_tokenize", "Measure the CPU time of a tokenization job against a bare loop."
     ),
-    "store": Command("pipeline.commands:bench_store", "Measure the bytes on disk of a stored frame and of its tokens."),
+    "store": Command(
+        "pipeline.commands.data:bench_store", "Measure the bytes on disk of a stored frame and of its tokens."
+    ),
 }
 PANELS: Panels = {
     "Data": {
         "tokenize": Command(
-            "pipeline.commands:tokenize", "Decode a data set and tokenize it once, into a frame store and a token set."
+            "pipeline.commands.data:tokenize",
+            "Decode a data set and tokenize it once, into a frame store and a token set.",
         ),
         "scan": Command(
-            "pipeline.commands:scan", "Check raw data before a long job: missing, unreadable and odd files."
+            "pipeline.commands.data:scan", "Check raw data before a long job: missing, unreadable and odd files."
         ),
         "repair": Command(
-            "pipeline.commands:repair", "Rebuild the parts of a dataset that `bevt verify` finds damaged."
+            "pipeline.commands.data:repair", "Rebuild the parts of a dataset that `bevt verify` finds damaged."
         ),
         "inspect": Command(
-            "pipeline.commands:inspect", "Show a dataset's settings, or one sample's source, class and frames."
+            "pipeline.commands.data:inspect", "Show a dataset's settings, or one sample's source, class and frames."
         ),
         "verify": Command(
-            "pipeline.commands:verify", "Check a dataset: digests, counts, and that tokens match the stored frames."
+            "pipeline.commands.data:verify",
+            "Check a dataset: digests, counts, and that tokens match the stored frames.",
         ),
         "demo-videos": Command(
-            "pipeline.commands:demo_videos", "Make a small labelled set of videos whose class is the camera's motion."
+            "pipeline.commands.synthetic:demo_videos",
+            "Make a small labelled set of videos whose class is the camera's motion.",
         ),
     },
     "Pretrain": {

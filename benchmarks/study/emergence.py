@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scenes import unlabelled_clip
 from torch import Tensor, nn
 
 from bevt_core.masking import draw_mask, hidden_positions
@@ -33,6 +32,7 @@ from bevt_core.rng import rng_for
 from bevt_core.tokenizers.codes import fit_codes, nearest_code
 from pipeline.synthetic.camera import CLASSES, draw_clip
 from pipeline.synthetic.photographs import PHOTOGRAPHS
+from pipeline.synthetic.scenes import draw_unlabelled
 from schemas.models import MaskConfig, Random3dMask, RandomFrameMask, TubeMask
 from schemas.text.json_text import json_text
 from trainer.probes.linear import linear_predict
@@ -107,7 +107,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def unlabelled(index: int) -> np.ndarray:
-    return unlabelled_clip(index, FRAMES, SIZE_PX)
+    return draw_unlabelled(index, FRAMES, SIZE_PX, rng_for("unlabelled", index))
 
 
 def photographs(split: str, index: int) -> np.ndarray:

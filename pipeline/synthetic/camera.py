@@ -8,7 +8,7 @@ Poses are in pixels of the photograph, angles in radians, frames uint8 (size_px,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,17 +70,25 @@ def camera_path(label: str, middle: Pose, frames: int, speed: float, wander: dic
             dof: speed * travel * (sign * t if dof == moving else _WANDER * wander[dof] * math.sin(math.pi * t))
             for dof, travel in TRAVEL.items()
         }
-        right, down = offset["x"] * middle.side, offset["y"] * middle.side
-        cos, sin = math.cos(middle.angle), math.sin(middle.angle)
-        poses.append(
-            Pose(
-                x=middle.x + cos * right - sin * down,
-                y=middle.y + sin * right + cos * down,
-                side=middle.side * math.exp(offset["zoom"]),
-                angle=middle.angle + offset["angle"],
-            )
-        )
+        poses.append(moved(middle, offset))
     return poses
+
+
+def moved(pose: Pose, offset: Mapping[str, float]) -> Pose:
+    """Move a pose along its own axes; `offset` has the units of TRAVEL."""
+    right, down = offset["x"] * pose.side, offset["y"] * pose.side
+    cos, sin = math.cos(pose.angle), math.sin(pose.angle)
+    return Pose(
+        x=pose.x + cos * right - sin * down,
+        y=pose.y + sin * right + cos * down,
+        side=pose.side * math.exp(offset["zoom"]),
+        angle=pose.angle + offset["angle"],
+    )
+
+
+def scaled(pose: Pose, ratio: float) -> Pose:
+    """The same window on a photograph enlarged by `ratio`."""
+    return Pose(pose.x * ratio, pose.y * ratio, pose.side * ratio, pose.angle)
 
 
 def draw_middle(rng: np.random.Generator, photo: Image.Image, size_px: int) -> Pose:
@@ -127,5 +135,4 @@ def draw_clip(
     small = reduced(split, name, mirrored, level)
     ratio = small.width / photo.width
     poses = camera_path(label, middle, frames, speed, wander)
-    scaled = [Pose(pose.x * ratio, pose.y * ratio, pose.side * ratio, pose.angle) for pose in poses]
-    return np.stack([recoloured(render(small, pose, size_px), recolouring) for pose in scaled])
+    return np.stack([recoloured(render(small, scaled(pose, ratio), size_px), recolouring) for pose in poses])

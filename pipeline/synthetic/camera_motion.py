@@ -1,6 +1,6 @@
-"""Write a small labelled video set: a virtual camera moves over photographs, and its motion is the class.
+"""Write small video sets in which a virtual camera moves over photographs: labelled by its motion, and unlabelled.
 
-`camera` and `photographs` draw the pictures; this module encodes and writes them.
+`camera`, `photographs` and `scenes` draw the pictures; this module encodes and writes them.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +14,8 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.files import read_record, write_atomic, write_record
 from bevt_core.storage.one_writer import writes
 from pipeline.synthetic.camera import CLASSES, draw_clip
-from pipeline.synthetic.photographs import PHOTOGRAPHS, attribution, draw_image, normalised
+from pipeline.synthetic.photographs import PHOTOGRAPHS, attribution
+from pipeline.synthetic.scenes import draw_picture, draw_unlabelled
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.ranges import Count, Frames, Pixels, Seed
@@ -25,6 +26,7 @@ class CameraMotionSet(Record):
 
     train_clips_per_class: Count
     test_clips_per_class: Count
+    unlabelled_clips: Count
     images: Count
     frames: Frames
     size_px: Pixels
@@ -37,9 +39,10 @@ class CameraMotionSet(Record):
 def make_camera_motion_set(
     out: Path,
     *,
-    train_clips_per_class: int = 512,
+    train_clips_per_class: int = 64,
     test_clips_per_class: int = 48,
-    images: int = 1024,
+    unlabelled_clips: int = 512,
+    images: int = 512,
     frames: int = 8,
     size_px: int = 80,
     image_px: int = 96,
@@ -47,7 +50,9 @@ def make_camera_motion_set(
     seed: int = 0,
     workers: int = 2,
 ) -> CameraMotionSet:
-    """Write `train/<class>/*.mp4`, `test/<class>/*.mp4`, `images/<photograph>/*.jpg` and ATTRIBUTION.txt under `out`.
+    """Write the clips `train/<class>/*.mp4`, `test/<class>/*.mp4` and `unlabelled/*.mp4`, and pictures, under `out`.
+
+    The pictures are `images/*.jpg`; ATTRIBUTION.txt names the photographs that everything was made from.
 
     The bytes depend on the numbers above, not on `workers`. A complete set with the same numbers is kept. Raises
     UserError if `out` contains a set with other numbers.
@@ -55,6 +60,7 @@ def make_camera_motion_set(
     wanted = CameraMotionSet(
         train_clips_per_class=train_clips_per_class,
         test_clips_per_class=test_clips_per_class,
+        unlabelled_clips=unlabelled_clips,
         images=images,
         frames=frames,
         size_px=size_px,
@@ -72,11 +78,15 @@ def make_camera_motion_set(
     for label in CLASSES:
         for split in ("train", "test"):
             (out / split / label).mkdir(parents=True, exist_ok=True)
-    for name in PHOTOGRAPHS["train"]:
-        (out / "images" / name).mkdir(parents=True, exist_ok=True)
-    jobs = [("train", i) for i in range(train_clips_per_class * len(CLASSES))]
-    jobs += [("test", i) for i in range(test_clips_per_class * len(CLASSES))]
-    jobs += [("images", i) for i in range(images)]
+    counts = {
+        "train": train_clips_per_class * len(CLASSES),
+        "test": test_clips_per_class * len(CLASSES),
+        "unlabelled": unlabelled_clips,
+        "images": images,
+    }
+    for folder in ("unlabelled", "images"):
+        (out / folder).mkdir(exist_ok=True)
+    jobs = [(kind, i) for kind, count in counts.items() for i in range(count)]
     chunks = [(out, wanted, jobs[i : i + 100]) for i in range(0, len(jobs), 100)]
     if workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -90,29 +100,29 @@ def make_camera_motion_set(
 
 def _write_chunk(chunk: tuple[Path, CameraMotionSet, list[tuple[str, int]]]) -> None:
     out, spec, jobs = chunk
-    for split, index in jobs:
-        rng = rng_for("camera_motion", spec.seed, split, index)
-        if split == "images":
-            name = list(PHOTOGRAPHS["train"])[index % len(PHOTOGRAPHS["train"])]
-            _write_image(out / "images" / name / f"{index:06d}.jpg", name, spec, rng)
+    for kind, index in jobs:
+        rng = rng_for("camera_motion", spec.seed, kind, index)
+        if kind == "images":
+            picture = draw_picture(index, spec.image_px, rng)
+            Image.fromarray(picture).save(out / kind / f"{index:06d}.jpg", quality=92)
+        elif kind == "unlabelled":
+            _write_clip(
+                out / kind / f"{index:06d}.mp4", draw_unlabelled(index, spec.frames, spec.size_px, rng), spec.fps
+            )
         else:
             label = CLASSES[index % len(CLASSES)]
-            _write_clip(out / split / label / f"{index:06d}.mp4", split, label, spec, rng)
+            frames = draw_clip(list(PHOTOGRAPHS[kind]), kind, label, spec.frames, spec.size_px, rng)
+            _write_clip(out / kind / label / f"{index:06d}.mp4", frames, spec.fps)
 
 
-def _write_clip(path: Path, split: str, label: str, spec: CameraMotionSet, rng: np.random.Generator) -> None:
+def _write_clip(path: Path, frames_THWC: np.ndarray, fps: int) -> None:
     import av  # not at the top, so that clips can be drawn without PyAV
 
-    frames_THWC = normalised(draw_clip(list(PHOTOGRAPHS[split]), split, label, spec.frames, spec.size_px, rng))
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=spec.fps)
-        stream.width = stream.height = spec.size_px
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        stream.options = {"preset": "ultrafast", "crf": "24", "g": str(spec.frames), "threads": "1"}
+        stream.options = {"preset": "ultrafast", "crf": "24", "g": str(len(frames_THWC)), "threads": "1"}
         for frame_HWC in frames_THWC:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
         container.mux(stream.encode(None))
-
-
-def _write_image(path: Path, name: str, spec: CameraMotionSet, rng: np.random.Generator) -> None:
-    Image.fromarray(draw_image(name, spec.image_px, rng)).save(path, quality=92)

@@ -1,7 +1,6 @@
 """Photographs from the wheels of scikit-image and scikit-learn, recoloured so that a few look like many.
 
-Test photographs are never training photographs. Pictures are uint8 (size_px, size_px, 3), clips uint8 (frames, size_px,
-size_px, 3).
+Test photographs are never training photographs. Pictures are uint8 (size_px, size_px, 3).
 """
 
 import importlib.util
@@ -11,13 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from bevt_core.console.installation import install_command
 from schemas.errors import UserError
-
-_SHADING_PX = 6.0  # variation over more pixels than this is shading
-_CONTRAST = 50.0  # standard deviation of a clip, in 0..255
 
 # name -> (folder in the wheel, file, origin according to the wheel's documentation)
 _SKIMAGE, _SKLEARN = "skimage/data", "sklearn/datasets/images"
@@ -52,8 +48,7 @@ def draw_image(name: str, size_px: int, rng: np.random.Generator) -> np.ndarray:
     side = math.exp(rng.uniform(math.log(min(0.9 * size_px, shortest)), math.log(shortest)))
     left, top = (rng.uniform(0, length - side) for length in photo.size)
     crop = photo.resize((size_px, size_px), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    image_HWC: np.ndarray = normalised(recoloured(crop, draw_recolouring(rng))[None])[0]
-    return image_HWC
+    return recoloured(crop, draw_recolouring(rng))
 
 
 @dataclass(frozen=True)
@@ -75,20 +70,6 @@ def recoloured(picture: Image.Image, recolouring: Recolouring) -> np.ndarray:
     """The picture recoloured, uint8 (height, width, 3)."""
     pixels = np.asarray(picture)
     return np.stack([recolouring.levels[i][pixels[..., c]] for i, c in enumerate(recolouring.channels)], axis=-1)
-
-
-def normalised(frames_THWC: np.ndarray) -> np.ndarray:
-    """Remove a clip's slow shading and normalise its contrast, uint8 to uint8.
-
-    A patch's mean colour says nothing about the motion, but dominates the signal that does. Without this normalisation,
-    the demo's encoder stays at chance for thousands of clips; with it, for less than an epoch (docs/log.md).
-    """
-    blur = ImageFilter.GaussianBlur(_SHADING_PX)
-    shading_THWC = np.stack([np.asarray(Image.fromarray(frame).filter(blur)) for frame in frames_THWC])
-    detail_THWC = frames_THWC.astype(np.float32) - shading_THWC
-    contrast = _CONTRAST / max(float(detail_THWC.std()), 1.0)
-    normalised_THWC: np.ndarray = np.clip(np.rint(128 + contrast * detail_THWC), 0, 255).astype(np.uint8)
-    return normalised_THWC
 
 
 @lru_cache(maxsize=2 * (len(PHOTOGRAPHS["train"]) + len(PHOTOGRAPHS["test"])))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import Record
-from schemas.ranges import Batch, CropPixels, Steps, Strength
+from schemas.ranges import Batch, CropPixels, Steps, Strength, Vocabulary
 from schemas.recipes.identity import Free
 from schemas.recipes.training import LoopConfig, OptimConfig
 
@@ -19,6 +19,7 @@ class DvaeTraining(Record):
 
     kind: Literal["dvae"]
     preset: str  # a key of bevt_core.tokenizers.dvae.training.DVAE_PRESETS
+    vocab_size: Vocabulary | None = None  # null: the preset's
     temperature: tuple[Temperature, Temperature]  # Gumbel-softmax, first -> last (Ramesh et al. 2021: 1 -> 1/16)
     kl_weight: tuple[Strength, Strength]  # first -> last
     guide_weight: Strength  # initial weight of the pull towards the initial k-means codes; it fades out
@@ -39,6 +40,7 @@ class PecoTraining(Record):
 
     kind: Literal["peco"]
     preset: str  # a key of bevt_core.tokenizers.peco.tokenizer.PECO_PRESETS
+    vocab_size: Vocabulary | None = None  # null: the preset's
     pixel: Literal["l1", "mse"]
     commitment_weight: Strength  # beta of the VQ-VAE
     ema_decay: float = Field(gt=0.0, lt=1.0)  # of the codebook, per step

@@ -84,7 +84,7 @@ METRICS = ("psnr_db", "ssim", "perplexity", "codebook_used_share", "dead_codes")
 
 
 def sizes_of(recipe: TokenizerRecipe) -> Sizes:
-    """Return the sizes of the recipe's preset. Raises UserError if it is unknown or does not fit `input_px`."""
+    """Return the recipe's sizes. Raises UserError if the preset is unknown or does not fit `input_px`."""
     preset, presets = recipe.architecture.preset, ARCHITECTURES[recipe.architecture.kind].presets
     if preset not in presets:
         known = list(presets)
@@ -95,7 +95,8 @@ def sizes_of(recipe: TokenizerRecipe) -> Sizes:
             f"input_px {recipe.input_px} is not a multiple of the {sizes.stride} px of a token of preset {preset!r}; "
             f"set input_px={sizes.stride * max(1, round(recipe.input_px / sizes.stride))}"
         )
-    return sizes
+    vocab_size = recipe.architecture.vocab_size
+    return sizes if vocab_size is None else sizes.model_copy(update={"vocab_size": vocab_size})
 
 
 def _datasets(recipe: TokenizerRecipe) -> dict[str, DatasetRef]:

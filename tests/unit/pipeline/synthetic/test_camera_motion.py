@@ -12,14 +12,16 @@ from skimage.registration import phase_cross_correlation
 from skimage.transform import warp_polar
 
 from bevt_core.rng import rng_for
+from pipeline.synthetic import scenes
 from pipeline.synthetic.camera import CLASSES, Pose, camera_path, draw_middle, render
 from pipeline.synthetic.camera_motion import make_camera_motion_set
-from pipeline.synthetic.photographs import PHOTOGRAPHS
+from pipeline.synthetic.photographs import PHOTOGRAPHS, photograph
+from pipeline.synthetic.scenes import draw_unlabelled
 from schemas.errors import UserError
 from tests.support.json_keys import CheckKeys
 
 STILL = {"x": 0, "y": 0, "zoom": 0, "angle": 0}
-TINY = {"train_clips_per_class": 2, "test_clips_per_class": 1, "images": 11, "seed": 3}
+TINY = {"train_clips_per_class": 2, "test_clips_per_class": 1, "unlabelled_clips": 5, "images": 11, "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +118,8 @@ def test_the_set_is_h264_in_class_folders(tiny: Path) -> None:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264" and stream.average_rate == 8
         assert [(f.width, f.height) for f in container.decode(stream)] == [(80, 80)] * 8
-    pictures = list((tiny / "images").glob("*/*.jpg"))
-    assert len(pictures) == 11 and {p.parent.name for p in pictures} == set(PHOTOGRAPHS["train"])
+    pictures = list((tiny / "images").glob("*.jpg"))
+    assert len(pictures) == 11 and len(list((tiny / "unlabelled").glob("*.mp4"))) == 5
     assert Image.open(pictures[0]).size == (96, 96)
     credits = (tiny / "ATTRIBUTION.txt").read_text()
     assert all(entry[1] in credits for photos in PHOTOGRAPHS.values() for entry in photos.values())
@@ -126,10 +128,20 @@ def test_the_set_is_h264_in_class_folders(tiny: Path) -> None:
 def test_bytes_depend_on_the_seed_alone(tiny: Path, tmp_path: Path) -> None:
     make_camera_motion_set(tmp_path / "again", workers=2, **TINY)
     files = [path.relative_to(tiny) for path in sorted(tiny.rglob("*")) if path.is_file()]
-    assert len(files) == 8 * 3 + 11 + 2
+    assert len(files) == 8 * 3 + 5 + 11 + 2
     assert all((tiny / f).read_bytes() == (tmp_path / "again" / f).read_bytes() for f in files)
     make_camera_motion_set(tmp_path / "other", workers=1, **{**TINY, "seed": 4})
     assert all((tiny / f).read_bytes() != (tmp_path / "other" / f).read_bytes() for f in files if f.suffix == ".mp4")
+
+
+def test_unlabelled_clips_move_and_never_show_a_test_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(scenes, "photograph", lambda split, *rest: read.append(split) or photograph(split, *rest))
+    for index in range(8):
+        clip = draw_unlabelled(index, 8, 64, rng_for("unlabelled", index))
+        assert clip.shape == (8, 64, 64, 3) and clip.dtype == np.uint8
+        assert (np.diff(clip.astype(int), axis=0) != 0).mean() > 0.1
+    assert read == ["train", "train"]  # every fourth clip; the others show drawn scenes
 
 
 def test_a_complete_set_is_kept_and_another_one_refused(tiny: Path, json_keys: CheckKeys) -> None:

@@ -1,6 +1,6 @@
-"""Unlabelled clips for pretraining: a camera that pans, zooms and turns over random scenes and over photographs.
+"""Clips and pictures without a class, for pretraining: a camera moves over random scenes and over photographs.
 
-Three of four scenes are dead leaves (shapes of random size and colour that hide each other), whose statistics resemble
+Three of four clips show dead leaves (shapes of random size and colour that hide each other), whose statistics resemble
 those of photographs; the others are training photographs. So a network cannot learn the few photographs by heart.
 """
 
@@ -9,9 +9,15 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from bevt_core.rng import rng_for
-from pipeline.synthetic.camera import TRAVEL, Pose, draw_middle, render
-from pipeline.synthetic.photographs import PHOTOGRAPHS, draw_recolouring, photograph, recoloured, reduced
+from pipeline.synthetic.camera import TRAVEL, Pose, draw_middle, moved, render, scaled
+from pipeline.synthetic.photographs import (
+    PHOTOGRAPHS,
+    draw_image,
+    draw_recolouring,
+    photograph,
+    recoloured,
+    reduced,
+)
 
 SCENE_SIDES = 3.4  # side of a scene in clip sides; enough for every path
 FASTEST = 1.25  # times the travel of a labelled clip at speed 1; the slowest stands still
@@ -49,9 +55,16 @@ def draw_outline(rng: np.random.Generator, radius: float) -> np.ndarray:
     return np.stack([x * math.cos(turn) - y * math.sin(turn), x * math.sin(turn) + y * math.cos(turn)], axis=1)
 
 
-def unlabelled_clip(index: int, frames: int, size_px: int) -> np.ndarray:
-    """Clip `index`, uint8 (frames, size_px, size_px, 3): one or two kinds of motion, at any speed up to FASTEST."""
-    rng = rng_for("unlabelled", index)
+def draw_picture(index: int, size_px: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw picture `index`, uint8 (size_px, size_px, 3): every second one is a recoloured photograph."""
+    if index % 2:
+        return np.asarray(dead_leaves(rng, size_px))
+    names = list(PHOTOGRAPHS["train"])
+    return draw_image(names[index // 2 % len(names)], size_px, rng)
+
+
+def draw_unlabelled(index: int, frames: int, size_px: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw clip `index`, uint8 (frames, size_px, size_px, 3): one or two motions, at any speed up to FASTEST."""
     if index % 4 == 0:
         name, mirrored = str(rng.choice(list(PHOTOGRAPHS["train"]))), bool(rng.integers(2))
         photo = photograph("train", name, mirrored)
@@ -63,23 +76,21 @@ def unlabelled_clip(index: int, frames: int, size_px: int) -> np.ndarray:
         side_px = round(SCENE_SIDES * size_px)
         scene, recolouring, ratio = dead_leaves(rng, side_px), None, 1.0
         side = rng.uniform(0.8, 1.3) * size_px
-        x, y = rng.uniform(min(1.25 * side, 0.49 * side_px), side_px - min(1.25 * side, 0.49 * side_px), 2)
+        margin = min(1.25 * side, 0.49 * side_px)
+        x, y = rng.uniform(margin, side_px - margin, 2)
         middle = Pose(x, y, side, rng.uniform(-math.pi, math.pi))
+    poses = [scaled(pose, ratio) for pose in _draw_path(rng, middle, frames)]
+    pictures = [render(scene, pose, size_px) for pose in poses]
+    return np.stack([np.asarray(each) if recolouring is None else recoloured(each, recolouring) for each in pictures])
+
+
+def _draw_path(rng: np.random.Generator, middle: Pose, frames: int) -> list[Pose]:
+    """Draw poses around `middle`: one or two degrees of freedom move steadily, all of them wander a little."""
     speeds = dict.fromkeys(TRAVEL, 0.0)
     for moving in rng.permutation(list(TRAVEL))[: int(rng.integers(1, 3))]:
         speeds[str(moving)] = float(rng.uniform(-FASTEST, FASTEST))
     wander = {dof: float(rng.uniform(-0.25, 0.25)) for dof in TRAVEL}
-    pictures = []
-    for t in np.linspace(-1, 1, frames):
-        offset = {dof: TRAVEL[dof] * (speeds[dof] * t + wander[dof] * math.sin(math.pi * t)) for dof in TRAVEL}
-        right, down = offset["x"] * middle.side, offset["y"] * middle.side
-        cos, sin = math.cos(middle.angle), math.sin(middle.angle)
-        pose = Pose(
-            x=(middle.x + cos * right - sin * down) * ratio,
-            y=(middle.y + sin * right + cos * down) * ratio,
-            side=middle.side * math.exp(offset["zoom"]) * ratio,
-            angle=middle.angle + offset["angle"],
-        )
-        picture = render(scene, pose, size_px)
-        pictures.append(np.asarray(picture) if recolouring is None else recoloured(picture, recolouring))
-    return np.stack(pictures)
+    return [
+        moved(middle, {dof: TRAVEL[dof] * (speeds[dof] * t + wander[dof] * math.sin(math.pi * t)) for dof in TRAVEL})
+        for t in np.linspace(-1, 1, frames)
+    ]

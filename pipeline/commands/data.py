@@ -259,25 +259,6 @@ def bench_store(
     emit(run(as_path(directory)), json_)
 
 
-def demo_videos(
-    out: Annotated[Path, typer.Argument(help="Folder for train/ and test/, with a folder per class, and images/.")],
-    clips: Annotated[int, typer.Option(min=1, help="Training clips per class; there are 8 classes.")] = 512,
-    seed: Annotated[int, typer.Option(help="Seed of the clips.")] = 0,
-    json_: AsJson = False,
-) -> None:
-    """Make a small labelled set of videos whose class is the camera's motion.
-
-    The videos are H.264 and show a camera that moves over photographs.
-
-    \b
-    Example:
-      bevt demo-videos demo/raw --clips 100
-    """
-    from pipeline.synthetic.camera_motion import make_camera_motion_set
-
-    emit(make_camera_motion_set(out, train_clips_per_class=clips, seed=seed).model_dump(), json_)
-
-
 def _tokenize_recipe(
     dataset: str,
     root: str | None,

@@ -1,0 +1,1 @@
+"""The commands of the offline pipeline: each parses options, loads a recipe and calls one function."""
