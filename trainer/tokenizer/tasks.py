@@ -6,7 +6,7 @@ Legend: N frames, H W pixels, C channels, V codes, D values of a code, M tokens 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class Sizes(Protocol):
 
     @property
     def vocab_size(self) -> int: ...
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self: ...
 
 
 class TokenizerModule(Protocol):
