@@ -1,5 +1,6 @@
 """`bevt demo`: the commands of a user one after another, on generated videos."""
 
+import csv
 import shlex
 import subprocess
 import sys
@@ -10,14 +11,15 @@ from typing import Any
 
 from bevt_core.console.inert import one_line
 from bevt_core.console.terminal import show
-from bevt_core.storage.files import read_json_file
 from bevt_core.storage.one_writer import writes
 from schemas.errors import UserError
 from trainer.demo.report import write_report
+from trainer.testing.temporal import TABLE
 
-NUM_CLASSES = 8  # directions of camera motion; chance is 12.5 %
-TEMPORAL = ("normal", "single-frame", "shuffle")
+NUM_CLASSES = 8  # camera motions
 INTERRUPT_S = 30.0  # time that a command has to end after Ctrl-C
+STARTS = {"from scratch": "scratch", "from bevt-nano": "pretrained"}  # title of the row -> in the names of runs
+TEMPORAL = ("normal", "single-frame", "shuffle")
 
 
 @dataclass(frozen=True)
@@ -29,59 +31,54 @@ class Step:
     product: Path
 
 
-def demo_steps(out: Path) -> list[Step]:
+def demo_steps(out: Path, seed: int) -> list[Step]:
     """Return the commands of the demo, in order."""
     o = shlex.quote(str(out))
     tokenize = "tokenize --dataset folder"
-    dvae = f"--tokenizer {o}/runs/dvae/tokenizer"
-    tokens = f"--video-tokens {o}/train/tokens/dvae-v2 --image-tokens {o}/images/tokens/dvae-v2"
-    data = f"--frames {o}/train/frames --val-root {o}/raw/test"
+    trained = f"--nproc 2 --set loop.seed={seed}"
+    labelled = f"--frames {o}/train/frames --val-root {o}/raw/test --set loop.epochs=40"
     rows = [
         (
-            "Make labelled videos: a virtual camera moves over photographs",
-            f"demo-videos {o}/raw",
+            "Make videos: a virtual camera moves over photographs, and its motion is the class",
+            f"demo-videos {o}/raw --clips 32 --seed {seed}",
             "raw/camera-motion.json",
         ),
         (
-            "Store the photographs",
-            f"{tokenize} --recipe nano_image --root {o}/raw/images --out {o}/images --frames-only",
-            "images/frames/dataset.json",
-        ),
-        (
-            "Train a small tokenizer on them",
-            f"tokenizer train dvae --recipe nano_tokenizer --frames {o}/images/frames --out {o}/runs/dvae",
-            "runs/dvae/tokenizer/tokenizer.json",
-        ),
-        (
-            "Tokenize the photographs",
-            f"{tokenize} --recipe nano_image --root {o}/raw/images --out {o}/images {dvae}",
+            "Store and tokenize pictures",
+            f"{tokenize} --recipe nano_image --root {o}/raw/images --out {o}/images",
             "images/tokens/dvae-v2/dataset.json",
         ),
         (
-            "Store and tokenize the videos",
-            f"{tokenize} --recipe nano_video --root {o}/raw/train --out {o}/train {dvae}",
-            "train/tokens/dvae-v2/dataset.json",
+            "Store and tokenize videos without labels",
+            f"{tokenize} --recipe nano_video --root {o}/raw/unlabelled --out {o}/videos",
+            "videos/tokens/dvae-v2/dataset.json",
         ),
         (
-            "Pretrain the image stream (BEVT-I)",
-            f"train image --recipe nano_image --nproc 2 --image-tokens {o}/images/tokens/dvae-v2 --out {o}/runs/image",
-            "runs/image/weights.safetensors",
+            "Store the few videos with labels",
+            f"{tokenize} --recipe nano_video --root {o}/raw/train --out {o}/train --frames-only",
+            "train/frames/dataset.json",
         ),
         (
-            "Pretrain both streams jointly (BEVT)",
-            f"train joint --recipe nano_joint --nproc 2 --init {o}/runs/image {tokens} --out {o}/runs/joint",
+            "Continue the joint pretraining of bevt-nano on them",
+            f"train joint --recipe nano_joint --init bevt-nano {trained} --image-tokens {o}/images/tokens/dvae-v2 "
+            f"--video-tokens {o}/videos/tokens/dvae-v2 --set optim.lr=5e-4 --set loop.epochs=4 --out {o}/runs/joint",
             "runs/joint/weights.safetensors",
         ),
-        (
-            "Fine-tune to recognise the motion",
-            f"finetune folder --recipe nano_finetune --nproc 2 --init {o}/runs/joint {data} --out {o}/runs/finetune",
-            "runs/finetune/weights.safetensors",
-        ),
     ]
-    for temporal in TEMPORAL:
-        target = f"runs/evaluate-{temporal}"
-        command = f"evaluate {o}/runs/finetune --root {o}/raw/test --temporal {temporal} --out {o}/{target}"
-        rows.append((f"Evaluate on other photographs, frames {temporal}", command, f"{target}/evaluation.json"))
+    for title, name in STARTS.items():
+        init = f"--init {o}/runs/joint" if name == "pretrained" else "--set init=null"
+        rows += [
+            (
+                f"Fine-tune on few labels, {title}",
+                f"finetune folder --recipe nano_finetune {init} {trained} {labelled} --out {o}/runs/finetune-{name}",
+                f"runs/finetune-{name}/weights.safetensors",
+            ),
+            (
+                f"Test on other photographs, {title}: frames in order, one of them, shuffled",
+                f"analyse temporal {o}/runs/finetune-{name} --root {o}/raw/test --out {o}/runs/temporal-{name}",
+                f"runs/temporal-{name}/temporal.png",
+            ),
+        ]
     return [Step(title, command, out / product) for title, command, product in rows]
 
 
@@ -98,14 +95,14 @@ def _run(command: list[str]) -> int:
             raise
 
 
-@writes(lambda out: out, "bevt demo")
-def demo(out: Path) -> dict[str, Any]:
+@writes(lambda out, **_: out, "bevt demo")
+def demo(out: Path, *, seed: int = 0) -> dict[str, Any]:
     """Run the steps that are not done yet, then write `report.html`. Return accuracies and the total seconds.
 
     Raises UserError naming the command that failed.
     """
     seconds: dict[str, float] = {}
-    steps = demo_steps(out)
+    steps = demo_steps(out, seed)
     for number, step in enumerate(steps, start=1):
         show(f"\n[{number}/{len(steps)}] {step.title}\n$ bevt {one_line(step.command)}")
         if step.product.is_file():
@@ -119,18 +116,22 @@ def demo(out: Path) -> dict[str, Any]:
                 "cause and run `bevt demo` again"
             )
         seconds[step.title] = round(time.monotonic() - began, 1)
-    results = {
-        temporal: read_json_file(out / "runs" / f"evaluate-{temporal}" / "evaluation.json", dict)
-        for temporal in TEMPORAL
-    }
+    top1 = {title: _top1(out / "runs" / f"temporal-{name}" / TABLE) for title, name in STARTS.items()}
     steps_done = [(f"bevt {step.command}", seconds.get(step.title)) for step in steps]
-    report = write_report(out, steps_done, results)
-    show(f"\n{'frames given to the classifier':<32}{'top-1':>8}   (chance {1 / NUM_CLASSES:.1%})")
-    for temporal in TEMPORAL:
-        show(f"{temporal:<32}{results[temporal]['top1']:>8.1%}")
+    report = write_report(out, steps_done, top1)
+    show(f"\n{'top-1, frames given':<20}" + "".join(f"{temporal:>14}" for temporal in TEMPORAL))
+    for title, row in top1.items():
+        show(f"{title:<20}" + "".join(f"{row[temporal]:>14.1%}" for temporal in TEMPORAL))
+    show(f"chance: {1 / NUM_CLASSES:.1%}")
     return {
-        **{f"top1_{temporal.replace('-', '_')}": results[temporal]["top1"] for temporal in TEMPORAL},
+        "top1": {name: top1[title] for title, name in STARTS.items()},
         "chance": 1 / NUM_CLASSES,
         "seconds": round(sum(seconds.values()), 1),
         "report": str(report),
     }
+
+
+def _top1(table: Path) -> dict[str, float]:
+    """Read top-1 by order of the frames from the table of `bevt analyse temporal`."""
+    with table.open(newline="") as file:
+        return {row["frames"]: float(row["top1"]) for row in csv.DictReader(file)}
