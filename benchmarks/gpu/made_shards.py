@@ -108,7 +108,7 @@ def photo_shards(options: Options) -> list[str]:
     The cost of reading them is that of real data: JPEGs of 256 x 342 px, 24 to a clip, and jittered images.
     """
     root = options.work / "photos"
-    crop_px, grid, vocab_size = (64, 4, 64) if options.tiny else (224, 14, 8192)
+    crop_px, grid, vocab_size = (64, 8, 64) if options.tiny else (224, 14, 8192)
     clips, images, length = (8, 16, 10) if options.tiny else (64, 512, 24)
     height = crop_px * 8 // 7
     sets = {"video": ("video", clips, length, 0.0), "image": ("image", images, 1, 0.4)}
@@ -188,13 +188,11 @@ def _photographs(split: str) -> list[str]:
 
 
 def _small_tokenizer(options: Options) -> Path:
-    """Return dvae-small for pictures of 32 px: a convolution reads any size."""
-    folder = options.work / "dvae-small-32"
+    """Return dvae-small for crops of 64 px, in 8 x 8 tokens: a convolution reads any size."""
+    folder = options.work / f"dvae-small-{MOTION_CROP_PX}"
     if not (folder / DESCRIPTION).is_file():
         shutil.copytree(find_tokenizer("dvae-small"), folder, dirs_exist_ok=True)
-        write_record(
-            folder / DESCRIPTION, read_description(folder).model_copy(update={"input_px": MOTION_CROP_PX // 2})
-        )
+        write_record(folder / DESCRIPTION, read_description(folder).model_copy(update={"input_px": MOTION_CROP_PX}))
     return folder
 
 

@@ -9,7 +9,7 @@ from bevt_core.tokenizers import load_tokenizer
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
-from tests.support.pretraining import RECIPES, TINY
+from tests.support.pretraining import RECIPES, TINY, for_4x4_tokens
 from tests.support.tiny_jobs import save_tiny_tokenizer
 from trainer.data.batches import make_batch
 from trainer.data.online import FreshViewDataset, tokens_in_step
@@ -37,7 +37,7 @@ def recipes(stored, *extra):
     tokenizer = stored.path.parents[2] / "tokenizer"
     online = f"{{frames: {stored.frames.path}, tokenizer: {tokenizer}, views: {{{VIEWS}}}}}"
     small = [s for s in TINY if "streams.image" not in s and "vocab" not in s]
-    small += ["model.vocab_size=32", "streams.video.mask.min_block=1", *extra]
+    small = [*for_4x4_tokens("video"), *small, "model.vocab_size=32", "streams.video.mask.min_block=1", *extra]
     return [
         load_recipe("nano_video", RECIPES, [*small, f"streams.video.tokens={tokens}"])
         for tokens in (stored.path, online)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
-    make_token_set(tmp_path, num_samples=4, sources_per_part=2, kind="image")
+    make_token_set(tmp_path, num_samples=4, sources_per_part=2, kind="image", grid=8)
     settings = [f"streams.image.tokens={tmp_path / 'tokens' / 'test-v2'}", "model.vocab_size=64"]
     settings += ["streams.image.global_batch=2", "loop.num_workers=0"]
     options = [option for setting in settings for option in ("--set", setting)]

@@ -24,8 +24,11 @@ RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
 STEPS = 20
 LOOP = [f"loop.max_steps={STEPS}", "loop.epochs=40", "loop.num_workers=0", "loop.checkpoint_every=100"]
 LOOP += ["loop.log_every=100", "loop.micro_batches=2"]
+OPTIM = ["optim.lr=1.0e-3", "optim.betas=[0.9,0.999]"]
+BLOCK = "{kind: block, ratio: 0.5, min_block: 2}"
+TUBE = "{kind: tube, ratio: 0.5, min_block: 2, length_share: [0.5, 1.0]}"
 # windows of 4 x 7 x 7 on a grid of 4 x 8 x 8 are padded and shifted, and large enough for the CPU's own attention
-ENCODER = ["embed_dim=16", "depths=[2,2,1]", "num_heads=[1,2,4]", "window=[4,7,7]", "drop_path=0.1"]
+ENCODER = ["patch=[2,8,8]", "embed_dim=16", "depths=[2,2,1]", "num_heads=[1,2,4]", "window=[4,7,7]", "drop_path=0.1"]
 
 
 def machine() -> dict[str, str]:
@@ -41,14 +44,14 @@ def loss_curves(folder: Path) -> dict[str, list[list[float]]]:
     videos = make_token_set(folder / "videos")
     images = make_token_set(folder / "images", kind="image", num_samples=40, num_views=3)
     model = ["model.vocab_size=64", *(f"model.encoder.{setting}" for setting in ENCODER)]
-    image = [f"streams.image.tokens={images.path}", "streams.image.global_batch=6"]
-    video = [f"streams.video.tokens={videos.path}", "streams.video.global_batch=4"]
+    image = [f"streams.image.tokens={images.path}", "streams.image.global_batch=6", f"streams.image.mask={BLOCK}"]
+    video = [f"streams.video.tokens={videos.path}", "streams.video.global_batch=4", f"streams.video.mask={TUBE}"]
     stages = {"image": image, "joint": [*image, *video]}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for stage, streams in stages.items():
-            recipe = load_recipe(f"nano_{stage}", RECIPES, [*model, *streams, *LOOP])
+            recipe = load_recipe(f"nano_{stage}", RECIPES, [*model, *streams, *OPTIM, *LOOP])
             assert isinstance(recipe, PretrainRecipe)
             pretrain(recipe, folder / stage)
         encoder = [f"encoder.{setting}" for setting in ENCODER]

@@ -17,6 +17,7 @@ from pipeline.synthetic.camera_motion import make_camera_motion_set
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
 from tests.support.builders import make_token_set
+from tests.support.pretraining import for_4x4_tokens
 from tests.support.processes import elsewhere, refusal
 from tests.support.tiny_jobs import save_tiny_tokenizer, tiny_recipe
 from trainer.clips.sources import StoreClips
@@ -42,7 +43,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe_of(stage: str, dataset: Path) -> Any:
     frames, tokens = dataset / "frames", dataset / "tokens" / "test-v2"
     data = {"image": f"streams.image.tokens={tokens}", "tokenizer": f'frames=["{frames}"]', "finetune": "title=x"}
-    small = ["model.vocab_size=64", "streams.image.global_batch=2"] if stage == "image" else ["global_batch=2"]
+    small = ["global_batch=2"]
+    if stage == "image":
+        small = [*for_4x4_tokens("image"), "model.vocab_size=64", "streams.image.global_batch=2"]
     return load_recipe(f"nano_{stage}", TRAINER_RECIPES, [data[stage], *small, "loop.num_workers=0"])
 
 

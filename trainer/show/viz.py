@@ -74,8 +74,9 @@ def viz_masks(
     frames_THWC, repeats = _middle_clip(FileClips(Path(), (item_of(sample),), ()), sampling, interval)
     clip_THWC = crop_views(frames_THWC, crop_px, crop_px, 1)[0].numpy()
     drawn, labels, hidden = [repeats.mark(clip_THWC)], [repeats.caption(one_line(sample.name))], {}
+    blocks = [s.mask.min_block for s in recipe.streams.values() if isinstance(s.mask, TubeMask | BlockMask)]
     for kind, strategy in STRATEGIES.items():
-        config = strategy(stream.mask.ratio, getattr(stream.mask, "min_block", 16))
+        config = strategy(stream.mask.ratio, min(blocks, default=16))
         mask_THW = draw_mask(config, rng_for("viz", seed, kind), grid_THW, clip_THWC)
         hidden[kind] = float(mask_THW.mean())
         drawn.append(list(hide(clip_THWC, mask_THW)))

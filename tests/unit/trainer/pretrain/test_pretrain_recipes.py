@@ -23,7 +23,7 @@ from trainer.setup.plan import make_plan
 RECIPES = Path(__file__).parents[4] / "trainer" / "recipes"
 LOADED = {name: load_recipe(name, RECIPES) for name in recipe_names(RECIPES)}
 SHIPPED = {name: recipe for name, recipe in LOADED.items() if isinstance(recipe, PretrainRecipe)}
-SMALL = {"nano": (64, 4), "laptop": (112, 14)}  # name of recipes for a CPU -> crop in pixels, side of the token grid
+SMALL = {"nano": (64, 8), "laptop": (112, 14)}  # name of recipes for a CPU -> crop in pixels, side of the token grid
 PAPERS = {name: recipe for name, recipe in SHIPPED.items() if name.partition("_")[0] not in SMALL}
 SAMPLES = {"k400": 240_000, "imagenet": 1_281_000}  # of the training sets, in parts of 200
 NUM_SAMPLES_NANO = 6_400
@@ -95,6 +95,12 @@ def test_other_numbers_of_processes_keep_the_batch_and_the_micro_batch(name):
         assert plan.samples_seen(stream) == at_32.samples_seen(stream)
     with pytest.raises(UserError, match="leaves some of them empty"):
         planned(recipe, world_size=4096)
+
+
+def test_weights_of_the_small_recipes_fit_one_another():
+    joint = SHIPPED["nano_joint"].model
+    assert [SHIPPED[name].model for name in ("nano_image", "nano_video", "laptop_video")] == [joint] * 3
+    assert [LOADED[name].encoder for name in ("nano_finetune", "laptop_finetune")] == [joint.encoder] * 2
 
 
 def test_ablations_differ_from_their_base_only_in_the_stated_keys():

@@ -32,7 +32,7 @@ DATA = {"video": DatasetRef(path="somewhere", digest="abc")}
 
 
 def make_run(folder, losses, *settings, total_steps=None, device=None):
-    recipe = load_recipe("nano_video", TRAINER_RECIPES, settings)
+    recipe = load_recipe("nano_video", TRAINER_RECIPES, ["optim.lr=1.0e-3", *settings])
     facts = {"command": "bevt train video", "world_size": 2, "total_steps": total_steps, "device": device}
     open_run(folder, recipe, DATA, resume=False, **facts)
     lines = [json.dumps({"step": step, "loss": loss, "lr": 0.1}) for step, loss in enumerate(losses)]

@@ -18,6 +18,7 @@ from schemas.recipes import FinetuneRecipe, PretrainRecipe, TokenizeRecipe
 from schemas.recipes.loading import load_recipe_of
 from tests.support.builders import make_token_set
 from tests.support.json_keys import CheckKeys
+from tests.support.pretraining import for_4x4_tokens
 from trainer.finetune.plan import plan_finetuning
 from trainer.pretrain.plan import plan_pretraining
 from trainer.pretrain.stage import dry_run
@@ -51,7 +52,8 @@ def test_kinetics_takes_what_the_cluster_guide_says() -> None:
 
 def test_an_assumed_set_gives_the_plan_of_the_real_one(tmp_path: Path) -> None:
     tokens = make_token_set(tmp_path, num_samples=70, frames=2)
-    overrides = [f"streams.video.tokens={tokens.path}", "model.vocab_size=64", "loop.epochs=10"]
+    overrides = [*for_4x4_tokens("video"), "model.vocab_size=64", "loop.epochs=10"]
+    overrides += [f"streams.video.tokens={tokens.path}"]
     recipe = load_recipe_of(PretrainRecipe, "nano_video", TRAINER_RECIPES, overrides)
     real = dry_run(recipe, processes=2, tflops=50.0)
     words, assumed = plan_pretraining(recipe, [TINY], Machine(2, 50.0, "recipe"))

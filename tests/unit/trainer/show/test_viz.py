@@ -58,6 +58,16 @@ def test_masks_of_every_strategy(tmp_path: Path) -> None:
     assert ran.exit_code != 0
 
 
+def test_masks_have_the_recipes_smallest_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the image stream where the video stream hides whole frames."""
+    clip, seen, block = write_video(tmp_path / "clip.mp4", moving_frames(8, 80, 96)), [], STRATEGIES["block"]
+    monkeypatch.setitem(STRATEGIES, "block", lambda ratio, smallest: seen.append(smallest) or block(ratio, smallest))
+    for setting in ("streams.image.mask.min_block=3", "streams.image.mask.min_block=5"):
+        recipe = load_recipe_of(PretrainRecipe, "nano_joint", TRAINER_RECIPES, [setting])
+        viz.viz_masks(recipe, clip, tmp_path / "masks", crop_px=64, interval=1)
+    assert seen == [3, 5]
+
+
 def test_masks_say_where_a_clip_loops(tmp_path: Path, json_keys: CheckKeys) -> None:
     """In the result, in a note, and in both pictures, where the repeated frames of the first row have a border."""
     clip = write_video(tmp_path / "short.mp4", moving_frames(6, 80, 96))
