@@ -22,7 +22,7 @@ trained() { # the run's directory, then the command
 "$bevt" demo-videos "$out/raw" --clips 1 --unlabelled "$clips" --images "$pictures" --seed "$seed"
 "$bevt" tokenize $pictures_of --frames-only
 "$bevt" tokenize $clips_of --frames-only
-trained "$out/runs/tokenizer" tokenizer train dvae --recipe nano_tokenizer --set loop.epochs=8 \
+trained "$out/runs/tokenizer" tokenizer train dvae --recipe nano_tokenizer --set loop.epochs=4 \
     --set "frames=[$out/images/frames,$out/videos/frames]"
 "$bevt" tokenize $pictures_of --tokenizer "$out/runs/tokenizer/tokenizer"
 "$bevt" tokenize $clips_of --tokenizer "$out/runs/tokenizer/tokenizer"

@@ -1,0 +1,235 @@
+"""What the study runs: `bevt` commands with what they need and what they make. `run.py` runs them.
+
+Every pretraining has the same number of steps, every fine-tuning too; sizes are those of the recipes nano_*. Names are
+paths below the study's folder. `{out}` in a command is that folder.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+STARTS = ("scratch", "supervised", "image", "video", "video_init", "joint", "joint_init")  # Tables 1 and 6
+ORDER_STARTS = ("scratch", "image", "video_init", "joint_init")  # Table 2
+MASKS = {  # Table 9
+    "tube": "{kind: tube, ratio: 0.5, min_block: 4, length_share: [0.5, 1.0]}",
+    "tube_short": "{kind: tube, ratio: 0.5, min_block: 4, length_share: [0.25, 0.5]}",
+    "tube_long": "{kind: tube, ratio: 0.5, min_block: 4, length_share: [1.0, 1.0]}",
+    "tube_30": "{kind: tube, ratio: 0.3, min_block: 4, length_share: [0.5, 1.0]}",
+    "tube_70": "{kind: tube, ratio: 0.7, min_block: 4, length_share: [0.5, 1.0]}",
+    "random_3d": "{kind: random_3d, ratio: 0.5}",
+    "frame_diff": "{kind: frame_diff, ratio: 0.5}",
+}
+VIEWS = (1, 2, 4, 8, 16)  # stored views per clip
+QUALITIES = (75, 95)  # of JPEG; 90 is the recipe's
+NANO_VIEWS = "{crop_px: 64, short_side_min_px: 64, short_side_max_px: 80, flip_share: 0.5, jitter: 0.0}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """How much of everything."""
+
+    labelled: int  # clips per class
+    unlabelled: int
+    few: int  # clips of which N views are stored
+    images: int
+    steps: int  # of pretraining
+    finetune_steps: int
+    shares: tuple[float, ...]  # of the labels
+    share: float  # for the tables with one column
+    seeds: tuple[int, ...]
+    batch: int = 32
+    image_batch: int = 64
+
+
+FULL = Study(
+    labelled=512,
+    unlabelled=8192,
+    few=1024,
+    images=4096,
+    steps=800,
+    finetune_steps=250,
+    shares=(0.01, 0.05, 0.2, 1.0),
+    share=0.2,
+    seeds=(0, 1, 2),
+)
+TINY = Study(
+    labelled=8,
+    unlabelled=64,
+    few=32,
+    images=64,
+    steps=3,
+    finetune_steps=2,
+    shares=(0.5, 1.0),
+    share=1.0,
+    seeds=(0,),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command. `name` begins with the kind of run and ends with the seed, if it has one."""
+
+    name: str
+    command: str  # arguments of `bevt`, or of Python if they begin with a file
+    product: str  # the file that exists once it is done
+    needs: tuple[str, ...] = ()  # names of runs
+
+
+def runs_of(study: Study) -> list[Run]:
+    """Return all runs, those of the first tables first, so that an interrupted study has them."""
+    found = [*data_runs(study)]
+    for seed in study.seeds:
+        found += starts(study, seed)
+    for seed in study.seeds:
+        found += [*masks(study, seed), *views(study, seed), *tokens(study, seed)]
+    return found
+
+
+def data_runs(study: Study) -> Iterator[Run]:
+    """The clips and pictures, stored and tokenized."""
+    sizes = f"--clips {study.labelled} --unlabelled {study.unlabelled} --images {study.images}"
+    yield Run("raw", f"demo-videos {{out}}/raw {sizes}", "raw/camera-motion.json")
+    few = f"--clips 1 --images 1 --unlabelled {study.few} --seed 1"
+    yield Run("raw_few", f"demo-videos {{out}}/raw_few {few}", "raw_few/camera-motion.json")
+    pictures = f"benchmarks/study/pictures.py {{out}}/pictures --count {study.images}"
+    yield Run("pictures", pictures, "pictures/ATTRIBUTION.txt")
+    yield tokenize("images", "dvae-v2", "raw/images", "--recipe nano_image")
+    yield tokenize("videos", "dvae-v2", "raw/unlabelled")
+    yield tokenize("test", "dvae-v2", "raw/test")
+    frames_only = "tokenize --dataset folder --recipe nano_video --frames-only --root {out}/raw/train --out {out}/train"
+    yield Run("train", frames_only, "train/frames/dataset.json", ("raw",))
+    for count in VIEWS:
+        yield tokenize(
+            "few", f"dvae-v{count}", "raw_few/unlabelled", f"--recipe nano_video --set views.num_views={count}"
+        )
+    for quality in QUALITIES:
+        options = f"--recipe nano_video --set pool.jpeg_quality={quality}"
+        yield tokenize(f"jpeg_{quality}", "dvae-v2", "raw/unlabelled", options)
+    peco = "tokenizer train peco --recipe nano_peco --frames {out}/images/frames --set architecture.vocab_size=64"
+    yield Run("peco", f"{peco} --out {{out}}/peco", "peco/tokenizer/tokenizer.json", ("images/dvae-v2",))
+    made = tokenize("videos", "peco-v2", "raw/unlabelled", "--recipe nano_video --tokenizer {out}/peco/tokenizer")
+    yield replace(made, needs=("videos/dvae-v2", "peco"))
+
+
+def tokenize(folder: str, token_set: str, root: str, options: str = "--recipe nano_video") -> Run:
+    command = f"tokenize --dataset folder {options} --root {{out}}/{root} --out {{out}}/{folder}"
+    return Run(f"{folder}/{token_set}", command, f"{folder}/tokens/{token_set}/dataset.json", (root.split("/")[0],))
+
+
+def starts(study: Study, seed: int) -> Iterator[Run]:
+    """Tables 1, 6, 7 and 2: what fine-tuning starts from, at each share of the labels; and a set without motion."""
+    image, video = ("image", "images/dvae-v2"), ("video", "videos/dvae-v2")
+    frames = ("image", "videos/dvae-v2")
+    yield pretrain(study, seed, "image", [image], study.images)
+    yield supervised(study, seed)
+    yield pretrain(study, seed, "video", [video], study.unlabelled)
+    yield pretrain(study, seed, "video_init", [video], study.unlabelled, init="image")
+    yield pretrain(study, seed, "joint", [image, video], study.unlabelled)
+    yield pretrain(study, seed, "joint_init", [image, video], study.unlabelled, init="image")
+    yield pretrain(study, seed, "image_frames", [frames], study.unlabelled)
+    yield pretrain(study, seed, "joint_frames", [frames, video], study.unlabelled, init="image_frames")
+    for share in study.shares:
+        for start in STARTS:
+            yield finetune(study, seed, start, share)
+    yield finetune(study, seed, "joint_frames", study.share)
+    for start in ORDER_STARTS:
+        tuned = f"finetune/{start}_{study.share:g}_{seed}"
+        name = f"temporal/{start}_{seed}"
+        command = f"analyse temporal {{out}}/{tuned} --frames {{out}}/test/frames --out {{out}}/{name}"
+        yield Run(name, command, f"{name}/temporal.csv", (tuned, "test/dvae-v2"))
+
+
+def masks(study: Study, seed: int) -> Iterator[Run]:
+    """Table 9: mask strategies, lengths and ratios. Whole frames are the run `video` of `starts`."""
+    for name, mask in MASKS.items():
+        option = f"--set 'streams.video.mask={braces(mask)}'"
+        yield pretrain(study, seed, name, [("video", "videos/dvae-v2")], study.unlabelled, option)
+        yield finetune(study, seed, name, study.share)
+
+
+def views(study: Study, seed: int) -> Iterator[Run]:
+    """Stored views per clip, and fresh views in every step."""
+    for count in VIEWS:
+        yield pretrain(study, seed, f"views_{count}", [("video", f"few/dvae-v{count}")], study.few)
+        yield finetune(study, seed, f"views_{count}", study.share)
+    online = f"{{{{frames: {{out}}/few/frames, tokenizer: dvae-nano, views: {braces(NANO_VIEWS)}}}}}"
+    fresh = pretrain(study, seed, "views_fresh", [], study.few, f"--set 'streams.video.tokens={online}'")
+    yield replace(fresh, needs=("few/dvae-v1",))
+    yield finetune(study, seed, "views_fresh", study.share)
+
+
+def tokens(study: Study, seed: int) -> Iterator[Run]:
+    """PeCo's kind of tokens, and the quality of the stored frames."""
+    for name, token_set in {"peco": "videos/peco-v2", **{f"jpeg_{q}": f"jpeg_{q}/dvae-v2" for q in QUALITIES}}.items():
+        yield pretrain(study, seed, name, [("video", token_set)], study.unlabelled)
+        yield finetune(study, seed, name, study.share)
+
+
+def pretrain(
+    study: Study,
+    seed: int,
+    name: str,
+    streams: Sequence[tuple[str, str]],
+    samples: int,
+    options: str = "",
+    init: str | None = None,
+) -> Run:
+    """A pretraining of `study.steps` steps on the token sets of `streams`; `init` names an earlier one of its seed.
+
+    `samples` is the size of the set that counts the epochs: the videos, or else the pictures.
+    """
+    kinds = {kind for kind, _ in streams} or {"video"}
+    stage = "joint" if len(kinds) == 2 else kinds.pop()
+    epochs = study.steps * (study.image_batch if stage == "image" else study.batch) / samples
+    sets = [f"--{kind}-tokens {{out}}/{made.replace('/', '/tokens/')}" for kind, made in streams]
+    begin = f"--init {{out}}/pretrain/{init}_{seed}" if init else "--set init=null"
+    run = f"pretrain/{name}_{seed}"
+    words = [
+        "train",
+        stage,
+        f"--recipe nano_{stage}",
+        *sets,
+        options,
+        begin,
+        settings(seed, epochs),
+        f"--out {{out}}/{run}",
+    ]
+    needs = [made for _, made in streams] + ([f"pretrain/{init}_{seed}"] if init else [])
+    return Run(run, " ".join(words), f"{run}/weights.safetensors", tuple(needs))
+
+
+def supervised(study: Study, seed: int) -> Run:
+    """A classifier of pictures, by photograph: what an encoder pretrained on labelled images is in the paper."""
+    run = f"pretrain/supervised_{seed}"
+    epochs = study.steps * study.batch / study.images
+    command = (
+        "finetune folder --recipe nano_finetune --root {out}/pictures/train --val-root {out}/pictures/test "
+        f"--set init=null --set sampling.frames=2 {settings(seed, epochs)} {validated_once(epochs)} --out {{out}}/{run}"
+    )
+    return Run(run, command, f"{run}/weights.safetensors", ("pictures",))
+
+
+def finetune(study: Study, seed: int, start: str, share: float) -> Run:
+    """A fine-tuning of `study.finetune_steps` steps on a share of the labels, tested on other photographs."""
+    epochs = study.finetune_steps * study.batch / (max(1, round(study.labelled * share)) * 8)
+    begin = "--set init=null" if start == "scratch" else f"--init {{out}}/pretrain/{start}_{seed}"
+    run = f"finetune/{start}_{share:g}_{seed}"
+    command = (
+        f"finetune folder --recipe nano_finetune --frames {{out}}/train/frames --val-frames {{out}}/test/frames {begin} "
+        f"--set label_share={share:g} {settings(seed, epochs)} {validated_once(epochs)} --out {{out}}/{run}"
+    )
+    needs = ("train", "test/dvae-v2", *([] if start == "scratch" else [f"pretrain/{start}_{seed}"]))
+    return Run(run, command, f"{run}/weights.safetensors", needs)
+
+
+def settings(seed: int, epochs: float) -> str:
+    return f"--set loop.seed={seed} --set loop.epochs={epochs:.6g} --set loop.precision=bf16 --set loop.log_every=50"
+
+
+def validated_once(epochs: float) -> str:
+    """At the end; warmed up for a tenth of the steps."""
+    return f"--set validate_every_epochs={2 * epochs:.6g} --set optim.warmup_epochs={epochs / 10:.6g}"
+
+
+def braces(text: str) -> str:
+    """Double the braces, so that `format` leaves them."""
+    return text.replace("{", "{{").replace("}", "}}")
