@@ -119,10 +119,10 @@ PANELS: Panels = {
         ),
         "predict": Command("trainer.commands.testing:predict", "Predict the classes of videos, with scores."),
         "extract": Command(
-            "trainer.commands.testing:extract", "Write the encoder's features of every video to a Parquet file."
+            "trainer.commands.probing:extract", "Write the encoder's features of every video to a Parquet file."
         ),
         "probe": Command(
-            "trainer.commands.testing:probe", "Test a frozen encoder with k-NN, a linear or an attentive classifier."
+            "trainer.commands.probing:probe", "Test a frozen encoder with k-NN, a linear or an attentive classifier."
         ),
         "analyse": Group("Analyse what a classifier relies on.", ANALYSE),
     },

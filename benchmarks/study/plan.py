@@ -194,7 +194,7 @@ def pretrain(
         f"--out {{out}}/{run}",
     ]
     needs = [made for _, made in streams] + ([f"pretrain/{init}_{seed}"] if init else [])
-    return Run(run, " ".join(words), f"{run}/weights.safetensors", tuple(needs))
+    return Run(run, " ".join([*words, f"--out {{out}}/{run}"]), f"{run}/weights.safetensors", tuple(needs))
 
 
 def supervised(study: Study, seed: int) -> Run:
@@ -211,10 +211,11 @@ def supervised(study: Study, seed: int) -> Run:
 def finetune(study: Study, seed: int, start: str, share: float) -> Run:
     """A fine-tuning of `study.finetune_steps` steps on a share of the labels, tested on other photographs."""
     epochs = study.finetune_steps * study.batch / (max(1, round(study.labelled * share)) * 8)
+    data = "--frames {out}/train/frames --val-frames {out}/test/frames"
     begin = "--set init=null" if start == "scratch" else f"--init {{out}}/pretrain/{start}_{seed}"
     run = f"finetune/{start}_{share:g}_{seed}"
     command = (
-        f"finetune folder --recipe nano_finetune --frames {{out}}/train/frames --val-frames {{out}}/test/frames {begin} "
+        f"finetune folder --recipe nano_finetune {data} {begin} "
         f"--set label_share={share:g} {settings(seed, epochs)} {validated_once(epochs)} --out {{out}}/{run}"
     )
     needs = ("train", "test/dvae-v2", *([] if start == "scratch" else [f"pretrain/{start}_{seed}"]))
