@@ -80,7 +80,7 @@ def test_a_peco_is_trained_resumed_used_and_verified(tmp_path: Path) -> None:
     assert (report["ok"], report["token_agreement"]) == (True, 1.0)
 
     token_set, tokenizer = TokenSet(summary["tokens_dir"]), load_tokenizer(folder)
-    assert (tokenizer.stride, tokenizer.input_px, token_set.manifest.tokenizer.grid) == (16, 64, (4, 4))
+    assert (tokenizer.stride, tokenizer.input_px, token_set.manifest.tokenizer.grid) == (8, 64, (8, 8))
     stored, start = token_set.read_view(0, 1), token_set.frames.index["frame_start"].to_pylist()
     views = [apply_view(token_set.frames.read_frames(0, start[i], 1)[0], view) for i, view in enumerate(stored.views)]
     ids = tokenizer.encode(torch.from_numpy(np.stack(views)))  # as they are: a 64 px view is not halved
@@ -107,7 +107,7 @@ def test_two_processes_train_the_peco_that_one_trains(frames: Path, tmp_path: Pa
     ("setting", "message"),
     [
         ("architecture.preset=nanno", "did you mean 'nano'"),
-        ("input_px=72", "72 is not a multiple of the 16 px of a token .* set input_px=64"),
+        ("input_px=68", "68 is not a multiple of the 8 px of a token .* set input_px=64"),
         ("architecture.perceptual={name: resnet19, layers: [1], weight: 1, weights: null}", "no such model in timm"),
         ("architecture.ema_decays=0.5", "did you mean 'ema_decay'"),
         ("architecture.adversarial={weight: 1, start: 0, width: 8, layers: 5}", "architecture.adversarial"),

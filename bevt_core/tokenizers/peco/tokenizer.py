@@ -19,7 +19,8 @@ from bevt_core.tokenizers.weights_files import save_tokenizer
 from schemas.errors import UserError
 
 PECO_PRESETS = {
-    "nano": PecoSizes(width=16, blocks=1, code_dim=32, vocab_size=256),  # minutes on a laptop
+    # 8 px a token, for the grid of the nano recipes; minutes on a laptop
+    "nano": PecoSizes(width=16, multipliers=(1, 2, 2, 4), blocks=1, code_dim=32, vocab_size=256),
     "small": PecoSizes(width=32, blocks=1, code_dim=64, vocab_size=1024),
     "paper": PecoSizes(),  # 16 px a token: a 224 px frame becomes 14 x 14 of 8192 codes
 }
