@@ -24,6 +24,7 @@ from trainer.commands.options import (
     ClipsRecipe,
     Crops,
     Dataset,
+    EncoderPath,
     Frames,
     Split,
     TestRoot,
@@ -169,7 +170,7 @@ def predict(
 
 def extract(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="Fine-tuned or pretrained run, or its weights.")],
+    checkpoint: EncoderPath,
     out: Annotated[Path, typer.Option(help="Parquet file for the features.")],
     dataset: Dataset = None,
     root: Annotated[Path | None, typer.Option(help="Root of the files.")] = None,
@@ -217,7 +218,7 @@ def extract(
 
 def probe(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="Pretrained or fine-tuned run, or its weights.")],
+    checkpoint: EncoderPath,
     out: Annotated[Path, typer.Option(help="Folder for the features and probe.json.")],
     dataset: Dataset = None,
     root: Annotated[Path | None, typer.Option(help="Root of the training files.")] = None,
