@@ -184,6 +184,7 @@ def test_listing_and_facts(place: Path, json_keys: CheckKeys) -> None:
     json_keys("model info -- MODEL", found)
     assert listed["models"] == [found] and found["parameters"] == parameters
     assert found["origin"]["command"] == "bevt train joint" and found["card"].endswith(f"{NAME}/README.md")
+    assert found["origin"]["sha256 of the tokenizer"] == "0" * 64  # the stand-in's, in both token sets
     assert str(place) not in json.dumps(found["origin"])
     assert "did you mean 'bevt-test'? expected one of nano, " in printed("model info bevt-tset", place)
 

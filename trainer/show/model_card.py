@@ -28,6 +28,7 @@ from trainer.show.run_facts import (
     epochs_of,
     facts_of,
     tokenizer_before,
+    tokenizer_digests,
     tokenizer_of_stages,
 )
 from trainer.testing.classifier_card import CARD
@@ -165,6 +166,7 @@ def _facts(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:
         "task": "pretraining: masked token prediction, " + " and ".join(recipe.streams),
         "encoder": encoder_name(recipe.model.encoder),
         "tokenizer": tokenizer_of_stages([recipe]),
+        "sha256 of the tokenizer": tokenizer_digests(recipe) or NOT_RECORDED,
         "tokens": ", ".join(_tokens_of(stream) for stream in recipe.streams.values()),
         **training,
     }

@@ -240,6 +240,13 @@ def tokenizer_of_stages(stages: Sequence[PretrainRecipe]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
+def tokenizer_digests(recipe: PretrainRecipe) -> str:
+    """Return the digests of the weights that made the tokens of a run; empty if no token set exists any more."""
+    sets = [as_path(stream.tokens) for stream in recipe.streams.values() if isinstance(stream.tokens, str)]
+    manifests = [read_record(path / "dataset.json", TokenSetManifest) for path in sets]
+    return ", ".join(dict.fromkeys(found.tokenizer.weights_sha256 for found in manifests if found is not None))
+
+
 def encoder_name(encoder: SwinConfig | TimeSformerConfig) -> str:
     """Return a name such as `Swin-B` for the sizes that have one, and the sizes themselves for others."""
     if isinstance(encoder, TimeSformerConfig):
