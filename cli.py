@@ -53,8 +53,10 @@ VIZ = {
     ),
 }
 MODEL = {
+    "list": Command("bevt_core.commands.models:list_models", "List the pretrained models in the package."),
     "info": Command(
-        "bevt_core.commands.models:info", "Show a classifier's parameters and multiply-adds at common sizes."
+        "bevt_core.commands.models:info",
+        "Show a packaged model's origin, or a classifier's parameters and multiply-adds at common sizes.",
     ),
 }
 BENCH = {
@@ -141,7 +143,7 @@ PANELS: Panels = {
         ),
     },
     "Measure": {
-        "model": Group("Count a model's parameters and operations.", MODEL),
+        "model": Group("List pretrained models, and count parameters and operations.", MODEL),
         "bench": Group("Measure speed and size, compared with a reference.", BENCH),
     },
 }

@@ -1,4 +1,4 @@
-"""Records of classifiers: `classifier.json`, and the plans and tables of evaluation and feature extraction."""
+"""Records beside weights, `classifier.json` and `pretrained.json`; plans and tables of evaluation and extraction."""
 
 from typing import Literal
 
@@ -24,6 +24,17 @@ class ClassifierCard(Record):
     sampling: ClipSampling
     crop_px: CropPixels
     views: EvalViews
+
+
+class PretrainedCard(Record):
+    """`pretrained.json` next to exported weights of a pretraining run: the encoder's clips, and the weights' origin."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    title: str
+    sampling: ClipSampling
+    crop_px: CropPixels
+    trained_on: str  # one line: samples and data set of each stream
+    origin: dict[str, str]  # as in the model card: recipe, command, versions, digests of the data
 
 
 class EvaluationPlan(Record):

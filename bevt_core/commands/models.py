@@ -1,4 +1,4 @@
-"""`bevt model info` and `bevt bench`. Heavy imports are inside the functions, so that `--help` stays fast."""
+"""`bevt model` and `bevt bench`. Heavy imports are inside the functions, so that `--help` stays fast."""
 
 from typing import Annotated, Literal
 
@@ -8,27 +8,63 @@ from bevt_core.console.command_line import AsJson
 from bevt_core.console.terminal import emit, show
 
 
-def info(
-    name: Annotated[str, typer.Argument(help="A Video Swin size: nano, tiny, small, base or large.")],
-    num_classes: Annotated[
-        int, typer.Option(min=1, help="Number of classes: 400 for Kinetics-400, 174 for Something-Something V2.")
-    ] = 400,
-    json_: AsJson = False,
-) -> None:
-    """Show a classifier's parameters and multiply-adds at common sizes.
+def list_models(json_: AsJson = False) -> None:
+    """List the pretrained models in the package.
 
-    Counts are for 16 and 32 frames and for both of the paper's windows.
+    Their names can replace a run or its weights in --init and in commands such as `bevt probe`.
 
     \b
     Example:
+      bevt model list
+    """
+    from bevt_core.weights.packaged import describe_packaged, packaged_names
+
+    models = [describe_packaged(name) for name in packaged_names()]
+    if json_:
+        emit({"models": models}, json_)
+        return
+    width = max((len(model["name"]) for model in models), default=0)
+    rows = [
+        f"{model['name']:{width}}  {model['parameters'] / 1e6:.1f} M parameters, {model['bytes'] / 1e6:.1f} MB, "
+        f"{model['frames']} frames of {model['crop_px']} px, trained on {model['trained_on']}"
+        for model in models
+    ]
+    show("\n".join(rows or ["no models in the package"]))
+
+
+def info(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A packaged model (`bevt model list`), or a Video Swin size: nano, tiny, small, base, large."
+        ),
+    ],
+    num_classes: Annotated[
+        int, typer.Option(min=1, help="Sizes: number of classes, 400 for Kinetics-400, 174 for Something-Something V2.")
+    ] = 400,
+    json_: AsJson = False,
+) -> None:
+    """Show a packaged model's origin, or a classifier's parameters and multiply-adds at common sizes.
+
+    The sizes' counts are for 16 and 32 frames and for both of the paper's windows.
+
+    \b
+    Examples:
+      bevt model info bevt-nano
       bevt model info base
     """
+    from bevt_core.weights.packaged import describe_packaged, packaged_names
+
+    if name in packaged_names():  # without torch
+        emit(describe_packaged(name), json_)
+        return
+
     from functools import partial
 
     from bevt_core.models.build import SWIN_SIZES, build_classifier, check_size
     from bevt_core.models.counting import model_info
 
-    check_size(name)
+    check_size(name, (*SWIN_SIZES, *packaged_names()))
     size_px = 64 if name == "nano" else 224
     rows = {}
     for window in ((8, 7, 7), (16, 7, 7)):

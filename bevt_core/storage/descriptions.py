@@ -21,6 +21,7 @@ MARKS = (  # name of a file, and the description of a folder that contains it
     ("checkpoint.json", "a checkpoint of a run"),
     ("commit.json", "a part of a frame store"),
     ("classifier.json", "a classifier's weights"),
+    ("pretrained.json", "a pretrained model"),
     ("config.json", "a folder in Hugging Face's layout"),
 )
 UNFINISHED = "not finished (continue with --resume)"

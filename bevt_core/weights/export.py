@@ -16,6 +16,7 @@ from bevt_core.storage.files import write_atomic
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.staging import staged_folder
 from bevt_core.weights.model_files import BUILDERS, Model
+from bevt_core.weights.packaged import HUB_WEIGHTS
 from schemas.errors import UserError
 
 ONNX_TOLERANCE = 1e-4  # largest difference of logits; measured 5e-8 for a nano classifier
@@ -38,7 +39,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         """Replaces the library's method, which writes with mode 0600 and reports a full disk as a safetensors error."""
         state = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
-        (save_directory / "model.safetensors").write_bytes(serialize(state))
+        (save_directory / HUB_WEIGHTS).write_bytes(serialize(state))
 
 
 def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> None:

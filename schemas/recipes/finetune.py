@@ -84,7 +84,7 @@ class FinetuneRecipe(Record):
     title: Free[str]
     dataset: str
     root: Free[str]
-    init: Free[str | None] = None  # run directory or weights
+    init: Free[str | None] = None  # run directory, weights, or name of a packaged model
     encoder: EncoderConfig
     head_dropout: float = Field(ge=0.0, lt=1.0)
     sampling: ClipSampling

@@ -60,7 +60,7 @@ class PretrainRecipe(Record):
 
     kind: Literal["pretrain"]
     title: Free[str]
-    init: Free[str | None] = None  # run directory or weights: BEVT-I for the joint stage
+    init: Free[str | None] = None  # as for fine-tuning, such as BEVT-I for the joint stage
     model: BevtConfig
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
     # per step, of the weights' moving average, which is stored at the end; null: no average

@@ -17,6 +17,8 @@ BY_DATA = {
     "bench store": {"token_sets"},
     "finetune --dry-run --assume": {"assumed"},
     "inspect": {"frames.rejected", "token_sets"},
+    "model info -- MODEL": {"origin"},
+    "model list": {"models[].origin"},
     "plan": {"assumptions"},
     "runs compare": {"curves", "curves.*", "different", "different.*", "last", "results"},
     "runs show": {"datasets"},

@@ -1,4 +1,4 @@
-"""Load a trained model and its description from a run, an exported folder or a weights file."""
+"""Load a trained model and its description from a run, an exported folder, a weights file, or by name."""
 
 import functools
 from dataclasses import dataclass
@@ -42,6 +42,7 @@ class LoadedRun:
 def load_run(path: Path | str, device: str | torch.device = "cpu") -> LoadedRun:
     """Load a finished run's directory, a folder that `bevt export` wrote, or a weights file, for inference.
 
+    `path` may also be the name of a model in the package (`bevt model list`), unless a file or folder has that name.
     Raises UserError for damaged files, and if `path` has no weights, describing what it is instead.
     """
     weights, device = existing_weights(Path(path)), torch.device(device)

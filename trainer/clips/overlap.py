@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from bevt_core.console.terminal import note, warn
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.objects import as_path
+from bevt_core.weights.packaged import name_of
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.runs import Use
@@ -35,7 +36,7 @@ def overlaps(run: Path, data: ClipSource, digests: Digests) -> dict[str, Overlap
     """
     lists = read_lists(run)
     if lists is None:
-        unknown = {"count": None, "share": None, "unlisted": [str(run)]}
+        unknown = {"count": None, "share": None, "unlisted": [name_of(run)]}
         return {TRAINING: unknown, PRETRAINING: unknown}
     return {
         TRAINING: overlap_with(lists, "train", data, digests, run),

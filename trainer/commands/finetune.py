@@ -58,7 +58,8 @@ def finetune(
     init: Annotated[
         Path | None,
         typer.Option(
-            help="Pretraining run or weights to start from (default: the recipe's; from scratch: --set init=null)."
+            help="Pretraining run, weights or packaged model (bevt model list), such as bevt-nano, to start from "
+            "(default: the recipe's; from scratch: --set init=null)."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run (default: runs/finetune-<dataset>).")] = None,
@@ -80,6 +81,7 @@ def finetune(
     Examples:
       bevt finetune diving48 --root /data/diving48 --init runs/joint --nproc 8
       bevt finetune folder --root videos --init runs/joint --out runs/mine
+      bevt finetune folder --root videos --init bevt-nano --out runs/mine
       bevt finetune list --root videos --list train.txt --val-list val.txt --init runs/joint --out runs/mine
       bevt finetune k400 --root /data/k400 --dry-run --nproc 8 --memory-gb 80
       bevt finetune k400 --dry-run --assume k400 --nproc 8 --price-per-gpu-hour 2.5

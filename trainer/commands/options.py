@@ -37,6 +37,9 @@ ClipsRecipe = Annotated[
         "--recipe", help="Fine-tuning recipe with the clips for a pretrained encoder (default: as in pretraining)."
     ),
 ]
+EncoderPath = Annotated[
+    Path, typer.Argument(help="Pretrained or fine-tuned run, its weights, or a packaged model (bevt model list).")
+]
 ClassifierPath = Annotated[Path, typer.Argument(help="Fine-tuning run or its weights.")]
 Dataset = Annotated[
     str | None, typer.Option(help="Layout of the files: k400, ssv2, diving48, folder or list (default: folder).")

@@ -32,7 +32,12 @@ def train(
     stage: Annotated[str | None, typer.Argument(help="Stage: image (BEVT-I), video (BEVT-V) or joint.")] = None,
     video_tokens: Annotated[str | None, typer.Option(help="Token set of the video stream, also s3://.")] = None,
     image_tokens: Annotated[str | None, typer.Option(help="Token set of the image stream, also s3://.")] = None,
-    init: Annotated[Path | None, typer.Option(help="Run or weights to start from, such as BEVT-I for joint.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run, weights or packaged model (bevt model list) to start from, such as BEVT-I or bevt-nano."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run (default: runs/<stage>).")] = None,
     recipe: RecipeName = None,
     from_: Annotated[
@@ -78,8 +83,10 @@ def train(
     if from_ is not None:
         if recipe is not None:
             raise UserError(f"--recipe {recipe}: --from {from_} already names the recipe, that run's; give only one")
-        _, repeat_of = read_run(from_)
+        repeated, repeat_of = read_run(from_)
         loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
+        if loaded.init != getattr(repeated, "init", None):  # other weights were asked for
+            repeat_of = repeat_of.model_copy(update={"init_sha256": None})
         if stage is not None:
             check_stage(stage, str(from_), list(loaded.streams))
     else:

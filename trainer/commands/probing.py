@@ -22,6 +22,7 @@ from trainer.commands.options import (
     ClipsRecipe,
     Crops,
     Dataset,
+    EncoderPath,
     Frames,
     Split,
     ValList,
@@ -33,7 +34,7 @@ from trainer.commands.options import (
 
 def extract(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="Fine-tuned or pretrained run, or its weights.")],
+    checkpoint: EncoderPath,
     out: Annotated[Path, typer.Option(help="Parquet file for the features.")],
     dataset: Dataset = None,
     root: Annotated[Path | None, typer.Option(help="Root of the files.")] = None,
@@ -81,7 +82,7 @@ def extract(
 
 def probe(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="Pretrained or fine-tuned run, or its weights.")],
+    checkpoint: EncoderPath,
     out: Annotated[Path, typer.Option(help="Folder for the features and probe.json.")],
     dataset: Dataset = None,
     root: Annotated[Path | None, typer.Option(help="Root of the training files.")] = None,

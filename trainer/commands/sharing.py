@@ -143,7 +143,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Directory of a run, or weights.safetensors.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Run, its weights, or a packaged model (bevt model list).")],
     out: Annotated[Path, typer.Option(help="Output. hub: folder; program: .pt2 file; onnx: .onnx file.")],
     format_: Annotated[
         str, typer.Option("--format", help="Format: hub (Hugging Face layout), program (torch.export) or onnx.")

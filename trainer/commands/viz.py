@@ -7,7 +7,7 @@ import typer
 
 from bevt_core.console.command_line import AsJson, Overrides
 from bevt_core.console.terminal import emit
-from trainer.commands.options import ClipsRecipe, clips_recipe
+from trainer.commands.options import ClipsRecipe, EncoderPath, clips_recipe
 from trainer.recipes import TRAINER_RECIPES
 
 Out = Annotated[Path, typer.Option(help="Path of the pictures without suffix; .png and .mp4 are added.")]
@@ -61,7 +61,7 @@ def predict(
 
 
 def attention(
-    checkpoint: Annotated[Path, typer.Argument(help="Fine-tuned or pretrained run, or its weights.")],
+    checkpoint: EncoderPath,
     sample: Annotated[str, typer.Option(help="Video file, or with --frames a sample's id.")],
     out: Out = Path("attention"),
     frames: Annotated[Path | None, typer.Option(help="Frame store that contains the sample.")] = None,

@@ -20,7 +20,7 @@ from trainer.pretrain.plan import pretrain_workload
 from trainer.pretrain.probe_evaluation import ProbeEvaluation
 from trainer.pretrain.streams import Source, Streams, open_sources, open_streams, warn_of_unusual_frames
 from trainer.pretrain.task import PretrainTask
-from trainer.runs.directory import check_datasets
+from trainer.runs.directory import check_datasets, check_init_digest
 from trainer.setup.memory import Memory
 from trainer.setup.models import build_model, checkpoint_activations
 from trainer.setup.plan import DEFAULT_TFLOPS, Workload, show_plan
@@ -42,9 +42,9 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train on the streams of `recipe` and write the run directory `out`. Every process calls this.
 
-    `repeat_of` is the record of the run that this one repeats; the data must be the same. `tflops` is the rate assumed
-    in the plan, and micro-batches are chosen to fit `memory`. Returns a summary. Raises UserError for data, checkpoints
-    or a directory that do not fit.
+    `repeat_of` is the record of the run that this one repeats; the data must be the same, and the initial
+    weights if it has their digest. `tflops` is the rate assumed in the plan, and micro-batches are chosen to fit
+    `memory`. Returns a summary. Raises UserError for data, checkpoints or a directory that do not fit.
     """
     with open_session(out, kind=recipe.kind, resume=resume, command=command) as session:
         world = session.world
@@ -53,6 +53,8 @@ def pretrain(
         datasets = {name: DatasetRef(path=str(source.path), digest=source.digest) for name, source in sources.items()}
         if repeat_of is not None:
             check_datasets(repeat_of.datasets, datasets, "the repeated run")
+            if not session.from_checkpoint:
+                world.on_main(lambda: check_init_digest(recipe, repeat_of, "the repeated run"))
         streams = open_streams(recipe, sources, HIDDEN_MULTIPLE if world.device.type == "cuda" else 1)
         if world.is_main:
             warn_of_unusual_frames(recipe, sources)

@@ -22,9 +22,11 @@ from typing import Any
 
 from bevt_core.console.disk_errors import explaining
 from bevt_core.storage.descriptions import RECIPE, RECORD, RUNS, kind_of_run, what_is
-from bevt_core.storage.files import read_bounded, read_record, write_atomic, write_record
+from bevt_core.storage.files import read_bounded, read_record, sha256_of, write_atomic, write_record
 from bevt_core.storage.local import content_of
+from bevt_core.weights.packaged import HUB_WEIGHTS, expected, find_packaged
 from schemas.errors import UserError
+from schemas.recipes import FinetuneRecipe, PretrainRecipe
 from schemas.recipes.identity import identity_fields
 from schemas.recipes.loading import COMMANDS, Recipe, TrainingRecipe, parse_recipe, to_yaml
 from schemas.runs import DatasetRef, RunRecord
@@ -34,7 +36,6 @@ from schemas.text.yaml_text import MAX_BYTES, read_yaml
 from trainer.engine.checkpoint import Identity
 
 RESUMES, WEIGHTS = "resumes.jsonl", "weights.safetensors"
-HUB_WEIGHTS = "model.safetensors"  # in a folder with Hugging Face's layout
 PACKAGES = ("bevt", "torch", "numpy", "pillow", "simplejpeg", "pyarrow", "zarr", "safetensors")
 
 
@@ -48,6 +49,7 @@ def open_run(
     world_size: int,
     total_steps: int | None = None,
     device: str | None = None,
+    init_sha256: str | None = None,
 ) -> None:
     """Create the run directory and its record, or append the resume to an existing one. Only rank 0 calls this.
 
@@ -70,6 +72,7 @@ def open_run(
         datasets=dict(datasets),
         world_size=world_size,
         started=now,
+        init_sha256=init_sha256,
         total_steps=total_steps,
         device=device,
     )
@@ -113,7 +116,8 @@ def read_run(run_dir: Path) -> tuple[Recipe, RunRecord]:
     """Return a run's recipe and record. Raises UserError if `run_dir` is not a run, or if its recipe was edited."""
     record = read_record(run_dir / RECORD, RunRecord)
     if record is None or not (run_dir / RECIPE).is_file():
-        raise UserError(f"{run_dir}: {what_is(run_dir)}; expected the directory of a run, with {RECORD} and {RECIPE}")
+        what = what_is(find_packaged(run_dir))
+        raise UserError(f"{run_dir}: {what}; expected the directory of a run, with {RECORD} and {RECIPE}")
     where = run_dir / RECIPE
     recipe = parse_recipe(read_yaml(read_bounded(where, MAX_BYTES), where), where=str(where))
     if recipe.digest() != record.recipe_digest:
@@ -155,7 +159,8 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def weights_of(path: Path) -> Path:
-    """Return the weights file in a run directory or exported Hugging Face folder; return other paths unchanged."""
+    """Return the weights file of a run, an exported folder or a packaged model (by name); return others unchanged."""
+    path = find_packaged(path)
     if not path.is_dir():
         return path
     return path / (WEIGHTS if (path / WEIGHTS).is_file() or not (path / HUB_WEIGHTS).is_file() else HUB_WEIGHTS)
@@ -165,8 +170,39 @@ def existing_weights(path: Path) -> Path:
     """Return `weights_of(path)`. Raises UserError, describing what `path` is, if that file does not exist."""
     weights = weights_of(path)
     if not weights.is_file():
-        raise UserError(f"{path}: {what_is(path)}; expected a finished run, or its weights")
+        raise UserError(f"{path}: {what_is(path)}; {expected(path, 'a finished run, or its weights')}")
     return weights
+
+
+def weights_file(init: str) -> Path:
+    """Return the weights file for a recipe's `init`. Raises UserError, describing what it is, if there is none."""
+    path = weights_of(Path(init))
+    if not path.is_file():
+        wanted = expected(init, f"a finished run of pretraining or fine-tuning, or its {WEIGHTS}")
+        raise UserError(f"init {init}: {what_is(Path(init))}; {wanted}; to start from scratch, give `init=null`")
+    return path
+
+
+def init_digest(recipe: Recipe) -> str | None:
+    """Return the digest of the weights that a recipe starts from, or None if it starts from scratch."""
+    init = recipe.init if isinstance(recipe, PretrainRecipe | FinetuneRecipe) else None
+    return None if init is None else sha256_of(weights_file(init))
+
+
+def check_init_digest(recipe: PretrainRecipe | FinetuneRecipe, record: RunRecord | None, run: str) -> None:
+    """Raise UserError, naming both digests, if `recipe` starts from other weights than the run of `record` did.
+
+    `run` describes that run, for the message. Nothing is checked without a record, or if it has no such digest.
+    """
+    if record is None or record.init_sha256 is None:
+        return
+    now = init_digest(recipe)
+    if now != record.init_sha256:
+        found = "`init` is now null" if now is None else f"init {recipe.init} now has {now[:12]}"
+        raise UserError(
+            f"{run} started from weights with sha256 {record.init_sha256[:12]}, but {found}; give the same weights as "
+            "`init`, or start a new run"
+        )
 
 
 def resume_command(command: str) -> str:

@@ -19,12 +19,14 @@ from bevt_core.console.readable import count
 from bevt_core.console.terminal import note, show
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
+from bevt_core.storage.descriptions import RECORD
+from bevt_core.storage.files import read_record
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.one_writer import hold, reading
 from bevt_core.weights.model_files import save_state
 from schemas.recipes import FinetuneRecipe, PretrainRecipe
-from schemas.runs import DatasetRef
+from schemas.runs import DatasetRef, RunRecord
 from trainer.clips.lists import CLIPS, ClipLists, write_lists
 from trainer.clips.sources import FileClips
 from trainer.data.batches import Samples, StreamBatches
@@ -42,7 +44,15 @@ from trainer.engine.schedule import CosineSchedule
 from trainer.engine.task import Task
 from trainer.metrics.data_wait import DataWait, ReadFrom
 from trainer.metrics.monitor import device_name
-from trainer.runs.directory import WEIGHTS, check_run_dir, identity_of, open_run, resume_command
+from trainer.runs.directory import (
+    WEIGHTS,
+    check_init_digest,
+    check_run_dir,
+    identity_of,
+    init_digest,
+    open_run,
+    resume_command,
+)
 from trainer.setup.memory import Memory
 from trainer.setup.plan import DEFAULT_TFLOPS, Plan, R, Workload, describe, make_plan
 
@@ -83,9 +93,14 @@ class Session:
     ) -> None:
         """Load the recipe's `init` into `model`, unless it is null or the run resumes from a checkpoint.
 
-        `start` loads the weights and returns the names of the parameters that keep their initial values.
+        `start` loads the weights and returns the names of the parameters that keep their initial values. Raises
+        UserError if the run is resumed without a checkpoint and its initial weights have changed.
         """
-        if recipe.init is not None and not self.from_checkpoint:
+        if self.from_checkpoint:
+            return
+        path = self.out / RECORD  # exists if the run ended before its first checkpoint
+        self.world.on_main(lambda: check_init_digest(recipe, read_record(path, RunRecord), str(self.out)))
+        if recipe.init is not None:
             fresh = start(model, recipe.init)
             if self.world.is_main:
                 show(one_line(f"starting from {recipe.init}; newly initialised: {', '.join(fresh) or 'nothing'}"))
@@ -111,7 +126,12 @@ class Session:
             note(f"loop.max_steps={loop.max_steps} has no effect: {epochs}; increase loop.epochs to train longer")
         options: dict[str, Any] = {"resume": self.resume, "command": self.command, "world_size": world.size}
         options |= {"total_steps": schedule.total_steps, "device": device_name(world.device)}
-        world.on_main(lambda: open_run(self.out, plan.recipe, datasets, **options))
+
+        def open_directory() -> None:
+            started_from = None if self.from_checkpoint else init_digest(plan.recipe)
+            open_run(self.out, plan.recipe, datasets, init_sha256=started_from, **options)
+
+        world.on_main(open_directory)
         if clips is not None and world.is_main:
             write_lists(self.out, clips)
         return identity_of(plan.recipe, datasets)

@@ -1,7 +1,6 @@
 """Load initial weights: BEVT-I for the joint stage, any pretraining or fine-tuning run for fine-tuning."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -9,7 +8,6 @@ from torch import Tensor
 
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
-from bevt_core.storage.descriptions import what_is
 from bevt_core.weights.model_files import load_weights
 from bevt_core.weights.surgery import (
     StateDict,
@@ -23,7 +21,7 @@ from bevt_core.weights.surgery import (
 )
 from schemas.errors import UserError
 from schemas.text.json_text import json_text
-from trainer.runs.directory import WEIGHTS, weights_of
+from trainer.runs.directory import weights_file
 
 # sizes that must match those of the initial weights; windows may differ from those of an image model
 SIZES = ("encoder", "embed_dim", "depths", "depth", "num_heads", "mlp_ratio", "vocab_size")
@@ -34,23 +32,23 @@ M = TypeVar("M", Bevt, Classifier)
 
 
 def start_from(model: Bevt, init: str) -> list[str]:
-    """Load `init`, a pretraining run's directory or weights, and return the names of the parameters not in it.
+    """Load `init` into `model` and return the names of the parameters not in it.
 
-    Raises UserError for weights of a different architecture.
+    `init` is a pretraining run, its weights or a packaged model. Raises UserError for weights of a different
+    architecture.
     """
     return initialise(model, pretrained_state(model, init))
 
 
 def pretrained_state(model: Bevt, init: str) -> StateDict:
     """Return the initial weights in `init` for `model`. Raises UserError for weights of a different architecture."""
-    path = weights_file(init)
-    source = load_weights(path)
+    source = load_weights(weights_file(init))
     if not isinstance(source, Bevt):
         raise UserError(
             f"init {init}: these are the weights of a classifier; expected a pretraining run, or its weights"
         )
     keys = SIZES if "video" in model.route and "video" not in source.route else (*SIZES, "window", "grid", "patch")
-    check_sizes(path, source.config, model.config, keys, "model.encoder")
+    check_sizes(init, source.config, model.config, keys, "model.encoder")
     return starting_state(source.state_dict(), source.config, model.config)
 
 
@@ -75,7 +73,7 @@ def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Map
 def start_classifier(model: Classifier, init: str) -> list[str]:
     """Load the encoder, stem and norm of `init` into `model`; return the names of the parameters not in it.
 
-    `init` is the directory or the weights of a pretraining or fine-tuning run. Bias tables are resized if the windows
+    `init` is a pretraining or fine-tuning run, its weights or a packaged model. Bias tables are resized if the windows
     differ. Raises UserError for weights of a different architecture.
     """
     return initialise(model, encoder_state(model, init))
@@ -83,9 +81,8 @@ def start_classifier(model: Classifier, init: str) -> list[str]:
 
 def encoder_state(model: Classifier, init: str) -> StateDict:
     """Return the initial weights in `init` for `model`. Raises UserError for weights of a different architecture."""
-    path = weights_file(init)
-    source = load_weights(path)
-    check_sizes(path, source.config, model.config, CLASSIFIER_SIZES, "encoder")
+    source = load_weights(weights_file(init))
+    check_sizes(init, source.config, model.config, CLASSIFIER_SIZES, "encoder")
     return classifier_state(source, model.config)
 
 
@@ -114,19 +111,8 @@ def classifier_state(source: Bevt | Classifier, new: Mapping[str, Any]) -> State
     return classifier_from_pretrained(state, **windows).state
 
 
-def weights_file(init: str) -> Path:
-    """Return the weights file for `init`, a run directory or a file. Raises UserError if there is none."""
-    path = weights_of(Path(init))
-    if not path.is_file():
-        raise UserError(
-            f"init {init}: {what_is(Path(init))}; expected a finished run of pretraining or fine-tuning, or its "
-            f"{WEIGHTS}; to start from scratch, give `init=null`"
-        )
-    return path
-
-
-def check_sizes(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str], encoder: str) -> None:
-    """Raise UserError, naming both values, if sizes of the weights in `path` differ from those of the recipe's model.
+def check_sizes(init: str, old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str], encoder: str) -> None:
+    """Raise UserError, naming both values, if sizes of the weights `init` differ from those of the recipe's model.
 
     `encoder` is the recipe's key of the encoder; the error names the overrides that take the checkpoint's encoder.
     """
@@ -145,7 +131,7 @@ def check_sizes(path: Path, old: Mapping[str, Any], new: Mapping[str, Any], keys
     values = [
         f"{key} is {list_of(old.get(key))}, but the recipe's model has {list_of(new.get(key))}" for key in differing
     ]
-    raise UserError(f"init {path}: {'; '.join(values)}; {fix}")
+    raise UserError(f"init {init}: {'; '.join(values)}; {fix}")
 
 
 def list_of(value: Any) -> Any:

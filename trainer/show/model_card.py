@@ -9,21 +9,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bevt_core.console.inert import Markup, markdown_code, markdown_text
+from bevt_core.console.terminal import note
 from bevt_core.models.counting import num_parameters
 from bevt_core.reporting.page import markdown_table
-from bevt_core.storage.descriptions import RECORD
+from bevt_core.storage.descriptions import RECORD, kind_of_run
 from bevt_core.storage.files import sha256_of
 from bevt_core.weights.export import save_hub_folder
 from bevt_core.weights.model_files import Model, load_weights
+from bevt_core.weights.packaged import HUB_README, PRETRAINED_CARD
 from schemas.errors import UserError
-from schemas.recipes import FinetuneRecipe, OnlineTokens, PretrainRecipe, StreamConfig
+from schemas.evaluation import PretrainedCard
+from schemas.recipes import ClipSampling, FinetuneRecipe, OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.runs import RunRecord
 from trainer.runs.directory import existing_weights, read_run
-from trainer.show.run_facts import check_evaluations, encoder_name, epochs_of, facts_of, stages_of, tokenizer_of_stages
+from trainer.show.run_facts import (
+    check_evaluations,
+    encoder_name,
+    epochs_of,
+    facts_of,
+    tokenizer_before,
+    tokenizer_digests,
+    tokenizer_of_stages,
+)
 from trainer.testing.classifier_card import CARD
+from trainer.testing.pretrained_card import card_of_pretrained, frames_of
 
 HEADER = "---\nlibrary_name: bevt\ntags:\n- video-classification\n- bevt\n---\n"
 NOT_RECORDED = "not recorded"
+COMMAND = "command"  # a fact
 ABSOLUTE_PATH = re.compile(r"""(?<![\w.:/~-])(/[^"',=\[\]]*)""")  # also as a value: --out=/a/b, init="/a/b"
 SHORTENED = "Absolute paths are shortened to their last component."
 LICENCE = (
@@ -43,6 +56,12 @@ from trainer import load_run
 model = load_run(".").model  # this folder
 print(model.config)  # {shape}
 """
+USE_ENCODER = """\
+from trainer import file_features, load_run
+
+run = load_run(".")  # this folder; also read by `bevt finetune --init`, `probe` and `extract`
+print(file_features(run, ["clip.mp4"]))  # a row per video
+"""
 SHAPES = {
     "classifier": "model(clip): normalised clips (B, 3, T, H, W) -> logits (B, classes); model.features(clip): (B, D)",
     "bevt": "model.encoders and model.stems by name; `bevt finetune --init` and `bevt extract` read this folder",
@@ -50,7 +69,7 @@ SHAPES = {
 
 
 def export_hub(checkpoint: Path, out: Path, evaluations: Sequence[Path] = ()) -> Model:
-    """Write the model of a run, or of bare weights, in the Hub's layout: weights, config, model card, class names.
+    """Write a model in the Hub's layout: weights, config, model card, and class names or the clips of pretraining.
 
     `evaluations` are folders of `bevt evaluate --out`; the card quotes those of these weights. Raises UserError for a
     tokenizer's run, if there are no weights, and for a folder without a finished evaluation of them.
@@ -58,15 +77,46 @@ def export_hub(checkpoint: Path, out: Path, evaluations: Sequence[Path] = ()) ->
     weights = existing_weights(checkpoint)
     check_evaluations(checkpoint, weights, evaluations)
     model = load_weights(weights)
-    files = {"README.md": model_card(weights, model, evaluations)}
-    if (weights.parent / CARD).is_file():
-        files[CARD] = (weights.parent / CARD).read_text()
+    if (weights.parent / PRETRAINED_CARD).is_file():  # exported before; its run's record is not in the folder
+        names = (HUB_README, PRETRAINED_CARD)
+        files = {name: (weights.parent / name).read_text() for name in names if (weights.parent / name).is_file()}
+    else:
+        card = _pretrained_card(weights)
+        files = {HUB_README: model_card(weights, model, evaluations, card)}
+        if card is not None:
+            files[PRETRAINED_CARD] = card.model_dump_json(indent=1) + "\n"
+        if (weights.parent / CARD).is_file():
+            files[CARD] = (weights.parent / CARD).read_text()
     save_hub_folder(out, model, files)
     return model
 
 
-def model_card(weights: Path, model: Model, evaluations: Sequence[Path] = ()) -> str:
-    """Return the card as Markdown. For weights outside a run's directory it says that their origin is unknown."""
+def _pretrained_card(weights: Path) -> PretrainedCard | None:
+    """The description of a pretraining run's weights; None for others, and, with a note, if its clips are unknown."""
+    if kind_of_run(weights.parent) != "pretrain":
+        return None
+    recipe, record = read_run(weights.parent)
+    assert isinstance(recipe, PretrainRecipe)
+    try:
+        clips = card_of_pretrained(weights)
+        samples = [(name, frames_of(stream).manifest) for name, stream in recipe.streams.items()]
+    except (UserError, OSError) as error:
+        note(f"{PRETRAINED_CARD} is not written: {error}")
+        return None
+    trained_on = ", ".join(f"{frames.num_samples:,} {name}s ({frames.dataset})" for name, frames in samples)
+    origin = _facts(recipe) | _record_facts(record)
+    return PretrainedCard(
+        title=clips.title, sampling=clips.sampling, crop_px=clips.crop_px, trained_on=trained_on, origin=origin
+    )
+
+
+def model_card(
+    weights: Path, model: Model, evaluations: Sequence[Path] = (), pretrained: PretrainedCard | None = None
+) -> str:
+    """Return the card as Markdown. For weights outside a run's directory it says that their origin is unknown.
+
+    `pretrained` describes the clips of a pretraining run, if they are known.
+    """
     sizes = {"parameters": f"{num_parameters(model):,}", "sha256 of the weights": sha256_of(weights)}
     if (weights.parent / RECORD).is_file():
         recipe, record = read_run(weights.parent)
@@ -79,6 +129,9 @@ def model_card(weights: Path, model: Model, evaluations: Sequence[Path] = ()) ->
         title, facts = "BEVT model", {"made by": "unknown; the weights are not in a run's directory"}
         sections = []
     use = USE_CLASSIFIER if (weights.parent / CARD).is_file() else USE_MODEL.format(shape=SHAPES[model.config["kind"]])
+    if pretrained is not None:
+        facts |= {"trained on": pretrained.trained_on, "input": _input(pretrained.sampling, pretrained.crop_px)}
+        use = USE_ENCODER
     return "\n\n".join(
         [
             HEADER,
@@ -100,25 +153,28 @@ def _facts(recipe: PretrainRecipe | FinetuneRecipe) -> dict[str, str]:
         "seed": str(loop.seed),
         "started from": without_folders(recipe.init) if recipe.init else "scratch",
     }
-    stages = stages_of(recipe.init)
     if isinstance(recipe, FinetuneRecipe):
-        sampling = recipe.sampling
         return {
             "task": f"video classification, {recipe.dataset}",
             "encoder": encoder_name(recipe.encoder),
-            "input": f"{sampling.frames} frames ({sampling.spacing}), {recipe.augment.crop_px} px, "
-            "RGB normalised with ImageNet's mean and standard deviation",
+            "input": _input(recipe.sampling, recipe.augment.crop_px),
             "global batch": str(recipe.global_batch),
-            "tokenizer of the pretraining": tokenizer_of_stages(stages),
+            "tokenizer of the pretraining": tokenizer_before(recipe.init),
             **training,
         }
     return {
         "task": "pretraining: masked token prediction, " + " and ".join(recipe.streams),
         "encoder": encoder_name(recipe.model.encoder),
         "tokenizer": tokenizer_of_stages([recipe]),
+        "sha256 of the tokenizer": tokenizer_digests(recipe) or NOT_RECORDED,
         "tokens": ", ".join(_tokens_of(stream) for stream in recipe.streams.values()),
         **training,
     }
+
+
+def _input(sampling: ClipSampling, crop_px: int) -> str:
+    clip = f"{sampling.frames} frames ({sampling.spacing}), {crop_px} px"
+    return f"{clip}, RGB normalised with ImageNet's mean and standard deviation"
 
 
 def _tokens_of(stream: StreamConfig) -> str:
@@ -144,19 +200,25 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
 
 
 def _record(record: RunRecord) -> str:
-    rows = [
-        ("command", markdown_code(_public_command(record.command))),
-        ("recipe's digest", record.recipe_digest),
-        ("code", record.git_revision or "no checkout"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
-        *(
-            (f"data: {name}", f"{without_folders(ref.path)}, digest {ref.digest}")
-            for name, ref in record.datasets.items()
-        ),
-        ("processes", str(record.world_size)),
-        ("started", record.started),
-    ]
+    rows = [(key, markdown_code(value) if key == COMMAND else value) for key, value in _record_facts(record).items()]
     return f"## How it was made\n\n{SHORTENED}\n\n" + markdown_table(("", ""), rows)
+
+
+def _record_facts(record: RunRecord) -> dict[str, str]:
+    started_from = {} if record.init_sha256 is None else {"sha256 of the initial weights": record.init_sha256}
+    return {
+        COMMAND: _public_command(record.command),
+        "recipe's digest": record.recipe_digest,
+        "code": record.git_revision or "no checkout",
+        "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        **{
+            f"data: {name}": f"{without_folders(ref.path)}, digest {ref.digest}"
+            for name, ref in record.datasets.items()
+        },
+        **started_from,
+        "processes": str(record.world_size),
+        "started": record.started,
+    }
 
 
 def _public_command(command: str) -> str:

@@ -11,8 +11,9 @@ from bevt_core.models.build import SWIN_SIZES
 from bevt_core.storage.descriptions import RECIPE, RECORD, what_is
 from bevt_core.storage.files import read_bounded, read_json_file, read_record, sha256_of
 from bevt_core.storage.objects import as_path
+from bevt_core.weights.packaged import PRETRAINED_CARD
 from schemas.errors import UserError
-from schemas.evaluation import EvaluationPlan
+from schemas.evaluation import EvaluationPlan, PretrainedCard
 from schemas.models import SwinConfig, TimeSformerConfig
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from schemas.runs import RunRecord
@@ -21,7 +22,7 @@ from schemas.tokens import TokenSetManifest
 from trainer.clips.lists import read_lists
 from trainer.clips.overlap import PRETRAINING, TRAINING
 from trainer.metrics.log import read_metrics
-from trainer.runs.directory import WEIGHTS, read_run
+from trainer.runs.directory import WEIGHTS, read_run, weights_of
 from trainer.testing.evaluate import PLAN, RESULT
 
 UNKNOWN = "unknown"  # a fact that the directories do not contain
@@ -163,7 +164,7 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         data=recipe.dataset,
         encoder=encoder_name(recipe.encoder),
         pretraining=_pretraining(recipe.init, stages),
-        tokenizer=tokenizer_of_stages(stages),
+        tokenizer=tokenizer_before(recipe.init),
         image_epochs=epochs_of(images[-1].loop) if images else "",
         video_epochs=epochs_of(videos[-1].loop) if videos else "",
         epochs=epochs_of(recipe.loop),
@@ -189,7 +190,7 @@ def stages_of(init: str | None) -> list[PretrainRecipe]:
     """Return the recipes of the pretraining runs that lead to `init`, oldest first; a deleted run ends the chain."""
     stages: list[PretrainRecipe] = []
     while init is not None:
-        folder = Path(init) if Path(init).is_dir() else Path(init).parent
+        folder = weights_of(Path(init)).parent
         if _kind(folder) != "pretrain":
             break
         recipe = read_run(folder)[0]
@@ -206,13 +207,24 @@ def epochs_of(loop: LoopConfig) -> str:
 def _pretraining(init: str | None, stages: Sequence[PretrainRecipe]) -> str:
     if init is None:
         return "none"
-    if not stages:
-        return UNKNOWN
-    names = [] if stages[0].init is None else [UNKNOWN]
+    first = stages[0].init if stages else init
+    names = [] if first is None else [UNKNOWN if _card_of(first) is None else weights_of(Path(first)).parent.name]
     for stage in stages:
         name = "joint" if len(stage.streams) == 2 else next(iter(stage.streams))
         names.append(f"{name}, separate encoders" if stage.model.share_encoder == "separate" else name)
     return " -> ".join(names)
+
+
+def _card_of(init: str) -> PretrainedCard | None:
+    """The description of a packaged model or of an exported pretraining run, whose own stages are not recorded."""
+    return read_record(weights_of(Path(init)).parent / PRETRAINED_CARD, PretrainedCard)
+
+
+def tokenizer_before(init: str | None) -> str:
+    """Return the tokenizer's name of the pretraining that leads to `init`."""
+    stages = stages_of(init)
+    card = None if stages or init is None else _card_of(init)
+    return tokenizer_of_stages(stages) if card is None else card.origin.get("tokenizer", UNKNOWN)
 
 
 def tokenizer_of_stages(stages: Sequence[PretrainRecipe]) -> str:
@@ -226,6 +238,13 @@ def tokenizer_of_stages(stages: Sequence[PretrainRecipe]) -> str:
             manifest = read_record(as_path(stream.tokens) / "dataset.json", TokenSetManifest)
             names.add(manifest.tokenizer.name if manifest is not None else Path(stream.tokens).name.rpartition("-v")[0])
     return ", ".join(sorted(names)) or "none"
+
+
+def tokenizer_digests(recipe: PretrainRecipe) -> str:
+    """Return the digests of the weights that made the tokens of a run; empty if no token set exists any more."""
+    sets = [as_path(stream.tokens) for stream in recipe.streams.values() if isinstance(stream.tokens, str)]
+    manifests = [read_record(path / "dataset.json", TokenSetManifest) for path in sets]
+    return ", ".join(dict.fromkeys(found.tokenizer.weights_sha256 for found in manifests if found is not None))
 
 
 def encoder_name(encoder: SwinConfig | TimeSformerConfig) -> str:

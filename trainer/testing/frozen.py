@@ -1,28 +1,26 @@
-"""Open the frozen encoder of a classifier or of a pretraining run, with the views to test it on."""
+"""Open the frozen encoder of a classifier or of a pretrained model, with the views to test it on."""
 
 from pathlib import Path
 
-from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.build import backbone_sizes, build_classifier
 from bevt_core.models.classifier import Classifier
-from bevt_core.storage.descriptions import RECORD
 from bevt_core.weights.model_files import load_weights
 from bevt_core.weights.surgery import initialise
 from schemas.errors import UserError
 from schemas.evaluation import ClassifierCard
-from schemas.recipes import ClipSampling, EvalViews, FinetuneRecipe, OnlineTokens, PretrainRecipe
+from schemas.recipes import FinetuneRecipe
 from trainer.clips.multi_view import ViewPlan
-from trainer.runs.directory import existing_weights, read_run
+from trainer.runs.directory import existing_weights
 from trainer.setup.start_from import classifier_state
 from trainer.testing.classifier_card import CARD, card_of, read_card
 from trainer.testing.evaluate import chosen_views
+from trainer.testing.pretrained_card import card_of_pretrained
 
 
 def open_frozen(
     checkpoint: Path, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
 ) -> tuple[Classifier, ViewPlan]:
-    """Return the encoder of a run or of weights, as a classifier, and its views.
+    """Return the encoder of a run, of weights or of a packaged model, as a classifier, and its views.
 
     A classifier keeps its own views. A pretrained encoder has an untrained head and gets the views of `recipe`, by
     default one centre crop of one clip like those of its pretraining. Raises UserError if the views are unknown, or the
@@ -44,7 +42,7 @@ def _card(checkpoint: Path, recipe: FinetuneRecipe | None) -> ClassifierCard:
     weights = existing_weights(checkpoint)
     if (weights.parent / CARD).is_file():
         return read_card(weights)
-    return _card_of_pretraining(weights) if recipe is None else card_of(recipe, ("none",))
+    return card_of_pretrained(weights) if recipe is None else card_of(recipe, ("none",))
 
 
 def _plan(
@@ -67,28 +65,3 @@ def classifier_of_pretrained(path: Path) -> Classifier:
     model = build_classifier(num_classes=1, encoder=source.config["encoder"], **backbone_sizes(source.config))
     initialise(model, classifier_state(source, model.config))
     return model
-
-
-def _card_of_pretraining(weights: Path) -> ClassifierCard:
-    """Describe the clips of a pretraining run's video stream, from its recipe and its token set."""
-    fix = "give a fine-tuning `recipe`, which sets the clips to use"
-    recipe = read_run(weights.parent)[0] if (weights.parent / RECORD).is_file() else None
-    if not isinstance(recipe, PretrainRecipe) or "video" not in recipe.streams:
-        raise UserError(f"{weights}: not from a pretraining run with a video stream; {fix}")
-    stream = recipe.streams["video"]
-    try:
-        if isinstance(stream.tokens, OnlineTokens):
-            frames, crop_px = FrameStore(stream.tokens.frames), stream.tokens.views.crop_px
-        else:
-            tokens = TokenSet(stream.tokens)
-            frames, crop_px = tokens.frames, tokens.manifest.views.crop_px
-        interval = frames.manifest.pool.stride
-    except (UserError, OSError) as error:
-        raise UserError(f"{weights}: its pretraining data cannot be read ({error}); {fix}") from None
-    return ClassifierCard(
-        title=recipe.title,
-        classes=("none",),
-        sampling=ClipSampling(kind="dense", frames=stream.clip_frames, interval=interval),
-        crop_px=crop_px,
-        views=EvalViews(clips=1, crops=1, short_side_px=crop_px),
-    )

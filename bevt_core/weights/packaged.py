@@ -1,0 +1,83 @@
+"""Pretrained models in the package, by name. Each is a folder that `bevt export` wrote from a pretraining run.
+
+Imports no torch, so that names and descriptions are found fast.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from bevt_core.storage.files import read_record, sha256_of, size_of
+from schemas.errors import UserError
+from schemas.evaluation import PretrainedCard
+from schemas.recipes.loading import nearest
+
+PRETRAINED = Path(__file__).parent / "pretrained"  # ships with the package
+PRETRAINED_CARD = "pretrained.json"
+HUB_WEIGHTS, HUB_README = "model.safetensors", "README.md"  # in a folder with Hugging Face's layout
+
+
+def packaged_names() -> list[str]:
+    """Return the names of the models in the package."""
+    return sorted(card.parent.name for card in PRETRAINED.glob(f"*/{PRETRAINED_CARD}"))
+
+
+def find_packaged(path_or_name: Path) -> Path:
+    """Return the folder of the packaged model of that name; return anything else unchanged. An existing path wins."""
+    if path_or_name.exists() or str(path_or_name) not in packaged_names():
+        return path_or_name
+    return PRETRAINED / path_or_name
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a packaged model for its folder or its weights, for a message; else the path as text."""
+    folder = path.parent if path.name == HUB_WEIGHTS else path
+    return folder.name if folder.parent == PRETRAINED else str(path)
+
+
+def expected(path_or_name: str | Path, what: str) -> str:
+    """Return the end of an error about missing weights: the nearest packaged name, `what`, and all packaged names."""
+    names = packaged_names()
+    packaged = f", or a model of the package: {', '.join(names)}" if names else ""
+    return f"{nearest(str(path_or_name), names)}expected {what}{packaged}"
+
+
+def describe_packaged(name: str) -> dict[str, Any]:
+    """Return the facts of a packaged model: parameters, bytes, weights_sha256, its clips, training data and origin.
+
+    Raises UserError for an unknown name.
+    """
+    card = read_record(PRETRAINED / name / PRETRAINED_CARD, PretrainedCard) if name in packaged_names() else None
+    if card is None:
+        raise UserError(
+            f"no model {name!r} in the package; {nearest(name, packaged_names())}`bevt model list` lists all"
+        )
+    weights = PRETRAINED / name / HUB_WEIGHTS
+    readme = weights.with_name(HUB_README)
+    return {
+        "name": name,
+        "title": card.title,
+        "parameters": _parameters(weights),
+        "bytes": size_of(weights),
+        "frames": card.sampling.frames,
+        "interval": card.sampling.interval,
+        "crop_px": card.crop_px,
+        "trained_on": card.trained_on,
+        "weights_sha256": sha256_of(weights),
+        "weights": str(weights),
+        "card": str(readme) if readme.is_file() else None,
+        "origin": card.origin,
+    }
+
+
+def _parameters(weights: Path) -> int:
+    """The number of values in a safetensors file, from its header."""
+    total = 0
+    with safe_open(weights, "numpy") as file:
+        for key in file.keys():  # noqa: SIM118 - not a mapping
+            count = 1
+            for length in file.get_slice(key).get_shape():
+                count *= length
+            total += count
+    return total
