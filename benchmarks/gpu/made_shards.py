@@ -26,10 +26,8 @@ from bevt_core.dataset.frame_store import (
 )
 from bevt_core.dataset.token_set import PartView, write_token_manifest, write_token_part, write_token_plan
 from bevt_core.rng import rng_for
-from bevt_core.storage.files import write_record
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.description import DESCRIPTION, read_description
 from bevt_core.views.replay import draw_view, encode_jpeg
 from pipeline.job.tokenize_part import PartTokenizer
 from pipeline.synthetic.camera import CLASSES, draw_clip
@@ -132,10 +130,10 @@ def photo_shards(options: Options) -> list[str]:
 
 
 def motion_shards(options: Options, root: Path, clips: int, images: int) -> list[str]:
-    """Return overrides of `nano_joint` that read clips of camera motion and images under dvae-small; made once."""
+    """Return overrides of `nano_joint` that read clips of camera motion and images under dvae-nano; made once."""
     tokens = {"video": root / "video" / "tokens" / "dvae", "image": root / "image" / "tokens" / "dvae"}
     if not all((folder / "dataset.json").is_file() for folder in tokens.values()):
-        tokenizer = load_tokenizer(_small_tokenizer(options), options.device)
+        tokenizer = load_tokenizer(find_tokenizer("dvae-nano"), options.device)
         motion = functools.partial(motion_clip, "train")
         store = write_frames(
             root / "video" / "frames", motion, count=clips, kind="video", per_part=-(-clips // 8), classes=CLASSES
@@ -143,8 +141,7 @@ def motion_shards(options: Options, root: Path, clips: int, images: int) -> list
         write_tokens(tokens["video"], store, _views(MOTION_CROP_PX, MOTION_CROP_PX, CLIP_PX, 0.0), tokenizer)
         store = write_frames(root / "image" / "frames", _image, count=images, kind="image", per_part=-(-images // 8))
         write_tokens(tokens["image"], store, _views(MOTION_CROP_PX, MOTION_CROP_PX, CLIP_PX, 0.4), tokenizer)
-    vocab_size = read_description(_small_tokenizer(options)).sizes.vocab_size
-    return [f"model.vocab_size={vocab_size}", *(f"streams.{name}.tokens={folder}" for name, folder in tokens.items())]
+    return [f"streams.{name}.tokens={folder}" for name, folder in tokens.items()]
 
 
 def motion_clip(split: str, number: int) -> np.ndarray:
@@ -185,15 +182,6 @@ def _photographs(split: str) -> list[str]:
     if not names:
         raise UserError("neither scikit-image nor scikit-learn is installed, which bring the photographs")
     return names
-
-
-def _small_tokenizer(options: Options) -> Path:
-    """Return dvae-small for crops of 64 px, in 8 x 8 tokens: a convolution reads any size."""
-    folder = options.work / f"dvae-small-{MOTION_CROP_PX}"
-    if not (folder / DESCRIPTION).is_file():
-        shutil.copytree(find_tokenizer("dvae-small"), folder, dirs_exist_ok=True)
-        write_record(folder / DESCRIPTION, read_description(folder).model_copy(update={"input_px": MOTION_CROP_PX}))
-    return folder
 
 
 def _views(crop_px: int, short_side_min_px: int, short_side_max_px: int, jitter: float) -> ViewSpec:

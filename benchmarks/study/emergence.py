@@ -16,7 +16,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from bevt_core.masking import draw_mask, hidden_positions
 from bevt_core.models.bevt import Bevt
-from bevt_core.models.build import build_bevt, build_classifier
+from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.stems import normalise
 from bevt_core.rng import rng_for
@@ -39,13 +38,7 @@ from trainer.probes.linear import linear_predict
 
 FRAMES, SIZE_PX, TOKEN_PX, VOCABULARY = 8, 64, 8, 64
 GRID = (FRAMES // 2, SIZE_PX // TOKEN_PX, SIZE_PX // TOKEN_PX)
-SWIN: dict[str, Any] = {
-    "embed_dim": 64,
-    "depths": (4, 2),
-    "num_heads": (2, 4),
-    "window": (4, 4, 4),
-    "patch": (2, 8, 8),
-}
+SWIN = SWIN_SIZES["nano"]
 BATCH, LABELLED, TEST = 32, 2048, 512
 MASKS: dict[str, MaskConfig] = {
     "tube": TubeMask(kind="tube", ratio=0.5, min_block=4, length_share=(0.5, 1.0)),
@@ -100,7 +93,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--evaluate-every", type=int, default=500)
     parser.add_argument("--clips", type=int, default=16384)
     parser.add_argument("--labels", type=int, nargs="+", default=[64, 256, 512])
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     return parser.parse_args()

@@ -19,11 +19,11 @@ def model() -> Bevt:
 
 
 def batch_of(stream: str, batch_size: int = 2) -> tuple[Tensor, Tensor, Tensor]:
-    """Random pixels, tokens and mask of 64-px clips of 8 frames, or images: 4 x 4 tokens, tubelets of 2 frames."""
+    """Random pixels, tokens and mask of 64-px clips of 8 frames, or images: 8 x 8 tokens, tubelets of 2 frames."""
     generator = torch.Generator().manual_seed(1)
     frames, tubelets = (8, 4) if stream == "video" else (1, 1)
     clip_BCTHW = torch.randn(batch_size, 3, frames, 64, 64, generator=generator)
-    tokens_BTHW = torch.randint(VOCAB, (batch_size, frames, 4, 4), generator=generator)
+    tokens_BTHW = torch.randint(VOCAB, (batch_size, frames, 8, 8), generator=generator)
     mask_BTHW = torch.rand(batch_size, tubelets, 4, 4, generator=generator) < 0.4
     return clip_BCTHW, tokens_BTHW, mask_BTHW
 
@@ -33,10 +33,10 @@ def with_positions(batch: tuple[Tensor, Tensor, Tensor]) -> StreamBatch:
     return StreamBatch(clip_BCTHW, tokens_BTHW, mask_BTHW, hidden_positions(mask_BTHW, tokens_BTHW.shape[1]))
 
 
-@pytest.mark.parametrize(("stream", "positions"), [("video", 8 * 16), ("image", 16)])
+@pytest.mark.parametrize(("stream", "positions"), [("video", 8 * 64), ("image", 64)])
 def test_features_cover_the_token_grid(model: Bevt, stream: str, positions: int) -> None:
     clip, tokens, mask = batch_of(stream)
-    assert model.features(clip, mask, stream).shape == (2, positions, 192)
+    assert model.features(clip, mask, stream).shape == (2, positions, 128)
     assert model.predict(clip, None, stream).shape == tokens.shape
 
 
@@ -105,5 +105,5 @@ def test_a_mask_on_the_wrong_grid_names_both_sizes(model: Bevt) -> None:
 def test_the_classifier_pools_the_last_stage() -> None:
     classifier = build_classifier(**NANO, num_classes=7).eval()
     clip, _, _ = batch_of("video")
-    assert classifier.features(clip).shape == (2, 192)
+    assert classifier.features(clip).shape == (2, 128)
     assert classifier(clip).shape == (2, 7)
