@@ -24,7 +24,7 @@ def batch_of(stream: str, batch_size: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     frames, tubelets = (8, 4) if stream == "video" else (1, 1)
     clip_BCTHW = torch.randn(batch_size, 3, frames, 64, 64, generator=generator)
     tokens_BTHW = torch.randint(VOCAB, (batch_size, frames, 8, 8), generator=generator)
-    mask_BTHW = torch.rand(batch_size, tubelets, 4, 4, generator=generator) < 0.4
+    mask_BTHW = torch.rand(batch_size, tubelets, 8, 8, generator=generator) < 0.4
     return clip_BCTHW, tokens_BTHW, mask_BTHW
 
 
