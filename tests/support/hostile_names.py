@@ -17,24 +17,11 @@ NAMES = (
     "\\",
     "{{7*7}} ${HOME} %s %n {0}",
 )
-VOID = {"meta", "img", "br", "hr"}
-ALLOWED = {
-    "meta",
-    "title",
-    "style",
-    "h1",
-    "h2",
-    "p",
-    "table",
-    "tr",
-    "td",
-    "th",
-    "figure",
-    "img",
-    "figcaption",
-    "nav",
-    "a",
-}
+VOID = {"meta", "img", "br", "hr", "source"}
+ALLOWED = set(
+    "html head meta title style body main h1 h2 p b div span code table tr th td figure figcaption picture source img "
+    "nav a svg path rect circle text".split()
+)
 
 
 def controls_in(text: str) -> set[str]:
@@ -75,6 +62,8 @@ class PageCheck(HTMLParser):
             self.faults.append(f"link to {given['href']}")
         if tag == "img" and not (given["src"].startswith("data:") and self.policy.get("img-src") == ["data:"]):
             self.faults.append(f"picture {given['src'][:40]}")
+        if tag == "source" and not given["srcset"].startswith("data:"):
+            self.faults.append(f"picture {given['srcset'][:40]}")
         for name in given:
             if name.startswith("on") or name in ("style", "action", "srcdoc"):
                 self.faults.append(f"<{tag} {name}>")
