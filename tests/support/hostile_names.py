@@ -18,9 +18,10 @@ NAMES = (
     "{{7*7}} ${HOME} %s %n {0}",
 )
 VOID = {"meta", "img", "br", "hr", "source"}
-ALLOWED = set(
-    "html head meta title style body main h1 h2 p b div span code table tr th td figure figcaption picture source img "
-    "nav a svg path rect circle text".split()
+ALLOWED = (
+    {"html", "head", "meta", "title", "style", "body", "main", "nav", "a", "h1", "h2", "p", "b", "div", "span", "code"}
+    | {"table", "tr", "th", "td", "figure", "figcaption", "picture", "source", "img"}
+    | {"svg", "path", "rect", "circle", "text"}
 )
 
 
@@ -42,6 +43,8 @@ class PageCheck(HTMLParser):
         self.close()
         if not self.policy:
             self.faults.append("no policy")
+        if self.open:
+            self.faults.append(f"not closed: {self.open}")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
@@ -69,9 +72,10 @@ class PageCheck(HTMLParser):
                 self.faults.append(f"<{tag} {name}>")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in self.open:
-            while self.open.pop() != tag:
-                pass
+        if self.open[-1:] == [tag]:
+            self.open.pop()
+        elif tag not in VOID:
+            self.faults.append(f"</{tag}> in {self.open}")
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "style":
