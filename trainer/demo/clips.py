@@ -23,13 +23,15 @@ from bevt_core.views.replay import apply_view, draw_view, halve
 from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
 from schemas.frames import SourceItem
+from schemas.models import TubeMask
 from schemas.recipes import PretrainRecipe
 from trainer.clips.sources import FileClips
 from trainer.pretrain.pictures import prediction_rows
 from trainer.runs.directory import WEIGHTS, read_run
 
 PREDICTION_HEADS = ("clip", "masked", "predicted", "true tokens")
-CLIPS = 4  # with predictions
+CLIPS, CANDIDATES = 4, 6  # with predictions; videos of a class to choose from
+MASK = TubeMask(kind="tube", ratio=0.5, min_block=4)  # the paper's, whatever the run's recipe hides
 SAMPLES = 4  # with views and tokens
 VIEWS = 2  # of each, at most
 TILE_PX, PANEL_PX = 128, 192  # sides of a class's clip and of a panel of a strip
@@ -46,8 +48,8 @@ class Animation(NamedTuple):
 def predicted_clips(run: Path, videos: Path, test: Path) -> list[Animation]:
     """Animate test clips of several classes: the clip, its masked view, predicted tokens and true tokens decoded.
 
-    `run` is the pretraining run, whose recipe sets the masks, `videos` the token set that it read; `test` has a folder
-    of videos per class. Raises UserError if one of them is missing.
+    `run` is the pretraining run, `videos` the token set that it read; `test` has a folder of videos per class. Of a few
+    videos of a class, the one with the most contrast is shown. Raises UserError if one of the three is missing.
     """
     recipe, _ = read_run(run)
     model = load_weights(run / WEIGHTS).eval()
@@ -56,13 +58,14 @@ def predicted_clips(run: Path, videos: Path, test: Path) -> list[Animation]:
     stream, token_set = recipe.streams["video"], TokenSet(videos)
     tokenizer = _decoder_of(token_set)
     animations = []
-    for path in _of_different_classes(test, CLIPS):
-        clip_THWC = _first_view(path, token_set, stream.clip_frames)
+    for paths in _of_different_classes(test, CLIPS):
+        clips = [_first_view(path, token_set, stream.clip_frames) for path in paths[:CANDIDATES]]
+        path, clip_THWC = max(zip(paths, clips, strict=False), key=lambda found: float(found[1].std()))
         inputs = np.stack([halve(frame, tokenizer.input_px) for frame in clip_THWC])
         tokens_THW = tokenizer.encode(torch.from_numpy(inputs)).cpu()
         tubelets = len(clip_THWC) // model.config["patch"][0]
         grid_THW = (tubelets, tokens_THW.shape[1], tokens_THW.shape[2])
-        mask_THW = draw_mask(stream.mask, rng_for("report", path.name), grid_THW, clip_THWC)
+        mask_THW = draw_mask(MASK, rng_for("report", path.name), grid_THW, clip_THWC)
         clip, mask = torch.from_numpy(clip_THWC), torch.from_numpy(mask_THW)
         rows, labels = prediction_rows(model, tokenizer, clip, tokens_THW, mask, "video")
         large = [np.stack([enlarged(frame, PANEL_PX) for frame in row]) for row in rows]
@@ -118,13 +121,13 @@ def _decoder_of(token_set: TokenSet) -> Tokenizer:
     return tokenizer
 
 
-def _of_different_classes(root: Path, number: int) -> list[Path]:
-    """Return the first video of `number` classes, spread over all of them. Raises UserError if there is none."""
+def _of_different_classes(root: Path, number: int) -> list[list[Path]]:
+    """Return the videos of `number` classes, spread over all of them. Raises UserError if there is none."""
     by_class = [sorted(folder.glob("*.mp4")) for folder in sorted(root.glob("*/"))]
-    first = [paths[0] for paths in by_class if paths]
-    if not first:
+    found = [paths for paths in by_class if paths]
+    if not found:
         raise UserError(f"{root}: no videos in it, expected a folder of them per class")
-    return [first[at] for at in np.linspace(0, len(first) - 1, min(number, len(first))).astype(int).tolist()]
+    return [found[at] for at in np.linspace(0, len(found) - 1, min(number, len(found))).astype(int).tolist()]
 
 
 def _first_view(path: Path, token_set: TokenSet, num_frames: int) -> np.ndarray:

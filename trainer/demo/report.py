@@ -32,7 +32,7 @@ class Accuracies(NamedTuple):
     Names of rows begin with "from".
     """
 
-    top1: Mapping[str, Mapping[Temporal, float]]
+    top1: Mapping[str, Mapping[str, float]]
     classes: int
     labelled_videos: int  # that the classifiers were fine-tuned on
     test_videos: int
@@ -55,7 +55,7 @@ def write_report(out: Path, steps_done: Sequence[tuple[str, str, float | None]],
             _plot(
                 page,
                 out,
-                "Accuracy on test videos during fine-tuning",
+                "Accuracy on test clips during fine-tuning",
                 _of_finetuning(tables, "val_top1"),
                 percent=True,
                 levels={"chance": 1 / tables.classes},
@@ -113,8 +113,8 @@ def _predictions(page: Page, out: Path) -> None:
         for clip in clips:
             page.animation(*clip)
     page.text(
-        "Test clips. The network predicts the tokens of the grey parts; the last two columns are tokens decoded to "
-        "pixels, where the clip is visible the true ones.",
+        "Test clips. The pretrained network predicts the tokens of the grey tubes. The last two columns are tokens "
+        "decoded to pixels; where the clip is visible, both are the true ones.",
         "quiet",
     )
 
@@ -137,7 +137,11 @@ def _plot(
     """Plot metrics of runs, and name those that were not logged."""
     series, missing = {}, []
     for name, (run, metric) in curves.items():
-        points = points_of(read_metrics(out / "runs" / run), metric)
+        try:
+            points = points_of(read_metrics(out / "runs" / run), metric)
+        except (UserError, OSError) as error:
+            missing.append(str(error))
+            continue
         if points:
             series[name] = averaged(points, POINTS)
         else:

@@ -25,7 +25,7 @@ TOP1 = {
     "from scratch": {"normal": 0.352, "single-frame": 0.133, "shuffle": 0.164},
     "from bevt-nano": {"normal": 0.602, "single-frame": 0.125, "shuffle": 0.182},
 }
-TABLES = Accuracies(TOP1, classes=8, labelled_videos=64, test_videos=384)  # type: ignore[arg-type]
+TABLES = Accuracies(TOP1, classes=8, labelled_videos=64, test_videos=384)
 STEPS = [("Store them", f"bevt tokenize {NAMES[0]}", 12.34), (NAMES[2], "bevt train", 60.0), ("Before", "bevt x", None)]
 MAX_BYTES = 3_000_000
 
@@ -92,7 +92,16 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert "runs/joint has not logged mvm_loss; runs/joint has not logged mim_loss" in "".join(missing)
 
 
+def test_a_damaged_log_is_named(tmp_path: Path) -> None:
+    write_metrics(tmp_path / "runs" / "finetune-scratch", loss=2.0)
+    write_metrics(tmp_path / "runs" / "finetune-pretrained", loss=2.0)
+    (tmp_path / "runs" / "finetune-pretrained" / "metrics.jsonl").write_text("<b>\n")
+    html = write_report(tmp_path, [], TABLES).read_text()
+    assert PageCheck(html).faults == [] and html.count('<path class="curve s0"') == 2
+    assert "finetune-pretrained/metrics.jsonl, line 1" in html
+
+
 def test_a_row_alone_has_no_difference(tmp_path: Path) -> None:
-    tables = TABLES._replace(top1={"from <b>": TOP1["from scratch"]})  # type: ignore[dict-item]
+    tables = TABLES._replace(top1={"from <b>": TOP1["from scratch"]})
     html = write_report(tmp_path, STEPS, tables).read_text()
     assert "points" not in "".join(PageCheck(html).text) and "from &lt;b&gt;" in html
