@@ -3,6 +3,7 @@
 Legend: T frames, H W pixels or token grid, C channels.
 """
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def predicted_clips(run: Path, videos: Path, test: Path) -> list[Animation]:
         tokens_THW = tokenizer.encode(torch.from_numpy(inputs)).cpu()
         tubelets = len(clip_THWC) // model.config["patch"][0]
         grid_THW = (tubelets, tokens_THW.shape[1], tokens_THW.shape[2])
-        mask_THW = draw_mask(MASK, rng_for("report", path.name), grid_THW, clip_THWC)
+        mask_THW = _mask_from_the_start(path.name, grid_THW)
         clip, mask = torch.from_numpy(clip_THWC), torch.from_numpy(mask_THW)
         rows, labels = prediction_rows(model, tokenizer, clip, tokens_THW, mask, "video")
         large = [np.stack([enlarged(frame, PANEL_PX) for frame in row]) for row in rows]
@@ -128,6 +129,12 @@ def _of_different_classes(root: Path, number: int) -> list[list[Path]]:
     if not found:
         raise UserError(f"{root}: no videos in it, expected a folder of them per class")
     return [found[at] for at in np.linspace(0, len(found) - 1, min(number, len(found))).astype(int).tolist()]
+
+
+def _mask_from_the_start(name: str, grid_THW: tuple[int, int, int]) -> np.ndarray:
+    """Draw a mask that hides something in the first frame, so that the animation begins with it: bool (T, H, W)."""
+    masks = (draw_mask(MASK, rng_for("report", name, attempt), grid_THW) for attempt in itertools.count())
+    return next(mask_THW for mask_THW in masks if mask_THW[0].any())
 
 
 def _first_view(path: Path, token_set: TokenSet, num_frames: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from tests.support.builders import make_token_set
 from tests.support.hostile_names import NAMES, PageCheck, controls_in
 from tests.support.media import moving_frames, write_video
 from tests.support.pretraining import pretraining_run
-from trainer.demo.report import Accuracies, write_report
+from trainer.demo.report import POINTS, Accuracies, write_report
 
 TOP1 = {
     "from scratch": {"normal": 0.352, "single-frame": 0.133, "shuffle": 0.164},
@@ -32,7 +32,7 @@ MAX_BYTES = 3_000_000
 
 def write_metrics(run: Path, **values: float) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    lines = [{"step": step, **{name: value / (step + 1) for name, value in values.items()}} for step in range(30)]
+    lines = [{"step": step, **{name: value / (step + 1) for name, value in values.items()}} for step in range(90)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -79,6 +79,7 @@ def test_the_report_has_its_table_clips_curves_and_costs(demo: Path) -> None:
     assert [getattr(picture, "n_frames", 1) for picture in pictures_of(html, "source")] == [1] * 4
     assert pictures_of(html, "img")[0].size == (4 * 192 + 3 * 6, 192)
     assert html.count('<figure class="plot">') == 4 and html.count('<path class="curve s1"') == 4 * 2
+    assert {path.count("L") + 1 for path in re.findall('class="curve s." d="(M4[^"]*)"', html)} == {POINTS}
     assert '<td class="n">12.3</td>' in html and "done earlier" in text and "2 commands in 1 min 12 s" in text
     assert not re.findall(r'(?:src|srcset|href)="(?!data:)', html) and "<script" not in html
 
