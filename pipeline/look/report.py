@@ -114,7 +114,7 @@ def _job(page: Page, summary: Mapping[str, Any], timeline: Sequence[tuple[float,
     middles = (edges[1:] + edges[:-1]) / 2 / unit_s
     mean = np.full_like(rate, sources.sum() / edges[-1])
     series = {"finished in this interval": (middles, rate), "mean": (middles, mean)}
-    page.picture(curves_png(series, unit, "sources / s"), "sources finished per second, over the time of this run")
+    page.chart(curves_png(series, unit, "sources / s"), "sources finished per second, over the time of this run")
 
 
 def _rejected(page: Page, store: FrameStore) -> None:
@@ -173,7 +173,7 @@ def _sizes(page: Page, store: FrameStore) -> None:
     if max(frames) > 1:  # else the samples are images
         panels["time of a sample's last frame in its video, s"] = (np.array(seconds), "samples")
         panels["stored frames per sample"] = (np.array(frames), "samples")
-    page.picture(histograms_png(panels), "distributions over parts and samples")
+    page.chart(histograms_png(panels), "distributions over parts and samples")
     common = sorted(shapes.items(), key=lambda item: (-item[1], item[0]))
     listed = [(f"{width} x {height}", count) for (width, height), count in common[:SHAPES]]
     rest = sum(count for _, count in common[SHAPES:])
@@ -209,7 +209,7 @@ def _codebook(page: Page, token_set: TokenSet) -> None:
     ranks = np.arange(1, counts.shape[1] + 1)
     shares = np.sort(counts, axis=1)[:, ::-1] / totals[:, None]
     drawn = {f"view {view}": (ranks, share) for view, share in enumerate(shares)}
-    page.picture(
+    page.chart(
         curves_png(drawn, "rank of an id by use", "share of the tokens", log="xy"),
         "codebook use by view: the share of tokens with the most frequent id, the second most frequent, ...",
     )

@@ -17,24 +17,12 @@ NAMES = (
     "\\",
     "{{7*7}} ${HOME} %s %n {0}",
 )
-VOID = {"meta", "img", "br", "hr"}
-ALLOWED = {
-    "meta",
-    "title",
-    "style",
-    "h1",
-    "h2",
-    "p",
-    "table",
-    "tr",
-    "td",
-    "th",
-    "figure",
-    "img",
-    "figcaption",
-    "nav",
-    "a",
-}
+VOID = {"meta", "img", "br", "hr", "source"}
+ALLOWED = (
+    {"html", "head", "meta", "title", "style", "body", "main", "nav", "a", "h1", "h2", "p", "b", "div", "span", "code"}
+    | {"table", "tr", "th", "td", "figure", "figcaption", "picture", "source", "img"}
+    | {"svg", "path", "rect", "circle", "text"}
+)
 
 
 def controls_in(text: str) -> set[str]:
@@ -55,6 +43,8 @@ class PageCheck(HTMLParser):
         self.close()
         if not self.policy:
             self.faults.append("no policy")
+        if self.open:
+            self.faults.append(f"not closed: {self.open}")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
@@ -75,14 +65,17 @@ class PageCheck(HTMLParser):
             self.faults.append(f"link to {given['href']}")
         if tag == "img" and not (given["src"].startswith("data:") and self.policy.get("img-src") == ["data:"]):
             self.faults.append(f"picture {given['src'][:40]}")
+        if tag == "source" and not given["srcset"].startswith("data:"):
+            self.faults.append(f"picture {given['srcset'][:40]}")
         for name in given:
             if name.startswith("on") or name in ("style", "action", "srcdoc"):
                 self.faults.append(f"<{tag} {name}>")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in self.open:
-            while self.open.pop() != tag:
-                pass
+        if self.open[-1:] == [tag]:
+            self.open.pop()
+        elif tag not in VOID:
+            self.faults.append(f"</{tag}> in {self.open}")
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "style":

@@ -1,113 +1,192 @@
-"""The demo's report: its videos, the outputs of the tokenizer and the pretrained model, and the accuracies."""
+"""The demo's report: accuracies with and without pretraining, predicted clips, curves, and the cost of each command."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
-import torch
-
+from bevt_core.console.readable import count
+from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
-from bevt_core.masking import tube
-from bevt_core.models.bevt import Bevt
-from bevt_core.reporting.charts import curves_png
+from bevt_core.reporting.marks import big_share, cost, heads, line_plot
 from bevt_core.reporting.page import Page
-from bevt_core.reporting.pictures import png, sheet
-from bevt_core.rng import rng_for
-from bevt_core.tokenizers import load_tokenizer
-from bevt_core.views.replay import apply_view
-from bevt_core.weights.model_files import load_weights
+from schemas.errors import UserError
+from schemas.evaluation import Temporal
+from trainer.demo.clips import PREDICTION_HEADS, class_clips, predicted_clips, stored_views
 from trainer.metrics.log import read_metrics
-from trainer.pretrain.pictures import prediction_rows
+from trainer.runs.browse import averaged, points_of
 
-SAMPLES = 4  # per picture
-CLIP_FRAMES = 8
+ORDERS: dict[Temporal, str] = {"normal": "in order", "single-frame": "one frame", "shuffle": "shuffled"}
+FINETUNED = ("scratch", "pretrained")  # runs/finetune-..., in the order of the table's rows
+TOKENS = Path("videos/tokens/dvae-v2")  # of the clips without labels
+POINTS = 60  # of a curve: neighbouring steps are averaged
+
+Curves = Mapping[str, tuple[str, str]]  # name -> (run, metric)
+
+LOSSES: Curves = {"videos": ("joint", "mvm_loss"), "images": ("joint", "mim_loss")}
+HITS: Curves = {"videos": ("joint", "mvm_acc"), "images": ("joint", "mim_acc")}
 
 
-def write_report(out: Path, steps_done: Sequence[tuple[str, float | None]], results: dict[str, dict[str, Any]]) -> Path:
+class Accuracies(NamedTuple):
+    """Top-1 of two classifiers by the order of the frames, the first one from scratch, and what they were measured on.
+
+    Names of rows begin with "from".
+    """
+
+    top1: Mapping[str, Mapping[str, float]]
+    classes: int
+    labelled_videos: int  # that the classifiers were fine-tuned on
+    test_videos: int
+
+
+def write_report(out: Path, steps_done: Sequence[tuple[str, str, float | None]], tables: Accuracies) -> Path:
     """Write `out/report.html` from the datasets and runs of the demo; return its path.
 
-    `steps_done` are the commands with their seconds, None for those of an earlier call.
+    `steps_done` has the title, the command and the seconds of each step, None for those of an earlier call. What cannot
+    be read is named in the report.
     """
-    page = Page("bevt demo")
-    page.text(
-        "Eight camera motions over photographs; test photographs are not training photographs. "
-        "The motion is the class, so a single frame does not show it."
-    )
-    page.heading("Accuracy on videos of other photographs")
-    page.table(
-        ["frames given to the classifier", "top-1", "videos"],
-        [(name, result["top1"], result["num_videos"]) for name, result in results.items()],
-    )
-    page.heading("Commands")
-    page.table(["command", "seconds"], [(command, "done earlier" if s is None else s) for command, s in steps_done])
-
-    videos = TokenSet(out / "train" / "tokens" / "dvae-v2")
-    tokenizer = load_tokenizer(str(out / "runs" / "dvae" / "tokenizer"))
-    page.heading("Source frames")
-    page.picture(png(_classes_sheet(videos)), "one video per class, in time order")
-    page.heading("Frame, view, decoded tokens")
-    page.picture(
-        png(_views_sheet(videos, tokenizer)), "stored frame | its two views | the tokens of these views decoded"
-    )
-    page.heading("Masked tubes and the model's predictions for them")
-    page.picture(
-        png(_predictions_sheet(videos, tokenizer, out / "runs" / "joint" / "weights.safetensors")),
-        "per sample: clip | masked tubes | predicted tokens decoded (visible ones: true) | true tokens decoded",
-    )
-    page.heading("Loss curves")
-    for run, keys in (
-        ("dvae", ("loss",)),
-        ("image", ("mim_loss",)),
-        ("joint", ("mim_loss", "mvm_loss")),
-        ("finetune", ("loss",)),
-    ):
-        lines = read_metrics(out / "runs" / run)
-        steps = [line["step"] for line in lines]
-        series = {key: (steps, [line[key] for line in lines]) for key in keys}
-        page.picture(curves_png(series, "step", "loss"), run)
+    page = Page("bevt demo: does pretraining pay?")
+    page.text(_summary(out, tables), "lead")
+    with page.arranged("first"):
+        with page.together():
+            _accuracies(page, tables)
+        with page.together():
+            _or_reason(page, lambda: _predictions(page, out))
+        with page.together():
+            _plot(
+                page,
+                out,
+                "Accuracy on test clips during fine-tuning",
+                _of_finetuning(tables, "val_top1"),
+                percent=True,
+                levels={"chance": 1 / tables.classes},
+                colours=(0, 1),
+            )
+    page.heading("Training")
+    with page.arranged("charts"):
+        _plot(page, out, "Loss of fine-tuning", _of_finetuning(tables, "loss"), colours=(0, 1))
+        _plot(page, out, "Loss of pretraining, nats", LOSSES)
+        _plot(page, out, "Hidden tokens predicted in pretraining", HITS, percent=True)
+    page.heading("What each command cost")
+    _costs(page, steps_done)
+    page.heading("The classes")
+    _or_reason(page, lambda: _classes(page, out))
+    page.heading("What is stored")
+    _or_reason(page, lambda: _stored(page, out))
     path = out / "report.html"
     page.save(path)
     return path
 
 
-def _classes_sheet(videos: TokenSet) -> np.ndarray:
-    classes = videos.frames.manifest.classes
-    index = videos.frames.index.select(["part", "frame_start", "label"]).to_pylist()
+def _summary(out: Path, tables: Accuracies) -> str:
+    try:
+        clips = count(FrameStore(out / "videos" / "frames").manifest.num_samples, "clip")
+    except (UserError, OSError):
+        clips = "clips"
+    return (
+        f"A small video network learned {count(tables.classes, 'camera motion')} from "
+        f"{count(tables.labelled_videos, 'labelled clip')}, {' and '.join(tables.top1)} (pretrained further on {clips} "
+        f"without labels), and was tested on {count(tables.test_videos, 'clip')} of other photographs."
+    )
+
+
+def _accuracies(page: Page, tables: Accuracies) -> None:
+    chance = 1 / tables.classes
+    (_, first), *others = tables.top1.items()
     rows = []
-    for label in range(len(classes)):
-        row = next(row for row in index if row["label"] == label)
-        rows.append(videos.frames.read_frames(row["part"], row["frame_start"], CLIP_FRAMES))
-    return sheet(rows, list(classes))
+    for name, top1 in tables.top1.items():
+        row: list[object] = [name]
+        for order in ORDERS:
+            gain = top1[order] - first[order] if others and top1 is not first and order == "normal" else None
+            row.append(big_share(top1[order], chance, gain=gain, strong=top1 is not first))
+        rows.append(row)
+    page.table(["frames", *ORDERS.values()], rows, "wide tight")
+    page.text(
+        f"Top-1. The mark on each bar is chance, {chance:.1%}. One frame alone does not show the motion.",
+        "quiet",
+    )
 
 
-def _views_sheet(videos: TokenSet, tokenizer: Any) -> np.ndarray:
-    index = videos.frames.index.slice(0, SAMPLES).to_pylist()
-    part_views = [videos.read_view(0, view) for view in range(videos.manifest.views.num_views)]
-    rows = []
-    for i, row in enumerate(index):
-        frame = videos.frames.read_frames(row["part"], row["frame_start"], 1)[0]
-        views = [apply_view(frame, part.views[i]) for part in part_views]
-        tokens = torch.from_numpy(np.stack([part.tokens[i][0] for part in part_views]).astype(np.int64))
-        rows.append([frame, *views, *tokenizer.decode(tokens).numpy()])
-    return sheet(rows, [row["source"] for row in index])
+def _predictions(page: Page, out: Path) -> None:
+    clips = predicted_clips(out / "runs" / "joint", out / TOKENS, out / "raw" / "test")
+    with page.arranged("strips"):
+        page.mark(heads(PREDICTION_HEADS))
+        for clip in clips:
+            page.animation(*clip)
+    page.text(
+        "Test clips. The pretrained network predicts the tokens of the grey tubes. The last two columns are tokens "
+        "decoded to pixels; where the clip is visible, both are the true ones.",
+        "quiet",
+    )
 
 
-def _predictions_sheet(videos: TokenSet, tokenizer: Any, weights: Path) -> np.ndarray:
-    model = load_weights(weights).eval()
-    assert isinstance(model, Bevt)
-    index = videos.frames.index.slice(0, SAMPLES).to_pylist()
-    part = videos.read_view(0, 0)
-    rows, labels = [], []
-    for i, row in enumerate(index):
-        frames = videos.frames.read_frames(row["part"], row["frame_start"], CLIP_FRAMES)
-        clip_THWC = np.stack([apply_view(frame, part.views[i]) for frame in frames])
-        tokens_THW = part.tokens[i][:CLIP_FRAMES].astype(np.int64)
-        T, rows_H, columns_W = tokens_THW.shape
-        grid_THW = (T // model.config["patch"][0], rows_H, columns_W)
-        mask_THW = tube(rng_for("report", i), grid_THW, rows_H * columns_W // 2, min_block=4)
-        clip, tokens, mask = (torch.from_numpy(array) for array in (clip_THWC, tokens_THW, mask_THW))
-        drawn, (_, *what) = prediction_rows(model, tokenizer, clip, tokens, mask, "video")
-        rows += drawn
-        labels += [row["source"], *what]
-    return sheet(rows, labels)
+def _of_finetuning(tables: Accuracies, metric: str) -> Curves:
+    """The same metric of both fine-tuning runs."""
+    return {name: (f"finetune-{run}", metric) for name, run in zip(tables.top1, FINETUNED, strict=False)}
+
+
+def _plot(
+    page: Page,
+    out: Path,
+    title: str,
+    curves: Curves,
+    *,
+    percent: bool = False,
+    levels: Mapping[str, float] | None = None,
+    colours: Sequence[int] = (1, 2),
+) -> None:
+    """Plot metrics of runs, and name those that were not logged."""
+    series, missing = {}, []
+    for name, (run, metric) in curves.items():
+        try:
+            points = points_of(read_metrics(out / "runs" / run), metric)
+        except (UserError, OSError) as error:
+            missing.append(str(error))
+            continue
+        if points:
+            series[name] = averaged(points, POINTS)
+        else:
+            missing.append(f"runs/{run} has not logged {metric}")
+    with page.together():
+        if series:
+            page.mark(line_plot(title, series, "step", percent=percent, levels=levels, colours=colours))
+        if missing:
+            page.text(f"Not shown: {'; '.join(missing)}.", "quiet")
+
+
+def _costs(page: Page, steps_done: Sequence[tuple[str, str, float | None]]) -> None:
+    measured = [seconds for _, _, seconds in steps_done if seconds is not None]
+    longest = max(measured, default=1.0)
+    rows = [
+        (cost(title, command, None), "done earlier")
+        if seconds is None
+        else (cost(title, command, seconds / longest), round(seconds, 1))
+        for title, command, seconds in steps_done
+    ]
+    page.table(["command", "seconds"], rows, "wide")
+    minutes, rest = divmod(round(sum(measured)), 60)
+    earlier = len(steps_done) - len(measured)
+    text = f"{count(len(measured), 'command')} in {minutes} min {rest} s"
+    page.text(text + (f"; {earlier} done earlier." if earlier else "."))
+
+
+def _classes(page: Page, out: Path) -> None:
+    clips = class_clips(FrameStore(out / "train" / "frames"))
+    with page.arranged("tiles"):
+        for clip in clips:
+            page.animation(*clip, caption=clip.about)
+
+
+def _stored(page: Page, out: Path) -> None:
+    columns, strips = stored_views(TokenSet(out / TOKENS))
+    with page.arranged("strips"):
+        page.mark(heads(columns))
+        for strip, source in strips:
+            page.picture(strip, source)
+
+
+def _or_reason(page: Page, draw: Callable[[], None]) -> None:
+    """Draw a part of the page, or say why it cannot be drawn."""
+    try:
+        draw()
+    except (UserError, OSError) as error:
+        page.text(f"Not shown: {error}", "quiet")

@@ -11,9 +11,12 @@ from typing import Any
 
 from bevt_core.console.inert import one_line
 from bevt_core.console.terminal import show
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.storage.files import read_json_file
 from bevt_core.storage.one_writer import writes
 from schemas.errors import UserError
-from trainer.demo.report import write_report
+from trainer.demo.report import Accuracies, write_report
+from trainer.testing.evaluate import RESULT
 from trainer.testing.temporal import TABLE
 
 NUM_CLASSES = 8  # camera motions
@@ -117,8 +120,10 @@ def demo(out: Path, *, seed: int = 0) -> dict[str, Any]:
             )
         seconds[step.title] = round(time.monotonic() - began, 1)
     top1 = {title: _top1(out / "runs" / f"temporal-{name}" / TABLE) for title, name in STARTS.items()}
-    steps_done = [(f"bevt {step.command}", seconds.get(step.title)) for step in steps]
-    report = write_report(out, steps_done, top1)
+    steps_done = [(step.title, f"bevt {step.command}", seconds.get(step.title)) for step in steps]
+    labelled = FrameStore(out / "train" / "frames").manifest.num_samples
+    tested = read_json_file(out / "runs" / "temporal-scratch" / "normal" / RESULT, dict)["num_videos"]
+    report = write_report(out, steps_done, Accuracies(top1, NUM_CLASSES, labelled, tested))
     show(f"\n{'top-1, frames given':<20}" + "".join(f"{temporal:>14}" for temporal in TEMPORAL))
     for title, row in top1.items():
         show(f"{title:<20}" + "".join(f"{row[temporal]:>14.1%}" for temporal in TEMPORAL))

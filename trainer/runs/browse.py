@@ -179,8 +179,8 @@ def _results(run: Path, lines: Sequence[Mapping[str, Any]], keys: Sequence[str])
     return found | {"samples_per_s": float(np.median(rates)) if rates else None}
 
 
-def averaged(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Average neighbouring (step, value) pairs down to at most POINTS; return the steps and the values."""
-    groups = np.array_split(np.array(points, dtype=float), min(POINTS, len(points)))
+def averaged(points: Sequence[tuple[float, float]], most: int = POINTS) -> tuple[list[float], list[float]]:
+    """Average neighbouring (step, value) pairs down to at most `most`; return the steps and the values."""
+    groups = np.array_split(np.array(points, dtype=float), min(most, len(points)))
     steps, values = zip(*(group.mean(axis=0).tolist() for group in groups), strict=True)
     return list(steps), list(values)

@@ -127,7 +127,7 @@ def test_rejected_sources_are_listed_as_examples(tmp_path: Path) -> None:
     write_frame_manifest(frames_dir, plan, commits)
     assert report_job(summary_of(frames_dir, None), TIMELINE)["report_error"] is None
     html = (tmp_path / REPORT).read_text()
-    assert "<td>empty-file</td><td>10</td>" in html
+    assert '<td>empty-file</td><td class="n">10</td>' in html
     assert re.findall("&lt;b&gt;[0-9]-[0-9].mp4", html) == [f"&lt;b&gt;0-{i}.mp4" for i in range(3)]
     assert "There is no sample to show." in html
 
