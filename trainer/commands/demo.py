@@ -11,12 +11,13 @@ from bevt_core.console.terminal import emit
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for all results; finished steps are not repeated.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the videos and of all training.")] = 0,
     json_: AsJson = False,
 ) -> None:
     """Run the whole method in minutes on a laptop, from raw videos to accuracy.
 
-    Makes labelled videos, tokenizes, pretrains, fine-tunes and evaluates. Every step is a `bevt` command, printed to be
-    copied. Ends with a table and report.html.
+    Makes videos, tokenizes them, continues the pretraining of bevt-nano, and fine-tunes on few labels, from there and
+    from scratch. Every step is a `bevt` command, printed to be copied. Ends with a table and report.html.
 
     \b
     Example:
@@ -24,4 +25,4 @@ def demo(
     """
     from trainer.demo.run import demo as run
 
-    emit(run(out), json_)
+    emit(run(out, seed=seed), json_)
