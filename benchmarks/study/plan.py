@@ -194,7 +194,7 @@ def pretrain(
         f"--out {{out}}/{run}",
     ]
     needs = [made for _, made in streams] + ([f"pretrain/{init}_{seed}"] if init else [])
-    return Run(run, " ".join([*words, f"--out {{out}}/{run}"]), f"{run}/weights.safetensors", tuple(needs))
+    return Run(run, " ".join(words), f"{run}/weights.safetensors", tuple(needs))
 
 
 def supervised(study: Study, seed: int) -> Run:
