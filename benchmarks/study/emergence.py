@@ -2,11 +2,11 @@
 
 A small Video Swin (64 px, 8 frames, 8 x 8 tokens) is pretrained on unlabelled clips of a moving camera (`scenes.py`),
 then fine-tuned on a few labelled clips of photographs; the class is the motion of the camera, and test photographs are
-other photographs. Fine-tuning from scratch has the same steps. Tokens are the nearest of VOCABULARY colour patches.
+other photographs. Fine-tuning from scratch has the same steps. Tokens are those of dvae-nano.
 
 Prints a JSON line per evaluation: the masked loss in nats on test photographs, beside the entropy of the tokens;
-accuracy of masked tokens; accuracy of a linear probe. The last lines are test accuracies by number of labels. One
-thread, and bf16 products if --precision bf16. Clips and tokens are kept in DIR for the next run.
+accuracy of masked tokens; accuracy of a linear probe, and of fine-tuning on --labels. One thread, and bf16 products if
+--precision bf16. Clips and tokens are kept in DIR for the next run.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
 from bevt_core.models.classifier import Classifier
 from bevt_core.models.stems import normalise
 from bevt_core.rng import rng_for
-from bevt_core.tokenizers.codes import fit_codes, nearest_code
+from bevt_core.tokenizers import load_tokenizer
 from pipeline.synthetic.camera import CLASSES, draw_clip
 from pipeline.synthetic.photographs import PHOTOGRAPHS
 from pipeline.synthetic.scenes import draw_unlabelled
@@ -36,8 +36,8 @@ from schemas.models import MaskConfig, Random3dMask, RandomFrameMask, TubeMask
 from schemas.text.json_text import json_text
 from trainer.probes.linear import linear_predict
 
-FRAMES, SIZE_PX, TOKEN_PX, VOCABULARY = 8, 64, 8, 64
-GRID = (FRAMES // 2, SIZE_PX // TOKEN_PX, SIZE_PX // TOKEN_PX)
+FRAMES, SIZE_PX, VOCABULARY = 8, 64, 64
+GRID = (FRAMES // 2, 8, 8)  # of masks
 SWIN = SWIN_SIZES["nano"]
 BATCH, LABELLED, TEST = 32, 2048, 512
 MASKS: dict[str, MaskConfig] = {
@@ -55,8 +55,8 @@ def main() -> None:
     train = made_once(options.out / f"unlabelled-{options.clips}.npy", unlabelled, options.clips)
     labelled = made_once(options.out / "labelled.npy", partial(photographs, "train"), LABELLED)
     test = made_once(options.out / "test.npy", partial(photographs, "test"), TEST)
-    codes = fit_codes(patches(train[::16]).flatten(0, -2), VOCABULARY, torch.Generator().manual_seed(0))
-    tokens, test_tokens = tokens_of(train, codes), tokens_of(test, codes)
+    tokens = tokens_of(options.out / f"unlabelled-{options.clips}-tokens.npy", train)
+    test_tokens = tokens_of(options.out / "test-tokens.npy", test)
     shares = np.bincount(tokens.flatten(), minlength=VOCABULARY) / tokens.numel()
     entropy = -float((shares[shares > 0] * np.log(shares[shares > 0])).sum())
 
@@ -67,22 +67,15 @@ def main() -> None:
         if step % options.evaluate_every == 0:
             loss, accuracy = masked_loss(model, test, test_tokens, config)
             line = {"step": step, "cpu_s": round(time.process_time() - started), "entropy": round(entropy, 3)}
-            probe = probe_accuracy(model, labelled, test)
-            print(json_text(line | {"masked_loss": loss, "masked_accuracy": accuracy, "probe": probe}), flush=True)
+            line |= {"masked_loss": loss, "masked_accuracy": accuracy, "probe": probe_accuracy(model, labelled, test)}
+            for count in options.labels:
+                line[f"top1_{count}"] = finetuned_accuracy(model, labelled, test, count, options.seed, autocast)
+            print(json_text(line), flush=True)
         set_rate(optimizer, options.lr, step, options.steps, warm_up=200)
         batch = np.sort(rng.permutation(len(train))[:BATCH])
         with autocast():
             value = loss_of(model, train[batch], tokens[batch], config, rng)
         take_step(optimizer, model, value)
-    for count in options.labels:
-        for name, weights in (("scratch", None), ("pretrained", model)):
-            classifier = build_classifier(**SWIN, num_classes=len(CLASSES))
-            if weights is not None:
-                classifier.stem.load_state_dict(weights.stems["video"].state_dict())
-                classifier.encoder.load_state_dict(weights.encoders["shared"].state_dict())
-            finetune(classifier, labelled, count, options.seed, autocast)
-            top1 = accuracy_of(classifier, test)
-            print(json_text({"labels": count, "from": name, "top1": top1}), flush=True)
 
 
 def parse_options() -> argparse.Namespace:
@@ -92,7 +85,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--evaluate-every", type=int, default=500)
     parser.add_argument("--clips", type=int, default=16384)
-    parser.add_argument("--labels", type=int, nargs="+", default=[64, 256, 512])
+    parser.add_argument("--labels", type=int, nargs="*", default=[512])
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
@@ -118,21 +111,14 @@ def made_once(path: Path, draw_one: Callable[[int], np.ndarray], count: int) -> 
     return clips
 
 
-def patches(clips: np.ndarray) -> Tensor:
-    """Each token's pixels at half the resolution: uint8 (N, T, H, W, 3) -> float (N, T, h, w, D) in [0, 1]."""
-    found = []
-    for some in np.array_split(clips, max(1, len(clips) // 256)):
-        unit_NCHW = torch.from_numpy(some).flatten(0, 1).permute(0, 3, 1, 2).float() / 255
-        small_NCHW = F.avg_pool2d(unit_NCHW, 2)
-        side = TOKEN_PX // 2
-        blocks = small_NCHW.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 1, 4, 5).flatten(3)
-        found.append(blocks.unflatten(0, some.shape[:2]))
-    return torch.cat(found)
-
-
-def tokens_of(clips: np.ndarray, codes: Tensor) -> Tensor:
-    """The nearest code of every patch: int64 (N, T, h, w)."""
-    return torch.cat([nearest_code(patches(some), codes) for some in np.array_split(clips, max(1, len(clips) // 256))])
+def tokens_of(path: Path, clips: np.ndarray) -> Tensor:
+    """The tokens of clips, int64 (N, T, h, w); made once."""
+    if not path.exists():
+        tokenizer = load_tokenizer("dvae-nano")
+        parts = np.array_split(clips, max(1, len(clips) // 16))
+        ids = [tokenizer.encode(torch.from_numpy(some).flatten(0, 1)).to(torch.uint8) for some in parts]
+        np.save(path, torch.cat(ids).unflatten(0, clips.shape[:2]).numpy())
+    return torch.from_numpy(np.load(path)).long()
 
 
 def pixels(clips: np.ndarray) -> Tensor:
@@ -172,15 +158,19 @@ def probe_accuracy(model: Bevt, labelled: np.ndarray, test: np.ndarray) -> float
     return round(float((predicted == labels_of(test)).float().mean()), 4)
 
 
-def finetune(
-    model: Classifier,
+def finetuned_accuracy(
+    weights: Bevt,
     clips: np.ndarray,
+    test: np.ndarray,
     count: int,
     seed: int,
     autocast: Callable[[], torch.autocast],
     steps: int = 300,
-) -> None:
-    """Train all weights on `count` labelled clips, equally many of each class."""
+) -> float:
+    """Test accuracy after fine-tuning a copy of the encoder on `count` labelled clips, equally many of each class."""
+    model = build_classifier(**SWIN, num_classes=len(CLASSES))
+    model.stem.load_state_dict(weights.stems["video"].state_dict())
+    model.encoder.load_state_dict(weights.encoders["shared"].state_dict())
     rng, lr = rng_for("finetune", seed), 1e-3
     chosen = rng.permutation(len(clips) // len(CLASSES))[: count // len(CLASSES)]
     members = (chosen[:, None] * len(CLASSES) + np.arange(len(CLASSES))).flatten()
@@ -191,6 +181,7 @@ def finetune(
         with autocast():
             logits = model(pixels(clips[batch]))
         take_step(optimizer, model, F.cross_entropy(logits.float(), torch.from_numpy(batch % len(CLASSES))))
+    return accuracy_of(model, test)
 
 
 @torch.no_grad()
