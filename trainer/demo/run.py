@@ -39,7 +39,7 @@ def demo_steps(out: Path, seed: int) -> list[Step]:
     o = shlex.quote(str(out))
     tokenize = "tokenize --dataset folder"
     trained = f"--nproc 2 --set loop.seed={seed}"
-    labelled = f"--frames {o}/train/frames --val-root {o}/raw/test --set loop.epochs=40"
+    labelled = f"--frames {o}/train/frames --val-root {o}/raw/test --set loop.epochs=32 --set validate_every_epochs=8"
     rows = [
         (
             "Make videos: a virtual camera moves over photographs, and its motion is the class",

@@ -229,3 +229,7 @@ def test_a_label_has_no_unit_that_differs_from_the_one_shown() -> None:
 def test_what_is_unknown_is_left_out_and_an_empty_result_is_not() -> None:
     summary = {"step": 4, "bottleneck": None, "metrics": {}, "loss": {"first": None}, "failed": {}}
     assert summary_lines(summary) == ["step    4", "failed  none"]
+
+
+def test_keys_may_be_numbers() -> None:
+    assert summary_lines({"jpeg_ids_agree": {75: 0.5, 95: 1.0}}) == ["jpeg_ids_agree", "  75  0.5", "  95  1"]
