@@ -22,12 +22,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_it_is_found_by_name_and_small() -> None:
-    folder = PRETRAINED / "dvae-small"
+@pytest.mark.parametrize(("name", "side", "input_px"), [("dvae-small", 14, 112), ("dvae-nano", 8, 64)])
+def test_it_is_found_by_name_and_small(name: str, side: int, input_px: int) -> None:
+    folder = PRETRAINED / name
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 6e6
     assert "CC BY 2.0" in (folder / "CARD.md").read_text()  # the one photograph that asks to be named
-    identity = load_tokenizer("dvae-small").identity()
-    assert (identity.name, identity.grid, identity.input_px) == ("dvae", (14, 14), 112)
+    identity = load_tokenizer(name).identity()
+    assert (identity.name, identity.grid, identity.input_px) == ("dvae", (side, side), input_px)
     assert identity.vocab_size == read_description(folder).sizes.vocab_size
 
 
