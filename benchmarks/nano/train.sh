@@ -8,7 +8,7 @@ set -eu
 out=${1:?the folder to write}
 cd "$(dirname "$0")/../.."
 bevt=${BEVT:-.venv/bin/bevt}
-clips=${CLIPS:-16384} pictures=${PICTURES:-8192} joint_epochs=${JOINT_EPOCHS:-20} seed=${SEED:-0}
+clips=${CLIPS:-16384} pictures=${PICTURES:-8192} joint_epochs=${JOINT_EPOCHS:-14} seed=${SEED:-0}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 pictures_of="--dataset folder --recipe nano_image --root $out/raw/images --out $out/images"
 clips_of="--dataset folder --recipe nano_video --root $out/raw/unlabelled --out $out/videos --set sources_per_part=1024"
