@@ -56,7 +56,7 @@ MODEL = {
     "list": Command("bevt_core.commands.models:list_models", "List the pretrained models in the package."),
     "info": Command(
         "bevt_core.commands.models:info",
-        "Show a packaged model's origin, or a classifier's parameters and multiply-adds at common sizes.",
+        "Show a packaged model's origin, or a classifier's parameters and multiply-adds.",
     ),
 }
 BENCH = {
@@ -98,7 +98,7 @@ PANELS: Panels = {
         ),
         "demo-videos": Command(
             "pipeline.commands.synthetic:demo_videos",
-            "Make a small labelled set of videos whose class is the camera's motion.",
+            "Make small sets of videos in which a camera moves; its motion is the class.",
         ),
     },
     "Pretrain": {

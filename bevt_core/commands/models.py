@@ -44,7 +44,7 @@ def info(
     ] = 400,
     json_: AsJson = False,
 ) -> None:
-    """Show a packaged model's origin, or a classifier's parameters and multiply-adds at common sizes.
+    """Show a packaged model's origin, or a classifier's parameters and multiply-adds.
 
     The sizes' counts are for 16 and 32 frames and for both of the paper's windows.
 

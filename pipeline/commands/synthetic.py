@@ -17,7 +17,7 @@ def demo_videos(
     seed: Annotated[int, typer.Option(help="Seed of the clips and pictures.")] = 0,
     json_: AsJson = False,
 ) -> None:
-    """Make small sets of videos in which a camera moves over photographs; the class is its motion.
+    """Make small sets of videos in which a camera moves; its motion is the class.
 
     The videos are H.264: train/ and test/ with a folder per class, unlabelled/ for pretraining. images/ has pictures.
 

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -78,7 +78,9 @@ def expected_number(annotation: Any, metadata: Sequence[Any]) -> str:
         words = f" from {texts[Ge]} to {texts[Le]}"
     else:
         words = " and".join(f" {LIMITS[kind]} {text}" for kind, text in texts.items())
-    return ("a whole number" if whole else "a finite number") + words
+    steps = [entry.multiple_of for entry in _flat(metadata) if isinstance(entry, MultipleOf)]
+    what = "a whole number" if whole else "a finite number"
+    return (f"a multiple of {steps[0]}" if steps else what) + words
 
 
 def _find(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, Any, list[Any]]:

@@ -211,3 +211,19 @@ def test_an_exported_program_takes_the_models_clips(
         exported = summary("export", checkpoint, "--format", "program", "--out", out, *options)
         json_keys("export --format program", exported)
         assert out.read_text() == expected
+
+
+def test_a_share_of_the_labels_is_trained_on(place: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        touch(tmp_path / split, *(f"{name}/{i}.mp4" for name in "ab" for i in range(4)))
+    plan = ["finetune", "folder", "--root", tmp_path, "--dry-run", "--set", "global_batch=2", "--json"]
+    whole, half = bevt(*plan), bevt(*plan, "--set", "label_share=0.5")
+    assert "4 of 8 videos are trained on (label_share)" in half.stderr and "label_share" not in whole.stderr
+    steps = [json.loads(result.stdout.splitlines()[-1])["steps"] for result in (whole, half)]
+    assert steps == [3 * 8 // 2, 3 * 4 // 2]  # epochs x clips / batch
+    assert "4 videos of 2 classes to train on, 8 to validate on" in half.output
+    probing = ["probe", place / "run", "--frames", place / "frames", "--out", tmp_path / "probe"]
+    for share in ("0", "1.5"):
+        refused = error(*plan, "--set", f"label_share={share}")
+        assert f"label_share: expected a finite number above 0 and at most 1 (given {share})" in refused
+        assert "--label-share" in error(*probing, "--label-share", share)

@@ -104,19 +104,23 @@ def test_two_processes_train_the_peco_that_one_trains(frames: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("settings", "message"),
     [
-        ("architecture.preset=nanno", "did you mean 'nano'"),
-        ("input_px=68", "68 is not a multiple of the 8 px of a token .* set input_px=64"),
-        ("architecture.perceptual={name: resnet19, layers: [1], weight: 1, weights: null}", "no such model in timm"),
-        ("architecture.ema_decays=0.5", "did you mean 'ema_decay'"),
-        ("architecture.adversarial={weight: 1, start: 0, width: 8, layers: 5}", "architecture.adversarial"),
-        ("loop.micro_batches=8", "leaves some of them empty"),
+        (["input_px=68"], r"input_px: expected a multiple of 8 from 16 to 16384 \(given 68\)"),
+        (["architecture.preset=nanno"], "did you mean 'nano'"),
+        (
+            ["architecture.preset=small", "input_px=72"],
+            "72 is not a multiple of the 16 px of a token of preset 'small'; set input_px=64",
+        ),
+        (["architecture.perceptual={name: resnet19, layers: [1], weight: 1, weights: null}"], "no such model in timm"),
+        (["architecture.ema_decays=0.5"], "did you mean 'ema_decay'"),
+        (["architecture.adversarial={weight: 1, start: 0, width: 8, layers: 5}"], "architecture.adversarial"),
+        (["loop.micro_batches=8"], "leaves some of them empty"),
     ],
 )
-def test_what_does_not_fit_is_one_clear_error(frames: Path, tmp_path: Path, setting: str, message: str) -> None:
+def test_what_does_not_fit_is_one_clear_error(frames: Path, tmp_path: Path, settings: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        recipe = load_recipe("nano_peco", TRAINER_RECIPES, [*SMALL, f"frames=[{frames}]", setting])
+        recipe = load_recipe("nano_peco", TRAINER_RECIPES, [*SMALL, f"frames=[{frames}]", *settings])
         train_tokenizer(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

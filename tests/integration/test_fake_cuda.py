@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bevt_core.masking import hidden_positions
-from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
+from bevt_core.models.build import build_bevt, build_classifier
 from bevt_core.models.swin import use_attention
 from schemas.recipes import LoopConfig, MixConfig, OptimConfig
 from tests.support.fake_cuda import CUDA, fake_cuda, on_cuda
@@ -30,7 +30,8 @@ VOCAB = 32
 WORLD = World(rank=0, size=1, device=CUDA)
 OPTIM = OptimConfig(lr=1e-3, weight_decay=0.05, warmup_epochs=0, clip_grad_norm=3.0)
 # windows that clip, shift and pad the grids of 64-px clips and pictures
-SWIN = {**SWIN_SIZES["nano"], "depths": (2, 1, 1), "window": (4, 7, 7), "drop_path": 0.1}
+SWIN = {"embed_dim": 48, "depths": (2, 1, 1), "num_heads": (2, 4, 8), "patch": (2, 8, 8)}
+SWIN |= {"window": (4, 7, 7), "drop_path": 0.1}
 TIMESFORMER = {"embed_dim": 48, "depth": 2, "num_heads": 2, "grid": (4, 4, 4), "patch": (2, 16, 16), "drop_path": 0.1}
 BACKBONES = {"swin": SWIN, "timesformer": TIMESFORMER}
 

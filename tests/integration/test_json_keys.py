@@ -9,9 +9,13 @@ from typer.testing import CliRunner
 import cli
 import pipeline.bench.job
 import trainer.demo.run
+from tests.support.builders import make_token_set
 from tests.support.json_keys import CheckKeys
 from tests.support.media import moving_frames, write_video
 from tests.support.tiny_jobs import save_tiny_tokenizer
+from trainer.clips.multi_view import TEMPORAL
+from trainer.testing.evaluate import RESULT
+from trainer.testing.temporal import TABLE
 
 
 def printed(*arguments: object) -> dict[str, object]:
@@ -25,9 +29,15 @@ def test_model_info(json_keys: CheckKeys) -> None:
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_keys: CheckKeys) -> None:
-    for step in trainer.demo.run.demo_steps(tmp_path):
+    make_token_set(tmp_path / "train", num_samples=2)
+    for step in trainer.demo.run.demo_steps(tmp_path, seed=0):
         step.product.parent.mkdir(parents=True, exist_ok=True)
-        step.product.write_text('{"top1": 0.5}')
+        step.product.touch()
+    for start in trainer.demo.run.STARTS.values():
+        tested = tmp_path / "runs" / f"temporal-{start}"
+        (tested / TABLE).write_text("frames,top1\n" + "".join(f"{order},0.5\n" for order in TEMPORAL))
+        (tested / "normal").mkdir()
+        (tested / "normal" / RESULT).write_text('{"num_videos": 2}')
     monkeypatch.setattr(trainer.demo.run, "write_report", lambda out, *_: out / "report.html")
     json_keys("demo", printed("demo", "--out", tmp_path))
 

@@ -32,7 +32,7 @@ def test_the_parts_make_up_the_step(json_keys: CheckKeys) -> None:
 def test_the_tokenizer_may_be_in_the_step(tmp_path: Path) -> None:
     sizes = DvaeSizes(n_hid=8, n_blk_per_group=1)
     state = to_package_state(build_encoder(sizes))
-    save_tokenizer(tmp_path / "t", state, None, kind="dalle", sizes=sizes, input_px=32, origin={})
+    save_tokenizer(tmp_path / "t", state, None, kind="dalle", sizes=sizes, input_px=64, origin={})
     tokenizer = load_tokenizer(tmp_path / "t")
     assert bench_train_step(**NANO, tokenizer=tokenizer)["tokens"] == "in the step, float32"  # type: ignore[arg-type]
 

@@ -62,6 +62,17 @@ def test_tokenizer_recipes_name_presets() -> None:
     assert all(recipe.input_px % sizes_of(recipe).stride == 0 for recipe in recipes)
 
 
+@pytest.mark.parametrize("name", ["nano_tokenizer", "nano_peco"])
+def test_a_tokenizer_has_the_vocabulary_of_its_recipe_or_of_its_preset(name: str) -> None:
+    other, none = (load_recipe(name, RECIPES, [f"architecture.vocab_size={size}"]) for size in ("100", "null"))
+    preset = ARCHITECTURES[none.architecture.kind].presets["nano"]
+    assert sizes_of(none) == preset and preset.vocab_size != 100
+    assert sizes_of(other) == preset.model_copy(update={"vocab_size": 100})
+    assert sizes_of(LOADED["nano_tokenizer"]).vocab_size == LOADED["nano_joint"].model.vocab_size == 64
+    with pytest.raises(UserError, match=r"architecture\.vocab_size: .* 2 to 65536 \(given 0\)"):
+        load_recipe(name, RECIPES, ["architecture.vocab_size=0"])
+
+
 def test_every_architecture_of_the_recipes_can_be_trained() -> None:
     assert set(ARCHITECTURES) == {
         get_args(kind.model_fields["kind"].annotation)[0] for kind in (DvaeTraining, PecoTraining)

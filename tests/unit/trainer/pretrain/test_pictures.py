@@ -18,7 +18,7 @@ from trainer.pretrain.streams import StoredSource
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    return make_token_set(tmp_path_factory.mktemp("videos"))
+    return make_token_set(tmp_path_factory.mktemp("videos"), grid=8)
 
 
 @pytest.fixture
