@@ -1,7 +1,7 @@
 """Collect what the study measured: `python benchmarks/study/results.py DIR --out benchmarks/study/results.json`.
 
-Reads the finished runs of `run.py --out DIR`, and DIR/masked.json of `masked.py`. Every list has a row per line, sorted,
-so that a committed file shows what changed. Accuracies are shares, losses nats, times CPU seconds.
+Reads the finished runs of `run.py --out DIR`, and DIR/masked.json of `masked.py`. Every list has a row per line,
+sorted, so that a committed file shows what changed. Accuracies are shares, losses nats, times CPU seconds.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 
 from sizes import FULL, TINY
 
+from bevt_core.dataset.jpeg_array import open_jpegs
 from bevt_core.storage.files import write_atomic
 from schemas.text.json_text import json_text
 
@@ -131,7 +132,7 @@ def masked(out: Path) -> Iterator[Row]:
 
 
 def token_sets(out: Path, spent: Mapping[str, float]) -> Iterator[Row]:
-    """Token sets and the frame stores beside them: bytes of the parts, without reports."""
+    """Token sets, and the frame stores beside them: bytes of the token parts, and of the JPEGs alone."""
     for path in sorted(out.glob("*/tokens/*/dataset.json")):
         made = json.loads(path.read_text())
         folder, frames = path.parent, path.parents[2] / "frames"
@@ -142,7 +143,7 @@ def token_sets(out: Path, spent: Mapping[str, float]) -> Iterator[Row]:
             "frames": made["num_frames"],
             "views": made["views"]["num_views"],
             "bytes": sum(part.stat().st_size for part in folder.glob("*.parquet")),
-            "frame_bytes": sum(part.stat().st_size for part in frames.glob("part-*/**/*") if part.is_file()),
+            "jpeg_bytes": sum(int(open_jpegs(str(store)).offsets[-1]) for store in frames.glob("part-*/frames.zarr")),
             "cpu_s": spent.get(name),
         }
 
