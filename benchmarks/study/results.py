@@ -116,10 +116,15 @@ def finetunings(out: Path, spent: Mapping[str, float]) -> Iterator[Row]:
 def temporal(out: Path) -> Iterator[Row]:
     for path in sorted(out.glob("temporal/*/temporal.csv")):
         name, seed = path.parent.name.rsplit("_", 1)
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                top1 = round(float(row["top1"]), 4)
-                yield {"name": name, "seed": int(seed), "frames": row["frames"], "top1": top1}
+        videos = sum(int(row["videos"]) for row in csv_rows(path.with_name("temporal_per_class.csv")))
+        for row in csv_rows(path):
+            tested = {"top1": round(float(row["top1"]), 4), "videos": videos}
+            yield {"name": name, "seed": int(seed), "frames": row["frames"], **tested}
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def masked(out: Path) -> Iterator[Row]:

@@ -11,15 +11,17 @@ Row = Mapping[str, Any]
 
 def top1(results: Results, name: str, share: float, labels: str = "motion") -> Measured:
     """Test accuracies of the fine-tunings from `name`."""
-    rows = [row for row in results["finetune"] if (row["labels"], row["name"], row["share"]) == (labels, name, share)]
-    return Measured([row["top1"] for row in rows], min((row["videos"] for row in rows), default=0))
+    wanted = (labels, name, share)
+    return _measured([row for row in results["finetune"] if (row["labels"], row["name"], row["share"]) == wanted])
 
 
 def temporal(results: Results, name: str, frames: str) -> Measured:
     """Test accuracies with changed frames, on the test clips of camera motion."""
-    rows = [row for row in results["temporal"] if (row["name"], row["frames"]) == (name, frames)]
-    videos = top1(results, name, results["sizes"]["share"]).videos
-    return Measured([row["top1"] for row in rows], videos)
+    return _measured([row for row in results["temporal"] if (row["name"], row["frames"]) == (name, frames)])
+
+
+def _measured(rows: Sequence[Row]) -> Measured:
+    return Measured([row["top1"] for row in rows], min((row["videos"] for row in rows), default=0))
 
 
 def masked_accuracy(results: Results, name: str, mask: str) -> list[float]:
