@@ -4,11 +4,16 @@ Every pretraining has the same number of steps, every fine-tuning too; sizes are
 paths below the study's folder. `{out}` in a command is that folder.
 """
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from label_sets import Labels, RealVideos, motion, pictures, real_labels
+from sizes import Study
+
 STARTS = ("scratch", "supervised", "image", "video", "video_init", "joint", "joint_init")  # Tables 1 and 6
 ORDER_STARTS = ("scratch", "image", "video_init", "joint_init")  # Table 2
+OTHER_STARTS = ("scratch", "image", "video", "joint_init")  # on label sets other than camera motion
 MASKS = {  # Table 9
     "tube": "{kind: tube, ratio: 0.5, min_block: 4, length_share: [0.5, 1.0]}",
     "tube_short": "{kind: tube, ratio: 0.5, min_block: 4, length_share: [0.25, 0.5]}",
@@ -24,47 +29,6 @@ NANO_VIEWS = "{crop_px: 64, short_side_min_px: 64, short_side_max_px: 80, flip_s
 
 
 @dataclass(frozen=True)
-class Study:
-    """How much of everything."""
-
-    labelled: int  # clips per class
-    unlabelled: int
-    few: int  # clips of which N views are stored
-    images: int
-    steps: int  # of pretraining
-    finetune_steps: int
-    shares: tuple[float, ...]  # of the labels
-    share: float  # for the tables with one column
-    seeds: tuple[int, ...]
-    batch: int = 32
-    image_batch: int = 64
-
-
-FULL = Study(
-    labelled=512,
-    unlabelled=8192,
-    few=1024,
-    images=4096,
-    steps=750,
-    finetune_steps=200,
-    shares=(0.01, 0.05, 0.2, 1.0),
-    share=0.2,
-    seeds=(0, 1, 2),
-)
-TINY = Study(
-    labelled=8,
-    unlabelled=64,
-    few=32,
-    images=64,
-    steps=3,
-    finetune_steps=2,
-    shares=(0.5, 1.0),
-    share=1.0,
-    seeds=(0,),
-)
-
-
-@dataclass(frozen=True)
 class Run:
     """One command. `name` begins with the kind of run and ends with the seed, if it has one."""
 
@@ -74,11 +38,16 @@ class Run:
     needs: tuple[str, ...] = ()  # names of runs
 
 
-def runs_of(study: Study) -> list[Run]:
+def runs_of(study: Study, real: Sequence[RealVideos] = ()) -> list[Run]:
     """Return all runs, those of the first tables first, so that an interrupted study has them."""
     found = [*data_runs(study)]
+    for videos in real:
+        found += real_data(study, videos)
     for seed in study.seeds:
         found += starts(study, seed)
+        found += [finetune(study, seed, start, study.picture_share, pictures(study)) for start in OTHER_STARTS]
+        for videos in real:
+            found += [finetune(study, seed, start, 1.0, real_labels(study, videos)) for start in OTHER_STARTS]
     for seed in study.seeds:
         found += [*masks(study, seed), *views(study, seed), *tokens(study, seed)]
     return found
@@ -90,17 +59,16 @@ def data_runs(study: Study) -> Iterator[Run]:
     yield Run("raw", f"demo-videos {{out}}/raw {sizes}", "raw/camera-motion.json")
     few = f"--clips 1 --images 1 --unlabelled {study.few} --seed 1"
     yield Run("raw_few", f"demo-videos {{out}}/raw_few {few}", "raw_few/camera-motion.json")
-    pictures = f"benchmarks/study/pictures.py {{out}}/pictures --count {study.images}"
-    yield Run("pictures", pictures, "pictures/ATTRIBUTION.txt")
+    draw = f"benchmarks/study/pictures.py {{out}}/pictures --count {study.images}"
+    yield Run("pictures", draw, "pictures/ATTRIBUTION.txt")
     yield tokenize("images", "dvae-v2", "raw/images", "--recipe nano_image")
     yield tokenize("videos", "dvae-v2", "raw/unlabelled")
     yield tokenize("test", "dvae-v2", "raw/test")
-    frames_only = "tokenize --dataset folder --recipe nano_video --frames-only --root {out}/raw/train --out {out}/train"
-    yield Run("train", frames_only, "train/frames/dataset.json", ("raw",))
+    yield store_frames("train", "{out}/raw/train", ("raw",))
+    yield store_frames("few", "{out}/raw_few/unlabelled", ("raw_few",))  # apart, so that tokenizing has its own cost
     for count in VIEWS:
-        yield tokenize(
-            "few", f"dvae-v{count}", "raw_few/unlabelled", f"--recipe nano_video --set views.num_views={count}"
-        )
+        options = f"--recipe nano_video --set views.num_views={count}"
+        yield replace(tokenize("few", f"dvae-v{count}", "raw_few/unlabelled", options), needs=("few",))
     for quality in QUALITIES:
         options = f"--recipe nano_video --set pool.jpeg_quality={quality}"
         yield tokenize(f"jpeg_{quality}", "dvae-v2", "raw/unlabelled", options)
@@ -108,6 +76,13 @@ def data_runs(study: Study) -> Iterator[Run]:
     yield Run("peco", f"{peco} --out {{out}}/peco", "peco/tokenizer/tokenizer.json", ("images/dvae-v2",))
     made = tokenize("videos", "peco-v2", "raw/unlabelled", "--recipe nano_video --tokenizer {out}/peco/tokenizer")
     yield replace(made, needs=("videos/dvae-v2", "peco"))
+    made = tokenize("test", "peco-v2", "raw/test", "--recipe nano_video --tokenizer {out}/peco/tokenizer")
+    yield replace(made, needs=("test/dvae-v2", "peco"))
+
+
+def store_frames(folder: str, root: str, needs: tuple[str, ...], options: str = "") -> Run:
+    words = f"tokenize --dataset folder --recipe nano_video --frames-only {options}--root {root} --out {{out}}/{folder}"
+    return Run(folder, words, f"{folder}/frames/dataset.json", needs)
 
 
 def tokenize(folder: str, token_set: str, root: str, options: str = "--recipe nano_video") -> Run:
@@ -208,18 +183,32 @@ def supervised(study: Study, seed: int) -> Run:
     return Run(run, command, f"{run}/weights.safetensors", ("pictures",))
 
 
-def finetune(study: Study, seed: int, start: str, share: float) -> Run:
-    """A fine-tuning of `study.finetune_steps` steps on a share of the labels, tested on other photographs."""
-    epochs = study.finetune_steps * study.batch / (max(1, round(study.labelled * share)) * 8)
-    data = "--frames {out}/train/frames --val-frames {out}/test/frames"
+def finetune(study: Study, seed: int, start: str, share: float, labels: Labels | None = None) -> Run:
+    """A fine-tuning of `study.finetune_steps` steps on a share of the labels; by default those of camera motion."""
+    labels = labels or motion(study)
+    epochs = study.finetune_steps * study.batch / (max(1, round(labels.per_class * share)) * labels.classes)
     begin = "--set init=null" if start == "scratch" else f"--init {{out}}/pretrain/{start}_{seed}"
-    run = f"finetune/{start}_{share:g}_{seed}"
+    run = f"{labels.name}/{start}_{share:g}_{seed}"
     command = (
-        f"finetune folder --recipe nano_finetune {data} {begin} "
+        f"finetune folder --recipe nano_finetune {labels.data} {begin} "
         f"--set label_share={share:g} {settings(seed, epochs)} {validated_once(epochs)} --out {{out}}/{run}"
     )
-    needs = ("train", "test/dvae-v2", *([] if start == "scratch" else [f"pretrain/{start}_{seed}"]))
+    needs = (*labels.needs, *([] if start == "scratch" else [f"pretrain/{start}_{seed}"]))
     return Run(run, command, f"{run}/weights.safetensors", needs)
+
+
+def real_data(study: Study, videos: RealVideos) -> Iterator[Run]:
+    """Frame stores of real videos."""
+    name, root = videos.name, braces(shlex.quote(videos.root))
+    if videos.use == "classes":
+        thinned = "--set pool.stride=4 --set pool.long=thin "
+        yield store_frames(f"real/{name}", root, (), thinned)
+        return
+    train, test = study.playback
+    cut = f"benchmarks/study/playback.py {root} {{out}}/raw_{name} --train {train} --test {test}"
+    yield Run(f"raw_{name}", cut, f"raw_{name}/playback.json")
+    for split in ("train", "test"):
+        yield store_frames(f"real/{name}/{split}", f"{{out}}/raw_{name}/{split}", (f"raw_{name}",))
 
 
 def settings(seed: int, epochs: float) -> str:

@@ -2,12 +2,13 @@
 
 Runs the commands of `plan.py`, each on one thread, `--jobs` at once. Run it again after an interruption: finished runs
 are kept and interrupted ones resumed. DIR/costs.jsonl has the CPU seconds of every run; `tables.py` reads the results.
-`--only` selects runs whose name contains one of the given parts, and what these need.
+`--only` selects runs whose name contains one of the given parts, and what these need. `--real NAME=ROOT` adds the label
+set "forward against reversed playback" of the videos below ROOT, `--real-classes NAME=ROOT` that of ROOT's folders.
 """
 
 import argparse
-import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,12 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from plan import FULL, TINY, Run, runs_of
+from label_sets import RealVideos
+from plan import Run, runs_of
+from sizes import FULL, TINY
+
+from pipeline.bench.processes import usage_of_family
+from schemas.text.json_text import json_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,10 +33,26 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="a few steps of everything, to try the commands")
     parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of runs")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--real", nargs="+", default=[], metavar="NAME=ROOT", help="real videos, for playback")
+    parser.add_argument("--real-classes", nargs="+", default=[], metavar="NAME=ROOT", help="folders of real classes")
     options = parser.parse_args()
-    runs = {run.name: run for run in runs_of(TINY if options.tiny else FULL)}
+    real = [*named_roots(parser, options.real, "playback"), *named_roots(parser, options.real_classes, "classes")]
+    if len({videos.name for videos in real} - {"pictures"}) < len(real):
+        parser.error("each real label set needs its own name, other than pictures")
+    runs = {run.name: run for run in runs_of(TINY if options.tiny else FULL, real)}
     wanted = with_needs(runs, [name for name in runs if any(part in name for part in options.only)])
     return run_all(wanted, options.out.resolve(), options.jobs)
+
+
+def named_roots(parser: argparse.ArgumentParser, values: Sequence[str], use: str) -> list[RealVideos]:
+    """Parse NAME=ROOT; the name is a part of the names of runs."""
+    found = []
+    for value in values:
+        name, _, root = value.partition("=")
+        if not re.fullmatch(r"[a-z0-9-]+", name) or not Path(root).is_dir():
+            parser.error(f"{value!r}: expected NAME=ROOT with a name like ucf-101 and an existing folder")
+        found.append(RealVideos(name, str(Path(root).resolve()), use))
+    return found
 
 
 def with_needs(runs: dict[str, Run], names: Sequence[str]) -> list[Run]:
@@ -77,14 +99,15 @@ def execute(run: Run, out: Path) -> int:
     log = log_of(run, out)
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    began = time.monotonic()
+    began, cpu_s = time.monotonic(), dict[int, float]()
     with log.open("w") as file:
         process = subprocess.Popen([*program, *words], cwd=ROOT, stdout=file, stderr=file, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    cost = {"cpu_s": round(usage.ru_utime + usage.ru_stime, 1), "wall_s": round(time.monotonic() - began, 1)}
+        while process.poll() is None:  # what Ray starts is in no process's rusage
+            cpu_s.update({pid: spent for pid, (spent, _) in usage_of_family(process.pid).items()})
+            time.sleep(0.2)
+    cost = {"cpu_s": round(sum(cpu_s.values()), 1), "wall_s": round(time.monotonic() - began, 1)}
     with (out / "costs.jsonl").open("a") as file:
-        file.write(json.dumps({"run": run.name, "exit": process.returncode, **cost}) + "\n")
+        file.write(json_text({"run": run.name, "exit": process.returncode, **cost}) + "\n")
     return process.returncode or int(not (out / run.product).is_file())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.dataset.frame_store import write_frame_manifest
+from pipeline.bench.processes import usage_of_family
 from pipeline.cluster.watch import sigterm_exits
 from pipeline.job.decode_part import load_source
 from pipeline.job.part_size import entries_of_part
@@ -138,7 +139,7 @@ def measure(command: Sequence[str]) -> Usage:
     ):
         try:
             while process.poll() is None:
-                now = _family(process.pid)
+                now = usage_of_family(process.pid)
                 cpu_s.update({pid: spent for pid, (spent, _) in now.items()})
                 peak = max(peak, sum(rss for _, rss in now.values()))
                 time.sleep(0.05)
@@ -150,28 +151,3 @@ def measure(command: Sequence[str]) -> Usage:
     if process.returncode:
         raise SystemExit(process.returncode)
     return Usage(sum(cpu_s.values()), peak, time.perf_counter() - began, output)
-
-
-def _family(ancestor: int) -> dict[int, tuple[float, int]]:
-    """pid -> (CPU seconds, resident bytes) of a process and its descendants."""
-    ticks, page = 100, 4096  # the same on every Linux that Ray supports
-    seen: dict[int, tuple[int, float, int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            seen[int(entry.name)] = (
-                int(fields[1]),
-                (int(fields[11]) + int(fields[12])) / ticks,
-                int(fields[21]) * page,
-            )
-    family = {}
-    for pid, (_, spent, rss) in seen.items():
-        parent = pid
-        while parent not in (0, 1, ancestor):
-            parent = seen.get(parent, (0, 0.0, 0))[0]
-        if parent == ancestor:
-            family[pid] = (spent, rss)
-    return family

@@ -106,16 +106,17 @@ def _write_chunk(chunk: tuple[Path, CameraMotionSet, list[tuple[str, int]]]) -> 
             picture = draw_picture(index, spec.image_px, rng)
             Image.fromarray(picture).save(out / kind / f"{index:06d}.jpg", quality=92)
         elif kind == "unlabelled":
-            _write_clip(
+            write_clip(
                 out / kind / f"{index:06d}.mp4", draw_unlabelled(index, spec.frames, spec.size_px, rng), spec.fps
             )
         else:
             label = CLASSES[index % len(CLASSES)]
             frames = draw_clip(list(PHOTOGRAPHS[kind]), kind, label, spec.frames, spec.size_px, rng)
-            _write_clip(out / kind / label / f"{index:06d}.mp4", frames, spec.fps)
+            write_clip(out / kind / label / f"{index:06d}.mp4", frames, spec.fps)
 
 
-def _write_clip(path: Path, frames_THWC: np.ndarray, fps: int) -> None:
+def write_clip(path: Path, frames_THWC: np.ndarray, fps: int) -> None:
+    """Encode uint8 frames (T, H, W, 3) with x264 as one group of pictures."""
     import av  # not at the top, so that clips can be drawn without PyAV
 
     with av.open(str(path), "w", format="mp4") as container:

@@ -1,0 +1,55 @@
+"""What the study fine-tunes on: camera motion, pictures, and real videos that the user has."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sizes import Study
+
+from bevt_core.media.kinds import kind_of
+from pipeline.synthetic.camera import CLASSES
+from pipeline.synthetic.photographs import PHOTOGRAPHS
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label set: the options of `bevt finetune` that name its clips, and how many it trains on."""
+
+    name: str  # of the folder of its fine-tunings
+    data: str
+    per_class: float  # clips to train on at all labels
+    classes: int
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RealVideos:
+    """A folder of real videos: `playback` cuts clips of two directions from it; `classes` has a folder per class."""
+
+    name: str
+    root: str
+    use: str
+
+
+def motion(study: Study) -> Labels:
+    """The motion of the camera, tested on other photographs."""
+    data = "--frames {out}/train/frames --val-frames {out}/test/frames"
+    return Labels("finetune", data, study.labelled, len(CLASSES), ("train", "test/dvae-v2"))
+
+
+def pictures(study: Study) -> Labels:
+    """The photograph that a picture was cut from, which no motion shows. `pictures.py` tests on an eighth."""
+    data = "--root {out}/pictures/train --val-root {out}/pictures/test --set sampling.frames=2"
+    classes = len(PHOTOGRAPHS["train"])
+    return Labels("finetune_pictures", data, study.images / classes * 7 / 8, classes, ("pictures",))
+
+
+def real_labels(study: Study, videos: RealVideos) -> Labels:
+    """Directions of playback, or the classes of folders, of which the product holds out a fifth."""
+    name, store = f"finetune_{videos.name}", f"real/{videos.name}"
+    if videos.use == "classes":
+        folders = [folder for folder in sorted(Path(videos.root).iterdir()) if folder.is_dir()]
+        clips = sum(kind_of(path.name) == "video" for folder in folders for path in folder.rglob("*"))
+        data = f"--frames {{out}}/{store}/frames --set sampling.kind=uniform"
+        return Labels(name, data, 0.8 * clips / len(folders), len(folders), (store,))
+    data = f"--frames {{out}}/{store}/train/frames --val-frames {{out}}/{store}/test/frames"
+    return Labels(name, data, study.playback[0], 2, (f"{store}/train", f"{store}/test"))

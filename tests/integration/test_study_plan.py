@@ -1,0 +1,125 @@
+"""The study's plan: every command is one that `bevt` accepts, and what it needs comes first."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bevt_core.media.decoding import decode_source
+from pipeline.recipes import PIPELINE_RECIPES
+from schemas.recipes.loading import load_recipe
+from tests.golden.surfaces import commands
+from tests.support.media import moving_frames, write_video
+from tests.support.study import STUDY, study_module
+from trainer.recipes import TRAINER_RECIPES
+
+plan, sizes, playback, run = (study_module(name) for name in ("plan", "sizes", "playback", "run"))
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> list[Any]:
+    """Real videos: one root for playback, with a space and a brace in its name, and one of class folders."""
+    folders = [tmp_path / "of {men} at work", tmp_path / "classes"]
+    for folder in folders:
+        for name in ("a/1.mp4", "a/2.avi", "b/3.mp4", "b/notes.txt"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+    return [plan.RealVideos("films", str(folders[0]), "playback"), plan.RealVideos("tank", str(folders[1]), "classes")]
+
+
+@pytest.mark.parametrize("study", [sizes.TINY, sizes.FULL], ids=["tiny", "full"])
+def test_what_a_run_needs_comes_before_it(study: Any, real: list[Any]) -> None:
+    runs = plan.runs_of(study, real)
+    names = [run.name for run in runs]
+    assert len(set(names)) == len(names) and len({run.product for run in runs}) == len(runs)
+    for i, each in enumerate(runs):
+        assert set(each.needs) <= set(names[:i]), each.name
+
+
+def test_bevt_accepts_every_command(real: list[Any]) -> None:
+    """The options exist, and recipes allow every override. Scripts are files."""
+    known, checked = commands(), 0
+    for each in plan.runs_of(sizes.TINY, real):
+        words = shlex.split(each.command.format(out="OUT"))
+        if words[0].endswith(".py"):
+            assert (STUDY.parents[1] / words[0]).is_file()
+            continue
+        depth = 2 if " ".join(words[:2]) in known else 1
+        name, options = " ".join(words[:depth]), words[depth:]
+        values = known[name].make_context(name, options).params
+        if values.get("recipe"):
+            folder = PIPELINE_RECIPES if name == "tokenize" else TRAINER_RECIPES
+            load_recipe(values["recipe"], folder, values["set_"] or [])
+            checked += 1
+    assert checked > 60
+
+
+def test_a_real_root_is_one_word(real: list[Any]) -> None:
+    command = next(each.command for each in plan.runs_of(sizes.TINY, real) if each.name == "raw_films")
+    assert shlex.split(command.format(out="OUT"))[1] == real[0].root
+
+
+def test_every_fine_tuning_of_a_study_has_the_same_steps(real: list[Any]) -> None:
+    """Epochs times clips: camera motion and playback exactly, others within the rounding of their classes."""
+    study = sizes.FULL
+    clips = {"finetune": study.labelled * 8, "finetune_films": study.playback[0] * 2, "finetune_tank": 0.8 * 3}
+    for each in plan.runs_of(study, real):
+        kind = each.name.split("/")[0]
+        if kind in clips:
+            share = float(each.name.rsplit("_", 2)[1])
+            epochs = float(each.command.split("loop.epochs=")[1].split()[0])
+            count = max(1, round(clips[kind] / 8 * share)) * 8 if kind == "finetune" else clips[kind] * share
+            expected = study.finetune_steps * study.batch
+            assert kind == "finetune_tank" or epochs * count == pytest.approx(expected, rel=1e-3)
+
+
+def test_cpu_seconds_include_processes_that_nothing_waits_for(tmp_path: Path) -> None:
+    """Ray's workers are such processes, and tokenizing is done by them."""
+    script = tmp_path / "busy.py"
+    busy = "import time\nwhile time.process_time() < 0.6: pass"
+    script.write_text(
+        "import subprocess, sys, time, pathlib\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {busy!r}])\n"
+        "time.sleep(0.3)\n"
+        "while open(f'/proc/{child.pid}/stat').read().split()[2] != 'Z': time.sleep(0.05)\n"
+        "time.sleep(0.5)\n"
+        f"pathlib.Path({str(tmp_path / 'product')!r}).touch()\n"
+        "import os; os._exit(0)\n"
+    )
+    assert run.execute(plan.Run("busy", str(script), "product"), tmp_path) == 0
+    (row,) = map(json.loads, (tmp_path / "costs.jsonl").read_text().splitlines())
+    assert row["run"] == "busy" and row["exit"] == 0 and 0.55 < row["cpu_s"] < 5
+
+
+def test_playback_writes_every_clip_in_both_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips of one video, and of one group of UCF-101, are either all for training or all for tests."""
+    root, out = tmp_path / "root", tmp_path / "out"
+    for i in range(4):
+        write_video(root / "x" / f"v_Dive_g0{i}_c01.mp4", moving_frames(30, seed=i))
+        write_video(root / "x" / f"v_Dive_g0{i}_c02.mp4", moving_frames(20, seed=i))
+    write_video(root / "short.mp4", moving_frames(9))
+    (root / "damaged.mp4").write_bytes(b"no video")
+    monkeypatch.setattr(sys, "argv", ["playback.py", str(root), str(out), "--train", "7", "--test", "3"])
+    playback.main()
+    facts = json.loads((out / "playback.json").read_text())
+    assert set(facts["left_out"]) == {"short.mp4", "damaged.mp4"}
+    groups = [{name.rsplit("_c", 1)[0] for name in facts["videos"][split]} for split in ("train", "test")]
+    assert groups[0] and groups[1] and not groups[0] & groups[1]
+    for split, count in (("train", 7), ("test", 3)):
+        forward, reverse = (sorted((out / split / each).iterdir()) for each in ("forward", "reversed"))
+        assert [path.name for path in forward] == [path.name for path in reverse] and len(forward) == count
+    ahead, back = (
+        decode_source(path, "video", range, lambda frame_HWC: frame_HWC.astype(float)).frames
+        for path in (forward[0], reverse[0])
+    )
+    assert len(ahead) == len(back) == 8 and ahead[0].shape == (80, 80, 3)
+    same, other = (abs(ahead[0] - frame).mean() for frame in (back[-1], back[0]))
+    assert same < other / 2
+
+
+def test_playback_needs_two_videos(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="1 groups of videos, expected 2"):
+        playback.split_groups(["only"])
