@@ -60,7 +60,7 @@ def _operations(number: float) -> str:
     for unit, name in COUNTS:
         if number >= unit:
             return f"{number / unit:.4g} {name}" if number < 1e15 else f"{number:.3g}"
-    return f"{number:.4g}"
+    return _plain(number)
 
 
 def _plain(number: float) -> str:
