@@ -246,7 +246,7 @@ def test_a_tokenizer_is_trained_resumed_and_stored(tokens: TokenSet, tmp_path: P
     summary = train_tokenizer(tokenizer_recipe(tokens), tmp_path / "whole")
     json_keys("tokenizer train", summary)
     assert summary["finished"] and 0 < summary["codebook_used_share"] <= 1 and summary["psnr_db"] > 3
-    assert load_tokenizer(tmp_path / "whole" / "tokenizer").grid == (4, 4)
+    assert load_tokenizer(tmp_path / "whole" / "tokenizer").grid == (8, 8)
     train_tokenizer(tokenizer_recipe(tokens, "loop.max_steps=2"), tmp_path / "cut")
     again = train_tokenizer(tokenizer_recipe(tokens), tmp_path / "cut", resume=True)
     assert only(again, *METRICS) == only(summary, *METRICS)
