@@ -17,7 +17,7 @@ from bevt_core.tokenizers.weights_files import save_tokenizer
 from schemas.errors import UserError
 
 DVAE_PRESETS = {
-    "nano": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=512),  # the demo's
+    "nano": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=512),  # minutes on a laptop
     "small": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=1024),  # included in the package
     "paper": DvaeSizes(),  # DALL-E's: 53.8 M parameters in the encoder
 }
