@@ -28,6 +28,6 @@ def random_tokenizer(options: Options) -> Path:
         torch.manual_seed(0)
         sizes = DvaeSizes(n_hid=8, n_blk_per_group=1) if options.tiny else DvaeSizes()
         state = to_package_state(build_encoder(sizes))
-        input_px = 32 if options.tiny else 112
+        input_px = 64 if options.tiny else 112
         save_tokenizer(folder, state, None, kind="dalle", sizes=sizes, input_px=input_px, origin={"weights": "random"})
     return folder

@@ -19,6 +19,7 @@ from bevt_core.masking import hidden_positions
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.build import SWIN_SIZES, build_bevt, check_size
 from bevt_core.tokenizers.base import Tokenizer
+from schemas.errors import UserError
 from schemas.recipes import LoopConfig, OptimConfig
 from trainer.distributed.world import World
 from trainer.engine.optim import build_optimizer
@@ -58,9 +59,15 @@ def bench_train_step(
     `forward_ms` (includes the tokenizer), `backward_ms` (includes the gradient's norm) and `optimizer_ms`; `host_ms` is
     the time that the host needs to queue the step. `mfu` does not count recomputation, and is None on a device of
     unknown peak. `syncs` is how often the host waited for the GPU inside a step. Raises UserError for an unavailable
-    device and for an unknown size.
+    device, for an unknown size, and for a tokenizer with another grid than the model's.
     """
     check_size(size)
+    side = _grid(size, size_px)
+    if tokenizer is not None and tokenizer.grid != (side, side):
+        raise UserError(
+            f"tokenizer {tokenizer.name} has {' x '.join(map(str, tokenizer.grid))} tokens per frame, but size {size} "
+            f"predicts {side} x {side} at {size_px} px; give one for {side} x {side} tokens, or another `size_px`"
+        )
     where = available_device(device)
     loop = LoopConfig(
         epochs=1.0,
@@ -82,8 +89,8 @@ def bench_train_step(
     stepper = Stepper(task, build_optimizer(model, OPTIM), schedule, OPTIM, loop, World(0, 1, where))
     stepper.wrap()
     batch = {
-        "video": random_stream_batch("video", clips, frames, size_px, _grid(size, size_px), where, tokenizer),
-        "image": random_stream_batch("image", images, 1, size_px, _grid(size, size_px), where, tokenizer),
+        "video": random_stream_batch("video", clips, frames, size_px, side, where, tokenizer),
+        "image": random_stream_batch("image", images, 1, size_px, side, where, tokenizer),
     }
     first_s, times = _timed_steps(stepper, task, batch, repeats)
     syncs = count_syncs(lambda: _step(stepper, batch, 0), where)

@@ -37,6 +37,11 @@ def test_the_tokenizer_may_be_in_the_step(tmp_path: Path) -> None:
     assert bench_train_step(**NANO, tokenizer=tokenizer)["tokens"] == "in the step, float32"  # type: ignore[arg-type]
 
 
+def test_a_tokenizer_of_another_grid_is_refused() -> None:
+    with pytest.raises(UserError, match="14 x 14 tokens per frame, but size nano predicts 8 x 8 at 64 px"):
+        bench_train_step(**NANO, tokenizer=load_tokenizer("dvae-small"))  # type: ignore[arg-type]
+
+
 def test_waits_of_the_host_for_the_gpu_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[str] = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
