@@ -14,7 +14,7 @@ def demo_videos(
     clips: Annotated[int, typer.Option(min=1, help="Training clips per class; there are 8 classes.")] = 64,
     unlabelled: Annotated[int, typer.Option(min=1, help="Clips without a class, for pretraining.")] = 512,
     images: Annotated[int, typer.Option(min=1, help="Pictures for the image stream.")] = 512,
-    seed: Annotated[int, typer.Option(help="Seed of the clips and pictures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the clips and pictures.")] = 0,
     json_: AsJson = False,
 ) -> None:
     """Make small sets of videos in which a camera moves; its motion is the class.

@@ -11,7 +11,7 @@ from bevt_core.console.terminal import emit
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for all results; finished steps are not repeated.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the videos and of all training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the videos and of all training.")] = 0,
     json_: AsJson = False,
 ) -> None:
     """Run the whole method in minutes on a laptop, from raw videos to accuracy.

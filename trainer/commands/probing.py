@@ -114,7 +114,7 @@ def probe(
     clips: Clips = None,
     crops: Crops = None,
     recipe: ClipsRecipe = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the probes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split and of the probes.")] = 0,
     precision: Precision = "auto",
     allow_outside: AllowOutside = False,
     decode_timeout_s: DecodeTimeout = None,

@@ -44,7 +44,7 @@ def evaluate(
         Literal["normal", "single-frame", "shuffle"],
         typer.Option(help="Frames of a clip: in order, one frame repeated, or shuffled."),
     ] = "normal",
-    seed: Annotated[int, typer.Option(help="Seed of the repeated frame and of the shuffle.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the repeated frame and of the shuffle.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json and scores.parquet.")] = None,
     precision: Precision = "auto",
     allow_outside: AllowOutside = False,

@@ -21,7 +21,7 @@ def masks(
     ] = "joint_swin_base_k400_in1k",
     crop_px: Annotated[int, typer.Option(min=1, help="Side of the crop in pixels.")] = 224,
     interval: Annotated[int, typer.Option(min=1, help="Spacing of the clip's frames, in frames of the video.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the masks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the masks.")] = 0,
     set_: Overrides = None,
     json_: AsJson = False,
 ) -> None:

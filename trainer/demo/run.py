@@ -12,14 +12,17 @@ from typing import Any
 from bevt_core.console.inert import one_line
 from bevt_core.console.terminal import show
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.storage.files import read_json_file
+from bevt_core.storage.descriptions import RECORD
+from bevt_core.storage.files import read_json_file, write_atomic
 from bevt_core.storage.one_writer import writes
 from schemas.errors import UserError
+from schemas.text.json_text import json_text
 from trainer.demo.report import Accuracies, write_report
 from trainer.testing.evaluate import RESULT
 from trainer.testing.temporal import TABLE
 
 NUM_CLASSES = 8  # camera motions
+SECONDS = "seconds.json"  # of the steps that are done, by title
 INTERRUPT_S = 30.0  # time that a command has to end after Ctrl-C
 STARTS = {"from scratch": "scratch", "from bevt-nano": "pretrained"}  # title of the row -> in the names of runs
 TEMPORAL = ("normal", "single-frame", "shuffle")
@@ -104,21 +107,25 @@ def demo(out: Path, *, seed: int = 0) -> dict[str, Any]:
 
     Raises UserError naming the command that failed.
     """
-    seconds: dict[str, float] = {}
     steps = demo_steps(out, seed)
+    seconds: dict[str, float] = read_json_file(out / SECONDS, dict) if (out / SECONDS).is_file() else {}
     for number, step in enumerate(steps, start=1):
         show(f"\n[{number}/{len(steps)}] {step.title}\n$ bevt {one_line(step.command)}")
         if step.product.is_file():
             show("already done")
             continue
         began = time.monotonic()
-        code = _run([sys.executable, "-m", "cli", *shlex.split(step.command)])
+        words = shlex.split(step.command)
+        if words[0] in ("train", "finetune") and (step.product.parent / RECORD).is_file():
+            words.append("--resume")  # stopped by an earlier Ctrl-C
+        code = _run([sys.executable, "-m", "cli", *words])
         if code != 0 or not step.product.is_file():
             raise UserError(
                 f"`bevt {step.command}` ended with exit code {code}, expected 0 and {step.product}; fix the "
                 "cause and run `bevt demo` again"
             )
         seconds[step.title] = round(time.monotonic() - began, 1)
+        write_atomic(out / SECONDS, json_text(seconds).encode())
     top1 = {title: _top1(out / "runs" / f"temporal-{name}" / TABLE) for title, name in STARTS.items()}
     steps_done = [(step.title, f"bevt {step.command}", seconds.get(step.title)) for step in steps]
     labelled = FrameStore(out / "train" / "frames").manifest.num_samples

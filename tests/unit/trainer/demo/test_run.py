@@ -1,0 +1,26 @@
+"""The demo after an interruption."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import UserError
+from trainer.demo import run
+
+
+@pytest.mark.parametrize(("stopped", "resumes"), [(True, True), (False, False)])
+def test_an_interrupted_training_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool, resumes: bool
+) -> None:
+    for step in run.demo_steps(tmp_path, 0)[:4]:
+        step.product.parent.mkdir(parents=True, exist_ok=True)
+        step.product.touch()
+    if stopped:
+        (tmp_path / "runs" / "joint").mkdir(parents=True)
+        (tmp_path / "runs" / "joint" / "run.json").touch()
+    commands: list[list[str]] = []
+    monkeypatch.setattr(run, "_run", lambda words: commands.append(words) or 1)
+    with pytest.raises(UserError, match="ended with exit code 1"):
+        run.demo(tmp_path)
+    (words,) = commands
+    assert "train" in words and ("--resume" in words) == resumes
