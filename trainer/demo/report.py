@@ -113,9 +113,8 @@ def _predictions(page: Page, out: Path) -> None:
         for clip in clips:
             page.animation(*clip)
     page.text(
-        "Test clips. The pretrained network predicts the tokens of the grey tubes, although whole frames were hidden in its "
-        "training. The last two columns are tokens "
-        "decoded to pixels; where the clip is visible, both are the true ones.",
+        "Test clips. The pretrained network predicts the tokens of the grey tubes, although its training hid whole "
+        "frames. The last two columns are tokens decoded to pixels; where the clip is visible, both are the true ones.",
         "quiet",
     )
 

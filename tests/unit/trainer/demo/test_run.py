@@ -8,10 +8,8 @@ from schemas.errors import UserError
 from trainer.demo import run
 
 
-@pytest.mark.parametrize(("stopped", "resumes"), [(True, True), (False, False)])
-def test_an_interrupted_training_is_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool, resumes: bool
-) -> None:
+@pytest.mark.parametrize("stopped", [True, False])
+def test_an_interrupted_training_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
     for step in run.demo_steps(tmp_path, 0)[:4]:
         step.product.parent.mkdir(parents=True, exist_ok=True)
         step.product.touch()
@@ -23,4 +21,4 @@ def test_an_interrupted_training_is_resumed(
     with pytest.raises(UserError, match="ended with exit code 1"):
         run.demo(tmp_path)
     (words,) = commands
-    assert "train" in words and ("--resume" in words) == resumes
+    assert "train" in words and ("--resume" in words) == stopped
