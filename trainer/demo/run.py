@@ -17,15 +17,15 @@ from bevt_core.storage.files import read_json_file, write_atomic
 from bevt_core.storage.one_writer import writes
 from schemas.errors import UserError
 from schemas.text.json_text import json_text
-from trainer.demo.report import Accuracies, write_report
+from trainer.demo.report import ORDERS, Accuracies, write_report
 from trainer.testing.evaluate import RESULT
 from trainer.testing.temporal import TABLE
 
 NUM_CLASSES = 8  # camera motions
+VIDEOS = "raw/camera-motion.json"  # describes the videos, with their seed
 SECONDS = "seconds.json"  # of the steps that are done, by title
 INTERRUPT_S = 30.0  # time that a command has to end after Ctrl-C
 STARTS = {"from scratch": "scratch", "from bevt-nano": "pretrained"}  # title of the row -> in the names of runs
-TEMPORAL = ("normal", "single-frame", "shuffle")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def demo_steps(out: Path, seed: int) -> list[Step]:
         (
             "Make videos: a virtual camera moves over photographs, and its motion is the class",
             f"demo-videos {o}/raw --clips 32 --seed {seed}",
-            "raw/camera-motion.json",
+            VIDEOS,
         ),
         (
             "Store and tokenize pictures",
@@ -105,8 +105,11 @@ def _run(command: list[str]) -> int:
 def demo(out: Path, *, seed: int = 0) -> dict[str, Any]:
     """Run the steps that are not done yet, then write `report.html`. Return accuracies and the total seconds.
 
-    Raises UserError naming the command that failed.
+    Raises UserError naming the command that failed, and if `out` has the demo of another seed.
     """
+    made = out / VIDEOS
+    if made.is_file() and (before := read_json_file(made, dict).get("seed")) != seed:
+        raise UserError(f"{out} has the demo of seed {before}, wanted {seed}; give another `out`")
     steps = demo_steps(out, seed)
     seconds: dict[str, float] = read_json_file(out / SECONDS, dict) if (out / SECONDS).is_file() else {}
     for number, step in enumerate(steps, start=1):
@@ -131,9 +134,9 @@ def demo(out: Path, *, seed: int = 0) -> dict[str, Any]:
     labelled = FrameStore(out / "train" / "frames").manifest.num_samples
     tested = read_json_file(out / "runs" / "temporal-scratch" / "normal" / RESULT, dict)["num_videos"]
     report = write_report(out, steps_done, Accuracies(top1, NUM_CLASSES, labelled, tested))
-    show(f"\n{'top-1, frames given':<20}" + "".join(f"{temporal:>14}" for temporal in TEMPORAL))
+    show(f"\n{'top-1, frames given':<20}" + "".join(f"{temporal:>14}" for temporal in ORDERS))
     for title, row in top1.items():
-        show(f"{title:<20}" + "".join(f"{row[temporal]:>14.1%}" for temporal in TEMPORAL))
+        show(f"{title:<20}" + "".join(f"{row[temporal]:>14.1%}" for temporal in ORDERS))
     show(f"chance: {1 / NUM_CLASSES:.1%}")
     return {
         "top1": {name: top1[title] for title, name in STARTS.items()},

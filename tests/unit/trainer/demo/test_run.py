@@ -1,4 +1,4 @@
-"""The demo after an interruption."""
+"""The demo after an interruption, and in the folder of another one."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ def test_an_interrupted_training_is_resumed(tmp_path: Path, monkeypatch: pytest.
     for step in run.demo_steps(tmp_path, 0)[:4]:
         step.product.parent.mkdir(parents=True, exist_ok=True)
         step.product.touch()
+    (tmp_path / run.VIDEOS).write_text('{"seed": 0}')
     if stopped:
         (tmp_path / "runs" / "joint").mkdir(parents=True)
         (tmp_path / "runs" / "joint" / "run.json").touch()
@@ -22,3 +23,10 @@ def test_an_interrupted_training_is_resumed(tmp_path: Path, monkeypatch: pytest.
         run.demo(tmp_path)
     (words,) = commands
     assert "train" in words and ("--resume" in words) == stopped
+
+
+def test_results_of_another_seed_are_not_shown_as_this_one_s(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / run.VIDEOS).write_text('{"seed": 0}')
+    with pytest.raises(UserError, match="the demo of seed 0, wanted 1"):
+        run.demo(tmp_path, seed=1)
