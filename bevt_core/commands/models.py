@@ -64,7 +64,7 @@ def info(
     from bevt_core.models.build import SWIN_SIZES, build_classifier, check_size
     from bevt_core.models.counting import model_info
 
-    check_size(name, (*SWIN_SIZES, *packaged_names()))
+    check_size(name, (*SWIN_SIZES, *packaged_names()), "model")
     size_px = 64 if name == "nano" else 224
     rows = {}
     for window in ((8, 7, 7), (16, 7, 7)):

@@ -114,10 +114,10 @@ SWIN_SIZES: dict[str, dict[str, Any]] = {  # Video Swin, section 3.3; nano is th
 }
 
 
-def check_size(size: str, known: Sequence[str] = tuple(SWIN_SIZES)) -> None:
+def check_size(size: str, known: Sequence[str] = tuple(SWIN_SIZES), what: str = "size") -> None:
     """Raise UserError, with the nearest name, for a size of Video Swin that is not among `known`."""
     if size not in known:
-        raise UserError(f"size {size!r}: {nearest(size, known)}expected one of {', '.join(known)}")
+        raise UserError(f"{what} {size!r}: {nearest(size, known)}expected one of {', '.join(known)}")
 
 
 def build_bevt(

@@ -82,6 +82,7 @@ def finetune(
       bevt finetune diving48 --root /data/diving48 --init runs/joint --nproc 8
       bevt finetune folder --root videos --init runs/joint --out runs/mine
       bevt finetune folder --root videos --init bevt-nano --out runs/mine
+      bevt finetune folder --root videos --init bevt-nano --set label_share=0.1 --out runs/few-labels
       bevt finetune list --root videos --list train.txt --val-list val.txt --init runs/joint --out runs/mine
       bevt finetune k400 --root /data/k400 --dry-run --nproc 8 --memory-gb 80
       bevt finetune k400 --dry-run --assume k400 --nproc 8 --price-per-gpu-hour 2.5

@@ -102,7 +102,8 @@ def probe(
         typer.Option(min=0, max=1, help="Share of each class to hold out without test files, above 0 and below 1."),
     ] = 0.2,
     label_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of each class's training clips to use, at least one.")
+        float,
+        typer.Option(min=0, max=1, help="Share of each class's training clips to use, above 0; at least one clip."),
     ] = 1.0,
     kind: Annotated[
         list[str] | None,
