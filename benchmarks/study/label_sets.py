@@ -36,6 +36,11 @@ def motion(study: Study) -> Labels:
     return Labels("finetune", data, study.labelled, len(CLASSES), ("train", "test/dvae-v2"))
 
 
+def held_out(study: Study) -> Labels:
+    """The training clips of camera motion, of which the product holds out a fifth."""
+    return Labels("trials", "--frames {out}/train/frames", 0.8 * study.labelled, len(CLASSES), ("train",))
+
+
 def pictures(study: Study) -> Labels:
     """The photograph that a picture was cut from, which no motion shows. `pictures.py` tests on an eighth."""
     data = "--root {out}/pictures/train --val-root {out}/pictures/test --set sampling.frames=2"

@@ -97,11 +97,12 @@ def starts(study: Study, seed: int) -> Iterator[Run]:
     yield pretrain(study, seed, "image", [image], study.images)
     yield supervised(study, seed)
     yield pretrain(study, seed, "video", [video], study.unlabelled)
-    yield pretrain(study, seed, "video_init", [video], study.unlabelled, init="image")
+    yield pretrain(study, seed, "video_init", [video], study.unlabelled, init=f"pretrain/image_{seed}")
     yield pretrain(study, seed, "joint", [image, video], study.unlabelled)
-    yield pretrain(study, seed, "joint_init", [image, video], study.unlabelled, init="image")
+    yield pretrain(study, seed, "joint_init", [image, video], study.unlabelled, init=f"pretrain/image_{seed}")
     yield pretrain(study, seed, "image_frames", [frames], study.unlabelled)
-    yield pretrain(study, seed, "joint_frames", [frames, video], study.unlabelled, init="image_frames")
+    begin = f"pretrain/image_frames_{seed}"
+    yield pretrain(study, seed, "joint_frames", [frames, video], study.unlabelled, init=begin)
     for share in study.shares:
         for start in STARTS:
             yield finetune(study, seed, start, share)
@@ -146,9 +147,10 @@ def pretrain(
     streams: Sequence[tuple[str, str]],
     samples: int,
     options: str = "",
+    *,
     init: str | None = None,
 ) -> Run:
-    """A pretraining of `study.steps` steps on the token sets of `streams`; `init` names an earlier one of its seed.
+    """A pretraining of `study.steps` steps on the token sets of `streams`; `init` names the run that made its weights.
 
     `samples` is the size of the set that counts the epochs: the videos, or else the pictures.
     """
@@ -156,7 +158,7 @@ def pretrain(
     stage = "joint" if len(kinds) == 2 else kinds.pop()
     epochs = study.steps * (study.image_batch if stage == "image" else study.batch) / samples
     sets = [f"--{kind}-tokens {{out}}/{made.replace('/', '/tokens/')}" for kind, made in streams]
-    begin = f"--init {{out}}/pretrain/{init}_{seed}" if init else "--set init=null"
+    begin = f"--init {{out}}/{init}" if init else "--set init=null"
     run = f"pretrain/{name}_{seed}"
     words = [
         "train",
@@ -168,7 +170,7 @@ def pretrain(
         settings(seed, epochs),
         f"--out {{out}}/{run}",
     ]
-    needs = [made for _, made in streams] + ([f"pretrain/{init}_{seed}"] if init else [])
+    needs = [made for _, made in streams] + ([init] if init else [])
     return Run(run, " ".join(words), f"{run}/weights.safetensors", tuple(needs))
 
 
@@ -183,14 +185,23 @@ def supervised(study: Study, seed: int) -> Run:
     return Run(run, command, f"{run}/weights.safetensors", ("pictures",))
 
 
-def finetune(study: Study, seed: int, start: str, share: float, labels: Labels | None = None) -> Run:
+def finetune(
+    study: Study,
+    seed: int,
+    start: str,
+    share: float,
+    labels: Labels | None = None,
+    *,
+    options: str = "",
+    run: str | None = None,
+) -> Run:
     """A fine-tuning of `study.finetune_steps` steps on a share of the labels; by default those of camera motion."""
     labels = labels or motion(study)
     epochs = study.finetune_steps * study.batch / (max(1, round(labels.per_class * share)) * labels.classes)
     begin = "--set init=null" if start == "scratch" else f"--init {{out}}/pretrain/{start}_{seed}"
-    run = f"{labels.name}/{start}_{share:g}_{seed}"
+    run = run or f"{labels.name}/{start}_{share:g}_{seed}"
     command = (
-        f"finetune folder --recipe nano_finetune {labels.data} {begin} "
+        f"finetune folder --recipe nano_finetune {labels.data} {begin} {options} "
         f"--set label_share={share:g} {settings(seed, epochs)} {validated_once(epochs)} --out {{out}}/{run}"
     )
     needs = (*labels.needs, *([] if start == "scratch" else [f"pretrain/{start}_{seed}"]))

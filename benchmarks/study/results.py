@@ -22,6 +22,7 @@ from bevt_core.storage.files import write_atomic
 from schemas.text.json_text import json_text
 
 Row = dict[str, Any]
+KEYS = ("labels", "name", "share", "seed", "frames", "mask", "lr", "layer_decay")
 LOSSES = ("mvm_loss", "mvm_acc", "mim_loss", "mim_acc", "class_top1", "val_top1")
 
 
@@ -41,6 +42,8 @@ def results_of(out: Path) -> dict[str, Any]:
         "sizes": sizes_of(out),
         "pretrain": sorted(pretrainings(out, spent), key=_key),
         "finetune": sorted(finetunings(out, spent), key=_key),
+        "tuned": sorted(tested(out, "tuned", spent), key=_key),
+        "trials": sorted(trials(out), key=_key),
         "temporal": sorted(temporal(out), key=_key),
         "masked": sorted(masked(out), key=_key),
         "tokens": sorted(token_sets(out, spent), key=_key),
@@ -103,14 +106,26 @@ def pretrainings(out: Path, spent: Mapping[str, float]) -> Iterator[Row]:
 
 def finetunings(out: Path, spent: Mapping[str, float]) -> Iterator[Row]:
     """Rows of all label sets; camera motion is `motion`."""
-    for place in sorted(out.glob("finetune*")):
-        labels = place.name.removeprefix("finetune").lstrip("_") or "motion"
-        for folder in finished(out, place.name):
-            start, share, seed = folder.name.rsplit("_", 2)
-            last = last_metrics(folder)
-            tested = {"top1": round(last["val_top1"], 4), "videos": last["val_videos"]}
-            row = {"labels": labels, "name": start, "share": float(share), "seed": int(seed)}
-            yield row | tested | costs(folder, spent)
+    for folder in sorted(out.glob("finetune*")):
+        labels = folder.name.removeprefix("finetune").lstrip("_") or "motion"
+        yield from ({"labels": labels, **row} for row in tested(out, folder.name, spent))
+
+
+def tested(out: Path, kind: str, spent: Mapping[str, float]) -> Iterator[Row]:
+    """Rows of the fine-tunings in a folder."""
+    for run in finished(out, kind):
+        start, share, seed = run.name.rsplit("_", 2)
+        last = last_metrics(run)
+        row = {"name": start, "share": float(share), "seed": int(seed)}
+        yield row | {"top1": round(last["val_top1"], 4), "videos": last["val_videos"]} | costs(run, spent)
+
+
+def trials(out: Path) -> Iterator[Row]:
+    """Rows of the trials of `leads.py`, with their accuracy on held-out training clips."""
+    for run in finished(out, "trials"):
+        start, lr, decay = run.name.rsplit("_", 2)
+        top1 = round(last_metrics(run)["val_top1"], 4)
+        yield {"name": start, "lr": float(lr), "layer_decay": float(decay), "top1": top1}
 
 
 def temporal(out: Path) -> Iterator[Row]:
@@ -170,7 +185,7 @@ def costs(folder: Path, spent: Mapping[str, float]) -> Row:
 
 def _key(row: Row) -> list[tuple[str, Any]]:
     """Sorts rows by their texts and numbers, in the order of their columns."""
-    return [(key, value) for key, value in row.items() if key in ("labels", "name", "share", "seed", "frames", "mask")]
+    return [(key, value) for key, value in row.items() if key in KEYS]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Runs the commands of `plan.py`, each on one thread, `--jobs` at once. Run it aga
 are kept and interrupted ones resumed. DIR/costs.jsonl has the CPU seconds of every run; `tables.py` reads the results.
 `--only` selects runs whose name contains one of the given parts, and what these need. `--real NAME=ROOT` adds the label
 set "forward against reversed playback" of the videos below ROOT, `--real-classes NAME=ROOT` that of ROOT's folders.
+`--leads` adds the runs of `leads.py`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from label_sets import RealVideos
+from leads import leads
 from plan import Run, runs_of
 from sizes import FULL, TINY
 
@@ -35,11 +37,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--real", nargs="+", default=[], metavar="NAME=ROOT", help="real videos, for playback")
     parser.add_argument("--real-classes", nargs="+", default=[], metavar="NAME=ROOT", help="folders of real classes")
+    parser.add_argument("--leads", action="store_true", help="also the runs that try what else could help")
     options = parser.parse_args()
     real = [*named_roots(parser, options.real, "playback"), *named_roots(parser, options.real_classes, "classes")]
     if len({videos.name for videos in real} - {"pictures"}) < len(real):
         parser.error("each real label set needs its own name, other than pictures")
-    runs = {run.name: run for run in runs_of(TINY if options.tiny else FULL, real)}
+    study = TINY if options.tiny else FULL
+    runs = {run.name: run for run in [*runs_of(study, real), *(leads(study) if options.leads else ())]}
     wanted = with_needs(runs, [name for name in runs if any(part in name for part in options.only)])
     return run_all(wanted, options.out.resolve(), options.jobs)
 

@@ -15,6 +15,16 @@ def top1(results: Results, name: str, share: float, labels: str = "motion") -> M
     return _measured([row for row in results["finetune"] if (row["labels"], row["name"], row["share"]) == wanted])
 
 
+def tuned(results: Results, name: str) -> Measured:
+    """Test accuracies of the fine-tunings from `name` with the settings of its best trial."""
+    return _measured([row for row in results["tuned"] if row["name"] == name])
+
+
+def best_trial(results: Results, name: str) -> Row:
+    """The trial of `name` with the highest held-out accuracy, the first of equals; or nothing."""
+    return max((row for row in results["trials"] if row["name"] == name), key=lambda row: row["top1"], default={})
+
+
 def temporal(results: Results, name: str, frames: str) -> Measured:
     """Test accuracies with changed frames, on the test clips of camera motion."""
     return _measured([row for row in results["temporal"] if (row["name"], row["frames"]) == (name, frames)])

@@ -13,8 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from figures import draw_figures
+from leads import CHANGES, KERNELS, TUNED_STARTS
 from plan import MASKS, ORDER_STARTS, OTHER_STARTS, QUALITIES, STARTS, VIEWS
-from selecting import Results, costs_of, label_sets, masked_accuracy, pretrained, temporal, token_set, top1
+from selecting import (
+    Results,
+    best_trial,
+    costs_of,
+    label_sets,
+    masked_accuracy,
+    pretrained,
+    temporal,
+    token_set,
+    top1,
+    tuned,
+)
 from verdicts import DASH, RULE, mean_cell, verdict_cell
 
 from bevt_core.storage.files import write_atomic
@@ -38,6 +50,15 @@ MASK_TITLES = {
     "tube_70": "tubes, 70 %, T/2 to T",
     "random_3d": "single positions, 50 %",
     "frame_diff": "frame difference, 50 %",
+}
+LEAD_TITLES = {
+    "joint_init": "BEVT",
+    "kernel_centre": "video kernel: the image kernel in one frame",
+    "kernel_noise": "video kernel: inflated, plus noise",
+    "image_loss_half": "image loss x 0.5",
+    "image_loss_double": "image loss x 2",
+    "images_half": "16 images a step, not 32",
+    "images_double": "64 images a step, not 32",
 }
 # (the paper's table, its ordering, the run that it has first, the other run)
 AT_EACH_SHARE = (
@@ -201,6 +222,28 @@ def other_labels(results: Results) -> str:
     return markdown(head, rows or [[DASH] * len(head)])
 
 
+def leads(results: Results) -> str:
+    """BEVT with one change each."""
+    share = results["sizes"]["share"]
+    bevt, rows = top1(results, "joint_init", share), []
+    for name in ("joint_init", *(f"kernel_{kernel}" for kernel in KERNELS), *CHANGES):
+        changed = top1(results, name, share)
+        better = DASH if name == "joint_init" else verdict_cell(changed, bevt)
+        rows.append([LEAD_TITLES[name], mean_cell(changed.values), better])
+    return markdown(["change", "top-1", "above BEVT"], rows)
+
+
+def settings(results: Results) -> str:
+    """Fine-tuning with the recipe's settings, and with those of each start's best trial."""
+    share, rows = results["sizes"]["share"], []
+    for name in TUNED_STARTS:
+        best, usual, chosen = best_trial(results, name), top1(results, name, share), tuned(results, name)
+        words = f"lr {best['lr']:g}, layer decay {best['layer_decay']:g}" if best else DASH
+        above = verdict_cell(chosen, tuned(results, "scratch")) if name != "scratch" else DASH
+        rows.append([TITLES[name], mean_cell(usual.values), words, mean_cell(chosen.values), above])
+    return markdown(["start", "recipe's settings", "best trial", "its settings", "above from scratch"], rows)
+
+
 def costs(results: Results) -> str:
     """Runs, steps and CPU seconds of each kind, and the machine."""
     machine = results["machine"]
@@ -224,6 +267,8 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "tokenizers": tokenizers,
     "jpeg": qualities,
     "labels": other_labels,
+    "leads": leads,
+    "settings": settings,
     "costs": costs,
 }
 

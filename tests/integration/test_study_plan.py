@@ -16,7 +16,7 @@ from tests.support.media import moving_frames, write_video
 from tests.support.study import STUDY, study_module
 from trainer.recipes import TRAINER_RECIPES
 
-plan, sizes, playback, run = (study_module(name) for name in ("plan", "sizes", "playback", "run"))
+plan, leads, sizes, playback, run = (study_module(name) for name in ("plan", "leads", "sizes", "playback", "run"))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def real(tmp_path: Path) -> list[Any]:
 
 @pytest.mark.parametrize("study", [sizes.TINY, sizes.FULL], ids=["tiny", "full"])
 def test_what_a_run_needs_comes_before_it(study: Any, real: list[Any]) -> None:
-    runs = plan.runs_of(study, real)
+    runs = [*plan.runs_of(study, real), *leads.leads(study)]
     names = [run.name for run in runs]
     assert len(set(names)) == len(names) and len({run.product for run in runs}) == len(runs)
     for i, each in enumerate(runs):
@@ -42,11 +42,13 @@ def test_what_a_run_needs_comes_before_it(study: Any, real: list[Any]) -> None:
 def test_bevt_accepts_every_command(real: list[Any]) -> None:
     """The options exist, and recipes allow every override. Scripts are files."""
     known, checked = commands(), 0
-    for each in plan.runs_of(sizes.TINY, real):
+    for each in [*plan.runs_of(sizes.TINY, real), *leads.leads(sizes.TINY)]:
         words = shlex.split(each.command.format(out="OUT"))
         if words[0].endswith(".py"):
             assert (STUDY.parents[1] / words[0]).is_file()
-            continue
+            if "finetune" not in words:
+                continue
+            words = words[words.index("finetune") :]  # what tuned.py runs
         depth = 2 if " ".join(words[:2]) in known else 1
         name, options = " ".join(words[:depth]), words[depth:]
         values = known[name].make_context(name, options).params
