@@ -20,6 +20,10 @@ class Labels:
     classes: int
     needs: tuple[str, ...]
 
+    def training_clips(self, share: float) -> int:
+        """How many clips a share of the labels has."""
+        return max(1, round(self.per_class * share)) * self.classes
+
 
 @dataclass(frozen=True)
 class RealVideos:
@@ -45,7 +49,7 @@ def pictures(study: Study) -> Labels:
     """The photograph that a picture was cut from, which no motion shows. `pictures.py` tests on an eighth."""
     data = "--root {out}/pictures/train --val-root {out}/pictures/test --set sampling.frames=2"
     classes = len(PHOTOGRAPHS["train"])
-    return Labels("finetune_pictures", data, study.images / classes * 7 / 8, classes, ("pictures",))
+    return Labels("finetune_pictures", data, study.images // classes * 7 // 8, classes, ("pictures",))
 
 
 def real_labels(study: Study, videos: RealVideos) -> Labels:

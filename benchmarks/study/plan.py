@@ -156,7 +156,7 @@ def pretrain(
     """
     kinds = {kind for kind, _ in streams} or {"video"}
     stage = "joint" if len(kinds) == 2 else kinds.pop()
-    epochs = study.steps * (study.image_batch if stage == "image" else study.batch) / samples
+    epochs = epochs_of(study.steps, samples, study.image_batch if stage == "image" else study.batch)
     sets = [f"--{kind}-tokens {{out}}/{made.replace('/', '/tokens/')}" for kind, made in streams]
     begin = f"--init {{out}}/{init}" if init else "--set init=null"
     run = f"pretrain/{name}_{seed}"
@@ -177,7 +177,7 @@ def pretrain(
 def supervised(study: Study, seed: int) -> Run:
     """A classifier of pictures, by photograph: what an encoder pretrained on labelled images is in the paper."""
     run = f"pretrain/supervised_{seed}"
-    epochs = study.steps * study.batch / study.images
+    epochs = epochs_of(study.steps, pictures(study).training_clips(1.0), study.batch)
     command = (
         "finetune folder --recipe nano_finetune --root {out}/pictures/train --val-root {out}/pictures/test "
         f"--set init=null --set sampling.frames=2 {settings(seed, epochs)} {validated_once(epochs)} --out {{out}}/{run}"
@@ -197,7 +197,7 @@ def finetune(
 ) -> Run:
     """A fine-tuning of `study.finetune_steps` steps on a share of the labels; by default those of camera motion."""
     labels = labels or motion(study)
-    epochs = study.finetune_steps * study.batch / (max(1, round(labels.per_class * share)) * labels.classes)
+    epochs = epochs_of(study.finetune_steps, labels.training_clips(share), study.batch)
     begin = "--set init=null" if start == "scratch" else f"--init {{out}}/pretrain/{start}_{seed}"
     run = run or f"{labels.name}/{start}_{share:g}_{seed}"
     command = (
@@ -220,6 +220,11 @@ def real_data(study: Study, videos: RealVideos) -> Iterator[Run]:
     yield Run(f"raw_{name}", cut, f"raw_{name}/playback.json")
     for split in ("train", "test"):
         yield store_frames(f"real/{name}/{split}", f"{{out}}/raw_{name}/{split}", (f"raw_{name}",))
+
+
+def epochs_of(steps: int, clips: int, batch: int) -> float:
+    """The epochs that have so many steps; an epoch drops its last, incomplete batch."""
+    return steps / max(1, clips // batch)
 
 
 def settings(seed: int, epochs: float) -> str:

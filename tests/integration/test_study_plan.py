@@ -125,3 +125,9 @@ def test_playback_writes_every_clip_in_both_directions(tmp_path: Path, monkeypat
 def test_playback_needs_two_videos(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="1 groups of videos, expected 2"):
         playback.split_groups(["only"])
+
+
+def test_epochs_have_the_same_number_of_steps_for_every_number_of_clips() -> None:
+    """Also where an epoch drops clips."""
+    for clips in (20, 32, 40, 208, 819, 4096):
+        assert round(plan.epochs_of(200, clips, 32) * max(1, clips // 32)) == 200
