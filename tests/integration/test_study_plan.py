@@ -65,17 +65,19 @@ def test_a_real_root_is_one_word(real: list[Any]) -> None:
 
 
 def test_every_fine_tuning_of_a_study_has_the_same_steps(real: list[Any]) -> None:
-    """Epochs times clips: camera motion and playback exactly, others within the rounding of their classes."""
+    """Also where an epoch drops clips; those of class folders within the rounding of their classes."""
     study = sizes.FULL
-    clips = {"finetune": study.labelled * 8, "finetune_films": study.playback[0] * 2, "finetune_tank": 0.8 * 3}
+    clips = {"finetune": study.labelled * 8, "finetune_films": study.playback[0] * 2}
+    checked = 0
     for each in plan.runs_of(study, real):
         kind = each.name.split("/")[0]
         if kind in clips:
             share = float(each.name.rsplit("_", 2)[1])
             epochs = float(each.command.split("loop.epochs=")[1].split()[0])
-            count = max(1, round(clips[kind] / 8 * share)) * 8 if kind == "finetune" else clips[kind] * share
-            expected = study.finetune_steps * study.batch
-            assert kind == "finetune_tank" or epochs * count == pytest.approx(expected, rel=1e-3)
+            count = round(clips[kind] / 8 * share) * 8 if kind == "finetune" else round(clips[kind] * share)
+            assert round(epochs * (count // study.batch)) == study.finetune_steps, each.name
+            checked += 1
+    assert checked > 100
 
 
 def test_cpu_seconds_include_processes_that_nothing_waits_for(tmp_path: Path) -> None:
@@ -125,9 +127,3 @@ def test_playback_writes_every_clip_in_both_directions(tmp_path: Path, monkeypat
 def test_playback_needs_two_videos(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="1 groups of videos, expected 2"):
         playback.split_groups(["only"])
-
-
-def test_epochs_have_the_same_number_of_steps_for_every_number_of_clips() -> None:
-    """Also where an epoch drops clips."""
-    for clips in (20, 32, 40, 208, 819, 4096):
-        assert round(plan.epochs_of(200, clips, 32) * max(1, clips // 32)) == 200
