@@ -3,6 +3,7 @@
 `camera`, `photographs` and `scenes` draw the pictures; this module encodes and writes them.
 """
 
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bevt_core.console.readable import count
+from bevt_core.processes import die_with_parent
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import read_record, write_atomic, write_record
 from bevt_core.storage.one_writer import writes
@@ -55,7 +58,7 @@ def make_camera_motion_set(
     The pictures are `images/*.jpg`; ATTRIBUTION.txt names the photographs that everything was made from.
 
     The bytes depend on the numbers above, not on `workers`. A complete set with the same numbers is kept. Raises
-    UserError if `out` contains a set with other numbers.
+    UserError if `out` contains a set with other numbers, or clips and pictures that this set does not have.
     """
     wanted = CameraMotionSet(
         train_clips_per_class=train_clips_per_class,
@@ -75,21 +78,20 @@ def make_camera_motion_set(
     if found is not None:
         raise UserError(f"{out} contains another camera-motion set ({found}), wanted {wanted}; give another folder")
 
-    for label in CLASSES:
-        for split in ("train", "test"):
-            (out / split / label).mkdir(parents=True, exist_ok=True)
     counts = {
         "train": train_clips_per_class * len(CLASSES),
         "test": test_clips_per_class * len(CLASSES),
         "unlabelled": unlabelled_clips,
         "images": images,
     }
-    for folder in ("unlabelled", "images"):
-        (out / folder).mkdir(exist_ok=True)
-    jobs = [(kind, i) for kind, count in counts.items() for i in range(count)]
+    jobs = [(kind, i) for kind, number in counts.items() for i in range(number)]
+    _check_no_others(out, {_file(kind, i) for kind, i in jobs})
+    for folder in {_file(kind, i).parent for kind, i in jobs}:
+        (out / folder).mkdir(parents=True, exist_ok=True)
     chunks = [(out, wanted, jobs[i : i + 100]) for i in range(0, len(jobs), 100)]
     if workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(workers, spawn, initializer=die_with_parent, initargs=(os.getpid(),)) as pool:
             list(pool.map(_write_chunk, chunks))
     else:
         list(map(_write_chunk, chunks))
@@ -98,21 +100,36 @@ def make_camera_motion_set(
     return wanted
 
 
+def _file(kind: str, index: int) -> Path:
+    """The path of a clip or picture below the set's folder."""
+    if kind == "images":
+        return Path(kind) / f"{index:06d}.jpg"
+    return Path(kind) / ("" if kind == "unlabelled" else CLASSES[index % len(CLASSES)]) / f"{index:06d}.mp4"
+
+
+def _check_no_others(out: Path, files: set[Path]) -> None:
+    """Raise UserError if the set's folders contain files of another set, as an interrupted call leaves them."""
+    folders = {out / file.parts[0] for file in files}
+    found = {path.relative_to(out) for folder in folders for path in folder.rglob("[!.]*") if not path.is_dir()}
+    if others := sorted(found - files):
+        raise UserError(
+            f"{out / others[0]} is not part of the wanted set ({count(len(others), 'such file')}), perhaps left by an "
+            "interrupted call with other numbers; remove them, or give another folder"
+        )
+
+
 def _write_chunk(chunk: tuple[Path, CameraMotionSet, list[tuple[str, int]]]) -> None:
     out, spec, jobs = chunk
     for kind, index in jobs:
-        rng = rng_for("camera_motion", spec.seed, kind, index)
+        rng, path = rng_for("camera_motion", spec.seed, kind, index), out / _file(kind, index)
         if kind == "images":
-            picture = draw_picture(index, spec.image_px, rng)
-            Image.fromarray(picture).save(out / kind / f"{index:06d}.jpg", quality=92)
+            Image.fromarray(draw_picture(index, spec.image_px, rng)).save(path, quality=92)
         elif kind == "unlabelled":
-            write_clip(
-                out / kind / f"{index:06d}.mp4", draw_unlabelled(index, spec.frames, spec.size_px, rng), spec.fps
-            )
+            write_clip(path, draw_unlabelled(index, spec.frames, spec.size_px, rng), spec.fps)
         else:
             label = CLASSES[index % len(CLASSES)]
             frames = draw_clip(list(PHOTOGRAPHS[kind]), kind, label, spec.frames, spec.size_px, rng)
-            write_clip(out / kind / label / f"{index:06d}.mp4", frames, spec.fps)
+            write_clip(path, frames, spec.fps)
 
 
 def write_clip(path: Path, frames_THWC: np.ndarray, fps: int) -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -18,6 +20,7 @@ from pipeline.synthetic.camera_motion import make_camera_motion_set
 from pipeline.synthetic.photographs import PHOTOGRAPHS, photograph
 from pipeline.synthetic.scenes import draw_unlabelled
 from schemas.errors import UserError
+from tests.support.children import descendants, is_running, wait_until
 from tests.support.json_keys import CheckKeys
 
 STILL = {"x": 0, "y": 0, "zoom": 0, "angle": 0}
@@ -151,3 +154,27 @@ def test_a_complete_set_is_kept_and_another_one_refused(tiny: Path, json_keys: C
     assert clip.stat().st_mtime_ns == before
     with pytest.raises(UserError, match="contains another camera-motion set"):
         make_camera_motion_set(tiny, workers=1, **{**TINY, "images": 12})
+
+
+def test_files_of_an_interrupted_larger_set_are_refused(tiny: Path, tmp_path: Path) -> None:
+    """Otherwise they would be tokenized with the others; those that this set overwrites are fine."""
+    for name in ("train/pan_up/000002.mp4", "images/000010.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"cut off")
+    make_camera_motion_set(tmp_path, workers=1, **TINY)
+    same = [(folder / "train" / "pan_up" / "000002.mp4").read_bytes() for folder in (tmp_path, tiny)]
+    assert same[0] == same[1]
+    (tmp_path / "camera-motion.json").unlink()
+    with pytest.raises(UserError, match=r"images/000010\.jpg is not part of the wanted set \(1 such file\)"):
+        make_camera_motion_set(tmp_path, workers=1, **{**TINY, "images": 10})
+
+
+def test_workers_end_with_the_command(tmp_path: Path) -> None:
+    """SIGKILL, as SIGTERM, reaches the command alone."""
+    words = [sys.executable, "-m", "cli", "demo-videos", str(tmp_path / "out"), "--clips", "500"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: any((tmp_path / "out").rglob("*.mp4")))
+        workers = descendants(process.pid)
+        process.kill()
+    assert len(workers) >= 2
+    wait_until(lambda: not any(map(is_running, workers)), 10.0)
