@@ -1,10 +1,14 @@
 """`bevt demo`: the commands of a user one after another, on generated videos."""
 
+import contextlib
 import csv
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +26,10 @@ from trainer.testing.evaluate import RESULT
 from trainer.testing.temporal import TABLE
 
 NUM_CLASSES = 8  # camera motions
+CLIPS = 32  # with labels, per class
 VIDEOS = "raw/camera-motion.json"  # describes the videos, with their seed
-SECONDS = "seconds.json"  # of the steps that are done, by title
-INTERRUPT_S = 30.0  # time that a command has to end after Ctrl-C
+SECONDS = "seconds.json"  # of the steps by title, those of interrupted attempts included
+INTERRUPT_S = 30.0  # time that a command has to end after Ctrl-C or SIGTERM
 STARTS = {"from scratch": "scratch", "from bevt-nano": "pretrained"}  # title of the row -> in the names of runs
 
 
@@ -46,7 +51,7 @@ def demo_steps(out: Path, seed: int) -> list[Step]:
     rows = [
         (
             "Make videos: a virtual camera moves over photographs, and its motion is the class",
-            f"demo-videos {o}/raw --clips 32 --seed {seed}",
+            f"demo-videos {o}/raw --clips {CLIPS} --seed {seed}",
             VIDEOS,
         ),
         (
@@ -89,11 +94,11 @@ def demo_steps(out: Path, seed: int) -> list[Step]:
 
 
 def _run(command: list[str]) -> int:
-    """Run a command and return its exit status. Ctrl-C reaches it too; it then has INTERRUPT_S seconds to end."""
-    with subprocess.Popen(command) as process:
+    """Run a command and return its exit status. It gets SIGTERM and Ctrl-C too, and then has INTERRUPT_S to end."""
+    with subprocess.Popen(command) as process, _passing_on_sigterm(process):
         try:
             return process.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             try:
                 process.wait(INTERRUPT_S)
             except subprocess.TimeoutExpired:
@@ -101,15 +106,31 @@ def _run(command: list[str]) -> int:
             raise
 
 
+@contextlib.contextmanager
+def _passing_on_sigterm(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Let SIGTERM end the process, which would otherwise continue alone, and raise SystemExit in the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can have handlers
+        return
+
+    def end(signum: int, frame: object) -> None:
+        process.terminate()
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @writes(lambda out, **_: out, "bevt demo")
 def demo(out: Path, *, seed: int = 0) -> dict[str, Any]:
     """Run the steps that are not done yet, then write `report.html`. Return accuracies and the total seconds.
 
-    Raises UserError naming the command that failed, and if `out` has the demo of another seed.
+    Raises UserError naming the command that failed, and if `out` has the videos of another demo.
     """
-    made = out / VIDEOS
-    if made.is_file() and (before := read_json_file(made, dict).get("seed")) != seed:
-        raise UserError(f"{out} has the demo of seed {before}, wanted {seed}; give another `out`")
+    _check_videos(out / VIDEOS, {"seed": seed, "train_clips_per_class": CLIPS})
     steps = demo_steps(out, seed)
     seconds: dict[str, float] = read_json_file(out / SECONDS, dict) if (out / SECONDS).is_file() else {}
     for number, step in enumerate(steps, start=1):
@@ -117,18 +138,20 @@ def demo(out: Path, *, seed: int = 0) -> dict[str, Any]:
         if step.product.is_file():
             show("already done")
             continue
-        began = time.monotonic()
         words = shlex.split(step.command)
         if words[0] in ("train", "finetune") and (step.product.parent / RECORD).is_file():
             words.append("--resume")  # stopped by an earlier Ctrl-C
-        code = _run([sys.executable, "-m", "cli", *words])
+        began = time.monotonic()
+        try:
+            code = _run([sys.executable, "-m", "cli", *words])
+        finally:
+            seconds[step.title] = round(seconds.get(step.title, 0.0) + time.monotonic() - began, 1)
+            write_atomic(out / SECONDS, json_text(seconds).encode())
         if code != 0 or not step.product.is_file():
             raise UserError(
                 f"`bevt {step.command}` ended with exit code {code}, expected 0 and {step.product}; fix the "
                 "cause and run `bevt demo` again"
             )
-        seconds[step.title] = round(time.monotonic() - began, 1)
-        write_atomic(out / SECONDS, json_text(seconds).encode())
     top1 = {title: _top1(out / "runs" / f"temporal-{name}" / TABLE) for title, name in STARTS.items()}
     steps_done = [(step.title, f"bevt {step.command}", seconds.get(step.title)) for step in steps]
     labelled = FrameStore(out / "train" / "frames").manifest.num_samples
@@ -144,6 +167,14 @@ def demo(out: Path, *, seed: int = 0) -> dict[str, Any]:
         "seconds": round(sum(seconds.values()), 1),
         "report": str(report),
     }
+
+
+def _check_videos(path: Path, wanted: dict[str, int]) -> None:
+    """Raise UserError if the videos that `path` describes were made with other numbers."""
+    made = read_json_file(path, dict) if path.is_file() else wanted
+    for name, value in wanted.items():
+        if made.get(name) != value:
+            raise UserError(f"{path}: videos with {name} {made.get(name)}, wanted {value}; give another `out`")
 
 
 def _top1(table: Path) -> dict[str, float]:
