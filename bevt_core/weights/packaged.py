@@ -37,8 +37,13 @@ def name_of(path: Path) -> str:
 
 
 def expected(path_or_name: str | Path, what: str) -> str:
-    """Return the end of an error about missing weights: the nearest packaged name, `what`, and all packaged names."""
+    """Return the end of an error about missing weights: the nearest packaged name, `what`, and all packaged names.
+
+    A path with the name of a packaged model exists without weights, and hides it, for example the command's own output.
+    """
     names = packaged_names()
+    if str(path_or_name) in names:
+        return f"expected {what}; it hides the model of the package with this name: use another `out`, or rename it"
     packaged = f", or a model of the package: {', '.join(names)}" if names else ""
     return f"{nearest(str(path_or_name), names)}expected {what}{packaged}"
 

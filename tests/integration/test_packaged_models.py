@@ -123,6 +123,16 @@ def test_an_existing_path_wins_over_a_name(place: Path, tmp_path: Path) -> None:
     assert weights_of(Path(NAME)) == Path(NAME)
 
 
+@pytest.mark.parametrize("command", ["finetune", "probe"])
+def test_a_folder_without_weights_that_hides_a_model_is_named(command: str, place: Path, tmp_path: Path) -> None:
+    """Also the output of the command itself, which exists when the weights are read."""
+    arguments = TAKE_WEIGHTS[command][0].replace(" --dry-run", "").replace(" --out probed", "")
+    found = printed(f"{arguments} --out {NAME}", place)
+    assert "an empty folder; expected a finished run" in found and "it hides the model of the package" in found
+    assert "--out" in found or "`out`" in found
+    assert not (tmp_path / NAME).exists()
+
+
 def test_features_of_a_file_in_python_without_a_network(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", lambda *given: pytest.fail("a connection"))
     run = load_run(NAME)
