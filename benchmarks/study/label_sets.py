@@ -9,6 +9,8 @@ from bevt_core.media.kinds import kind_of
 from pipeline.synthetic.camera import CLASSES
 from pipeline.synthetic.photographs import PHOTOGRAPHS
 
+VAL_SHARE = 0.2  # of every class, held out where there are no test clips
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -41,8 +43,9 @@ def motion(study: Study) -> Labels:
 
 
 def held_out(study: Study) -> Labels:
-    """The training clips of camera motion, of which the product holds out a fifth."""
-    return Labels("trials", "--frames {out}/train/frames", 0.8 * study.labelled, len(CLASSES), ("train",))
+    """The training clips of camera motion, of which a share is held out."""
+    data = f"--frames {{out}}/train/frames --set val_share={VAL_SHARE}"
+    return Labels("trials", data, (1 - VAL_SHARE) * study.labelled, len(CLASSES), ("train",))
 
 
 def pictures(study: Study) -> Labels:
@@ -53,12 +56,12 @@ def pictures(study: Study) -> Labels:
 
 
 def real_labels(study: Study, videos: RealVideos) -> Labels:
-    """Directions of playback, or the classes of folders, of which the product holds out a fifth."""
+    """Directions of playback, or the classes of folders, of which a share is held out."""
     name, store = f"finetune_{videos.name}", f"real/{videos.name}"
     if videos.use == "classes":
         folders = [folder for folder in sorted(Path(videos.root).iterdir()) if folder.is_dir()]
         clips = sum(kind_of(path.name) == "video" for folder in folders for path in folder.rglob("*"))
-        data = f"--frames {{out}}/{store}/frames --set sampling.kind=uniform"
-        return Labels(name, data, 0.8 * clips / len(folders), len(folders), (store,))
+        data = f"--frames {{out}}/{store}/frames --set sampling.kind=uniform --set val_share={VAL_SHARE}"
+        return Labels(name, data, (1 - VAL_SHARE) * clips / len(folders), len(folders), (store,))
     data = f"--frames {{out}}/{store}/train/frames --val-frames {{out}}/{store}/test/frames"
     return Labels(name, data, study.playback[0], 2, (f"{store}/train", f"{store}/test"))

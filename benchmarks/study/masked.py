@@ -2,8 +2,8 @@
 
 Every pretrained model predicts the tokens of the same clips, those of test photographs, under the same views and masks,
 drawn from a fixed seed. So models that were trained with other masks, views or JPEG qualities are compared on the same
-targets; only PeCo's model has targets of its own. DIR/masked.json has the loss in nats and the accuracy of every run;
-finished runs are kept.
+targets; only the VQ-VAE's model has targets of its own. DIR/masked.json has the loss in nats and the accuracy of every
+run; finished runs are kept.
 """
 
 import argparse

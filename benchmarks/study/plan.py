@@ -72,8 +72,10 @@ def data_runs(study: Study) -> Iterator[Run]:
     for quality in QUALITIES:
         options = f"--recipe nano_video --set pool.jpeg_quality={quality}"
         yield tokenize(f"jpeg_{quality}", "dvae-v2", "raw/unlabelled", options)
-    peco = "tokenizer train peco --recipe nano_peco --frames {out}/images/frames --set architecture.vocab_size=64"
-    yield Run("peco", f"{peco} --out {{out}}/peco", "peco/tokenizer/tokenizer.json", ("images/dvae-v2",))
+    # as many steps as dvae-nano had, on the same kinds of frames (benchmarks/nano/train.sh), and as many codes
+    peco = "tokenizer train peco --recipe nano_peco --frames {out}/images/frames --frames {out}/videos/frames"
+    peco += " --set architecture.vocab_size=64 --set loop.epochs=4 --out {out}/peco"
+    yield Run("peco", peco, "peco/tokenizer/tokenizer.json", ("images/dvae-v2", "videos/dvae-v2"))
     made = tokenize("videos", "peco-v2", "raw/unlabelled", "--recipe nano_video --tokenizer {out}/peco/tokenizer")
     yield replace(made, needs=("videos/dvae-v2", "peco"))
     made = tokenize("test", "peco-v2", "raw/test", "--recipe nano_video --tokenizer {out}/peco/tokenizer")
@@ -134,7 +136,7 @@ def views(study: Study, seed: int) -> Iterator[Run]:
 
 
 def tokens(study: Study, seed: int) -> Iterator[Run]:
-    """PeCo's kind of tokens, and the quality of the stored frames."""
+    """Tokens of a VQ-VAE, PeCo's kind without its perceptual loss, and the quality of the stored frames."""
     for name, token_set in {"peco": "videos/peco-v2", **{f"jpeg_{q}": f"jpeg_{q}/dvae-v2" for q in QUALITIES}}.items():
         yield pretrain(study, seed, name, [("video", token_set)], study.unlabelled)
         yield finetune(study, seed, name, study.share)

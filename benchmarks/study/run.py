@@ -8,6 +8,7 @@ set "forward against reversed playback" of the videos below ROOT, `--real-classe
 """
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -21,7 +22,7 @@ from pathlib import Path
 from label_sets import RealVideos
 from leads import leads
 from plan import Run, runs_of
-from sizes import FULL, TINY
+from sizes import FULL, TINY, Study
 
 from pipeline.bench.processes import usage_of_family
 from schemas.text.json_text import json_text
@@ -43,9 +44,23 @@ def main() -> int:
     if len({videos.name for videos in real} - {"pictures"}) < len(real):
         parser.error("each real label set needs its own name, other than pictures")
     study = TINY if options.tiny else FULL
+    check_sizes(options.out, study)
     runs = {run.name: run for run in [*runs_of(study, real), *(leads(study) if options.leads else ())]}
     wanted = with_needs(runs, [name for name in runs if any(part in name for part in options.only)])
     return run_all(wanted, options.out.resolve(), options.jobs)
+
+
+def check_sizes(out: Path, study: Study) -> None:
+    """Raise SystemExit if the clips in `out` are those of a study of another size."""
+    path = out / "raw" / "camera-motion.json"
+    if path.is_file():
+        made = json.loads(path.read_text())
+        sizes = {"train_clips_per_class": study.labelled, "unlabelled_clips": study.unlabelled, "images": study.images}
+        for name, wanted in sizes.items():
+            if made[name] != wanted:
+                raise SystemExit(
+                    f"{path}: {name} is {made[name]}, wanted {wanted}; give another --out, or --tiny again"
+                )
 
 
 def named_roots(parser: argparse.ArgumentParser, values: Sequence[str], use: str) -> list[RealVideos]:
@@ -98,7 +113,7 @@ def execute(run: Run, out: Path) -> int:
     """Run one command; return its exit status, or 1 if its product is missing."""
     words = shlex.split(run.command.format(out=out))
     program = [sys.executable] if words[0].endswith(".py") else [sys.executable, "-m", "cli"]
-    if words[0] in ("train", "finetune") and (out / run.name / "run.json").is_file():
+    if words[0] in ("train", "finetune", "tokenizer") and (out / run.name / "run.json").is_file():
         words.append("--resume")
     log = log_of(run, out)
     log.parent.mkdir(parents=True, exist_ok=True)

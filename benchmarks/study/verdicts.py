@@ -12,7 +12,8 @@ RULE = (
     "A difference counts if it exceeds both the 95 % limit of a two-sample t-test over the seeds (equal variances, two "
     "or more seeds each) and twice the standard error of two accuracies on that many independent test clips. Then the "
     "paper's ordering *holds* or *does not*; otherwise it *cannot be told at this size*. In brackets: the difference "
-    "in points, and the larger limit."
+    "in points, and the larger limit. Neither limit covers the choice of test videos: those of camera motion show four "
+    "photographs."
 )
 
 Word = Literal["holds", "does not", "cannot be told at this size"]

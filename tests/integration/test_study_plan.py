@@ -1,19 +1,23 @@
 """The study's plan: every command is one that `bevt` accepts, and what it needs comes first."""
 
+import itertools
 import json
 import shlex
 import sys
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
 
 from bevt_core.media.decoding import decode_source
 from pipeline.recipes import PIPELINE_RECIPES
+from schemas.frames import SourceItem
 from schemas.recipes.loading import load_recipe
 from tests.golden.surfaces import commands
 from tests.support.media import moving_frames, write_video
 from tests.support.study import STUDY, study_module
+from trainer.clips.split import share_of_labels, split_items
 from trainer.recipes import TRAINER_RECIPES
 
 plan, leads, sizes, playback, run = (study_module(name) for name in ("plan", "leads", "sizes", "playback", "run"))
@@ -62,6 +66,43 @@ def test_bevt_accepts_every_command(real: list[Any]) -> None:
 def test_a_real_root_is_one_word(real: list[Any]) -> None:
     command = next(each.command for each in plan.runs_of(sizes.TINY, real) if each.name == "raw_films")
     assert shlex.split(command.format(out="OUT"))[1] == real[0].root
+
+
+def test_trials_count_the_clips_that_the_command_leaves_to_train_on() -> None:
+    """Held-out clips and the share of labels, as the product draws them."""
+    study = sizes.FULL
+    trials = [each for each in leads.leads(study) if each.name.startswith("trials/")]
+    assert len({each.command.split("loop.epochs=")[1].split()[0] for each in trials}) == 1
+    words = shlex.split(trials[0].command)
+    recipe = load_recipe("nano_finetune", TRAINER_RECIPES, [b for a, b in itertools.pairwise(words) if a == "--set"])
+    items = [
+        SourceItem(source=f"{label}/{i}", kind="video", label=label)
+        for label in range(8)
+        for i in range(study.labelled)
+    ]
+    train, _ = split_items(items, recipe.val_share, recipe.loop.seed)
+    steps = len(share_of_labels(train, recipe.label_share, recipe.loop.seed)) // study.batch
+    assert round(recipe.loop.epochs * steps) == study.finetune_steps
+
+
+def test_an_interrupted_tokenizer_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As all trainings are; without --resume `bevt` refuses the run that exists."""
+    (peco,) = (each for each in plan.runs_of(sizes.TINY) if each.name == "peco")
+    (tmp_path / "peco").mkdir()
+    (tmp_path / "peco" / "run.json").touch()
+    started: list[list[str]] = []
+    monkeypatch.setattr(run.subprocess, "Popen", lambda words, **_: started.append(words) or Popen(["true"]))
+    run.execute(peco, tmp_path)
+    assert started[0][-1] == "--resume"
+
+
+def test_clips_of_another_size_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    made = {"train_clips_per_class": sizes.TINY.labelled, "unlabelled_clips": sizes.TINY.unlabelled, "images": 64}
+    (tmp_path / "raw" / "camera-motion.json").write_text(json.dumps(made))
+    run.check_sizes(tmp_path, sizes.TINY)
+    with pytest.raises(SystemExit, match="train_clips_per_class is 8, wanted 512"):
+        run.check_sizes(tmp_path, sizes.FULL)
 
 
 def test_every_fine_tuning_of_a_study_has_the_same_steps(real: list[Any]) -> None:

@@ -113,6 +113,7 @@ def test_tables_replace_only_what_is_between_their_markers(study: Path) -> None:
     found = json.loads(results.text_of(results.results_of(study)))
     made = {name: make(found) for name, make in tables.TABLES.items()}
     assert "| from scratch | 25.0 (1) | – |" in made["starts"] and "| BEVT | 75.0 (1) | – |" in made["starts"]
+    assert "| BEVT-I | – | – | 3 |" in made["starts"] and "| BEVT | 75.0 (1) | – | 3 + 3 |" in made["starts"]
     assert "cannot be told at this size (+50.0; one seed) | – |" in made["orderings"]
     assert "| BEVT | 75.0 (1) | – | 25.0 (1) | – | cannot be told at this size (+50.0; one seed) |" in made["frames"]
     assert "| pictures | 5% | 100 | – | – | – | 50.0 (1) | – |" in made["labels"]
