@@ -1,8 +1,8 @@
 """A virtual camera over a photograph: its classes of motion, its path, and the resulting clip.
 
 No single frame reveals the class: the middle pose has the same distribution for every class, the motion is symmetric
-around it, and the other degrees of freedom move out and back. The same is nearly true of an unordered set of a clip's
-frames; only their order reveals the class.
+around it, and the other degrees of freedom move out and back. An unordered set of a clip's frames shows something of
+the axis, since these move less far; only the order shows the direction.
 
 Poses are in pixels of the photograph, angles in radians, frames uint8 (size_px, size_px, 3).
 """
