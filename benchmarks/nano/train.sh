@@ -5,7 +5,7 @@
 # Ends with OUT/runs/joint/weights.safetensors (bevt-nano) and OUT/runs/tokenizer/tokenizer (dvae-nano). Run it again
 # after an interruption: every command continues or is skipped. bf16 needs a CPU with AVX-512 BF16 to be fast.
 set -eu
-out=${1:?the folder to write}
+out=$(realpath -m "${1:?the folder to write}")  # of the caller's folder
 cd "$(dirname "$0")/../.."
 bevt=${BEVT:-.venv/bin/bevt}
 clips=${CLIPS:-16384} pictures=${PICTURES:-8192} joint_epochs=${JOINT_EPOCHS:-14} seed=${SEED:-0}

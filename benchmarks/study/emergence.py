@@ -106,7 +106,7 @@ def made_once(path: Path, draw_one: Callable[[int], np.ndarray], count: int) -> 
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with ProcessPoolExecutor(2) as pool:
-            np.save(path, np.stack(list(pool.map(draw_one, range(count), chunksize=64))))
+            save_whole(path, np.stack(list(pool.map(draw_one, range(count), chunksize=64))))
     clips: np.ndarray = np.load(path)
     return clips
 
@@ -117,8 +117,15 @@ def tokens_of(path: Path, clips: np.ndarray) -> Tensor:
         tokenizer = load_tokenizer("dvae-nano")
         parts = np.array_split(clips, max(1, len(clips) // 16))
         ids = [tokenizer.encode(torch.from_numpy(some).flatten(0, 1)).to(torch.uint8) for some in parts]
-        np.save(path, torch.cat(ids).unflatten(0, clips.shape[:2]).numpy())
+        save_whole(path, torch.cat(ids).unflatten(0, clips.shape[:2]).numpy())
     return torch.from_numpy(np.load(path)).long()
+
+
+def save_whole(path: Path, array: np.ndarray) -> None:
+    """Write a file that never exists in part, since the next run would read it."""
+    part = path.with_suffix(".part.npy")
+    np.save(part, array)
+    part.replace(path)
 
 
 def pixels(clips: np.ndarray) -> Tensor:
