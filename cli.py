@@ -143,6 +143,10 @@ PANELS: Panels = {
         ),
     },
     "Measure": {
+        "doctor": Command(
+            "pipeline.commands.doctor:doctor",
+            "Check this machine: versions, GPUs, decoders, limits, disk speed and Ray.",
+        ),
         "model": Group("List pretrained models, and count parameters and operations.", MODEL),
         "bench": Group("Measure speed and size, compared with a reference.", BENCH),
     },

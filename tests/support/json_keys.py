@@ -15,6 +15,7 @@ UPDATE = "python -m tests.golden.surfaces --write"
 BY_DATA = {
     "bench attention": {"totals_ms"},
     "bench store": {"token_sets"},
+    "doctor": {"findings"},
     "finetune --dry-run --assume": {"assumed"},
     "inspect": {"frames.rejected", "token_sets"},
     "model info -- MODEL": {"origin"},

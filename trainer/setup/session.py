@@ -17,6 +17,7 @@ from bevt_core.console.inert import one_line
 from bevt_core.console.progress import say
 from bevt_core.console.readable import count
 from bevt_core.console.terminal import note, show
+from bevt_core.cpus import usable_cpus
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
 from bevt_core.storage.descriptions import RECORD
@@ -32,7 +33,7 @@ from trainer.clips.sources import FileClips
 from trainer.data.batches import Samples, StreamBatches
 from trainer.data.clip_dataset import ClipDataset
 from trainer.data.order import StreamOrder
-from trainer.distributed.cpus import describe_workers, loader_workers, local_processes, usable_cpus
+from trainer.distributed.cpus import describe_workers, loader_workers, local_processes
 from trainer.distributed.ema import WithAverage
 from trainer.distributed.sharding import unsharded
 from trainer.distributed.world import World, join_world, micro_batches_of

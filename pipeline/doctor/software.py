@@ -1,0 +1,75 @@
+"""Python, the libraries, name collisions, and the weights that the names of recipes need."""
+
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.machinery import PathFinder
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bevt_core.tokenizers import EMBEDDED, PUBLISHED, find_tokenizer
+from bevt_core.weights.packaged import packaged_names
+from pipeline.doctor.finding import Finding, ok_unless
+from schemas.errors import UserError
+
+OUR_NAMES = ("cli", "schemas", "bevt_core", "pipeline", "trainer")
+PACKAGES = Path(__file__).resolve().parents[2]  # the folder that has them
+
+
+def python() -> Finding:
+    value = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    advice = "bevt needs Python 3.11 or later"
+    return ok_unless("python", value, sys.version_info < (3, 11), advice, "problem")
+
+
+def pytorch() -> Finding:
+    import torch
+
+    built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs only"
+    parts = [torch.__version__, f"built for {built_for}"]
+    if torch.version.cuda and torch.distributed.is_available() and torch.distributed.is_nccl_available():
+        parts.append(f"NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}")
+    if torch.version.cuda and torch.backends.cudnn.is_available():
+        parts.append(f"cuDNN {torch.backends.cudnn.version()}")
+    return Finding("torch", ", ".join(parts))
+
+
+def decoders() -> Finding:
+    import av
+
+    ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
+    try:
+        decord = f"decord {version('decord')}"
+    except PackageNotFoundError:
+        decord = "no decord: PyAV decodes all videos"
+    names = [f"PyAV {av.__version__} (libavcodec {ffmpeg})", decord, f"simplejpeg {version('simplejpeg')}"]
+    return Finding("decoders", ", ".join(names))
+
+
+def names(paths: Sequence[str] | None = None) -> Finding:
+    """Whether another project on Python's path has a module of one of our names."""
+    others = list(_others(sys.path if paths is None else paths))
+    value = ", ".join(others) if others else "no other project has modules of these names"
+    advice = f"move these, or install bevt in its own environment: {', '.join(OUR_NAMES)} must be bevt's"
+    return ok_unless("import names", value, bool(others), advice)
+
+
+def _others(paths: Sequence[str]) -> Iterator[str]:
+    for path in dict.fromkeys(str(Path(path).resolve()) for path in paths):
+        if Path(path) != PACKAGES:
+            for name in OUR_NAMES:
+                spec = PathFinder.find_spec(name, [path])
+                # a folder without __init__.py, as spec without origin, does not hide ours
+                if spec is not None and spec.origin and not Path(spec.origin).resolve().is_relative_to(PACKAGES):
+                    yield spec.origin
+
+
+def weights() -> Finding:
+    """Whether the paper's tokenizer is found, and what ships with the package."""
+    shipped = [EMBEDDED, *packaged_names()]
+    try:
+        find_tokenizer(PUBLISHED)
+    except UserError:
+        advice = "for the paper's recipes: `bevt tokenizer fetch`, or `bevt tokenizer convert` for files that you have"
+        return Finding("weights", f"no {PUBLISHED}; in the package: {', '.join(shipped)}", "warning", advice)
+    return Finding("weights", ", ".join([PUBLISHED, *shipped]))
