@@ -1,11 +1,12 @@
 """The command `bevt`: the table of its commands, and the link between the two halves, the pipeline and the trainer."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bevt_core.console.command_line import App
 from bevt_core.console.command_table import Command, Group, Panels, group_class
+from bevt_core.console.terminal import show
 
 if TYPE_CHECKING:
     from trainer.clips.selection import PipelineSources
@@ -174,8 +175,21 @@ app = App(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        show(f"bevt {version('bevt')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _bevt(context: typer.Context) -> None:
+def _bevt(
+    context: typer.Context,
+    version_: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show bevt's version and exit.")
+    ] = False,
+) -> None:
     context.obj = _sources
 
 

@@ -16,7 +16,7 @@ def doctor(
     no_ray: Annotated[bool, typer.Option("--no-ray", help="Do not start Ray, which takes some seconds.")] = False,
     json_: AsJson = False,
 ) -> None:
-    """Check this machine: versions, GPUs, decoders, limits, disk and CPU speed, and Ray.
+    """Check this machine: versions, GPUs, decoders, limits, disk speed and Ray.
 
     Each line that is not fine has advice. Exits with 1 if there is a problem; warnings cost speed or a feature.
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,11 @@ def test_the_list_of_commands_has_a_line_for_each(arguments: list[str], lines: l
     assert set(lines) <= set(shown)
     for line in lines:
         assert len(line) <= 100 and line.endswith(".") and line.count(". ") == 0 and "..." not in line
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    ran = CliRunner().invoke(cli.app, ["--version"])
+    assert ran.exit_code == 0 and ran.stdout == f"bevt {version('bevt')}\n"
 
 
 def test_commands_are_grouped() -> None:
