@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from schemas.base import Record
 from schemas.ranges import Depth, Heads, Share, Size3, Vocabulary, Width, check_parameters
@@ -48,11 +48,17 @@ class TimeSformerConfig(Record):
 EncoderConfig = Annotated[SwinConfig | TimeSformerConfig, Field(discriminator="kind")]
 
 
+# of a further target: a part of parameter names and of metrics
+TargetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=50)]
+
+
 class BevtConfig(Record):
     """The two-stream model."""
 
     encoder: EncoderConfig
     vocab_size: Vocabulary
+    # vocabularies of further targets, which have an LM head each; written only if there are any
+    more_heads: dict[TargetName, Vocabulary] = Field(default={}, exclude_if=lambda heads: not heads)
     share_encoder: Literal["shared", "separate"]  # paper section 3.3: one encoder for both streams
 
 

@@ -1,12 +1,14 @@
 """BEVT: one encoder learns to predict the tokens of masked image patches and of masked video tubes.
 
 https://arxiv.org/abs/2112.01529, section 3. Masks are True at positions that are hidden from the model and predicted.
-Each stream has its own decoder, from the encoder's stages, finest first, to the token grid.
+Each stream has its own decoder, from the encoder's stages, finest first, to the token grid. A model may predict the
+tokens of several tokenizers with the same grid, its targets, with an LM head for each.
 Legend: B batch, T H W grid (pixels, tubelets or tokens), C channels, N = T*H*W token positions of a sample,
 D width of the decoder, M masked positions of a batch (with padding), V vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ from bevt_core.models.swin import init_weights
 Stream = Literal["video", "image"]
 
 IGNORED = -100  # a target that the loss skips
+NO_MORE: Mapping[str, Any] = MappingProxyType({})  # of a stream with one target
 
 
 class MaskedLoss(NamedTuple):
@@ -27,6 +30,7 @@ class MaskedLoss(NamedTuple):
     loss_sum: Tensor
     num_masked: Tensor
     num_correct: Tensor
+    more: "Mapping[str, MaskedLoss]" = NO_MORE  # of the further targets, by name
 
 
 class StreamBatch(NamedTuple):
@@ -36,13 +40,16 @@ class StreamBatch(NamedTuple):
     tokens_BTHW: Tensor
     mask_BTHW: Tensor
     hidden_M: Tensor  # `hidden_positions` of the mask, padded with -1
+    more_tokens: Mapping[str, Tensor] = NO_MORE  # of the further targets, by name: like `tokens_BTHW`
 
 
 class Bevt(nn.Module):
     """The two-stream model.
 
     `route` names the encoder of each stream: {"video": "shared", "image": "shared"} for one encoder, two names for two.
-    The mask token, the final norm and the LM head are shared by the streams, as in the original code.
+    The mask token, the final norm and the LM heads are shared by the streams, as in the original code. `lm_head`
+    predicts the first target; `more_heads` has the vocabulary sizes of the further ones, by name, whose heads are
+    `lm_head_NAME`.
     `config` has the arguments that the model was built from; it is stored with saved weights.
     """
 
@@ -57,6 +64,7 @@ class Bevt(nn.Module):
         decoder_dim: int,
         vocab_size: int,
         config: Mapping[str, Any],
+        more_heads: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.stems, self.encoders, self.decoders = map(nn.ModuleDict, (stems, encoders, decoders))
@@ -67,27 +75,48 @@ class Bevt(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         self.decoders.apply(init_weights)
         init_weights(self.lm_head)
+        for name, size in sorted((more_heads or {}).items()):  # last: the other weights do not depend on them
+            head = nn.Linear(decoder_dim, size)
+            init_weights(head)
+            self.add_module(f"lm_head_{name}", head)
+
+    def head(self, target: str | None = None) -> nn.Linear:
+        """Return the LM head of a further target, or of the first. Raises AttributeError for an unknown name."""
+        head: nn.Linear = self.lm_head if target is None else getattr(self, f"lm_head_{target}")
+        return head
 
     def forward(self, batch: Mapping[Stream, StreamBatch]) -> dict[Stream, MaskedLoss]:
         """Return L_MIM and L_MVM as sums, for all streams in one call, so that DDP wraps a single forward."""
-        return {stream: self.masked_loss_sum(*part, stream) for stream, part in batch.items()}
+        return {
+            stream: self.masked_loss_sum(
+                part.clip_BCTHW, part.tokens_BTHW, part.mask_BTHW, part.hidden_M, stream, part.more_tokens
+            )
+            for stream, part in batch.items()
+        }
 
     def masked_loss_sum(
-        self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, hidden_M: Tensor, stream: Stream
+        self,
+        clip_BCTHW: Tensor,
+        tokens_BTHW: Tensor,
+        mask_BTHW: Tensor,
+        hidden_M: Tensor,
+        stream: Stream,
+        more_tokens: Mapping[str, Tensor] = NO_MORE,
     ) -> MaskedLoss:
-        """Sum the cross-entropy over the hidden positions; the LM head runs only there.
+        """Sum the cross-entropy over the hidden positions; the LM heads run only there.
 
         `tokens_BTHW` has one T per frame, `mask_BTHW` one per tubelet, and `hidden_M` is the mask's `hidden_positions`.
+        `more_tokens` are those of the further targets, by name.
         """
         features_BTHWD = self.decode(clip_BCTHW, mask_BTHW, stream)
         at_M = hidden_M.clamp(min=0)  # padding reads position 0; its target is IGNORED
-        logits_MV = self.lm_head(features_BTHWD.flatten(0, 3).index_select(0, at_M)).float()
-        targets_M = torch.where(hidden_M >= 0, tokens_BTHW.flatten().index_select(0, at_M), IGNORED)
-        return MaskedLoss(
-            loss_sum=F.cross_entropy(logits_MV, targets_M, ignore_index=IGNORED, reduction="sum"),
-            num_masked=(hidden_M >= 0).sum(),
-            num_correct=(logits_MV.detach().argmax(dim=-1) == targets_M).sum(),
-        )
+        hidden_MD = features_BTHWD.flatten(0, 3).index_select(0, at_M)
+        first = masked_loss(self.lm_head(hidden_MD), tokens_BTHW, hidden_M)
+        more = {
+            name: masked_loss(self.head(name)(hidden_MD), further_BTHW, hidden_M)
+            for name, further_BTHW in more_tokens.items()
+        }
+        return first._replace(more=more)
 
     def loss(self, clip_BCTHW: Tensor, tokens_BTHW: Tensor, mask_BTHW: Tensor, stream: Stream) -> Tensor:
         """Return the mean cross-entropy over the masked positions: L_MIM of images, L_MVM of videos."""
@@ -106,9 +135,15 @@ class Bevt(nn.Module):
         return pooled_BC
 
     @torch.no_grad()
-    def predict(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None = None, stream: Stream = "video") -> Tensor:
-        """Return the likeliest token at every position, masked or not: (B, T, H, W)."""
-        tokens_BTHW: Tensor = self.lm_head(self.decode(clip_BCTHW, mask_BTHW, stream)).argmax(dim=-1)
+    def predict(
+        self,
+        clip_BCTHW: Tensor,
+        mask_BTHW: Tensor | None = None,
+        stream: Stream = "video",
+        target: str | None = None,
+    ) -> Tensor:
+        """Return the likeliest token at every position, masked or not: (B, T, H, W); by default of the first target."""
+        tokens_BTHW: Tensor = self.head(target)(self.decode(clip_BCTHW, mask_BTHW, stream)).argmax(dim=-1)
         return tokens_BTHW
 
     def decode(self, clip_BCTHW: Tensor, mask_BTHW: Tensor | None, stream: Stream) -> Tensor:
@@ -120,6 +155,18 @@ class Bevt(nn.Module):
         stages = self.encoders[self.route[stream]](x_BTHWC)
         y_BTHWD: Tensor = self.norm(self.decoders[stream](stages))
         return y_BTHWD
+
+
+def masked_loss(logits_MV: Tensor, tokens_BTHW: Tensor, hidden_M: Tensor) -> MaskedLoss:
+    """Sum the cross-entropy of the logits at the hidden positions; positions of -1 are padding and are skipped."""
+    logits_MV = logits_MV.float()
+    at_M = hidden_M.clamp(min=0)
+    targets_M = torch.where(hidden_M >= 0, tokens_BTHW.flatten().index_select(0, at_M), IGNORED)
+    return MaskedLoss(
+        loss_sum=F.cross_entropy(logits_MV, targets_M, ignore_index=IGNORED, reduction="sum"),
+        num_masked=(hidden_M >= 0).sum(),
+        num_correct=(logits_MV.detach().argmax(dim=-1) == targets_M).sum(),
+    )
 
 
 class Upsample(nn.ConvTranspose3d):

@@ -127,11 +127,13 @@ def build_bevt(
     decoder_dim: int | None = None,
     share_encoder: Literal["shared", "separate"] = "shared",
     streams: Sequence[Stream] = ("video", "image"),
+    more_heads: Mapping[str, int] | None = None,
     **sizes: Any,
 ) -> Bevt:
     """Build the pretraining model. `sizes` are the fields of `BACKBONES[encoder]`.
 
-    `decoder_dim` is the width of the decoders' output (default: that of the encoder's last stage).
+    `decoder_dim` is the width of the decoders' output (default: that of the encoder's last stage). `more_heads` has the
+    vocabulary sizes of further targets, by name.
     """
     backbone = BACKBONES[encoder](**sizes)
     out_dim = decoder_dim or backbone.dim
@@ -156,8 +158,10 @@ def build_bevt(
             "decoder_dim": decoder_dim,
             "share_encoder": share_encoder,
             "streams": tuple(streams),
+            **({"more_heads": dict(more_heads)} if more_heads else {}),
             **asdict(backbone),  # type: ignore[call-overload]
         },
+        more_heads=more_heads,
     )
 
 

@@ -85,7 +85,7 @@ def joint_from_image_stream(state: Mapping[str, Tensor], *, tubelet: int, old_wi
         state,
         {
             r"encoders\.(shared|image)\.": "encoders.shared.",
-            r"(stems|decoders)\.image\.|mask_token|norm\.|lm_head\.": r"\g<0>",  # unchanged
+            r"(stems|decoders)\.image\.|mask_token|norm\.|lm_head(_[\w-]+)?\.": r"\g<0>",  # unchanged
         },
         r"^(stems|encoders|decoders)\.video\.",
         "BEVT",
@@ -107,7 +107,7 @@ def classifier_from_pretrained(
     other = {"video": "image", "image": "video"}[stream]
     encoder = stream if any(key.startswith(f"encoders.{stream}.") for key in state) else "shared"
     table = {rf"stems\.{stream}\.": "stem.", rf"encoders\.{encoder}\.": "encoder.", r"norm\.": "norm."}
-    other_parts = rf"^(stems\.{other}|encoders\.{other}|decoders|lm_head|mask_token)\b"
+    other_parts = rf"^(stems\.{other}|encoders\.{other}|decoders|lm_head(_[\w-]+)?|mask_token)\b"
     surgery = rename(state, table, other_parts, "a pretraining model")
     for key in bias_tables(surgery.state):
         surgery.state[key] = resize_bias_table(surgery.state[key], old_window, window)

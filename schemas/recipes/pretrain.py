@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from schemas.base import Record
-from schemas.models import BevtConfig, MaskConfig
+from schemas.models import BevtConfig, MaskConfig, TargetName
 from schemas.ranges import Batch, CropPixels, Frames, Pixels, Steps, Strength, check_frames_per_step
 from schemas.recipes.identity import Free
 from schemas.recipes.tokenization import TokenizerDtype
@@ -26,10 +26,19 @@ class OnlineTokens(Record):
     views: ViewDistribution
 
 
+class TargetConfig(Record):
+    """A further target of a stream: another tokenizer's tokens of the same frames under the same views."""
+
+    tokens: Free[str]  # directory of the token set
+    loss_weight: Strength = 1.0  # relative to the stream's first target
+
+
 class StreamConfig(Record):
     """One stream of pretraining: its tokens and how clips are drawn."""
 
     tokens: Free[str] | OnlineTokens  # directory of the token set, or settings for online tokens
+    # predicted by further LM heads; written only if there are any
+    more_targets: dict[TargetName, TargetConfig] = Field(default={}, exclude_if=lambda targets: not targets)
     global_batch: Batch  # clips per optimizer step, over all ranks
     clip_frames: Frames  # consecutive stored frames per clip; pool.stride of the frame store is their interval
     loss_weight: Strength = 1.0  # for the video stream, lambda in L = L_MIM + lambda L_MVM
@@ -40,6 +49,22 @@ class StreamConfig(Record):
     def _step_size_is_plausible(self) -> "StreamConfig":
         check_frames_per_step(self.global_batch, self.clip_frames, "global_batch x clip_frames")
         return self
+
+    @model_validator(mode="after")
+    def _further_targets_are_stored(self) -> "StreamConfig":
+        if self.more_targets and isinstance(self.tokens, OnlineTokens):
+            raise ValueError(
+                f"more_targets has {', '.join(self.more_targets)}, but tokens are computed in the step; give a token "
+                "set as tokens"
+            )
+        return self
+
+    @property
+    def token_sets(self) -> tuple[str, ...]:
+        """The directories of the token sets of all targets; empty for online tokens."""
+        if isinstance(self.tokens, OnlineTokens):
+            return ()
+        return (self.tokens, *(target.tokens for target in self.more_targets.values()))
 
 
 class ProbeConfig(Record):
@@ -69,6 +94,17 @@ class PretrainRecipe(Record):
     probe: Free[ProbeConfig | None] = None
     optim: OptimConfig
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _every_head_has_a_target(self) -> "PretrainRecipe":
+        targets = {name for stream in self.streams.values() for name in stream.more_targets}
+        unused = [name for name in self.model.more_heads if name not in targets]
+        if unused:
+            raise ValueError(
+                f"model.more_heads has {', '.join(unused)}, but no stream has such a target; add it to "
+                "streams.*.more_targets, or remove the head"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pictures_can_be_drawn(self) -> "PretrainRecipe":

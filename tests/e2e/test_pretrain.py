@@ -254,7 +254,7 @@ def test_images_come_from_the_frames_of_the_videos(data):
     assert sample["clip"].shape == (1, 64, 64, 3) and sample["tokens"].shape == sample["mask"].shape == (1, 4, 4)
     chosen = set()
     for epoch in range(8):
-        pool_THW = images._part_view(0, epoch).tokens[3].astype("int64")
+        pool_THW = images._part_view(0, epoch)[0].tokens[3].astype("int64")
         frame_HW = images[epoch, 3]["tokens"][0].numpy()
         chosen.add(next(t for t in range(10) if (pool_THW[t] == frame_HW).all()))
     assert len(chosen) > 2

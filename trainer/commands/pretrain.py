@@ -32,6 +32,13 @@ def train(
     stage: Annotated[str | None, typer.Argument(help="Stage: image (BEVT-I), video (BEVT-V) or joint.")] = None,
     video_tokens: Annotated[str | None, typer.Option(help="Token set of the video stream, also s3://.")] = None,
     image_tokens: Annotated[str | None, typer.Option(help="Token set of the image stream, also s3://.")] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME[:WEIGHT]",
+            help="Targets to predict, named as the token sets beside the streams' (dalle or dalle-v8).",
+        ),
+    ] = None,
     init: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +68,7 @@ def train(
     Examples:
       bevt train joint --video-tokens datasets/k400/tokens/dalle-v8 --image-tokens datasets/imagenet/tokens/dalle-v20
       bevt train image --recipe nano_image --image-tokens demo/images/tokens/dvae-v8 --out runs/image
+      bevt train joint --targets dalle,vqkd:0.5
       bevt train joint --dry-run --nproc 8 --tflops 150 --memory-gb 80
       bevt train joint --dry-run --assume k400,in1k --nproc 32 --price-per-gpu-hour 2.5
       bevt train --from runs/joint --out runs/joint-again
@@ -74,6 +82,7 @@ def train(
     from trainer.pretrain.stage import dry_run as plan
     from trainer.pretrain.stage import pretrain as run
     from trainer.pretrain.streams import check_stage, check_token_options
+    from trainer.pretrain.targets import with_targets
     from trainer.runs.directory import check_repeats, read_run
     from trainer.setup.estimate import Machine, dataset_facts, with_price
 
@@ -83,6 +92,8 @@ def train(
     if from_ is not None:
         if recipe is not None:
             raise UserError(f"--recipe {recipe}: --from {from_} already names the recipe, that run's; give only one")
+        if targets is not None:
+            raise UserError(f"--targets {targets}: --from {from_} already has that run's targets; give only one")
         repeated, repeat_of = read_run(from_)
         loaded = load_recipe_of(PretrainRecipe, str(from_ / "recipe.yaml"), TRAINER_RECIPES, overrides)
         if loaded.init != getattr(repeated, "init", None):  # other weights were asked for
@@ -102,6 +113,8 @@ def train(
             check_token_options(name, TRAINER_RECIPES, {"video": video_tokens, "image": image_tokens})
             raise
         check_stage(stage, name, list(loaded.streams))
+        if targets is not None:
+            loaded = with_targets(loaded, targets)
         if assume is None:
             loaded, followed = follow_tokens(loaded, overrides)
             for line in followed:

@@ -46,6 +46,7 @@ def predict(
     stream: Annotated[
         str | None, typer.Option(help="Stream: video or image (default: video, if the run has it).")
     ] = None,
+    target: Annotated[str | None, typer.Option(help="Further target to draw (default: the first target).")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Path of the tokenizer, if it has moved.")] = None,
     json_: AsJson = False,
 ) -> None:
@@ -57,7 +58,7 @@ def predict(
     """
     from trainer.show.viz import viz_predict
 
-    _emit(viz_predict(run, out, sample=sample, stream=stream, tokenizer=tokenizer), json_)
+    _emit(viz_predict(run, out, sample=sample, stream=stream, target=target, tokenizer=tokenizer), json_)
 
 
 def attention(

@@ -6,6 +6,7 @@ resolution in time.
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ from schemas.models import MaskConfig
 from schemas.views import View
 from trainer.data.errors import SampleError
 from trainer.data.order import StreamOrder, view_of_epoch
+
+MORE_TOKENS = "tokens/"  # followed by a further target's name: the key of its tokens in samples and batches
+
+StoredView = tuple[PartView, dict[str, list[np.ndarray]]]  # one view of a part; the further targets' tokens by name
 
 
 class ClipDataset(Dataset[dict[str, Any]], ABC):
@@ -144,7 +149,10 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
 
 
 class TokenDataset(ClipDataset):
-    """Clips of a token set with `tokens` int64 (T, h, w). The stored view is a function of (seed, part, epoch)."""
+    """Clips of a token set with `tokens` int64 (T, h, w). The stored view is a function of (seed, part, epoch).
+
+    `more` are token sets of the same frames with the same views and grid, by name; their tokens are `tokens/NAME`.
+    """
 
     def __init__(
         self,
@@ -157,6 +165,7 @@ class TokenDataset(ClipDataset):
         mask: MaskConfig,
         cached_parts: int,
         hidden_multiple: int = 1,
+        more: Mapping[str, TokenSet] | None = None,
     ) -> None:
         super().__init__(
             tokens.frames,
@@ -168,32 +177,34 @@ class TokenDataset(ClipDataset):
             hidden_multiple=hidden_multiple,
         )
         self.tokens = TokenSet(tokens.path)  # a fresh instance, small when it is pickled
+        self.more = {name: TokenSet(further.path) for name, further in sorted((more or {}).items())}
         self.path = tokens.path
         self.grid = tokens.manifest.tokenizer.grid
         columns = (tokens.frames.index[name].to_numpy() for name in ("num_frames", "height", "width"))
         self.sizes_N3 = np.stack(list(columns), axis=1).astype(np.int32)
         self.cached_parts = cached_parts
-        self._views: OrderedDict[tuple[int, int], PartView] = OrderedDict()
+        self._views: OrderedDict[tuple[int, int], StoredView] = OrderedDict()
 
     @property
     def stores(self) -> tuple[FrameStore | TokenSet, ...]:
-        return (self.frames, self.tokens)
+        return (self.frames, self.tokens, *self.more.values())
 
     def view(self, epoch: int, position: int) -> View:
         part, row = self._row(position)
-        return self._part_view(part, epoch).views[row]
+        return self._part_view(part, epoch)[0].views[row]
 
     def targets(self, epoch: int, position: int, pool_T: np.ndarray, clip_THWC: np.ndarray) -> dict[str, Tensor]:
         part, row = self._row(position)
-        tokens_THW = self._part_view(part, epoch).tokens[row][pool_T]
-        return {"tokens": torch.from_numpy(tokens_THW.astype(np.int64))}
+        first, more = self._part_view(part, epoch)
+        tokens = {"tokens": first.tokens, **{MORE_TOKENS + name: further for name, further in more.items()}}
+        return {key: torch.from_numpy(rows[row][pool_T].astype(np.int64)) for key, rows in tokens.items()}
 
     def _row(self, position: int) -> tuple[int, int]:
         part = int(self.part[position])
         return part, int(position - self.part_first[part])
 
-    def _part_view(self, part: int, epoch: int) -> PartView:
-        """Return the row group of the epoch's view; the last `cached_parts` are cached."""
+    def _part_view(self, part: int, epoch: int) -> StoredView:
+        """Return the row groups of the epoch's view; those of the last `cached_parts` are cached."""
         view = view_of_epoch(self.tokens.manifest.views.num_views, part, epoch, *self.key)
         cached = self._views.pop((part, view), None)
         self._views[part, view] = cached or self._read_view(part, view)
@@ -201,13 +212,22 @@ class TokenDataset(ClipDataset):
             self._views.popitem(last=False)
         return self._views[part, view]
 
-    def _read_view(self, part: int, view: int) -> PartView:
-        """Read a row group. Raises BadRow if it does not fit the part's frames."""
-        first = int(self.part_first[part])
-        rows = slice(first, first + int(self.part_sizes[part]))
-        return self.tokens.read_checked_view(
-            part, view, self.sample_ids[rows].to_pylist(), self.sizes_N3[rows].tolist()
-        )
+    def _read_view(self, part: int, view: int) -> StoredView:
+        """Read the row groups of a view. Raises BadRow if they do not fit the part's frames, or each other."""
+        start = int(self.part_first[part])
+        rows = slice(start, start + int(self.part_sizes[part]))
+        samples = self.sample_ids[rows].to_pylist(), self.sizes_N3[rows].tolist()
+        first = self.tokens.read_checked_view(part, view, *samples)
+        more: dict[str, list[np.ndarray]] = {}
+        for name, tokens in self.more.items():
+            further = tokens.read_checked_view(part, view, *samples)
+            if further.views != first.views:
+                raise BadRow(
+                    f"{tokens.path_of(part)}: view {view} differs from that in {self.tokens.path_of(part)}, but tokens "
+                    "of several targets must have the same views; run `bevt verify` on this dataset"
+                )
+            more[name] = further.tokens
+        return first, more
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_views": OrderedDict()}

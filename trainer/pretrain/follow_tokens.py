@@ -1,6 +1,6 @@
 """Adapt a pretraining recipe to its tokens: vocabulary size, patch size for the token grid, clip length."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bevt_core.dataset.frame_store import FrameStore
@@ -10,6 +10,7 @@ from bevt_core.tokenizers.description import read_description
 from schemas.errors import UserError
 from schemas.models import EncoderConfig
 from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
+from trainer.pretrain.targets import open_more
 from trainer.setup.models import halvings, tubelet_of
 
 
@@ -20,6 +21,7 @@ class Sizes(NamedTuple):
     grid: tuple[int, int]  # rows, columns per frame
     crop_px: int
     max_frames: int  # per sample in the pool
+    more: Mapping[str, int]  # vocabulary sizes of the further targets
 
 
 def follow_tokens(recipe: PretrainRecipe, overrides: Sequence[str]) -> tuple[PretrainRecipe, list[str]]:
@@ -36,6 +38,10 @@ def follow_tokens(recipe: PretrainRecipe, overrides: Sequence[str]) -> tuple[Pre
     vocabularies = {size.vocab_size for size in sizes.values()}
     if len(vocabularies) == 1:
         wanted["model.vocab_size"] = vocabularies.pop()
+    for target in dict.fromkeys(target for size in sizes.values() for target in size.more):
+        vocabularies = {size.more[target] for size in sizes.values() if target in size.more}
+        if len(vocabularies) == 1:
+            wanted[f"model.more_heads.{target}"] = vocabularies.pop()
     patches = {patch_for(recipe.model.encoder, size) for size in sizes.values()} - {None}
     if len(patches) == 1:
         wanted["model.encoder.patch"] = patches.pop()
@@ -50,11 +56,11 @@ def follow_tokens(recipe: PretrainRecipe, overrides: Sequence[str]) -> tuple[Pre
         *parents, last = key.split(".")
         group = data
         for parent in parents:
-            group = group[parent]
-        if group[last] != value and not _is_set(key, set_by_hand):
-            lines.append(
-                f"{key} is {_short(value)}, as the tokens require, instead of the recipe's {_short(group[last])}"
-            )
+            group = group.setdefault(parent, {})
+        stored = group.get(last)
+        if stored != value and not _is_set(key, set_by_hand):
+            instead = "" if stored is None else f", instead of the recipe's {_short(stored)}"
+            lines.append(f"{key} is {_short(value)}, as the tokens require{instead}")
             group[last] = value
     return (PretrainRecipe.model_validate(data), lines) if lines else (recipe, lines)
 
@@ -71,11 +77,12 @@ def _sizes(stream: StreamConfig) -> Sizes:
     if isinstance(stream.tokens, OnlineTokens):
         description = read_description(find_tokenizer(resolve_default(stream.tokens.tokenizer, lambda message: None)))
         pool = FrameStore(stream.tokens.frames).manifest.pool
-        return Sizes(description.sizes.vocab_size, description.grid, stream.tokens.views.crop_px, pool.max_frames)
+        return Sizes(description.sizes.vocab_size, description.grid, stream.tokens.views.crop_px, pool.max_frames, {})
     tokens = TokenSet(stream.tokens)
     identity = tokens.manifest.tokenizer
     pool = tokens.frames.manifest.pool
-    return Sizes(identity.vocab_size, identity.grid, tokens.manifest.views.crop_px, pool.max_frames)
+    more = {name: further.manifest.tokenizer.vocab_size for name, further in open_more(stream).items()}
+    return Sizes(identity.vocab_size, identity.grid, tokens.manifest.views.crop_px, pool.max_frames, more)
 
 
 def _is_set(key: str, set_by_hand: Collection[str]) -> bool:

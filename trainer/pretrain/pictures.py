@@ -25,15 +25,22 @@ Row = list[np.ndarray]
 
 
 def prediction_rows(
-    model: Bevt, tokenizer: Tokenizer, clip_THWC: Tensor, tokens_THW: Tensor, mask_THW: Tensor, stream: Stream
+    model: Bevt,
+    tokenizer: Tokenizer,
+    clip_THWC: Tensor,
+    tokens_THW: Tensor,
+    mask_THW: Tensor,
+    stream: Stream,
+    target: str | None = None,
 ) -> tuple[list[Row], list[str]]:
-    """Return the rows of a picture for one sample, and their labels.
+    """Return the rows of a picture for one sample, and their labels; `target` is by default the first.
 
     The rows are the clip, its visible part, the decoded tokens with predictions at hidden positions, and the decoded
     true tokens.
     """
     device = model.mask_token.device
-    predicted_THW = model.predict(normalise(clip_THWC[None].to(device)), mask_THW[None].to(device), stream)[0].cpu()
+    clip_1CTHW, mask_1THW = normalise(clip_THWC[None].to(device)), mask_THW[None].to(device)
+    predicted_THW = model.predict(clip_1CTHW, mask_1THW, stream, target)[0].cpu()
     hidden_THW = mask_THW.repeat_interleave(len(tokens_THW) // len(mask_THW), dim=0)
     correct = (predicted_THW == tokens_THW)[hidden_THW].float().mean()
     clip, mask = clip_THWC.numpy(), mask_THW.numpy()

@@ -12,6 +12,7 @@ from bevt_core.known_sets import KnownSet
 from schemas.errors import UserError
 from schemas.recipes import OnlineTokens, PretrainRecipe
 from trainer.data.order import StreamOrder
+from trainer.pretrain.targets import check_heads
 from trainer.setup.cost import pretrain_cost
 from trainer.setup.estimate import Machine, plan_numbers
 from trainer.setup.plan import Plan, Workload, describe, learning_rate_line, make_plan, processes_line
@@ -43,6 +44,10 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
             f"{order.global_batch} = {plan.world_size} x {per_process} in {count(plan.micro_batches, 'micro-batch')}; "
             f"{plan.samples_seen(name)} {UNITS[name]} in {plan.steps / order.steps_per_epoch:.4g} epochs"
         )
+        if further := plan.recipe.streams[name].more_targets:  # type: ignore[index]
+            sizes = plan.recipe.model.more_heads
+            also = (f"{key} ({sizes[key]} tokens, weight {target.loss_weight:g})" for key, target in further.items())
+            lines.append(f"  {name}: further targets: {', '.join(also)}")
     if plan.micro_batches != loop.micro_batches:
         lines.append(
             f"  accumulation: {count(plan.micro_batches, 'micro-batch')}, since the recipe's {loop.micro_batches} "
@@ -61,9 +66,11 @@ def _facts(plan: Plan[PretrainRecipe]) -> dict[str, Any]:
 def plan_pretraining(recipe: PretrainRecipe, sets: Sequence[KnownSet], machine: Machine) -> tuple[str, dict[str, Any]]:
     """Return the plan of `recipe` on public data sets that need not exist here, as text and as numbers.
 
-    Raises UserError unless every stream has one set of its kind, and every set a stream.
+    Raises UserError unless every stream has one set of its kind, and every set a stream, and for a target without a
+    head.
     """
     by_stream = sets_of_streams(recipe, sets)
+    check_heads(recipe)
     orders: dict[str, StreamOrder] = {}
     crop_px: dict[str, int] = {}
     for name, stream in recipe.streams.items():

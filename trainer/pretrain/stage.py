@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bevt_core.models.bevt import Bevt
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from schemas.recipes import PretrainRecipe
-from schemas.runs import DatasetRef, RunRecord
+from schemas.runs import RunRecord
 from trainer.clips.lists import ClipLists, make_lists, store_rows
 from trainer.data.online import OnlineSource
 from trainer.distributed.world import World
@@ -18,7 +19,7 @@ from trainer.engine.evaluations import Evaluation, every, on_main
 from trainer.pretrain.pictures import PictureEvaluation, check_tokenizer
 from trainer.pretrain.plan import pretrain_workload
 from trainer.pretrain.probe_evaluation import ProbeEvaluation
-from trainer.pretrain.streams import Source, Streams, open_sources, open_streams, warn_of_unusual_frames
+from trainer.pretrain.streams import Source, Streams, datasets_of, open_sources, open_streams, warn_of_unusual_frames
 from trainer.pretrain.task import PretrainTask
 from trainer.runs.directory import check_datasets, check_init_digest
 from trainer.setup.memory import Memory
@@ -50,7 +51,7 @@ def pretrain(
         world = session.world
         sources = open_sources(recipe, world.device)
         session.lock_for_reading([store.path for source in sources.values() for store in source.stores])
-        datasets = {name: DatasetRef(path=str(source.path), digest=source.digest) for name, source in sources.items()}
+        datasets = datasets_of(sources)
         if repeat_of is not None:
             check_datasets(repeat_of.datasets, datasets, "the repeated run")
             if not session.from_checkpoint:
@@ -73,18 +74,32 @@ def pretrain(
 
         identity = session.begin(plan, datasets, tflops, lists)
         trained, stored, hooks = averaged(model, recipe.ema_decay)
-        weights: dict[str, float] = {name: stream.loss_weight for name, stream in recipe.streams.items()}
         tokenizers = {name: source.tokenizer for name, source in sources.items() if isinstance(source, OnlineSource)}
         result = session.fit(
             plan,
             identity,
-            PretrainTask(trained, weights, recipe.model.vocab_size, tokenizers),
+            task_of(recipe, trained, tokenizers),
             {name: dataset for name, (dataset, _) in streams.items()},
             hooks=hooks,
             evaluations=evaluations_of(recipe, stored, tokenizer, streams, out, world),
         )
         saved = session.save(stored, result)
         return {"run": str(out), "steps": plan.steps, **session.summary(plan, result), "weights": saved}
+
+
+def task_of(recipe: PretrainRecipe, model: nn.Module, tokenizers: Mapping[str, Tokenizer]) -> PretrainTask:
+    """Return the task of training `model`; `tokenizers` are those of the streams without stored tokens."""
+    return PretrainTask(
+        model,
+        {name: stream.loss_weight for name, stream in recipe.streams.items()},
+        recipe.model.vocab_size,
+        tokenizers,
+        more_weights={
+            name: {target: config.loss_weight for target, config in stream.more_targets.items()}
+            for name, stream in recipe.streams.items()
+        },
+        more_heads=recipe.model.more_heads,
+    )
 
 
 def dry_run(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from schemas.errors import UserError
 from schemas.models import BevtConfig
 from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.recipes.loading import streams_in
+from schemas.runs import DatasetRef
 from schemas.tokens import TokenizerIdentity
 from trainer.clips.sources import thinned
 from trainer.data.clip_dataset import ClipDataset, TokenDataset
 from trainer.data.online import OnlineSource
 from trainer.data.order import StreamOrder
+from trainer.pretrain.targets import check_targets, open_more
 from trainer.setup.models import tokens_per_side, tubelet_of
 
 MASKS = {"image": ("block",), "video": ("tube", "random_3d", "random_frame", "frame_diff")}  # allowed kinds, by stream
@@ -35,10 +37,11 @@ Streams = dict[str, tuple[ClipDataset, StreamOrder]]
 
 @dataclass(frozen=True)
 class StoredSource:
-    """The source of a stream with stored tokens: a token set."""
+    """The source of a stream with stored tokens: a token set, and those of further targets by name."""
 
     tokens: TokenSet
     cached_parts: int
+    more: Mapping[str, TokenSet] = field(default_factory=dict)
 
     @property
     def path(self) -> AnyPath:
@@ -50,7 +53,7 @@ class StoredSource:
 
     @property
     def stores(self) -> tuple[FrameStore | TokenSet, ...]:
-        return (self.tokens.frames, self.tokens)
+        return (self.tokens.frames, self.tokens, *self.more.values())
 
     @property
     def digest(self) -> str:
@@ -65,7 +68,7 @@ class StoredSource:
         return self.tokens.manifest.views.crop_px
 
     def dataset(self, **options: Any) -> TokenDataset:
-        return TokenDataset(self.tokens, cached_parts=self.cached_parts, **options)
+        return TokenDataset(self.tokens, cached_parts=self.cached_parts, more=self.more, **options)
 
 
 Source = StoredSource | OnlineSource
@@ -104,6 +107,8 @@ def open_sources(recipe: PretrainRecipe, device: torch.device) -> dict[str, Sour
         with _stream_in_errors(name, stream):
             sources[name] = _open(stream, device)
         check_fit(name, stream, recipe.model, sources[name])
+        if isinstance(source := sources[name], StoredSource):
+            check_targets(name, source.tokens, source.more, recipe.model)
     check_cache(recipe, sources)
     return sources
 
@@ -146,7 +151,17 @@ def _open(stream: StreamConfig, device: torch.device) -> Source:
                 tokenizer.compile()
             return OnlineSource(FrameStore(tokens.frames), tokenizer, tokens.views)
         case path:
-            return StoredSource(TokenSet(path), cached_parts=2 * stream.window_parts)
+            return StoredSource(TokenSet(path), 2 * stream.window_parts, open_more(stream))
+
+
+def datasets_of(sources: Mapping[str, Source]) -> dict[str, DatasetRef]:
+    """Return the data of every stream, by its name, and of its further targets, by `STREAM.TARGET`."""
+    datasets = {}
+    for name, source in sources.items():
+        datasets[name] = DatasetRef(path=str(source.path), digest=source.digest)
+        for target, further in (source.more if isinstance(source, StoredSource) else {}).items():
+            datasets[f"{name}.{target}"] = DatasetRef(path=str(further.path), digest=further.digest)
+    return datasets
 
 
 def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_multiple: int = 1) -> Streams:

@@ -92,8 +92,9 @@ def pretrain_cost(recipe: PretrainRecipe, crop_px: Mapping[str, int], activation
         features = functools.partial(model.features, mask_BTHW=None, stream=name)
         layers = bevt_layers(model, name, stream.clip_frames, crop_px[name])
         encoder = sample_cost(features, model.stems[name], layers, stream.clip_frames, crop_px[name])
-        more_flops = 3 * 2 * hidden * model.lm_head.weight.numel()  # one product forward, two backward
-        logit_bytes = 2 * hidden * model.lm_head.out_features * FLOAT_BYTES
+        heads = [model.head(target) for target in (None, *stream.more_targets)]
+        more_flops = 3 * 2 * hidden * sum(head.weight.numel() for head in heads)  # one product forward, two backward
+        logit_bytes = 2 * hidden * sum(head.out_features for head in heads) * FLOAT_BYTES
         if isinstance(stream.tokens, OnlineTokens):
             more_flops += stream.clip_frames * tokenizer_flops(stream.tokens.tokenizer)
         samples[name] = SampleCost(

@@ -24,6 +24,7 @@ def build_model(config: BevtConfig, streams: tuple[str, ...]) -> Bevt:
         vocab_size=config.vocab_size,
         share_encoder=config.share_encoder,
         streams=streams,  # type: ignore[arg-type]
+        more_heads=config.more_heads,
     )
 
 

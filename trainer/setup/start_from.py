@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from bevt_core.console.terminal import note
 from bevt_core.models.bevt import Bevt
 from bevt_core.models.classifier import Classifier
 from bevt_core.weights.model_files import load_weights
@@ -49,13 +50,15 @@ def pretrained_state(model: Bevt, init: str) -> StateDict:
         )
     keys = SIZES if "video" in model.route and "video" not in source.route else (*SIZES, "window", "grid", "patch")
     check_sizes(init, source.config, model.config, keys, "model.encoder")
+    check_heads(init, heads_in(source.config), heads_in(model.config))
     return starting_state(source.state_dict(), source.config, model.config)
 
 
 def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Mapping[str, Any]) -> StateDict:
     """Turn the weights of a model with config `old` into initial weights for a model with config `new`.
 
-    The LM head is included, since the tokens are the same; the original's checkpoint loader does not load it.
+    The LM head is included, since the tokens are the same; the original's checkpoint loader does not load it. The first
+    targets are paired, and further ones by name: their heads are kept if both models have them.
     """
     if "video" in new["streams"] and "video" not in old["streams"]:
         tubelet = new["patch"][0]
@@ -66,8 +69,27 @@ def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Map
         state = joint_from_image_stream(state, tubelet=tubelet, **windows).state
     unused = [f"{part}.{stream}." for part in ("stems", "decoders") for stream in ("video", "image")]
     unused = [prefix for prefix in unused if prefix.split(".")[1] not in new["streams"]]
+    unused += [f"lm_head_{name}." for name in heads_in(old) if name not in heads_in(new)]
     kept = {key: tensor for key, tensor in state.items() if not key.startswith(tuple(unused))}
     return copy_encoder(kept, new["streams"]) if new["share_encoder"] == "separate" else kept
+
+
+def heads_in(config: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the vocabulary sizes of a pretraining model's further targets, by name."""
+    heads: Mapping[str, int] = config.get("more_heads", {})
+    return heads
+
+
+def check_heads(init: str, old: Mapping[str, int], new: Mapping[str, int]) -> None:
+    """Raise UserError if a further target has another vocabulary in the weights `init`; note unused heads."""
+    for name in old.keys() & new.keys():
+        if old[name] != new[name]:
+            raise UserError(
+                f"init {init}: target {name} has {old[name]} tokens, but model.more_heads.{name} is {new[name]}; use "
+                "tokens of the tokenizer that it was trained with, or another name for the target"
+            )
+    if unused := [name for name in old if name not in new]:
+        note(f"init {init}: its heads for {', '.join(unused)} are not used, since the recipe has no such targets")
 
 
 def start_classifier(model: Classifier, init: str) -> list[str]:

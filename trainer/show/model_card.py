@@ -180,7 +180,7 @@ def _input(sampling: ClipSampling, crop_px: int) -> str:
 def _tokens_of(stream: StreamConfig) -> str:
     if isinstance(stream.tokens, OnlineTokens):
         return f"made in the training step, from {without_folders(stream.tokens.frames)}"
-    return without_folders(stream.tokens)
+    return ", ".join(map(without_folders, stream.token_sets))
 
 
 def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:

@@ -235,14 +235,15 @@ def tokenizer_of_stages(stages: Sequence[PretrainRecipe]) -> str:
             if isinstance(stream.tokens, OnlineTokens):
                 names.add(Path(stream.tokens.tokenizer).name)
                 continue
-            manifest = read_record(as_path(stream.tokens) / "dataset.json", TokenSetManifest)
-            names.add(manifest.tokenizer.name if manifest is not None else Path(stream.tokens).name.rpartition("-v")[0])
+            for path in stream.token_sets:
+                manifest = read_record(as_path(path) / "dataset.json", TokenSetManifest)
+                names.add(manifest.tokenizer.name if manifest is not None else Path(path).name.rpartition("-v")[0])
     return ", ".join(sorted(names)) or "none"
 
 
 def tokenizer_digests(recipe: PretrainRecipe) -> str:
     """Return the digests of the weights that made the tokens of a run; empty if no token set exists any more."""
-    sets = [as_path(stream.tokens) for stream in recipe.streams.values() if isinstance(stream.tokens, str)]
+    sets = [as_path(path) for stream in recipe.streams.values() for path in stream.token_sets]
     manifests = [read_record(path / "dataset.json", TokenSetManifest) for path in sets]
     return ", ".join(dict.fromkeys(found.tokenizer.weights_sha256 for found in manifests if found is not None))
 

@@ -33,6 +33,7 @@ from schemas.recipes.loading import nearest
 from trainer.clips.augmentation.crops import crop_views
 from trainer.clips.sampling import SAMPLERS, Positions, repeats
 from trainer.clips.sources import ClipSource, FileClips, StoreClips, interval_of
+from trainer.data.clip_dataset import MORE_TOKENS
 from trainer.data.online import OnlineSource, tokens_in_step
 from trainer.pretrain.pictures import Row, prediction_rows
 from trainer.pretrain.streams import open_sources, open_streams
@@ -85,12 +86,18 @@ def viz_masks(
 
 
 def viz_predict(
-    run: Path, out: Path, *, sample: str | None = None, stream: str | None = None, tokenizer: str | None = None
+    run: Path,
+    out: Path,
+    *,
+    sample: str | None = None,
+    stream: str | None = None,
+    target: str | None = None,
+    tokenizer: str | None = None,
 ) -> dict[str, Any]:
     """Draw a sample of a pretraining run's data: clip, masked, predicted tokens decoded, true tokens decoded.
 
-    `sample` is an id of the token set, by default its first; `stream` is by default video, if the run has it. Raises
-    UserError for an unfinished run, or a sample or tokenizer that does not exist.
+    `sample` is an id of the token set, by default its first; `stream` is by default video, if the run has it; `target`
+    is by default the first. Raises UserError for an unfinished run, or for an unknown sample, target or tokenizer.
     """
     recipe, _ = read_run(run)
     if not isinstance(recipe, PretrainRecipe) or not (run / WEIGHTS).is_file():
@@ -98,6 +105,12 @@ def viz_predict(
     name = stream or ("video" if "video" in recipe.streams else "image")
     if name not in recipe.streams:
         raise UserError(f"{run}: no {name} stream, only {', '.join(recipe.streams)}")
+    more = recipe.streams[name].more_targets
+    if target is not None and target not in more:
+        raise UserError(
+            f"{run}: no target {target!r} besides the first in its {name} stream; {nearest(target, list(more))}it has "
+            f"{', '.join(more) or 'none'}"
+        )
     alone = recipe.model_copy(update={"streams": {name: recipe.streams[name]}})
     sources = open_sources(alone, torch.device("cpu"))
     source = sources[name]
@@ -109,20 +122,22 @@ def viz_predict(
     if isinstance(source, OnlineSource):
         decoder = source.tokenizer
     else:
-        decoder = load_tokenizer(tokenizer_of(source.tokens.path, source.identity, tokenizer))
-    made_by = source.identity.weights_sha256
-    if decoder.weights_sha256 != made_by:
-        raise UserError(
-            f"tokenizer {tokenizer} has weights {decoder.weights_sha256[:12]}, but the tokens in {source.path} were "
-            f"made with {made_by[:12]}; give the one that made them"
-        )
+        tokens = source.tokens if target is None else source.more[target]
+        decoder = load_tokenizer(tokenizer_of(tokens.path, tokens.manifest.tokenizer, tokenizer))
+        made_by = tokens.manifest.tokenizer.weights_sha256
+        if decoder.weights_sha256 != made_by:
+            raise UserError(
+                f"tokenizer {tokenizer} has weights {decoder.weights_sha256[:12]}, but the tokens in {tokens.path} "
+                f"were made with {made_by[:12]}; give the one that made them"
+            )
     model = load_weights(run / WEIGHTS).eval()
     assert isinstance(model, Bevt)  # the model of a pretraining run
     drawn = dataset[0, position]
     _, start, count, _ = dataset.locate(0, position)
     repeats = Repeats(start + np.arange(dataset.clip_frames) % count, int(dataset.num_frames[position]))
-    tokens_THW = drawn["tokens"] if "tokens" in drawn else tokens_in_step(decoder, drawn["frames"][None])[0]
-    rows, labels = prediction_rows(model, decoder, drawn["clip"], tokens_THW, drawn["mask"], name)
+    key = "tokens" if target is None else MORE_TOKENS + target
+    tokens_THW = drawn[key] if key in drawn else tokens_in_step(decoder, drawn["frames"][None])[0]
+    rows, labels = prediction_rows(model, decoder, drawn["clip"], tokens_THW, drawn["mask"], name, target)
     rows[0], labels[0] = repeats.mark(rows[0]), repeats.caption(labels[0])
     facts = repeats.facts(drawn["sample_id"])
     return {"sample": drawn["sample_id"], **facts, **save_pictures(out, rows, labels)}
