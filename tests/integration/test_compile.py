@@ -5,6 +5,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from bevt_core.masking import hidden_positions
+from bevt_core.models.bevt import StreamBatch
 from bevt_core.models.build import build_bevt
 from bevt_core.models.swin import VideoSwin
 from trainer.distributed.sharding import compile_blocks
@@ -40,22 +41,27 @@ def test_features_are_one_graph_with_mask_and_decoder() -> None:
     torch.testing.assert_close(compiled(clip_BCTHW, mask_BTHW, "video"), expected, atol=1e-5, rtol=0)
 
 
-def joint_batch(share: float) -> dict:
+def joint_batch(share: float) -> dict[str, StreamBatch]:
     """Both streams, with hidden positions padded to one length, as on a GPU."""
     batch = {}
     for stream, frames, tubelets in (("video", 8, 4), ("image", 1, 1)):
         mask_BTHW = torch.rand(2, tubelets, 4, 4) < share
         tokens_BTHW = torch.randint(32, (2, frames, 4, 4))
         hidden_M = hidden_positions(mask_BTHW, frames, 256)
-        batch[stream] = (torch.randn(2, 3, frames, 64, 64), tokens_BTHW, mask_BTHW, hidden_M)
+        batch[stream] = StreamBatch(torch.randn(2, 3, frames, 64, 64), tokens_BTHW, mask_BTHW, hidden_M)
     return batch
 
 
-def test_the_whole_loss_is_one_graph() -> None:
+@pytest.mark.parametrize("heads", [{}, {"other-v2": 32}], ids=["one target", "two targets"])
+def test_the_whole_loss_is_one_graph(heads: dict[str, int]) -> None:
     torch.manual_seed(0)
     torch._dynamo.reset()
-    model = build_bevt(**SIZES, vocab_size=32)
-    explained = torch._dynamo.explain(model)(joint_batch(0.5))
+    model = build_bevt(**SIZES, vocab_size=32, more_heads=heads)
+    batch = {
+        stream: part._replace(more_tokens=dict.fromkeys(heads, part.tokens_BTHW))
+        for stream, part in joint_batch(0.5).items()
+    }
+    explained = torch._dynamo.explain(model)(batch)
     assert explained.graph_count == 1 and explained.graph_break_count == 0, explained.break_reasons
 
 

@@ -6,6 +6,7 @@ import torch
 from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.frame_store import (
     FrameSample,
+    read_frame_commit,
     sources_digest,
     write_frame_manifest,
     write_frame_part,
@@ -108,6 +109,42 @@ def make_token_set(
     write_token_manifest(tokens_dir, token_plan, manifest, token_commits)
     assert (frames_dir / part_name(0) / "commit.json").is_file()
     return TokenSet(tokens_dir)
+
+
+def add_token_set(tokens: TokenSet, name: str, *, vocab_size: int = 48, grid: int = 4, **views: object) -> TokenSet:
+    """A token set of random tokens beside `tokens`, for the same frames and the same views but for `views`."""
+    frames, first = tokens.frames, tokens.manifest
+    identity = first.tokenizer.model_copy(
+        update={"name": name, "weights_sha256": "1" * 64, "vocab_size": vocab_size, "grid": (grid, grid)}
+    )
+    plan = TokenPlan(
+        name=name,
+        tokenizer=identity,
+        views=first.views.model_copy(update=views),
+        frames_plan=frames.manifest.plan_digest,
+    )
+    folder = tokens.path.parent / name
+    write_token_plan(folder, plan)
+    commits = []
+    for part in range(frames.manifest.num_parts):
+        frame_commit = read_frame_commit(frames.path, part, frames.manifest.plan_digest)
+        assert frame_commit is not None
+        samples = frames.read_index(part).select(["sample_id", "num_frames", "height", "width"]).to_pylist()
+        rows = [
+            PartView(
+                views=[draw_view(plan.views, s["sample_id"], view, s["height"], s["width"]) for s in samples],
+                tokens=[
+                    rng_for(name, s["sample_id"], view)
+                    .integers(0, vocab_size, (s["num_frames"], grid, grid))
+                    .astype(np.uint16)
+                    for s in samples
+                ],
+            )
+            for view in range(plan.views.num_views)
+        ]
+        commits.append(write_token_part(folder, frame_commit, [s["sample_id"] for s in samples], rows, plan))
+    write_token_manifest(folder, plan, frames.manifest, commits)
+    return TokenSet(folder)
 
 
 def _tokens_of(tokenizer: Tokenizer, sample: FrameSample, view: View) -> np.ndarray:

@@ -41,10 +41,7 @@ def check_targets(stream: str, tokens: TokenSet, more: Mapping[str, TokenSet], m
         if differing := different_views(first.views, other.views):
             values = "; ".join(f"views.{key} is {there}, but {here} in {tokens.path}" for key, here, there in differing)
             settings = " ".join(f"--set views.{key}={json_text(here)}" for key, here, _ in differing)
-            raise UserError(
-                f"{where}: {values}; several targets need the same views: tokenize it again with `bevt tokenize "
-                f"{settings}`"
-            )
+            raise UserError(f"{where}: {values}; targets need the same views: tokenize it again with `{settings}`")
         if other.tokenizer.grid != first.tokenizer.grid:
             here, there = (" x ".join(map(str, each.tokenizer.grid)) for each in (first, other))
             raise UserError(
@@ -101,11 +98,16 @@ def with_targets(recipe: PretrainRecipe, names: str) -> PretrainRecipe:
         folder = as_path(stream.tokens)
         chosen = find_beside(folder, first, None)
         targets = {
-            other: {"tokens": str(find_beside(folder, other, chosen)), "loss_weight": 1.0 if weight is None else weight}
+            other: {
+                "tokens": str(find_beside(folder, other, chosen).path),
+                "loss_weight": 1.0 if weight is None else weight,
+            }
             for other, weight in others
         }
         streams[name] = stream.model_dump() | {"tokens": str(chosen.path), "more_targets": targets}
-    return PretrainRecipe.model_validate(recipe.model_dump() | {"streams": streams})
+    heads = {name: size for name, size in recipe.model.more_heads.items() if name in dict(others)}
+    model = recipe.model.model_dump() | {"more_heads": heads}
+    return PretrainRecipe.model_validate(recipe.model_dump() | {"model": model, "streams": streams})
 
 
 def _parsed(word: str) -> tuple[str, float | None]:

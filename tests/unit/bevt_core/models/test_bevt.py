@@ -86,6 +86,58 @@ def test_a_batch_without_masked_positions_has_a_zero_loss(model: Bevt) -> None:
     assert (result.loss_sum.item(), result.num_masked.item()) == (0, 0)
 
 
+def two_targets() -> tuple[Bevt, Bevt, dict[str, StreamBatch]]:
+    """A model with one target, the same with a second one, and a batch of both streams for the latter."""
+    models = []
+    for heads in ({}, {"other": 48}):
+        torch.manual_seed(0)
+        models.append(build_bevt(**NANO, vocab_size=VOCAB, more_heads=heads))
+    batch = {}
+    for stream in ("video", "image"):
+        first = with_positions(batch_of(stream))
+        other_BTHW = torch.randint(48, first.tokens_BTHW.shape, generator=torch.Generator().manual_seed(2))
+        batch[stream] = first._replace(more_tokens={"other": other_BTHW})
+    return models[0], models[1], batch
+
+
+def test_two_heads_are_two_losses_computed_by_hand() -> None:
+    _, model, batch = two_targets()
+    for stream, result in model(batch).items():
+        clip, tokens, mask, _, more = batch[stream]
+        features_BND = model.features(clip, mask, stream)
+        hidden_BN = mask.repeat_interleave(tokens.shape[1] // mask.shape[1], dim=1).flatten(1)
+        for head, wanted, found in (
+            (model.lm_head, tokens, result),
+            (model.head("other"), more["other"], result.more["other"]),
+        ):
+            log_p_BNV = head(features_BND).log_softmax(dim=-1)
+            log_p_BN = log_p_BNV.gather(-1, wanted.flatten(1)[..., None]).squeeze(-1)
+            right_BN = (log_p_BNV.argmax(dim=-1) == wanted.flatten(1)) & hidden_BN
+            assert found.loss_sum.item() == pytest.approx(-log_p_BN[hidden_BN].sum().item(), rel=1e-5)
+            assert (found.num_masked, found.num_correct) == (hidden_BN.sum(), right_BN.sum())
+        assert model.predict(clip, None, stream, "other").max() < 48
+        assert torch.equal(
+            model.predict(clip, None, stream), model.lm_head(model.decode(clip, None, stream)).argmax(-1)
+        )
+
+
+def test_a_further_target_changes_nothing_of_the_first() -> None:
+    """The same initial weights, the same loss, and with weight 0 the same gradients, all bit for bit."""
+    one, two, batch = two_targets()
+    assert two.state_dict().keys() - one.state_dict().keys() == {"lm_head_other.weight", "lm_head_other.bias"}
+    assert all(torch.equal(tensor, two.state_dict()[key]) for key, tensor in one.state_dict().items())
+    assert two.config == one.config | {"more_heads": {"other": 48}}
+    alone = one({stream: part._replace(more_tokens={}) for stream, part in batch.items()})
+    both = two(batch)
+    assert all(torch.equal(alone[stream].loss_sum, both[stream].loss_sum) for stream in batch)
+    torch.stack([loss.loss_sum for loss in alone.values()]).sum().backward()
+    terms = [(loss.loss_sum, 0.0 * loss.more["other"].loss_sum) for loss in both.values()]
+    torch.stack([term for pair in terms for term in pair]).sum().backward()
+    gradients = {name: p.grad for name, p in two.named_parameters()}
+    assert all(torch.equal(p.grad, gradients[name]) for name, p in one.named_parameters())
+    assert not gradients["lm_head_other.weight"].any()
+
+
 def test_sharing_is_a_route() -> None:
     shared = build_bevt(**NANO, vocab_size=VOCAB)
     separate = build_bevt(**NANO, vocab_size=VOCAB, share_encoder="separate")
