@@ -87,12 +87,7 @@ class Bevt(nn.Module):
 
     def forward(self, batch: Mapping[Stream, StreamBatch]) -> dict[Stream, MaskedLoss]:
         """Return L_MIM and L_MVM as sums, for all streams in one call, so that DDP wraps a single forward."""
-        return {
-            stream: self.masked_loss_sum(
-                part.clip_BCTHW, part.tokens_BTHW, part.mask_BTHW, part.hidden_M, stream, part.more_tokens
-            )
-            for stream, part in batch.items()
-        }
+        return {stream: self.masked_loss_sum(*part[:4], stream, *part[4:]) for stream, part in batch.items()}
 
     def masked_loss_sum(
         self,
