@@ -115,7 +115,7 @@ def bench_step(
         clock.ended("tokenizer")
         model.zero_grad(set_to_none=False)
         losses = []
-        for stream, (clip_BCTHW, _, mask_BTHW, _) in batch.items():
+        for stream, (clip_BCTHW, _, mask_BTHW, *_) in batch.items():
             logits_BNV = model.lm_head(model.features(clip_BCTHW, mask_BTHW, stream))  # type: ignore[arg-type]
             hidden_BN = stretch_mask(mask_BTHW, (clip_BCTHW.shape[2], grid, grid)).flatten(1)
             tokens_BN = tokens[stream].reshape(len(clip_BCTHW), -1)

@@ -41,7 +41,7 @@ class PretrainTask:
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Return the number of hidden tokens by loss term."""
-        counts = {}
+        counts: dict[str, int] = {}
         for name, inputs in batch.items():
             hidden = int((inputs["hidden"] >= 0).sum())
             counts |= dict.fromkeys([TERMS[name], *(term_of(name, target) for target in more_tokens(inputs))], hidden)
