@@ -97,6 +97,10 @@ PANELS: Panels = {
             "pipeline.commands.data:verify",
             "Check a dataset: digests, counts, and that tokens match the stored frames.",
         ),
+        "export-data": Command(
+            "pipeline.commands.export:export_data",
+            "Write frames, tokens and views as WebDataset shards or a Lance dataset.",
+        ),
         "demo-videos": Command(
             "pipeline.commands.synthetic:demo_videos",
             "Make small sets of videos in which a camera moves; its motion is the class.",

@@ -11,6 +11,7 @@ from bevt_core.dataset.frame_store import read_plan, read_sources
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.one_writer import hold, owner, reading, removing
 from pipeline.check.repair import repair
+from pipeline.export.run import export_data
 from pipeline.job.plan import find_token_plan, write_or_check_plan
 from pipeline.job.run import tokenize
 from pipeline.synthetic.camera_motion import make_camera_motion_set
@@ -109,6 +110,7 @@ WRITERS: dict[str, Callable[[Path, Path], object]] = {
     "tokenize": lambda out, data: tokenize(tiny_recipe(data, out, data)),
     "tokenize --overwrite": lambda out, data: tokenize(tiny_recipe(data, out, data), overwrite=True),
     "repair": lambda out, data: repair(out, data),
+    "export-data": lambda out, data: export_data(data, out, "webdataset"),
 }
 
 

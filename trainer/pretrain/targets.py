@@ -40,8 +40,8 @@ def check_targets(stream: str, tokens: TokenSet, more: Mapping[str, TokenSet], m
             )
         if differing := different_views(first.views, other.views):
             values = "; ".join(f"views.{key} is {there}, but {here} in {tokens.path}" for key, here, there in differing)
-            settings = " ".join(f"--set views.{key}={json_text(here)}" for key, here, _ in differing)
-            raise UserError(f"{where}: {values}; targets need the same views: tokenize it again with `{settings}`")
+            settings = " ".join(f"`views.{key}={json_text(here)}`" for key, here, _ in differing)
+            raise UserError(f"{where}: {values}; targets need the same views: tokenize it again with {settings}")
         if other.tokenizer.grid != first.tokenizer.grid:
             here, there = (" x ".join(map(str, each.tokenizer.grid)) for each in (first, other))
             raise UserError(

@@ -92,9 +92,9 @@ def test_weights_multiply_those_of_the_stream(videos: TokenSet, other: TokenSet)
         (
             {"seed": 3, "flip_share": 0.0},
             r"target other, \S+: views.flip_share is 0.0, but 0.5 in \S+; views.seed is 3, but 0 in \S+; targets need "
-            r"the same views: tokenize it again with `--set views.flip_share=0.5 --set views.seed=0`",
+            r"the same views: tokenize it again with `views.flip_share=0.5` `views.seed=0`",
         ),
-        ({"num_views": 1}, r"views.num_views is 1, but 2 in .* `--set views.num_views=2`"),
+        ({"num_views": 1}, r"views.num_views is 1, but 2 in .* with `views.num_views=2`"),
         ({"grid": 8}, "8 x 8 tokens per frame, but 4 x 4 in .*; use tokenizers with the same grid"),
         (
             {"vocab_size": 50},
