@@ -9,12 +9,13 @@ from bevt_core.console.command_line import AsJson
 from bevt_core.console.terminal import emit
 from bevt_core.storage.objects import as_path
 from pipeline.commands.data import Directory
+from schemas.errors import UserError
 
 
 def export_data(
     directory: Directory,
     to: Annotated[Literal["webdataset", "lance"], typer.Option(help="Format: tar shards, or a Lance dataset.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: Annotated[str, typer.Option(help="Local folder to write.")],
     tokens: Annotated[
         list[str] | None, typer.Option(help="Token set to export; may be repeated. Default: all.")
     ] = None,
@@ -31,4 +32,7 @@ def export_data(
     """
     from pipeline.export.run import export_data as run
 
-    emit(run(as_path(directory), out, to, tokens), json_)
+    folder = as_path(out)
+    if not isinstance(folder, Path):
+        raise UserError(f"--out {out}: exports are written to a local folder; give one, and copy it afterwards")
+    emit(run(as_path(directory), folder, to, tokens), json_)

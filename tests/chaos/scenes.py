@@ -94,6 +94,7 @@ def scenes(base: Path) -> list[Scene]:
             dataset_files,
             prepare=lambda out: damaged_copy(dataset, out),
         ),
+        Scene("export-data", ["export-data", str(dataset), "--to", "webdataset", "--out", "OUT"], all_results),
         Scene("evaluate", ["evaluate", classifier, *frames, "--clips", "2", "--out", "OUT"], all_results),
         Scene("extract", ["extract", classifier, *frames, "--out", "OUT/features.parquet"], all_results),
         Scene("probe", ["probe", classifier, *frames, "--kind", "knn", "--out", "OUT"], all_results),

@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 import cli
 from bevt_core.dataset.token_set import TokenSet
+from bevt_core.tokenizers.description import PecoSizes
+from bevt_core.tokenizers.peco.tokenizer import PecoTrainingModule
 from bevt_core.weights.export import HubModel, save_hub_folder
 from bevt_core.weights.model_files import load_weights
 from pipeline.job.run import tokenize
@@ -52,39 +54,42 @@ def columns(run: Path, *names: str) -> torch.Tensor:
 
 
 def test_two_tokenizers_tokens_are_predicted_and_drawn(tmp_path: Path) -> None:
-    """From videos: the views of both token sets are equal, since they follow from the view settings alone."""
+    """From videos: the views of both token sets are equal, though one tokenizer reads 32 px and the other 64."""
     for number in range(6):
         write_video(tmp_path / "raw" / f"{number}.mp4", moving_frames(8, 64, 80, seed=number))
-    for name, seed in (("first", 0), ("second", 1)):
-        tokenizer = save_tiny_tokenizer(tmp_path / name, seed)
+    save_tiny_tokenizer(tmp_path / "dvae")
+    sizes = PecoSizes(width=8, multipliers=(1, 1, 1, 1, 2), blocks=1, code_dim=8, vocab_size=48)
+    PecoTrainingModule(sizes).save(tmp_path / "peco", input_px=64, origin={"made_by": "a test"})
+    for kind in ("dvae", "peco"):
         with without_ray():
-            tokenize(tiny_recipe(tmp_path / "raw", tmp_path / "set", tokenizer, f"token_set={name}-v2"))
-    sets = {name: tmp_path / "set" / "tokens" / f"{name}-v2" for name in ("first", "second")}
-    common = ["train", "video", "--recipe", "nano_video", "--video-tokens", str(sets["first"])]
+            tokenize(tiny_recipe(tmp_path / "raw", tmp_path / "set", tmp_path / kind))
+    sets = {kind: tmp_path / "set" / "tokens" / f"{kind}-v2" for kind in ("dvae", "peco")}
+    assert [TokenSet(path).manifest.tokenizer.input_px for path in sets.values()] == [32, 64]
+    common = ["train", "video", "--recipe", "nano_video", "--video-tokens", str(sets["dvae"])]
     for setting in (*for_4x4_tokens("video"), "streams.video.global_batch=2", "loop.num_workers=0"):
         common += ["--set", setting]
-    common += ["--set", "loop.max_steps=2", "--set", "loop.epochs=5", "--targets", "first,second:0.5"]
+    common += ["--set", "loop.max_steps=2", "--set", "loop.epochs=5", "--targets", "dvae,peco:0.5"]
     planned = CliRunner().invoke(cli.app, [*common, "--dry-run"])
     assert planned.exit_code == 0, planned.output
-    assert "video: further targets: second (32 tokens, weight 0.5)" in planned.stdout
+    assert "video: further targets: peco (48 tokens, weight 0.5)" in planned.stdout
     ran = CliRunner().invoke(cli.app, [*common, "--out", str(tmp_path / "run"), "--json"])
     assert ran.exit_code == 0, ran.output
     last = json.loads(ran.stdout.splitlines()[-1])["metrics"]
-    assert last["loss"] == pytest.approx(last["mvm_loss"] + 0.5 * last["mvm_second_loss"])
-    assert {"mvm_acc", "mvm_second_acc", "mvm_second_target_perplexity"} <= last.keys()
+    assert last["loss"] == pytest.approx(last["mvm_loss"] + 0.5 * last["mvm_peco_loss"])
+    assert {"mvm_acc", "mvm_peco_acc", "mvm_peco_target_perplexity"} <= last.keys()
     recipe, record = read_run(tmp_path / "run")
     assert {name: Path(ref.path) for name, ref in record.datasets.items()} == {
-        "video": sets["first"],
-        "video.second": sets["second"],
+        "video": sets["dvae"],
+        "video.peco": sets["peco"],
     }
-    assert tokenizer_of_stages([recipe]) == "dvae"  # type: ignore[list-item]
-    for target in ([], ["--target", "second"]):
+    assert tokenizer_of_stages([recipe]) == "dvae, peco"  # type: ignore[list-item]
+    for target in ([], ["--target", "peco"]):
         drawing = ["viz", "predict", str(tmp_path / "run"), "--out", str(tmp_path / "picture"), *target]
         drawn = CliRunner().invoke(cli.app, drawing)
         assert drawn.exit_code == 0 and (tmp_path / "picture.png").is_file(), drawn.output
-    with pytest.raises(UserError, match=r"no target 'secon' besides the first in its video stream; did you mean 'sec"):
-        viz_predict(tmp_path / "run", tmp_path / "picture", target="secon")
-    again = CliRunner().invoke(cli.app, ["train", "--from", str(tmp_path / "run"), "--targets", "first"])
+    with pytest.raises(UserError, match=r"no target 'pco' besides the first in its video stream; did you mean 'peco'"):
+        viz_predict(tmp_path / "run", tmp_path / "picture", target="pco")
+    again = CliRunner().invoke(cli.app, ["train", "--from", str(tmp_path / "run"), "--targets", "dvae"])
     assert "already has that run's targets" in str(again.exception)
 
 

@@ -206,6 +206,8 @@ def test_chosen_token_sets_and_refusals(tokens: TokenSet, tmp_path: Path) -> Non
         export_data(dataset, tmp_path / "none", "webdataset", ["oter"])
     with pytest.raises(UserError, match=r"contains \S+ and no export; give another `out`"):
         export_data(dataset, tokens.path, "webdataset")
+    ran = CliRunner().invoke(cli.app, ["export-data", str(dataset), "--to", "webdataset", "--out", "s3://bucket/x"])
+    assert "exports are written to a local folder" in str(ran.exception)
     with pytest.raises(UserError, match=r"no frames/ in it"):
         export_data(tmp_path, tmp_path / "none", "webdataset")
     assert not (tmp_path / "none").exists()
