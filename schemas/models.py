@@ -48,7 +48,7 @@ class TimeSformerConfig(Record):
 EncoderConfig = Annotated[SwinConfig | TimeSformerConfig, Field(discriminator="kind")]
 
 
-# of a further target: a part of parameter names and of metrics
+# of a target: a part of parameter names and of metrics
 TargetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=50)]
 
 
@@ -59,7 +59,15 @@ class BevtConfig(Record):
     vocab_size: Vocabulary
     # vocabularies of further targets, which have an LM head each; written only if there are any
     more_heads: dict[TargetName, Vocabulary] = Field(default={}, exclude_if=lambda heads: not heads)
+    # name of the first target, by which initial weights find its head; written only if it has one
+    first_target: TargetName | None = Field(default=None, exclude_if=lambda name: name is None)
     share_encoder: Literal["shared", "separate"]  # paper section 3.3: one encoder for both streams
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "BevtConfig":
+        if self.first_target in self.more_heads:
+            raise ValueError(f"first_target {self.first_target} is also in more_heads; give each target its own name")
+        return self
 
 
 Positions = Annotated[int, Field(ge=1, le=10**6)]

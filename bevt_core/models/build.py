@@ -128,12 +128,13 @@ def build_bevt(
     share_encoder: Literal["shared", "separate"] = "shared",
     streams: Sequence[Stream] = ("video", "image"),
     more_heads: Mapping[str, int] | None = None,
+    first_target: str | None = None,
     **sizes: Any,
 ) -> Bevt:
     """Build the pretraining model. `sizes` are the fields of `BACKBONES[encoder]`.
 
     `decoder_dim` is the width of the decoders' output (default: that of the encoder's last stage). `more_heads` has the
-    vocabulary sizes of further targets, by name.
+    vocabulary sizes of further targets, by name; `first_target` is the first one's name, which is only recorded.
     """
     backbone = BACKBONES[encoder](**sizes)
     out_dim = decoder_dim or backbone.dim
@@ -159,6 +160,7 @@ def build_bevt(
             "share_encoder": share_encoder,
             "streams": tuple(streams),
             **({"more_heads": dict(more_heads)} if more_heads else {}),
+            **({} if first_target is None else {"first_target": first_target}),
             **asdict(backbone),  # type: ignore[call-overload]
         },
         more_heads=more_heads,

@@ -29,7 +29,7 @@ def identity_fields(record: Record, prefix: str = "") -> dict[str, Any]:
     executed = Execution.model_fields if isinstance(record, Execution) else {}
     for name, field in type(record).model_fields.items():
         value = getattr(record, name)
-        if name in executed or _is_free(field, value):
+        if name in executed or name not in plain or _is_free(field, value):  # not in plain: an unwritten default
             continue
         for key, inner in value.items() if isinstance(value, dict) else [("", value)]:
             path = f"{prefix}{name}.{key}".removesuffix(".")

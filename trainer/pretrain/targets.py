@@ -77,8 +77,8 @@ def with_targets(recipe: PretrainRecipe, names: str) -> PretrainRecipe:
     """Return `recipe` with the targets `names`, separated by commas, in every stream; they replace the recipe's.
 
     A name is that of a token set beside the stream's, with or without its `-vN`. The first target becomes the stream's
-    `tokens`; the others become `more_targets`, and may be followed by `:WEIGHT`, their loss weight. Raises UserError
-    for a name without a token set, or with several.
+    `tokens` and the model's `first_target`; the others become `more_targets`, and may be followed by `:WEIGHT`, their
+    loss weight. Raises UserError for a name without a token set, or with several.
     """
     (first, first_weight), *others = [_parsed(word) for word in names.split(",")]
     if first_weight is not None:
@@ -106,7 +106,7 @@ def with_targets(recipe: PretrainRecipe, names: str) -> PretrainRecipe:
         }
         streams[name] = stream.model_dump() | {"tokens": str(chosen.path), "more_targets": targets}
     heads = {name: size for name, size in recipe.model.more_heads.items() if name in dict(others)}
-    model = recipe.model.model_dump() | {"more_heads": heads}
+    model = recipe.model.model_dump() | {"more_heads": heads, "first_target": first}
     return PretrainRecipe.model_validate(recipe.model_dump() | {"model": model, "streams": streams})
 
 

@@ -25,6 +25,7 @@ def build_model(config: BevtConfig, streams: tuple[str, ...]) -> Bevt:
         share_encoder=config.share_encoder,
         streams=streams,  # type: ignore[arg-type]
         more_heads=config.more_heads,
+        first_target=config.first_target,
     )
 
 

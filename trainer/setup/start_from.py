@@ -25,9 +25,10 @@ from schemas.text.json_text import json_text
 from trainer.runs.directory import weights_file
 
 # sizes that must match those of the initial weights; windows may differ from those of an image model
-SIZES = ("encoder", "embed_dim", "depths", "depth", "num_heads", "mlp_ratio", "vocab_size")
+SIZES = ("encoder", "embed_dim", "depths", "depth", "num_heads", "mlp_ratio")
 CLASSIFIER_SIZES = ("encoder", "embed_dim", "depths", "depth", "num_heads", "mlp_ratio", "patch", "grid")
 ENCODER_KEYS = ("embed_dim", "depths", "depth", "num_heads", "patch", "grid", "window")  # of a recipe's encoder
+HEAD = "lm_head"  # of the first target; those of further ones are HEAD_NAME
 
 M = TypeVar("M", Bevt, Classifier)
 
@@ -49,16 +50,18 @@ def pretrained_state(model: Bevt, init: str) -> StateDict:
             f"init {init}: these are the weights of a classifier; expected a pretraining run, or its weights"
         )
     keys = SIZES if "video" in model.route and "video" not in source.route else (*SIZES, "window", "grid", "patch")
+    if paired_heads(source.config, model.config).get(HEAD) == HEAD:
+        keys = (*keys, "vocab_size")
     check_sizes(init, source.config, model.config, keys, "model.encoder")
-    check_heads(init, heads_in(source.config), heads_in(model.config))
+    check_heads(init, source.config, model.config)
     return starting_state(source.state_dict(), source.config, model.config)
 
 
 def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Mapping[str, Any]) -> StateDict:
     """Turn the weights of a model with config `old` into initial weights for a model with config `new`.
 
-    The LM head is included, since the tokens are the same; the original's checkpoint loader does not load it. The first
-    targets are paired, and further ones by name: their heads are kept if both models have them.
+    LM heads are included, since the tokens are the same; the original's checkpoint loader does not load them. See
+    `paired_heads`.
     """
     if "video" in new["streams"] and "video" not in old["streams"]:
         tubelet = new["patch"][0]
@@ -69,27 +72,48 @@ def starting_state(state: Mapping[str, Tensor], old: Mapping[str, Any], new: Map
         state = joint_from_image_stream(state, tubelet=tubelet, **windows).state
     unused = [f"{part}.{stream}." for part in ("stems", "decoders") for stream in ("video", "image")]
     unused = [prefix for prefix in unused if prefix.split(".")[1] not in new["streams"]]
-    unused += [f"lm_head_{name}." for name in heads_in(old) if name not in heads_in(new)]
+    unused += [f"{head}." for head in heads_in(old)]
     kept = {key: tensor for key, tensor in state.items() if not key.startswith(tuple(unused))}
+    for head, source in paired_heads(old, new).items():
+        kept |= {f"{head}.{name}": state[f"{source}.{name}"] for name in ("weight", "bias")}
     return copy_encoder(kept, new["streams"]) if new["share_encoder"] == "separate" else kept
 
 
-def heads_in(config: Mapping[str, Any]) -> Mapping[str, int]:
-    """Return the vocabulary sizes of a pretraining model's further targets, by name."""
-    heads: Mapping[str, int] = config.get("more_heads", {})
-    return heads
+def heads_in(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the vocabulary sizes of a pretraining model's LM heads, by the name of the module."""
+    more: Mapping[str, int] = config.get("more_heads", {})
+    return {HEAD: config["vocab_size"], **{f"{HEAD}_{name}": size for name, size in more.items()}}
 
 
-def check_heads(init: str, old: Mapping[str, int], new: Mapping[str, int]) -> None:
-    """Raise UserError if a further target has another vocabulary in the weights `init`; note unused heads."""
-    for name in old.keys() & new.keys():
-        if old[name] != new[name]:
+def paired_heads(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Return the heads of a model with config `new` that start from one of a model with config `old`, with that head.
+
+    Targets are paired by name, and the first ones also if one of them has no name.
+    """
+    names, wanted = target_names(old), target_names(new)
+    pairs = {head: names[name] for name, head in wanted.items() if name is not None and name in names}
+    if HEAD not in pairs and HEAD not in pairs.values() and (None in names or None in wanted):
+        pairs[HEAD] = HEAD
+    return pairs
+
+
+def target_names(config: Mapping[str, Any]) -> dict[str | None, str]:
+    """Return the head of every target, by the target's name; the first one may have none."""
+    more: Mapping[str, int] = config.get("more_heads", {})
+    return {config.get("first_target"): HEAD, **{name: f"{HEAD}_{name}" for name in more}}
+
+
+def check_heads(init: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise UserError if a target has another vocabulary in the weights `init`; note which heads are not used."""
+    pairs, stored, wanted = paired_heads(old, new), heads_in(old), heads_in(new)
+    for head, source in pairs.items():
+        if stored[source] != wanted[head]:
             raise UserError(
-                f"init {init}: target {name} has {old[name]} tokens, but model.more_heads.{name} is {new[name]}; use "
+                f"init {init}: {source} predicts {stored[source]} tokens, but the recipe's {head} {wanted[head]}; use "
                 "tokens of the tokenizer that it was trained with, or another name for the target"
             )
-    if unused := [name for name in old if name not in new]:
-        note(f"init {init}: its heads for {', '.join(unused)} are not used, since the recipe has no such targets")
+    if unused := [head for head in stored if head not in pairs.values()]:
+        note(f"init {init}: {', '.join(unused)} not used, since the recipe has no such target")
 
 
 def start_classifier(model: Classifier, init: str) -> list[str]:

@@ -106,6 +106,7 @@ def viz_predict(
     if name not in recipe.streams:
         raise UserError(f"{run}: no {name} stream, only {', '.join(recipe.streams)}")
     more = recipe.streams[name].more_targets
+    target = None if target == recipe.model.first_target else target
     if target is not None and target not in more:
         raise UserError(
             f"{run}: no target {target!r} besides the first in its {name} stream; {nearest(target, list(more))}it has "

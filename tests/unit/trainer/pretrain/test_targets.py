@@ -142,13 +142,15 @@ def test_targets_are_found_beside_the_stream_s_tokens(videos: TokenSet, other: T
     chosen, lines = follow_tokens(with_targets(recipe, "test,other:0.5"), [])
     assert chosen.streams["video"].token_sets == (str(videos.path), str(other.path))
     assert chosen.streams["video"].more_targets["other"].loss_weight == 0.5
-    assert chosen.model.more_heads == {"other": 48}
+    assert (chosen.model.first_target, chosen.model.more_heads) == ("test", {"other": 48})
     assert "model.more_heads.other is 48, as the tokens require" in lines
     swapped, _ = follow_tokens(with_targets(chosen, "other, test-v2"), [])
     assert swapped.model.vocab_size == 48 and swapped.streams["video"].tokens == str(other.path)
     assert list(swapped.streams["video"].more_targets) == ["test-v2"]
-    alone = with_targets(swapped.model_copy(update={"model": recipe.model}), "test")
-    assert follow_tokens(alone, [])[0] == recipe
+    alone, _ = follow_tokens(with_targets(swapped, "test"), [])
+    assert alone == recipe.model_copy(update={"model": recipe.model.model_copy(update={"first_target": "test"})})
+    with pytest.raises(UserError, match="first_target other is also in more_heads"):
+        video_recipe(videos, *settings_of(other), "model.first_target=other")
     for names, message in {
         "test,none": r"targets` none: \S+ has no token set none or none-vN, only .*other-v2, test-v2",
         "test:2,other": r"test is the first target, whose weight is streams.\*.loss_weight",

@@ -17,9 +17,16 @@ JOINT: tuple[Stream, ...] = ("video", "image")
 HEAD = ["lm_head_other.weight", "lm_head_other.bias"]
 
 
-def model_of(heads: Mapping[str, int], streams: tuple[Stream, ...] = JOINT, seed: int = 0) -> Bevt:
+def model_of(
+    heads: Mapping[str, int],
+    streams: tuple[Stream, ...] = JOINT,
+    seed: int = 0,
+    first: str | None = None,
+    vocab_size: int = 32,
+) -> Bevt:
     torch.manual_seed(seed)
-    return build_bevt(**SWIN_SIZES["nano"], vocab_size=32, streams=streams, more_heads=heads)
+    sizes = SWIN_SIZES["nano"] | {"vocab_size": vocab_size}
+    return build_bevt(**sizes, streams=streams, more_heads=heads, first_target=first)
 
 
 def started(folder: Path, source: Bevt, model: Bevt) -> list[str]:
@@ -40,7 +47,7 @@ def test_a_target_that_is_dropped_is_noted(tmp_path: Path, caplog: pytest.LogCap
     source, model = model_of({"other": 48}), model_of({}, seed=1)
     with caplog.at_level(logging.INFO):
         assert started(tmp_path, source, model) == []
-    assert "its heads for other are not used, since the recipe has no such targets" in caplog.text
+    assert "lm_head_other not used, since the recipe has no such target" in caplog.text
     assert torch.equal(model.lm_head.weight, source.lm_head.weight)
 
 
@@ -56,8 +63,36 @@ def test_the_joint_stage_keeps_the_heads_of_the_image_stage(tmp_path: Path) -> N
 
 
 def test_a_target_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"target other has 48 tokens, but model.more_heads.other is 50; use tokens of"):
+    with pytest.raises(
+        UserError, match=r"lm_head_other predicts 48 tokens, but the recipe's lm_head_other 50; use tok"
+    ):
         started(tmp_path, model_of({"other": 48}), model_of({"other": 50}))
+
+
+def test_named_targets_keep_their_heads_in_any_order(tmp_path: Path) -> None:
+    source = model_of({"other": 48}, first="main")
+    model = model_of({"main": 32}, seed=1, first="other", vocab_size=48)
+    assert started(tmp_path, source, model) == []
+    assert torch.equal(model.lm_head.weight, source.head("other").weight)
+    assert torch.equal(model.head("main").weight, source.lm_head.weight)
+    alone = model_of({}, seed=1, first="other", vocab_size=48)
+    assert started(tmp_path, source, alone) == []
+    assert torch.equal(alone.lm_head.weight, source.head("other").weight)
+
+
+def test_a_first_target_of_another_name_gets_a_new_head(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source, model = model_of({}, first="main"), model_of({}, seed=1, first="third", vocab_size=20)
+    with caplog.at_level(logging.INFO):
+        assert started(tmp_path, source, model) == ["lm_head.weight", "lm_head.bias"]
+    assert "lm_head not used" in caplog.text
+    unnamed = model_of({}, seed=1, vocab_size=20)
+    with pytest.raises(
+        UserError, match=r"vocab_size is 32, but the recipe's model has 20; use tokens of the tokenizer"
+    ):
+        started(tmp_path, source, unnamed)
+    mixed = model_of({"main": 32}, seed=1)  # its first target, without a name, is not the source's
+    assert started(tmp_path, source, mixed) == ["lm_head.weight", "lm_head.bias"]
+    assert torch.equal(mixed.head("main").weight, source.lm_head.weight)
 
 
 def test_fine_tuning_starts_from_a_model_with_several_targets(tmp_path: Path) -> None:
