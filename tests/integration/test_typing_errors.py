@@ -17,7 +17,7 @@ import cli
         ("train", "no stage: give one of image, video, joint, or --from RUN"),
         ("train joints", "stage 'joints': did you mean 'joint'? expected one of image, video, joint"),
         ("tokenizer train dave --out x", "tokenizer 'dave': did you mean 'dvae'? expected one of dvae, peco"),
-        ("model info bass", "size 'bass': did you mean 'base'? expected one of nano, "),
+        ("model info bass", "model 'bass': did you mean 'base'? expected one of nano, "),
         ("bench attention --device cpu --size smal", "size 'smal': did you mean 'small'? expected one of nano, "),
         ("bench step --size smal", "size 'smal': did you mean 'small'? expected one of nano, "),
         ("bench encoder --size bass", "size 'bass': did you mean 'base'? expected one of tiny, small, base"),
