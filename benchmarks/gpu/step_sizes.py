@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from common import Options
 
-from bevt_core.tokenizers.description import DvaeSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.networks import build_encoder, to_package_state
 from bevt_core.tokenizers.weights_files import save_tokenizer
 

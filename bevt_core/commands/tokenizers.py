@@ -54,23 +54,39 @@ def compare_tokenizers(
 
 
 def convert_tokenizer(
-    encoder: Annotated[Path, typer.Argument(help="The official encoder.pkl.")],
-    decoder: Annotated[Path | None, typer.Argument(help="The official decoder.pkl, to decode ids to frames.")] = None,
+    encoder: Annotated[Path, typer.Argument(help="The published checkpoint; for dalle, the official encoder.pkl.")],
+    decoder: Annotated[
+        Path | None, typer.Argument(help="For dalle, the official decoder.pkl, to decode ids to frames.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to create, with the weights and tokenizer.json.")] = ...,  # type: ignore[assignment]
-    expected_sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of encoder.pkl.")] = None,
+    kind: Annotated[str, typer.Option(help="Kind of tokenizer, such as vqkd or ibq, also a plug-in's.")] = "dalle",
+    input_px: Annotated[
+        int | None, typer.Option(min=1, help="Side of the frames to encode (default: the kind's; 224 px or 112 px).")
+    ] = None,
+    expected_sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of the (first) file.")] = None,
     json_: AsJson = False,
 ) -> None:
-    """Convert the published DALL-E pickles to safetensors.
+    """Convert published weights to safetensors.
 
-    Only the seven known classes are unpickled.
+    No code in the file is run, and every tensor must be known to the kind.
 
     \b
-    Example:
+    Examples:
       bevt tokenizer convert encoder.pkl decoder.pkl --out tokenizers/dalle
+      bevt tokenizer convert last.ckpt --kind vqgan --out tokenizers/vqgan
     """
-    from bevt_core.tokenizers.published.convert import convert_pickles
+    from bevt_core.tokenizers.published.convert import convert_checkpoint
+    from bevt_core.tokenizers.published.dalle import convert_pickles
 
-    emit(convert_pickles(encoder, decoder, out, expected_sha256).model_dump(mode="json"), json_)
+    if kind == "dalle":
+        if input_px is not None:
+            raise UserError("`--input-px` is for other kinds; a dalle tokenizer encodes frames of 112 px")
+        stored = convert_pickles(encoder, decoder, out, expected_sha256)
+    elif decoder is not None:
+        raise UserError(f"{decoder}: kind {kind!r} has one file; give only the first")
+    else:
+        stored = convert_checkpoint(kind, encoder, out, input_px=input_px, expected_sha256=expected_sha256)
+    emit(stored.model_dump(mode="json"), json_)
 
 
 def fetch_tokenizer(

@@ -217,3 +217,16 @@ def to_unit(frames_NHWC: Tensor) -> Tensor:
 def to_uint8(unit_NCHW: Tensor) -> Tensor:
     """Floats in [0, 1] -> the nearest uint8 frames `[N, H, W, C]`."""
     return (unit_NCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def signed(unit: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1], contiguous in memory.
+
+    Group norm's kernel for channels-last memory splits its sums by the number of threads, so ids would depend on it.
+    """
+    return (2 * unit - 1).contiguous()
+
+
+def unsigned(signed: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], not clamped."""
+    return (signed + 1) / 2

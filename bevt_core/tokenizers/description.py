@@ -1,21 +1,23 @@
 """`tokenizer.json`, the description of a stored tokenizer. Imports no torch, so that a finished job starts fast."""
 
+import functools
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, SerializeAsAny, create_model, model_validator
 
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import read_record
-from schemas.base import Record
+from bevt_core.tokenizers.families import Family, TokenizerSizes, family_of
+from schemas.base import PlainName, Record
 from schemas.errors import UserError
-from schemas.ranges import Pixels, Vocabulary, Width
+from schemas.ranges import Pixels
 from schemas.tokens import CPU_PASS_FRAMES
 
 DESCRIPTION = "tokenizer.json"
 ENCODER = "encoder.safetensors"
 DECODER = "decoder.safetensors"
-STRIDE = 8  # three 2x poolings of the dVAE
+CARD = "CARD.md"
 
 # Frames per pass through a network, used by `pass_frames` below. Every pass has exactly this many, the last one padded
 # with black: convolution kernels choose their blocking, and so their rounding, by batch size.
@@ -29,60 +31,13 @@ GPU_PASS_FRAMES = 128
 GPU_PASS_BYTES = 8e9
 PEAK_TENSORS = 4
 
-Kind = Literal["dalle", "dvae", "peco"]
-Blocks = Annotated[int, Field(ge=1, le=64)]
-Multiplier = Annotated[int, Field(ge=1, le=64)]
-
-
-class DvaeSizes(Record):
-    """The sizes of a dVAE's two networks; the defaults are the published model's (Ramesh et al. 2021, `dall_e`)."""
-
-    n_hid: Width = 256  # channels of the first group; the last group of the encoder has 8 times as many
-    n_blk_per_group: Blocks = 2
-    n_init: Width = 128  # channels of a decoded token
-    vocab_size: Vocabulary = 8192
-
-    @property
-    def stride(self) -> int:
-        """Width of one token in pixels."""
-        return STRIDE
-
-    @property
-    def full_width(self) -> int:
-        """Channels at full resolution."""
-        return self.n_hid
-
-
-class PecoSizes(Record):
-    """The sizes of PeCo's two networks and of its codebook; the defaults are the paper's where it gives them."""
-
-    width: Width = 128  # channels at full resolution
-    # of `width`, one per resolution
-    multipliers: tuple[Multiplier, ...] = Field(default=(1, 1, 2, 2, 4), min_length=1, max_length=8)
-    blocks: Blocks = 2  # residual blocks per resolution; paper
-    code_dim: Width = 256
-    vocab_size: Vocabulary = 8192  # paper
-
-    @property
-    def stride(self) -> int:
-        """Width of one token in pixels."""
-        return int(2 ** (len(self.multipliers) - 1))
-
-    @property
-    def full_width(self) -> int:
-        """Channels at full resolution."""
-        return self.width * self.multipliers[0]
-
-
-SIZES: dict[str, type[Record]] = {"dalle": DvaeSizes, "dvae": DvaeSizes, "peco": PecoSizes}
-
 
 class StoredTokenizer(Record):
     """`tokenizer.json`: the description of the weights beside it. `kind` is also the name recorded in token sets."""
 
     format_version: Literal[1] = 1
-    kind: Kind
-    sizes: DvaeSizes | PecoSizes
+    kind: PlainName  # of a family
+    sizes: SerializeAsAny[TokenizerSizes]  # the family's
     input_px: Pixels
     encoder_sha256: str  # of the file with all weights that determine the ids
     decoder_sha256: str | None
@@ -90,7 +45,7 @@ class StoredTokenizer(Record):
 
     @model_validator(mode="after")
     def _sizes_of_the_kind(self) -> "StoredTokenizer":
-        if not isinstance(self.sizes, SIZES[self.kind]):
+        if not isinstance(self.sizes, family_of(self.kind).sizes):
             raise ValueError(f"the sizes do not belong to kind {self.kind!r}")
         return self
 
@@ -124,13 +79,37 @@ def check_device(device_kind: str, dtype: str, pass_frames: int | None) -> None:
         )
 
 
+class _Described(Record):
+    """The kind in a description, read first: it decides which sizes the rest must have."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: PlainName
+
+
 def read_description(folder: Path) -> StoredTokenizer:
-    """Read the description in `folder`. Raises UserError, with a suggested fix, if it contains no tokenizer."""
-    stored = read_record(folder / DESCRIPTION, StoredTokenizer)
+    """Read the description in `folder`.
+
+    Raises UserError, with a suggested fix, if it contains no tokenizer, or one of an unknown kind or with other sizes.
+    """
+    described = read_record(folder / DESCRIPTION, _Described)
+    stored = None
+    if described is not None:
+        try:
+            family = family_of(described.kind)
+        except UserError as error:
+            raise UserError(f"{folder / DESCRIPTION}: {error}") from error
+        stored = read_record(folder / DESCRIPTION, _description_of(family))
     if stored is None:
         raise UserError(
             f"tokenizer {folder}: {what_is(folder)}; expected a folder with {DESCRIPTION}; train one with "
             "`bevt tokenizer train dvae --preset nano ...`, or convert the published weights with "
             "`bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
         )
-    return stored
+    return StoredTokenizer.model_validate(dict(stored))
+
+
+@functools.cache
+def _description_of(family: Family) -> type[StoredTokenizer]:
+    """StoredTokenizer with the sizes of `family`, so that an error names the key in them."""
+    return create_model(StoredTokenizer.__name__, __base__=StoredTokenizer, sizes=(family.sizes, ...))

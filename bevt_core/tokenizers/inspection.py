@@ -16,7 +16,7 @@ from torch import Tensor
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.description import DECODER, ENCODER, read_description
+from bevt_core.tokenizers.description import CARD, DECODER, ENCODER, read_description
 from bevt_core.tokenizers.precision import DTYPES
 from bevt_core.tokenizers.quality import measure
 from bevt_core.tokenizers.weights_files import read_state
@@ -50,7 +50,7 @@ def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) 
     states = [read_state(folder, ENCODER, stored.encoder_sha256)]
     if stored.decoder_sha256 is not None:
         states.append(read_state(folder, DECODER, stored.decoder_sha256))
-    model_card = folder / "CARD.md"
+    model_card = folder / CARD
     info: dict[str, Any] = {
         "tokenizer": str(folder),
         "kind": stored.kind,

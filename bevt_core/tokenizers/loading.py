@@ -1,33 +1,36 @@
-"""Loading of stored tokenizers, one function per kind."""
+"""Loading of stored tokenizers: their weights are read and checked here, and the family builds the tokenizer."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.description import (
     DECODER,
     DESCRIPTION,
     ENCODER,
-    DvaeSizes,
-    PecoSizes,
     StoredTokenizer,
     check_device,
     read_description,
 )
-from bevt_core.tokenizers.dvae import networks
-from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
-from bevt_core.tokenizers.peco import networks as peco_networks
-from bevt_core.tokenizers.peco.tokenizer import CODES, PecoTokenizer
+from bevt_core.tokenizers.families import family_of, named_object
 from bevt_core.tokenizers.precision import parse_dtype
 from bevt_core.tokenizers.weights_files import read_state
 from schemas.errors import UserError
 
 S = TypeVar("S")
+N = TypeVar("N", bound=nn.Module)
+
+
+class Weights(NamedTuple):
+    """A tokenizer's stored tensors by name, float32; `decoder` is None if it was stored without one."""
+
+    encoder: dict[str, Tensor]
+    decoder: dict[str, Tensor] | None
 
 
 def load_stored(folder: Path, device: str | torch.device, dtype: str, pass_frames: int | None) -> Tokenizer:
@@ -39,62 +42,43 @@ def load_stored(folder: Path, device: str | torch.device, dtype: str, pass_frame
     stored, device = read_description(folder), torch.device(device)
     parse_dtype(dtype)
     check_device(device.type, dtype, pass_frames)
-    return LOADERS[stored.kind](folder, stored, device, dtype, pass_frames or stored.pass_frames(device.type))
-
-
-def _load_dvae(
-    folder: Path, stored: StoredTokenizer, device: torch.device, dtype: str, pass_frames: int
-) -> DvaeTokenizer:
-    assert isinstance(stored.sizes, DvaeSizes)
-    decoder = None
     with _weights_match_description(folder):
-        encoder = _without_memory(networks.build_encoder, stored.sizes)
-        networks.load_package_state(encoder, read_state(folder, ENCODER, stored.encoder_sha256))
-        if stored.decoder_sha256 is not None:
-            decoder = _without_memory(networks.build_decoder, stored.sizes)
-            networks.load_package_state(decoder, read_state(folder, DECODER, stored.decoder_sha256))
-    return DvaeTokenizer(
-        encoder,
-        decoder,
-        name=stored.kind,
-        input_px=stored.input_px,
-        weights_sha256=stored.encoder_sha256,
-        device=device,
-        dtype=dtype,
-        pass_frames=pass_frames,
-    )
+        encoder = read_state(folder, ENCODER, stored.encoder_sha256)
+        decoder = None if stored.decoder_sha256 is None else read_state(folder, DECODER, stored.decoder_sha256)
+        return build_tokenizer(stored, Weights(encoder, decoder), device, dtype, pass_frames)
 
 
-def _load_peco(
-    folder: Path, stored: StoredTokenizer, device: torch.device, dtype: str, pass_frames: int
-) -> PecoTokenizer:
-    assert isinstance(stored.sizes, PecoSizes)
-    decoder = None
-    with _weights_match_description(folder):
-        encoder = _without_memory(peco_networks.build_encoder, stored.sizes)
-        state = read_state(folder, ENCODER, stored.encoder_sha256)
-        codes_VD = state.pop(CODES).reshape(stored.sizes.vocab_size, stored.sizes.code_dim)
-        encoder.load_state_dict(state, assign=True)
-        if stored.decoder_sha256 is not None:
-            decoder = _without_memory(peco_networks.build_decoder, stored.sizes)
-            decoder.load_state_dict(read_state(folder, DECODER, stored.decoder_sha256), assign=True)
-    return PecoTokenizer(
-        encoder,
-        codes_VD,
-        decoder,
-        sizes=stored.sizes,
-        input_px=stored.input_px,
-        weights_sha256=stored.encoder_sha256,
-        device=device,
-        dtype=dtype,
-        pass_frames=pass_frames,
-    )
+def build_tokenizer(
+    stored: StoredTokenizer, weights: Weights, device: torch.device, dtype: str, pass_frames: int | None
+) -> Tokenizer:
+    """Build the tokenizer that `stored` describes from its weights; `pass_frames` as in `load_stored`.
+
+    Raises KeyError or RuntimeError for weights that do not fit the sizes.
+    """
+    load: Callable[..., Tokenizer] = named_object(family_of(stored.kind).load)
+    arguments: dict[str, Any] = {
+        "name": stored.kind,
+        "vocab_size": stored.sizes.vocab_size,
+        "input_px": stored.input_px,
+        "stride": stored.sizes.stride,
+        "weights_sha256": stored.encoder_sha256,
+        "device": device,
+        "dtype": dtype,
+        "pass_frames": pass_frames or stored.pass_frames(device.type),
+    }
+    return load(stored, weights, **arguments)
 
 
-def _without_memory(build: Callable[[S], nn.Sequential], sizes: S) -> nn.Sequential:
+def without_memory(build: Callable[[S], N], sizes: S) -> N:
     """Build a network on the meta device, so that sizes that do not match the weights cost no memory."""
     with torch.device("meta"):
         return build(sizes)
+
+
+def filled(network: N, state: dict[str, Tensor]) -> N:
+    """Fill a network, built on the meta device, with the tensors of `state`, strictly; KeyError or RuntimeError."""
+    network.load_state_dict(state, assign=True)
+    return network
 
 
 @contextmanager
@@ -106,6 +90,3 @@ def _weights_match_description(folder: Path) -> Iterator[None]:
         raise UserError(
             f"{folder}: the weights do not match the sizes in {DESCRIPTION} ({error}); copy the whole folder again"
         ) from None
-
-
-LOADERS = {"dalle": _load_dvae, "dvae": _load_dvae, "peco": _load_peco}

@@ -21,35 +21,39 @@ class Quality:
         self.errors: list[float] = []  # mean squared, per frame, of values in 0..1
         self.similarities: list[float] = []
 
-    def add(self, frames_NHWC: Tensor, decoded_NHWC: Tensor, ids_Nhw: Tensor) -> None:
-        """Add a batch: uint8 frames, their reconstructions, and their ids."""
+    def add(self, frames_NHWC: Tensor, decoded_NHWC: Tensor | None, ids_Nhw: Tensor) -> None:
+        """Add a batch: uint8 frames, their reconstructions (None without a decoder), and their ids."""
         self.counts_V += torch.bincount(ids_Nhw.flatten().cpu(), minlength=len(self.counts_V))
+        if decoded_NHWC is None:
+            return
         for frame_HWC, decoded_HWC in zip(frames_NHWC.cpu().numpy(), decoded_NHWC.cpu().numpy(), strict=True):
             self.errors.append(mean_squared_error(frame_HWC, decoded_HWC))
             self.similarities.append(ssim(frame_HWC, decoded_HWC))
 
-    def result(self) -> dict[str, float]:
+    def result(self) -> dict[str, float | None]:
         """The measures over all frames so far; at least one frame is required.
 
-        `psnr_db` is the mean over frames, `psnr_pooled_db` the PSNR of the mean error over all pixels, `ssim` the mean
-        over frames; `perplexity`, `codebook_used_share` and `dead_codes` (never used) are computed from the ids.
+        The first three are None without reconstructions. `psnr_db` is the mean over frames, `psnr_pooled_db` the PSNR
+        of the mean error over all pixels, `ssim` the mean over frames; `perplexity`, `codebook_used_share` and
+        `dead_codes` (never used) are computed from the ids.
         """
+        reconstructed = bool(self.errors)
         return {
-            "psnr_db": float(np.mean([psnr_db(error) for error in self.errors])),
-            "psnr_pooled_db": psnr_db(float(np.mean(self.errors))),
-            "ssim": float(np.mean(self.similarities)),
+            "psnr_db": float(np.mean([psnr_db(error) for error in self.errors])) if reconstructed else None,
+            "psnr_pooled_db": psnr_db(float(np.mean(self.errors))) if reconstructed else None,
+            "ssim": float(np.mean(self.similarities)) if reconstructed else None,
             "perplexity": float(perplexity(self.counts_V)),
             "codebook_used_share": float((self.counts_V > 0).double().mean()),
             "dead_codes": int((self.counts_V == 0).sum()),
         }
 
 
-def measure(tokenizer: Tokenizer, frames_NHWC: Tensor) -> dict[str, float]:
-    """Encode and decode uint8 frames at the tokenizer's input size; returns their `Quality.result`."""
+def measure(tokenizer: Tokenizer, frames_NHWC: Tensor) -> dict[str, float | None]:
+    """Encode, and decode if possible, uint8 frames at the tokenizer's input size; returns their `Quality.result`."""
     quality = Quality(tokenizer.vocab_size)
     for chunk_NHWC in frames_NHWC.split(tokenizer.pass_frames):
         ids_Nhw = tokenizer.encode(chunk_NHWC)
-        quality.add(chunk_NHWC, tokenizer.decode(ids_Nhw), ids_Nhw)
+        quality.add(chunk_NHWC, tokenizer.decode(ids_Nhw) if tokenizer.can_decode else None, ids_Nhw)
     return quality.result()
 
 

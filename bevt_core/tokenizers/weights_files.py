@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors.torch import save
 from torch import Tensor
@@ -9,11 +10,20 @@ from torch import Tensor
 from bevt_core.storage.files import sha256_of, write_record
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.staging import staged_folder
-from bevt_core.tokenizers.description import DECODER, DESCRIPTION, ENCODER, DvaeSizes, Kind, PecoSizes, StoredTokenizer
+from bevt_core.tokenizers.description import CARD, DECODER, DESCRIPTION, ENCODER, StoredTokenizer
+from bevt_core.tokenizers.families import TokenizerSizes
 from bevt_core.tokenizers.precision import DTYPES
 from bevt_core.weights.checkpoint_files import load_safetensors
 from schemas.errors import UserError
 from schemas.text.plain import short
+
+
+class Converted(NamedTuple):
+    """A published tokenizer under our names, float32 (see `Family.convert`); `decoder` is None if it draws nothing."""
+
+    sizes: TokenizerSizes
+    encoder: Mapping[str, Tensor]  # all that determines the ids
+    decoder: Mapping[str, Tensor] | None
 
 
 def save_tokenizer(
@@ -21,13 +31,15 @@ def save_tokenizer(
     encoder: Mapping[str, Tensor],
     decoder: Mapping[str, Tensor] | None,
     *,
-    kind: Kind,
-    sizes: DvaeSizes | PecoSizes,
+    kind: str,
+    sizes: TokenizerSizes,
     input_px: int,
     origin: dict[str, str | int | float],
     storage: str = "float32",
+    card: str | None = None,
 ) -> StoredTokenizer:
-    """Write the state dicts and `tokenizer.json` atomically; `storage` is the weights' type on disk (a key of DTYPES).
+    """Write the state dicts, `tokenizer.json` and the text `card` atomically, the weights as `storage` (a key of
+    DTYPES).
 
     Raises UserError if `folder` exists.
     """
@@ -46,6 +58,8 @@ def save_tokenizer(
                 decoder_sha256=None if decoder is None else sha256_of(staging / DECODER),
                 origin=origin,
             )
+            if card is not None:
+                (staging / CARD).write_text(card)
             write_record(staging / DESCRIPTION, stored)
     return stored
 

@@ -17,7 +17,7 @@ from bevt_core.views.replay import apply_view
 from schemas.frames import FramePartCommit
 
 if TYPE_CHECKING:
-    from bevt_core.tokenizers.base import Tokenizer  # imports torch
+    from bevt_core.tokenizers.mosaics import Decoder  # imports torch
 
 SAMPLES = 24
 MAX_PARTS_COUNTED = 1000  # maximum number of parts whose commits are read
@@ -95,7 +95,7 @@ def spread_rows(counts: dict[int, int], most: int) -> list[tuple[int, int]]:
     ]
 
 
-def draw(shown: Sequence[SheetSample], decoder: "Tokenizer | None") -> np.ndarray:
+def draw(shown: Sequence[SheetSample], decoder: "Decoder | None") -> np.ndarray:
     """Draw the samples, at least one, in a grid, each with its label above its cells: uint8 (H, W, 3)."""
     rows = [[sample.frame_HWC, *([] if sample.view_HWC is None else [sample.view_HWC])] for sample in shown]
     tokens = [sample.tokens_hw for sample in shown if sample.tokens_hw is not None]

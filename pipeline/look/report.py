@@ -226,7 +226,7 @@ def _contact_sheet(page: Page, store: FrameStore, token_set: TokenSet | None) ->
     if token_set is not None:
         caption += " | one of its views" + (" | the tokens of the view, decoded" if decoder is not None else "")
         if decoder is None:
-            page.text("Tokens are not decoded: the tokenizer was not found, or has no decoder.")
+            page.text("Tokens are not decoded: the tokenizer was not found.")
     page.picture(png(draw(shown, decoder)), caption)
 
 

@@ -110,8 +110,11 @@ def sample_picture(
 
 
 def decoder_of(token_set: TokenSet, tokenizer: str | None) -> Any:
-    """Load the tokenizer that made the set; None, with a note, if it is not found or cannot decode."""
+    """Load what draws the set's tokens: its tokenizer, or a mosaic if that has no decoder. None, with a note, if it is
+    not found.
+    """
     from bevt_core.tokenizers import load_tokenizer, tokenizer_of
+    from bevt_core.tokenizers.mosaics import decoder_for
 
     identity = token_set.manifest.tokenizer
     try:
@@ -120,6 +123,5 @@ def decoder_of(token_set: TokenSet, tokenizer: str | None) -> Any:
         note(f"{token_set.path}: no decoded tokens are drawn: {error}")
         return None
     if not loaded.can_decode:
-        note(f"{token_set.path}: no decoded tokens are drawn: tokenizer {identity.name} was stored without its decoder")
-        return None
-    return loaded
+        note(f"{token_set.path}: tokenizer {identity.name} has no decoder; a token is drawn as the mean of its patches")
+    return decoder_for(loaded, token_set)

@@ -15,7 +15,7 @@ from bevt_core.dataset.frame_store import read_plan, read_sources
 from bevt_core.models.build import build_classifier
 from bevt_core.storage.one_writer import hold
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.description import DvaeSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.training import DvaeTrainingModule
 from bevt_core.weights.export import save_hub_folder
 from bevt_core.weights.model_files import load_weights

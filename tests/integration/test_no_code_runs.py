@@ -18,7 +18,7 @@ from torch import nn
 
 from bevt_core.models.build import SWIN_SIZES, build_classifier
 from bevt_core.tokenizers.peco.perceptual import Perceptual
-from bevt_core.tokenizers.published.convert import convert_pickles
+from bevt_core.tokenizers.published.dalle import convert_pickles
 from bevt_core.untrusted.files import read_mat
 from bevt_core.untrusted.parquet_file import read_table
 from bevt_core.weights.checkpoint_files import read_state_dict

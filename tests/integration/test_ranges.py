@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from bevt_core.tokenizers.families import BUILT_IN, named_object
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.recipes.loading import load_recipe
@@ -19,6 +20,8 @@ from trainer.recipes import TRAINER_RECIPES
 
 for module in ("evaluation", "frames", "models", "recipes", "runs", "tokens", "views"):
     importlib.import_module(f"schemas.{module}")
+for entry in BUILT_IN.values():
+    named_object(entry)
 for module in ("bevt_core.tokenizers.description", "trainer.engine.checkpoint", "pipeline.synthetic.camera_motion"):
     importlib.import_module(module)
 

@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bevt_core.masking import hidden_positions
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
-from bevt_core.tokenizers.description import DvaeSizes, PecoSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.training import DvaeTrainingModule
+from bevt_core.tokenizers.peco.family import PecoSizes
 from bevt_core.tokenizers.peco.tokenizer import PecoTrainingModule
 
 NANO = SWIN_SIZES["nano"]

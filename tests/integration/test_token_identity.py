@@ -9,7 +9,9 @@ import torch
 
 from bevt_core.dataset.token_set import TokenSet, read_token_plan, write_token_plan
 from bevt_core.tokenizers import PRETRAINED, load_tokenizer
-from bevt_core.tokenizers.description import DvaeSizes, PecoSizes, StoredTokenizer, read_description
+from bevt_core.tokenizers.description import StoredTokenizer, read_description
+from bevt_core.tokenizers.dvae.family import DvaeSizes
+from bevt_core.tokenizers.peco.family import PecoSizes
 from bevt_core.tokenizers.precision import DTYPES
 from pipeline.check import tokens as verify_tokens
 from pipeline.check.tokens import _made_here, compare_tokens

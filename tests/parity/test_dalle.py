@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.dvae.networks import sizes_of
-from bevt_core.tokenizers.published.convert import convert_pickles
+from bevt_core.tokenizers.published.dalle import convert_pickles
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ def smooth_frames(count: int, size: int = 32) -> torch.Tensor:
 class GreyTokenizer:
     """Decodes every token to a grey block."""
 
+    can_decode = True
+
     def decode(self, tokens_Nhw: torch.Tensor) -> torch.Tensor:
         assert tokens_Nhw.min() >= 0 and tokens_Nhw.max() < 64
         return (

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bevt_core.tokenizers.description import DvaeSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.training import DvaeTrainingModule
 from pipeline.recipes import PIPELINE_RECIPES
 from schemas.recipes import TokenizeRecipe

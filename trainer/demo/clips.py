@@ -19,7 +19,7 @@ from bevt_core.reporting.animations import enlarged, side_by_side, webp
 from bevt_core.reporting.pictures import hide
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import load_tokenizer, tokenizer_of
-from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.mosaics import decoder_for
 from bevt_core.views.replay import apply_view, draw_view, halve
 from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
@@ -57,7 +57,8 @@ def predicted_clips(run: Path, videos: Path, test: Path) -> list[Animation]:
     if not (isinstance(recipe, PretrainRecipe) and "video" in recipe.streams and isinstance(model, Bevt)):
         raise UserError(f"{run}: not a pretraining run with a video stream")
     stream, token_set = recipe.streams["video"], TokenSet(videos)
-    tokenizer = _decoder_of(token_set)
+    tokenizer = load_tokenizer(tokenizer_of(token_set.path, token_set.manifest.tokenizer))
+    decoder = decoder_for(tokenizer, token_set)
     animations = []
     for paths in _of_different_classes(test, CLIPS):
         clips = [_first_view(path, token_set, stream.clip_frames) for path in paths[:CANDIDATES]]
@@ -68,7 +69,7 @@ def predicted_clips(run: Path, videos: Path, test: Path) -> list[Animation]:
         grid_THW = (tubelets, tokens_THW.shape[1], tokens_THW.shape[2])
         mask_THW = _mask_from_the_start(path.name, grid_THW)
         clip, mask = torch.from_numpy(clip_THWC), torch.from_numpy(mask_THW)
-        rows, labels = prediction_rows(model, tokenizer, clip, tokens_THW, mask, "video")
+        rows, labels = prediction_rows(model, decoder, clip, tokens_THW, mask, "video")
         large = [np.stack([enlarged(frame, PANEL_PX) for frame in row]) for row in rows]
         large[1] = hide(large[0], mask_THW)  # drawn at this size, so that its edges are sharp
         frames = [side_by_side(panels) for panels in zip(*large, strict=True)]
@@ -96,7 +97,8 @@ def stored_views(token_set: TokenSet) -> tuple[list[str], list[tuple[bytes, str]
 
     Returns the names of the columns, and a WebP file and a caption for each sample.
     """
-    tokenizer = _decoder_of(token_set)
+    tokenizer = load_tokenizer(tokenizer_of(token_set.path, token_set.manifest.tokenizer))
+    decoder = decoder_for(tokenizer, token_set)
     index = token_set.frames.index.select(["part", "frame_start", "source"])
     views = range(min(VIEWS, token_set.manifest.views.num_views))
     strips = []
@@ -109,17 +111,10 @@ def stored_views(token_set: TokenSet) -> tuple[list[str], list[tuple[bytes, str]
         cells = [
             frame,
             *(apply_view(frame, part.views[in_part]) for part in stored),
-            *tokenizer.decode(tokens_VHW).cpu().numpy(),
+            *decoder.decode(tokens_VHW).cpu().numpy(),
         ]
         strips.append((webp([side_by_side([enlarged(cell, PANEL_PX) for cell in cells])]), row["source"]))
     return ["stored frame", *(f"view {view}" for view in views), *(f"tokens of view {view}" for view in views)], strips
-
-
-def _decoder_of(token_set: TokenSet) -> Tokenizer:
-    tokenizer = load_tokenizer(tokenizer_of(token_set.path, token_set.manifest.tokenizer))
-    if not tokenizer.can_decode:
-        raise UserError(f"{token_set.path}: its tokenizer was stored without its decoder")
-    return tokenizer
 
 
 def _of_different_classes(root: Path, number: int) -> list[list[Path]]:

@@ -11,22 +11,25 @@ import torch
 from torch import Tensor
 
 from bevt_core.console.disk_errors import explaining
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.models.bevt import Bevt, Stream
 from bevt_core.models.stems import normalise
 from bevt_core.reporting.pictures import hide, sheet
 from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.mosaics import Decoder
 from schemas.errors import UserError
 from schemas.recipes import Precision
 from trainer.data.online import tokens_in_step
 from trainer.engine.precision import autocast
-from trainer.pretrain.streams import Source, Streams
+from trainer.pretrain.streams import Source, StoredSource, Streams
 
 Row = list[np.ndarray]
 
 
 def prediction_rows(
     model: Bevt,
-    tokenizer: Tokenizer,
+    decoder: Decoder,
     clip_THWC: Tensor,
     tokens_THW: Tensor,
     mask_THW: Tensor,
@@ -47,8 +50,8 @@ def prediction_rows(
     rows = [
         list(clip),
         list(hide(clip, mask)),
-        list(tokenizer.decode(torch.where(hidden_THW, predicted_THW, tokens_THW)).cpu().numpy()),
-        list(tokenizer.decode(tokens_THW).cpu().numpy()),
+        list(decoder.decode(torch.where(hidden_THW, predicted_THW, tokens_THW)).cpu().numpy()),
+        list(decoder.decode(tokens_THW).cpu().numpy()),
     ]
     return rows, ["clip", "masked", f"predicted ({correct:.0%} of hidden tokens correct)", "true tokens"]
 
@@ -60,13 +63,14 @@ class PictureEvaluation:
         self,
         model: Bevt,
         tokenizer: Tokenizer,
+        decoder: Decoder,
         streams: Streams,
         run_dir: Path,
         precision: Precision = "fp32",
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # half a second to import
 
-        self.model, self.tokenizer, self.precision = model, tokenizer, precision
+        self.model, self.decoder, self.precision = model, decoder, precision
         self.samples = {name: dataset[0, 0] for name, (dataset, _) in streams.items()}
         for sample in self.samples.values():
             if "frames" in sample:
@@ -80,7 +84,7 @@ class PictureEvaluation:
             with autocast(self.model.mask_token.device, self.precision):
                 rows, labels = prediction_rows(
                     self.model,
-                    self.tokenizer,
+                    self.decoder,
                     sample["clip"],
                     sample["tokens"],
                     sample["mask"],
@@ -94,9 +98,7 @@ class PictureEvaluation:
 
 
 def check_tokenizer(tokenizer: Tokenizer, name: str, sources: Mapping[str, Source]) -> None:
-    """Raise UserError if `tokenizer`, which is to decode the streams' tokens, has no decoder or made none of them."""
-    if not tokenizer.can_decode:
-        raise UserError(f"tokenizer {name} was stored without its decoder, so pictures need loop.picture_every=0")
+    """Raise UserError if `tokenizer`, which is to draw the streams' tokens, did not make them."""
     for stream, source in sources.items():
         wanted = source.identity
         if tokenizer.weights_sha256 != wanted.weights_sha256:
@@ -105,3 +107,8 @@ def check_tokenizer(tokenizer: Tokenizer, name: str, sources: Mapping[str, Sourc
                 f"{wanted.weights_sha256[:12]}, but tokenizer {name} has weights {tokenizer.weights_sha256[:12]}; set "
                 "the recipe's tokenizer to the one that made them, or loop.picture_every=0"
             )
+
+
+def picture_data(source: Source) -> TokenSet | FrameStore:
+    """Return the data whose frames show what a stream's tokens look like: its token set, or its frame store."""
+    return source.tokens if isinstance(source, StoredSource) else source.frames

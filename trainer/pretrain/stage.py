@@ -10,13 +10,14 @@ from torch import nn
 from bevt_core.models.bevt import Bevt
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.mosaics import decoder_for
 from schemas.recipes import PretrainRecipe
 from schemas.runs import RunRecord
 from trainer.clips.lists import ClipLists, make_lists, store_rows
 from trainer.data.online import OnlineSource
 from trainer.distributed.world import World
 from trainer.engine.evaluations import Evaluation, every, on_main
-from trainer.pretrain.pictures import PictureEvaluation, check_tokenizer
+from trainer.pretrain.pictures import PictureEvaluation, check_tokenizer, picture_data
 from trainer.pretrain.plan import pretrain_workload
 from trainer.pretrain.probe_evaluation import ProbeEvaluation
 from trainer.pretrain.streams import Source, Streams, datasets_of, open_sources, open_streams, warn_of_unusual_frames
@@ -81,7 +82,7 @@ def pretrain(
             task_of(recipe, trained, tokenizers),
             {name: dataset for name, (dataset, _) in streams.items()},
             hooks=hooks,
-            evaluations=evaluations_of(recipe, stored, tokenizer, streams, out, world),
+            evaluations=evaluations_of(recipe, stored, tokenizer, sources, streams, out, world),
         )
         saved = session.save(stored, result)
         return {"run": str(out), "steps": plan.steps, **session.summary(plan, result), "weights": saved}
@@ -123,7 +124,7 @@ def workload_of(recipe: PretrainRecipe, sources: Mapping[str, Source], streams: 
 
 
 def picture_tokenizer(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> Tokenizer | None:
-    """Load the tokenizer that decodes pictures, if any. Raises UserError if it did not make the streams' tokens."""
+    """Load the tokenizer that draws pictures, if any. Raises UserError if it did not make the streams' tokens."""
     if not recipe.loop.picture_every or recipe.tokenizer is None:
         return None
     tokenizer = load_tokenizer(recipe.tokenizer)
@@ -132,12 +133,21 @@ def picture_tokenizer(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> 
 
 
 def evaluations_of(
-    recipe: PretrainRecipe, model: Bevt, tokenizer: Tokenizer | None, streams: Streams, out: Path, world: World
+    recipe: PretrainRecipe,
+    model: Bevt,
+    tokenizer: Tokenizer | None,
+    sources: Mapping[str, Source],
+    streams: Streams,
+    out: Path,
+    world: World,
 ) -> list[Evaluation]:
     """Return the recipe's evaluations: pictures, if a tokenizer is given, and probes."""
     evaluations = []
     if tokenizer is not None:
-        draw = PictureEvaluation(model, tokenizer, streams, out, recipe.loop.precision) if world.is_main else None
+        draw = None
+        if world.is_main:
+            decoder = decoder_for(tokenizer, picture_data(next(iter(sources.values()))))
+            draw = PictureEvaluation(model, tokenizer, decoder, streams, out, recipe.loop.precision)
         evaluations.append(Evaluation(every(recipe.loop.picture_every), on_main(draw)))
     if recipe.probe is not None:
         evaluations.append(Evaluation(every(recipe.probe.every), ProbeEvaluation(model, recipe, world)))

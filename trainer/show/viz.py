@@ -15,6 +15,8 @@ from torch import Tensor
 
 from bevt_core.console.inert import one_line
 from bevt_core.console.terminal import note
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.token_set import TokenSet
 from bevt_core.masking import draw_mask
 from bevt_core.media.errors import MediaError
 from bevt_core.models.attention_maps import attention_maps
@@ -25,6 +27,7 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import write_atomic
 from bevt_core.tokenizers import load_tokenizer, tokenizer_of
+from bevt_core.tokenizers.mosaics import decoder_for
 from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
 from schemas.models import BlockMask, FrameDiffMask, MaskConfig, Random3dMask, RandomFrameMask, TubeMask
@@ -120,15 +123,16 @@ def viz_predict(
     if sample is not None and sample not in ids:
         raise UserError(f"{source.path}: no sample {sample!r}; {nearest(sample, ids)}it has {len(ids)}, e.g. {ids[0]}")
     position = 0 if sample is None else ids.index(sample)
+    data: TokenSet | FrameStore
     if isinstance(source, OnlineSource):
-        decoder = source.tokenizer
+        made_with, data = source.tokenizer, source.frames
     else:
         tokens = source.tokens if target is None else source.more[target]
-        decoder = load_tokenizer(tokenizer_of(tokens.path, tokens.manifest.tokenizer, tokenizer))
+        made_with, data = load_tokenizer(tokenizer_of(tokens.path, tokens.manifest.tokenizer, tokenizer)), tokens
         made_by = tokens.manifest.tokenizer.weights_sha256
-        if decoder.weights_sha256 != made_by:
+        if made_with.weights_sha256 != made_by:
             raise UserError(
-                f"tokenizer {tokenizer} has weights {decoder.weights_sha256[:12]}, but the tokens in {tokens.path} "
+                f"tokenizer {tokenizer} has weights {made_with.weights_sha256[:12]}, but the tokens in {tokens.path} "
                 f"were made with {made_by[:12]}; give the one that made them"
             )
     model = load_weights(run / WEIGHTS).eval()
@@ -137,7 +141,8 @@ def viz_predict(
     _, start, count, _ = dataset.locate(0, position)
     repeats = Repeats(start + np.arange(dataset.clip_frames) % count, int(dataset.num_frames[position]))
     key = "tokens" if target is None else MORE_TOKENS + target
-    tokens_THW = drawn[key] if key in drawn else tokens_in_step(decoder, drawn["frames"][None])[0]
+    tokens_THW = drawn[key] if key in drawn else tokens_in_step(made_with, drawn["frames"][None])[0]
+    decoder = decoder_for(made_with, data)
     rows, labels = prediction_rows(model, decoder, drawn["clip"], tokens_THW, drawn["mask"], name, target)
     rows[0], labels[0] = repeats.mark(rows[0]), repeats.caption(labels[0])
     facts = repeats.facts(drawn["sample_id"])

@@ -129,7 +129,7 @@ def _store(tokenizer: TokenizerModule, folder: Path, recipe: TokenizerRecipe, st
         tokenizer.save(folder, input_px=recipe.input_px, origin=origin)
 
 
-def _tested(out: Path, crops: FrameCrops, device: torch.device) -> dict[str, float]:
+def _tested(out: Path, crops: FrameCrops, device: torch.device) -> dict[str, float | None]:
     """Measure the stored tokenizer on HELD_OUT_CROPS crops (`measure`) and write some to `reconstructions.png`."""
     tokenizer = load_tokenizer(out / "tokenizer", device)
     frames_NHWC = crops.first(HELD_OUT_CROPS, 0)

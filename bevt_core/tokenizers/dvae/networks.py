@@ -14,7 +14,7 @@ from dall_e.encoder import Encoder
 from dall_e.utils import Conv2d
 from torch import Tensor, nn
 
-from bevt_core.tokenizers.description import DvaeSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 
 
 def build_encoder(sizes: DvaeSizes) -> nn.Sequential:

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import Tokenizer
-from bevt_core.tokenizers.description import STRIDE
+from bevt_core.tokenizers.description import StoredTokenizer
+from bevt_core.tokenizers.dvae.family import STRIDE, DvaeSizes
+from bevt_core.tokenizers.dvae.networks import build_decoder, build_encoder, load_package_state
+from bevt_core.tokenizers.loading import Weights, without_memory
 from schemas.errors import UserError
 
 EPS = 0.1  # the logit-Laplace density is defined on the open interval; pixels keep this distance from its ends
@@ -92,3 +95,15 @@ class DvaeTokenizer(Tokenizer):
         embedded_NhwD = F.embedding(ids_Nhw, self._codebook_VD)  # equals the first 1x1 convolution of one-hot ids
         stats_NSHW = self._decoder_body(embedded_NhwD.permute(0, 3, 1, 2).to(self.weights_dtype)).float()
         return unmap_pixels(torch.sigmoid(stats_NSHW[:, :3]))
+
+
+def load(stored: StoredTokenizer, weights: Weights, *, vocab_size: int, stride: int, **arguments: Any) -> DvaeTokenizer:
+    """Build the tokenizer of kind `dalle` or `dvae` from its stored weights (see `Family.load`)."""
+    assert isinstance(stored.sizes, DvaeSizes)
+    encoder = without_memory(build_encoder, stored.sizes)
+    load_package_state(encoder, weights.encoder)
+    decoder = None
+    if weights.decoder is not None:
+        decoder = without_memory(build_decoder, stored.sizes)
+        load_package_state(decoder, weights.decoder)
+    return DvaeTokenizer(encoder, decoder, **arguments)

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import to_uint8, to_unit
 from bevt_core.tokenizers.codes import nearest_code, perplexity
-from bevt_core.tokenizers.description import STRIDE, DvaeSizes, StoredTokenizer
+from bevt_core.tokenizers.description import StoredTokenizer
+from bevt_core.tokenizers.dvae.family import STRIDE, DvaeSizes
 from bevt_core.tokenizers.dvae.losses import RECONSTRUCTION, gumbel_softmax, kl_to_uniform
 from bevt_core.tokenizers.dvae.networks import build_decoder, build_encoder, to_package_state
 from bevt_core.tokenizers.dvae.tokenizer import map_pixels, unmap_pixels

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevt_core.tokenizers.codes import fit_codes, nearest_code
-from bevt_core.tokenizers.description import STRIDE
+from bevt_core.tokenizers.dvae.family import STRIDE
 from bevt_core.tokenizers.dvae.tokenizer import map_pixels
 
 RIDGE = 1e-4  # times the mean squared feature

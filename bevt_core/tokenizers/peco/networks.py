@@ -9,7 +9,7 @@ Shapes: N frames, H W pixels, C channels, D values of a code, h x w tokens.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bevt_core.tokenizers.description import PecoSizes
+from bevt_core.tokenizers.peco.family import PecoSizes
 
 
 class ResBlock(nn.Module):

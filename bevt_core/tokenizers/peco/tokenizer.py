@@ -4,19 +4,21 @@
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bevt_core.tokenizers.base import Tokenizer, to_uint8, to_unit
-from bevt_core.tokenizers.codes import fit_codes, nearest_code
-from bevt_core.tokenizers.description import PecoSizes, StoredTokenizer
+from bevt_core.tokenizers.base import signed, to_uint8, to_unit, unsigned
+from bevt_core.tokenizers.codebooks import SIGNED, CodebookTokenizer, NearestCodes
+from bevt_core.tokenizers.codes import fit_codes
+from bevt_core.tokenizers.description import StoredTokenizer
+from bevt_core.tokenizers.loading import Weights, filled, without_memory
 from bevt_core.tokenizers.peco.codebook import Codebook
+from bevt_core.tokenizers.peco.family import PecoSizes
 from bevt_core.tokenizers.peco.networks import build_decoder, build_encoder
 from bevt_core.tokenizers.weights_files import save_tokenizer
-from schemas.errors import UserError
 
 PECO_PRESETS = {
     # 8 px a token, for the grid of the nano recipes; minutes on a laptop
@@ -28,56 +30,15 @@ PECO_PRESETS = {
 CODES = "codes"  # the codebook's name among the encoder's weights
 
 
-class PecoTokenizer(Tokenizer):
-    """ids = the codes nearest to the encoder's vectors; frame = the decoder's picture of the codes.
-
-    Distances are computed in float32, whatever `dtype` the networks use.
-    """
-
-    def __init__(
-        self,
-        encoder: nn.Sequential,
-        codes_VD: Tensor,
-        decoder: nn.Sequential | None,
-        *,
-        sizes: PecoSizes,
-        input_px: int,
-        weights_sha256: str,
-        device: torch.device,
-        dtype: str,
-        pass_frames: int,
-    ) -> None:
-        super().__init__(
-            name="peco",
-            vocab_size=sizes.vocab_size,
-            input_px=input_px,
-            stride=sizes.stride,
-            weights_sha256=weights_sha256,
-            device=device,
-            dtype=dtype,
-            pass_frames=pass_frames,
-        )
-        self._encoder = encoder.eval().to(device, self.weights_dtype)
-        self._codes_VD = codes_VD.to(device, torch.float32)
-        self._decoder = None if decoder is None else decoder.eval().to(device, self.weights_dtype)
-
-    @property
-    def can_decode(self) -> bool:
-        return self._decoder is not None
-
-    @property
-    def _encoder_network(self) -> nn.Module:
-        return self._encoder
-
-    def _encode_pass(self, unit_NCHW: Tensor) -> Tensor:
-        vectors_NDhw = self._encoder(signed(unit_NCHW).to(self.weights_dtype)).float()
-        return nearest_code(vectors_NDhw.permute(0, 2, 3, 1), self._codes_VD)
-
-    def _decode_pass(self, ids_Nhw: Tensor) -> Tensor:
-        if self._decoder is None:
-            raise UserError("tokenizer peco was stored without its decoder; copy its whole folder again")
-        codes_NDhw = F.embedding(ids_Nhw, self._codes_VD).permute(0, 3, 1, 2).contiguous()
-        return unsigned(self._decoder(codes_NDhw.to(self.weights_dtype)).float())
+def load(stored: StoredTokenizer, weights: Weights, **arguments: Any) -> CodebookTokenizer:
+    """Build the tokenizer from its stored weights (see `Family.load`)."""
+    sizes = stored.sizes
+    assert isinstance(sizes, PecoSizes)
+    state = dict(weights.encoder)
+    codes_VD = state.pop(CODES).reshape(sizes.vocab_size, sizes.code_dim)
+    encoder = filled(without_memory(build_encoder, sizes), state)
+    decoder = None if weights.decoder is None else filled(without_memory(build_decoder, sizes), weights.decoder)
+    return CodebookTokenizer(encoder, NearestCodes(codes_VD), decoder, SIGNED, **arguments)
 
 
 class PecoOutput(NamedTuple):
@@ -140,16 +101,3 @@ class PecoTrainingModule(nn.Module):
             origin=origin,
             storage=storage,
         )
-
-
-def signed(unit: Tensor) -> Tensor:
-    """[0, 1] -> [-1, 1], contiguous in memory.
-
-    Group norm's kernel for channels-last memory splits its sums by the number of threads, so ids would depend on it.
-    """
-    return (2 * unit - 1).contiguous()
-
-
-def unsigned(signed: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], not clamped."""
-    return (signed + 1) / 2

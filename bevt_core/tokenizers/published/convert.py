@@ -1,98 +1,98 @@
-"""Conversion of the official DALL-E pickles, with an unpickler that allows seven classes and executes nothing else."""
+"""Conversion of a published checkpoint to a tokenizer folder by its family's key map. Runs no code in the file."""
 
-import pickle
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from dall_e.decoder import Decoder, DecoderBlock
-from dall_e.encoder import Encoder, EncoderBlock
-from dall_e.utils import Conv2d
-from torch import Tensor, nn
+from torch import Tensor
 
 from bevt_core.storage.files import sha256_of
 from bevt_core.tokenizers.description import StoredTokenizer
-from bevt_core.tokenizers.dvae.networks import (
-    build_decoder,
-    build_encoder,
-    load_package_state,
-    sizes_of,
-    to_package_state,
-)
-from bevt_core.tokenizers.weights_files import save_tokenizer
+from bevt_core.tokenizers.families import family_of, named_object
+from bevt_core.tokenizers.loading import Weights, build_tokenizer
+from bevt_core.tokenizers.weights_files import Converted, save_tokenizer
+from bevt_core.weights.checkpoint_files import read_state_dict
 from schemas.errors import UserError
 from schemas.text.plain import short
 
-_SHARED: list[Callable[..., nn.Module]] = [Conv2d, nn.Sequential, nn.ReLU, nn.Identity]
-ENCODER_CLASSES = [Encoder, EncoderBlock, nn.MaxPool2d, *_SHARED]
-DECODER_CLASSES = [Decoder, DecoderBlock, nn.Upsample, *_SHARED]
-
-INPUT_PX = 112  # BEVT's: the 224 px view halved; the network accepts any multiple of 8
+Convert = Callable[[Mapping[str, Tensor]], Converted]
 
 
-def convert_pickles(
-    encoder_pkl: Path, decoder_pkl: Path | None, out: Path, expected_sha256: str | None = None
+def convert_checkpoint(
+    kind: str,
+    checkpoint: Path,
+    out: Path,
+    *,
+    input_px: int | None = None,
+    expected_sha256: str | None = None,
+    source: Mapping[str, str] | None = None,
 ) -> StoredTokenizer:
-    """Convert `encoder.pkl` (and `decoder.pkl`) to a tokenizer folder of kind `dalle`.
+    """Convert a checkpoint to a tokenizer folder of `kind`, for frames of `input_px` (None: the family's).
 
-    `expected_sha256` is the encoder pickle's. Raises UserError if the digest differs, for a file that names a
-    class outside the lists above (nothing in it is executed), and for weights that do not fit the architecture.
+    `source` says where the file is from, for the description and the card. Raises UserError for a kind without a key
+    map, if the digest differs, for a file that cannot be read without running code, and for a tensor that is unknown,
+    missing or misshapen. `expected_sha256` may be the digest's beginning.
     """
-    digest = _checked_digest(encoder_pkl, expected_sha256)
-    origin: dict[str, str | int | float] = {"encoder_pkl_sha256": digest}
-    encoder_state = _read_weights(encoder_pkl, Encoder, ENCODER_CLASSES)
-    decoder_state = None
-    if decoder_pkl is not None:
-        origin["decoder_pkl_sha256"] = _checked_digest(decoder_pkl, None)
-        decoder_state = _read_weights(decoder_pkl, Decoder, DECODER_CLASSES)
-
+    family = family_of(kind)
+    if family.convert is None:
+        raise UserError(f"kind {kind!r} has no published checkpoint to convert; train one with `bevt tokenizer train`")
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint} is not a file; give the published checkpoint")
+    digest = sha256_of(checkpoint)
+    if expected_sha256 is not None and not digest.startswith(expected_sha256.lower()):
+        raise UserError(f"{checkpoint}: sha256 {short(digest)}, expected {short(expected_sha256)}; download it again")
+    origin: dict[str, str | int | float] = {
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": digest,
+        **(source or {}),
+    }
+    convert: Convert = named_object(family.convert)
     try:
-        sizes = sizes_of(encoder_state, decoder_state)
-        encoder = build_encoder(sizes)
-        load_package_state(encoder, encoder_state)
-        decoder = None
-        if decoder_state is not None:
-            decoder = build_decoder(sizes)
-            load_package_state(decoder, decoder_state)
+        converted = convert(read_state_dict(checkpoint))
+        stored = _described(kind, converted, input_px or family.input_px, origin)
+        encoder, decoder = converted.encoder, converted.decoder
+        weights = Weights(_floats(encoder), None if decoder is None else _floats(decoder))
+        build_tokenizer(stored, weights, torch.device("cpu"), "float32", None)
+    except UserError as error:
+        raise UserError(f"{checkpoint}: {str(error).removeprefix(f'{checkpoint}: ')}") from None
     except (KeyError, RuntimeError) as error:
-        raise UserError(f"{encoder_pkl}: weights do not fit the dVAE of the dall-e package: {error}") from None
+        raise UserError(f"{checkpoint}: its tensors do not fit kind {kind!r}: {error}") from None
     return save_tokenizer(
         out,
-        to_package_state(encoder),
-        None if decoder is None else to_package_state(decoder),
-        kind="dalle",
-        sizes=sizes,
-        input_px=INPUT_PX,
+        weights.encoder,
+        weights.decoder,
+        kind=kind,
+        sizes=stored.sizes,
+        input_px=stored.input_px,
         origin=origin,
+        card=_card(stored, origin),
     )
 
 
-def _checked_digest(path: Path, expected: str | None) -> str:
-    if not path.is_file():
-        raise UserError(
-            f"{path} is not a file; download encoder.pkl and decoder.pkl from https://cdn.openai.com/dall-e/"
-        )
-    digest = sha256_of(path)
-    if expected is not None and digest != expected.lower():
-        raise UserError(
-            f"{path}: sha256 {short(digest)}, expected {short(expected)}; download it again from another source"
-        )
-    return digest
+def _described(kind: str, converted: Converted, input_px: int, origin: dict[str, str | int | float]) -> StoredTokenizer:
+    sizes = converted.sizes
+    if input_px % sizes.stride:
+        raise UserError(f"input_px {input_px} is not a multiple of the {sizes.stride} px of a token")
+    return StoredTokenizer(
+        kind=kind, sizes=sizes, input_px=input_px, encoder_sha256="", decoder_sha256=None, origin=origin
+    )
 
 
-def _read_weights(path: Path, kind: type[nn.Module], allowed: list[Callable[..., nn.Module]]) -> dict[str, Tensor]:
-    names = ", ".join(entry.__name__ for entry in allowed)
-    try:
-        with torch.serialization.safe_globals(list(allowed)):
-            module = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it asks for {named[1]}" if named else str(error).split("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{path}: refused, nothing in it was executed: {reason} "
-            f"(allowed classes: {names}); download the file from https://cdn.openai.com/dall-e/"
-        ) from None
-    if not isinstance(module, kind):
-        raise UserError(f"{path} contains a {type(module).__name__}, expected the dall-e package's {kind.__name__}")
-    return dict(module.state_dict())
+def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor.float() for key, tensor in state.items()}
+
+
+def _card(stored: StoredTokenizer, origin: Mapping[str, str | int | float]) -> str:
+    rows, columns = stored.grid
+    facts = "\n".join(f"| {key} | {value} |" for key, value in origin.items())
+    return f"""# {stored.kind}
+
+{stored.sizes.vocab_size} codes, {stored.sizes.stride} x {stored.sizes.stride} pixels a token, {stored.input_px} px
+frames to {rows} x {columns} tokens. Converted by `bevt tokenizer convert`; bevt's network was compared with the
+original code on random weights, **not checked on the published file**: look at `bevt tokenizer info` with frames of
+yours before a long job.
+
+| origin | |
+| --- | --- |
+{facts}
+"""

@@ -12,7 +12,7 @@ from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.storage.files import sha256_of
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.tokenizers.description import StoredTokenizer
-from bevt_core.tokenizers.published.convert import convert_pickles
+from bevt_core.tokenizers.published.dalle import convert_pickles
 from schemas.errors import UserError
 from schemas.text.plain import short
 

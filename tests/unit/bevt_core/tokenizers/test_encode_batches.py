@@ -11,8 +11,8 @@ import torch
 
 from bevt_core.tokenizers import PRETRAINED, base, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer, encode_batches
-from bevt_core.tokenizers.description import DvaeSizes
 from bevt_core.tokenizers.dvae import networks
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
 from tests.support.fake_cuda import CUDA, fake_cuda
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.codes import fit_codes, nearest_code, perplexity
-from bevt_core.tokenizers.description import DvaeSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.losses import (
     guide_weight_at,
     gumbel_softmax,
@@ -24,7 +24,7 @@ from bevt_core.tokenizers.dvae.losses import (
 )
 from bevt_core.tokenizers.dvae.training import DVAE_PRESETS, DvaeTrainingModule, dvae_lr_share
 from bevt_core.tokenizers.dvae.warm_start import to_patches
-from bevt_core.tokenizers.published.convert import convert_pickles
+from bevt_core.tokenizers.published.dalle import convert_pickles
 from schemas.errors import UserError
 from tests.support.frames import noise_frames, smooth_frames
 from tests.support.json_keys import CheckKeys

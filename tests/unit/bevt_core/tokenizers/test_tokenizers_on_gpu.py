@@ -8,11 +8,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bevt_core.tokenizers.base import Tokenizer, to_uint8
-from bevt_core.tokenizers.description import DvaeSizes, PecoSizes
+from bevt_core.tokenizers.codebooks import SIGNED, CodebookTokenizer, NearestCodes
 from bevt_core.tokenizers.dvae import networks
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
 from bevt_core.tokenizers.peco import networks as peco_networks
-from bevt_core.tokenizers.peco.tokenizer import PecoTokenizer
+from bevt_core.tokenizers.peco.family import PecoSizes
 from bevt_core.tokenizers.precision import repeatable
 from tests.support.fake_cuda import CUDA, fake_cuda
 from trainer.data.online import tokens_in_step
@@ -47,11 +48,14 @@ def peco() -> Callable[[str], Tokenizer]:
     codes_VD = torch.zeros(VOCAB_SIZE, 8)
 
     def build(dtype: str) -> Tokenizer:
-        return PecoTokenizer(
+        return CodebookTokenizer(
             encoder,
-            codes_VD,
+            NearestCodes(codes_VD),
             decoder,
-            sizes=sizes,
+            SIGNED,
+            name="peco",
+            vocab_size=VOCAB_SIZE,
+            stride=sizes.stride,
             input_px=INPUT_PX,
             weights_sha256="",
             device=CUDA,

@@ -12,10 +12,8 @@ import cli
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.description import DESCRIPTION
 from pipeline.look.sample import inspect_dataset
-from schemas.errors import UserError
 from tests.support.builders import make_token_set
 from tests.support.tiny_jobs import save_tiny_tokenizer
-from trainer.pretrain.pictures import check_tokenizer
 
 
 @pytest.fixture
@@ -27,17 +25,15 @@ def encoder_only(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_tokenizer_without_decoder_draws_frames_and_views_only(
+def test_a_tokenizer_without_decoder_draws_tokens_as_mean_patches(
     encoder_only: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tokenizer = load_tokenizer(encoder_only)
     make_token_set(tmp_path / "set", num_samples=2, tokenizer=tokenizer)
     picture = tmp_path / "sheet.png"
     inspect_dataset(tmp_path / "set", picture=picture, tokenizer=str(encoder_only))
-    assert Image.open(picture).width == 8 * 112  # four frames, each stored and as a view
-    assert "no decoded tokens are drawn: tokenizer dvae was stored without its decoder" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"without its decoder, so pictures need loop.picture_every=0"):
-        check_tokenizer(tokenizer, "tiny", {})
+    assert Image.open(picture).width == 12 * 112  # four frames, each stored, as a view, and as tokens
+    assert "tokenizer dvae has no decoder; a token is drawn as the mean of its patches" in capsys.readouterr().err
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import torch
 
 import cli
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.description import DvaeSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.networks import build_encoder, to_package_state
 from bevt_core.tokenizers.weights_files import save_tokenizer
 from schemas.errors import UserError

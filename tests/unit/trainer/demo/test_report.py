@@ -12,7 +12,7 @@ from PIL import Image
 
 from bevt_core.storage.files import write_record
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.description import DvaeSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.training import DvaeTrainingModule
 from schemas.tokens import TOKENIZER_PLACE, TokenizerPlace
 from tests.support.builders import make_token_set

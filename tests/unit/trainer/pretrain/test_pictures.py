@@ -40,7 +40,7 @@ def test_visible_tokens_are_shown_unchanged(videos, model):
 def test_a_picture_is_logged_at_its_step(videos, model, tmp_path):
     dataset = dataset_of(videos)
     streams = {"video": (dataset, StreamOrder(dataset.part_sizes, 6, 2, (0, "video")))}
-    evaluation = PictureEvaluation(model, GreyTokenizer(), streams, run_dir=tmp_path)
+    evaluation = PictureEvaluation(model, GreyTokenizer(), GreyTokenizer(), streams, run_dir=tmp_path)
     assert [evaluation(done) for done in (3, 6)] == [{}] * 2
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [image.step for image in events.Images("prediction/video")] == [3, 6]
