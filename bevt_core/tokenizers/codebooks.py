@@ -42,6 +42,13 @@ class NearestCodes(Codebook):
         return F.embedding(ids_Nhw, self.codes_VD)
 
 
+class UnitVectors(NearestCodes):
+    """Stored codes of length one; a vector's id is the nearest by angle."""
+
+    def ids(self, vectors_NhwD: Tensor) -> Tensor:
+        return super().ids(F.normalize(vectors_NhwD, dim=-1))
+
+
 class Pixels(NamedTuple):
     """How a network's pixels are scaled: from [0, 1], and back for a decoder's pictures."""
 

@@ -21,6 +21,7 @@ BUILT_IN = {
     "dalle": "bevt_core.tokenizers.dvae.family:DALLE",
     "dvae": "bevt_core.tokenizers.dvae.family:DVAE",
     "peco": "bevt_core.tokenizers.peco.family:PECO",
+    "vqkd": "bevt_core.tokenizers.vqkd.family:VQKD",
 }
 
 Blocks = Annotated[int, Field(ge=1, le=64)]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from bevt_core.storage.files import sha256_of
@@ -14,6 +15,7 @@ from bevt_core.tokenizers.weights_files import Converted, save_tokenizer
 from bevt_core.weights.checkpoint_files import read_state_dict
 from schemas.errors import UserError
 from schemas.text.plain import short
+from schemas.text.validation import describe
 
 Convert = Callable[[Mapping[str, Tensor]], Converted]
 
@@ -53,6 +55,10 @@ def convert_checkpoint(
         encoder, decoder = converted.encoder, converted.decoder
         weights = Weights(_floats(encoder), None if decoder is None else _floats(decoder))
         build_tokenizer(stored, weights, torch.device("cpu"), "float32", None)
+    except ValidationError as error:
+        raise UserError(
+            f"{checkpoint}: its tensors give sizes that are not allowed: {describe(error, family.sizes)}"
+        ) from None
     except UserError as error:
         raise UserError(f"{checkpoint}: {str(error).removeprefix(f'{checkpoint}: ')}") from None
     except (KeyError, RuntimeError) as error:

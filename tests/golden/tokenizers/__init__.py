@@ -1,0 +1,1 @@
+"""Golden numbers of the published tokenizers' original code, and the script that makes them."""
