@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import Tokenizer, signed, unsigned
-from bevt_core.tokenizers.codes import nearest_code
+from bevt_core.tokenizers.codes import most_aligned_code, nearest_code
 from schemas.errors import UserError
 
 
@@ -47,6 +47,13 @@ class UnitVectors(NearestCodes):
 
     def ids(self, vectors_NhwD: Tensor) -> Tensor:
         return super().ids(F.normalize(vectors_NhwD, dim=-1))
+
+
+class AlignedCodes(NearestCodes):
+    """Stored codes; a vector's id has the largest dot product with it."""
+
+    def ids(self, vectors_NhwD: Tensor) -> Tensor:
+        return most_aligned_code(vectors_NhwD, self.codes_VD)
 
 
 class Pixels(NamedTuple):

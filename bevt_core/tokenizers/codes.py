@@ -19,6 +19,12 @@ def nearest_code(vectors: Tensor, codes_VD: Tensor) -> Tensor:
     return torch.cat(chunks).reshape(vectors.shape[:-1])
 
 
+def most_aligned_code(vectors: Tensor, codes_VD: Tensor) -> Tensor:
+    """Index of the code with the largest dot product: `[..., D]` -> `[...]`."""
+    flat_MD = vectors.reshape(-1, vectors.shape[-1])
+    return torch.cat([(chunk @ codes_VD.T).argmax(dim=1) for chunk in flat_MD.split(CHUNK)]).reshape(vectors.shape[:-1])
+
+
 def fit_codes(vectors_MD: Tensor, vocab_size: int, generator: torch.Generator) -> Tensor:
     """Codes `[V, D]` by Lloyd's k-means, started at random vectors; an empty code restarts at another vector.
 

@@ -21,6 +21,9 @@ BUILT_IN = {
     "dalle": "bevt_core.tokenizers.dvae.family:DALLE",
     "dvae": "bevt_core.tokenizers.dvae.family:DVAE",
     "peco": "bevt_core.tokenizers.peco.family:PECO",
+    "ibq": "bevt_core.tokenizers.taming.family:IBQ",
+    "llamagen": "bevt_core.tokenizers.taming.family:LLAMAGEN",
+    "vqgan": "bevt_core.tokenizers.taming.family:VQGAN",
     "vqkd": "bevt_core.tokenizers.vqkd.family:VQKD",
 }
 

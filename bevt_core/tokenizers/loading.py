@@ -22,6 +22,8 @@ from bevt_core.tokenizers.precision import parse_dtype
 from bevt_core.tokenizers.weights_files import read_state
 from schemas.errors import UserError
 
+SHOWN_PROBLEMS = 3  # with tensors, in a message
+
 S = TypeVar("S")
 N = TypeVar("N", bound=nn.Module)
 
@@ -76,7 +78,21 @@ def without_memory(build: Callable[[S], N], sizes: S) -> N:
 
 
 def filled(network: N, state: dict[str, Tensor]) -> N:
-    """Fill a network, built on the meta device, with the tensors of `state`, strictly; KeyError or RuntimeError."""
+    """Fill a network, built on the meta device, with the tensors of `state`.
+
+    Raises RuntimeError, naming the first ones, for tensors that are missing, unknown or misshapen.
+    """
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    problems = [f"{key} is missing" for key in shapes if key not in state]
+    problems += [f"{key} is unknown" for key in state if key not in shapes]
+    problems += [
+        f"{key} has the shape {tuple(tensor.shape)}, expected {tuple(shapes[key])}"
+        for key, tensor in state.items()
+        if key in shapes and tensor.shape != shapes[key]
+    ]
+    if problems:
+        more = [f"and {len(problems) - SHOWN_PROBLEMS} more"] if len(problems) > SHOWN_PROBLEMS else []
+        raise RuntimeError("; ".join(problems[:SHOWN_PROBLEMS] + more))
     network.load_state_dict(state, assign=True)
     return network
 

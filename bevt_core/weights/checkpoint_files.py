@@ -78,6 +78,7 @@ class _Unread:
 
 UNREAD = (
     "mmengine.logging.history_buffer.HistoryBuffer",  # logs of mmengine's runner: mmaction2 1.x
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",  # a key of Lightning 1.x: VQGAN
     "numpy.core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct",

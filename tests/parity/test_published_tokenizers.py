@@ -23,7 +23,11 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "tokenizers"
 NESTING = {"vqkd": "model", "llamagen": "model"}  # where the published file has its tensors; the others: state_dict
 WORST = 1e-5
 KINDS = sorted(path.stem for path in GOLDEN.glob("*.npz"))
-EXTRA = {"vqkd": ("teacher_model.visual.proj", "scaling_layer.shift")}  # in the published file, not in the golden one
+EXTRA = {  # in the published file, not in the golden one
+    "vqkd": ("teacher_model.visual.proj", "scaling_layer.shift"),
+    "ibq": ("model_ema.num_updates",),
+    "magvit2": ("model_ema.num_updates",),
+}
 
 
 def golden_of(kind: str) -> tuple[dict[str, Any], Any]:
@@ -93,14 +97,14 @@ def test_an_unknown_and_a_missing_tensor_are_one_error_that_names_it(kind: str, 
     content = torch.load(path)
     (nesting, state) = next(item for item in content.items() if isinstance(item[1], dict))
     torch.save({nesting: state | {"encoder.extra.weight": torch.zeros(1)}}, path)
-    with pytest.raises(UserError, match=r"made\.pth: encoder\.extra\.weight: not a key of "):
+    with pytest.raises(UserError, match=r"made\.pth: encoder\.extra\.weight: (not a key of |has no average)"):
         convert_checkpoint(kind, path, tmp_path / "out")
     for suffix in ("conv1.weight", "norm1.weight"):
         gone = [key for key in state if key.endswith(suffix) and key.startswith("encoder.")]
         if gone:
             break
     torch.save({nesting: {key: value for key, value in state.items() if key != gone[0]}}, path)
-    with pytest.raises(UserError, match=r"made\.pth: (.|\n)*" + suffix.replace(".", r"\.")):
+    with pytest.raises(UserError, match=r"made\.pth: .*" + suffix.replace(".", r"\.?")):
         convert_checkpoint(kind, path, tmp_path / "out", input_px=golden_of(kind)[0]["size_px"])
     assert not (tmp_path / "out").exists()
 

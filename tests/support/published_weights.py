@@ -11,7 +11,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 def made_state(shapes: Shapes) -> dict[str, torch.Tensor]:
     """float32 tensors by name: kernels with the variance that keeps a signal's, biases and norms near 0 and 1."""
-    return {key: torch.from_numpy(_made(key, tuple(shape))) for key, shape in shapes.items()}
+    return {key: torch.from_numpy(np.asarray(_made(key, tuple(shape)))) for key, shape in shapes.items()}
 
 
 def _made(key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,10 +2,12 @@
 
     python -m tests.golden.tokenizers.make NAME CHECKOUT
 
-CHECKOUT is a clone of the repository in ORIGINALS; einops must be on the PYTHONPATH. The original's classes are used as
-they are; what only training needs (Lightning, losses, CLIP) is replaced by empty modules. README.md describes the files.
+CHECKOUT is a clone of the repository in ORIGINALS; einops must be on the PYTHONPATH. The original's classes are used
+unchanged; what only training needs (Lightning, losses, CLIP) is replaced by empty modules. README.md describes the
+files.
 """
 
+import contextlib
 import importlib
 import json
 import sys
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from tests.support.published_weights import made_frames, made_state
 
+SEED_VOKEN = "b9a17eac8e2c0779c12a5429b0bfd6c502788484"
 HERE = Path(__file__).parent
 FRAMES, DRAWN = 3, 5  # frames; every fifth row and column of the pictures is kept
 
@@ -64,7 +67,58 @@ def vqkd(checkout: Path) -> tuple[nn.Module, int, Callable[[Tensor], tuple[Tenso
     return model, 32, run
 
 
+DDCONFIG = {  # as in the published configurations, but for the sizes
+    "double_z": False,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 32,
+    "ch_mult": [1, 1, 2],
+    "z_channels": 16,
+    "resolution": 32,
+}
+
+
+def vqgan(checkout: Path) -> tuple[nn.Module, int, Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]]:
+    sys.path.insert(0, str(checkout))
+    stub_training()
+    code = importlib.import_module("taming.models.vqgan")
+    sizes = DDCONFIG | {"num_res_blocks": 2, "attn_resolutions": [8]}
+    model = code.VQModel(sizes, {}, n_embed=64, embed_dim=8)
+    return model, 32, lambda unit: run_vq(model, unit)
+
+
+def llamagen(checkout: Path) -> tuple[nn.Module, int, Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]]:
+    sys.path.insert(0, str(checkout))
+    code = importlib.import_module("tokenizer.tokenizer_image.vq_model")
+    sizes = {"ch": 32, "ch_mult": [1, 1, 2], "z_channels": 16}
+    model = code.VQModel(code.ModelArgs(codebook_size=64, z_channels=16))
+    model.encoder, model.decoder = code.Encoder(**sizes), code.Decoder(**sizes)  # whose `ch` is not in ModelArgs
+    return model, 32, lambda unit: run_vq(model, unit)
+
+
+def ibq(checkout: Path) -> tuple[nn.Module, int, Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]]:
+    sys.path.insert(0, str(checkout))
+    stub_training()
+    code = importlib.import_module("src.IBQ.models.ibqgan")
+    sizes = DDCONFIG | {"num_res_blocks": 3, "attn_resolutions": [8]}
+    model = code.IBQ(sizes, {}, n_embed=64, embed_dim=8, use_ema=True)
+    return model, 32, lambda unit: run_vq(model, unit)
+
+
+def run_vq(model: Any, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, the vectors before the quantizer, and pictures, with the averaged weights if the model has any."""
+    scope = model.ema_scope() if getattr(model, "use_ema", False) else contextlib.nullcontext()
+    with scope:
+        pixels = 2 * unit - 1
+        vectors = model.quant_conv(model.encoder(pixels))
+        codes, _, (_, _, ids) = model.encode(pixels)
+        return ids, vectors, model.decode(codes)
+
+
 ORIGINALS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "ibq": (f"TencentARC/SEED-Voken@{SEED_VOKEN}", ibq),
+    "llamagen": ("FoundationVision/LlamaGen@ce98ec41803a74a90ce68c40ababa9eaeffeb4ec", llamagen),
+    "vqgan": ("CompVis/taming-transformers@3ba01b241669f5ade541ce990f7650a3b8f65318", vqgan),
     "vqkd": ("microsoft/unilm@768a3c873f598bb9b4d4dfb9267b099e35f8fe56", vqkd),
 }
 

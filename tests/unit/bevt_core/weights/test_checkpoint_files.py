@@ -113,7 +113,7 @@ def test_folders_and_missing_files(tmp_path: Path) -> None:
 
 
 def test_settings_and_logs_beside_the_tensors_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """VideoMAE stores its options, Swin a yacs node, mmaction2 1.x its message hub with NumPy arrays."""
+    """VideoMAE stores its options, Swin a yacs node, mmaction2 1.x NumPy arrays, VQGAN a class of Lightning."""
 
     def module(name: str, **content: type) -> None:
         for end in [*(at for at, letter in enumerate(name) if letter == "."), len(name)]:
@@ -129,10 +129,14 @@ def test_settings_and_logs_beside_the_tensors_are_not_read(tmp_path: Path, monke
         def __init__(self) -> None:
             self.log, self.smallest = np.ones(3), np.float64(1.0)
 
-    for type_ in (CfgNode, HistoryBuffer):
+    class ModelCheckpoint:
+        pass
+
+    for type_ in (CfgNode, HistoryBuffer, ModelCheckpoint):
         type_.__qualname__ = type_.__name__
     module("yacs.config", CfgNode=CfgNode)
     module("mmengine.logging.history_buffer", HistoryBuffer=HistoryBuffer)
+    module("pytorch_lightning.callbacks.model_checkpoint", ModelCheckpoint=ModelCheckpoint)
     node = CfgNode(lr=0.1)
     node.frozen = True  # type: ignore[attr-defined]
     content = {
@@ -140,6 +144,7 @@ def test_settings_and_logs_beside_the_tensors_are_not_read(tmp_path: Path, monke
         "args": argparse.Namespace(lr=0.1),
         "config": node,
         "message_hub": {"loss": HistoryBuffer()},
+        "callbacks": {ModelCheckpoint: {"best_model_score": torch.zeros(1)}},
     }
     torch.save(content, tmp_path / "theirs.pth")
     with pytest.raises(pickle.UnpicklingError):
