@@ -6,6 +6,7 @@ Legend: N frames, C colours, H W pixels, h x w the token grid, D values of a vec
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,6 +55,22 @@ class AlignedCodes(NearestCodes):
 
     def ids(self, vectors_NhwD: Tensor) -> Tensor:
         return most_aligned_code(vectors_NhwD, self.codes_VD)
+
+
+class SignBits(Codebook):
+    """No stored codes: bit k of an id is 1 if value k of the vector is positive. The vector of an id is of 1s and -1s."""
+
+    places_D: Tensor
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.register_buffer("places_D", 2 ** torch.arange(bits))
+
+    def ids(self, vectors_NhwD: Tensor) -> Tensor:
+        return ((vectors_NhwD > 0) * self.places_D).sum(dim=-1)
+
+    def vectors(self, ids_Nhw: Tensor) -> Tensor:
+        return ((ids_Nhw[..., None] & self.places_D) > 0).float() * 2 - 1
 
 
 class Pixels(NamedTuple):

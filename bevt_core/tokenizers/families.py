@@ -23,6 +23,7 @@ BUILT_IN = {
     "peco": "bevt_core.tokenizers.peco.family:PECO",
     "ibq": "bevt_core.tokenizers.taming.family:IBQ",
     "llamagen": "bevt_core.tokenizers.taming.family:LLAMAGEN",
+    "magvit2": "bevt_core.tokenizers.magvit2.family:MAGVIT2",
     "vqgan": "bevt_core.tokenizers.taming.family:VQGAN",
     "vqkd": "bevt_core.tokenizers.vqkd.family:VQKD",
 }

@@ -105,6 +105,23 @@ def ibq(checkout: Path) -> tuple[nn.Module, int, Callable[[Tensor], tuple[Tensor
     return model, 32, lambda unit: run_vq(model, unit)
 
 
+def magvit2(checkout: Path) -> tuple[nn.Module, int, Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]]:
+    sys.path.insert(0, str(checkout))
+    stub_training()
+    code = importlib.import_module("src.Open_MAGVIT2.models.lfqgan_pretrain")
+    sizes = DDCONFIG | {"num_res_blocks": 2, "z_channels": 6}
+    weights = {"sample_minimization_weight": 1.0, "batch_maximization_weight": 1.0}
+    model = code.VQModel(sizes, {}, n_embed=64, embed_dim=6, use_ema=True, **weights)
+
+    def run(unit: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        with model.ema_scope():
+            pixels = 2 * unit - 1
+            codes, _, ids, _ = model.encode(pixels)
+            return ids, model.encoder(pixels), model.decode(codes)
+
+    return model, 32, run
+
+
 def run_vq(model: Any, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, the vectors before the quantizer, and pictures, with the averaged weights if the model has any."""
     scope = model.ema_scope() if getattr(model, "use_ema", False) else contextlib.nullcontext()
@@ -118,6 +135,7 @@ def run_vq(model: Any, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 ORIGINALS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "ibq": (f"TencentARC/SEED-Voken@{SEED_VOKEN}", ibq),
     "llamagen": ("FoundationVision/LlamaGen@ce98ec41803a74a90ce68c40ababa9eaeffeb4ec", llamagen),
+    "magvit2": (f"TencentARC/SEED-Voken@{SEED_VOKEN}", magvit2),
     "vqgan": ("CompVis/taming-transformers@3ba01b241669f5ade541ce990f7650a3b8f65318", vqgan),
     "vqkd": ("microsoft/unilm@768a3c873f598bb9b4d4dfb9267b099e35f8fe56", vqkd),
 }
