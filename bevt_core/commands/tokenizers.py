@@ -90,25 +90,37 @@ def convert_tokenizer(
 
 
 def fetch_tokenizer(
-    name: Annotated[str, typer.Argument(help="Name of the tokenizer; only dalle is published.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to create (default: dalle in $BEVT_TOKENIZERS).")] = None,
-    mirror: Annotated[str | None, typer.Option(help="Another URL that serves encoder.pkl and decoder.pkl.")] = None,
-    expected_sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of encoder.pkl.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="dalle, vqkd, vqgan-1024, vqgan-16384, llamagen-vq16, ibq-8192, ibq-16384 or magvit2-16384."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder to create (default: NAME in $BEVT_TOKENIZERS).")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit of the repository on the Hugging Face hub, for files there.")
+    ] = None,
+    mirror: Annotated[str | None, typer.Option(help="Another URL that serves the file or files.")] = None,
+    expected_sha256: Annotated[str | None, typer.Option(help="Expected SHA-256 of the (first) file.")] = None,
     json_: AsJson = False,
 ) -> None:
-    """Download the published DALL-E tokenizer and convert it.
+    """Download a published tokenizer and convert it.
 
     An interrupted download continues where it stopped.
 
     \b
-    Example:
+    Examples:
       bevt tokenizer fetch dalle
+      bevt tokenizer fetch ibq-16384 --revision COMMIT
     """
     from bevt_core.tokenizers import tokenizer_cache
-    from bevt_core.tokenizers.published.fetch import DALLE_URL, fetch_dalle
+    from bevt_core.tokenizers.published.fetch import DALLE_URL, fetch_dalle, fetch_published
 
-    if name != "dalle":
-        raise UserError(f"tokenizer {name!r}: only 'dalle' is published; train one with `bevt tokenizer train`")
-    target = out or tokenizer_cache() / "dalle"
-    stored = fetch_dalle(target, base_url=mirror or DALLE_URL, expected_sha256=expected_sha256)
+    target = out or tokenizer_cache() / name
+    if name == "dalle":
+        if revision is not None:
+            raise UserError("`--revision` is for files on the Hugging Face hub; dalle's are not there")
+        stored = fetch_dalle(target, base_url=mirror or DALLE_URL, expected_sha256=expected_sha256)
+    else:
+        stored = fetch_published(name, target, revision=revision, mirror=mirror, expected_sha256=expected_sha256)
     emit({"tokenizer": str(target), **stored.model_dump(mode="json")}, json_)

@@ -58,7 +58,7 @@ class AlignedCodes(NearestCodes):
 
 
 class SignBits(Codebook):
-    """No stored codes: bit k of an id is 1 if value k of the vector is positive. The vector of an id is of 1s and -1s."""
+    """No stored codes: bit k of an id is 1 if value k of the vector is positive; its vector is of 1s and -1s."""
 
     places_D: Tensor
 

@@ -33,7 +33,7 @@ def convert_checkpoint(
 
     `source` says where the file is from, for the description and the card. Raises UserError for a kind without a key
     map, if the digest differs, for a file that cannot be read without running code, and for a tensor that is unknown,
-    missing or misshapen. `expected_sha256` may be the digest's beginning.
+    missing or misshapen.
     """
     family = family_of(kind)
     if family.convert is None:
@@ -41,7 +41,7 @@ def convert_checkpoint(
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} is not a file; give the published checkpoint")
     digest = sha256_of(checkpoint)
-    if expected_sha256 is not None and not digest.startswith(expected_sha256.lower()):
+    if expected_sha256 is not None and digest != expected_sha256.lower():
         raise UserError(f"{checkpoint}: sha256 {short(digest)}, expected {short(expected_sha256)}; download it again")
     origin: dict[str, str | int | float] = {
         "checkpoint": checkpoint.name,

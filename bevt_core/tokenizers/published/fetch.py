@@ -1,4 +1,4 @@
-"""Download of the published DALL-E pickles from the official address or a mirror, with retries and resume."""
+"""Download of published tokenizers from their address, the hub or a mirror, with retries and resume."""
 
 import http.client
 import os
@@ -7,13 +7,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.storage.files import sha256_of
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.tokenizers.description import StoredTokenizer
+from bevt_core.tokenizers.published.catalogue import published
+from bevt_core.tokenizers.published.convert import convert_checkpoint
 from bevt_core.tokenizers.published.dalle import convert_pickles
+from bevt_core.tokenizers.published.hub import hub_file
 from schemas.errors import UserError
+from schemas.text.credentials import masked
 from schemas.text.plain import short
 
 DALLE_URL = "https://cdn.openai.com/dall-e"  # github.com/openai/DALL-E, README
@@ -55,6 +60,59 @@ def fetch_dalle(
         stored = convert_pickles(paths[0], paths[1], out, expected_sha256)
         for path in paths:
             path.unlink()
+        folder.rmdir()
+        return stored
+
+
+def fetch_published(
+    name: str,
+    out: Path,
+    *,
+    revision: str | None = None,
+    mirror: str | None = None,
+    expected_sha256: str | None = None,
+    progress: Progress | None = None,
+    first_wait_s: float = 1.0,
+) -> StoredTokenizer:
+    """Download the published tokenizer `name` of the catalogue and convert it into the tokenizer folder `out`.
+
+    `revision` is the commit of a repository on the hub, `mirror` a URL below which the file is. The description records
+    where the file is from and its SHA-256.
+    Raises UserError for an unknown name, a hub file without a revision, and as `fetch_file` and `convert_checkpoint`.
+    """
+    entry = published(name)
+    if out.exists():
+        raise UserError(f"{out} exists; give another folder, or remove it first")
+    if entry.repo is not None and mirror is None:
+        if revision is None:
+            raise UserError(
+                f"{name}: no revision of {entry.repo} was checked, so none is pinned; give `--revision` with a commit "
+                f"of {entry.page}/commits/main"
+            )
+        file = hub_file(entry.repo, entry.file, revision)
+        source = {"repository": entry.repo, "revision": file.commit}
+        return convert_checkpoint(entry.kind, file.path, out, expected_sha256=expected_sha256, source=source)
+    if revision is not None:
+        raise UserError(f"{name}: `--revision` is for files on the hub; this one is at {mirror or entry.page}")
+    url = entry.url if mirror is None else f"{mirror.rstrip('/')}/{entry.file}"
+    assert url is not None  # an entry has a repository or a URL
+    with hold_file(out, "bevt tokenizer fetch"):
+        folder = out.with_name(out.name + ".download")
+        target = folder / entry.file
+        options: dict[str, Any] = {"progress": progress, "first_wait_s": first_wait_s}
+        try:
+            digest = fetch_file(url, target, expected_sha256=expected_sha256, **options)
+        except UserError as error:
+            raise UserError(
+                f"{error}. Without a network, download {entry.page} elsewhere, then run `bevt tokenizer convert FILE "
+                f"--kind {entry.kind} --out {out}`"
+            ) from None
+        begins = None if expected_sha256 is not None else entry.sha256_begins
+        if begins is not None and not digest.startswith(begins):
+            target.unlink()
+            raise UserError(f"{url}: sha256 {short(digest)}, expected {begins}...; file removed, use another mirror")
+        stored = convert_checkpoint(entry.kind, target, out, source={"url": masked(url)})
+        target.unlink()
         folder.rmdir()
         return stored
 
