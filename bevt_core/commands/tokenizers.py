@@ -42,7 +42,8 @@ def compare_tokenizers(
 ) -> None:
     """Compare two tokenizers: equal ids, quality, speed and what changes ids.
 
-    Ids are also compared after a change of dtype, JPEG quality or resampling filter.
+    Ids are also compared after a change of dtype, JPEG quality or resampling filter, and from one stored frame to the
+    next where nothing moves.
 
     \b
     Example:

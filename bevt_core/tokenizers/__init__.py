@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bevt_core.storage.files import read_record
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.description import DESCRIPTION, read_description
+from bevt_core.tokenizers.published.catalogue import CATALOGUE, DALLE
 from schemas.errors import UserError
 from schemas.recipes.loading import nearest
 from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace
@@ -42,11 +43,17 @@ def find_tokenizer(path_or_name: str | Path) -> Path:
     for folder in folders:
         if folder.is_dir():
             return folder
+    tried = ", ".join(map(str, folders))
+    if path_or_name in (DALLE, *CATALOGUE):
+        raise UserError(
+            f"tokenizer {str(path_or_name)!r} not found; download it with `bevt tokenizer fetch {path_or_name}`, or "
+            f"give its folder (tried {tried})"
+        )
     shipped = sorted(entry.name for entry in PRETRAINED.glob("*/"))
     known = [folder.name for folder in _named_tokenizers()]
     raise UserError(
         f"tokenizer {str(path_or_name)!r} not found; {nearest(str(path_or_name), known)}"
-        f"tried {', '.join(map(str, folders))}; included in the package: {', '.join(shipped) or 'none'}; "
+        f"tried {tried}; included in the package: {', '.join(shipped) or 'none'}; "
         "train one with `bevt tokenizer train dvae --preset nano ...`, "
         "or convert the published weights with `bevt tokenizer convert encoder.pkl decoder.pkl --out DIR`"
     )

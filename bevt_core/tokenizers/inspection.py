@@ -3,6 +3,7 @@
 Legend: N frames, H W pixels, C channels, P the tokenizer's input side, h x w its grid.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.description import CARD, DECODER, ENCODER, read_description
 from bevt_core.tokenizers.precision import DTYPES
-from bevt_core.tokenizers.quality import measure
+from bevt_core.tokenizers.quality import measure, measure_still
 from bevt_core.tokenizers.weights_files import read_state
 from bevt_core.views.replay import decode_jpeg, encode_jpeg, halve
 from schemas.errors import UserError
@@ -78,15 +79,17 @@ def compare_tokenizers(a: str, b: str, frames_dir: Path, max_frames: int) -> dic
 
     `ids_agree` is the share of equal ids, None if vocabulary or grid differ. For `a` and `b` each: `measure`;
     `frames_per_s` by dtype; and the shares of ids that do not change with a dtype other than float32, when the stored
-    frame is encoded as JPEG again, and when the view is scaled to the input size by another filter than Lanczos.
+    frame is encoded as JPEG again, or the view scaled to the input size by another filter than Lanczos; and how
+    often a region that does not change from one stored frame to the next keeps its id (`measure_still`).
     `dtypes_left_out` lists the dtypes that were not measured on this kind of device, with the reason.
     """
-    frames = sampled_frames(FrameStore(frames_dir), max_frames)
+    store = FrameStore(frames_dir)
+    frames, pairs = sampled_frames(store, max_frames), sampled_pairs(store, max_frames // 2)
     device = _device()
     reports, ids = {}, {}
     for side, name in (("a", a), ("b", b)):
         tokenizer = load_tokenizer(name, device)
-        reports[side], ids[side] = _report(name, tokenizer, frames)
+        reports[side], ids[side] = _report(name, tokenizer, frames, pairs)
     comparable = ids["a"].shape == ids["b"].shape and reports["a"]["vocab_size"] == reports["b"]["vocab_size"]
     return {
         "frames": len(frames),
@@ -113,6 +116,19 @@ def sampled_frames(store: FrameStore, count: int) -> list[np.ndarray]:
     return frames
 
 
+def sampled_pairs(store: FrameStore, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Up to `count` pairs of consecutive stored frames, from the middles of samples spread over the store."""
+    index = store.index.select(["part", "frame_start", "num_frames"])
+    parts, starts, lengths = (column.to_numpy() for column in index.columns)
+    with_pairs = np.flatnonzero(lengths > 1)
+    chosen = np.unique(np.linspace(0, len(with_pairs) - 1, min(count, len(with_pairs))).round().astype(np.int64))
+    pairs = []
+    for row in with_pairs[chosen].tolist():
+        first, second = store.read_frames(int(parts[row]), int(starts[row] + lengths[row] // 2 - 1), 2)
+        pairs.append((first, second))
+    return pairs
+
+
 def prepared(frames: Sequence[np.ndarray], input_px: int, scale: Scale) -> Tensor:
     """The centre squares of frames at a tokenizer's input size: uint8 (N, P, P, C)."""
     return torch.from_numpy(np.stack([scale(centre_square(frame), input_px) for frame in frames]))
@@ -126,7 +142,9 @@ def centre_square(frame_HWC: np.ndarray) -> np.ndarray:
     return frame_HWC[top : top + side, left : left + side]
 
 
-def _report(name: str, tokenizer: Tokenizer, frames: Sequence[np.ndarray]) -> tuple[dict[str, Any], Tensor]:
+def _report(
+    name: str, tokenizer: Tokenizer, frames: Sequence[np.ndarray], pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[dict[str, Any], Tensor]:
     """The report on one tokenizer, and its ids `[N, h, w]`."""
     inputs_NPPC = prepared(frames, tokenizer.input_px, halve)
     ids_Nhw = tokenizer.encode(inputs_NPPC)
@@ -139,15 +157,22 @@ def _report(name: str, tokenizer: Tokenizer, frames: Sequence[np.ndarray]) -> tu
     for dtype in [dtype for dtype in DTYPES if dtype not in DTYPES_LEFT_OUT[tokenizer.device.type]]:
         speeds[dtype], in_dtype_Nhw = _timed(load_tokenizer(name, tokenizer.device, dtype), inputs_NPPC[timed])
         same_in[dtype] = _agreement(ids_Nhw.cpu()[timed], in_dtype_Nhw)
+    rows, columns = tokenizer.grid
+    measured = measure(tokenizer, inputs_NPPC)
+    pair_frames = [frame for pair in pairs for frame in pair]
+    pairs_M2PPC = prepared(pair_frames, tokenizer.input_px, halve).unflatten(0, (-1, 2)) if pairs else torch.empty(0, 2)
     report = {
         "tokenizer": name,
         "weights_sha256": tokenizer.weights_sha256,
         "vocab_size": tokenizer.vocab_size,
         "grid": list(tokenizer.grid),
-        **measure(tokenizer, inputs_NPPC),
+        **measured,
+        "entropy_bits": math.log2(measured["perplexity"] or 1),
         "frames_per_s": speeds,
+        "codes_per_s": {dtype: rows * columns * speed for dtype, speed in speeds.items()},
         "ids_kept_in_dtype": same_in,
         "ids_kept_after_jpeg": {q: kept([decode_jpeg(encode_jpeg(f, q)) for f in frames]) for q in QUALITIES},
+        **measure_still(tokenizer, pairs_M2PPC)._asdict(),
         "ids_kept_with_filter": {filter_: kept(frames, _scale_with(filter_)) for filter_ in FILTERS},
     }
     return report, ids_Nhw

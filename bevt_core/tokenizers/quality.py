@@ -1,15 +1,18 @@
 """Reconstruction quality of a tokenizer: PSNR, SSIM, and the share of the vocabulary in use."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
+from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.codes import perplexity
 
+STILL_LEVELS = 2.0  # of 255, mean over a region
 LOSSLESS_DB = 100.0  # reported for an exactly reconstructed frame, instead of infinity
 
 
@@ -55,6 +58,28 @@ def measure(tokenizer: Tokenizer, frames_NHWC: Tensor) -> dict[str, float | None
         ids_Nhw = tokenizer.encode(chunk_NHWC)
         quality.add(chunk_NHWC, tokenizer.decode(ids_Nhw) if tokenizer.can_decode else None, ids_Nhw)
     return quality.result()
+
+
+class Still(NamedTuple):
+    """How tokens behave where nothing moves: the share of regions that are still, and of those that keep their id."""
+
+    still_share: float | None  # None without pairs
+    ids_kept_when_still: float | None  # None without still regions
+
+
+def measure_still(tokenizer: Tokenizer, pairs_M2PPC: Tensor) -> Still:
+    """Compare the ids of M pairs of consecutive uint8 frames at the tokenizer's input size.
+
+    A region, the pixels of one token, is still if its mean absolute difference is at most STILL_LEVELS. What moves
+    outside the region may change its id too: networks see more than the pixels of one token.
+    """
+    if not len(pairs_M2PPC):
+        return Still(None, None)
+    first_Mhw, second_Mhw = tokenizer.encode(pairs_M2PPC.flatten(0, 1)).cpu().unflatten(0, (-1, 2)).unbind(1)
+    changes_MPP = (pairs_M2PPC[:, 0].float() - pairs_M2PPC[:, 1].float()).abs().mean(dim=-1)
+    still_Mhw = F.avg_pool2d(changes_MPP, tokenizer.stride) <= STILL_LEVELS
+    kept = (first_Mhw == second_Mhw)[still_Mhw]
+    return Still(float(still_Mhw.double().mean()), float(kept.double().mean()) if len(kept) else None)
 
 
 def psnr_db(mean_squared: float) -> float:

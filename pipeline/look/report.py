@@ -224,10 +224,18 @@ def _contact_sheet(page: Page, store: FrameStore, token_set: TokenSet | None) ->
     decoder = None if token_set is None else decoder_of(token_set, None)
     caption = f"{len(shown)} of {store.manifest.num_samples} samples, spread over the set: a stored frame"
     if token_set is not None:
-        caption += " | one of its views" + (" | the tokens of the view, decoded" if decoder is not None else "")
+        caption += " | one of its views" + (
+            f" | the tokens of the view, {_way(decoder)}" if decoder is not None else ""
+        )
         if decoder is None:
             page.text("Tokens are not decoded: the tokenizer was not found.")
     page.picture(png(draw(shown, decoder)), caption)
+
+
+def _way(decoder: Any) -> str:
+    from bevt_core.tokenizers.mosaics import Mosaic
+
+    return "each as the mean of its patches" if isinstance(decoder, Mosaic) else "decoded"
 
 
 # ---- counts ----------------------------------------------------------------------------------------------------------

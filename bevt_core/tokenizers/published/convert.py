@@ -61,7 +61,7 @@ def convert_checkpoint(
         ) from None
     except UserError as error:
         raise UserError(f"{checkpoint}: {str(error).removeprefix(f'{checkpoint}: ')}") from None
-    except (KeyError, RuntimeError) as error:
+    except (LookupError, RuntimeError, ValueError) as error:
         raise UserError(f"{checkpoint}: its tensors do not fit kind {kind!r}: {error}") from None
     return save_tokenizer(
         out,

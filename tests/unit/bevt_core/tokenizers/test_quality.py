@@ -6,8 +6,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from bevt_core.dataset.frame_store import FrameStore
-from bevt_core.tokenizers.inspection import centre_square, prepared, sampled_frames
-from bevt_core.tokenizers.quality import LOSSLESS_DB, Quality, ssim
+from bevt_core.tokenizers.inspection import centre_square, prepared, sampled_frames, sampled_pairs
+from bevt_core.tokenizers.quality import LOSSLESS_DB, Quality, measure_still, ssim
 from bevt_core.views.replay import halve
 from tests.support.builders import make_token_set
 from tests.support.frames import noise_frames, smooth_frames
@@ -50,3 +50,36 @@ def test_frames_are_spread_over_the_store_and_cut_as_view_0_is(tmp_path) -> None
     square = centre_square(frame)
     assert np.array_equal(square, frame[16:240, 38:262])
     assert np.array_equal(prepared([frame], 224, halve)[0].numpy(), square)  # PeCo's size: no resampling
+
+
+class Changing:
+    """A tokenizer of 8 px tokens whose id is the brightness of a region in steps of 16."""
+
+    stride = 8
+
+    def encode(self, frames_NPPC: torch.Tensor) -> torch.Tensor:
+        grey_NPP = frames_NPPC.float().mean(dim=-1)
+        return (torch.nn.functional.avg_pool2d(grey_NPP, 8) / 16).long()
+
+
+def test_only_regions_that_are_still_count_for_temporal_stability() -> None:
+    first = torch.full((16, 16, 3), 31, dtype=torch.uint8)  # one level below the next id
+    second = first.clone()
+    second[:8, :8] += 1  # still, and another id
+    second[8:, 8:] += 100  # moves
+    still = measure_still(Changing(), torch.stack([first, second])[None])
+    assert still.still_share == 0.75
+    assert still.ids_kept_when_still == pytest.approx(2 / 3)
+    assert measure_still(Changing(), torch.empty(0, 2)) == (None, None)
+    moving = torch.stack([first, first + 100])[None]
+    assert measure_still(Changing(), moving) == (0.0, None)
+
+
+def test_pairs_are_consecutive_frames_of_samples_that_have_two(tmp_path) -> None:
+    store: FrameStore = make_token_set(tmp_path / "videos", num_samples=5, frames=4, sources_per_part=2).frames
+    everything = sampled_frames(store, 100)
+    pairs = sampled_pairs(store, 3)
+    found = [[next(i for i, f in enumerate(everything) if np.array_equal(f, s)) for s in pair] for pair in pairs]
+    assert found == [[1, 2], [9, 10], [17, 18]]
+    images = make_token_set(tmp_path / "images", num_samples=3, frames=1, kind="image").frames
+    assert sampled_pairs(images, 3) == []

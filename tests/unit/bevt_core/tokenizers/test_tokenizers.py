@@ -118,6 +118,15 @@ def test_an_unknown_tokenizer_raises_with_the_command_to_train_one() -> None:
         load_tokenizer("no-such-tokenizer")
 
 
+@pytest.mark.parametrize("name", ["dalle", "ibq-16384"])
+def test_a_published_tokenizer_that_was_not_fetched_raises_with_the_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEVT_TOKENIZERS", str(tmp_path))
+    with pytest.raises(UserError, match=rf"'{name}' not found; download it with `bevt tokenizer fetch {name}`"):
+        load_tokenizer(name)
+
+
 def test_a_folder_without_a_card_and_damaged_weights_are_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"an empty folder; expected a folder with tokenizer\.json"):
         load_tokenizer(tmp_path)
