@@ -1,5 +1,7 @@
 """A tokenizer from outside the tree: the package of docs/add-a-tokenizer.md, and plug-ins that are broken or clash."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -28,7 +30,8 @@ from tests.support.media import write_image
 from tests.support.plugins import install
 from tests.support.tiny_jobs import tiny_recipe
 
-PAGE = Path(__file__).parents[2] / "docs" / "add-a-tokenizer.md"
+REPO = Path(__file__).parents[2]
+PAGE = REPO / "docs" / "add-a-tokenizer.md"
 Installed = Callable[..., Path]
 
 
@@ -168,12 +171,28 @@ def test_an_unknown_kind_lists_the_known_ones() -> None:
         families.family_of("pecoo")
 
 
-def test_reading_a_description_imports_neither_torch_nor_installed_packages() -> None:
+DESCRIBED = {
+    "format_version": 1,
+    "kind": "patches",
+    "sizes": {"side": 8, "vocab_size": 32},
+    "input_px": 32,
+    "encoder_sha256": "",
+    "decoder_sha256": None,
+    "origin": {},
+}
+
+
+def test_a_new_process_finds_the_plugin_and_needs_torch_for_no_description(tmp_path: Path) -> None:
+    """As Ray's workers and loader processes do: nothing is handed to them."""
+    folder = install(tmp_path / "site", "bevt-patches", *page_package())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(DESCRIBED))
     code = (
-        "import sys; from pathlib import Path; from bevt_core.tokenizers import PRETRAINED;"
+        "import sys; from pathlib import Path; from bevt_core.tokenizers import PRETRAINED, families;"
         "from bevt_core.tokenizers.description import read_description;"
         "read_description(PRETRAINED / 'dvae-small');"
-        "from bevt_core.tokenizers import families; import importlib.metadata;"
-        "assert 'torch' not in sys.modules and not families._plugin_family.cache_info().misses"
+        "assert not families._plugin_family.cache_info().misses;"
+        f"assert read_description(Path({str(tmp_path)!r})).grid == (4, 4);"
+        "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    path = os.pathsep.join([str(folder), str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": path})
