@@ -28,6 +28,8 @@ BUILT_IN = {
     "vqkd": "bevt_core.tokenizers.vqkd.family:VQKD",
 }
 
+AGAINST_ORIGINAL = "Ids and vectors were compared with the original code's, on random weights at a small size."
+
 Blocks = Annotated[int, Field(ge=1, le=64)]
 Multiplier = Annotated[int, Field(ge=1, le=64)]
 
@@ -58,6 +60,7 @@ class Family:
     input_px: int  # of a converted tokenizer
     load: str  # (StoredTokenizer, Weights, **arguments of Tokenizer) -> Tokenizer
     convert: str | None = None  # (published tensors by name) -> Converted; None: nothing to convert
+    checked: str | None = None  # a sentence for the card of a converted tokenizer: what the network was compared with
 
 
 def family_of(kind: str) -> Family:

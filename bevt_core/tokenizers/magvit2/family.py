@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from bevt_core.tokenizers.families import Blocks, Family, Multiplier, TokenizerSizes
+from bevt_core.tokenizers.families import AGAINST_ORIGINAL, Blocks, Family, Multiplier, TokenizerSizes
 from schemas.ranges import Vocabulary, Width
 
 
@@ -43,4 +43,5 @@ MAGVIT2 = Family(
     224,
     "bevt_core.tokenizers.magvit2.tokenizer:load",
     "bevt_core.tokenizers.magvit2.tokenizer:convert",
+    AGAINST_ORIGINAL,
 )

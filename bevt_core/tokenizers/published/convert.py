@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from bevt_core.console.inert import one_line
 from bevt_core.storage.files import sha256_of
 from bevt_core.tokenizers.description import StoredTokenizer
 from bevt_core.tokenizers.families import family_of, named_object
@@ -62,7 +63,7 @@ def convert_checkpoint(
     except UserError as error:
         raise UserError(f"{checkpoint}: {str(error).removeprefix(f'{checkpoint}: ')}") from None
     except (LookupError, RuntimeError, ValueError) as error:
-        raise UserError(f"{checkpoint}: its tensors do not fit kind {kind!r}: {error}") from None
+        raise UserError(f"{checkpoint}: its tensors do not fit kind {kind!r}: {one_line(str(error))}") from None
     return save_tokenizer(
         out,
         weights.encoder,
@@ -71,7 +72,7 @@ def convert_checkpoint(
         sizes=stored.sizes,
         input_px=stored.input_px,
         origin=origin,
-        card=_card(stored, origin),
+        card=_card(stored, origin, family.checked),
     )
 
 
@@ -88,15 +89,16 @@ def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor.float() for key, tensor in state.items()}
 
 
-def _card(stored: StoredTokenizer, origin: Mapping[str, str | int | float]) -> str:
+def _card(stored: StoredTokenizer, origin: Mapping[str, str | int | float], checked: str | None) -> str:
     rows, columns = stored.grid
-    facts = "\n".join(f"| {key} | {value} |" for key, value in origin.items())
+    facts = "\n".join(f"| {key} | {one_line(str(value))} |" for key, value in origin.items())
     return f"""# {stored.kind}
 
 {stored.sizes.vocab_size} codes, {stored.sizes.stride} x {stored.sizes.stride} pixels a token, {stored.input_px} px
-frames to {rows} x {columns} tokens. Converted by `bevt tokenizer convert`; bevt's network was compared with the
-original code on random weights, **not checked on the published file**: look at `bevt tokenizer info` with frames of
-yours before a long job.
+frames to {rows} x {columns} tokens. Converted by `bevt tokenizer convert`.
+
+{checked or "What the network was compared with is not recorded."} It was **not checked on the published file**:
+before a long job, look at `bevt tokenizer info` with frames of yours.
 
 | origin | |
 | --- | --- |

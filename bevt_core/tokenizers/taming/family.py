@@ -6,7 +6,7 @@ Shi et al. 2024, https://arxiv.org/abs/2412.02692.)
 
 from pydantic import Field
 
-from bevt_core.tokenizers.families import Blocks, Family, Multiplier, TokenizerSizes
+from bevt_core.tokenizers.families import AGAINST_ORIGINAL, Blocks, Family, Multiplier, TokenizerSizes
 from schemas.ranges import Vocabulary, Width
 
 CODE = "bevt_core.tokenizers.taming.tokenizer"
@@ -46,6 +46,6 @@ class IbqSizes(VqganSizes):
     blocks: Blocks = 4
 
 
-VQGAN = Family("vqgan", VqganSizes, 224, f"{CODE}:load_vqgan", f"{CODE}:convert_vqgan")
-LLAMAGEN = Family("llamagen", LlamagenSizes, 224, f"{CODE}:load_llamagen", f"{CODE}:convert_llamagen")
-IBQ = Family("ibq", IbqSizes, 224, f"{CODE}:load_ibq", f"{CODE}:convert_ibq")
+VQGAN = Family("vqgan", VqganSizes, 224, f"{CODE}:load_vqgan", f"{CODE}:convert_vqgan", AGAINST_ORIGINAL)
+LLAMAGEN = Family("llamagen", LlamagenSizes, 224, f"{CODE}:load_llamagen", f"{CODE}:convert_llamagen", AGAINST_ORIGINAL)
+IBQ = Family("ibq", IbqSizes, 224, f"{CODE}:load_ibq", f"{CODE}:convert_ibq", AGAINST_ORIGINAL)

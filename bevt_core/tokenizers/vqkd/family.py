@@ -1,6 +1,6 @@
 """VQ-KD in the registry: its sizes, and the kind `vqkd` (Peng et al. 2022, BEiT v2, https://arxiv.org/abs/2208.06366)."""
 
-from bevt_core.tokenizers.families import Family, TokenizerSizes
+from bevt_core.tokenizers.families import AGAINST_ORIGINAL, Family, TokenizerSizes
 from schemas.ranges import Depth, Heads, Side, Vocabulary, Width
 
 
@@ -33,4 +33,5 @@ VQKD = Family(
     input_px=224,
     load="bevt_core.tokenizers.vqkd.tokenizer:load",
     convert="bevt_core.tokenizers.vqkd.tokenizer:convert",
+    checked=AGAINST_ORIGINAL,
 )
