@@ -22,9 +22,10 @@ def hub_file(repo: str, file: str, revision: str) -> HubFile:
     """
     from huggingface_hub import hf_hub_download
 
+    failures: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, *_network_errors())
     try:
         path = Path(hf_hub_download(repo, file, revision=revision))
-    except (*_network_errors(), OSError, RuntimeError, ValueError) as error:
+    except failures as error:
         raise UserError(
             f"{repo}/{file} at revision {revision!r}: {_first_line(error)}; check the revision and the connection, or "
             "download the file elsewhere and run `bevt tokenizer convert`"

@@ -116,6 +116,12 @@ def test_ablations_differ_from_their_base_only_in_the_stated_keys():
     assert changes("table9_tube_30") == {"title", "streams.video.mask.ratio"}
     assert changes("peco_joint") == {"title", "init", "streams.video.tokens", "streams.image.tokens"}
     assert PAPERS["ablations/table8_timesformer_joint"].model.encoder.kind == "timesformer"
+    peco = PAPERS["ablations/table8_timesformer_joint_peco"]
+    for kind in ("vqkd", "ibq"):
+        ours = PAPERS[f"ablations/ours_timesformer_joint_{kind}"]
+        tokens = {"streams.video.tokens", "streams.image.tokens"}
+        assert differing(peco.model_dump(), ours.model_dump()) == {"title", "init"} | tokens
+        assert "(ours)" in ours.title
 
 
 def test_every_ablation_starts_from_an_existing_recipe():
