@@ -1,6 +1,7 @@
 """The published tokenizers against golden numbers of their original code, on made weights in the published key layout.
 
-The published files themselves were never read here. Worst case measured on a CPU, of vectors near 1: see WORST.
+The published files themselves were never read here. Worst case measured on a CPU: vectors 6.5e-6, pictures 5.7e-6, both
+of LlamaGen; values reach 3. A group norm's epsilon of 1e-5 instead of 1e-6 changes vectors by 1.4e-4.
 """
 
 import json
@@ -21,7 +22,7 @@ from tests.support.published_weights import made_frames, made_state
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tokenizers"
 NESTING = {"vqkd": "model", "llamagen": "model"}  # where the published file has its tensors; the others: state_dict
-WORST = 1e-5
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 KINDS = sorted(path.stem for path in GOLDEN.glob("*.npz"))
 EXTRA = {  # in the published file, not in the golden one
     "vqkd": ("teacher_model.visual.proj", "scaling_layer.shift"),
@@ -66,11 +67,11 @@ def test_ids_are_equal_and_vectors_and_pictures_agree(case: tuple[str, Path]) ->
     assert len(ids.unique()) > 8
     np.testing.assert_array_equal(ids, golden["ids"])
     with torch.inference_mode():
-        np.testing.assert_allclose(tokenizer.vectors(to_unit(frames)), golden["vectors"], atol=WORST, rtol=0)
+        np.testing.assert_allclose(tokenizer.vectors(to_unit(frames)), golden["vectors"], **CLOSE)
         assert tokenizer.can_decode == ("drawn" in golden)
         if tokenizer.can_decode:
             drawn = 2 * tokenizer._decode_pass(ids)[:, :, ::5, ::5] - 1
-            np.testing.assert_allclose(drawn, golden["drawn"], atol=WORST, rtol=0)
+            np.testing.assert_allclose(drawn, golden["drawn"], **CLOSE)
 
 
 def test_ids_do_not_depend_on_batch_size_or_threads(case: tuple[str, Path]) -> None:

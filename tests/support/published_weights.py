@@ -18,7 +18,10 @@ def _made(key: str, shape: tuple[int, ...]) -> np.ndarray:
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
     values = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
     if "embedding" in key and len(shape) == 2:
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
+        lengths = np.linspace(0.5, 1.5, len(values), dtype=np.float32)[
+            :, None
+        ]  # equal ones would hide how codes are found
+        return lengths * values / np.linalg.norm(values, axis=1, keepdims=True)
     if len(shape) > 1:
         return values / np.sqrt(np.prod(shape[1:], dtype=np.float32))
     return 1 + values / 10 if "norm" in key and key.endswith("weight") else values / 10

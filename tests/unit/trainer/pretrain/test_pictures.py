@@ -1,5 +1,7 @@
 """Pictures of predictions in a run's TensorBoard files."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bevt_core.models.build import SWIN_SIZES, build_bevt
 from bevt_core.tokenizers import load_tokenizer
+from bevt_core.tokenizers.mosaics import decoder_for
 from schemas.errors import UserError
 from tests.support.builders import make_token_set
 from tests.support.frames import GreyTokenizer
 from tests.support.pretraining import dataset_of
 from trainer.data.order import StreamOrder
-from trainer.pretrain.pictures import PictureEvaluation, check_tokenizer, prediction_rows
+from trainer.pretrain.pictures import PictureEvaluation, check_tokenizer, picture_data, prediction_rows
 from trainer.pretrain.streams import StoredSource
 
 
@@ -35,6 +38,15 @@ def test_visible_tokens_are_shown_unchanged(videos, model):
     hidden = sample["mask"].repeat_interleave(2, 0).numpy()
     assert (predicted == true)[~hidden].all() and (predicted != true)[hidden].any()
     assert np.array_equal(true, sample["tokens"].numpy())
+
+
+def test_a_tokenizer_without_decoder_is_drawn_as_mean_patches(videos, model):
+    tokenizer = SimpleNamespace(can_decode=False, input_px=64, vocab_size=64)
+    decoder = decoder_for(tokenizer, picture_data(StoredSource(videos, cached_parts=1)))
+    sample = dataset_of(videos)[0, 0]
+    rows, _ = prediction_rows(model, decoder, sample["clip"], sample["tokens"], sample["mask"], "video")
+    assert [np.shape(row) for row in rows] == [(8, 64, 64, 3)] * 4
+    assert len(np.unique(rows[3])) > 10
 
 
 def test_a_picture_is_logged_at_its_step(videos, model, tmp_path):
