@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import cli
 from bevt_core.dataset.token_set import TokenSet
-from bevt_core.tokenizers.description import PecoSizes
+from bevt_core.tokenizers.peco.family import PecoSizes
 from bevt_core.tokenizers.peco.tokenizer import PecoTrainingModule
 from bevt_core.weights.export import HubModel, save_hub_folder
 from bevt_core.weights.model_files import load_weights
