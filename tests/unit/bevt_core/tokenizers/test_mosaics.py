@@ -30,7 +30,7 @@ def test_without_frames_every_token_is_grey() -> None:
 
 def test_stored_tokens_and_encoded_frames_give_mosaics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = load_tokenizer("dvae-nano")
-    token_set = make_token_set(tmp_path, num_samples=20, sources_per_part=2, frames=3, tokenizer=tokenizer, crop_px=64)
+    token_set = make_token_set(tmp_path, num_samples=8, sources_per_part=2, frames=2, tokenizer=tokenizer, crop_px=64)
     assert decoder_for(tokenizer, token_set) is tokenizer
     monkeypatch.setattr(type(tokenizer), "can_decode", property(lambda self: False))
     stored, encoded = (decoder_for(tokenizer, data) for data in (token_set, token_set.frames))

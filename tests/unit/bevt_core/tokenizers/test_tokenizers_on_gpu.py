@@ -84,9 +84,15 @@ def peco() -> Callable[[str], Tokenizer]:
     return of_vectors(encoder, NearestCodes(torch.zeros(VOCAB_SIZE, 8)), decoder)
 
 
-def vqgan(codebook: type[NearestCodes]) -> Callable[[str], Tokenizer]:
+def vqgan() -> Callable[[str], Tokenizer]:
     sizes = VqganSizes(width=32, multipliers=(1, 1, 1, 1), blocks=1, latent_width=8, code_dim=8, vocab_size=VOCAB_SIZE)
-    return of_vectors(taming.Encoder(sizes), codebook(torch.zeros(VOCAB_SIZE, 8)), taming.Decoder(sizes))
+    return of_vectors(taming.Encoder(sizes), NearestCodes(torch.zeros(VOCAB_SIZE, 8)), taming.Decoder(sizes))
+
+
+def codes_only(codebook: type[NearestCodes]) -> Callable[[str], Tokenizer]:
+    """For kinds with VQGAN's networks: their search for codes, with a network of one convolution."""
+    encoder, decoder = nn.Conv2d(3, 8, 8, stride=8), nn.ConvTranspose2d(8, 3, 8, stride=8)
+    return of_vectors(encoder, codebook(torch.zeros(VOCAB_SIZE, 8)), decoder)
 
 
 def magvit2() -> Callable[[str], Tokenizer]:
@@ -103,9 +109,9 @@ KINDS = {
     "dvae": lambda: dvae(8),
     "dalle": lambda: dvae(64),
     "peco": peco,
-    "vqgan": lambda: vqgan(NearestCodes),
-    "llamagen": lambda: vqgan(UnitVectors),
-    "ibq": lambda: vqgan(AlignedCodes),
+    "vqgan": vqgan,
+    "llamagen": lambda: codes_only(UnitVectors),
+    "ibq": lambda: codes_only(AlignedCodes),
     "magvit2": magvit2,
     "vqkd": vqkd,
 }  # 64: the smallest n_hid that `dall_e` accepts
