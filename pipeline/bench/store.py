@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from bevt_core.dataset.frame_store import FRAMES_ZARR, FrameStore, read_plan
+from bevt_core.dataset.frame_store import FRAMES_ZARR, FrameStore
+from bevt_core.dataset.source_list import read_plan
 from bevt_core.dataset.token_set import TokenSet, read_token_plan, token_set_folders
 from bevt_core.storage.descriptions import dataset_around, what_is
 from bevt_core.storage.objects import AnyPath

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from bevt_core.dataset.frame_store import read_plan, read_sources, sources_digest
+from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest
 from bevt_core.dataset.token_set import read_token_plan
 from bevt_core.storage.contained import check_sources
 from bevt_core.storage.interface import storage_of

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.console.terminal import warn
-from bevt_core.dataset.frame_store import read_plan, read_sources, sources_digest, write_plan
+from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest, write_plan
 from bevt_core.dataset.token_set import read_token_plan, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import clean_staging, read_record, remove, write_record

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bevt_core.dataset.frame_store import FrameStore, local_part, read_frame_commit, sources_digest
+from bevt_core.dataset.frame_store import FrameStore, local_part, read_frame_commit
+from bevt_core.dataset.source_list import sources_digest
 from bevt_core.media.video.header import read_video_header
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import ObjectPath, as_path

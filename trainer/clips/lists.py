@@ -78,7 +78,7 @@ def clip_rows(data: ClipSource, use: Use, digests: Digests) -> pa.Table:
 
 def store_rows(store: FrameStore) -> pa.Table:
     """Return the rows of a frame store used for pretraining, one per source."""
-    sources = store.index["source"].unique()
+    sources = store.samples["source"].unique()
     constant = {"use": "pretrain", "run": "", "place": "frames", "path": str(store.path), "digest": store.digest}
     columns: dict[str, Any] = {name: [value] * len(sources) for name, value in constant.items()}
     nothing = [None] * len(sources)

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bevt_core.console.readable import count
-from bevt_core.dataset.frame_store import FrameStore, sources_digest
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.source_list import sources_digest
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import UserError
@@ -140,7 +141,7 @@ class StoreClips:
     @functools.cached_property
     def _samples(self) -> list[tuple[SourceItem, int, int, int, tuple[int, int]]]:
         """(item, part, first frame in the part, number of frames, (height, width)) of each sample."""
-        columns = self.store.index.select(["source", "label", "part", "frame_start", "num_frames", "height", "width"])
+        columns = self.store.samples.select(["source", "label", "part", "frame_start", "num_frames", "height", "width"])
         return [
             (SourceItem(source=source, kind="video", label=label), part, first, count, (height, width))
             for source, label, part, first, count, height, width in zip(*columns.to_pydict().values(), strict=True)
@@ -209,14 +210,9 @@ def thinned(store: FrameStore) -> list[str]:
 
     Their frames are evenly spread, but more than `pool.stride` source frames apart.
     """
-    index = store.index.select(["source", "frame_indices"])
-    count_N = pc.list_value_length(index["frame_indices"]).to_numpy()
-    kept = pc.list_flatten(index["frame_indices"]).to_numpy()
-    after_N = np.cumsum(count_N)
-    some = np.flatnonzero(count_N > 1)
-    span = kept[after_N[some] - 1] - kept[after_N[some] - count_N[some]]
-    chosen = some[span != store.manifest.pool.stride * (count_N[some] - 1)]
-    sources: list[str] = index["source"].take(pa.array(chosen)).to_pylist()
+    count_N, span_N = store.samples["num_frames"].to_numpy(), store.samples["span"].to_numpy()
+    chosen = np.flatnonzero((count_N > 1) & (span_N != store.manifest.pool.stride * (count_N - 1)))
+    sources: list[str] = store.samples["source"].take(pa.array(chosen)).to_pylist()
     return sources
 
 

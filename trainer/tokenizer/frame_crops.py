@@ -40,7 +40,9 @@ class FrameCrops:
         """(store, part, first frame, number of frames, height, width, source) of each training or held-out sample."""
         pools = []
         for number, store in enumerate(self._stores):
-            columns = store.index.select(["part", "frame_start", "num_frames", "height", "width", "source"]).to_pydict()
+            columns = store.samples.select(
+                ["part", "frame_start", "num_frames", "height", "width", "source"]
+            ).to_pydict()
             sources = held_out_sources(columns["source"])
             pools += [
                 (number, part, first, count, height, width, source)

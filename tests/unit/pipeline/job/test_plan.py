@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bevt_core.dataset import frame_store
-from bevt_core.dataset.frame_store import read_plan, read_sources
+from bevt_core.dataset.source_list import read_plan, read_sources
 from bevt_core.storage.files import create_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.job import plan as plans
