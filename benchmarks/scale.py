@@ -29,11 +29,11 @@ def open_store(work: Path) -> Result:
 
 def resume(work: Path) -> Result:
     from bevt_core.dataset.source_list import read_plan
-    from pipeline.job.commits import frame_commits
+    from pipeline.job.commits import journal_frame_commits
 
     plan = read_plan(work / "data" / "frames")
     assert plan is not None
-    return {"rows": len(frame_commits(work / "data" / "frames", plan))}
+    return {"rows": len(journal_frame_commits(work / "data" / "frames", plan))}
 
 
 def sources_and_plan(work: Path) -> Result:

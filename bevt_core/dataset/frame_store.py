@@ -7,7 +7,10 @@ The bytes of a part depend only on its input. Whether data exists is decided by 
 Zarr, which reads a missing chunk as zeros.
 """
 
+import contextlib
 import functools
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bevt_core.dataset.commits import COMMIT, digest_file, digest_of, part_name, read_manifest
+from bevt_core.dataset.commits import COMMIT, FRAMES_ZARR, FramePart, digest_file, digest_of, part_name, read_manifest
 from bevt_core.dataset.frame_rows import BadRow, check_ids, check_index
 from bevt_core.dataset.jpeg_array import open_jpegs, write_jpegs
 from bevt_core.dataset.sample_table import (
@@ -51,8 +54,6 @@ from schemas.frames import (
     FrameStoreManifest,
     Plan,
 )
-
-FRAMES_ZARR = "frames.zarr"
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,11 @@ def _is_committed(frames_dir: AnyPath, part: int, plan_digest: str) -> bool:
     return read_frame_commit(frames_dir, part, plan_digest) is not None
 
 
-def write_frame_manifest(frames_dir: AnyPath, plan: Plan, commits: Sequence[FramePartCommit]) -> FrameStoreManifest:
-    """Write `dataset.json` from the commits of all parts, in order."""
-    some_rejected = [commit.part for commit in commits if commit.num_rejected]
-    rejected: dict[str, int] = {}
-    for reasons in map_in_threads(lambda part: rejected_reasons(frames_dir, part), some_rejected, frames_dir):
-        for reason in reasons:
-            rejected[reason] = rejected.get(reason, 0) + 1
+def write_frame_manifest(
+    frames_dir: AnyPath, plan: Plan, commits: Sequence[FramePartCommit | FramePart]
+) -> FrameStoreManifest:
+    """Write `dataset.json` from the commits of all parts, in order, after the table of all samples."""
+    parts_digest = digest_of([commit.digest() for commit in commits])
     manifest = FrameStoreManifest(
         dataset=plan.dataset,
         split=plan.split,
@@ -177,13 +176,25 @@ def write_frame_manifest(frames_dir: AnyPath, plan: Plan, commits: Sequence[Fram
         num_sources=sum(commit.num_sources for commit in commits),
         num_samples=sum(commit.num_samples for commit in commits),
         num_frames=sum(commit.num_frames for commit in commits),
-        rejected=dict(sorted(rejected.items())),
-        parts_digest=digest_of([commit.digest() for commit in commits]),
+        rejected=_rejected(frames_dir, commits, parts_digest),
+        parts_digest=parts_digest,
     )
     if not has_sample_table(frames_dir, manifest.parts_digest):
         write_sample_table(frames_dir, samples_in_parts(frames_dir, manifest), manifest.parts_digest)
     write_record(frames_dir / "dataset.json", manifest)
     return manifest
+
+
+def _rejected(frames_dir: AnyPath, commits: Sequence[FramePartCommit | FramePart], parts_digest: str) -> dict[str, int]:
+    """The number of rejected sources by reason: those in an earlier manifest of the same parts, or from every part."""
+    with contextlib.suppress(UserError):  # a damaged manifest is written again
+        before = read_record(frames_dir / "dataset.json", FrameStoreManifest)
+        total = sum(commit.num_rejected for commit in commits)
+        if before is not None and before.parts_digest == parts_digest and sum(before.rejected.values()) == total:
+            return before.rejected
+    some = [commit.part for commit in commits if commit.num_rejected]
+    found = map_in_threads(lambda part: rejected_reasons(frames_dir, part), some, frames_dir)
+    return dict(sorted(Counter(itertools.chain.from_iterable(found)).items()))
 
 
 def samples_in_parts(frames_dir: AnyPath, manifest: FrameStoreManifest) -> pa.RecordBatch:
