@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bevt_core.dataset.commits import COMMIT, digest_file, part_name
-from bevt_core.dataset.frame_store import FRAMES_ZARR, rejected_table, write_frame_manifest
+from bevt_core.dataset.commits import COMMIT, FRAMES_ZARR, digest_file, part_name
+from bevt_core.dataset.frame_store import rejected_table, write_frame_manifest
 from bevt_core.dataset.jpeg_array import write_jpegs
 from bevt_core.dataset.source_list import sources_digest, write_plan
 from bevt_core.views.replay import encode_jpeg

@@ -51,7 +51,7 @@ def check_samples(samples: pa.RecordBatch, path: AnyPath, manifest: FrameStoreMa
     ):
         raise BadRow(f"{path}: {len(samples)} rows, expected {manifest.num_samples} without nulls; {DAMAGED}")
     more = {"part": (0, manifest.num_parts - 1), "span": (0, None), "label": (0, len(manifest.classes) - 1)}
-    _check_ranges(samples, path, RANGES | more)
+    _check_ranges(samples, path, {**RANGES, **more})
     part_N, count_N = samples["part"].to_numpy(), samples["num_frames"].to_numpy()
     for row in (1 + np.flatnonzero(np.diff(part_N) < 0))[:1].tolist():
         raise _bad_row(samples, path, row, f"part {part_N[row]} after {part_N[row - 1]}, expected them in order")

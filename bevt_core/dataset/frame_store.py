@@ -22,14 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bevt_core.dataset.commits import COMMIT, FRAMES_ZARR, FramePart, digest_file, digest_of, part_name, read_manifest
-from bevt_core.dataset.frame_rows import BadRow, check_ids, check_index
+from bevt_core.dataset.frame_rows import BadRow, check_ids
 from bevt_core.dataset.jpeg_array import open_jpegs, write_jpegs
 from bevt_core.dataset.sample_table import (
     TABLE,
     has_sample_table,
-    joined,
+    index_path,
+    read_index,
     read_sample_table,
-    samples_of,
+    samples_in_parts,
     write_sample_table,
 )
 from bevt_core.storage.files import (
@@ -195,27 +196,6 @@ def _rejected(frames_dir: AnyPath, commits: Sequence[FramePartCommit | FramePart
     some = [commit.part for commit in commits if commit.num_rejected]
     found = map_in_threads(lambda part: rejected_reasons(frames_dir, part), some, frames_dir)
     return dict(sorted(Counter(itertools.chain.from_iterable(found)).items()))
-
-
-def samples_in_parts(frames_dir: AnyPath, manifest: FrameStoreManifest) -> pa.RecordBatch:
-    """All samples in (part, row) order, columns of SAMPLES_SCHEMA, from the index of every part. Raises BadRow."""
-
-    def of_part(part: int) -> pa.RecordBatch:
-        return samples_of(read_index(frames_dir, part, len(manifest.classes)), part)
-
-    samples = joined(map_in_threads(of_part, range(manifest.num_parts), frames_dir))
-    check_ids(samples, lambda part: index_path(frames_dir, part))
-    return samples
-
-
-def read_index(frames_dir: AnyPath, part: int, num_classes: int) -> pa.Table:
-    """The samples of one part: the columns of INDEX_SCHEMA. Raises BadRow."""
-    path = index_path(frames_dir, part)
-    return check_index(read_table(path), path, num_classes)
-
-
-def index_path(frames_dir: AnyPath, part: int) -> AnyPath:
-    return frames_dir / part_name(part) / "index.parquet"
 
 
 def rejected_reasons(frames_dir: AnyPath, part: int) -> list[str]:

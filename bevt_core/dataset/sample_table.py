@@ -17,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from bevt_core.dataset.frame_rows import BadRow, check_samples
-from bevt_core.storage.files import read_record, sha256_of, size_of, write_atomic, write_record
+from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.frame_rows import BadRow, check_ids, check_index, check_samples
+from bevt_core.storage.files import map_in_threads, read_record, sha256_of, size_of, write_atomic, write_record
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.part_cache import local_files
+from bevt_core.untrusted.parquet_file import read_table
 from schemas.errors import DAMAGED, UserError
 from schemas.frames import SAMPLES_SCHEMA, FileDigest, FrameStoreManifest, SamplesCommit
 
@@ -151,3 +153,24 @@ def is_compressed(metadata: bytes) -> bool:
     header = field(message, 2)
     (to_batch,) = struct.unpack_from("<I", metadata, header)
     return field(header + to_batch, 3) != 0
+
+
+def samples_in_parts(frames_dir: AnyPath, manifest: FrameStoreManifest) -> pa.RecordBatch:
+    """All samples in (part, row) order, columns of SAMPLES_SCHEMA, from the index of every part. Raises BadRow."""
+
+    def of_part(part: int) -> pa.RecordBatch:
+        return samples_of(read_index(frames_dir, part, len(manifest.classes)), part)
+
+    samples = joined(map_in_threads(of_part, range(manifest.num_parts), frames_dir))
+    check_ids(samples, lambda part: index_path(frames_dir, part))
+    return samples
+
+
+def read_index(frames_dir: AnyPath, part: int, num_classes: int) -> pa.Table:
+    """The samples of one part: the columns of INDEX_SCHEMA. Raises BadRow."""
+    path = index_path(frames_dir, part)
+    return check_index(read_table(path), path, num_classes)
+
+
+def index_path(frames_dir: AnyPath, part: int) -> AnyPath:
+    return frames_dir / part_name(part) / "index.parquet"

@@ -67,8 +67,9 @@ def _frame_parts(
     def committed(part: int) -> tuple[FramePart | None, Entry | None]:
         entry = journal.get(part)
         if entry is not None and entry.is_current(_frame_commit_path(frames_dir, part)):
-            *counts, sha256 = entry.facts
-            return FramePart(part, *map(int, counts), sha256), None
+            sources, samples, frames, rejected, stored, sha256 = entry.facts
+            counts = int(sources), int(samples), int(frames), int(rejected), int(stored)
+            return FramePart(part, *counts, sha256), None
         return _frame_entry(frames_dir, part, digest)
 
     wanted = range(plan.num_parts) if parts is None else parts

@@ -7,7 +7,7 @@ from typing import Any
 
 from bevt_core.console.terminal import warn
 from bevt_core.dataset.commits import FramePart, TokenPart
-from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest, write_plan
+from bevt_core.dataset.source_list import SourceTable, read_plan, read_sources, sources_digest, write_plan
 from bevt_core.dataset.token_set import read_token_plan, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import clean_staging, read_record, remove, write_record
@@ -54,7 +54,7 @@ def plan_job(
     recipe: TokenizeRecipe,
     list_file: str | AnyPath | None,
     allow_outside: bool,
-    planned: tuple[Plan, list[SourceItem]] | None,
+    planned: tuple[Plan, Sequence[SourceItem]] | None,
     overwrite: bool,
     frames_only: bool,
 ) -> Job:
@@ -92,7 +92,7 @@ def plan_job(
 
 def make_plan(
     recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool
-) -> tuple[Plan, list[SourceItem]]:
+) -> tuple[Plan, Sequence[SourceItem]]:
     """The plan of a job, and its sources in the order in which they are cut into parts."""
     listing = list_or_read_sources(recipe, list_file, allow_outside)
     return plan_of(recipe, listing), listing.items
@@ -113,7 +113,7 @@ def list_or_read_sources(recipe: TokenizeRecipe, list_file: str | AnyPath | None
         )
     listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
     order = rng_for(recipe.seed, "plan").permutation(len(listing.items))
-    return replace(listing, items=[listing.items[i] for i in order])
+    return replace(listing, items=SourceTable.of(listing.items).take(order))
 
 
 def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from bevt_core.console.terminal import warn
+from bevt_core.dataset.source_list import kinds_of
 from bevt_core.storage.files import map_in_threads
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
@@ -57,7 +58,7 @@ def tokenize(
     *,
     list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
-    planned: tuple[Plan, list[SourceItem]] | None = None,
+    planned: tuple[Plan, Sequence[SourceItem]] | None = None,
     overwrite: bool = False,
     frames_only: bool = False,
     max_rejected: float | None = None,
@@ -134,10 +135,10 @@ def _make_parts(job: Job, pool: ActorPool | None, meter: Meter, limit: Rejection
         allow_outside=job.allow_outside,
     )
     todo = [PartToMake(part, entries_of_part(job.items, job.plan, part)) for part in job.todo]
-    sources = [item for part in todo for item in part.items]
+    kinds = set().union(*(kinds_of(part.items) for part in todo))
     name = "store frames" if pool is None else "tokenize"
     unwritten: list[int] = []  # parts that are not in the journals yet
-    with ProgressView(progress, name, len(sources), unit_of(sources)) as view:
+    with ProgressView(progress, name, sum(len(part.items) for part in todo), unit_of(kinds)) as view:
         for made in run_parts(settings, todo, pool):
             meter.add(made)
             view.update(meter)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from bevt_core.dataset.source_list import sources_table
 from bevt_core.media.kinds import GIF, count_suffixes, kind_of, suffix_of
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.objects import AnyPath
@@ -26,7 +27,7 @@ SHOWN_NAMES = 5  # unknown classes quoted in an error
 class SourceListing:
     """The items of a split in a fixed order, the class names by label, and the files left out."""
 
-    items: list[SourceItem]
+    items: Sequence[SourceItem]
     classes: tuple[str, ...] = ()
     missing: list[str] = field(default_factory=list)  # sources that a list names but that do not exist; also in items
     ignored: dict[str, int] = field(default_factory=dict)  # number of files that are not sources, by suffix
@@ -113,7 +114,7 @@ def check_unique(items: Sequence[SourceItem], where: str) -> None:
 def write_parquet_list(path: AnyPath, listing: SourceListing) -> None:
     """Write a listing with its class map, for use with `--list`."""
     written = pa.BufferOutputStream()
-    table = pa.Table.from_pylist([item.model_dump() for item in listing.items], schema=SOURCES_SCHEMA)
+    table = sources_table(listing.items)
     pq.write_table(table.replace_schema_metadata({"classes": json_text(listing.classes)}), written)
     write_atomic(path, written.getvalue().to_pybytes())
 

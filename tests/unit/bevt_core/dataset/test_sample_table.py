@@ -11,8 +11,8 @@ import pyarrow.ipc
 import pytest
 
 from bevt_core.dataset.frame_rows import BadRow
-from bevt_core.dataset.frame_store import FrameStore, samples_in_parts
-from bevt_core.dataset.sample_table import COMMIT, TABLE, has_sample_table, write_sample_table
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.sample_table import COMMIT, TABLE, has_sample_table, samples_in_parts, write_sample_table
 from bevt_core.storage.files import read_record, write_record
 from pipeline.check.verify import verify
 from schemas.errors import UserError
