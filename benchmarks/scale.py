@@ -7,6 +7,7 @@ which is private to the process. The exponent is fitted over the sizes: 1 is lin
 
 import argparse
 import json
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -60,14 +61,15 @@ def labelled_clips(work: Path) -> Result:
     from schemas.recipes import ClipSampling
     from trainer.clips.sources import StoreClips, check_labels, interval_of
     from trainer.clips.split import split_items
-    from trainer.data.loader import dataset_bytes
 
     source = StoreClips(work / "data" / "frames")
     check_labels(source)
     train_items, _ = split_items(source.items, 0.1, 0, source.classes)
     train = source.subset(train_items)
     interval_of(train, ClipSampling(kind="dense", frames=16, interval=8))
-    private, shared = dataset_bytes(train)
+    buffers: list[pickle.PickleBuffer] = []
+    private = len(pickle.dumps(train, protocol=5, buffer_callback=buffers.append))
+    shared = sum(buffer.raw().nbytes for buffer in buffers)
     return {"rows": len(train.items), "worker_mb": private / 1e6, "shared_mb": shared / 1e6}
 
 

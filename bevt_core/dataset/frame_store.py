@@ -243,6 +243,9 @@ class FrameStore:
         check_ids(index, self.index_path)
         return index
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "manifest": self.manifest}  # samples are opened again
+
     def row(self, number: int) -> dict[str, Any]:
         """All columns of the sample in row `number` of `samples`: those of INDEX_SCHEMA and `part`. Raises BadRow."""
         part_N = self.samples["part"].to_numpy()

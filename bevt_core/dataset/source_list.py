@@ -49,7 +49,7 @@ class SourceTable(Sequence[SourceItem]):
     """Sources as Arrow columns, which take a tenth of the memory of items; an item is made when it is asked for."""
 
     def __init__(self, rows: pa.RecordBatch) -> None:
-        """`rows` has the columns `source`, `kind` and `label`."""
+        """`rows` has the columns `source`, `kind` and `label`; the first two are large_string or dictionaries of it."""
         self.rows = rows
 
     @classmethod
@@ -124,6 +124,23 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
+def sources_of(items: Sequence[SourceItem]) -> Iterator[str]:
+    """The path of each item."""
+    return items.sources() if isinstance(items, SourceTable) else (item.source for item in items)
+
+
+def labels_of(items: Sequence[SourceItem]) -> pa.Array:
+    """The label of each item: int32, null for none."""
+    if isinstance(items, SourceTable):
+        return items.rows["label"]
+    return pa.array([item.label for item in items], pa.int32())
+
+
+def taken(items: Sequence[SourceItem], positions: Sequence[int]) -> Sequence[SourceItem]:
+    """The items at `positions`, in that order."""
+    return items.take(positions) if isinstance(items, SourceTable) else [items[at] for at in positions]
+
+
 def kinds_of(items: Sequence[SourceItem]) -> set[str]:
     """The kinds that occur."""
     if isinstance(items, SourceTable):
@@ -149,9 +166,10 @@ def sources_digest(items: Sequence[SourceItem]) -> str:
         return digest.hexdigest()
     zero, newline, empty = (pa.scalar(text, pa.large_string()) for text in ("\0", "\n", ""))
     for first in range(0, len(items), BLOCK_ROWS):
-        source, kind, label = items.rows.slice(first, BLOCK_ROWS).columns
+        block = items.rows.slice(first, BLOCK_ROWS)
+        source, kind, label = (block[name] for name in _COLUMNS.names)
         labels = label.cast(pa.large_string()).fill_null("None")
-        lines = pc.binary_join_element_wise(source, kind, labels, zero)
+        lines = pc.binary_join_element_wise(source, kind.cast(pa.large_string()), labels, zero)
         ended = pc.binary_join_element_wise(lines, empty, newline)  # a newline after each
         _, offsets, data = ended.buffers()
         digest.update(memoryview(data)[: np.frombuffer(offsets, np.int64)[len(ended)]])
