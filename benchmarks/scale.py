@@ -6,7 +6,6 @@ which is private to the process. The exponent is fitted over the sizes: 1 is lin
 """
 
 import argparse
-import json
 import pickle
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.scale_data import make_log, make_store, make_tree
+from schemas.text.json_text import json_text, parse_json
 
 Result = dict[str, float]
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, metavar=("OPERATION", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(measured(OPERATIONS[options.child[0]], Path(options.child[1]))))
+        print(json_text(measured(OPERATIONS[options.child[0]], Path(options.child[1]))))
         return
     with tempfile.TemporaryDirectory() as temporary:
         found: dict[str, list[Result]] = {name: [] for name in options.only}
@@ -118,7 +118,7 @@ def main() -> None:
             make_all(work, samples, options)
             for name in options.only:
                 found[name].append({"samples": samples, **in_child(name, work)})
-                print(f"{name:28}", json.dumps(found[name][-1]), file=sys.stderr)
+                print(f"{name:28}", json_text(found[name][-1]), file=sys.stderr)
     show(found)
 
 
@@ -135,7 +135,7 @@ def make_all(work: Path, samples: int, options: argparse.Namespace) -> None:
 def in_child(name: str, work: Path) -> Result:
     command = [sys.executable, "-m", "benchmarks.scale", "--child", name, str(work)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: Result = json.loads(done.stdout.splitlines()[-1])
+    result: Result = parse_json(done.stdout.splitlines()[-1], dict, name)
     return result
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.support.builders import make_token_set
 from trainer.clips.sources import StoreClips
 from trainer.data.shared_pickle import read_shared, write_shared
+from trainer.tokenizer.frame_crops import FrameCrops
 
 VALUES: dict[str, Any] = {
     "nothing": None,
@@ -67,3 +68,15 @@ def test_the_clips_of_a_store_are_shared_by_its_workers(tmp_path: Path) -> None:
             one, other = (each.read(1, lambda n: np.arange(n)) for each in (found, given))
             assert all(map(np.array_equal, one, other))
     assert max(sizes) < min(sizes) + 300
+
+
+def test_random_crops_are_shared_by_their_workers(tmp_path: Path) -> None:
+    sizes = []
+    for count in (4, 40):
+        folder = make_token_set(tmp_path / str(count), num_samples=count, frames=2).frames.path
+        crops = FrameCrops((folder,), 32, (0,), held_out=False)
+        sizes.append(len(pickle.dumps(crops, protocol=5, buffer_callback=lambda buffer: None)))
+        found = through_memory(crops)
+        assert len(found) == len(crops) == count - max(1, round(count * 0.05))
+        assert found[0, 3]["sample_id"] == crops[0, 3]["sample_id"]
+    assert max(sizes) < min(sizes) + 100
