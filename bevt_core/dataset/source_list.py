@@ -25,6 +25,7 @@ _COLUMNS = pa.schema(
         pa.field("label", pa.int32()),
     ]
 )
+_TYPES = dict(zip(_COLUMNS.names, _COLUMNS.types, strict=True))
 
 
 def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
@@ -64,6 +65,12 @@ class SourceTable(Sequence[SourceItem]):
         ]
         return cls(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
 
+    @classmethod
+    def of_kind(cls, sources: pa.Array, kind: MediaKind, labels: pa.Array) -> "SourceTable":
+        """Sources of one kind: large_string, and labels, int32 with nulls."""
+        kinds = pa.DictionaryArray.from_arrays(np.zeros(len(sources), np.int8), pa.array([kind], pa.large_string()))
+        return cls(pa.record_batch({"source": sources, "kind": kinds, "label": labels}))
+
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
@@ -87,7 +94,7 @@ class SourceTable(Sequence[SourceItem]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, SourceTable):
-            return bool(self.rows.equals(other.rows))
+            return all(self.rows[name].cast(kind).equals(other.rows[name].cast(kind)) for name, kind in _TYPES.items())
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]

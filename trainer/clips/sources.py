@@ -153,10 +153,7 @@ class StoreClips:
 
     @functools.cached_property
     def items(self) -> SourceTable:
-        count = len(self._samples)
-        kind = pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), pa.array(["video"], pa.large_string()))
-        columns = {"source": self._samples["source"], "kind": kind, "label": self._samples["label"]}
-        return SourceTable(pa.record_batch(columns))
+        return SourceTable.of_kind(self._samples["source"], "video", self._samples["label"])
 
     @property
     def classes(self) -> tuple[str, ...]:
