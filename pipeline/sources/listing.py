@@ -76,7 +76,7 @@ class MediaFiles(NamedTuple):
 
     paths: pa.Array  # large_string
     folders: list[str]  # that have files, media or not; empty for the root
-    folder_N: NDArray[np.int64]  # position in `folders` of each path's folder
+    folder_N: NDArray[np.int32]  # position in `folders` of each path's folder
     kind: MediaKind
     ignored: dict[str, int]
 
@@ -89,25 +89,29 @@ def media_files(paths: Iterable[str], wanted: MediaKind | None) -> MediaFiles:
     """
     suffixes: dict[str, int] = {}  # -> its number
     folders: dict[str, int] = {}
-    blocks, numbers = [pa.array([], pa.large_string())], [np.zeros((0, 2), np.int64)]
+    blocks: list[pa.Array] = []
+    numbers = [np.zeros((0, 2), np.int32)]
     paths = iter(paths)
-    while block := list(itertools.islice(paths, BLOCK_ROWS)):
-        blocks.append(pa.array(block, pa.large_string()))
+    while names := list(itertools.islice(paths, BLOCK_ROWS)):
+        blocks.append(pa.array(names, pa.large_string()))
         pairs = [
             (
                 suffixes.setdefault(suffix_of(path), len(suffixes)),
                 folders.setdefault(path[: max(0, path.rfind("/"))], len(folders)),
             )
-            for path in block
+            for path in names
         ]
-        numbers.append(np.array(pairs, np.int64))
+        numbers.append(np.array(pairs, np.int32))
     suffix_N, folder_N = np.concatenate(numbers).T
     if wanted is None:
         kinds = {kind_of_suffix(suffix) for suffix in suffixes if suffix != GIF}
         wanted = "image" if "video" not in kinds and "image" in kinds else "video"
     is_media = np.array([kind_of_suffix(suffix, wanted) == wanted for suffix in suffixes], bool)
     kept_N = is_media[suffix_N] if len(suffix_N) else np.zeros(0, bool)
-    found = pa.concat_arrays(blocks).filter(pa.array(kept_N))
+    for at, block in enumerate(blocks):
+        first = at * BLOCK_ROWS
+        blocks[at] = block.filter(pa.array(kept_N[first : first + BLOCK_ROWS]))
+    found = pa.concat_arrays(blocks) if blocks else pa.array([], pa.large_string())
     counts = np.bincount(suffix_N, minlength=len(suffixes)).tolist()
     others = {suffix: count for suffix, count in zip(suffixes, counts, strict=True) if not is_media[suffixes[suffix]]}
     return MediaFiles(found, list(folders), folder_N[kept_N], wanted, named(others))
