@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.dataset.frame_store import FrameSample, write_frame_manifest, write_frame_part, write_plan
+from bevt_core.dataset.frame_store import FrameSample, write_frame_manifest, write_frame_part
+from bevt_core.dataset.source_list import write_plan
 from bevt_core.dataset.token_set import PartView, write_token_manifest, write_token_part, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.views.replay import draw_view, encode_jpeg

@@ -81,6 +81,15 @@ class FileDigest(Record):
     num_bytes: Count
 
 
+class SamplesCommit(Record):
+    """`frames/samples.json`, written after `samples.arrow`: the table of all samples, which readers may use."""
+
+    parts_digest: str  # of the manifest; a table of other parts is not used
+    num_rows: Count
+    sha256: str  # of samples.arrow
+    num_bytes: Count
+
+
 _JPEG_SHARD = re.compile(r"frames\.zarr/jpeg/c/(0|[1-9][0-9]{0,4})")
 _OFFSETS = "frames.zarr/offsets/c/0"
 _FILES_OF_EVERY_PART = {
@@ -164,6 +173,30 @@ INDEX_SCHEMA = pa.schema(
         pa.field("decoder", pa.string(), nullable=False),
         pa.field("decoder_version", pa.string(), nullable=False),
         pa.field("warnings", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+
+def _large(kind: pa.DataType) -> pa.DataType:
+    """The type with 64-bit offsets, for tables of many parts."""
+    if pa.types.is_list(kind):
+        return pa.large_list(_large(kind.value_type))
+    return pa.large_string() if pa.types.is_string(kind) else kind
+
+
+LARGE_INDEX_SCHEMA = pa.schema([field.with_type(_large(field.type)) for field in INDEX_SCHEMA])
+
+SAMPLES_SCHEMA = pa.schema(
+    [
+        pa.field("sample_id", pa.large_string(), nullable=False),
+        pa.field("source", pa.large_string(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("frame_start", pa.int64(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("part", pa.int32(), nullable=False),
+        pa.field("span", pa.int32(), nullable=False),  # of frame_indices: the last one minus the first one
     ]
 )
 

@@ -17,13 +17,8 @@ import numpy as np
 from common import Options
 from PIL import Image
 
-from bevt_core.dataset.frame_store import (
-    FrameSample,
-    sources_digest,
-    write_frame_manifest,
-    write_frame_part,
-    write_plan,
-)
+from bevt_core.dataset.frame_store import FrameSample, write_frame_manifest, write_frame_part
+from bevt_core.dataset.source_list import sources_digest, write_plan
 from bevt_core.dataset.token_set import PartView, write_token_manifest, write_token_part, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer

@@ -71,8 +71,8 @@ def main() -> None:
 
 def read_clips(tokens: TokenSet) -> Clips:
     """Read all samples of a token set under all its views."""
-    index = tokens.frames.index
-    starts, counts, parts = (index[name].to_numpy() for name in ("frame_start", "num_frames", "part"))
+    samples = tokens.frames.samples
+    starts, counts, parts = (samples[name].to_numpy() for name in ("frame_start", "num_frames", "part"))
     pixels, ids = [], []
     for part in range(tokens.manifest.num_parts):
         (rows,) = np.nonzero(parts == part)

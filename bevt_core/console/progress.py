@@ -26,13 +26,15 @@ _drawn: "ProgressLine | None" = None  # the progress line that the terminal show
 class ProgressLine:
     """Progress from `first` to `total` units of work, as `step 120/4000  3.0%  loss 4.12  2.1 it/s  ...`.
 
+    Without a total, as `list 120,000 files  9,000 files/s  ...`.
+
     Only rank 0 shows it. A context manager: leaving it shows the last state, finished or not.
     """
 
     def __init__(
         self,
         name: str,
-        total: int,
+        total: int | None = None,
         *,
         unit: str = "",
         first: int = 0,
@@ -73,14 +75,17 @@ class ProgressLine:
     def text(self) -> str:
         """Return the line."""
         at = self._now()
-        share = self.done / self.total if self.total else 1.0
-        words = [f"{self.name} {self.done}/{self.total}{self.unit and ' '}{self.unit}", percent(share), self.main]
+        if self.total is None:
+            words = [f"{self.name} {self.done:,}{self.unit and ' '}{self.unit}", self.main]
+        else:
+            share = self.done / self.total if self.total else 1.0
+            words = [f"{self.name} {self.done}/{self.total}{self.unit and ' '}{self.unit}", percent(share), self.main]
         began, before = self._points[0]
         rate = (self.done - before) / (at - began) if at - began >= SAMPLE_S else 0.0
         if rate > 0:
             words.append(_rate(rate, self.unit or "it"))
         words.append(f"elapsed {clock(at - self._began)}")
-        if rate > 0 and self.done < self.total:
+        if rate > 0 and self.total is not None and self.done < self.total:
             words.append(f"left {clock((self.total - self.done) / rate)}")
         return "  ".join(word for word in [*words, self.more] if word)
 
@@ -105,7 +110,7 @@ class ProgressLine:
         shown_at, shown = self._shown
         if self.on_terminal:
             return at - shown_at >= REDRAW_S
-        enough = self.done - shown >= LINE_SHARE * self.total
+        enough = self.total is not None and self.done - shown >= LINE_SHARE * self.total
         return at - shown_at >= LINE_S or (enough and at - shown_at >= MIN_LINE_S)
 
     def _show(self, at: float) -> None:

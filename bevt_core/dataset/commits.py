@@ -6,17 +6,58 @@ A commit is written after its part and a manifest after all parts, so the presen
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import read_record, sha256_of
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import UserError
-from schemas.frames import FileDigest, FrameStoreManifest
-from schemas.tokens import TokenSetManifest
+from schemas.frames import FileDigest, FramePartCommit, FrameStoreManifest
+from schemas.tokens import TokenPartCommit, TokenSetManifest
 
-COMMIT = "commit.json"
+COMMIT, FRAMES_ZARR = "commit.json", "frames.zarr"
 M = TypeVar("M", FrameStoreManifest, TokenSetManifest)
+
+
+class FramePart(NamedTuple):
+    """What a job needs to know of a committed frame part."""
+
+    part: int
+    num_sources: int
+    num_samples: int
+    num_frames: int
+    num_rejected: int
+    stored_bytes: int  # on disk, of its frames
+    sha256: str  # digest of its commit
+
+    @classmethod
+    def of(cls, commit: FramePartCommit) -> "FramePart":
+        counts = commit.num_sources, commit.num_samples, commit.num_frames, commit.num_rejected
+        return cls(commit.part, *counts, stored_bytes(commit), commit.digest())
+
+    def digest(self) -> str:
+        return self.sha256
+
+
+class TokenPart(NamedTuple):
+    """What a job needs to know of a committed token part."""
+
+    part: int
+    num_bytes: int
+    frames_commit: str  # digest of the commit of its frame part
+    sha256: str  # digest of its commit
+
+    @classmethod
+    def of(cls, commit: TokenPartCommit) -> "TokenPart":
+        return cls(commit.part, commit.num_bytes, commit.frames_commit, commit.digest())
+
+    def digest(self) -> str:
+        return self.sha256
+
+
+def stored_bytes(commit: FramePartCommit) -> int:
+    """The bytes on disk of a part's frames."""
+    return sum(digest.num_bytes for name, digest in commit.files.items() if name.startswith(f"{FRAMES_ZARR}/"))
 
 
 def part_name(part: int) -> str:

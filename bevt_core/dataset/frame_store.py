@@ -1,54 +1,60 @@
 """The frame store on disk, format version 1: its writer, then its reader.
 
-    <dataset>/frames/{plan.json, sources.parquet, dataset.json}
+    <dataset>/frames/{plan.json, sources.parquet, samples.arrow, samples.json, dataset.json}
     <dataset>/frames/part-00000/{frames.zarr, index.parquet, rejected.parquet, commit.json}
 
 The bytes of a part depend only on its input. Whether data exists is decided by Parquet files and commits, never by
 Zarr, which reads a missing chunk as zeros.
 """
 
+import contextlib
 import functools
-import hashlib
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bevt_core.dataset.commits import COMMIT, digest_file, digest_of, part_name, read_manifest
-from bevt_core.dataset.frame_rows import check_ids, check_index
+from bevt_core.dataset.commits import COMMIT, FRAMES_ZARR, FramePart, digest_file, digest_of, part_name, read_manifest
+from bevt_core.dataset.frame_rows import BadRow, check_ids
 from bevt_core.dataset.jpeg_array import open_jpegs, write_jpegs
+from bevt_core.dataset.sample_table import (
+    TABLE,
+    has_sample_table,
+    index_path,
+    read_index,
+    read_sample_table,
+    samples_in_parts,
+    write_sample_table,
+)
 from bevt_core.storage.files import (
     committed_folder,
-    create_record,
     map_in_threads,
     read_record,
-    size_of,
     sizes_in,
-    write_atomic,
     write_record,
 )
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.part_cache import PartLocation, local_files
-from bevt_core.untrusted.parquet_file import parquet_bytes, read_table
+from bevt_core.untrusted.parquet_file import read_table
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import DAMAGED, UserError
 from schemas.frames import (
     INDEX_SCHEMA,
+    LARGE_INDEX_SCHEMA,
     REJECTED_SCHEMA,
-    SOURCES_SCHEMA,
     FileDigest,
     FramePartCommit,
     FrameStoreManifest,
     Plan,
-    SourceItem,
 )
-
-FRAMES_ZARR = "frames.zarr"
 
 
 @dataclass(frozen=True)
@@ -82,35 +88,6 @@ class Rejected:
     reason: str
     message: str
     attempts: int
-
-
-def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
-    """Write `plan.json` unless it exists, and its `sources.parquet`. Returns the stored plan.
-
-    `items` are in the order of their parts. If several processes write, the plan of the first is stored; if it differs
-    from `plan`, its sources are left unchanged.
-    """
-    sources = frames_dir / "sources.parquet"
-    before = read_plan(frames_dir)
-    stored = before or create_record(frames_dir / "plan.json", plan)
-    if stored.digest() == plan.digest() and (before is None or size_of(sources) < 0):
-        write_atomic(sources, parquet_bytes(sources_table(items)))
-    return stored
-
-
-def read_plan(frames_dir: AnyPath) -> Plan | None:
-    return read_record(frames_dir / "plan.json", Plan)
-
-
-def read_sources(frames_dir: AnyPath) -> list[SourceItem]:
-    rows = read_table(frames_dir / "sources.parquet").to_pylist()
-    return [SourceItem(**row) for row in rows]
-
-
-def sources_digest(items: Sequence[SourceItem]) -> str:
-    """Return the SHA-256 over the items in order: the value of `Plan.sources_digest`."""
-    lines = "".join(f"{item.source}\0{item.kind}\0{item.label}\n" for item in items)
-    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def write_frame_part(
@@ -163,10 +140,6 @@ def rejected_table(rejected: Sequence[Rejected]) -> pa.Table:
     return pa.Table.from_pylist([vars(row) for row in rejected], schema=REJECTED_SCHEMA)
 
 
-def sources_table(items: Sequence[SourceItem]) -> pa.Table:
-    return pa.Table.from_pylist([item.model_dump() for item in items], schema=SOURCES_SCHEMA)
-
-
 def read_frame_commit(frames_dir: AnyPath, part: int, plan_digest: str) -> FramePartCommit | None:
     """Return the commit of a part if it was made for this plan and all files exist with their sizes, else None."""
     folder = frames_dir / part_name(part)
@@ -188,13 +161,11 @@ def _is_committed(frames_dir: AnyPath, part: int, plan_digest: str) -> bool:
     return read_frame_commit(frames_dir, part, plan_digest) is not None
 
 
-def write_frame_manifest(frames_dir: AnyPath, plan: Plan, commits: Sequence[FramePartCommit]) -> FrameStoreManifest:
-    """Write `dataset.json` from the commits of all parts, in order."""
-    some_rejected = [commit.part for commit in commits if commit.num_rejected]
-    rejected: dict[str, int] = {}
-    for reasons in map_in_threads(lambda part: rejected_reasons(frames_dir, part), some_rejected, frames_dir):
-        for reason in reasons:
-            rejected[reason] = rejected.get(reason, 0) + 1
+def write_frame_manifest(
+    frames_dir: AnyPath, plan: Plan, commits: Sequence[FramePartCommit | FramePart]
+) -> FrameStoreManifest:
+    """Write `dataset.json` from the commits of all parts, in order, after the table of all samples."""
+    parts_digest = digest_of([commit.digest() for commit in commits])
     manifest = FrameStoreManifest(
         dataset=plan.dataset,
         split=plan.split,
@@ -206,11 +177,25 @@ def write_frame_manifest(frames_dir: AnyPath, plan: Plan, commits: Sequence[Fram
         num_sources=sum(commit.num_sources for commit in commits),
         num_samples=sum(commit.num_samples for commit in commits),
         num_frames=sum(commit.num_frames for commit in commits),
-        rejected=dict(sorted(rejected.items())),
-        parts_digest=digest_of([commit.digest() for commit in commits]),
+        rejected=_rejected(frames_dir, commits, parts_digest),
+        parts_digest=parts_digest,
     )
+    if not has_sample_table(frames_dir, manifest.parts_digest):
+        write_sample_table(frames_dir, samples_in_parts(frames_dir, manifest), manifest.parts_digest)
     write_record(frames_dir / "dataset.json", manifest)
     return manifest
+
+
+def _rejected(frames_dir: AnyPath, commits: Sequence[FramePartCommit | FramePart], parts_digest: str) -> dict[str, int]:
+    """The number of rejected sources by reason: those in an earlier manifest of the same parts, or from every part."""
+    with contextlib.suppress(UserError):  # a damaged manifest is written again
+        before = read_record(frames_dir / "dataset.json", FrameStoreManifest)
+        total = sum(commit.num_rejected for commit in commits)
+        if before is not None and before.parts_digest == parts_digest and sum(before.rejected.values()) == total:
+            return before.rejected
+    some = [commit.part for commit in commits if commit.num_rejected]
+    found = map_in_threads(lambda part: rejected_reasons(frames_dir, part), some, frames_dir)
+    return dict(sorted(Counter(itertools.chain.from_iterable(found)).items()))
 
 
 def rejected_reasons(frames_dir: AnyPath, part: int) -> list[str]:
@@ -234,24 +219,49 @@ class FrameStore:
         return self.manifest.digest()
 
     @functools.cached_property
+    def samples(self) -> pa.RecordBatch:
+        """All samples: the columns of SAMPLES_SCHEMA, in (part, row) order. Raises UserError for damaged files.
+
+        Memory-mapped, and shared by all processes of a machine. Stores of older versions have no such file; there all
+        parts are read.
+        """
+        samples = read_sample_table(self.path, self.manifest)
+        return samples_in_parts(self.path, self.manifest) if samples is None else samples
+
+    @functools.cached_property
     def index(self) -> pa.Table:
-        """All samples: the columns of INDEX_SCHEMA and `part`, in (part, row) order. Raises BadRow."""
+        """All columns of all samples: LARGE_INDEX_SCHEMA and `part`, in (part, row) order. Raises BadRow.
+
+        This reads every part and keeps the frame indices and times of all frames; prefer `samples` and `row`.
+        """
         tables = map_in_threads(self.read_index, range(self.manifest.num_parts), self.path)
         numbered = [
-            table.append_column("part", pa.array(np.full(len(table), part, dtype=np.int32)))
+            table.cast(LARGE_INDEX_SCHEMA).append_column("part", pa.array(np.full(len(table), part, dtype=np.int32)))
             for part, table in enumerate(tables)
         ]
         index = pa.concat_tables(numbered).combine_chunks()
         check_ids(index, self.index_path)
         return index
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "manifest": self.manifest}  # samples are opened again
+
+    def row(self, number: int) -> dict[str, Any]:
+        """All columns of the sample in row `number` of `samples`: those of INDEX_SCHEMA and `part`. Raises BadRow."""
+        part_N = self.samples["part"].to_numpy()
+        part = int(part_N[number])
+        index, at = self.read_index(part), number - int(np.searchsorted(part_N, part))
+        sample_id = self.samples["sample_id"][number].as_py()
+        if at >= len(index) or index["sample_id"][at].as_py() != sample_id:
+            raise BadRow(f"{self.index_path(part)}: row {at} is not {sample_id!r}, as in {TABLE}; {DAMAGED}")
+        return {**index.slice(at, 1).to_pylist()[0], "part": part}
+
     def read_index(self, part: int) -> pa.Table:
         """The samples of one part: the columns of INDEX_SCHEMA. Raises BadRow."""
-        path = self.index_path(part)
-        return check_index(read_table(path), path, len(self.manifest.classes))
+        return read_index(self.path, part, len(self.manifest.classes))
 
     def index_path(self, part: int) -> AnyPath:
-        return self.path / part_name(part) / "index.parquet"
+        return index_path(self.path, part)
 
     def read_jpegs(self, part: int, first: int, count: int) -> list[np.ndarray]:
         """Return the JPEG bytes of `count` frames from position `first` of the part, read as one contiguous range."""

@@ -4,7 +4,7 @@ For inspecting samples and for use outside of bevt; training reads whole parts i
 Legend: T frames, H W pixels, h w token grid, C channels (RGB).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -37,11 +37,11 @@ class SampleView(NamedTuple):
 
 
 def read_sample(store: FrameStore, sample: int | str) -> Sample:
-    """Read all stored frames of a sample, decoded. `sample` is its row in `store.index`, or its id.
+    """Read all stored frames of a sample, decoded. `sample` is its row in `store.samples`, or its id.
 
     Raises UserError for an unknown sample.
     """
-    row = _row(store, _row_number(store, sample))
+    row = store.row(_row_number(store, sample))
     label = row["label"]
     return Sample(
         sample_id=row["sample_id"],
@@ -63,8 +63,8 @@ def read_view(tokens: TokenSet, sample: int | str, view: int = 0) -> SampleView:
     if not 0 <= view < num_views:
         raise UserError(f"{tokens.path}: view {view}, expected 0 to {num_views - 1}")
     number = _row_number(tokens.frames, sample)
-    index, part = tokens.frames.index, _row(tokens.frames, number)["part"]
-    in_part = index.filter(pc.equal(index["part"], part))
+    part = tokens.frames.samples["part"][number].as_py()
+    in_part = tokens.frames.read_index(part)
     stored = tokens.read_view(part, view)
     sizes = zip(*(in_part[name].to_pylist() for name in ("num_frames", "height", "width")), strict=True)
     ids, crop_px = in_part["sample_id"].to_pylist(), tokens.manifest.views.crop_px
@@ -79,15 +79,10 @@ def read_view(tokens: TokenSet, sample: int | str, view: int = 0) -> SampleView:
 def _row_number(store: FrameStore, sample: int | str) -> int:
     """Return the sample's row in the index."""
     if isinstance(sample, str):
-        number: int = pc.index(store.index["sample_id"], sample).as_py()
+        number: int = pc.index(store.samples["sample_id"], sample).as_py()
         if number < 0:
-            raise UserError(f"{store.path}: no sample {sample!r}; `store.index['sample_id']` lists the ids")
+            raise UserError(f"{store.path}: no sample {sample!r}; `store.samples['sample_id']` lists the ids")
         return number
-    if not 0 <= sample < len(store.index):
-        raise UserError(f"{store.path}: sample {sample}, expected 0 to {len(store.index) - 1}")
+    if not 0 <= sample < len(store.samples):
+        raise UserError(f"{store.path}: sample {sample}, expected 0 to {len(store.samples) - 1}")
     return sample
-
-
-def _row(store: FrameStore, number: int) -> dict[str, Any]:
-    row: dict[str, Any] = store.index.slice(number, 1).to_pylist()[0]
-    return row

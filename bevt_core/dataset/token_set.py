@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from bevt_core.dataset.commits import digest_of, part_name, read_manifest
+from bevt_core.dataset.commits import FramePart, TokenPart, digest_of, part_name, read_manifest
 from bevt_core.dataset.frame_rows import BadRow
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.storage.files import (
@@ -113,7 +113,9 @@ def token_table(schema: pa.Schema, sample_ids: Sequence[str], view: int, row: Pa
     return pa.table(columns, schema=schema)
 
 
-def read_token_commit(tokens_dir: AnyPath, frames: FramePartCommit, plan_digest: str) -> TokenPartCommit | None:
+def read_token_commit(
+    tokens_dir: AnyPath, frames: FramePartCommit | FramePart, plan_digest: str
+) -> TokenPartCommit | None:
     """Return the commit of a token part if it matches this plan and frame part and the file's size, else None."""
     name = part_name(frames.part)
     commit = read_record(tokens_dir / f"{name}.json", TokenPartCommit)
@@ -132,7 +134,10 @@ def write_token_plan(tokens_dir: AnyPath, plan: TokenPlan) -> TokenPlan:
 
 
 def write_token_manifest(
-    tokens_dir: AnyPath, plan: TokenPlan, frames: FrameStoreManifest, commits: Sequence[TokenPartCommit]
+    tokens_dir: AnyPath,
+    plan: TokenPlan,
+    frames: FrameStoreManifest,
+    commits: Sequence[TokenPartCommit | TokenPart],
 ) -> TokenSetManifest:
     """Write the token set's `dataset.json` from the commits of all parts, in order."""
     manifest = TokenSetManifest(

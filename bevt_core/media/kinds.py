@@ -6,8 +6,7 @@ suffix.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping
 
 from schemas.frames import MediaKind
 
@@ -29,13 +28,19 @@ NO_SUFFIX = "without a suffix"
 
 
 def suffix_of(path: str) -> str:
-    """Return the suffix of the file's name in lower case, or an empty string."""
-    return PurePosixPath(path).suffix.lower()
+    """Return the suffix of the file's name in lower case, or an empty string: that of PurePosixPath, but faster."""
+    name = path[path.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
 
 def kind_of(path: str, gif: MediaKind = "video") -> MediaKind | None:
     """Return the kind of a source by its suffix, or None if the file is not a source. `gif` is the kind of a GIF."""
-    suffix = suffix_of(path)
+    return kind_of_suffix(suffix_of(path), gif)
+
+
+def kind_of_suffix(suffix: str, gif: MediaKind = "video") -> MediaKind | None:
+    """Return the kind of a source with this suffix, as `kind_of`."""
     if suffix == GIF:
         return gif
     return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else None
@@ -48,4 +53,9 @@ def is_hidden(name: str) -> bool:
 
 def count_suffixes(paths: Iterable[str]) -> dict[str, int]:
     """Return the number of files with each suffix, sorted by suffix."""
-    return dict(sorted(Counter(suffix_of(path) or NO_SUFFIX for path in paths).items()))
+    return named(Counter(map(suffix_of, paths)))
+
+
+def named(suffixes: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of files by suffix, sorted, with a name for those that have none."""
+    return dict(sorted((suffix or NO_SUFFIX, count) for suffix, count in suffixes.items() if count))

@@ -102,9 +102,8 @@ def compare_tokenizers(a: str, b: str, frames_dir: Path, max_frames: int) -> dic
 
 def sampled_frames(store: FrameStore, count: int) -> list[np.ndarray]:
     """Up to `count` frames of a store, evenly spread over it, decoded: RGB uint8 (H, W, C)."""
-    index = store.index.select(["part", "frame_start", "num_frames"])
-    parts, starts, lengths = (column.to_numpy() for column in index.columns)
-    ends = np.cumsum(lengths)
+    parts, starts, lengths = (store.samples[name].to_numpy() for name in ("part", "frame_start", "num_frames"))
+    ends = np.cumsum(lengths, dtype=np.int64)
     if not len(ends) or not ends[-1]:
         raise UserError(f"{store.path}: the frame store has no frames; all sources were rejected, or none were found")
     wanted = np.unique(np.linspace(0, ends[-1] - 1, min(count, int(ends[-1]))).round().astype(np.int64))

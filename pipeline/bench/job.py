@@ -88,7 +88,8 @@ def bare_loop(recipe: TokenizeRecipe) -> None:
     """Do the job's work in one process, without Ray, decoding child, re-reading of commits, or overlap."""
     import torch
 
-    from bevt_core.dataset.frame_store import write_frame_part, write_plan
+    from bevt_core.dataset.frame_store import write_frame_part
+    from bevt_core.dataset.source_list import write_plan
     from bevt_core.dataset.token_set import write_token_manifest, write_token_plan
     from bevt_core.tokenizers import load_tokenizer
     from pipeline.job.tokenize_part import PartTokenizer

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from bevt_core.dataset.frame_store import FRAMES_ZARR, FrameStore, read_plan
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.source_list import read_plan
 from bevt_core.dataset.token_set import TokenSet, read_token_plan, token_set_folders
 from bevt_core.storage.descriptions import dataset_around, what_is
 from bevt_core.storage.objects import AnyPath
 from pipeline.job.commits import frame_commits, token_commits
 from schemas.errors import UserError
-from schemas.frames import FramePartCommit
 
 
 def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
     plan = read_plan(store.path)
     assert plan is not None, "written before dataset.json"
     commits = frame_commits(store.path, plan)
-    stored = sum(stored_bytes(commit) for commit in commits.values())
+    stored = sum(part.stored_bytes for part in commits.values())
     sets: dict[str, dict[str, Any]] = {}
     for folder in token_set_folders(dataset_dir, having="dataset.json"):
         manifest, token_plan = TokenSet(folder).manifest, read_token_plan(folder)
@@ -52,8 +52,3 @@ def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
         "token_bytes_per_frame": max((sizes["token_bytes_per_frame"] for sizes in sets.values()), default=None),
         "token_sets": sets,
     }
-
-
-def stored_bytes(commit: FramePartCommit) -> int:
-    """The bytes on disk of a part's frames."""
-    return sum(digest.num_bytes for name, digest in commit.files.items() if name.startswith(f"{FRAMES_ZARR}/"))

@@ -4,14 +4,17 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-from bevt_core.dataset.commits import COMMIT, part_name
-from bevt_core.dataset.frame_rows import check_index
-from bevt_core.dataset.frame_store import FRAMES_ZARR, read_frame_commit, read_sources, sources_digest
+from bevt_core.dataset.commits import COMMIT, FRAMES_ZARR, part_name
+from bevt_core.dataset.frame_rows import BadRow, check_index
+from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.jpeg_layout import read_layout
+from bevt_core.dataset.sample_table import COMMIT as TABLE_COMMIT
+from bevt_core.dataset.sample_table import TABLE, read_sample_table, samples_in_parts
+from bevt_core.dataset.source_list import SourceTable, read_sources, sources_digest
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.parquet_file import read_table
-from pipeline.check.problems import OUTSIDE, REPAIR, RERUN, RESTORE, Problem, reason_of
+from pipeline.check.problems import CHANGED, OUTSIDE, REPAIR, RERUN, RESTORE, Problem, reason_of
 from pipeline.check.records import differences, map_parts, parts_digest, read_or_report, stray_parts
 from pipeline.job.part_size import entries_of_part
 from schemas.errors import UserError
@@ -30,11 +33,11 @@ def verify_frames(
     commits: list[FramePartCommit] = []
     planned = _planned_sources(frames_dir, plan, problems)
     if not allow_outside:
-        problems += _outside(frames_dir / "sources.parquet", planned or [])
+        problems += _outside(frames_dir / "sources.parquet", [] if planned is None else planned.sources())
 
     def check_part(part: int) -> tuple[FramePartCommit | None, list[Problem]]:
         found: list[Problem] = []
-        expected = None if planned is None else entries_of_part(planned, plan, part)
+        expected = None if planned is None else [item.source for item in entries_of_part(planned, plan, part)]
         return _verify_frame_part(frames_dir, part, plan, expected, found), found
 
     for commit, found_problems in map_parts("check frames", check_part, range(plan.num_parts), frames_dir):
@@ -64,10 +67,33 @@ def verify_frames(
             problems.append(
                 Problem(str(path), f"counts {rejected} rejected sources, its parts have {counts['rejected']}", RERUN)
             )
+    if manifest is not None and not problems:
+        problems += _sample_table(frames_dir, manifest)
     return commits
 
 
-def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -> list[str] | None:
+def _sample_table(frames_dir: AnyPath, manifest: FrameStoreManifest) -> list[Problem]:
+    """Compare the table of all samples with the index of every part, which must be intact; and look for repeated ids.
+
+    Stores of older versions have no table.
+    """
+    try:
+        expected = samples_in_parts(frames_dir, manifest)
+    except BadRow as error:
+        return [Problem(str(frames_dir), reason_of(error, frames_dir), CHANGED)]
+    path, commit_path = frames_dir / TABLE, frames_dir / TABLE_COMMIT
+    try:
+        found = read_sample_table(frames_dir, manifest)
+    except UserError as error:
+        damaged = commit_path if str(error).startswith(str(commit_path)) else path
+        return [Problem(str(damaged), reason_of(error, damaged), REPAIR)]
+    if found is None:
+        stale = "belongs to other parts, or its samples.json is missing"
+        return [Problem(str(path), stale, RERUN)] if path.is_file() else []
+    return [] if found.equals(expected) else [Problem(str(path), "its rows are not those of the parts", REPAIR)]
+
+
+def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -> SourceTable | None:
     """The sources in the order of their parts, or None, with a problem added, if their list is damaged."""
     path = frames_dir / "sources.parquet"
     try:
@@ -78,7 +104,7 @@ def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -
     if sources_digest(items) != plan.sources_digest:
         problems.append(Problem(str(path), "does not match the digest in plan.json", RESTORE))
         return None
-    return [item.source for item in items]
+    return items
 
 
 def _outside(path: AnyPath, sources: Iterable[str]) -> list[Problem]:

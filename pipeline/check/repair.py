@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from bevt_core.console.terminal import warn
 from bevt_core.dataset.commits import part_name
-from bevt_core.dataset.frame_store import write_plan
+from bevt_core.dataset.source_list import write_plan
 from bevt_core.dataset.token_set import write_token_plan
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.descriptions import dataset_around

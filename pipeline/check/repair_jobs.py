@@ -1,11 +1,12 @@
 """The jobs that made a dataset, reconstructed from its plans and manifests. Nothing is written here."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from bevt_core.dataset.frame_store import read_plan, read_sources, sources_digest
+from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest
 from bevt_core.dataset.token_set import read_token_plan
 from bevt_core.storage.contained import check_sources
 from bevt_core.storage.interface import storage_of
@@ -31,7 +32,7 @@ class Jobs:
     out: AnyPath
     root: AnyPath
     plan: Plan
-    items: list[SourceItem]
+    items: Sequence[SourceItem]
     frames_recipe: TokenizeRecipe
     token_sets: dict[AnyPath, tuple[TokenPlan, TokenizeRecipe]]  # by folder
     allow_outside: bool  # sources may lead out of the root
@@ -112,7 +113,7 @@ def _token_recipe(
 # ---- the list of sources ---------------------------------------------------------------------------------------------
 
 
-def stored_items(frames_dir: AnyPath, plan: Plan) -> list[SourceItem] | None:
+def stored_items(frames_dir: AnyPath, plan: Plan) -> Sequence[SourceItem] | None:
     """The stored list of sources in the order of their parts, or None if it is damaged."""
     with contextlib.suppress(OSError, ValueError, pa.ArrowException):
         items = read_sources(frames_dir)
@@ -123,7 +124,7 @@ def stored_items(frames_dir: AnyPath, plan: Plan) -> list[SourceItem] | None:
 
 def _listed_items(
     recipe: TokenizeRecipe, plan: Plan, list_file: str | AnyPath | None, allow_outside: bool
-) -> list[SourceItem]:
+) -> Sequence[SourceItem]:
     """Rebuild the list of sources from the root and the list file. Raises UserError if they have changed."""
     what = f"{recipe.out}/frames/sources.parquet is damaged, and nothing was changed, since it cannot be restored"
     try:

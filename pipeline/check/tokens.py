@@ -39,7 +39,7 @@ def compare_tokens(
     token_set = TokenSet(tokens_dir)
     tokenizer = _tokenizer_like(token_set, tokenizer_path)
     parts = PartTokenizer(tokenizer, BATCH_FRAMES, os.cpu_count() or 1)
-    chosen = _choose(token_set.frames.index["part"].to_numpy(), sample)
+    chosen = _choose(token_set.frames.samples["part"].to_numpy(), sample)
     found: dict[int, tuple[int, int]] = {}
     with ProgressLine(f"tokenize {one_line(tokens_dir.name)} again", len(chosen), unit="parts") as progress:
         for part, rows in chosen.items():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bevt_core.dataset.commits import COMMIT
-from bevt_core.dataset.frame_store import read_plan
+from bevt_core.dataset.source_list import read_plan
 from bevt_core.dataset.token_set import token_set_folders
 from bevt_core.storage.descriptions import dataset_around, what_is
 from bevt_core.storage.objects import AnyPath, as_path

@@ -5,7 +5,7 @@ from typing import Any
 from bevt_core.dataset.frame_store import write_frame_manifest
 from bevt_core.dataset.token_set import write_token_manifest
 from bevt_core.storage.files import clean_staging
-from pipeline.job.commits import check_complete, frame_commits, token_commits
+from pipeline.job.commits import check_complete, journal_frame_commits, journal_token_commits
 from pipeline.job.plan import Job, read_left_out
 from pipeline.job.progress import Meter
 from schemas.frames import FrameStoreManifest
@@ -19,13 +19,13 @@ def write_manifests(job: Job) -> FrameStoreManifest:
     clean_staging(job.frames_dir)
     parts = range(job.plan.num_parts)
     new_parts = [part for part in parts if part not in job.frames_done]
-    frames = {**job.frames_done, **frame_commits(job.frames_dir, job.plan, new_parts)}
+    frames = {**job.frames_done, **journal_frame_commits(job.frames_dir, job.plan, new_parts)}
     check_complete(job.frames_dir, frames, job.plan.num_parts)
     manifest = write_frame_manifest(job.frames_dir, job.plan, [frames[part] for part in parts])
     if job.tokens_dir is not None and job.token_plan is not None:
         clean_staging(job.tokens_dir)  # also stale locks: without parts to make, no writer has removed them
         new = [commit for part, commit in frames.items() if part not in job.tokens_done]
-        tokens = {**job.tokens_done, **token_commits(job.tokens_dir, new, job.token_plan)}
+        tokens = {**job.tokens_done, **journal_token_commits(job.tokens_dir, new, job.token_plan)}
         check_complete(job.tokens_dir, tokens, job.plan.num_parts)
         write_token_manifest(job.tokens_dir, job.token_plan, manifest, [tokens[part] for part in parts])
     return manifest

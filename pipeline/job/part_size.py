@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from bevt_core.dataset.frame_store import read_plan
+from bevt_core.dataset.source_list import read_plan
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.description import read_description

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.console.terminal import warn
-from bevt_core.dataset.frame_store import read_plan, read_sources, sources_digest, write_plan
+from bevt_core.dataset.commits import FramePart, TokenPart
+from bevt_core.dataset.source_list import SourceTable, read_plan, read_sources, sources_digest, write_plan
 from bevt_core.dataset.token_set import read_token_plan, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import clean_staging, read_record, remove, write_record
@@ -14,16 +15,16 @@ from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.one_writer import removing
 from bevt_core.tokenizers import find_tokenizer, resolve_default
 from bevt_core.tokenizers.description import read_description
-from pipeline.job.commits import frame_commits, token_commits
+from pipeline.job.commits import journal_frame_commits, journal_token_commits
 from pipeline.job.decode_part import root_trouble
 from pipeline.job.part_size import check_grid, sources_per_part, with_stored_part_size
 from pipeline.sources import SourceListing, check_found, list_sources
 from schemas.base import Record
 from schemas.errors import UserError
-from schemas.frames import LEFT_OUT, FramePartCommit, FrameStoreManifest, LeftOut, Plan, SourceItem
+from schemas.frames import LEFT_OUT, FrameStoreManifest, LeftOut, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 from schemas.text.plain import short
-from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, TokenPartCommit, TokenPlan
+from schemas.tokens import TOKENIZER_PLACE, TokenizerIdentity, TokenizerPlace, TokenPlan
 
 OVERWRITE = "bevt tokenize --overwrite"
 
@@ -39,8 +40,8 @@ class Job:
     plan: Plan
     items: Sequence[SourceItem]
     token_plan: TokenPlan | None  # None: frames only, or a new set (the kind of device is not known yet)
-    frames_done: Mapping[int, FramePartCommit]
-    tokens_done: Mapping[int, TokenPartCommit]
+    frames_done: Mapping[int, FramePart]
+    tokens_done: Mapping[int, TokenPart]
 
     @property
     def todo(self) -> list[int]:
@@ -53,7 +54,7 @@ def plan_job(
     recipe: TokenizeRecipe,
     list_file: str | AnyPath | None,
     allow_outside: bool,
-    planned: tuple[Plan, list[SourceItem]] | None,
+    planned: tuple[Plan, Sequence[SourceItem]] | None,
     overwrite: bool,
     frames_only: bool,
 ) -> Job:
@@ -73,7 +74,7 @@ def plan_job(
     if not frames_only:
         recipe = with_resolved_tokenizer(recipe)
     tokens_dir = None if frames_only else frames_dir.parent / "tokens" / token_set_name(recipe)
-    frames_done = frame_commits(frames_dir, plan)
+    frames_done = journal_frame_commits(frames_dir, plan)
     check_root(root.absolute(), plan, frames_done)
     if listing is not None and len(frames_done) < plan.num_parts:
         check_found(listing, root, list_file)
@@ -82,16 +83,16 @@ def plan_job(
     write_or_check_plan(frames_dir, plan, items, overwrite)
     if listing is not None:
         record_left_out(frames_dir, listing)
-    tokens_done: dict[int, TokenPartCommit] = {}
+    tokens_done: dict[int, TokenPart] = {}
     token_plan = None if tokens_dir is None else find_token_plan(tokens_dir, recipe, plan, overwrite)
     if tokens_dir is not None and token_plan is not None:
-        tokens_done = token_commits(tokens_dir, frames_done.values(), token_plan)
+        tokens_done = journal_token_commits(tokens_dir, frames_done.values(), token_plan)
     return Job(recipe, allow_outside, frames_dir, tokens_dir, plan, items, token_plan, frames_done, tokens_done)
 
 
 def make_plan(
     recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool
-) -> tuple[Plan, list[SourceItem]]:
+) -> tuple[Plan, Sequence[SourceItem]]:
     """The plan of a job, and its sources in the order in which they are cut into parts."""
     listing = list_or_read_sources(recipe, list_file, allow_outside)
     return plan_of(recipe, listing), listing.items
@@ -112,7 +113,7 @@ def list_or_read_sources(recipe: TokenizeRecipe, list_file: str | AnyPath | None
         )
     listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
     order = rng_for(recipe.seed, "plan").permutation(len(listing.items))
-    return replace(listing, items=[listing.items[i] for i in order])
+    return replace(listing, items=SourceTable.of(listing.items).take(order))
 
 
 def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
@@ -140,7 +141,7 @@ def read_left_out(frames_dir: AnyPath) -> LeftOut:
     return read_record(frames_dir / LEFT_OUT, LeftOut) or LeftOut()
 
 
-def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePartCommit]) -> None:
+def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePart]) -> None:
     """Raise UserError if parts still have to be decoded, but nothing can be read below the root."""
     lacking = plan.num_parts - len(frames_done)
     trouble = root_trouble(root) if lacking else None

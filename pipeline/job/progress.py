@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
@@ -11,7 +11,6 @@ from bevt_core.console.progress import ProgressLine
 from pipeline.job.busy import FEW_PARTS, BusyShare, TokenizeTimes, bottleneck, busy_share
 from pipeline.job.rows import PartMade
 from schemas.errors import UserError
-from schemas.frames import SourceItem
 
 ProgressMode = Literal["auto", "off"]
 
@@ -123,7 +122,6 @@ class ProgressView:
         self._line.update(meter.sources, more=more)
 
 
-def unit_of(items: Iterable[SourceItem]) -> str:
-    """The name of the sources in messages: videos, images, or sources if there are both."""
-    kinds = {item.kind for item in items}
-    return f"{kinds.pop()}s" if len(kinds) == 1 else "sources"
+def unit_of(kinds: Set[str]) -> str:
+    """The name of sources of these kinds in messages: videos, images, or sources if there are both."""
+    return f"{next(iter(kinds))}s" if len(kinds) == 1 else "sources"

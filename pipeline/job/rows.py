@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bevt_core.dataset.source_list import dicts_of
 from pipeline.job.busy import TokenizeTimes
 from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, SourceItem
@@ -29,7 +30,7 @@ class PartToMake:
     items: Sequence[SourceItem]
 
     def to_row(self) -> dict[str, Any]:
-        return {"part": self.part, "items": json_text([item.model_dump() for item in self.items])}
+        return {"part": self.part, "items": json_text(dicts_of(self.items))}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "PartToMake":

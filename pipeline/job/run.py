@@ -4,12 +4,15 @@ A part is the unit of work, retries and commits. Its content is a function of th
 resumed or made twice has the same bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 from bevt_core.console.terminal import warn
+from bevt_core.dataset.source_list import kinds_of
 from bevt_core.storage.files import map_in_threads
+from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.one_writer import writes
 from bevt_core.tokenizers import find_tokenizer
@@ -17,7 +20,13 @@ from bevt_core.tokenizers.description import check_device
 from pipeline.cluster.output import RayLog
 from pipeline.cluster.session import await_gpu, cluster_amount, ray_session
 from pipeline.job.actor_pool import ActorPool
-from pipeline.job.commits import count_missing, drop_broken_parts
+from pipeline.job.commits import (
+    JOURNAL_PARTS,
+    add_to_frame_journal,
+    add_to_token_journal,
+    count_missing,
+    drop_broken_parts,
+)
 from pipeline.job.finish import summarize, write_manifests
 from pipeline.job.part_size import entries_of_part
 from pipeline.job.plan import Job, make_token_plan, plan_job, record_tokenizer_folder, write_or_check_token_plan
@@ -49,7 +58,7 @@ def tokenize(
     *,
     list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
-    planned: tuple[Plan, list[SourceItem]] | None = None,
+    planned: tuple[Plan, Sequence[SourceItem]] | None = None,
     overwrite: bool = False,
     frames_only: bool = False,
     max_rejected: float | None = None,
@@ -126,14 +135,29 @@ def _make_parts(job: Job, pool: ActorPool | None, meter: Meter, limit: Rejection
         allow_outside=job.allow_outside,
     )
     todo = [PartToMake(part, entries_of_part(job.items, job.plan, part)) for part in job.todo]
-    sources = [item for part in todo for item in part.items]
+    kinds = set().union(*(kinds_of(part.items) for part in todo))
     name = "store frames" if pool is None else "tokenize"
-    with ProgressView(progress, name, len(sources), unit_of(sources)) as view:
+    unwritten: list[int] = []  # parts that are not in the journals yet
+    with ProgressView(progress, name, sum(len(part.items) for part in todo), unit_of(kinds)) as view:
         for made in run_parts(settings, todo, pool):
             meter.add(made)
             view.update(meter)
+            unwritten.append(made.part)
+            if len(unwritten) == JOURNAL_PARTS:
+                _journal(job, unwritten)
+                unwritten.clear()
             if made.part not in job.frames_done:
                 limit.add(made.sources, made.rejected - made.missing)
+
+
+def _journal(job: Job, parts: Sequence[int]) -> None:
+    """Add parts made just now to the journals of commits. Those on an object store have none."""
+    if storage_of(job.frames_dir).is_remote:
+        return
+    done = [job.frames_done[part] for part in parts if part in job.frames_done]
+    frames = [*done, *add_to_frame_journal(job.frames_dir, job.plan, set(parts) - job.frames_done.keys())]
+    if job.tokens_dir is not None and job.token_plan is not None:
+        add_to_token_journal(job.tokens_dir, frames, job.token_plan)
 
 
 def _tokenizer_folder(job: Job) -> Path:

@@ -17,8 +17,9 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from bevt_core.dataset.commits import FRAMES_ZARR
 from bevt_core.dataset.frame_rows import check_index
-from bevt_core.dataset.frame_store import FRAMES_ZARR, local_part
+from bevt_core.dataset.frame_store import local_part
 from bevt_core.dataset.jpeg_array import read_all_jpegs
 from bevt_core.dataset.token_set import PartView, write_token_part
 from bevt_core.storage.objects import AnyPath

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.commits import part_name, stored_bytes
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.reporting.charts import curves_png, histograms_png
@@ -20,7 +20,6 @@ from bevt_core.reporting.pictures import png
 from bevt_core.storage.files import map_in_threads, read_record, write_atomic
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.untrusted.parquet_file import read_table
-from pipeline.bench.store import stored_bytes
 from pipeline.look.contact_sheet import chosen_samples, draw, spread
 from pipeline.look.sample import decoder_of
 from schemas.frames import FramePartCommit

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from bevt_core.console.terminal import note
 from bevt_core.dataset.frame_store import FrameStore
@@ -42,20 +43,21 @@ def inspect_dataset(
     }
     if sample_id is None and picture is None:
         return report
-    ids = store.index["sample_id"].to_pylist()
-    if not ids:
+    ids = store.samples["sample_id"]
+    if not len(ids):
         raise UserError(f"{dataset_dir}: it has no samples, since all its sources were rejected; see {REJECTED}")
-    wanted = ids[0] if sample_id is None else sample_id
-    if wanted not in ids:
+    number = 0 if sample_id is None else pc.index(ids, sample_id).as_py()
+    if number < 0:
+        assert sample_id is not None
+        similar = nearest(sample_id, _alike(sample_id, ids.to_pylist()))
         raise UserError(
-            f"{dataset_dir}: no sample {wanted!r}; {nearest(wanted, _alike(wanted, ids))}it has {len(ids)} samples, "
-            f"e.g. {ids[0]}"
+            f"{dataset_dir}: no sample {sample_id!r}; {similar}it has {len(ids)} samples, e.g. {ids[0].as_py()}"
         )
-    row = store.index.slice(ids.index(wanted), 1).to_pylist()[0]
+    row = store.row(number)
     label = row["label"]
     report["sample"] = {**row, "class": None if label is None else store.manifest.classes[label]}
     if picture is not None:
-        save_png(picture, sample_picture(store, sets, row, tokenizer))
+        save_png(picture, sample_picture(store, sets, number, tokenizer))
         report["picture"] = str(picture)
     return report
 
@@ -85,13 +87,11 @@ def _alike(wanted: str, ids: Sequence[str]) -> list[str]:
     ]
 
 
-def sample_picture(
-    store: FrameStore, sets: list[TokenSet], sample: dict[str, Any], tokenizer: str | None
-) -> np.ndarray:
-    """Draw a sample, uint8 (H, W, 3): a line per view, with frames, their views, and the decoded tokens."""
+def sample_picture(store: FrameStore, sets: list[TokenSet], number: int, tokenizer: str | None) -> np.ndarray:
+    """Draw the sample in row `number`, uint8 (H, W, 3): a line per view, with frames, views, and decoded tokens."""
+    sample = store.samples.slice(number, 1).to_pylist()[0]
     part, count = sample["part"], sample["num_frames"]
-    row = store.index["sample_id"].to_pylist().index(sample["sample_id"])
-    row -= int(np.searchsorted(store.index["part"].to_numpy(), part))  # position in the part
+    row = number - int(np.searchsorted(store.samples["part"].to_numpy(), part))  # position in the part
     chosen = np.linspace(0, count - 1, min(COLUMNS, count)).round().astype(int)
     frames = [store.read_frames(part, sample["frame_start"] + int(i), 1)[0] for i in chosen]
     lines = []

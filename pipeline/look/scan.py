@@ -13,6 +13,7 @@ import numpy as np
 from bevt_core.console.progress import ProgressLine
 from bevt_core.console.terminal import note
 from bevt_core.dataset.frame_store import Rejected
+from bevt_core.dataset.source_list import kinds_of
 from bevt_core.known_sets import TOKEN_MAP_BYTES
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
@@ -158,7 +159,10 @@ def _scan_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thread
         except MemoryError:
             return Scanned(num_bytes, None, "out-of-memory")
 
-    with ThreadPoolExecutor(threads) as pool, ProgressLine("scan", len(items), unit=unit_of(items)) as progress:
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        ProgressLine("scan", len(items), unit=unit_of(kinds_of(items))) as progress,
+    ):
         try:
             seen = []
             for result in pool.map(one, items):

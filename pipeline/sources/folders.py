@@ -1,15 +1,16 @@
 """Data sets with a folder per class."""
 
-from collections.abc import Iterable
-from pathlib import Path
+import numpy as np
+import pyarrow as pa
 
+from bevt_core.dataset.source_list import SourceTable
 from bevt_core.storage.objects import AnyPath
 from pipeline.sources.class_names import class_index, find_classes
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, media_files
-from pipeline.sources.tree import Tree, parent_name
+from pipeline.sources.tree import Tree
 from schemas.errors import UserError
-from schemas.frames import MediaKind, SourceItem
+from schemas.frames import MediaKind
 from schemas.recipes.loading import nearest
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")  # folders that mean splits
@@ -58,8 +59,9 @@ def list_class_folders(tree: Tree, base: str, wanted: MediaKind | None) -> Sourc
 
     `classes.txt` sets the order of the classes. `wanted` is as in `media_files`.
     """
-    found, ignored = media_files(tree.files(base), wanted)
-    names = folder_names((path for path, _ in found), base)
+    media = media_files(tree.files(base), wanted)
+    used = np.unique(media.folder_N).tolist()  # positions of folders with media files
+    names = {at: "" if media.folders[at] == base else media.folders[at].rpartition("/")[2] for at in used}
     defined = find_classes([tree.root / base, tree.root])
     classes = defined or tuple(sorted(set(names.values()) - {""}))
     labels = {name: class_index(name, classes) for name in set(names.values()) - {""}}
@@ -70,11 +72,10 @@ def list_class_folders(tree: Tree, base: str, wanted: MediaKind | None) -> Sourc
             f"{where}: the folder {unknown[0]!r} is not among the {len(classes)} classes in classes.txt; add its name "
             "there, or move the folder away"
         )
-    items = [SourceItem(source=path, kind=kind, label=labels.get(names[path])) for path, kind in found]
-    occurring = classes if any(item.label is not None for item in items) else ()
-    return SourceListing(items, occurring, [], ignored, inferred=not defined)
-
-
-def folder_names(paths: Iterable[str], base: str) -> dict[str, str]:
-    """path -> the name of its folder; empty for a file directly in `base`."""
-    return {path: "" if str(Path(path).parent) == (base or ".") else parent_name(path) for path in paths}
+    label_F = np.full(len(media.folders), -1, np.int32)  # of each folder
+    for at, name in names.items():
+        label = labels.get(name)
+        label_F[at] = -1 if label is None else label
+    label_N = label_F[media.folder_N]
+    items = SourceTable.of_kind(media.paths, media.kind, pa.array(label_N, mask=label_N < 0))
+    return SourceListing(items, classes if (label_N >= 0).any() else (), [], media.ignored, inferred=not defined)

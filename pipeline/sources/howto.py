@@ -1,12 +1,14 @@
 """HowTo100M: long videos without labels, in any layout; a CSV with a `video_id` column can select among them."""
 
+import pyarrow as pa
+
+from bevt_core.dataset.source_list import SourceTable
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.files import read_csv
 from pipeline.sources.by_id import MediaIndex
 from pipeline.sources.folders import check_split_folder
 from pipeline.sources.listing import ListingBuilder, SourceListing, media_files
 from pipeline.sources.tree import Tree
-from schemas.frames import SourceItem
 
 
 def list_howto100m(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
@@ -14,8 +16,9 @@ def list_howto100m(tree: Tree, split: str, list_file: AnyPath | None) -> SourceL
     if list_file is None:
         check_split_folder(tree, split)
         base = split if tree.is_folder(split) else ""
-        found, ignored = media_files(tree.files(base), "video")
-        return SourceListing([SourceItem(source=path, kind="video") for path, _ in found], (), [], ignored)
+        media = media_files(tree.files(base), "video")
+        unlabelled = pa.nulls(len(media.paths), pa.int32())
+        return SourceListing(SourceTable.of_kind(media.paths, "video", unlabelled), (), [], media.ignored)
     index = MediaIndex(tree, "")
     builder = ListingBuilder(tree)
     first: dict[str, str] = {}  # id -> its first line, ordered by each id's last line

@@ -39,7 +39,7 @@ def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
             raise UserError(f"{tree.root / base}: a folder {others[0]!r} among the wnids; move it away")
         return list_class_folders(tree, base, "image")
     files = list(tree.files(base))
-    flat = [path for path, _ in media_files(files, "image")[0] if _FLAT.fullmatch(PurePosixPath(path).stem)]
+    flat = [path for path in media_files(files, "image").paths.to_pylist() if _FLAT.fullmatch(PurePosixPath(path).stem)]
     if not flat:
         raise UserError(
             f"{tree.root / base}: neither folders named by wnid such as n01440764 nor ILSVRC2012_val_*.JPEG files; "
@@ -47,16 +47,17 @@ def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceLi
         )
     labels_file, wnids = _wnids_of_validation(tree)
     classes = _all_wnids(tree) or tuple(sorted(set(wnids.values())))
+    labels = {wnid: label for label, wnid in enumerate(classes)}
     items = []
     for path in flat:
         wnid = wnids.get(PurePosixPath(path).stem)
         if wnid is None:
             raise UserError(f"{labels_file}: no label for {path}; the file is incomplete, get it again")
-        if wnid not in classes:
+        if wnid not in labels:
             raise UserError(
                 f"{labels_file}: {path} has the label {shown(wnid)}, expected one of the {len(classes)} classes"
             )
-        items.append(SourceItem(source=path, kind="image", label=classes.index(wnid)))
+        items.append(SourceItem(source=path, kind="image", label=labels[wnid]))
     return SourceListing(items, classes, ignored=count_suffixes(sorted(set(files) - set(flat))))
 
 

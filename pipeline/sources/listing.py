@@ -1,14 +1,19 @@
 """A listing of sources with their classes, and its Parquet file."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bevt_core.media.kinds import GIF, count_suffixes, kind_of, suffix_of
+from bevt_core.dataset.source_list import BLOCK_ROWS, sources_table
+from bevt_core.media.kinds import GIF, kind_of_suffix, named, suffix_of
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.files import read_parquet
@@ -26,7 +31,7 @@ SHOWN_NAMES = 5  # unknown classes quoted in an error
 class SourceListing:
     """The items of a split in a fixed order, the class names by label, and the files left out."""
 
-    items: list[SourceItem]
+    items: Sequence[SourceItem]
     classes: tuple[str, ...] = ()
     missing: list[str] = field(default_factory=list)  # sources that a list names but that do not exist; also in items
     ignored: dict[str, int] = field(default_factory=dict)  # number of files that are not sources, by suffix
@@ -66,18 +71,50 @@ class ListingBuilder:
         return SourceListing(self.items, classes, self._missing, inferred=inferred, warnings=list(warnings))
 
 
-def media_files(paths: Iterable[str], wanted: MediaKind | None) -> tuple[list[tuple[str, MediaKind]], dict[str, int]]:
-    """The media files of one kind, and the number of other files by suffix.
+class MediaFiles(NamedTuple):
+    """The media files of one kind, in the order of their listing, and the number of other files by suffix."""
+
+    paths: pa.Array  # large_string
+    folders: list[str]  # that have files, media or not; empty for the root
+    folder_N: NDArray[np.int32]  # position in `folders` of each path's folder
+    kind: MediaKind
+    ignored: dict[str, int]
+
+
+def media_files(paths: Iterable[str], wanted: MediaKind | None) -> MediaFiles:
+    """Select the media files of one kind.
 
     `wanted` None means the videos if there are any (pictures beside them are thumbnails), else the pictures. GIFs count
     as the kind of the other files, and as videos if there are no others.
     """
-    paths = list(paths)
+    suffixes: dict[str, int] = {}  # -> its number
+    folders: dict[str, int] = {}
+    blocks: list[pa.Array] = []
+    numbers = [np.zeros((0, 2), np.int32)]
+    paths = iter(paths)
+    while names := list(itertools.islice(paths, BLOCK_ROWS)):
+        blocks.append(pa.array(names, pa.large_string()))
+        pairs = [
+            (
+                suffixes.setdefault(suffix_of(path), len(suffixes)),
+                folders.setdefault(path[: max(0, path.rfind("/"))], len(folders)),
+            )
+            for path in names
+        ]
+        numbers.append(np.array(pairs, np.int32))
+    suffix_N, folder_N = np.concatenate(numbers).T
     if wanted is None:
-        kinds = {kind_of(path) for path in paths if suffix_of(path) != GIF}
+        kinds = {kind_of_suffix(suffix) for suffix in suffixes if suffix != GIF}
         wanted = "image" if "video" not in kinds and "image" in kinds else "video"
-    others = [path for path in paths if kind_of(path, wanted) != wanted]
-    return [(path, wanted) for path in paths if kind_of(path, wanted) == wanted], count_suffixes(others)
+    is_media = np.array([kind_of_suffix(suffix, wanted) == wanted for suffix in suffixes], bool)
+    kept_N = is_media[suffix_N] if len(suffix_N) else np.zeros(0, bool)
+    for at, block in enumerate(blocks):
+        first = at * BLOCK_ROWS
+        blocks[at] = block.filter(pa.array(kept_N[first : first + BLOCK_ROWS]))
+    found = pa.concat_arrays(blocks) if blocks else pa.array([], pa.large_string())
+    counts = np.bincount(suffix_N, minlength=len(suffixes)).tolist()
+    others = {suffix: count for suffix, count in zip(suffixes, counts, strict=True) if not is_media[suffixes[suffix]]}
+    return MediaFiles(found, list(folders), folder_N[kept_N], wanted, named(others))
 
 
 def label_by(listing: SourceListing, classes: tuple[str, ...], where: str, classes_from: str) -> SourceListing:
@@ -113,7 +150,7 @@ def check_unique(items: Sequence[SourceItem], where: str) -> None:
 def write_parquet_list(path: AnyPath, listing: SourceListing) -> None:
     """Write a listing with its class map, for use with `--list`."""
     written = pa.BufferOutputStream()
-    table = pa.Table.from_pylist([item.model_dump() for item in listing.items], schema=SOURCES_SCHEMA)
+    table = sources_table(listing.items)
     pq.write_table(table.replace_schema_metadata({"classes": json_text(listing.classes)}), written)
     write_atomic(path, written.getvalue().to_pybytes())
 

@@ -1,9 +1,13 @@
 """Recursive listings of a data root, in a fixed order, that never lead out of it."""
 
+import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from bevt_core.console.inert import one_line
+from bevt_core.console.progress import ProgressLine
 from bevt_core.media.kinds import is_hidden
 from bevt_core.storage.local import is_below
 from bevt_core.storage.objects import AnyPath, ObjectPath
@@ -11,12 +15,15 @@ from bevt_core.untrusted.files import unreadable
 from schemas.errors import UserError
 from schemas.text.names import ALLOW, leads_out
 
+QUIET_S = 5.0  # before the progress of a listing is shown
+FILES_BETWEEN = 1000  # files listed between two looks at the clock
 NAME_BYTES = 255  # the longest file name of local file systems
 
 
 class Tree:
-    """The files under `root`, by relative path, without hidden and system files. Each folder is read once.
+    """The files under `root`, by relative path, without hidden and system files.
 
+    A folder is read once, and again if it is walked before a file in it is looked up.
     Raises UserError for a folder without read permission.
     """
 
@@ -32,7 +39,13 @@ class Tree:
 
     def files(self, under: str = "") -> Iterator[str]:
         """Yield all files below `under`, depth first, by name. Raises UserError for links out of the root."""
-        yield from self._walk(under, ancestors=())
+        began, shown = time.monotonic(), None
+        with contextlib.ExitStack() as stack:
+            for count, path in enumerate(self._walk(under, ancestors=()), start=1):
+                if count % FILES_BETWEEN == 0 and time.monotonic() - began > QUIET_S:
+                    shown = shown or stack.enter_context(ProgressLine(f"list {one_line(str(self.root))}", unit="files"))
+                    shown.update(count)
+                yield path
 
     def folders(self, under: str = "") -> list[str]:
         """The names of the folders directly in `under`."""
@@ -99,7 +112,8 @@ class Tree:
         real = os.path.realpath(self._disk / under)
         if real in ancestors:
             raise UserError(f"{self.root / under}: a link that leads back to a folder above it; remove it")
-        for name, is_folder in self._read(under).items():
+        # not kept: the names of a million files are 0.2 GB
+        for name, is_folder in (self._folders.get(under) or self._scan(under)).items():
             path = f"{under}/{name}" if under else name
             if is_folder:
                 yield from self._walk(path, (*ancestors, real))
@@ -109,19 +123,22 @@ class Tree:
     def _read(self, folder: str) -> dict[str, bool]:
         """name -> whether it is a folder, sorted by name."""
         if folder not in self._folders:
-            entries = {}
-            try:
-                with os.scandir(self._disk / folder) as scan:
-                    for entry in scan:
-                        if is_hidden(entry.name):
-                            continue
-                        if entry.is_symlink():
-                            self._check_link(entry.path)
-                        entries[_utf8_name(entry.name, self._disk / folder)] = entry.is_dir()
-            except OSError as error:
-                raise unreadable(error, self._disk / folder) from None
-            self._folders[folder] = dict(sorted(entries.items()))
+            self._folders[folder] = self._scan(folder)
         return self._folders[folder]
+
+    def _scan(self, folder: str) -> dict[str, bool]:
+        entries = {}
+        try:
+            with os.scandir(self._disk / folder) as scan:
+                for entry in scan:
+                    if is_hidden(entry.name):
+                        continue
+                    if entry.is_symlink():
+                        self._check_link(entry.path)
+                    entries[_utf8_name(entry.name, self._disk / folder)] = entry.is_dir()
+        except OSError as error:
+            raise unreadable(error, self._disk / folder) from None
+        return dict(sorted(entries.items()))
 
     def _check_link(self, path: str) -> None:
         target = os.path.realpath(path)
@@ -168,8 +185,3 @@ def _utf8_name(name: str, folder: Path) -> str:
     except UnicodeEncodeError:
         raise UserError(f"{folder}: the file name {os.fsencode(name)!r} is not UTF-8; rename it") from None
     return name
-
-
-def parent_name(path: str) -> str:
-    """The name of a file's folder; empty for a file directly in the root."""
-    return PurePosixPath(path).parent.name

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.errors import UserError
@@ -36,14 +37,30 @@ def read_regular(path: Path, most: int) -> bytes:
 
     Raises UserError for a larger file, a pipe, a device or a kernel file. Raises OSError.
     """
+    with _opened(path) as descriptor:
+        check_size(path, os.fstat(descriptor).st_size, most)
+        data = _read(descriptor, most + 1)
+    check_size(path, len(data), most)  # some file systems report no size, and a file may grow
+    return data
+
+
+def read_end(path: Path, most: int) -> tuple[int, bytes]:
+    """The last `most` bytes of a file, or fewer, and their position in it. Raises as `read_regular`."""
+    with _opened(path) as descriptor:
+        start = max(0, os.fstat(descriptor).st_size - most)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        return start, _read(descriptor, most)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor of the file, to read from."""
     try:
         descriptor = open_regular(path, os.O_RDONLY)
         try:
-            found = os.fstat(descriptor)
-            if found.st_dev in _kernel_devices():
+            if os.fstat(descriptor).st_dev in _kernel_devices():
                 raise NotRegularError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
-            check_size(path, found.st_size, most)
-            data = _read(descriptor, most + 1)
+            yield descriptor
         finally:
             os.close(descriptor)
     except NotRegularError:
@@ -52,8 +69,6 @@ def read_regular(path: Path, most: int) -> bytes:
         if error.errno not in _NO_FILE:
             raise
         raise UserError(f"{path}: cannot be read, expected a file: {error.strerror}") from None
-    check_size(path, len(data), most)  # some file systems report no size, and a file may grow
-    return data
 
 
 def check_size(path: object, size: int, most: int) -> None:

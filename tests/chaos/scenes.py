@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from bevt_core.dataset.commit_journal import JOURNAL
 from tests.support.media import moving_frames, write_video
 from tests.support.tiny_jobs import save_tiny_tokenizer
 from trainer.metrics.log import read_metrics
@@ -103,9 +104,10 @@ def scenes(base: Path) -> list[Scene]:
 
 
 def dataset_files(out: Path) -> dict[str, str]:
-    """The digest of each file of a dataset, reports apart, which say how long things took."""
+    """The digest of each file of a dataset, without reports and journals, which have times in them."""
     folders = (out / "frames", out / "tokens")
-    files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in found if path.name != JOURNAL]
     return {str(file.relative_to(out)): _digest(file.read_bytes()) for file in files if file.suffix != ".html"}
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.dataset.frame_store import read_frame_commit, read_plan
+from bevt_core.dataset.frame_store import read_frame_commit
+from bevt_core.dataset.source_list import read_plan
 from bevt_core.dataset.token_set import (
     PartView,
     TokenSet,

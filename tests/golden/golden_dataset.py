@@ -5,14 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bevt_core.dataset.frame_store import (
-    FrameSample,
-    Rejected,
-    sources_digest,
-    write_frame_manifest,
-    write_frame_part,
-    write_plan,
-)
+from bevt_core.dataset.frame_store import FrameSample, Rejected, write_frame_manifest, write_frame_part
+from bevt_core.dataset.source_list import sources_digest, write_plan
 from bevt_core.dataset.token_set import PartView, write_token_manifest, write_token_part, write_token_plan
 from schemas.frames import Plan, PoolSpec, SourceItem
 from schemas.tokens import TokenizerIdentity, TokenPlan

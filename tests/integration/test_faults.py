@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bevt_core.dataset.frame_store import read_plan, read_sources
+from bevt_core.dataset.source_list import read_plan, read_sources
 from bevt_core.models.build import build_classifier
 from bevt_core.storage.one_writer import hold
 from bevt_core.tokenizers import load_tokenizer

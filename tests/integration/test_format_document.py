@@ -25,6 +25,7 @@ ON_DISK = [
     frames.FrameStoreManifest,
     frames.FramePartCommit,
     frames.FileDigest,
+    frames.SamplesCommit,
     frames.LeftOut,
     tokens.TokenPlan,
     tokens.TokenizerIdentity,
@@ -36,6 +37,7 @@ ON_DISK = [
 SCHEMAS = {
     "SOURCES_SCHEMA": frames.SOURCES_SCHEMA,
     "INDEX_SCHEMA": frames.INDEX_SCHEMA,
+    "SAMPLES_SCHEMA": frames.SAMPLES_SCHEMA,
     "REJECTED_SCHEMA": frames.REJECTED_SCHEMA,
     "token_schema": tokens.token_schema((14, 14)),
 }

@@ -3,13 +3,16 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bevt_core.dataset.frame_store import FrameStore, local_part, read_frame_commit, sources_digest
+from bevt_core.dataset.frame_store import FrameStore, local_part, read_frame_commit
+from bevt_core.dataset.sample_table import samples_in_parts
+from bevt_core.dataset.source_list import sources_digest
 from bevt_core.media.video.header import read_video_header
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import ObjectPath, as_path
@@ -176,6 +179,27 @@ def test_verify_finds_what_is_wrong_with_objects(server: S3Server) -> None:
     assert isinstance(broken[0], ObjectPath)
     with pytest.raises(UserError, match=r"s3://data/nothing: .*no frames/ in it"):
         verify(as_path("s3://data/nothing"))
+
+
+def test_a_table_of_samples_is_fetched_once_by_a_machine(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEVT_CACHE", str(tmp_path / "cache"))
+    store = make_token_set(as_path("s3://data/sampled"), num_samples=6, sources_per_part=2, frames=2).frames
+    server.requests.clear()
+    samples = [FrameStore(store.path).samples for _ in range(3)]
+    assert samples[0].equals(samples_in_parts(store.path, store.manifest)) and samples[2].equals(samples[0])
+    assert (
+        len([request for request in server.requests if request.startswith("GET") and "samples.arrow" in request]) == 1
+    )
+    assert not list((tmp_path / "cache").rglob("index.parquet"))
+    (store.path / "samples.arrow").write_bytes(b"x" * (store.path / "samples.arrow").size())
+    assert FrameStore(store.path).samples.equals(samples[0])  # from the cache
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(StorageError, match=r"samples\.arrow: its content differs from its commit"):
+        _ = FrameStore(store.path).samples
+    (store.path / "samples.json").unlink()
+    assert FrameStore(store.path).samples.equals(samples[0])
 
 
 def test_a_dataset_on_objects_has_its_reports(server: S3Server) -> None:

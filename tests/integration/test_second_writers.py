@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bevt_core.dataset.frame_store import read_plan, read_sources
+from bevt_core.dataset.source_list import read_plan, read_sources
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.one_writer import hold, owner, reading, removing
 from pipeline.check.repair import repair

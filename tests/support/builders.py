@@ -4,14 +4,8 @@ import numpy as np
 import torch
 
 from bevt_core.dataset.commits import part_name
-from bevt_core.dataset.frame_store import (
-    FrameSample,
-    read_frame_commit,
-    sources_digest,
-    write_frame_manifest,
-    write_frame_part,
-    write_plan,
-)
+from bevt_core.dataset.frame_store import FrameSample, read_frame_commit, write_frame_manifest, write_frame_part
+from bevt_core.dataset.source_list import sources_digest, write_plan
 from bevt_core.dataset.token_set import PartView, TokenSet, write_token_manifest, write_token_part, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath

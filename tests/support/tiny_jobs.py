@@ -31,8 +31,8 @@ def tiny_recipe(root: Path, out: Path, tokenizer: Path, *overrides: str) -> Toke
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """path -> sha256 of every file below `folder`."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """path -> sha256 of every file below `folder`, without temporary files, whose names start with a dot."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

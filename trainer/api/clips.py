@@ -119,7 +119,7 @@ class TokenClips(Dataset[TokenClip]):
         return len(self._clips)
 
     def __getitem__(self, at: int) -> TokenClip:
-        """Return the clip of sample `at`, a row of `tokens.frames.index`. Raises SampleError for damaged data."""
+        """Return the clip of sample `at`, a row of `tokens.frames.samples`. Raises SampleError for damaged data."""
         if not 0 <= at < len(self):
             raise IndexError(f"sample {at}, expected 0 to {len(self) - 1}")
         found = self._clips[self._epoch, at]

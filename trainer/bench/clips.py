@@ -2,6 +2,7 @@
 
 import ctypes
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def bench_clips(
     """
     store = StoreClips(frames)
     sources = [item.source for item in store.items]
-    whole = [at for at, source in enumerate(sources) if sources.count(source) == 1]  # not cut into several samples
+    counts = Counter(sources)
+    whole = [at for at, source in enumerate(sources) if counts[source] == 1]  # not cut into several samples
     if not whole:
         raise UserError(f"{frames}: every video is cut into several samples, expected some that are one sample")
     chosen = [whole[at] for at in np.unique(np.linspace(0, len(whole) - 1, clips).round().astype(int))]

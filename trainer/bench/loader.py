@@ -32,8 +32,7 @@ def bench_loader(video_tokens: Path, root: Path, *, clips: int = 16, repeats: in
         tokens, name="video", seed=0, clip_frames=CLIP_FRAMES, tubelet=TUBELET, mask=MASK, cached_parts=cached_parts
     )
     positions = np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int)).tolist()
-    index = tokens.frames.index.select(["source", "frame_indices", "frame_start"]).take(positions).to_pylist()
-    rows = dict(zip(positions, index, strict=True))
+    rows = {position: tokens.frames.row(position) for position in positions}
     files = {position: file_of(root, tokens.frames.manifest.split, row["source"]) for position, row in rows.items()}
     jpegs: dict[tuple[int, int], Sequence[np.ndarray]] = {}
     for epoch in range(repeats + 1):

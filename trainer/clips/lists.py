@@ -56,6 +56,8 @@ def digests_of(data: ClipSource, world: World) -> list[str | None]:
 
 
 def _digests(data: ClipSource, positions: range) -> list[str | None]:
+    if data.storage == "frames":  # the store's digest
+        return [data.digest_of(at) for at in positions]
     with ThreadPoolExecutor(DIGEST_THREADS, thread_name_prefix="digests") as pool:
         return list(pool.map(data.digest_of, positions))
 
@@ -78,7 +80,7 @@ def clip_rows(data: ClipSource, use: Use, digests: Digests) -> pa.Table:
 
 def store_rows(store: FrameStore) -> pa.Table:
     """Return the rows of a frame store used for pretraining, one per source."""
-    sources = store.index["source"].unique()
+    sources = store.samples["source"].unique()
     constant = {"use": "pretrain", "run": "", "place": "frames", "path": str(store.path), "digest": store.digest}
     columns: dict[str, Any] = {name: [value] * len(sources) for name, value in constant.items()}
     nothing = [None] * len(sources)
@@ -167,7 +169,7 @@ def held_out_clips(
         raise UserError(f"`split` val: {run} held out clips of {kind}, {rows[0]['path']}; give {option}, or neither")
     location = frames or str(root or rows[0]["path"])
     if in_store:
-        data: ClipSource = StoreClips(as_path(location), frozenset(os.fsdecode(row["source"]) for row in rows))
+        data: ClipSource = StoreClips.of_sources(as_path(location), {os.fsdecode(row["source"]) for row in rows})
     else:
         items = tuple(
             SourceItem(source=os.fsdecode(row["source"]), kind=row["kind"], label=row["label"]) for row in rows

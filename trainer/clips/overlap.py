@@ -114,7 +114,7 @@ def _same(
     names = {os.fsdecode(name): row["kind"] or "video" for name, row in rows.items()}
     try:
         if storage == "frames":
-            other: ClipSource = StoreClips(as_path(path), frozenset(names))
+            other: ClipSource = StoreClips.of_sources(as_path(path), names)
         else:
             for name in names:
                 readable_source(Path(path), name, allow_outside=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bevt_core.console.terminal import note, warn
+from bevt_core.dataset.source_list import SourceTable, labels_of
 from bevt_core.storage.objects import AnyPath, as_path
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
@@ -160,7 +161,7 @@ def _both(
     if dataset == "list" and val.root is not None and val.list_file is None:
         raise UserError(f"`val_root` {val.root}: dataset list needs `val_list` as well")
     to_train = _clips(sources, dataset, train._replace(split="train"), reading)
-    labels = {item.label for item in to_train.items}
+    labels = set(labels_of(to_train.items).unique().to_pylist())
     if len(labels) == 1 and None not in labels:
         warn(
             f"{to_train.path}: all clips to train on are of one class, so there is nothing to learn; expected a folder "
@@ -244,7 +245,7 @@ def _files(
     if classes:
         listing = sources.label_by(listing, classes, str(selection.list_file or root), classes_from)
     limit_s = reading.decode_timeout_s or DECODE_TIMEOUT_S
-    return FileClips(root, tuple(listing.items), listing.classes, limit_s)
+    return FileClips(root, SourceTable.of(listing.items), listing.classes, limit_s)
 
 
 def _stored(sources: PipelineSources, selection: ClipSelection, frames: str) -> ClipSource:

@@ -2,10 +2,10 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from bevt_core.console.readable import count
-from bevt_core.dataset.frame_store import FrameStore, sources_digest
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.source_list import SourceTable, labels_of, sources_digest
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import UserError
@@ -26,6 +27,8 @@ from trainer.clips.sampling import OTHER_SAMPLING, interval_in_pool
 
 Frame = NDArray[np.uint8]  # HWC, RGB
 Choose = Callable[[int], NDArray[np.int64]]  # number of positions -> those to read, in any order, repeats allowed
+
+COLUMNS = ["source", "label", "part", "frame_start", "num_frames", "height", "width"]  # of a store, per clip
 
 FILE_SHORT_SIDE_PX = 256  # original: Resize(-1, 256) before every crop; the same as in a frame store's pool
 
@@ -79,7 +82,7 @@ class FileClips:
     """
 
     root: Path
-    items: tuple[SourceItem, ...]
+    items: Sequence[SourceItem]
     classes: tuple[str, ...]
     decode_timeout_s: float = DECODE_TIMEOUT_S
 
@@ -123,33 +126,34 @@ class FileClips:
         return [frames[at] for at in np.searchsorted(indices, chosen)]
 
     def subset(self, items: Sequence[SourceItem]) -> "FileClips":
-        return replace(self, items=tuple(items))
+        return replace(self, items=items)
 
 
-@dataclass(frozen=True)
 class StoreClips:
-    """The samples of a finished frame store, or only those of the sources in `only`."""
+    """The samples of a finished frame store, or some of them. Its columns are shared by the loader's workers."""
 
-    folder: AnyPath
-    only: frozenset[str] | None = None
+    def __init__(self, folder: AnyPath, rows: NDArray[np.int64] | None = None) -> None:
+        """`rows` are the samples' positions in `store.samples`; default: all."""
+        self.folder, self._rows = folder, rows
+
+    @classmethod
+    def of_sources(cls, folder: AnyPath, sources: Iterable[str]) -> "StoreClips":
+        """The samples of these sources."""
+        return cls(folder)._of_sources(pa.array(sources, pa.large_string()))
 
     @functools.cached_property
     def store(self) -> FrameStore:
         return FrameStore(self.folder)
 
     @functools.cached_property
-    def _samples(self) -> list[tuple[SourceItem, int, int, int, tuple[int, int]]]:
-        """(item, part, first frame in the part, number of frames, (height, width)) of each sample."""
-        columns = self.store.index.select(["source", "label", "part", "frame_start", "num_frames", "height", "width"])
-        return [
-            (SourceItem(source=source, kind="video", label=label), part, first, count, (height, width))
-            for source, label, part, first, count, height, width in zip(*columns.to_pydict().values(), strict=True)
-            if self.only is None or source in self.only
-        ]
+    def _samples(self) -> pa.RecordBatch:
+        """The columns of COLUMNS of each sample."""
+        samples = self.store.samples.select(COLUMNS)
+        return samples if self._rows is None else samples.take(pa.array(self._rows))
 
     @functools.cached_property
-    def items(self) -> tuple[SourceItem, ...]:
-        return tuple(sample[0] for sample in self._samples)
+    def items(self) -> SourceTable:
+        return SourceTable.of_kind(self._samples["source"], "video", self._samples["label"])
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -182,26 +186,29 @@ class StoreClips:
 
     def frame_indices(self, index: int) -> list[int]:
         """Return the numbers of an item's stored frames in its source video."""
-        indices: list[int] = self._frame_indices[index].as_py()
+        indices: list[int] = self.store.row(index if self._rows is None else int(self._rows[index]))["frame_indices"]
         return indices
 
-    @functools.cached_property
-    def _frame_indices(self) -> pa.Array:
-        columns = self.store.index.select(["source", "frame_indices"])
-        if self.only is not None:
-            columns = columns.filter(pc.is_in(columns["source"], value_set=pa.array(sorted(self.only), pa.string())))
-        return columns["frame_indices"].combine_chunks()
-
     def read(self, index: int, choose: Choose) -> list[Frame]:
-        _, part, start, count, size = self._samples[index]
+        names = ("part", "frame_start", "num_frames", "height", "width")
+        part, start, count, height, width = (self._samples[name][index].as_py() for name in names)
         chosen = choose(count)
         first, last = int(chosen.min()), int(chosen.max())
         jpegs = self.store.read_jpegs(part, start + first, last - first + 1)
+        size = (height, width)
         decoded = {position: decode_jpeg(jpegs[position - first], size) for position in np.unique(chosen).tolist()}
         return [decoded[position] for position in chosen.tolist()]
 
     def subset(self, items: Sequence[SourceItem]) -> "StoreClips":
-        return replace(self, only=frozenset(item.source for item in items))
+        return self._of_sources(SourceTable.of(items).rows["source"])
+
+    def _of_sources(self, sources: pa.Array) -> "StoreClips":
+        (chosen,) = np.nonzero(pc.is_in(self._samples["source"], value_set=sources).to_numpy(zero_copy_only=False))
+        return StoreClips(self.folder, chosen if self._rows is None else self._rows[chosen])
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {name: getattr(self, name) for name in ("folder", "_rows", "store", "_samples")}
+        return {**kept, "uneven_item": self.uneven_item}
 
 
 def thinned(store: FrameStore) -> list[str]:
@@ -209,14 +216,9 @@ def thinned(store: FrameStore) -> list[str]:
 
     Their frames are evenly spread, but more than `pool.stride` source frames apart.
     """
-    index = store.index.select(["source", "frame_indices"])
-    count_N = pc.list_value_length(index["frame_indices"]).to_numpy()
-    kept = pc.list_flatten(index["frame_indices"]).to_numpy()
-    after_N = np.cumsum(count_N)
-    some = np.flatnonzero(count_N > 1)
-    span = kept[after_N[some] - 1] - kept[after_N[some] - count_N[some]]
-    chosen = some[span != store.manifest.pool.stride * (count_N[some] - 1)]
-    sources: list[str] = index["source"].take(pa.array(chosen)).to_pylist()
+    count_N, span_N = store.samples["num_frames"].to_numpy(), store.samples["span"].to_numpy()
+    chosen = np.flatnonzero((count_N > 1) & (span_N != store.manifest.pool.stride * (count_N - 1)))
+    sources: list[str] = store.samples["source"].take(pa.array(chosen)).to_pylist()
     return sources
 
 
@@ -254,18 +256,18 @@ def check_labels(source: ClipSource) -> None:
             f"{source.path}: no clips found; if every source of a frame store was rejected, see the report.html "
             "beside it for the reasons"
         )
-    unlabelled = [item.source for item in source.items if item.label is None]
-    if unlabelled:
+    labels = labels_of(source.items)
+    if labels.null_count:
+        first = source.items[pc.index(labels.is_null(), True).as_py()]
         raise UserError(
-            f"{source.path}: clips without a class: {len(unlabelled)} of {len(source.items)}, such as {unlabelled[0]}; "
+            f"{source.path}: clips without a class: {labels.null_count} of {len(labels)}, such as {first.source}; "
             "expected a folder per class, or a list with labels. If this is the folder of one class, give the folder "
             "above it"
         )
-    for item in source.items:
-        if not 0 <= (item.label or 0) < len(source.classes):
-            raise UserError(
-                f"{source.path}: {item.source} has label {item.label}, expected 0 to {len(source.classes) - 1}"
-            )
+    wrong = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, len(source.classes)))
+    if pc.any(wrong).as_py():
+        item = source.items[pc.index(wrong, True).as_py()]
+        raise UserError(f"{source.path}: {item.source} has label {item.label}, expected 0 to {len(source.classes) - 1}")
 
 
 def _digest(items: Sequence[SourceItem], classes: Sequence[str], frames: str) -> str:

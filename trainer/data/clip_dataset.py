@@ -61,12 +61,12 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         self.key = (seed, name)
         self.clip_frames, self.tubelet, self.mask = clip_frames, tubelet, mask
         self.hidden_multiple = hidden_multiple  # a batch's hidden positions are padded to a multiple of this
-        index = frames.index
-        self.part = index["part"].to_numpy()
-        self.frame_start = index["frame_start"].to_numpy()
-        self.num_frames = index["num_frames"].to_numpy()
-        self.sizes_N2 = np.stack([index["height"].to_numpy(), index["width"].to_numpy()], axis=1)
-        self.sample_ids = index["sample_id"].combine_chunks()
+        samples = frames.samples
+        self.part = samples["part"].to_numpy()
+        self.frame_start = samples["frame_start"].to_numpy()
+        self.num_frames = samples["num_frames"].to_numpy()
+        self.sizes_N2 = np.stack([samples["height"].to_numpy(), samples["width"].to_numpy()], axis=1)
+        self.sample_ids = samples["sample_id"]
         self.part_sizes = np.bincount(self.part, minlength=frames.manifest.num_parts).astype(np.int64)
         self.part_first = np.cumsum(self.part_sizes) - self.part_sizes
         self.backend = backend_for(len(self) * clip_frames)  # chosen by the number of views in an epoch
@@ -180,7 +180,7 @@ class TokenDataset(ClipDataset):
         self.more = {name: TokenSet(further.path) for name, further in sorted((more or {}).items())}
         self.path = tokens.path
         self.grid = tokens.manifest.tokenizer.grid
-        columns = (tokens.frames.index[name].to_numpy() for name in ("num_frames", "height", "width"))
+        columns = (tokens.frames.samples[name].to_numpy() for name in ("num_frames", "height", "width"))
         self.sizes_N3 = np.stack(list(columns), axis=1).astype(np.int32)
         self.cached_parts = cached_parts
         self._views: OrderedDict[tuple[int, int], StoredView] = OrderedDict()

@@ -1,9 +1,7 @@
 """A prefetching loader: worker processes make batches ahead of the training loop and end with it."""
 
 import atexit
-import mmap
 import os
-import pickle
 import queue
 import select
 import socket
@@ -23,6 +21,7 @@ from schemas.errors import StorageError, UserError
 from trainer.data.errors import LoaderError, SampleError
 from trainer.data.loader_server import LoaderServer
 from trainer.data.parcels import receive, send
+from trainer.data.shared_pickle import read_shared, write_shared
 from trainer.distributed.children import ending_of, is_stopped
 
 AHEAD = 2  # batches that each worker prefetches
@@ -112,9 +111,8 @@ class _Workers:
         self._server = _running_server()
         self._workers: list[_Worker] = []
         pickled = os.memfd_create("bevt-dataset", os.MFD_CLOEXEC)
-        with os.fdopen(pickled, "wb") as file:
-            pickle.dump(dataset, file, protocol=5)
-            file.flush()
+        with os.fdopen(pickled, "wb"):
+            write_shared(dataset, pickled)
             for _ in range(count):
                 ours, theirs = socket.socketpair()
                 with theirs:
@@ -209,7 +207,7 @@ def work(dataset_file: int, batches: socket.socket) -> None:
         while request := batches.recv(_STEP.size, socket.MSG_WAITALL):
             try:
                 if dataset is None:
-                    dataset = _unpickled(dataset_file)
+                    dataset = read_shared(dataset_file)
                 send(batches, dataset[_STEP.unpack(request)[0]])
             except ConnectionError:
                 raise
@@ -219,8 +217,3 @@ def work(dataset_file: int, batches: socket.socket) -> None:
                 send(batches, _Failure(str(error), traceback.format_exc()))
             except Exception:  # noqa: BLE001 - raised again in the training process
                 send(batches, _Failure(None, traceback.format_exc()))
-
-
-def _unpickled(dataset_file: int) -> Any:
-    with mmap.mmap(dataset_file, 0, prot=mmap.PROT_READ) as memory:  # not read(): workers share the file's offset
-        return pickle.loads(memory)

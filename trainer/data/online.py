@@ -87,7 +87,7 @@ class FreshViewDataset(ClipDataset):
             hidden_multiple=hidden_multiple,
         )
         self.views, self.grid, self.input_px = views, tokenizer.grid, tokenizer.input_px
-        self.height, self.width = (frames.index[side].to_numpy() for side in ("height", "width"))
+        self.height, self.width = (frames.samples[side].to_numpy() for side in ("height", "width"))
 
     def view(self, epoch: int, position: int) -> View:
         rng = rng_for("fresh view", *self.key, epoch, self.sample_id(position))

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.data.shared_pickle import write_at
+
 ALIGNMENT = 64  # bytes
 _HEADER = struct.Struct("<QQ")  # offset and length of the pickle
 
@@ -68,8 +70,8 @@ def send(to: socket.socket, value: Any) -> None:
     memory = os.memfd_create("bevt-batch", os.MFD_CLOEXEC)
     try:
         for offset, tensor in pickler.tensors:
-            _write(memory, tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, offset)
-        _write(memory, rest.getbuffer(), pickler.end)
+            write_at(memory, tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, offset)
+        write_at(memory, rest.getbuffer(), pickler.end)
         socket.send_fds(to, [_HEADER.pack(pickler.end, len(rest.getbuffer()))], [memory])
     finally:
         os.close(memory)
@@ -89,9 +91,3 @@ def receive(source: socket.socket, transfer: Callable[[Tensor], Tensor] = lambda
     finally:
         os.close(descriptors[0])
     return _Unpickler(memory[start:], memory, transfer).load()
-
-
-def _write(descriptor: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written

@@ -81,10 +81,10 @@ def predicted_clips(run: Path, videos: Path, test: Path) -> list[Animation]:
 
 def class_clips(store: FrameStore) -> list[Animation]:
     """Animate one stored clip of each class that has one."""
-    index = store.index.select(["part", "frame_start", "num_frames", "label"]).to_pylist()
+    samples = store.samples.select(["part", "frame_start", "num_frames", "label"]).to_pylist()
     animations = []
     for label, name in enumerate(store.manifest.classes):
-        row = next((row for row in index if row["label"] == label), None)
+        row = next((row for row in samples if row["label"] == label), None)
         if row is not None:
             frames = store.read_frames(row["part"], row["frame_start"], row["num_frames"])
             large = [enlarged(frame, TILE_PX) for frame in frames]
@@ -99,12 +99,12 @@ def stored_views(token_set: TokenSet) -> tuple[list[str], list[tuple[bytes, str]
     """
     tokenizer = load_tokenizer(tokenizer_of(token_set.path, token_set.manifest.tokenizer))
     decoder = decoder_for(tokenizer, token_set)
-    index = token_set.frames.index.select(["part", "frame_start", "source"])
+    samples = token_set.frames.samples.select(["part", "frame_start", "source"])
     views = range(min(VIEWS, token_set.manifest.views.num_views))
     strips = []
-    for at in np.linspace(0, len(index) - 1, min(SAMPLES, len(index))).astype(int).tolist():
-        row = index.slice(at, 1).to_pylist()[0]
-        in_part = at - int(np.searchsorted(index["part"].to_numpy(), row["part"]))
+    for at in np.linspace(0, len(samples) - 1, min(SAMPLES, len(samples))).astype(int).tolist():
+        row = samples.slice(at, 1).to_pylist()[0]
+        in_part = at - int(np.searchsorted(samples["part"].to_numpy(), row["part"]))
         stored = [token_set.read_view(row["part"], view) for view in views]
         frame = token_set.frames.read_frames(row["part"], row["frame_start"], 1)[0]
         tokens_VHW = torch.from_numpy(np.stack([part.tokens[in_part][0] for part in stored]).astype(np.int64))

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -13,9 +13,11 @@ from bevt_core.storage.files import read_bounded, write_atomic
 from schemas.errors import UserError
 from schemas.text.json_text import json_text, parse_json, typed
 from schemas.text.plain import shown
+from schemas.text.regular_file import read_end
 from schemas.text.yaml_text import MAX_BYTES, read_yaml
 
 METRICS_FILE = "metrics.jsonl"
+TAIL_BYTES = 64 << 10  # read first for the end of a log, some 200 lines
 MAX_LOG_BYTES = 2 << 30  # about 300 bytes a line, so this allows millions of steps
 
 
@@ -93,18 +95,45 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     a file that is not a log.
     """
     path = run_dir / METRICS_FILE
+    return _lines(_log_bytes(path, lambda: read_bounded(path, MAX_LOG_BYTES)), str(path))
+
+
+def recent_metrics(run_dir: Path, count: int) -> list[dict[str, Any]]:
+    """The last `count` lines of `read_metrics`, reading only the end of a long log; other lines are not checked."""
+    path = run_dir / METRICS_FILE
+    data = _log_bytes(path, lambda: _end_of(path, count))
+    is_whole = not data or len(data) == path.stat().st_size
+    return _lines(data, str(path) if is_whole else f"the end of {path}")[-count:]
+
+
+def _end_of(path: Path, count: int) -> bytes:
+    """The end of a log from the start of a line, with at least `count` whole lines; or the whole log."""
+    most = TAIL_BYTES
+    start, data = read_end(path, most)
+    while start > 0 and data.count(b"\n") <= count:  # its first line is cut
+        most *= 8
+        start, data = read_end(path, most)
+    return data[data.find(b"\n") + 1 :] if start > 0 else data
+
+
+def _log_bytes(path: Path, read: Callable[[], bytes]) -> bytes:
+    """Call `read`; return nothing if there is no log. Raises UserError if it cannot be read."""
     try:
-        data = read_bounded(path, MAX_LOG_BYTES)
+        return read()
     except FileNotFoundError:
-        return []
+        return b""
     except (PermissionError, IsADirectoryError) as error:
         raise UserError(f"{path}: cannot be read, expected the log of a run: {error.strerror}") from None
+
+
+def _lines(data: bytes, name: str) -> list[dict[str, Any]]:
+    """Parse the whole lines of a log."""
     whole = data[: data.rfind(b"\n") + 1]  # after the last newline there is no complete line
     try:
         lines = whole.decode().split("\n")[:-1]
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; expected one JSON object per line") from None
-    return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+        raise UserError(f"{name}: not UTF-8 at byte {error.start}; expected one JSON object per line") from None
+    return [_parsed(line, f"{name}, line {number}") for number, line in enumerate(lines, start=1)]
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:

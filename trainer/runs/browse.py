@@ -18,9 +18,9 @@ from schemas.recipes.loading import Recipe, nearest
 from schemas.runs import RunRecord
 from schemas.text.plain import short
 from trainer.engine.checkpoint import CHECKPOINTS, Checkpoints
-from trainer.metrics.log import METRICS_FILE, read_metrics
+from trainer.metrics.log import METRICS_FILE, read_metrics, recent_metrics
 from trainer.runs.directory import flat, read_run
-from trainer.runs.status import RESULTS, progress_of
+from trainer.runs.status import RECENT, RESULTS, progress_of
 from trainer.runs.table import sparklines
 
 UNFINISHED = "not finished"
@@ -56,7 +56,7 @@ def summary_of(run: Path) -> dict[str, Any]:
     UserError for a directory without a run.
     """
     recipe, record = read_run(run)
-    lines = read_metrics(run)
+    lines = recent_metrics(run, RECENT)
     logged = datetime.fromtimestamp((run / METRICS_FILE).stat().st_mtime, UTC) if lines else None
     max_steps = None if isinstance(recipe, TokenizeRecipe) else recipe.loop.max_steps
     progress = progress_of(run, record, max_steps, lines)

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bevt_core.dataset.frame_store import FrameStore
@@ -36,18 +39,16 @@ class FrameCrops:
         return [FrameStore(folder) for folder in self.folders]
 
     @functools.cached_property
-    def _pools(self) -> list[tuple[int, int, int, int, int, int, str]]:
-        """(store, part, first frame, number of frames, height, width, source) of each training or held-out sample."""
-        pools = []
+    def _pools(self) -> NDArray[np.int64]:
+        """(store, row of its samples) of each training or held-out sample: (N, 2)."""
+        pools = [np.zeros((0, 2), np.int64)]
         for number, store in enumerate(self._stores):
-            columns = store.index.select(["part", "frame_start", "num_frames", "height", "width", "source"]).to_pydict()
-            sources = held_out_sources(columns["source"])
-            pools += [
-                (number, part, first, count, height, width, source)
-                for part, first, count, height, width, source in zip(*columns.values(), strict=True)
-                if (source in sources) == self.held_out
-            ]
-        return pools
+            sources = store.samples["source"]
+            held_out = pa.array(held_out_sources(sources.to_pylist()), sources.type)
+            is_held_out = pc.is_in(sources, value_set=held_out).to_numpy(zero_copy_only=False)
+            rows = np.flatnonzero(is_held_out == self.held_out)
+            pools.append(np.stack([np.full_like(rows, number), rows], axis=1))
+        return np.concatenate(pools)
 
     def __len__(self) -> int:
         return len(self._pools)
@@ -55,8 +56,11 @@ class FrameCrops:
     def __getitem__(self, at: tuple[object, int]) -> dict[str, Any]:
         """Return `frame` uint8 (input_px, input_px, C) and `sample_id`."""
         rng = rng_for("tokenizer-crop", *self.key, *at)
-        number, part, first, count, height, width, source = self._pools[rng.integers(len(self._pools))]
-        jpeg = self._stores[number].read_jpegs(part, first + int(rng.integers(count)), 1)[0]
+        number, row = self._pools[rng.integers(len(self._pools))].tolist()
+        store = self._stores[number]
+        names = ("part", "frame_start", "num_frames", "height", "width", "source")
+        part, first, count, height, width, source = (store.samples[name][row].as_py() for name in names)
+        jpeg = store.read_jpegs(part, first + int(rng.integers(count)), 1)[0]
         frame_HWC = decode_jpeg(jpeg, (height, width))
         return {"frame": random_crop(frame_HWC, self.input_px, rng), "sample_id": source}
 
@@ -65,7 +69,7 @@ class FrameCrops:
         return torch.stack([self[key, number]["frame"] for number in range(count)])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: getattr(self, name) for name in (*self.__dataclass_fields__, "_pools")}
 
 
 def random_crop(frame_HWC: np.ndarray, size_px: int, rng: np.random.Generator) -> Tensor:

@@ -8,7 +8,6 @@ from bevt_core.console.progress import ProgressLine
 from pipeline.job.progress import Meter, ProgressView, RejectionLimit, unit_of
 from pipeline.job.rows import PartMade
 from schemas.errors import UserError
-from schemas.frames import SourceItem
 
 
 def test_no_limit() -> None:
@@ -39,9 +38,8 @@ MADE = PartMade(0, sources=8, frames=80, rejected=1)
 
 
 def test_it_counts_sources_and_not_parts(capsys: pytest.CaptureFixture[str]) -> None:
-    videos = [SourceItem(source=f"{i}.mp4", kind="video") for i in range(16)]
     meter = Meter()
-    with ProgressView("auto", "tokenize", len(videos), unit_of(videos)) as view:
+    with ProgressView("auto", "tokenize", 16, unit_of({"video"})) as view:
         for _ in range(2):
             meter.add(MADE)
             view.update(meter)
@@ -52,8 +50,19 @@ def test_it_counts_sources_and_not_parts(capsys: pytest.CaptureFixture[str]) -> 
     with ProgressView("off", "tokenize", 8, "videos") as view:
         view.update(meter)
     assert capsys.readouterr().err == ""
-    assert unit_of([*videos, SourceItem(source="a.jpg", kind="image")]) == "sources"
-    assert unit_of([SourceItem(source="a.jpg", kind="image")]) == "images"
+    assert unit_of({"video", "image"}) == "sources"
+    assert unit_of({"image"}) == "images"
+
+
+def test_a_listing_has_no_total() -> None:
+    clock, stream = [0.0], io.StringIO()
+    with ProgressLine("list videos", unit="files", now=lambda: clock[0], stream=stream) as line:
+        for _ in range(4):
+            clock[0] += 20
+            line.add(20_000)
+    first, *others = stream.getvalue().splitlines()
+    assert first == "list videos 0 files  elapsed 0:00" and len(others) == 2  # every 30 s
+    assert others[-1] == "list videos 80,000 files  1,000 files/s  elapsed 1:20"
 
 
 def test_the_rate_leaves_the_start_out() -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.dataset.frame_store import FrameStore, read_frame_commit, read_plan, read_sources, sources_digest
+from bevt_core.dataset.frame_store import FrameStore, read_frame_commit
 from bevt_core.dataset.jpeg_array import open_jpegs
+from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.rng import rng_for
 from bevt_core.storage.staging import STAGING, staged_folder

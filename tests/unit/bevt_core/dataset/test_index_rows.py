@@ -11,11 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bevt_core.dataset.commits import digest_of
 from bevt_core.dataset.frame_rows import BadRow, check_index
 from bevt_core.dataset.frame_store import FrameStore, read_frame_commit
+from bevt_core.dataset.source_list import read_plan
+from bevt_core.storage.files import read_record, write_record
 from pipeline.check.verify import verify
+from pipeline.job.commits import frame_commits
 from pipeline.job.tokenize_part import read_frame_part
 from schemas.errors import UserError
+from schemas.frames import FrameStoreManifest
 from tests.support.builders import make_token_set
 from tests.support.hostile import recommit
 
@@ -57,9 +62,15 @@ def read_to_verify(dataset: Path) -> object:
     raise BadRow("{path}/{problem}; {mend}".format(**problem))
 
 
+def read_samples(dataset: Path) -> object:
+    (dataset / "frames" / "samples.json").unlink()  # as in a store of an older version
+    return FrameStore(dataset / "frames").samples
+
+
 READERS: dict[str, Callable[[Path], object]] = {
     "one part": lambda dataset: FrameStore(dataset / "frames").read_index(1),
     "all parts": lambda dataset: FrameStore(dataset / "frames").index,
+    "all samples": read_samples,
     "tokenizing": read_to_tokenize,
     "verify": read_to_verify,
 }
@@ -105,8 +116,16 @@ def test_a_row_that_cannot_be_is_one_error(dataset: Path, edit: str, reader: str
 def test_the_same_id_in_two_parts_is_one_error(dataset: Path) -> None:
     edit_row(dataset, 1, 1, {"sample_id": "0001.mp4"})
     FrameStore(dataset / "frames").read_index(1)
-    with pytest.raises(UserError, match=r"part-00001/index.parquet: row 1, sample '0001.mp4', has the sample id of an"):
-        _ = FrameStore(dataset / "frames").index
+    path = dataset / "frames" / "dataset.json"
+    manifest = read_record(path, FrameStoreManifest)
+    commits = frame_commits(dataset / "frames", read_plan(dataset / "frames"))
+    digest = digest_of([commit.digest() for commit in commits.values()])
+    write_record(path, manifest.model_copy(update={"parts_digest": digest}))
+    for read in (READERS["all parts"], read_to_verify, read_samples):
+        with pytest.raises(
+            UserError, match=r"part-00001/index.parquet: row 1, sample '0001.mp4', has the sample id of an"
+        ):
+            read(dataset)
 
 
 def test_equal_times_negative_times_and_repeated_frames_are_read(dataset: Path) -> None:

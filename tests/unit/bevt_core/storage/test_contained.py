@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bevt_core.dataset.frame_store import FrameStore, sources_digest
+from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.dataset.source_list import sources_digest
 from bevt_core.dataset.token_set import read_token_plan
 from bevt_core.storage.contained import contained, readable_source
 from bevt_core.storage.files import read_record, remove, write_record

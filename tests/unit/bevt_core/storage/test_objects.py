@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.dataset.frame_store import read_frame_commit, read_plan
+from bevt_core.dataset.frame_store import read_frame_commit
+from bevt_core.dataset.source_list import read_plan
 from bevt_core.dataset.token_set import read_token_commit, read_token_plan
 from bevt_core.storage import objects
 from bevt_core.storage.files import committed_folder, fetched, read_record, remove, sha256_of, sizes_in, write_record

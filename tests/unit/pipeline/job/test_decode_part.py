@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bevt_core.dataset.frame_store import Rejected, sources_digest
+from bevt_core.dataset.frame_store import Rejected
+from bevt_core.dataset.source_list import sources_digest
 from bevt_core.media.video.video_file import open_video
 from bevt_core.untrusted.isolation import IsolatedFunction
 from pipeline.job import decode_part as frames_job

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cli
-from bevt_core.dataset.frame_store import write_plan
+from bevt_core.dataset.source_list import write_plan
 from pipeline.job.part_size import check_grid, sources_per_part
 from pipeline.job.plan import make_plan
 from pipeline.job.run import tokenize

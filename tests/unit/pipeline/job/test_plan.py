@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bevt_core.dataset import frame_store
-from bevt_core.dataset.frame_store import read_plan, read_sources
+from bevt_core.dataset import frame_store, source_list
+from bevt_core.dataset.source_list import read_plan, read_sources
 from bevt_core.storage.files import create_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.job import plan as plans
@@ -28,7 +28,7 @@ def plan_of(items: list[SourceItem], seed: int = 0) -> Plan:
         seed=seed,
         sources_per_part=2,
         num_sources=len(items),
-        sources_digest=frame_store.sources_digest(items),
+        sources_digest=source_list.sources_digest(items),
     )
 
 
@@ -49,7 +49,7 @@ def test_of_two_jobs_at_the_same_moment_one_is_refused(frames_dir: AnyPath, monk
     before = {name: sha256_of(frames_dir / name) for name in sizes_in(frames_dir)}
     assert before.keys() == {"plan.json", "sources.parquet"}
     with monkeypatch.context() as patch:
-        for module in (plans, frame_store):
+        for module in (plans, source_list):
             patch.setattr(module, "read_plan", lambda folder: None)
         with pytest.raises(UserError, match=r"another job's output: .*num_sources 4 there, 3 here"):
             write_or_check_plan(frames_dir, plan_of(ITEMS[:3]), ITEMS[:3], overwrite=False)

@@ -1,15 +1,16 @@
 """List files in common forms: each line is read as intended, or one error names it."""
 
 import resource
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
-from pipeline.sources import check_found, choose_stored, list_sources
+from bevt_core.media.kinds import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of, suffix_of
+from bevt_core.rng import rng_for
+from pipeline.sources import check_found, choose_stored, list_sources, listing
 from pipeline.sources.class_names import read_classes
 from pipeline.sources.listing import media_files
 from pipeline.sources.tree import Tree
@@ -234,9 +235,27 @@ def test_kinds_do_not_overlap() -> None:
     ],
 )
 def test_what_is_a_source_and_what_is_counted(names: list[str], kind: str, left_out: dict[str, int]) -> None:
-    files, ignored = media_files(names, None)
-    assert {found for _, found in files} == {kind} and ignored == left_out
-    assert len(files) + sum(ignored.values()) == len(names)
+    media = media_files(names, None)
+    assert media.kind == kind and media.ignored == left_out
+    assert len(media.paths) + sum(media.ignored.values()) == len(names)
+
+
+@pytest.mark.parametrize("block", [1, 2, 1000])
+def test_media_files_keep_their_folders(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "BLOCK_ROWS", block)
+    media = media_files(["a.mp4", "b/c/d.MP4", "b/e.txt", "b/f.mp4", "b/c/g.mp4"], None)
+    assert media.paths.to_pylist() == ["a.mp4", "b/c/d.MP4", "b/f.mp4", "b/c/g.mp4"]
+    assert [media.folders[at] for at in media.folder_N] == ["", "b/c", "b", "b/c"]
+    assert len(media_files([], None).paths) == 0
+
+
+def test_a_suffix_is_that_of_pathlib() -> None:
+    rng = rng_for("suffixes")
+    names = ["", ".", "..", ".a", "a.", "a..", "..a", "a.b.", "a/.b", "a.b/c", "a.b/c.D", "...", "x.MP4", ".x.mp4"]
+    names += ["".join(rng.choice(list("ab./A"), 6)).strip("/") for _ in range(2000)]
+    for name in names:
+        if name == str(PurePosixPath(name)):  # a normal path
+            assert suffix_of(name) == PurePosixPath(name).suffix.lower(), name
 
 
 def test_a_tree_skips_hidden_and_system_files(root: Path) -> None:

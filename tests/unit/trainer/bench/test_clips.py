@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bevt_core.dataset.frame_store import sources_digest, write_frame_manifest, write_frame_part, write_plan
+from bevt_core.dataset.frame_store import write_frame_manifest, write_frame_part
+from bevt_core.dataset.source_list import sources_digest, write_plan
 from pipeline.job.decode_part import load_source
 from schemas.errors import UserError
 from schemas.frames import Plan, PoolSpec, SourceItem

@@ -157,10 +157,10 @@ def test_a_thinned_pool_has_no_interval(tmp_path: Path, monkeypatch: pytest.Monk
     source = clips_of(tmp_path)
     dense, uniform = (ClipSampling(kind=kind, frames=4, interval=1) for kind in ("dense", "uniform"))
     assert interval_of(source, dense) == 1
-    rows = source.store.index.to_pylist()
-    rows[3]["frame_indices"] = [0, 2, 5]
-    rows[5]["frame_indices"] = [4]  # a single frame has no spacing
-    monkeypatch.setitem(source.store.__dict__, "index", pa.Table.from_pylist(rows, source.store.index.schema))
+    rows = source.store.samples.to_pylist()
+    rows[3] |= {"num_frames": 3, "span": 5}
+    rows[5] |= {"num_frames": 1, "span": 0}  # a single frame has no spacing
+    monkeypatch.setitem(source.store.__dict__, "samples", pa.RecordBatch.from_pylist(rows, source.store.samples.schema))
     assert thinned(source.store) == [rows[3]["source"]]
     del source.__dict__["uneven_item"]
     assert interval_of(source, uniform) == 1
