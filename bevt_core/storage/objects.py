@@ -1,7 +1,7 @@
 """A path on an object store, with the subset of `pathlib.Path` that this project needs.
 
 Folders need not be made, and there are no renames. An object appears as a whole, by one put. Requests are retried and
-fail with a StorageError (see `s3.service`).
+fail with a StorageError (see `clouds.requests`).
 """
 
 import contextlib
@@ -14,30 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from bevt_core.storage.s3.download_limit import at_most
-from bevt_core.storage.s3.ranges import Ranges
-from bevt_core.storage.s3.service import request
+from bevt_core.storage.clouds.clients import PIECE_RETRIES
+from bevt_core.storage.clouds.ranges import Ranges
+from bevt_core.storage.clouds.requests import request
+from bevt_core.storage.clouds.schemes import CLOUDS, KNOWN, Cloud
+from bevt_core.storage.clouds.transfers import copy_rest, list_rest, sizes_of_files
 from schemas.errors import StorageError, UserError
 from schemas.text.credentials import holds_credentials, masked
 from schemas.text.names import leads_out
 
 R = TypeVar("R")
 
-SET_CREDENTIALS = "leave credentials out: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-
-SCHEME = "s3://"
-CHUNK_BYTES = 16 << 20  # of a multipart upload; files smaller than two chunks are uploaded by one put
+CHUNK_BYTES = 16 << 20  # of an upload in pieces; files smaller than two chunks are uploaded by one put
+UPLOADS = 4  # pieces of a file that are uploaded at a time
 
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """`s3://bucket/key`: an object, or the common prefix of several, which serves as a folder."""
+    """`s3://bucket/key`, `gs://bucket/key` or `az://container/key`: an object, or the common prefix of several, which
+    serves as a folder."""
 
     url: str
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(SCHEME) or not self.url.removeprefix(SCHEME).split("/")[0]:
-            raise UserError(f"{self.url}: expected {SCHEME}bucket/prefix")
+        scheme, _, place = self.url.partition("://")
+        if scheme not in CLOUDS or not place.split("/")[0]:
+            raise UserError(f"{self.url}: expected {KNOWN}")
 
     def __str__(self) -> str:
         return self.url
@@ -62,27 +64,35 @@ class ObjectPath:
     # ---- queries --------------------------------------------------------------------------------
 
     def is_file(self) -> bool:
-        return (self._info() or {}).get("type") == "file"
+        return self.size() >= 0
 
     def is_dir(self) -> bool:
-        return (self._info() or {}).get("type") == "directory"
+        """Whether objects exist below."""
+        with contextlib.suppress(FileNotFoundError):
+            listed = self._request("access", lambda store: next(iter(store.list(self._key or None, chunk_size=2)), []))
+            return any(entry["path"] != self._key for entry in listed)
+        return False
 
     def exists(self) -> bool:
-        return self._info() is not None
+        return self.is_file() or self.is_dir()
 
     def size(self) -> int:
         """Size of the object in bytes; -1 if it does not exist."""
-        found = self._info()
-        return int(found["size"]) if found is not None and found["type"] == "file" else -1
+        if not self._key:
+            return -1
+        with contextlib.suppress(FileNotFoundError):
+            return int(self._request("access", lambda store: store.head(self._key))["size"])
+        return -1
 
     def entries(self) -> dict[str, bool]:
         """The entries directly below: name -> whether it is a folder. Empty if the prefix does not exist."""
         try:
-            found = self._request("list", lambda store: store.ls(self._key, detail=True))
+            found = self._request("list", lambda store: store.list_with_delimiter(self._key or None))
         except FileNotFoundError:
             return {}
-        names = {entry["name"].rstrip("/"): entry["type"] == "directory" for entry in found}
+        names = {entry["path"]: False for entry in found["objects"]}
         names.pop(self._key, None)  # an empty object, by which some tools mark a folder
+        names |= dict.fromkeys(found["common_prefixes"], True)
         by_name = {name.rpartition("/")[2]: is_folder for name, is_folder in sorted(names.items())}
         return {self._checked(name): is_folder for name, is_folder in by_name.items()}
 
@@ -91,15 +101,18 @@ class ObjectPath:
 
         Raises UserError for a key that cannot be a file's path, such as `a//b` or `a/../b`.
         """
+        found: dict[str, int] = {}
         try:
-            found = self._request("list", lambda store: store.find(self._key, detail=True))
+            while not self._request("list", lambda store: list_rest(store, self._key, found)):
+                pass
+            found = self._request("list", lambda store: sizes_of_files(store, found))
         except FileNotFoundError:
             return {}
-        below = f"{self._key}/"
+        below = f"{self._key}/" if self._key else ""
         return {
-            self._checked(name.removeprefix(below)): int(entry["size"])
-            for name, entry in sorted(found.items())
-            if name.startswith(below) and not name.endswith("/")
+            self._checked(key.removeprefix(below)): size
+            for key, size in sorted(found.items())
+            if key.startswith(below) and key != self._key
         }
 
     def _checked(self, name: str) -> str:
@@ -126,7 +139,7 @@ class ObjectPath:
 
     def read_bytes(self) -> bytes:
         """Raises FileNotFoundError."""
-        return bytes(self._request("read", lambda store: store.cat_file(self._key, max_concurrency=1)))
+        return bytes(self._request("read", lambda store: store.get(self._key).bytes()))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.read_bytes().decode(encoding)
@@ -151,7 +164,7 @@ class ObjectPath:
             yield self.read_range(start, min(start + CHUNK_BYTES, size))
 
     def read_range(self, start: int, stop: int) -> bytes:
-        return bytes(self._request("read", lambda store: store.cat_file(self._key, start=start, end=stop)))
+        return bytes(self._request("read", lambda store: store.get_range(self._key, start=start, end=stop)))
 
     def download(self, target: Path, max_bytes: int | None = None) -> None:
         """Copy the object to `target`, in an existing folder.
@@ -159,7 +172,9 @@ class ObjectPath:
         Raises FileNotFoundError, and TooLong as soon as more than `max_bytes` arrive; `target` is then removed.
         """
         try:
-            self._request("read", lambda store: store.get_file(self._key, str(target), callback=at_most(max_bytes)))
+            with target.open("wb") as file:
+                while not self._request("read", lambda store: copy_rest(store, self._key, file, max_bytes)):
+                    pass
         except BaseException:
             target.unlink(missing_ok=True)
             raise
@@ -168,7 +183,7 @@ class ObjectPath:
 
     def write_bytes(self, data: bytes) -> None:
         """Put the object atomically: a reader sees the old one or the new one."""
-        self._put(lambda store: store.pipe_file(self._key, data))
+        self._put(lambda store: store.put(self._key, data, use_multipart=False))
 
     def create_bytes(self, data: bytes) -> bool:
         """`write_bytes` if no object exists; returns whether it was written.
@@ -177,7 +192,7 @@ class ObjectPath:
         Stores without conditional puts always overwrite.
         """
         try:
-            self._put(lambda store: store.pipe_file(self._key, data, mode="create"))
+            self._put(lambda store: store.put(self._key, data, use_multipart=False, mode="create"))
         except FileExistsError:
             return False
         except StorageError as error:
@@ -190,50 +205,63 @@ class ObjectPath:
 
     def upload(self, source: Path) -> None:
         """Put a local file, in chunks if it is large; the object appears after the last chunk."""
-        self._put(lambda store: store.put_file(str(source), self._key, chunksize=CHUNK_BYTES))
+        if source.stat().st_size < 2 * CHUNK_BYTES:
+            self._put(lambda store: store.put(self._key, source, use_multipart=False))
+            return
+        pieces = {"use_multipart": True, "chunk_size": CHUNK_BYTES, "max_concurrency": UPLOADS}
+        self._put(lambda store: store.put(self._key, source, **pieces), PIECE_RETRIES)
 
     def unlink(self, missing_ok: bool = False) -> None:
         with contextlib.suppress(*([FileNotFoundError] if missing_ok else [])):
-            self._request("remove", lambda store: store.rm_file(self._key))
+            self._request("remove", lambda store: store.delete(self._key))
 
     # ---- requests -------------------------------------------------------------------------------
 
     @property
+    def _cloud(self) -> Cloud:
+        return CLOUDS[self.url.partition("://")[0]]
+
+    @property
+    def _bucket(self) -> str:
+        return self.url.removeprefix(self._cloud.prefix).partition("/")[0]
+
+    @property
     def _key(self) -> str:
-        return self.url.removeprefix(SCHEME)
+        return self.url.removeprefix(self._cloud.prefix).partition("/")[2]
 
-    def _info(self) -> dict[str, Any] | None:
-        """`size` and `type` ("file" or "directory"); None if nothing exists at the path."""
+    def _put(self, call: Callable[[Any], object], retries: int = 0) -> None:
         try:
-            return dict(self._request("access", lambda store: store.info(self._key)))
-        except FileNotFoundError:
-            return None
-
-    def _put(self, call: Callable[[Any], object]) -> None:
-        try:
-            self._request("write", call)
-        except FileNotFoundError:
-            bucket = self._key.split("/")[0]
+            self._request("write", call, retries)
+        except FileNotFoundError as error:
+            if error.filename != self.url:  # of the local disk
+                raise
+            kind = self._cloud.bucket
             raise StorageError(
-                errno.ENOENT, f"{self.url}: no bucket {bucket!r}; make it, or correct the name"
+                errno.ENOENT, f"{self.url}: no {kind} {self._bucket!r}; make it, or correct the name"
             ) from None
 
-    def _request(self, what: str, call: Callable[[Any], R]) -> R:
-        return request(self.url, what, call)
+    def _request(self, what: str, call: Callable[[Any], R], retries: int = 0) -> R:
+        return request(self.url, self._cloud, self._bucket, what, call, retries)
 
 
 AnyPath = Path | ObjectPath
 
 
 def as_path(text: str | AnyPath) -> AnyPath:
-    """`s3://...` is an ObjectPath, everything else a Path. Raises UserError for another scheme."""
+    """`s3://...`, `gs://...` and `az://...` are ObjectPaths, everything else a Path.
+
+    Raises UserError for another scheme, and for credentials in a URL.
+    """
     if isinstance(text, Path | ObjectPath):
         return text
-    if "://" in text and holds_credentials(text):
-        raise UserError(f"{masked(text)}: paths are stored with the results; {SET_CREDENTIALS}")
-    if text.startswith(SCHEME):
-        bucket, _, key = text.removeprefix(SCHEME).partition("/")
-        return ObjectPath(SCHEME + bucket) / key
-    if "://" in text:
-        raise UserError(f"{text}: expected a path on this machine, or {SCHEME}bucket/prefix")
-    return Path(text)
+    scheme, separator, place = text.partition("://")
+    if not separator:
+        return Path(text)
+    cloud = CLOUDS.get(scheme)
+    if holds_credentials(text):
+        fix = "; ".join([cloud.credentials] if cloud else [other.credentials for other in CLOUDS.values()])
+        raise UserError(f"{masked(text)}: paths are stored with the results; leave credentials out: {fix}")
+    if cloud is None:
+        raise UserError(f"{text}: expected a path on this machine, or {KNOWN}")
+    bucket, _, key = place.partition("/")
+    return ObjectPath(cloud.prefix + bucket) / key

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from bevt_core.storage.clouds.clients import CONNECTIONS
+from bevt_core.storage.clouds.requests import retry_s
+from bevt_core.storage.clouds.transfers import TooLong
 from bevt_core.storage.local import LocalStorage
 from bevt_core.storage.locks.exclusive import warn_of_no_locks
 from bevt_core.storage.locks.owners import Owner
 from bevt_core.storage.objects import ObjectPath
-from bevt_core.storage.s3.download_limit import TooLong
-from bevt_core.storage.s3.service import CONNECTIONS, retry_s
 from bevt_core.storage.staging import clean_local_staging, scratch, scratch_folder
 from schemas.frames import FileDigest
 from schemas.text.names import check_below

@@ -14,9 +14,9 @@ from bevt_core.dataset.frame_store import FrameStore, local_part, read_frame_com
 from bevt_core.dataset.sample_table import samples_in_parts
 from bevt_core.dataset.source_list import sources_digest
 from bevt_core.media.video.header import read_video_header
+from bevt_core.storage.clouds.ranges import READ_BYTES
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import ObjectPath, as_path
-from bevt_core.storage.s3.ranges import READ_BYTES
 from pipeline.check.problems import to_remove
 from pipeline.check.verify import check_files, verify
 from pipeline.job.decode_part import make_frame_part

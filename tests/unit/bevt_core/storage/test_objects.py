@@ -12,10 +12,10 @@ from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.source_list import read_plan
 from bevt_core.dataset.token_set import read_token_commit, read_token_plan
 from bevt_core.storage import objects
+from bevt_core.storage.clouds import requests
 from bevt_core.storage.files import committed_folder, fetched, read_record, remove, sha256_of, sizes_in, write_record
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import ObjectPath, as_path
-from bevt_core.storage.s3 import service
 from schemas.errors import StorageError, UserError
 from schemas.views import View
 from tests.support.builders import make_token_set
@@ -31,7 +31,7 @@ def server() -> Iterator[S3Server]:
 @pytest.fixture
 def store(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     """The server without faults, and short waits."""
-    monkeypatch.setattr(service, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(requests, "FIRST_WAIT_S", 0.001)
     monkeypatch.setenv("BEVT_RETRY_S", "5")
     server.requests.clear()
     yield server
@@ -52,7 +52,7 @@ def test_what_is_a_path_and_what_an_object() -> None:
     assert isinstance(path, ObjectPath)
     assert (str(path), path.name, str(path.parent)) == ("s3://bucket/a/b", "b", "s3://bucket/a")
     assert str(path / "" / "./c/d.txt") == "s3://bucket/a/b/c/d.txt"
-    for wrong in ("s3://", "gs://bucket/x", "s3:///x"):
+    for wrong in ("s3://", "ftp://bucket/x", "s3:///x"):
         with pytest.raises(UserError, match="expected"):
             as_path(wrong)
 

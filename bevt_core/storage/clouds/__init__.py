@@ -1,0 +1,4 @@
+"""Object stores: their schemes, this process's clients, and requests that are retried.
+
+Not here: paths on them (`storage.objects`).
+"""

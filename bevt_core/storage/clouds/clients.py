@@ -1,0 +1,136 @@
+"""This process's clients of object stores.
+
+Addresses and credentials come from the environment, as for each cloud's own tools. Clients do not retry by themselves:
+see `requests`.
+"""
+
+import errno
+import functools
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bevt_core.console.installation import install_command
+from bevt_core.storage.clouds.failures import one_line
+from bevt_core.storage.clouds.schemes import CLOUDS, Cloud
+from schemas.errors import StorageError, UserError
+
+CONNECT_TIMEOUT_S = 10
+SILENCE_TIMEOUT_S = 120  # without a byte from the server; a sent piece of an upload must be confirmed in this time
+REQUEST_TIMEOUT_S = 24 * 3600  # obstore's default of 30 s would end long downloads
+PIECE_RETRIES = 5  # of one piece of an upload in pieces
+CONNECTIONS = 32  # per process: threads that make requests
+CREDENTIALS_LAST = timedelta(minutes=5)  # then AWS credentials that expire are read again
+
+_lock = threading.Lock()
+_used_by: set[int] = set()  # process ids
+
+
+def client(cloud: Cloud, bucket: str, retries: int = 0) -> Any:
+    """The obstore store of a bucket, shared by the threads of this process.
+
+    Raises UserError without the packages, with unusable settings, and in a process that was forked after its parent
+    made a client: the client's threads do not survive a fork, and a request would never end.
+    """
+    with _lock:
+        pid = os.getpid()
+        if _used_by - {pid}:
+            raise UserError(
+                f"{cloud.prefix}{bucket}: this process was forked from one that used an object store, and cannot use "
+                "one itself; start it by `spawn` or `forkserver`"
+            )
+        _used_by.add(pid)
+        return _open(cloud, bucket, retries)
+
+
+def forget_clients() -> None:
+    """Make new clients from now on, because the environment has changed."""
+    _open.cache_clear()
+
+
+@functools.lru_cache(maxsize=32)
+def _open(cloud: Cloud, bucket: str, retries: int) -> Any:
+    try:
+        import obstore.exceptions
+        import obstore.store
+
+        settings = SETTINGS[cloud.scheme](cloud)
+    except ImportError as error:
+        install = install_command(cloud.scheme)
+        raise UserError(f"paths like {cloud.prefix}... need the package {error.name}: `{install}`") from None
+    options: dict[str, Any] = {
+        "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+        "read_timeout": timedelta(seconds=SILENCE_TIMEOUT_S),
+        "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
+        "allow_http": settings.pop("allow_http"),
+    }
+    authorities = os.environ.get("AWS_CA_BUNDLE")
+    if cloud.scheme == "s3" and authorities:
+        options["root_certificate"] = Path(authorities).read_bytes()
+    kind = {"s3": obstore.store.S3Store, "gs": obstore.store.GCSStore, "az": obstore.store.AzureStore}[cloud.scheme]
+    try:
+        return kind(bucket, client_options=options, retry_config={"max_retries": retries}, **settings)
+    except (obstore.exceptions.BaseError, ValueError) as error:
+        raise UserError(f"{cloud.prefix}{bucket}: unusable settings ({one_line(error)}); {cloud.credentials}") from None
+
+
+def _s3(cloud: Cloud) -> dict[str, Any]:
+    """Credentials, region and endpoint as botocore finds them: environment, profiles, roles, instance metadata."""
+    import botocore.session
+    from botocore.configprovider import ConfiguredEndpointProvider
+    from botocore.exceptions import BotoCoreError
+
+    session = botocore.session.Session()
+    try:
+        endpoint = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
+        settings = {
+            "region": session.get_config_variable("region") or "us-east-1",
+            "disable_bulk_delete": True,  # not every store that speaks S3 has it
+            **_address("endpoint", endpoint),
+        }
+        if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() not in ("1", "true"):
+            settings["credential_provider"] = _aws_credentials(session)
+    except BotoCoreError as error:
+        raise StorageError(errno.EACCES, f"no credentials for {cloud.name} ({error}); {cloud.credentials}") from error
+    return settings
+
+
+def _aws_credentials(session: Any) -> Callable[[], dict[str, Any]]:
+    """What obstore calls for credentials. Raises StorageError without credentials."""
+    from botocore.credentials import RefreshableCredentials
+
+    found = session.get_credentials()
+    if found is None:
+        cloud = CLOUDS["s3"]
+        raise StorageError(errno.EACCES, f"no credentials for {cloud.name}; {cloud.credentials}")
+    expire = isinstance(found, RefreshableCredentials)
+
+    def credentials() -> dict[str, Any]:
+        frozen = found.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + CREDENTIALS_LAST if expire else None,
+        }
+
+    return credentials
+
+
+def _gs(cloud: Cloud) -> dict[str, Any]:
+    return _address("base_url", cloud.endpoint())
+
+
+def _az(cloud: Cloud) -> dict[str, Any]:
+    return _address("endpoint", cloud.endpoint())
+
+
+def _address(name: str, endpoint: str | None) -> dict[str, Any]:
+    address: dict[str, Any] = {name: endpoint.rstrip("/")} if endpoint else {}
+    return {**address, "allow_http": bool(endpoint) and not endpoint.startswith("https://")}
+
+
+SETTINGS: dict[str, Callable[[Cloud], dict[str, Any]]] = {"s3": _s3, "gs": _gs, "az": _az}

@@ -1,1 +1,0 @@
-"""Requests to object stores. Not here: paths on them (`storage.objects`)."""
