@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from bevt_core.storage.clouds.clients import PIECE_RETRIES
+from bevt_core.storage.clouds.clients import PAGE_RETRIES, PIECE_RETRIES
 from bevt_core.storage.clouds.ranges import Ranges
 from bevt_core.storage.clouds.requests import request
 from bevt_core.storage.clouds.schemes import CLOUDS, KNOWN, Cloud
@@ -103,7 +103,7 @@ class ObjectPath:
         """
         found: dict[str, int] = {}
         try:
-            while not self._request("list", lambda store: list_rest(store, self._key, found)):
+            while not self._request("list", lambda store: list_rest(store, self._key, found), PAGE_RETRIES):
                 pass
             found = self._request("list", lambda store: sizes_of_files(store, found))
         except FileNotFoundError:
@@ -211,8 +211,9 @@ class ObjectPath:
         pieces = {"use_multipart": True, "chunk_size": CHUNK_BYTES, "max_concurrency": UPLOADS}
         self._put(lambda store: store.put(self._key, source, **pieces), PIECE_RETRIES)
 
-    def unlink(self, missing_ok: bool = False) -> None:
-        with contextlib.suppress(*([FileNotFoundError] if missing_ok else [])):
+    def unlink(self, missing_ok: bool = True) -> None:
+        """Remove the object if it exists. S3 does not say whether it did, nor does a retry after a lost response."""
+        with contextlib.suppress(FileNotFoundError):
             self._request("remove", lambda store: store.delete(self._key))
 
     # ---- requests -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 REPO = Path(__file__).parents[2]
 STEPS = ["ceilings", "parity", "joint_step", "resume", "attention", "tokenizer", "online_step", "nano", "loader"]
 STEPS += ["compiled_step"]
-ABSENT = ("av", "decord", "ray", "s3fs", "wandb")  # on the machine that the scripts are for
+ABSENT = ("av", "decord", "obstore", "ray", "wandb")  # on the machine that the scripts are for
 BLOCK = f"""
 import sys
 

@@ -1,5 +1,6 @@
 """A server of an object store in this process, behind a door that logs requests and may answer with a fault."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+from bevt_core.storage.objects import ObjectPath
 
 SLOW_DOWN = ("503 Slow Down", "SlowDown", "Please reduce your request rate.")
 INTERNAL = ("500 Internal Server Error", "InternalError", "We encountered an internal error.")
@@ -44,6 +47,9 @@ class ObjectServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def path(self, key: str, bucket: str = "data") -> ObjectPath:
+        return ObjectPath(f"{self.scheme}://{bucket}") / key
+
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ["PATH_INFO"].encode("latin-1").decode().removeprefix(self._account)
         request = f"{environ['REQUEST_METHOD']} {path}?{environ['QUERY_STRING']}"
@@ -63,8 +69,8 @@ class ObjectServer:
         """Send the headers and `share` of the body, or nothing at all for 0."""
         answered: list[Any] = []
         body = b"".join(self._app(environ, lambda status, headers, *_: answered.extend((status, headers))))
-        if not share:
-            environ["werkzeug.socket"].close()
+        if not share or not body:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionError("the response is lost")
         headers = [(name, value) for name, value in answered[1] if name.lower() != "content-length"]
         start_response(answered[0], [*headers, ("Content-Length", str(len(body)))])

@@ -1,7 +1,7 @@
 """This process's clients of object stores.
 
-Addresses and credentials come from the environment, as for each cloud's own tools. Clients do not retry by themselves:
-see `requests`.
+Addresses and credentials come from the environment, as for each cloud's own tools. Clients retry by themselves
+only where asked: see `requests`.
 """
 
 import errno
@@ -21,7 +21,7 @@ from schemas.errors import StorageError, UserError
 CONNECT_TIMEOUT_S = 10
 SILENCE_TIMEOUT_S = 120  # without a byte from the server; a sent piece of an upload must be confirmed in this time
 REQUEST_TIMEOUT_S = 24 * 3600  # obstore's default of 30 s would end long downloads
-PIECE_RETRIES = 5  # of one piece of an upload in pieces
+PIECE_RETRIES = PAGE_RETRIES = 5  # of one piece of an upload in pieces, and of one page of a long listing
 CONNECTIONS = 32  # per process: threads that make requests
 CREDENTIALS_LAST = timedelta(minutes=5)  # then AWS credentials that expire are read again
 

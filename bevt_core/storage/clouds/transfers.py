@@ -37,7 +37,7 @@ def list_rest(store: Any, key: str, found: dict[str, int]) -> bool:
 
     before = len(found)
     try:
-        for page in store.list(key or None, offset=max(found, key=str.encode) if found else None, chunk_size=1000):
+        for page in store.list(key or None, offset=max(found, key=str.encode) if found else None):
             found.update((entry["path"], int(entry["size"])) for entry in page)
     except BaseError as error:
         if len(found) == before or isinstance(error, InvalidPathError):

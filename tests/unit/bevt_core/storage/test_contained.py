@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.source_list import sources_digest
 from bevt_core.dataset.token_set import read_token_plan
+from bevt_core.storage import objects
 from bevt_core.storage.contained import contained, readable_source
 from bevt_core.storage.files import read_record, remove, write_record
 from bevt_core.storage.objects import ObjectPath
@@ -187,7 +188,8 @@ def test_keys_stay_below_their_prefix(name: str) -> None:
 
 @pytest.mark.parametrize("key", ["a/../../x", "../x", "/etc/x", "a//b", "./a"])
 def test_listed_keys_that_cannot_be_files_are_one_error(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ObjectPath, "_request", lambda self, what, call: {f"data/set/{key}": {"size": 1}})
+    monkeypatch.setattr(ObjectPath, "_request", lambda self, what, call, retries=0: call(None))
+    monkeypatch.setattr(objects, "list_rest", lambda store, prefix, found: found.update({f"set/{key}": 1}) or True)
     with pytest.raises(UserError, match="cannot be a file"):
         BUCKET.sizes()
 

@@ -1,0 +1,263 @@
+"""Object stores that fail: what is retried, for how long, what is one error, and what its message must not contain."""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bevt_core.storage import objects
+from bevt_core.storage.clouds import clients
+from bevt_core.storage.clouds.schemes import CLOUDS
+from bevt_core.storage.clouds.transfers import TooLong
+from bevt_core.storage.objects import ObjectPath, as_path
+from schemas.errors import StorageError, UserError
+from tests.support.object_server import CUT, DENIED, INTERNAL, LOST, SKEWED, SLOW_DOWN, Fault, ObjectServer
+from tests.support.s3_server import s3_server
+
+SECRET = "c2VjcmV0LWtleS1vZi10aGlzLXRlc3Q="
+UNSIGNED = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_CA_BUNDLE")
+
+
+only_s3 = pytest.mark.parametrize("each_server", ["s3"], indirect=True)
+
+
+def first(count: int, fault: Fault, method: str = "") -> Callable[[int, str], Fault | None]:
+    """Fail the first `count` requests of a method."""
+    left = iter(range(count))
+    return lambda number, request: fault if request.startswith(method) and next(left, None) is not None else None
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (SLOW_DOWN, "503.*reduce your request rate.*finished work is kept"),
+        (INTERNAL, "internal error.*same command"),
+        (LOST, "sending request.*same command"),
+    ],
+)
+def test_attempts_end_in_one_error(
+    store: ObjectServer, monkeypatch: pytest.MonkeyPatch, fault: Fault, says: str
+) -> None:
+    monkeypatch.setenv("BEVT_RETRY_S", "0.3")
+    store.fault = lambda number, request: fault
+    path = store.path("x")
+    with pytest.raises(StorageError, match=rf"{path}: cannot write it \(\d+ attempts in \d s.*{says}") as caught:
+        path.write_bytes(b"x")
+    assert 2 < len(store.requests) < 20 and str(caught.value).count("http://") == 1  # the endpoint's
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, INTERNAL, CUT, LOST, ("429 Too Many Requests", "TooMany", "x")])
+def test_every_request_is_repeated(store: ObjectServer, tmp_path: Path, fault: Fault) -> None:
+    path, data = store.path("repeated/x"), bytes(range(256)) * 64
+    for request, method in (
+        (lambda: path.write_bytes(data), "PUT"),
+        (lambda: path.read_bytes() == data or None, "GET"),
+        (lambda: path.read_range(5, 900) == data[5:900] or None, "GET"),
+        (lambda: path.parent.sizes() == {"x": len(data)} or None, "GET"),
+        (lambda: path.parent.entries() == {"x": False} or None, "GET"),
+        (lambda: path.size() == len(data) or None, "HEAD"),
+    ):
+        store.fault = first(2, fault, method)
+        done = request()
+        assert done or method == "PUT"
+    store.fault = first(2, fault)
+    path.download(tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == data
+    store.fault = first(2, fault)
+    path.unlink()
+    assert not path.exists()
+
+
+def test_a_download_continues_where_it_was_cut(store: ObjectServer, tmp_path: Path) -> None:
+    data = os.urandom(5 << 20)
+    path = store.path("cut/large")
+    path.write_bytes(data)
+    store.requests.clear()
+    store.fault = first(3, CUT, "GET")
+    path.download(tmp_path / "back", len(data))
+    assert (tmp_path / "back").read_bytes() == data and len(store.requests) == 4
+    store.fault = lambda number, request: None
+    for missing, limit, error in (("large", len(data) - 1, TooLong), ("nothing", None, FileNotFoundError)):
+        with pytest.raises(error):
+            (path.parent / missing).download(tmp_path / missing, limit)
+        assert not (tmp_path / missing).exists()
+
+
+def test_a_conditional_put_after_a_lost_response(store: ObjectServer) -> None:
+    """The attempt that wrote the object is not known to have written it: its retry finds one."""
+    path = store.path("created")
+    store.fault = first(1, LOST, "PUT")
+    assert path.create_bytes(b"first") is False
+    assert path.read_bytes() == b"first"
+    assert path.create_bytes(b"second") is False and path.read_bytes() == b"first"
+    store.fault = first(2, SLOW_DOWN, "PUT")
+    assert store.path("created-2").create_bytes(b"x") is True
+
+
+def test_a_store_without_conditional_puts_overwrites(store: ObjectServer) -> None:
+    store.fault = first(
+        1, ("501 Not Implemented", "NotImplemented", "a header implies unsupported functionality"), "PUT"
+    )
+    assert store.path("plain").create_bytes(b"x") is True and store.path("plain").read_bytes() == b"x"
+
+
+def test_what_cannot_pass_is_not_tried_again(store: ObjectServer) -> None:
+    word, path = CLOUDS[store.scheme].bucket, store.path("x")
+    with pytest.raises(StorageError, match=f"no {word} 'nowhere'; make it"):
+        store.path("x", "nowhere").write_bytes(b"x")
+    assert store.path("x", "nowhere").sizes() == {} and not store.path("x", "nowhere").exists()
+    for fault, says in (
+        (DENIED, "no permission to read it .*403 .*Access Denied.*; check the credentials"),
+        (SKEWED, "cannot read it: 403 .*; set this machine's clock"),
+        (("400 Bad Request", "InvalidArgument", "Invalid argument."), "cannot read it: 400 .*Invalid argument"),
+    ):
+        store.requests.clear()
+        store.fault = lambda number, request, fault=fault: fault
+        with pytest.raises(StorageError, match=says) as caught:
+            path.read_bytes()
+        assert len(store.requests) == 1 and str(caught.value).startswith(f"{path}: ")
+        assert "http" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@only_s3
+def test_a_bucket_in_another_region(store: ObjectServer) -> None:
+    store.fault = lambda number, request: ("301 Moved Permanently", "PermanentRedirect", "use another endpoint")
+    with pytest.raises(StorageError, match="set AWS_DEFAULT_REGION to the bucket's region"):
+        store.path("x").read_bytes()
+
+
+@only_s3
+def test_listed_keys_that_cannot_be_files_are_one_error(store: ObjectServer) -> None:
+    """Such keys come from other tools, here boto3: obstore itself refuses them."""
+    import boto3
+
+    for number, key in enumerate(("a/../../x", "../x", "/etc/x", "a//b", "./a")):
+        boto3.client("s3").put_object(Bucket="data", Key=f"hostile/{number}/{key}", Body=b"x")
+        root = store.path(f"hostile/{number}")
+        with pytest.raises(UserError, match=rf"{root}: the object .* below it cannot be a file; rename or remove it"):
+            root.sizes()
+
+
+@only_s3
+def test_markers_of_folders_are_no_files(store: ObjectServer) -> None:
+    import boto3
+
+    for key in ("", "empty/", "full/", "full/x", "none"):
+        boto3.client("s3").put_object(Bucket="data", Key=f"marked/{key}", Body=b"")
+    root = store.path("marked")
+    assert root.sizes() == {"full/x": 0, "none": 0}
+    assert root.entries() == {"empty": True, "full": True, "none": False}
+    assert root.is_dir() and (root / "full").is_dir() and not (root / "empty").is_dir()
+
+
+def test_a_listing_continues_where_it_stopped(store: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page is repeated, and a listing that still fails goes on after its last key."""
+    names = [f"{number:03d}" for number in range(70)]
+    for name in names:
+        store.path(f"many/{name}").write_bytes(b"x")
+    monkeypatch.setattr(objects, "PAGE_RETRIES", 0)
+    store.requests.clear()
+    store.fault = lambda number, request: INTERNAL if number in (1, 19) else None
+    assert list(store.path("many").sizes()) == names
+
+
+# ---- credentials -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", CLOUDS)
+def test_credentials_are_in_no_message(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that nobody listens at, with each kind of secret that the environment may have."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "AKIA" + "TESTTESTTESTTEST",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "GOOGLE_BASE_URL": "http://127.0.0.1:9",
+        "GOOGLE_BEARER_TOKEN": SECRET,
+        "AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:9/account",
+        "AZURE_STORAGE_ACCOUNT_NAME": "account",
+        "AZURE_STORAGE_SAS_TOKEN": f"sv=2021&sig={SECRET}",
+        "BEVT_RETRY_S": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    clients.forget_clients()
+    path = ObjectPath(f"{scheme}://data/x")
+    for request in (path.read_bytes, path.sizes, path.size, lambda: path.write_bytes(b"x")):
+        with pytest.raises(StorageError, match=r"Connection refused.*127.0.0.1:9") as caught:
+            request()
+        assert SECRET.rstrip("=") not in str(caught.value) and "AKIA" not in str(caught.value)
+    clients.forget_clients()
+
+
+def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (*UNSIGNED, "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
+    for url, says in {
+        "s3://data/x": "no credentials.*set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        "gs://data/x": "unusable settings .*nothing.json.*set GOOGLE_APPLICATION_CREDENTIALS",
+        "az://data/x": "unusable settings .*Account must be specified.*set AZURE_STORAGE_ACCOUNT_NAME",
+    }.items():
+        clients.forget_clients()
+        with pytest.raises((StorageError, UserError), match=f"{url[:9]}.*{says}"):
+            as_path(url).read_bytes()
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_IDENTITY_ENDPOINT", "http://127.0.0.1:9")
+    clients.forget_clients()
+    with pytest.raises(StorageError, match=r"az://data/x: no credentials .*set AZURE_STORAGE_ACCOUNT_NAME, and"):
+        as_path("az://data/x").read_bytes()
+    clients.forget_clients()
+
+
+def test_a_profile_gives_key_region_and_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with s3_server() as server:
+        import boto3
+
+        boto3.client("s3").put_object(Bucket="data", Key="profile", Body=b"x", ACL="public-read")
+        for name in (*UNSIGNED, "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(name, raising=False)
+        (tmp_path / "config").write_text(f"[profile lab]\nregion = eu-west-1\nendpoint_url = {server.url}\n")
+        (tmp_path / "credentials").write_text("[lab]\naws_access_key_id = of-lab\naws_secret_access_key = s\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        monkeypatch.setenv("AWS_PROFILE", "lab")
+        clients.forget_clients()
+        signed: list[str] = []
+        app = server._app
+        server._app = lambda environ, start: signed.append(environ.get("HTTP_AUTHORIZATION", "")) or app(environ, start)
+        assert server.path("profile").read_bytes() == b"x"
+        assert re.search(r"Credential=of-lab/\d+/eu-west-1/s3", signed[0])
+        monkeypatch.delenv("AWS_PROFILE")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+        clients.forget_clients()
+        assert server.path("profile").read_bytes() == b"x" and signed[1] == ""
+
+
+def test_every_cloud_has_settings() -> None:
+    assert clients.SETTINGS.keys() == CLOUDS.keys()
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients.forget_clients()
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(UserError, match=r"paths like gs://... need the package obstore.*\[gs\]"):
+        as_path("gs://data/x").read_bytes()
+
+
+def test_a_forked_child_is_an_error_and_never_hangs(store: ObjectServer) -> None:
+    store.path("fork").write_bytes(b"x")
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        try:
+            store.path("fork").read_bytes()
+        except UserError as error:
+            os._exit(0 if "start it by `spawn`" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
