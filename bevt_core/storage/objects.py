@@ -69,7 +69,9 @@ class ObjectPath:
     def is_dir(self) -> bool:
         """Whether objects exist below."""
         with contextlib.suppress(FileNotFoundError):
-            listed = self._request("access", lambda store: next(iter(store.list(self._key or None, chunk_size=2)), []))
+            listed: list[dict[str, Any]] = self._request(
+                "access", lambda store: next(iter(store.list(self._key or None, chunk_size=2)), [])
+            )
             return any(entry["path"] != self._key for entry in listed)
         return False
 

@@ -1,4 +1,4 @@
-"""The commands as a user runs them, from objects to objects: killed, throttled, verified, repaired, trained on."""
+"""The commands as a user runs them, from objects to objects of each cloud: killed, throttled, verified, trained on."""
 
 import json
 import signal
@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from bevt_core.storage.files import sha256_of, sizes_in
-from bevt_core.storage.objects import AnyPath, as_path
+from bevt_core.storage.objects import AnyPath
 from tests.support.media import moving_frames, write_video
-from tests.support.s3_server import SLOW_DOWN, S3Server, s3_server
+from tests.support.object_server import SLOW_DOWN, ObjectServer
+from tests.support.object_servers import SERVERS
 
 pytestmark = pytest.mark.slow
-OUT = "s3://data/set"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
+@pytest.fixture(scope="module", params=["s3", "gs", "az"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    with SERVERS[request.param]() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEVT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield server
 
@@ -42,17 +42,17 @@ def dataset_digests(path: AnyPath) -> dict[str, str]:
     return {name: sha256_of(path / name) for name in sizes_in(path) if not name.endswith("report.html")}
 
 
-def test_from_objects_to_objects(server: S3Server, tmp_path: Path, tiny_tokenizer: Path) -> None:
-    root = tmp_path / "root"
+def test_from_objects_to_objects(server: ObjectServer, tmp_path: Path, tiny_tokenizer: Path) -> None:
+    root, raw, out = tmp_path / "root", server.path("raw"), server.path("set")
     for i in range(7):
         write_video(root / f"class {i % 2}" / f"{i}.mp4", moving_frames(9, seed=i))
     (root / "class 0" / "noise.mp4").write_bytes(bytes(range(256)) * 40)
     for name in sizes_in(root):
-        (as_path("s3://data/raw") / name).upload(root / name)
+        (raw / name).upload(root / name)
     job = ["tokenize", "--dataset", "folder", "--recipe", "nano_video", "--tokenizer", tiny_tokenizer]
     job += ["--set", "sources_per_part=2", "--set", "pool.max_frames=8"]
     bevt(*job, "--root", root, "--out", tmp_path / "local")
-    remote = [*job, "--root", "s3://data/raw", "--out", OUT]
+    remote = [*job, "--root", raw, "--out", out]
 
     first = subprocess.Popen(command(*remote), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not any("part-" in put and put.endswith("commit.json") for put in server.puts()):
@@ -64,22 +64,24 @@ def test_from_objects_to_objects(server: S3Server, tmp_path: Path, tiny_tokenize
     summary = bevt(*remote)
     server.fault = lambda number, request: None
     assert (summary["indexed"], summary["rejected"], summary["parts"]) == (7, 1, 4)
-    made = dataset_digests(as_path(OUT))
+    made = dataset_digests(out)
     assert made == dataset_digests(tmp_path / "local")
 
     server.requests.clear()
     assert bevt(*remote)["parts_done_before"] == 4
     assert not [put for put in server.puts() if "/part-" in put]
-    assert bevt("verify", OUT)["token_agreement"] == 1.0
+    assert bevt("verify", out)["token_agreement"] == 1.0
 
-    (as_path(OUT) / "frames/part-00001/index.parquet").write_bytes(b"torn")
-    assert not bevt("verify", OUT)["ok"]
-    assert bevt("repair", OUT, "--root", "s3://data/raw")["removed"] == ["frames/part-00001"]
-    assert dataset_digests(as_path(OUT)) == made
+    (out / "frames/part-00001/index.parquet").write_bytes(b"torn")
+    assert not bevt("verify", out)["ok"]
+    assert bevt("repair", out, "--root", raw)["removed"] == ["frames/part-00001"]
+    assert dataset_digests(out) == made
 
     name = Path(summary["tokens_dir"]).name
     changes = ["model.vocab_size=32", "streams.video.global_batch=2", "loop.max_steps=2", "loop.num_workers=1"]
     train = ["train", "video", "--recipe", "nano_video", *(word for change in changes for word in ("--set", change))]
-    bevt(*train, "--video-tokens", f"{OUT}/tokens/{name}", "--out", tmp_path / "run-s3")
+    bevt(*train, "--video-tokens", f"{out}/tokens/{name}", "--out", tmp_path / "run-cloud")
     bevt(*train, "--video-tokens", tmp_path / "local" / "tokens" / name, "--out", tmp_path / "run-local")
-    assert sha256_of(tmp_path / "run-s3/weights.safetensors") == sha256_of(tmp_path / "run-local/weights.safetensors")
+    assert sha256_of(tmp_path / "run-cloud/weights.safetensors") == sha256_of(
+        tmp_path / "run-local/weights.safetensors"
+    )

@@ -15,6 +15,7 @@ from typing import Any
 
 from bevt_core.console.installation import install_command
 from bevt_core.storage.clouds.failures import one_line
+from bevt_core.storage.clouds.regions import region_header
 from bevt_core.storage.clouds.schemes import CLOUDS, Cloud
 from schemas.errors import StorageError, UserError
 
@@ -23,10 +24,11 @@ SILENCE_TIMEOUT_S = 120  # without a byte from the server; a sent piece of an up
 REQUEST_TIMEOUT_S = 24 * 3600  # obstore's default of 30 s would end long downloads
 PIECE_RETRIES = PAGE_RETRIES = 5  # of one piece of an upload in pieces, and of one page of a long listing
 CONNECTIONS = 32  # per process: threads that make requests
-CREDENTIALS_LAST = timedelta(minutes=5)  # then AWS credentials that expire are read again
+CREDENTIALS_LAST = timedelta(minutes=10)  # botocore renews those that expire at least so long before
 
 _lock = threading.Lock()
 _used_by: set[int] = set()  # process ids
+_regions: dict[str, str] = {}  # of S3 buckets that are not in the configured one
 
 
 def client(cloud: Cloud, bucket: str, retries: int = 0) -> Any:
@@ -49,6 +51,22 @@ def client(cloud: Cloud, bucket: str, retries: int = 0) -> Any:
 def forget_clients() -> None:
     """Make new clients from now on, because the environment has changed."""
     _open.cache_clear()
+    _regions.clear()
+
+
+def learn_region(cloud: Cloud, bucket: str) -> bool:
+    """Ask S3 for the region of a bucket, and use it from now on; returns whether there is a new one to try."""
+    if cloud.scheme != "s3" or bucket in _regions:
+        return False
+    settings = _s3(cloud, bucket)
+    address = settings.get("endpoint") or f"https://s3.{settings['region']}.amazonaws.com"
+    region = region_header(f"{address}/{bucket}", CONNECT_TIMEOUT_S)
+    if region is None or region == settings["region"]:
+        return False
+    with _lock:
+        _regions[bucket] = region
+        _open.cache_clear()
+    return True
 
 
 @functools.lru_cache(maxsize=32)
@@ -57,27 +75,26 @@ def _open(cloud: Cloud, bucket: str, retries: int) -> Any:
         import obstore.exceptions
         import obstore.store
 
-        settings = SETTINGS[cloud.scheme](cloud)
+        settings = SETTINGS[cloud.scheme](cloud, bucket)
     except ImportError as error:
         install = install_command(cloud.scheme)
         raise UserError(f"paths like {cloud.prefix}... need the package {error.name}: `{install}`") from None
+    stores = {"s3": obstore.store.S3Store, "gs": obstore.store.GCSStore, "az": obstore.store.AzureStore}
     options: dict[str, Any] = {
         "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
         "read_timeout": timedelta(seconds=SILENCE_TIMEOUT_S),
         "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
         "allow_http": settings.pop("allow_http"),
     }
-    authorities = os.environ.get("AWS_CA_BUNDLE")
-    if cloud.scheme == "s3" and authorities:
-        options["root_certificate"] = Path(authorities).read_bytes()
-    kind = {"s3": obstore.store.S3Store, "gs": obstore.store.GCSStore, "az": obstore.store.AzureStore}[cloud.scheme]
     try:
-        return kind(bucket, client_options=options, retry_config={"max_retries": retries}, **settings)
-    except (obstore.exceptions.BaseError, ValueError) as error:
+        if cloud.scheme == "s3" and os.environ.get("AWS_CA_BUNDLE"):
+            options["root_certificate"] = Path(os.environ["AWS_CA_BUNDLE"]).read_bytes()
+        return stores[cloud.scheme](bucket, client_options=options, retry_config={"max_retries": retries}, **settings)
+    except (obstore.exceptions.BaseError, OSError, ValueError) as error:
         raise UserError(f"{cloud.prefix}{bucket}: unusable settings ({one_line(error)}); {cloud.credentials}") from None
 
 
-def _s3(cloud: Cloud) -> dict[str, Any]:
+def _s3(cloud: Cloud, bucket: str) -> dict[str, Any]:
     """Credentials, region and endpoint as botocore finds them: environment, profiles, roles, instance metadata."""
     import botocore.session
     from botocore.configprovider import ConfiguredEndpointProvider
@@ -85,9 +102,12 @@ def _s3(cloud: Cloud) -> dict[str, Any]:
 
     session = botocore.session.Session()
     try:
+        region = _regions.get(bucket) or session.get_config_variable("region") or "us-east-1"
         endpoint = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
+        if endpoint is None and region.startswith("cn-"):
+            endpoint = f"https://s3.{region}.amazonaws.com.cn"  # obstore knows the addresses outside China
         settings = {
-            "region": session.get_config_variable("region") or "us-east-1",
+            "region": region,
             "disable_bulk_delete": True,  # not every store that speaks S3 has it
             **_address("endpoint", endpoint),
         }
@@ -120,17 +140,18 @@ def _aws_credentials(session: Any) -> Callable[[], dict[str, Any]]:
     return credentials
 
 
-def _gs(cloud: Cloud) -> dict[str, Any]:
+def _gs(cloud: Cloud, bucket: str) -> dict[str, Any]:
     return _address("base_url", cloud.endpoint())
 
 
-def _az(cloud: Cloud) -> dict[str, Any]:
+def _az(cloud: Cloud, bucket: str) -> dict[str, Any]:
     return _address("endpoint", cloud.endpoint())
 
 
 def _address(name: str, endpoint: str | None) -> dict[str, Any]:
-    address: dict[str, Any] = {name: endpoint.rstrip("/")} if endpoint else {}
-    return {**address, "allow_http": bool(endpoint) and not endpoint.startswith("https://")}
+    if not endpoint:
+        return {"allow_http": False}
+    return {name: endpoint.rstrip("/"), "allow_http": endpoint.startswith("http://")}
 
 
-SETTINGS: dict[str, Callable[[Cloud], dict[str, Any]]] = {"s3": _s3, "gs": _gs, "az": _az}
+SETTINGS: dict[str, Callable[[Cloud, str], dict[str, Any]]] = {"s3": _s3, "gs": _gs, "az": _az}

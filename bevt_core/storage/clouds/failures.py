@@ -10,6 +10,7 @@ _STATUS = re.compile(r"status code: (\d{3}) ?([^:\n]*)")
 _CODE = re.compile(r"<Code>\s*(.*?)\s*</Code>", re.DOTALL)
 _MESSAGE = re.compile(r"<Message>\s*(.*?)\s*(?:\n.*)?</Message>|\"message\":\s*\"(.*?)\"", re.DOTALL)
 _CAUSE = re.compile(r"message: \"([^\"]+)\"|\b(IncompleteBody|IncompleteMessage|TimedOut|InvalidCertificate)\b")
+_GENERIC = re.compile(r"^Generic \w+ error: ")
 _URL = re.compile(r"\b(?:performing [A-Z]+ )?https?://\S+|performing [A-Z]+ REDACTED")
 _ELAPSED = re.compile(r" in [\d.]+(?:ns|µs|ms|s)\b")
 _BAD_PATH = re.compile(r"[Pp]ath \"(.*?)\"")
@@ -58,6 +59,8 @@ def _kind(name: str, full: str) -> Kind:
         return Kind.MISSING if name == "FileNotFoundError" else Kind.TEMPORARY
     if code == 412 or (code == 409 and any(word in full for word in _CONFLICTS)):
         return Kind.EXISTS
+    if "ExpiredToken" in full:
+        return Kind.DENIED
     if code in (400, 403) and ("RequestTimeout" in full or "<Code>SlowDown" in full):
         return Kind.TEMPORARY
     if code == 501:
@@ -77,6 +80,6 @@ def one_line(error: Exception) -> str:
         line = ": ".join(word for word in words if word)
     else:
         cause = _CAUSE.search(debug)
-        line = _ELAPSED.sub("", _URL.sub("", text))
+        line = _GENERIC.sub("", _ELAPSED.sub("", _URL.sub("", text)))
         line += f" ({cause[1] or cause[2]})" if cause else ""
     return masked(" ".join(line.split()))[:200]

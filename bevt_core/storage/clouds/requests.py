@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from bevt_core.storage.clouds.clients import client
+from bevt_core.storage.clouds.clients import client, learn_region
 from bevt_core.storage.clouds.failures import Failure, Kind, failure_of
 from bevt_core.storage.clouds.schemes import Cloud
 from schemas.errors import StorageError, UserError
@@ -49,6 +49,9 @@ def request(url: str, cloud: Cloud, bucket: str, what: str, call: Callable[[Any]
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from None
         except BaseError as error:
             failure = failure_of(error)
+            if failure.kind is Kind.REGION and learn_region(cloud, bucket):
+                store = _client(url, cloud, bucket, retries)
+                continue
             if failure.kind is not Kind.TEMPORARY:
                 raise _final(url, cloud, what, failure) from error
             now = time.monotonic()

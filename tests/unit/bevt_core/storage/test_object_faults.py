@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from bevt_core.storage.clouds.schemes import CLOUDS
 from bevt_core.storage.clouds.transfers import TooLong
 from bevt_core.storage.objects import ObjectPath, as_path
 from schemas.errors import StorageError, UserError
-from tests.support.object_server import CUT, DENIED, INTERNAL, LOST, SKEWED, SLOW_DOWN, Fault, ObjectServer
+from tests.support.object_server import CUT, DENIED, INTERNAL, LOST, SKEWED, SLOW_DOWN, WSGI, Fault, ObjectServer
 from tests.support.s3_server import s3_server
 
 SECRET = "c2VjcmV0LWtleS1vZi10aGlzLXRlc3Q="
@@ -123,11 +125,32 @@ def test_what_cannot_pass_is_not_tried_again(store: ObjectServer) -> None:
         assert "http" not in str(caught.value) and "\n" not in str(caught.value)
 
 
+def elsewhere(region: str | None, app: WSGI) -> WSGI:
+    """S3 for requests that are signed for eu-west-1; others are redirected, and named `region`."""
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if "/eu-west-1/s3" in environ.get("HTTP_AUTHORIZATION", ""):
+            return app(environ, start_response)
+        header = [("x-amz-bucket-region", region)] if region else []
+        start_response("301 Moved Permanently", [*header, ("Content-Length", "0")])
+        return []
+
+    return answer
+
+
 @only_s3
-def test_a_bucket_in_another_region(store: ObjectServer) -> None:
-    store.fault = lambda number, request: ("301 Moved Permanently", "PermanentRedirect", "use another endpoint")
-    with pytest.raises(StorageError, match="set AWS_DEFAULT_REGION to the bucket's region"):
-        store.path("x").read_bytes()
+@pytest.mark.parametrize("region", ["eu-west-1", "us-east-1", None])
+def test_a_bucket_in_another_region(region: str | None, store: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.path("elsewhere").write_bytes(b"x")
+    monkeypatch.setattr(store, "_app", elsewhere(region, store._app))
+    clients.forget_clients()
+    if region == "eu-west-1":
+        assert store.path("elsewhere").read_bytes() == b"x" == store.path("elsewhere").read_range(0, 1)
+    else:
+        with pytest.raises(StorageError, match="set AWS_DEFAULT_REGION to the bucket's region"):
+            store.path("elsewhere").read_bytes()
+    assert sum(request == "HEAD /data?" for request in store.requests) == 1
+    clients.forget_clients()
 
 
 @only_s3
@@ -237,6 +260,30 @@ def test_a_profile_gives_key_region_and_endpoint(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
         clients.forget_clients()
         assert server.path("profile").read_bytes() == b"x" and signed[1] == ""
+
+
+def test_temporary_credentials_are_read_again_before_they_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes after they were read, not at each request: a role's are read from a metadata service."""
+    import botocore.session
+    from botocore.credentials import RefreshableCredentials
+
+    asked: list[datetime] = []
+
+    def renew() -> dict[str, str]:
+        asked.append(datetime.now(UTC))
+        expiry = (asked[-1] + timedelta(hours=1)).isoformat()
+        return {"access_key": "role", "secret_key": "s", "token": "t", "expiry_time": expiry}
+
+    with s3_server() as server:
+        found = RefreshableCredentials.create_from_metadata(renew(), renew, "role")
+        read: list[object] = []
+        frozen = found.get_frozen_credentials
+        monkeypatch.setattr(found, "get_frozen_credentials", lambda: read.append(1) or frozen())
+        monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda self: found)
+        clients.forget_clients()
+        for _ in range(4):
+            server.path("role").write_bytes(b"x")
+        assert len(read) == 1
 
 
 def test_every_cloud_has_settings() -> None:
