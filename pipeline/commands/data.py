@@ -27,9 +27,16 @@ if TYPE_CHECKING:
 Dataset = Annotated[
     str, typer.Option(help="Kind of raw data: k400, ssv2, diving48, imagenet, howto100m, folder or list.")
 ]
-Root = Annotated[str | None, typer.Option(help="Folder or s3:// prefix of the raw files. Default: the recipe's.")]
-Out = Annotated[str | None, typer.Option(help="Folder or s3:// prefix for frames/ and tokens/. Default: the recipe's.")]
-Directory = Annotated[str, typer.Argument(help="A dataset: the folder or s3:// prefix with frames/ and tokens/.")]
+Root = Annotated[
+    str | None, typer.Option(help="Folder, or s3://, gs:// or az:// prefix, of the raw files. Default: the recipe's.")
+]
+Out = Annotated[
+    str | None,
+    typer.Option(help="Folder, or s3://, gs:// or az:// prefix, for frames/ and tokens/. Default: the recipe's."),
+]
+Directory = Annotated[
+    str, typer.Argument(help="A dataset: the folder, or s3://, gs:// or az:// prefix, with frames/ and tokens/.")
+]
 Split = Annotated[
     str | None,
     typer.Option(help="Name of the split, such as train. Selects its folder or official list, if --root has any."),
@@ -120,7 +127,10 @@ def scan(
     list_file: ListFile = None,
     allow_outside: AllowOutside = False,
     write: Annotated[
-        str | None, typer.Option(help="Write a list of the usable files, also to s3://, for `bevt tokenize --list`.")
+        str | None,
+        typer.Option(
+            help="Write a list of the usable files, also to s3://, gs:// or az://, for `bevt tokenize --list`."
+        ),
     ] = None,
     recipe: RecipeName = None,
     set_: Overrides = None,
@@ -144,7 +154,7 @@ def scan(
 
 def repair(
     directory: Directory,
-    root: Annotated[str, typer.Option(help="Folder or s3:// prefix of the raw files.")],
+    root: Annotated[str, typer.Option(help="Folder, or s3://, gs:// or az:// prefix, of the raw files.")],
     list_file: Annotated[
         str | None,
         typer.Option("--list", help="The dataset's original list; only needed if its own copy is damaged."),

@@ -48,7 +48,7 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # between the words of camelCase
 _CREDENTIAL_WORDS = {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "apikey"}
 _CREDENTIAL_WORDS |= {"accesskey", "secretkey", "privatekey", "authtoken", "accesstoken"}
 # one of these words before `key`: a credential
-_BEFORE_KEY = {"api", "access", "secret", "private", "auth", "account", "service", "shared", "storage", "master"}
+_BEFORE_KEY = {"api", "access", "secret", "private", "auth", "account", "service", "shared", "storage", "master", "sas"}
 _BEFORE_KEY |= {"encryption", "signing", "license", "ssh", "aws", "azure", "openai", "wandb", "hf", "session"}
 # one of these words before `token`: a token of a model, not a credential
 _BEFORE_TOKEN = {"mask", "cls", "class", "pad", "unk", "eos", "bos", "sep", "image", "video", "text", "first", "last"}

@@ -43,7 +43,8 @@ def finetune(
     ],
     root: Annotated[Path | None, typer.Option(help="Root of the training files (default: the recipe's).")] = None,
     frames: Annotated[
-        str | None, typer.Option(help="Frame store instead of files, also s3:// (bevt tokenize --frames-only).")
+        str | None,
+        typer.Option(help="Frame store instead of files, also s3://, gs:// or az:// (bevt tokenize --frames-only)."),
     ] = None,
     list_file: ListFile = None,
     val_root: Annotated[

@@ -45,7 +45,7 @@ Dataset = Annotated[
     str | None, typer.Option(help="Layout of the files: k400, ssv2, diving48, folder or list (default: folder).")
 ]
 TestRoot = Annotated[Path | None, typer.Option(help="Root of the files to test on.")]
-Frames = Annotated[str | None, typer.Option(help="Frame store instead of files, also s3://.")]
+Frames = Annotated[str | None, typer.Option(help="Frame store instead of files, also s3://, gs:// or az://.")]
 Clips = Annotated[int | None, typer.Option(help="Temporal clips per video (default: the recipe's).")]
 Crops = Annotated[int | None, typer.Option(help="Spatial crops per clip, 1 or 3 (default: the recipe's).")]
 ValList = Annotated[

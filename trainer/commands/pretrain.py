@@ -30,8 +30,12 @@ STAGE_RECIPES = {
 
 def train(
     stage: Annotated[str | None, typer.Argument(help="Stage: image (BEVT-I), video (BEVT-V) or joint.")] = None,
-    video_tokens: Annotated[str | None, typer.Option(help="Token set of the video stream, also s3://.")] = None,
-    image_tokens: Annotated[str | None, typer.Option(help="Token set of the image stream, also s3://.")] = None,
+    video_tokens: Annotated[
+        str | None, typer.Option(help="Token set of the video stream, also s3://, gs:// or az://.")
+    ] = None,
+    image_tokens: Annotated[
+        str | None, typer.Option(help="Token set of the image stream, also s3://, gs:// or az://.")
+    ] = None,
     targets: Annotated[
         str | None,
         typer.Option(

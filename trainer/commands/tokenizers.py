@@ -19,7 +19,8 @@ def train_tokenizer(
         str | None, typer.Option(help="Size of the architecture: nano, small, ... (default: the recipe's).")
     ] = None,
     frames: Annotated[
-        list[str] | None, typer.Option(help="Frame store, also s3:// (repeatable; default: the recipe's).")
+        list[str] | None,
+        typer.Option(help="Frame store, also s3://, gs:// or az:// (repeatable; default: the recipe's)."),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Directory of the run; the tokenizer is written to its folder tokenizer/.")

@@ -8,6 +8,7 @@ import pytest
 
 from bevt_core.dataset.frame_store import Rejected
 from bevt_core.media.errors import MediaError
+from bevt_core.storage.clouds.schemes import CLOUDS
 from bevt_core.storage.descriptions import RECORD
 from pipeline.job import decode_part as frames_job
 from schemas.errors import UserError
@@ -32,6 +33,9 @@ SECRETS = {  # text -> what must not be in it
     "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----": "MIIEow",
     "s3://alice:pa55word@bucket/set": "pa55word",
     "https://alice:p@55/word@host/x.mp4 is gone": "55/word",
+    "gs://alice:pa55word@bucket/set": "pa55word",
+    "az://container/set?sv=2022&sig=Zm9v": "Zm9v",
+    "AZURE_STORAGE_SAS_KEY=sv/2022/Zm9vYmFy": "Zm9v",
     "https:/alice:pa55word@host/x: no such file": "pa55word",
     "ray://head:s3cret@host:10001": "s3cret",
     "https://b.s3.amazonaws.com/k.mp4?X-Amz-Algorithm=A&X-Amz-Expires=60&X-Amz-Signature=0a1b2c": "0a1b2c",
@@ -64,6 +68,7 @@ PLAIN = [
     "--credentials /home/me/creds.json --token-file ./token",
     "password: expected a string",
     "s3://bucket/prefix: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    *(f"{cloud.prefix}x/prefix: no credentials; {cloud.credentials}" for cloud in CLOUDS.values()),
     "https://host:8080/a@b/c.mp4?size=2&frames=16",
     "ray://head:10001 or git@github.com:me/bevt",
     "model.vocab_size is 8192, the recipe's is 1024",
