@@ -1,0 +1,123 @@
+"""Credentials and settings of object stores: where they are found, errors without them, and no secret in a message."""
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bevt_core.storage.clouds import clients
+from bevt_core.storage.clouds.schemes import CLOUDS
+from bevt_core.storage.objects import ObjectPath, as_path
+from schemas.errors import StorageError, UserError
+from tests.support.s3_server import s3_server
+
+SECRET = "c2VjcmV0LWtleS1vZi10aGlzLXRlc3Q="
+UNSIGNED = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_CA_BUNDLE")
+
+
+@pytest.mark.parametrize("scheme", CLOUDS)
+def test_credentials_are_in_no_message(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that nobody listens at, with each kind of secret that the environment may have."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "AKIA" + "TESTTESTTESTTEST",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "GOOGLE_BASE_URL": "http://127.0.0.1:9",
+        "GOOGLE_BEARER_TOKEN": SECRET,
+        "AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:9/account",
+        "AZURE_STORAGE_ACCOUNT_NAME": "account",
+        "AZURE_STORAGE_SAS_TOKEN": f"sv=2021&sig={SECRET}",
+        "BEVT_RETRY_S": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    clients.forget_clients()
+    path = ObjectPath(f"{scheme}://data/x")
+    for request in (path.read_bytes, path.sizes, path.size, lambda: path.write_bytes(b"x")):
+        with pytest.raises(StorageError, match=r"Connection refused.*127.0.0.1:9") as caught:
+            request()
+        assert SECRET.rstrip("=") not in str(caught.value) and "AKIA" not in str(caught.value)
+    clients.forget_clients()
+
+
+def test_without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (*UNSIGNED, "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "nothing.json"))
+    for url, says in {
+        "s3://data/x": "no credentials.*set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        "gs://data/x": "unusable settings .*nothing.json.*set GOOGLE_APPLICATION_CREDENTIALS",
+        "az://data/x": "unusable settings .*Account must be specified.*set AZURE_STORAGE_ACCOUNT_NAME",
+    }.items():
+        clients.forget_clients()
+        with pytest.raises((StorageError, UserError), match=f"{url[:9]}.*{says}"):
+            as_path(url).read_bytes()
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_IDENTITY_ENDPOINT", "http://127.0.0.1:9")
+    clients.forget_clients()
+    with pytest.raises(StorageError, match=r"az://data/x: no credentials .*set AZURE_STORAGE_ACCOUNT_NAME, and"):
+        as_path("az://data/x").read_bytes()
+    clients.forget_clients()
+
+
+def test_a_profile_gives_key_region_and_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with s3_server() as server:
+        import boto3
+
+        boto3.client("s3").put_object(Bucket="data", Key="profile", Body=b"x", ACL="public-read")
+        for name in (*UNSIGNED, "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(name, raising=False)
+        (tmp_path / "config").write_text(f"[profile lab]\nregion = eu-west-1\nendpoint_url = {server.url}\n")
+        (tmp_path / "credentials").write_text("[lab]\naws_access_key_id = of-lab\naws_secret_access_key = s\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        monkeypatch.setenv("AWS_PROFILE", "lab")
+        clients.forget_clients()
+        signed: list[str] = []
+        app = server._app
+        server._app = lambda environ, start: signed.append(environ.get("HTTP_AUTHORIZATION", "")) or app(environ, start)
+        assert server.path("profile").read_bytes() == b"x"
+        assert re.search(r"Credential=of-lab/\d+/eu-west-1/s3", signed[0])
+        monkeypatch.delenv("AWS_PROFILE")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+        clients.forget_clients()
+        assert server.path("profile").read_bytes() == b"x" and signed[1] == ""
+
+
+def test_temporary_credentials_are_read_again_before_they_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes after they were read, not at each request: a role's are read from a metadata service."""
+    import botocore.session
+    from botocore.credentials import RefreshableCredentials
+
+    asked: list[datetime] = []
+
+    def renew() -> dict[str, str]:
+        asked.append(datetime.now(UTC))
+        expiry = (asked[-1] + timedelta(hours=1)).isoformat()
+        return {"access_key": "role", "secret_key": "s", "token": "t", "expiry_time": expiry}
+
+    with s3_server() as server:
+        found = RefreshableCredentials.create_from_metadata(renew(), renew, "role")
+        read: list[object] = []
+        frozen = found.get_frozen_credentials
+        monkeypatch.setattr(found, "get_frozen_credentials", lambda: read.append(1) or frozen())
+        monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda self: found)
+        clients.forget_clients()
+        for _ in range(4):
+            server.path("role").write_bytes(b"x")
+        assert len(read) == 1
+
+
+def test_every_cloud_has_settings() -> None:
+    assert clients.SETTINGS.keys() == CLOUDS.keys()
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients.forget_clients()
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(UserError, match=r"paths like gs://... need the package obstore.*\[gs\]"):
+        as_path("gs://data/x").read_bytes()
