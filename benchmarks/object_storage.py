@@ -1,7 +1,8 @@
 """Clients of object stores against moto: `python benchmarks/object_storage.py [REPEATS]`.
 
-Three clients alternate in one process, the server runs in another: `bevt` (bevt_core.storage), `obstore` and `s3fs`,
-the last two without retries. Medians of wall and CPU seconds of the client; the server limits the wall time.
+Three clients alternate in one process, the server runs in another: `bevt` (bevt_core.storage), `obstore` and `s3fs`
+(`pip install s3fs`), the last two without retries. Medians of wall and CPU seconds of the client; the server limits
+the wall time.
 """
 
 import os

@@ -109,9 +109,9 @@ def _s3(cloud: Cloud, bucket: str) -> dict[str, Any]:
         settings = {
             "region": region,
             "disable_bulk_delete": True,  # not every store that speaks S3 has it
-            **_address("endpoint", endpoint),
+            **_address(cloud, "endpoint", endpoint),
         }
-        if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() not in ("1", "true"):
+        if not settings["skip_signature"]:
             settings["credential_provider"] = _aws_credentials(session)
     except BotoCoreError as error:
         raise StorageError(errno.EACCES, f"no credentials for {cloud.name} ({error}); {cloud.credentials}") from error
@@ -141,17 +141,20 @@ def _aws_credentials(session: Any) -> Callable[[], dict[str, Any]]:
 
 
 def _gs(cloud: Cloud, bucket: str) -> dict[str, Any]:
-    return _address("base_url", cloud.endpoint())
+    return _address(cloud, "base_url", cloud.endpoint())
 
 
 def _az(cloud: Cloud, bucket: str) -> dict[str, Any]:
-    return _address("endpoint", cloud.endpoint())
+    return _address(cloud, "endpoint", cloud.endpoint())
 
 
-def _address(name: str, endpoint: str | None) -> dict[str, Any]:
-    if not endpoint:
-        return {"allow_http": False}
-    return {name: endpoint.rstrip("/"), "allow_http": endpoint.startswith("http://")}
+def _address(cloud: Cloud, name: str, endpoint: str | None) -> dict[str, Any]:
+    """Settings that each store has; the endpoint is called `name`."""
+    unsigned = os.environ.get(cloud.unsigned, "").lower() in ("1", "true")
+    settings: dict[str, Any] = {"skip_signature": unsigned, "allow_http": False}
+    if endpoint:
+        settings |= {name: endpoint.rstrip("/"), "allow_http": endpoint.startswith("http://")}
+    return settings
 
 
 SETTINGS: dict[str, Callable[[Cloud, str], dict[str, Any]]] = {"s3": _s3, "gs": _gs, "az": _az}

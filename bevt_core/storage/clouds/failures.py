@@ -49,7 +49,8 @@ def failure_of(error: Exception) -> Failure:
 def _kind(name: str, full: str) -> Kind:
     status = _STATUS.search(full)
     code = int(status[1]) if status else None
-    if "Error performing token request" in full or "/latest/api/token" in full or name == "UnauthenticatedError":
+    asks_for_token = "Error performing token request" in full or "/latest/api/token" in full
+    if asks_for_token or (name == "UnauthenticatedError" and code is None):
         return Kind.TEMPORARY if code in (408, 429) or (code or 0) >= 500 else Kind.NO_CREDENTIALS
     if any(word in full for word in _CLOCK):
         return Kind.CLOCK

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from bevt_core.storage.clouds.clients import client, learn_region
 from bevt_core.storage.clouds.failures import Failure, Kind, failure_of
+from bevt_core.storage.clouds.interruptible import interruptible
 from bevt_core.storage.clouds.schemes import Cloud
 from schemas.errors import StorageError, UserError
 
@@ -42,7 +43,7 @@ def request(url: str, cloud: Cloud, bucket: str, what: str, call: Callable[[Any]
     while True:
         tries += 1
         try:
-            return call(store)
+            return interruptible(lambda store=store: call(store))
         except OSError as error:
             if not isinstance(error, FileNotFoundError) or error.errno is not None:
                 raise  # of the local disk

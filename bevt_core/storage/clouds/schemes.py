@@ -14,6 +14,7 @@ class Cloud:
     endpoint_variables: tuple[str, ...]  # environment variables with another address, the first one set counts
     credentials: str  # how to give credentials
     credential_variables: str
+    unsigned: str  # environment variable; true: public data, without credentials
     region: str  # how to name the region of a bucket
 
     @property
@@ -35,6 +36,7 @@ CLOUDS = {
             endpoint_variables=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
             credentials="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
             credential_variables="AWS_ACCESS_KEY_ID, AWS_PROFILE, ...",
+            unsigned="AWS_SKIP_SIGNATURE",
             region="set AWS_DEFAULT_REGION to the bucket's region",
         ),
         Cloud(
@@ -44,6 +46,7 @@ CLOUDS = {
             endpoint_variables=("GOOGLE_BASE_URL",),
             credentials="set GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`",
             credential_variables="GOOGLE_APPLICATION_CREDENTIALS, ...",
+            unsigned="GOOGLE_SKIP_SIGNATURE",
             region="check GOOGLE_BASE_URL",
         ),
         Cloud(
@@ -53,6 +56,7 @@ CLOUDS = {
             endpoint_variables=("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
             credentials="set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
             credential_variables="AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, ...",
+            unsigned="AZURE_SKIP_SIGNATURE",
             region="check AZURE_STORAGE_ENDPOINT",
         ),
     )

@@ -11,6 +11,7 @@ from bevt_core.storage.clouds import clients
 from bevt_core.storage.clouds.schemes import CLOUDS
 from bevt_core.storage.objects import ObjectPath, as_path
 from schemas.errors import StorageError, UserError
+from tests.support.object_servers import SERVERS
 from tests.support.s3_server import s3_server
 
 SECRET = "c2VjcmV0LWtleS1vZi10aGlzLXRlc3Q="
@@ -121,3 +122,16 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(UserError, match=r"paths like gs://... need the package obstore.*\[gs\]"):
         as_path("gs://data/x").read_bytes()
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_public_data_are_read_unsigned(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a look for credentials. The servers of the tests refuse it."""
+    with SERVERS[scheme]() as server:
+        monkeypatch.setenv(CLOUDS[scheme].unsigned, "true")
+        for name in ("GOOGLE_BEARER_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        clients.forget_clients()
+        with pytest.raises(StorageError, match=r"no permission to read it \(40[13].*uthenticat"):
+            server.path("x").read_bytes()
+        assert server.requests == ["GET /data/x?"]

@@ -2,6 +2,10 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -190,3 +194,28 @@ def test_a_forked_child_is_an_error_and_never_hangs(store: ObjectServer) -> None
             os._exit(0 if "start it by `spawn`" in str(error) else 1)
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+WAITS = """
+import faulthandler, sys
+from bevt_core.storage.objects import as_path
+faulthandler.dump_traceback_later(50, exit=True)
+path = as_path("gs://data/x")
+{"put": lambda: path.write_bytes(b"x"), "get": path.read_bytes, "list": path.sizes, "head": path.size}[sys.argv[1]]()
+"""
+
+
+@pytest.mark.parametrize("request_", ["put", "get", "list", "head"])
+def test_ctrl_c_ends_a_request_to_a_silent_server(request_: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {**os.environ, "GOOGLE_BASE_URL": address, "GOOGLE_BEARER_TOKEN": "token"}
+        words = [sys.executable, "-c", WAITS, request_]
+        child = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()
+        began = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+        connection.close()
+    assert time.monotonic() - began < 20 and "KeyboardInterrupt" in errors, errors
