@@ -5,6 +5,7 @@ seconds and then raises a StorageError.
 """
 
 import errno
+import functools
 import os
 import random
 import time
@@ -43,7 +44,7 @@ def request(url: str, cloud: Cloud, bucket: str, what: str, call: Callable[[Any]
     while True:
         tries += 1
         try:
-            return interruptible(lambda store=store: call(store))
+            return interruptible(functools.partial(call, store))
         except OSError as error:
             if not isinstance(error, FileNotFoundError) or error.errno is not None:
                 raise  # of the local disk
