@@ -89,7 +89,7 @@ class ObjectPath:
     def entries(self) -> dict[str, bool]:
         """The entries directly below: name -> whether it is a folder. Empty if the prefix does not exist."""
         try:
-            found = self._request("list", lambda store: store.list_with_delimiter(self._key or None))
+            found = self._request("list", lambda store: store.list_with_delimiter(self._key or None), PAGE_RETRIES)
         except FileNotFoundError:
             return {}
         names = {entry["path"]: False for entry in found["objects"]}

@@ -37,13 +37,13 @@ def client(cloud: Cloud, bucket: str, retries: int = 0) -> Any:
     Raises UserError without the packages, with unusable settings, and in a process that was forked after its parent
     made a client: the client's threads do not survive a fork, and a request would never end.
     """
+    pid = os.getpid()
+    if _used_by - {pid}:  # before the lock, which a thread of the parent may have had
+        raise UserError(
+            f"{cloud.prefix}{bucket}: this process was forked from one that used an object store, and cannot use one "
+            "itself; start it by `spawn` or `forkserver`"
+        )
     with _lock:
-        pid = os.getpid()
-        if _used_by - {pid}:
-            raise UserError(
-                f"{cloud.prefix}{bucket}: this process was forked from one that used an object store, and cannot use "
-                "one itself; start it by `spawn` or `forkserver`"
-            )
         _used_by.add(pid)
         return _open(cloud, bucket, retries)
 
@@ -54,19 +54,18 @@ def forget_clients() -> None:
     _regions.clear()
 
 
-def learn_region(cloud: Cloud, bucket: str) -> bool:
-    """Ask S3 for the region of a bucket, and use it from now on; returns whether there is a new one to try."""
-    if cloud.scheme != "s3" or bucket in _regions:
-        return False
-    settings = _s3(cloud, bucket)
-    address = settings.get("endpoint") or f"https://s3.{settings['region']}.amazonaws.com"
-    region = region_header(f"{address}/{bucket}", CONNECT_TIMEOUT_S)
-    if region is None or region == settings["region"]:
+def learn_region(cloud: Cloud, bucket: str, tried: Any) -> bool:
+    """Ask S3 for the region of a bucket, once; returns whether there is another one than that of the client `tried`."""
+    if cloud.scheme != "s3":
         return False
     with _lock:
-        _regions[bucket] = region
-        _open.cache_clear()
-    return True
+        if bucket not in _regions:
+            settings = _s3(cloud, bucket)
+            address = settings.get("endpoint") or f"https://s3.{settings['region']}.amazonaws.com"
+            found = region_header(f"{address}/{bucket}", CONNECT_TIMEOUT_S)
+            _regions[bucket] = found or settings["region"]
+            _open.cache_clear()
+        return _regions[bucket] != tried.config.get("region")
 
 
 @functools.lru_cache(maxsize=32)

@@ -51,7 +51,7 @@ def request(url: str, cloud: Cloud, bucket: str, what: str, call: Callable[[Any]
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from None
         except BaseError as error:
             failure = failure_of(error)
-            if failure.kind is Kind.REGION and learn_region(cloud, bucket):
+            if failure.kind is Kind.REGION and learn_region(cloud, bucket, store):
                 store = _client(url, cloud, bucket, retries)
                 continue
             if failure.kind is not Kind.TEMPORARY:
