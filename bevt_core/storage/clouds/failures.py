@@ -49,15 +49,15 @@ def failure_of(error: Exception) -> Failure:
 def _kind(name: str, full: str) -> Kind:
     status = _STATUS.search(full)
     code = int(status[1]) if status else None
+    if any(word in full for word in _CLOCK):
+        return Kind.CLOCK
     asks_for_token = "Error performing token request" in full or "/latest/api/token" in full
     if asks_for_token or (name == "UnauthenticatedError" and code is None):
         return Kind.TEMPORARY if code in (408, 429) or (code or 0) >= 500 else Kind.NO_CREDENTIALS
-    if any(word in full for word in _CLOCK):
-        return Kind.CLOCK
     if "incorrectly configured region" in full or "AuthorizationHeaderMalformed" in full:
         return Kind.REGION
-    if code is None:
-        return Kind.MISSING if name == "FileNotFoundError" else Kind.TEMPORARY
+    if code is None:  # no answer, or one that is not the protocol's; but a shorter object than before stays short
+        return Kind.REFUSED if "UnexpectedRange" in full else Kind.TEMPORARY
     if code == 412 or (code == 409 and any(word in full for word in _CONFLICTS)):
         return Kind.EXISTS
     if "ExpiredToken" in full:

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
 from bevt_core.storage.clouds import clients
+from bevt_core.storage.clouds.failures import Kind, failure_of
 from bevt_core.storage.clouds.schemes import CLOUDS
 from bevt_core.storage.objects import ObjectPath, as_path
 from schemas.errors import StorageError, UserError
@@ -135,3 +137,27 @@ def test_public_data_are_read_unsigned(scheme: str, monkeypatch: pytest.MonkeyPa
         with pytest.raises(StorageError, match=r"no permission to read it \(40[13].*uthenticat"):
             server.path("x").read_bytes()
         assert server.requests == ["GET /data/x?"]
+
+
+TOKEN = "Generic GCS error: Error performing token request: Error performing GET http://metadata/token?a=b in 7ms - "
+ANSWER = "Server returned non-2xx status code: "
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "line"),
+    [
+        (f"{TOKEN}HTTP error: error sending request", Kind.NO_CREDENTIALS, "HTTP error: error sending request"),
+        (f"{TOKEN}{ANSWER}404 Not Found: no", Kind.NO_CREDENTIALS, "404 Not Found"),
+        (f"{TOKEN}{ANSWER}503 Service Unavailable: busy", Kind.TEMPORARY, "503 Service Unavailable"),
+        (f"{TOKEN}{ANSWER}400 Bad Request: not in a reasonable timeframe", Kind.CLOCK, "400 Bad Request"),
+        (f"x {ANSWER}400 Bad Request: <Code>ExpiredToken</Code>", Kind.DENIED, "400 Bad Request: ExpiredToken"),
+        (f"x {ANSWER}400 Bad Request: <Code>RequestTimeout</Code>", Kind.TEMPORARY, "400 Bad Request: RequestTimeout"),
+        (f"x {ANSWER}409 Conflict: <Code>BlobAlreadyExists</Code>", Kind.EXISTS, "409 Conflict: BlobAlreadyExists"),
+        (f"x {ANSWER}409 Conflict: <Code>OperationAborted</Code>", Kind.TEMPORARY, "409 Conflict: OperationAborted"),
+        ("Generic S3 error: Got invalid list response: x", Kind.TEMPORARY, "Got invalid list response: x"),
+        ("Requested 0..10, got 0..3\n\nDebug source:\nUnexpectedRange {", Kind.REFUSED, "Requested 0..10, got 0..3"),
+    ],
+)
+def test_what_an_error_means(text: str, kind: Kind, line: str) -> None:
+    failure = failure_of(GenericError(text))
+    assert failure.kind is kind and failure.text.endswith(line) and "http://" not in failure.text
