@@ -82,5 +82,6 @@ def one_line(error: Exception) -> str:
     else:
         cause = _CAUSE.search(debug)
         line = _GENERIC.sub("", _ELAPSED.sub("", _URL.sub("", text)))
-        line += f" ({cause[1] or cause[2]})" if cause else ""
+        why = (cause[1] or cause[2]) if cause else ""
+        line += f" ({why})" if why and why not in line else ""
     return masked(" ".join(line.split()))[:200]
