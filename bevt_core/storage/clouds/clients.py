@@ -65,7 +65,7 @@ def learn_region(cloud: Cloud, bucket: str, tried: Any) -> bool:
             found = region_header(f"{address}/{bucket}", CONNECT_TIMEOUT_S)
             _regions[bucket] = found or settings["region"]
             _open.cache_clear()
-        return _regions[bucket] != tried.config.get("region")
+        return bool(_regions[bucket] != tried.config.get("region"))
 
 
 @functools.lru_cache(maxsize=32)
