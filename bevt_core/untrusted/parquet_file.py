@@ -71,12 +71,32 @@ class ParquetFile:
         return self.read(columns, [group])
 
     def read(self, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None) -> pa.Table:
-        """Read columns of row groups (default: all). Raises UserError if it is truncated or unpacks to too much."""
+        """Read columns, or fields such as `a.b`, of row groups (default: all).
+
+        Raises UserError if the file is truncated or unpacks to too much.
+        """
         groups = list(range(self.num_row_groups) if groups is None else groups)
         names = None if columns is None else list(columns)
         with _errors_name(self.path):
             self._check_size(groups, names)
             return self._opened.read_row_groups(groups, columns=names)
+
+    def read_values(self, column: str, group: int, max_bytes: int) -> pa.DictionaryArray:
+        """The values of a column or field of bytes in a row group; a value that is repeated takes memory only once.
+
+        Raises UserError if the file is truncated or the column chunk unpacks to more than `max_bytes`.
+        """
+        with _errors_name(self.path):
+            meta = self.metadata.row_group(group)
+            chunks = [meta.column(at) for at in range(meta.num_columns)]
+            for chunk in chunks:
+                if chunk.path_in_schema == column:
+                    self._measure_chunk(chunk, max_bytes, MAX_PAGES, set())
+            reader = self._reader(read_dictionary=[column], metadata=self.metadata)
+            values = reader.read_row_groups([group], columns=[column]).column(0).combine_chunks()
+            for name in column.split(".")[1:]:
+                values = values.field(name)
+            return values
 
     def _check_size(self, groups: Sequence[int], names: Sequence[str] | None) -> None:
         """Raise pa.ArrowInvalid if these columns of these row groups unpack to too much.
@@ -94,7 +114,7 @@ class ParquetFile:
                 continue
             for at in range(meta.num_columns):
                 chunk = meta.column(at)
-                if names is None or chunk.path_in_schema.split(".")[0] in names:
+                if names is None or any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in names):
                     stored += chunk.total_compressed_size
                     if stored > self._num_bytes:
                         raise pa.ArrowInvalid("columns that overlap")

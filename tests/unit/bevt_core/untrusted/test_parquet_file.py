@@ -51,6 +51,21 @@ def test_other_files_read_as_pyarrow_reads_them(tmp_path: Path, version: str, co
             file.read_row_group(3)
 
 
+def test_a_field_is_read_and_checked_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a struct count only where they are read."""
+    monkeypatch.setattr(parquet_file, "MAX_BYTES", 8 << 20)
+    structs = [{"a": b"x" * 1_000_000, "b": str(i)} for i in range(20)]
+    pq.write_table(pa.table({"s": structs}), tmp_path / "x", use_dictionary=False, compression="zstd")
+    with ParquetFile(tmp_path / "x") as file:
+        assert file.read(["s.b"])["s"].to_pylist()[19] == {"b": "19"}
+        for column in ("s", "s.a"):
+            with pytest.raises(UserError, match="it unpacks to more than 8 MB"):
+                file.read([column])
+        with pytest.raises(UserError, match="it unpacks to more than 2 MB"):
+            file.read_values("s.a", 0, 2_000_000)
+        assert file.read_values("s.b", 0, 2_000_000)[3].as_py() == "3"
+
+
 def test_long_texts_in_a_dictionary_are_no_bomb(tmp_path: Path) -> None:
     names = pa.array([f"{i:07d}" * 30 for i in range(3000)])
     pq.write_table(pa.table({"x": names.take(pa.array(np.arange(9000) % 3000))}), tmp_path / "x")
