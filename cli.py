@@ -164,7 +164,7 @@ def _sources() -> "PipelineSources":
     from trainer.clips.selection import PipelineSources
 
     return PipelineSources(
-        list_sources=sources.list_sources,
+        list_sources=sources.list_files,
         check_found=sources.check_found,
         label_by=sources.label_by,
         separates_split=sources.separates_split,

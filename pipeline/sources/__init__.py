@@ -3,12 +3,15 @@
 A listing includes its class map, since label maps differ: two public ones of Kinetics-400 agree on none of its classes.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from bevt_core.console.terminal import note
 from bevt_core.storage.descriptions import is_our_output, what_is
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.untrusted.files import unreadable
+from pipeline.sources.archives.names import is_archive, warn_of_archives
+from pipeline.sources.archives.tree import PackedTree
 from pipeline.sources.diving import list_diving48
 from pipeline.sources.folders import has_folder, list_folder, split_folders
 from pipeline.sources.howto import list_howto100m
@@ -50,6 +53,7 @@ __all__ = [
     "choose_stored",
     "has_split",
     "label_by",
+    "list_files",
     "list_sources",
     "no_folder",
     "note_unused_split",
@@ -79,6 +83,20 @@ def list_sources(
         raise unreadable(error, as_path(str(error.filename or root))) from None
 
 
+def list_files(
+    dataset: str, root: AnyPath, split: str, list_file: str | AnyPath | None, allow_outside: bool
+) -> SourceListing:
+    """`list_sources` for readers that open sources by their paths. Raises UserError if some are inside archives."""
+    listing = list_sources(dataset, root, split, list_file, allow_outside)
+    if listing.packed:
+        raise UserError(
+            f"`root` {root}: {len(listing.packed)} of its {len(listing.items)} sources are in archives, which only "
+            "`bevt scan` and `bevt tokenize` read; store their frames with `bevt tokenize --frames-only` and give "
+            "`frames`, or unpack them"
+        )
+    return listing
+
+
 def check_dataset(dataset: str) -> None:
     """Raise UserError, with the nearest name, for an unknown data set."""
     if dataset not in SOURCES:
@@ -105,12 +123,17 @@ def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, 
     if not listing.items:
         hint = f"; {listing.ignored_note}" if listing.ignored else ""
         raise UserError(f"`root` {root}: no videos or pictures for dataset {dataset!r}, split {split!r}{hint}")
-    return listing
+    if isinstance(tree, PackedTree):
+        packed = tree.packed(item.source for item in listing.items) if tree.has_archives else {}
+        return replace(listing, packed=packed, warnings=[*listing.warnings, *tree.warnings])
+    return replace(listing, warnings=[*listing.warnings, *warn_of_archives(listing.ignored, root)])
 
 
 def no_folder(root: AnyPath) -> str:
     """Describe `root`, which is not a folder, for an error."""
-    return "a file, expected a folder" if root.is_file() else "no such folder"
+    if root.is_file():
+        return "an archive, expected its folder" if is_archive(root.name) else "a file, expected a folder"
+    return "no such folder"
 
 
 def check_found(listing: SourceListing, root: AnyPath, list_file: str | AnyPath | None) -> None:
@@ -150,4 +173,4 @@ def split_to_test(dataset: str) -> str:
 
 
 def _tree(root: AnyPath, allow_outside: bool) -> Tree:
-    return Tree(root, allow_outside) if isinstance(root, Path) else ObjectTree(root)
+    return PackedTree(root, allow_outside) if isinstance(root, Path) else ObjectTree(root)

@@ -1,19 +1,19 @@
 """Data sets with a folder per class."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 
 from bevt_core.dataset.source_list import SourceTable
 from bevt_core.storage.objects import AnyPath
-from pipeline.sources.class_names import class_index, find_classes
+from pipeline.sources.class_names import class_index, find_classes, is_number, parse_label
 from pipeline.sources.list_lines import list_from_file
-from pipeline.sources.listing import SourceListing, media_files
-from pipeline.sources.tree import Tree
+from pipeline.sources.listing import MediaFiles, SourceListing, media_files
+from pipeline.sources.tree import SPLIT_NAMES, Tree
 from schemas.errors import UserError
 from schemas.frames import MediaKind
 from schemas.recipes.loading import nearest
-
-SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")  # folders that mean splits
 
 
 def list_folder(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
@@ -27,20 +27,23 @@ def list_folder(tree: Tree, split: str, list_file: AnyPath | None) -> SourceList
 
 def base_folder(tree: Tree, split: str) -> str:
     """The folder that contains the class folders: `<split>`, `videos/<split>`, `videos` or the root itself."""
-    for base in (split, f"videos/{split}", "videos"):
-        if base and tree.is_folder(base):
-            return base
-    return ""
+    return split_folder(tree, split) or ("videos" if tree.is_folder("videos") else "")
+
+
+def split_folder(tree: Tree, split: str) -> str:
+    """The folder for a split alone; empty if there is none."""
+    folders = (f"{parent}/{split}" if parent else split for parent in tree.split_parents)
+    return next((folder for folder in folders if folder and tree.is_folder(folder)), "")
 
 
 def has_folder(tree: Tree, split: str) -> bool:
     """Whether the root has a separate folder for a split."""
-    return base_folder(tree, split) in (split, f"videos/{split}")
+    return bool(split_folder(tree, split))
 
 
 def split_folders(tree: Tree) -> list[str]:
-    """The names of the folders for splits, in the root or in its folder `videos`, such as `train` and `val`."""
-    bases = ["", "videos"] if tree.is_folder("videos") else [""]
+    """The names of the folders for splits, in the root or in one of its `split_parents`, such as `train` and `val`."""
+    bases = [base for base in tree.split_parents if not base or tree.is_folder(base)]
     return sorted({name for base in bases for name in tree.folders(base) if name.lower() in SPLIT_NAMES})
 
 
@@ -60,6 +63,8 @@ def list_class_folders(tree: Tree, base: str, wanted: MediaKind | None) -> Sourc
     `classes.txt` sets the order of the classes. `wanted` is as in `media_files`.
     """
     media = media_files(tree.files(base), wanted)
+    if tree.has_stored_labels and (stored := tree.stored_labels(media.paths.to_pylist())):
+        return _list_labelled(tree, base, media, stored)
     used = np.unique(media.folder_N).tolist()  # positions of folders with media files
     names = {at: "" if media.folders[at] == base else media.folders[at].rpartition("/")[2] for at in used}
     defined = find_classes([tree.root / base, tree.root])
@@ -79,3 +84,15 @@ def list_class_folders(tree: Tree, base: str, wanted: MediaKind | None) -> Sourc
     label_N = label_F[media.folder_N]
     items = SourceTable.of_kind(media.paths, media.kind, pa.array(label_N, mask=label_N < 0))
     return SourceListing(items, classes if (label_N >= 0).any() else (), [], media.ignored, inferred=not defined)
+
+
+def _list_labelled(tree: Tree, base: str, media: MediaFiles, texts: Mapping[str, str | None]) -> SourceListing:
+    """List media files with the labels `texts`, numbers or class names; files without one have no class."""
+    defined = find_classes([tree.root / base, tree.root]) or tree.classes
+    used = {text for text in texts.values() if text is not None}
+    names = defined or (() if all(map(is_number, used)) else tuple(sorted(used)))
+    labels = {text: parse_label(text, names, f"{tree.root / base}", len(media.paths)) for text in used}
+    label_N = [labels.get(texts.get(path) or "") for path in media.paths.to_pylist()]
+    items = SourceTable.of_kind(media.paths, media.kind, pa.array(label_N, pa.int32()))
+    classes = names or tuple(map(str, range(max((label for label in label_N if label is not None), default=-1) + 1)))
+    return SourceListing(items, classes, [], media.ignored, inferred=not defined)

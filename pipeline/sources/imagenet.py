@@ -10,7 +10,7 @@ from bevt_core.media.kinds import count_suffixes
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.files import Lines, read_csv, read_mat, whole_number
 from pipeline.sources.by_id import find_annotation
-from pipeline.sources.folders import check_split_folder, list_class_folders
+from pipeline.sources.folders import check_split_folder, list_class_folders, split_folder
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, media_files
 from pipeline.sources.tree import Tree
@@ -28,7 +28,7 @@ SYNSETS = ("imagenet_synsets.txt", "LOC_synset_mapping.txt", "synset_words.txt")
 
 def list_imagenet(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:
     """List `<root>/<split>/<wnid>/*`, `<root>/<wnid>/*`, `ILSVRC2012_val_*.JPEG` in one folder, or by `--list`."""
-    base = split if tree.is_folder(split) else ""
+    base = split_folder(tree, split)
     if list_file is not None:
         return list_from_file(tree, list_file, ["", base] if base else [""], "image")
     check_split_folder(tree, split)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from bevt_core.media.kinds import GIF, kind_of_suffix, named, suffix_of
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.files import read_parquet
+from pipeline.sources.archives.packed_file import PackedFile
 from pipeline.sources.class_names import MAX_NUMBERED, class_index
 from pipeline.sources.tree import Tree
 from schemas.errors import UserError
@@ -37,6 +38,7 @@ class SourceListing:
     ignored: dict[str, int] = field(default_factory=dict)  # number of files that are not sources, by suffix
     inferred: bool = False  # True if no file defines the classes: they are those that occur
     warnings: list[str] = field(default_factory=list)  # likely mistakes in the list
+    packed: Mapping[str, tuple[PackedFile, ...]] = field(default_factory=dict)  # source -> its files in archives
 
     @property
     def ignored_note(self) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from bevt_core.console.inert import one_line
@@ -15,6 +15,7 @@ from bevt_core.untrusted.files import unreadable
 from schemas.errors import UserError
 from schemas.text.names import ALLOW, leads_out
 
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")  # folders that mean splits
 QUIET_S = 5.0  # before the progress of a listing is shown
 FILES_BETWEEN = 1000  # files listed between two looks at the clock
 NAME_BYTES = 255  # the longest file name of local file systems
@@ -89,6 +90,20 @@ class Tree:
         except OSError as error:
             raise unreadable(error, self._disk / folder) from None
         return names
+
+    @property
+    def has_stored_labels(self) -> bool:
+        """Whether an archive that was listed so far has labels in it."""
+        return False
+
+    def stored_labels(self, sources: Iterable[str]) -> dict[str, str | None]:
+        """source -> the text of its label, None without one, for sources in archives whose folders are no classes."""
+        return {}
+
+    @property
+    def split_parents(self) -> tuple[str, ...]:
+        """The folders that may contain folders of splits."""
+        return ("", "videos")
 
     def _roots(self) -> list[str]:
         """The forms of the root with which an absolute path inside it may begin."""
