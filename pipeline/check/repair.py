@@ -27,6 +27,7 @@ from pipeline.job.part_size import entries_of_part
 from pipeline.job.plan import record_tokenizer_folder
 from pipeline.job.run import RunOptions, tokenize
 from pipeline.sources import no_folder
+from pipeline.sources.archives.packed_file import PackedFile, read_packed
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
 from schemas.tokens import TOKENIZER_PLACE, TokenizerPlace, TokenPlan
@@ -161,7 +162,9 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     if wanted and not jobs.root.is_dir():
         why = no_folder(jobs.root)
         raise UserError(f"`root` {jobs.root}: {why}; nothing was changed: give the folder of the raw files")
-    present = map_in_threads(lambda source: _exists(jobs, source), wanted, jobs.root)
+    sources = (item.source for item in jobs.items)
+    packed = dict(zip(sources, read_packed(jobs.out / "frames", 0, len(jobs.items)), strict=False))
+    present = map_in_threads(lambda source: _exists(jobs, source, packed.get(source, ())), wanted, jobs.root)
     absent = [source for source, exists in zip(wanted, present, strict=True) if not exists]
     if not absent:
         return
@@ -178,10 +181,10 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
         )
 
 
-def _exists(jobs: Jobs, source: str) -> bool:
-    """Whether the source exists. Raises UserError if it leads out of the root, unless that is allowed."""
-    path = readable_source(jobs.root, source, jobs.allow_outside)
-    return storage_of(path).exists()
+def _exists(jobs: Jobs, source: str, files: Sequence[PackedFile]) -> bool:
+    """Whether the source, or an archive with it, exists. Raises UserError for one out of the root, unless allowed."""
+    paths = {source, *(file.archive for file in files)}
+    return any(storage_of(readable_source(jobs.root, path, jobs.allow_outside)).exists() for path in paths)
 
 
 def _recorded_missing(jobs: Jobs) -> set[str]:

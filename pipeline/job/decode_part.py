@@ -14,12 +14,12 @@ from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.frame_size import one_size
 from bevt_core.media.source_bytes import read_through
 from bevt_core.rng import rng_for
-from bevt_core.storage.contained import readable_source
-from bevt_core.storage.files import fetched
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from bevt_core.views.replay import encode_jpeg, shrink_short_side
+from pipeline.sources.archives.local_copy import local_source, remove_leftovers
+from pipeline.sources.archives.packed_file import read_packed
 from schemas.errors import StorageError
 from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
 from schemas.text.credentials import masked
@@ -44,10 +44,16 @@ def make_frame_part(
     """
     samples: list[FrameSample] = []
     rejected: list[Rejected] = []
-    for item in items:
-        readable_source(root, item.source, allow_outside)
-        with fetched(root, item.source) as local_root:
-            outcome = read_source(local_root, item, plan.pool, plan.seed, limit_s, attempts)
+    first = part * plan.sources_per_part
+    packed = read_packed(frames_dir, first, first + len(items)) or [()] * len(items)
+    if any(packed):
+        remove_leftovers()
+    for item, files in zip(items, packed, strict=True):
+        try:
+            with local_source(root, item.source, files, allow_outside) as local_root:
+                outcome = read_source(local_root, item, plan.pool, plan.seed, limit_s, attempts)
+        except MediaError as error:  # of a member of an archive
+            outcome = rejection(item, error)
         if isinstance(outcome, Rejected):
             trouble = root_trouble(root) if outcome.reason == "missing" else None
             if trouble is not None:
@@ -77,7 +83,7 @@ def read_source(
             decoded: list[FrameSample] | Rejected = decode(root, item, pool, seed, limit_s=limit_s)
             return decoded
         except MediaError as error:
-            rejected = Rejected(item.source, item.label, error.stage, error.reason, masked(error.message), 1)
+            rejected = rejection(item, error)
             break
         except ChildTimeout as error:
             rejected = Rejected(item.source, item.label, "time-out", "time-out", str(error), attempts)
@@ -85,6 +91,11 @@ def read_source(
             rejected = Rejected(item.source, item.label, "crash", "crash", f"the decoder was {error}", attempts)
     read_through(root / item.source)
     return rejected
+
+
+def rejection(item: SourceItem, error: MediaError) -> Rejected:
+    """The record of a source that cannot be used because of its content."""
+    return Rejected(item.source, item.label, error.stage, error.reason, masked(error.message), 1)
 
 
 def root_trouble(root: AnyPath) -> str | None:

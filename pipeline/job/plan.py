@@ -19,6 +19,7 @@ from pipeline.job.commits import journal_frame_commits, journal_token_commits
 from pipeline.job.decode_part import root_trouble
 from pipeline.job.part_size import check_grid, sources_per_part, with_stored_part_size
 from pipeline.sources import SourceListing, check_found, list_sources
+from pipeline.sources.archives.packed_file import write_packed
 from schemas.base import Record
 from schemas.errors import UserError
 from schemas.frames import LEFT_OUT, FrameStoreManifest, LeftOut, Plan, SourceItem
@@ -83,6 +84,8 @@ def plan_job(
     write_or_check_plan(frames_dir, plan, items, overwrite)
     if listing is not None:
         record_left_out(frames_dir, listing)
+        if root.is_dir():
+            write_packed(frames_dir, (item.source for item in listing.items), listing.packed)
     tokens_done: dict[int, TokenPart] = {}
     token_plan = None if tokens_dir is None else find_token_plan(tokens_dir, recipe, plan, overwrite)
     if tokens_dir is not None and token_plan is not None:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,14 @@ from bevt_core.media.stills import opened_picture
 from bevt_core.media.video.header import MediaHeader, read_video_header
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
-from bevt_core.storage.files import fetched, size_of, sizes_in
+from bevt_core.storage.files import size_of, sizes_in
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.untrusted.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
 from pipeline.job.decode_part import read_source
 from pipeline.job.progress import unit_of
 from pipeline.sources import SourceListing, check_found, list_sources
+from pipeline.sources.archives.local_copy import local_source
 from pipeline.sources.listing import write_parquet_list
 from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes import TokenizeRecipe
@@ -70,8 +71,9 @@ def scan(
             "with labels. If this is the folder of one class, give the folder above it"
         )
     for item in listing.items:
-        readable_source(root, item.source, allow_outside)
-    seen = _scan_all(root, listing.items, recipe.decode_timeout_s, threads)
+        if item.source not in listing.packed:
+            readable_source(root, item.source, allow_outside)
+    seen = _scan_all(root, listing, allow_outside, recipe.decode_timeout_s, threads)
     usable = [item for item, result in zip(listing.items, seen, strict=True) if result.reason is None]
     headers = [result.header for result in seen if result.header is not None and result.reason is None]
     if write is not None:
@@ -111,7 +113,7 @@ def scan(
                 if result.reason not in (None, "missing")
             ][:5],
         },
-        "estimate": _estimate(recipe, root, usable, headers, sample),
+        "estimate": _estimate(recipe, root, replace(listing, items=usable), allow_outside, headers, sample),
     }
 
 
@@ -127,7 +129,9 @@ def read_header(path: AnyPath, kind: str) -> MediaHeader:
         return MediaHeader("image", str(image.format).lower(), image.width, image.height, None, 1)
 
 
-def _scan_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, threads: int) -> list[Scanned]:
+def _scan_all(
+    root: AnyPath, listing: SourceListing, allow_outside: bool, limit_s: float, threads: int
+) -> list[Scanned]:
     """Check all sources in child processes, as the job decodes them: a header can crash a demuxer too."""
     limit_s += storage_of(root).retry_s
     local = threading.local()
@@ -137,7 +141,16 @@ def _scan_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thread
         if not hasattr(local, "read_header"):
             local.read_header = IsolatedFunction("pipeline.look.scan:read_header", DECODER_BYTES)
             children.append(local.read_header)
-        path = root / item.source
+        files = listing.packed.get(item.source, ())
+        if not files:  # an object is not fetched for its header
+            return header_of(root / item.source, item)
+        try:
+            with local_source(root, item.source, files, allow_outside) as folder:
+                return header_of(folder / item.source, item)
+        except MediaError as error:
+            return Scanned(sum(file.num_bytes for file in files), None, error.reason)
+
+    def header_of(path: AnyPath, item: SourceItem) -> Scanned:
         try:
             num_bytes, kind = size_of(path), str(item.kind)
             if num_bytes < 0 and kind == "video" and path.is_dir():
@@ -159,6 +172,7 @@ def _scan_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thread
         except MemoryError:
             return Scanned(num_bytes, None, "out-of-memory")
 
+    items = listing.items
     with (
         ThreadPoolExecutor(threads) as pool,
         ProgressLine("scan", len(items), unit=unit_of(kinds_of(items))) as progress,
@@ -175,14 +189,21 @@ def _scan_all(root: AnyPath, items: Sequence[SourceItem], limit_s: float, thread
 
 
 def _estimate(
-    recipe: TokenizeRecipe, root: AnyPath, usable: Sequence[SourceItem], headers: Sequence[MediaHeader], sample: int
+    recipe: TokenizeRecipe,
+    root: AnyPath,
+    listing: SourceListing,
+    allow_outside: bool,
+    headers: Sequence[MediaHeader],
+    sample: int,
 ) -> dict[str, Any]:
     """Disk, CPU hours and GPU hours of the whole job, from the headers and from `sample` decoded sources."""
+    usable = listing.items
     frames = sum(pool_size(recipe.pool, g.frames or 1) for g in headers)
     chosen = rng_for("scan", len(usable)).permutation(len(usable))[:sample]
     decoded, num_bytes, spent_s = 0, 0, 0.0
     for turn, i in enumerate([*chosen[:1], *chosen]):
-        with fetched(root, usable[i].source) as local_root:
+        source = usable[i].source
+        with local_source(root, source, listing.packed.get(source, ()), allow_outside) as local_root:
             began = time.perf_counter()
             outcome = read_source(local_root, usable[i], recipe.pool, recipe.seed, recipe.decode_timeout_s, 1)
             took_s = time.perf_counter() - began
