@@ -97,7 +97,7 @@ def test_a_part_of_objects_is_that_of_files(server: S3Server, tmp_path: Path) ->
     (root / "a" / "empty.mp4").write_bytes(b"")
     for name in sizes_in(root):
         (as_path("s3://data/videos") / name).write_bytes((root / name).read_bytes())
-    items = list_sources("folder", root, "train").items
+    items = [*list_sources("folder", root, "train").items]
     items.append(items[0].model_copy(update={"source": "a/missing.mp4"}))
     pool = PoolSpec(stride=2, phase="zero", max_frames=8, short_side_px=32)
     plan = Plan(
