@@ -19,7 +19,15 @@ import pyarrow.ipc
 
 from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.frame_rows import BadRow, check_ids, check_index, check_samples
-from bevt_core.storage.files import map_in_threads, read_record, sha256_of, size_of, write_atomic, write_record
+from bevt_core.storage.files import (
+    map_in_threads,
+    read_record,
+    remove,
+    sha256_of,
+    size_of,
+    write_atomic,
+    write_record,
+)
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.part_cache import local_files
@@ -62,11 +70,12 @@ def joined(parts: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def write_sample_table(frames_dir: AnyPath, samples: pa.RecordBatch, parts_digest: str) -> None:
-    """Write the table of the parts with this digest, then its commit."""
+    """Write the table of the parts with this digest, then its commit. Without a commit, readers use the parts."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SAMPLES_SCHEMA) as writer:
         writer.write_batch(samples)
     data = sink.getvalue().to_pybytes()
+    remove(frames_dir / COMMIT)  # of an earlier table
     write_atomic(frames_dir / TABLE, data)
     commit = SamplesCommit(
         parts_digest=parts_digest,

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bevt_core.dataset.frame_store import FrameStore, read_frame_commit
+from bevt_core.dataset import frame_store
+from bevt_core.dataset.frame_store import FrameStore, read_frame_commit, write_frame_manifest
 from bevt_core.dataset.jpeg_array import open_jpegs
 from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest
 from bevt_core.dataset.token_set import TokenSet
@@ -15,6 +16,7 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.staging import STAGING, staged_folder
 from bevt_core.views.replay import decode_jpeg
 from schemas.errors import UserError
+from tests.golden.golden_dataset import write_golden
 from tests.support.builders import make_token_set, smooth_frame
 
 
@@ -128,3 +130,25 @@ def test_a_wrong_name_is_answered_with_what_is_there(tmp_path: Path) -> None:
     token_set = make_token_set(tmp_path)
     with pytest.raises(UserError, match=rf"no such token set \(found: {token_set.path.name}\)"):
         TokenSet(token_set.path.with_name("dalle-v8"))
+
+
+def test_a_manifest_is_written_again_without_reading_every_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But if what it counts cannot be right, the rejected sources are counted again."""
+    write_golden(tmp_path)
+    frames = tmp_path / "frames"
+    plan = read_plan(frames)
+    assert plan is not None
+    commit = read_frame_commit(frames, 0, plan.digest())
+    assert commit is not None
+    before = {path: path.read_bytes() for path in frames.iterdir() if path.is_file()}
+    for damage in (b'"empty": 2', b'"empty": 1, "x": 1', b'"empty": {'):
+        data = before[frames / "dataset.json"].replace(b'"empty": 1', damage)
+        (frames / "dataset.json").write_bytes(data)
+        write_frame_manifest(frames, plan, [commit])
+        assert {path: path.read_bytes() for path in before} == before
+    monkeypatch.setattr(frame_store, "rejected_reasons", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(frame_store, "samples_in_parts", lambda *_: pytest.fail("read again"))
+    write_frame_manifest(frames, plan, [commit])
+    assert {path: path.read_bytes() for path in before} == before

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pytest
 
+from bevt_core.dataset import sample_table
 from bevt_core.dataset.frame_rows import BadRow
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.sample_table import COMMIT, TABLE, has_sample_table, samples_in_parts, write_sample_table
@@ -66,6 +67,25 @@ def test_a_table_of_other_parts_is_not_used(dataset: Path) -> None:
     (problem,) = verify(dataset, sample=0)["problems"]
     assert problem["path"].endswith(TABLE) and "belongs to other parts" in problem["problem"]
     assert "bevt tokenize" in problem["mend"]
+
+
+def test_a_writer_killed_between_table_and_commit_leaves_a_readable_store(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FrameStore(dataset / "frames")
+    expected, digest = store.samples, store.manifest.parts_digest
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for step in ("write_atomic", "write_record"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sample_table, step, killed)
+            with pytest.raises(KeyboardInterrupt):
+                write_sample_table(store.path, expected.slice(0, 2), digest)
+        assert FrameStore(store.path).samples.equals(expected)
+    write_sample_table(store.path, expected, digest)
+    assert verify(dataset, sample=0)["ok"]
 
 
 def flip(path: Path) -> None:
