@@ -45,4 +45,5 @@ class RunRecord(Record):
     started: str  # ISO 8601, UTC
     device: str | None = None  # of rank 0: a GPU's name, or CPU. None in records of older versions
     init_sha256: str | None = None  # of the weights that the run started from. None: from scratch, or as above
+    init_revision: str | None = None  # the commit of `init`, if that is a repository on the Hub
     total_steps: Count | None = None  # of the schedule; loop.max_steps may end the run earlier. None: as above

@@ -1,4 +1,4 @@
-"""Pretrained models in the package, by name. Each is a folder that `bevt export` wrote from a pretraining run.
+"""Pretrained models by name: in the package, or on the Hub. Each is a folder that `bevt export` wrote from a run.
 
 Imports no torch, so that names and descriptions are found fast.
 """
@@ -9,9 +9,11 @@ from typing import Any
 from safetensors import safe_open
 
 from bevt_core.storage.files import read_record, sha256_of, size_of
+from bevt_core.weights.hub_models import model_folder, name_of_snapshot
 from schemas.errors import UserError
 from schemas.evaluation import PretrainedCard
 from schemas.recipes.loading import nearest
+from schemas.text.hub_name import hub_name
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # ships with the package
 PRETRAINED_CARD = "pretrained.json"
@@ -23,6 +25,15 @@ def packaged_names() -> list[str]:
     return sorted(card.parent.name for card in PRETRAINED.glob(f"*/{PRETRAINED_CARD}"))
 
 
+def find_model(path_or_name: Path | str) -> Path:
+    """Return the folder of a model in the package or on the Hub (hf://ORG/NAME), by name; return any other path.
+
+    Raises UserError as `model_folder` does.
+    """
+    name = hub_name(path_or_name)
+    return find_packaged(Path(path_or_name)) if name is None else model_folder(name)
+
+
 def find_packaged(path_or_name: Path) -> Path:
     """Return the folder of the packaged model of that name; return anything else unchanged. An existing path wins."""
     if path_or_name.exists() or str(path_or_name) not in packaged_names():
@@ -31,9 +42,9 @@ def find_packaged(path_or_name: Path) -> Path:
 
 
 def name_of(path: Path) -> str:
-    """Return the name of a packaged model for its folder or its weights, for a message; else the path as text."""
+    """Return the name of a model in the package or on the Hub for its folder or its weights; else the path as text."""
     folder = path.parent if path.name == HUB_WEIGHTS else path
-    return folder.name if folder.parent == PRETRAINED else str(path)
+    return folder.name if folder.parent == PRETRAINED else name_of_snapshot(folder) or str(path)
 
 
 def expected(path_or_name: str | Path, what: str) -> str:

@@ -8,7 +8,7 @@ from schemas.base import Record
 from schemas.models import EncoderConfig
 from schemas.ranges import Attempts, Batch, CropPixels, Epochs, Frames, Pixels, Seconds, Share, check_frames_per_step
 from schemas.recipes.identity import Free
-from schemas.recipes.training import LoopConfig, OptimConfig
+from schemas.recipes.training import Init, LoopConfig, OptimConfig
 
 DECODE_TIMEOUT_S = 60.0  # as in the k400 recipe of `bevt tokenize`
 
@@ -84,7 +84,7 @@ class FinetuneRecipe(Record):
     title: Free[str]
     dataset: str
     root: Free[str]
-    init: Free[str | None] = None  # run directory, weights, or name of a packaged model
+    init: Free[Init | None] = None  # run directory, weights, or a model's name (package, hf://)
     encoder: EncoderConfig
     head_dropout: float = Field(ge=0.0, lt=1.0)
     sampling: ClipSampling

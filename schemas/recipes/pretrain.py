@@ -9,7 +9,7 @@ from schemas.models import BevtConfig, MaskConfig, TargetName
 from schemas.ranges import Batch, CropPixels, Frames, Pixels, Steps, Strength, check_frames_per_step
 from schemas.recipes.identity import Free
 from schemas.recipes.tokenization import TokenizerDtype
-from schemas.recipes.training import LoopConfig, OptimConfig
+from schemas.recipes.training import Init, LoopConfig, OptimConfig
 from schemas.views import ViewDistribution
 
 Stream = Literal["video", "image"]
@@ -85,7 +85,7 @@ class PretrainRecipe(Record):
 
     kind: Literal["pretrain"]
     title: Free[str]
-    init: Free[str | None] = None  # as for fine-tuning, such as BEVT-I for the joint stage
+    init: Free[Init | None] = None  # as for fine-tuning, such as BEVT-I for the joint stage
     model: BevtConfig
     streams: dict[Stream, StreamConfig] = Field(min_length=1)
     # per step, of the weights' moving average, which is stored at the end; null: no average

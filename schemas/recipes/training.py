@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.base import Record
 from schemas.ranges import Batch, Epochs, Processes, Seconds, Seed, Share, Steps
+from schemas.text.hub_name import hub_name
 
 Precision = Literal["fp32", "bf16", "fp16"]  # of matrix products under autocast; weights are in fp32
 
@@ -26,6 +27,16 @@ class OptimConfig(Record):
     final_lr_share: Share = 0.0  # share of lr at the end of the cosine
     clip_grad_norm: float | None = Field(default=None, gt=0.0, le=1e6)
     param_groups: Literal["plain", "mmcv"] = "plain"  # GROUP_RULES in trainer/engine/optim.py; ADR 53
+
+
+def _checked_init(init: str) -> str:
+    hub_name(init)
+    return init
+
+
+Init = Annotated[
+    str, AfterValidator(_checked_init)
+]  # weights to start from; hf://ORG/NAME@REVISION must be well formed
 
 
 class Numerics(Record):

@@ -45,7 +45,7 @@ def load_run(path: Path | str, device: str | torch.device = "cpu") -> LoadedRun:
     `path` may also be the name of a model in the package (`bevt model list`), unless a file or folder has that name.
     Raises UserError for damaged files, and if `path` has no weights, describing what it is instead.
     """
-    weights, device = existing_weights(Path(path)), torch.device(device)
+    weights, device = existing_weights(path), torch.device(device)
     folder = weights.parent
     return LoadedRun(
         weights=weights,

@@ -22,6 +22,7 @@ from bevt_core.storage.files import write_atomic
 from bevt_core.storage.objects import as_path
 from bevt_core.untrusted.parquet_file import read_table
 from bevt_core.weights.model_files import load_weights
+from bevt_core.weights.packaged import name_of
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.recipes import DECODE_TIMEOUT_S, FinetuneRecipe, PretrainRecipe
@@ -123,12 +124,12 @@ def lists_before(init: str | None) -> ClipLists:
     """Return the clips that the run or the weights `init`, and the runs before them, were trained on."""
     if init is None:
         return NO_LISTS
-    weights = weights_of(Path(init))
+    weights = weights_of(init)
     folder = weights.parent
     lists = read_lists(folder)
     if lists is not None:
         table = lists.table.filter(pc.not_equal(lists.table["use"], "val"))
-        run = pc.if_else(pc.equal(table["run"], ""), str(folder), table["run"])
+        run = pc.if_else(pc.equal(table["run"], ""), name_of(folder), table["run"])
         at = CLIPS_SCHEMA.get_field_index("run")
         return ClipLists(table.set_column(at, CLIPS_SCHEMA.field("run"), run), lists.unlisted)
     recipe = read_run(folder)[0] if (folder / RECORD).is_file() else None

@@ -57,10 +57,10 @@ def finetune(
     val_frames: Annotated[str | None, typer.Option(help="Frame store of the validation files.")] = None,
     val_list: ValList = None,
     init: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Pretraining run, weights or packaged model (bevt model list), such as bevt-nano, to start from "
-            "(default: the recipe's; from scratch: --set init=null)."
+            help="Pretraining run, weights, packaged model (bevt model list) such as bevt-nano, or "
+            "hf://ORG/NAME@REVISION to start from (default: the recipe's; from scratch: --set init=null)."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run (default: runs/finetune-<dataset>).")] = None,

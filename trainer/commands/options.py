@@ -37,10 +37,26 @@ ClipsRecipe = Annotated[
         "--recipe", help="Fine-tuning recipe with the clips for a pretrained encoder (default: as in pretraining)."
     ),
 ]
+
+
+def pin_model(context: typer.Context, model: str) -> str:
+    """Return a model's name with the commit that it stands for, if it is on the Hub, so that all processes read it."""
+    from bevt_core.weights.hub_models import pinned
+
+    return model if context.resilient_parsing else pinned(model)
+
+
 EncoderPath = Annotated[
-    Path, typer.Argument(help="Pretrained or fine-tuned run, its weights, or a packaged model (bevt model list).")
+    str,
+    typer.Argument(
+        callback=pin_model,
+        help="Pretrained or fine-tuned run, its weights, a packaged model (bevt model list), or "
+        "hf://ORG/NAME@REVISION.",
+    ),
 ]
-ClassifierPath = Annotated[Path, typer.Argument(help="Fine-tuning run or its weights.")]
+ClassifierPath = Annotated[
+    str, typer.Argument(callback=pin_model, help="Fine-tuning run, its weights, or hf://ORG/NAME@REVISION.")
+]
 Dataset = Annotated[
     str | None, typer.Option(help="Layout of the files: k400, ssv2, diving48, folder or list (default: folder).")
 ]
@@ -113,7 +129,7 @@ def sources_of(context: typer.Context) -> "PipelineSources":
     return sources
 
 
-def clips_for_classifier(context: typer.Context, options: ClipOptions, checkpoint: Path) -> "ClipSource":
+def clips_for_classifier(context: typer.Context, options: ClipOptions, checkpoint: Path | str) -> "ClipSource":
     """Return the labelled clips to test the classifier `checkpoint` on, with labels of its classes."""
     from trainer.clips.selection import clips_to_test
     from trainer.runs.directory import weights_of

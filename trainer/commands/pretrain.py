@@ -44,9 +44,10 @@ def train(
         ),
     ] = None,
     init: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Run, weights or packaged model (bevt model list) to start from, such as BEVT-I or bevt-nano."
+            help="Run, weights, packaged model (bevt model list) such as bevt-nano, or hf://ORG/NAME@REVISION to start "
+            "from."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run (default: runs/<stage>).")] = None,

@@ -10,6 +10,7 @@ import typer
 from bevt_core.console.command_line import AsJson, Overrides
 from bevt_core.console.terminal import emit
 from schemas.errors import UserError
+from trainer.commands.options import pin_model
 from trainer.recipes import TRAINER_RECIPES
 
 if TYPE_CHECKING:
@@ -143,7 +144,13 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Run, its weights, or a packaged model (bevt model list).")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            callback=pin_model,
+            help="Run, its weights, a packaged model (bevt model list), or hf://ORG/NAME@REVISION.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Output. hub: folder; program: .pt2 file; onnx: .onnx file.")],
     format_: Annotated[
         str, typer.Option("--format", help="Format: hub (Hugging Face layout), program (torch.export) or onnx.")

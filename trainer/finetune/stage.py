@@ -44,7 +44,7 @@ def finetune(
     """
     check_data(recipe, train, val)
     with open_session(out, kind=recipe.kind, resume=resume, command=command) as session:
-        world = session.world
+        world, recipe = session.world, session.pinned(recipe)
         session.lock_for_reading(stores_of(train, val))
         samples = TrainingClips(train, recipe)
         plan = session.plan(workload_of(recipe, train, val), memory)

@@ -49,7 +49,7 @@ def pretrain(
     `memory`. Returns a summary. Raises UserError for data, checkpoints or a directory that do not fit.
     """
     with open_session(out, kind=recipe.kind, resume=resume, command=command) as session:
-        world = session.world
+        world, recipe = session.world, session.pinned(recipe)
         sources = open_sources(recipe, world.device)
         session.lock_for_reading([store.path for source in sources.values() for store in source.stores])
         datasets = datasets_of(sources)

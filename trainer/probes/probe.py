@@ -101,7 +101,7 @@ PROBES: dict[str, Probe] = {
 
 
 def probe(
-    checkpoint: Path,
+    checkpoint: Path | str,
     train: ClipSource,
     test: ClipSource,
     out: Path,

@@ -21,16 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from bevt_core.console.disk_errors import explaining
+from bevt_core.console.terminal import note
 from bevt_core.storage.descriptions import RECIPE, RECORD, RUNS, kind_of_run, what_is
 from bevt_core.storage.files import read_bounded, read_record, sha256_of, write_atomic, write_record
 from bevt_core.storage.local import content_of
-from bevt_core.weights.packaged import HUB_WEIGHTS, expected, find_packaged
+from bevt_core.weights.hub_models import pinned
+from bevt_core.weights.packaged import HUB_WEIGHTS, expected, find_model, find_packaged
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe, PretrainRecipe
 from schemas.recipes.identity import identity_fields
 from schemas.recipes.loading import COMMANDS, Recipe, TrainingRecipe, parse_recipe, to_yaml
 from schemas.runs import DatasetRef, RunRecord
 from schemas.text.credentials import masked
+from schemas.text.hub_name import HubName, hub_name
 from schemas.text.json_text import json_text
 from schemas.text.yaml_text import MAX_BYTES, read_yaml
 from trainer.engine.checkpoint import Identity
@@ -73,6 +76,7 @@ def open_run(
         world_size=world_size,
         started=now,
         init_sha256=init_sha256,
+        init_revision=None if (name := _hub_init(recipe)) is None else name.revision,
         total_steps=total_steps,
         device=device,
     )
@@ -158,29 +162,54 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {key: item for name, inner in value.items() for key, item in flat(inner, f"{prefix}{name}.").items()}
 
 
-def weights_of(path: Path) -> Path:
-    """Return the weights file of a run, an exported folder or a packaged model (by name); return others unchanged."""
-    path = find_packaged(path)
+def weights_of(path: Path | str) -> Path:
+    """Return the weights file of a run, of an exported folder, or of a model by name; return others unchanged.
+
+    A name is that of a model in the package, or hf://ORG/NAME@REVISION. Raises UserError if the latter cannot be read.
+    """
+    path = find_model(path)
     if not path.is_dir():
         return path
     return path / (WEIGHTS if (path / WEIGHTS).is_file() or not (path / HUB_WEIGHTS).is_file() else HUB_WEIGHTS)
 
 
-def existing_weights(path: Path) -> Path:
+def existing_weights(path: Path | str) -> Path:
     """Return `weights_of(path)`. Raises UserError, describing what `path` is, if that file does not exist."""
     weights = weights_of(path)
     if not weights.is_file():
-        raise UserError(f"{path}: {what_is(path)}; {expected(path, 'a finished run, or its weights')}")
+        raise UserError(f"{path}: {what_is(Path(path))}; {expected(path, 'a finished run, or its weights')}")
     return weights
 
 
 def weights_file(init: str) -> Path:
     """Return the weights file for a recipe's `init`. Raises UserError, describing what it is, if there is none."""
-    path = weights_of(Path(init))
+    path = weights_of(init)
     if not path.is_file():
         wanted = expected(init, f"a finished run of pretraining or fine-tuning, or its {WEIGHTS}")
         raise UserError(f"init {init}: {what_is(Path(init))}; {wanted}; to start from scratch, give `init=null`")
     return path
+
+
+def pinned_init(run_dir: Path, init: str | None) -> str | None:
+    """Return a recipe's `init`, with its commit if it is a repository on the Hub: that of the run in `run_dir`, if any.
+
+    So a resumed run keeps its initial weights, also without a network. Raises UserError as `pinned` does.
+    """
+    name = None if init is None else hub_name(init)
+    if name is None or name.is_pinned or not (run_dir / RECORD).is_file():
+        return None if init is None else pinned(init)
+    before = _hub_init(read_run(run_dir)[0])
+    if before is None or before.repository != name.repository:
+        return pinned(str(name))
+    if name.revision is not None:
+        note(f"init {name}: {run_dir} started from {before}, which it keeps")
+    return str(before)
+
+
+def _hub_init(recipe: Recipe) -> HubName | None:
+    """The repository on the Hub that a recipe starts from, if any."""
+    init = recipe.init if isinstance(recipe, PretrainRecipe | FinetuneRecipe) else None
+    return None if init is None else hub_name(init)
 
 
 def init_digest(recipe: Recipe) -> str | None:

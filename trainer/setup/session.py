@@ -52,6 +52,7 @@ from trainer.runs.directory import (
     identity_of,
     init_digest,
     open_run,
+    pinned_init,
     resume_command,
 )
 from trainer.setup.memory import Memory
@@ -59,6 +60,7 @@ from trainer.setup.plan import DEFAULT_TFLOPS, Plan, R, Workload, describe, make
 
 N = TypeVar("N", bound=nn.Module)
 M = TypeVar("M", Bevt, Classifier)
+S = TypeVar("S", PretrainRecipe, FinetuneRecipe)
 
 
 def no_lists(is_listed: bool) -> ClipLists | None:
@@ -84,6 +86,14 @@ class Session:
     def lock_for_reading(self, stores: Iterable[AnyPath]) -> None:
         """Prevent other commands from removing parts of `stores` until the session ends."""
         self.world.on_main(lambda: self.locks.enter_context(reading(stores, self.command)))
+
+    def pinned(self, recipe: S) -> S:
+        """Return `recipe` with the commit of its `init`, if that is a repository on the Hub. Every rank calls this.
+
+        A resumed run keeps the commit that it started from. Raises UserError if the repository cannot be read.
+        """
+        init = self.world.on_main(lambda: pinned_init(self.out, recipe.init))
+        return recipe if init == recipe.init else recipe.model_copy(update={"init": init})
 
     def plan(self, workload: Workload[R], memory: Memory = "recipe") -> Plan[R]:
         """Return the plan of a workload on the session's processes. Raises UserError if it does not fit them."""

@@ -68,7 +68,7 @@ SHAPES = {
 }
 
 
-def export_hub(checkpoint: Path, out: Path, evaluations: Sequence[Path] = ()) -> Model:
+def export_hub(checkpoint: Path | str, out: Path, evaluations: Sequence[Path] = ()) -> Model:
     """Write a model in the Hub's layout: weights, config, model card, and class names or the clips of pretraining.
 
     `evaluations` are folders of `bevt evaluate --out`; the card quotes those of these weights. Raises UserError for a

@@ -17,6 +17,7 @@ from schemas.evaluation import EvaluationPlan, PretrainedCard
 from schemas.models import SwinConfig, TimeSformerConfig
 from schemas.recipes import FinetuneRecipe, LoopConfig, OnlineTokens, PretrainRecipe
 from schemas.runs import RunRecord
+from schemas.text.hub_name import hub_name
 from schemas.text.yaml_text import MAX_BYTES, read_yaml
 from schemas.tokens import TokenSetManifest
 from trainer.clips.lists import read_lists
@@ -92,7 +93,7 @@ def facts_of(directories: Sequence[Path]) -> list[RunFacts]:
     return found
 
 
-def check_evaluations(checkpoint: Path, weights: Path, evaluations: Sequence[Path]) -> None:
+def check_evaluations(checkpoint: Path | str, weights: Path, evaluations: Sequence[Path]) -> None:
     """Raise UserError unless each of `evaluations` contains a finished one of `weights`, those of a fine-tuning run."""
     if evaluations and _kind(weights.parent) != "finetune":
         raise UserError(f"`evaluation` {evaluations[0]}: {checkpoint} is not a fine-tuning run; drop `evaluation`")
@@ -190,7 +191,7 @@ def stages_of(init: str | None) -> list[PretrainRecipe]:
     """Return the recipes of the pretraining runs that lead to `init`, oldest first; a deleted run ends the chain."""
     stages: list[PretrainRecipe] = []
     while init is not None:
-        folder = weights_of(Path(init)).parent
+        folder = weights_of(init).parent
         if _kind(folder) != "pretrain":
             break
         recipe = read_run(folder)[0]
@@ -208,16 +209,21 @@ def _pretraining(init: str | None, stages: Sequence[PretrainRecipe]) -> str:
     if init is None:
         return "none"
     first = stages[0].init if stages else init
-    names = [] if first is None else [UNKNOWN if _card_of(first) is None else weights_of(Path(first)).parent.name]
+    names = [] if first is None else [UNKNOWN if _card_of(first) is None else _short_name(first)]
     for stage in stages:
         name = "joint" if len(stage.streams) == 2 else next(iter(stage.streams))
         names.append(f"{name}, separate encoders" if stage.model.share_encoder == "separate" else name)
     return " -> ".join(names)
 
 
+def _short_name(init: str) -> str:
+    name = hub_name(init)
+    return weights_of(init).parent.name if name is None else name.repository
+
+
 def _card_of(init: str) -> PretrainedCard | None:
     """The description of a packaged model or of an exported pretraining run, whose own stages are not recorded."""
-    return read_record(weights_of(Path(init)).parent / PRETRAINED_CARD, PretrainedCard)
+    return read_record(weights_of(init).parent / PRETRAINED_CARD, PretrainedCard)
 
 
 def tokenizer_before(init: str | None) -> str:

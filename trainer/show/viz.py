@@ -150,7 +150,7 @@ def viz_predict(
 
 
 def viz_attention(
-    checkpoint: Path,
+    checkpoint: Path | str,
     sample: str,
     out: Path,
     *,

@@ -72,7 +72,7 @@ def evaluate(
     Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
     """
     begun = time.monotonic()
-    path = weights_of(Path(checkpoint))
+    path = weights_of(checkpoint)
     card = read_card(path)
     check_labels(data)
     check_classes(data.classes, card.classes, data.path, str(checkpoint))

@@ -63,7 +63,7 @@ LEVELS: dict[FeatureLevel, Callable[[Classifier, Tensor], list[Tensor]]] = {
 
 
 def extract(
-    checkpoint: Path,
+    checkpoint: Path | str,
     data: ClipSource,
     out: Path,
     *,

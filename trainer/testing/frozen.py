@@ -18,7 +18,7 @@ from trainer.testing.pretrained_card import card_of_pretrained
 
 
 def open_frozen(
-    checkpoint: Path, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
+    checkpoint: Path | str, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
 ) -> tuple[Classifier, ViewPlan]:
     """Return the encoder of a run, of weights or of a packaged model, as a classifier, and its views.
 
@@ -32,13 +32,13 @@ def open_frozen(
 
 
 def views_of(
-    checkpoint: Path, encoder: Classifier, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
+    checkpoint: Path | str, encoder: Classifier, recipe: FinetuneRecipe | None, clips: int | None, crops: int | None
 ) -> ViewPlan:
     """Return the views that `open_frozen` gives this encoder of `checkpoint`. Raises UserError like `open_frozen`."""
     return _plan(checkpoint, _card(checkpoint, recipe), encoder, clips, crops)
 
 
-def _card(checkpoint: Path, recipe: FinetuneRecipe | None) -> ClassifierCard:
+def _card(checkpoint: Path | str, recipe: FinetuneRecipe | None) -> ClassifierCard:
     weights = existing_weights(checkpoint)
     if (weights.parent / CARD).is_file():
         return read_card(weights)
@@ -46,7 +46,7 @@ def _card(checkpoint: Path, recipe: FinetuneRecipe | None) -> ClassifierCard:
 
 
 def _plan(
-    checkpoint: Path, card: ClassifierCard, encoder: Classifier, clips: int | None, crops: int | None
+    checkpoint: Path | str, card: ClassifierCard, encoder: Classifier, clips: int | None, crops: int | None
 ) -> ViewPlan:
     tubelet = encoder.config["patch"][0]
     if card.sampling.frames % tubelet:

@@ -43,7 +43,7 @@ def predict(
     is a fine-tuning run, its weights, or a folder that `bevt export` wrote. Views and `precision` are those of
     `evaluate`. Raises UserError for a model without a head, or if there are no files.
     """
-    weights = weights_of(Path(checkpoint))
+    weights = weights_of(checkpoint)
     card = read_card(weights)
     found = {path: find_media(path) for path in paths}
     items = tuple(item_of(file) for file in dict.fromkeys(file for files in found.values() for file in files))

@@ -51,7 +51,7 @@ class ClassRow(NamedTuple):
 
 
 def analyse_temporal(
-    checkpoint: Path,
+    checkpoint: Path | str,
     data: ClipSource,
     out: Path,
     *,
