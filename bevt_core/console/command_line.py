@@ -177,6 +177,10 @@ Precision = Annotated[
 ListFile = Annotated[
     str | None, typer.Option("--list", help="File with `path label` lines, or written by bevt scan --write.")
 ]
+Private = Annotated[
+    bool, typer.Option("--private", help="Make a new repository private, and refuse one that is public.")
+]
+Branch = Annotated[str | None, typer.Option("--revision", help="Branch to push to, made if missing (default: main).")]
 AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Allow list lines and links to leave --root.")]
 DecodeTimeout = Annotated[
     float | None,

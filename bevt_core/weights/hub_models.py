@@ -7,11 +7,11 @@ whole commit hash needs no network once its files are in the cache. Imports no t
 import functools
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from bevt_core.console.terminal import note
-from bevt_core.hub.client import TIMEOUT_S, HubUnreachableError, ask, hub_api
-from bevt_core.hub.files import RemoteFile, digest_like, remote_files
+from bevt_core.hub.client import HubUnreachableError, ask, hub_api
+from bevt_core.hub.files import RemoteFile, digest_like
+from bevt_core.hub.repository import Listing, list_model
 from bevt_core.storage.files import MAX_RECORD_BYTES, read_json_file
 from schemas.errors import UserError
 from schemas.text.hub_name import HubName, hub_name
@@ -25,11 +25,6 @@ EXPECTED = "a model that `bevt export --push-to` wrote"
 # of a file in bytes, in the order of downloading: the weights last, so that a folder that has them is complete
 _LIMITS = {**dict.fromkeys((README, *CARDS, CONFIG), MAX_RECORD_BYTES), WEIGHTS: MAX_WEIGHTS_BYTES}
 _SNAPSHOT = re.compile(r"models--(?P<org>[^/]+)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})")
-
-
-class _Listing(NamedTuple):
-    commit: str
-    files: dict[str, RemoteFile]
 
 
 def pinned(name: str) -> str:
@@ -48,6 +43,13 @@ def model_folder(name: HubName) -> Path:
     Raises UserError if there is no such model, if it is no model of bevt, and if a digest differs.
     """
     return _folder(_pin(name))
+
+
+def is_exported(folder: Path) -> bool:
+    """Return whether a folder has the files of an exported model."""
+    if not all((folder / file).is_file() for file in (CONFIG, WEIGHTS, README)):
+        return False
+    return "bevt" in read_json_file(folder / CONFIG, dict)
 
 
 def name_of_snapshot(folder: Path) -> str | None:
@@ -74,14 +76,9 @@ def _pin(name: HubName) -> HubName:
 
 
 @functools.cache
-def _listing(name: HubName) -> _Listing:
+def _listing(name: HubName) -> Listing:
     """The files at a revision. Cached, so that a process reads one commit, also if the branch moves meanwhile."""
-    api = hub_api()
-    request = functools.partial(api.model_info, name.repository, revision=name.revision, files_metadata=True)
-    info = ask(name, functools.partial(request, timeout=TIMEOUT_S))
-    if not isinstance(info.sha, str):
-        raise UserError(f"{name}: the Hub's answer has no commit; run the same command again")
-    return _Listing(info.sha, remote_files(info.siblings or ()))
+    return list_model(name)
 
 
 @functools.cache

@@ -47,6 +47,17 @@ def hub_name(text: object) -> HubName | None:
     return HubName(repository, revision or None)
 
 
+def repository_name(text: str, revision: str | None = None) -> HubName:
+    """Return the name in `ORG/NAME`, `ORG/NAME@REVISION` or hf://...; `revision` replaces its own.
+
+    Raises UserError for a malformed name.
+    """
+    name = text if text.startswith(SCHEME) else f"{SCHEME}{text}"
+    found = hub_name(name if revision is None else f"{name.partition('@')[0]}@{revision}")
+    assert found is not None
+    return found
+
+
 def check_repository(repository: str, where: str) -> None:
     """Raise UserError, naming `where`, unless `repository` is ORG/NAME as the Hub allows it."""
     if not _REPOSITORY.fullmatch(repository) or "--" in repository or ".." in repository:

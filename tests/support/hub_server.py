@@ -22,14 +22,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from bevt_core.hub import client
+from bevt_core.hub import client, repository
 from bevt_core.weights import hub_models
 
 TOKEN = "hf_test"  # too short to be masked
 LARGE, PAGE = 10_000, 5  # bytes; entries of a listing in one answer
 STORED_BY_SHA256 = (".safetensors", ".parquet")
 Fault = int | str  # an HTTP status, or "cut", "wrong", "slow"
-API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit)/([^/]+))?(?:/(.*))?")
+API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit|branch)/([^/]+))?(?:/(.*))?")
 BATCH = re.compile(r"/(?:datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 RESOLVE = re.compile(r"/(?:(dataset)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
@@ -40,24 +40,25 @@ class Repository:
 
     private: bool = False
     commits: list[tuple[str, dict[str, bytes]]] = field(default_factory=list)
-    refs: dict[str, str] = field(default_factory=dict)  # tags and other branches
+    refs: dict[str, str] = field(default_factory=dict)  # branch or tag -> commit
     messages: list[str] = field(default_factory=list)
 
-    def commit(self, files: dict[str, bytes], message: str = "a commit") -> str:
+    def commit(self, files: dict[str, bytes], message: str = "a commit", branch: str = "main") -> str:
         """Add a commit with exactly these files and return its hash."""
         content = "".join(f"{path}{hashlib.sha1(data).hexdigest()}" for path, data in sorted(files.items()))
         sha = hashlib.sha1(f"{len(self.commits)}{content}".encode()).hexdigest()
         self.commits.append((sha, dict(files)))
         self.messages.append(message)
+        self.refs[branch] = sha
         return sha
 
     @property
     def files(self) -> dict[str, bytes]:
-        return self.commits[-1][1]
+        """Those of the main branch."""
+        found = self.at("main")
+        return {} if found is None else found[1]
 
     def at(self, revision: str) -> tuple[str, dict[str, bytes]] | None:
-        if revision == "main":
-            return self.commits[-1]
         revision = self.refs.get(revision, revision)
         return next(((sha, files) for sha, files in self.commits if sha == revision), None)
 
@@ -114,8 +115,7 @@ def hub_server(cache: Path) -> Iterator[HubServer]:
         patch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
-        patch.setattr(client, "TIMEOUT_S", 0.5)
-        patch.setattr(hub_models, "TIMEOUT_S", 0.5)
+        patch.setattr(repository, "TIMEOUT_S", 0.5)
         patch.setattr(client, "FIRST_WAIT_S", 0.0)
         for module in ("utils._http", "file_download"):
             patch.setattr(f"huggingface_hub.{module}.time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
@@ -206,16 +206,21 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self._repository(kind, name)
         if repository is None:
             return
-        if action in ("preupload", "commit") and not self.may_write:
+        revision = unquote(revision or "main")
+        if action in ("preupload", "commit", "branch") and not self.may_write:
             return self._error(403, "", "no write access")
-        if action == "preupload":
-            return self._json({"files": [self._mode(repository, file) for file in json.loads(self.body)["files"]]})
-        if action == "commit":
-            return self._commit(kind, name, repository)
-        found = repository.at(unquote(revision or "main"))
+        if action == "branch":
+            exists = revision in repository.refs
+            repository.refs.setdefault(revision, repository.refs["main"])
+            return self._send(409 if exists else 200, b"")
+        found = repository.at(revision)
         if found is None:
             return self._error(404, "RevisionNotFound", "Invalid rev id")
         sha, files = found
+        if action == "preupload":
+            return self._json({"files": [self._mode(files, file) for file in json.loads(self.body)["files"]]})
+        if action == "commit":
+            return self._commit(name, repository, revision)
         entries = [_entry(path, data) for path, data in sorted(files.items())]
         if action == "tree":
             return self._tree(entries)
@@ -232,18 +237,20 @@ class _Handler(BaseHTTPRequestHandler):
         following = f'<{self.hub.endpoint}{self.url.path}?recursive=True&cursor={start + PAGE}>; rel="next"'
         self._json(entries[start : start + PAGE], {"Link": following} if more else {})
 
-    def _mode(self, repository: Repository, file: dict[str, Any]) -> dict[str, Any]:
+    def _mode(self, files: dict[str, bytes], file: dict[str, Any]) -> dict[str, Any]:
         path = file["path"]
         mode = "lfs" if _is_large(path, file["size"]) else "regular"
-        known = repository.files.get(path) if repository.commits else None
+        known = files.get(path)
         oid = {} if known is None else {"oid": hashlib.sha256(known).hexdigest() if mode == "lfs" else _git(known)}
         return {"path": path, "uploadMode": mode, "shouldIgnore": False, **oid}
 
-    def _commit(self, kind: str, name: str, repository: Repository) -> None:
+    def _commit(self, name: str, repository: Repository, branch: str) -> None:
         lines = [json.loads(line) for line in self.body.splitlines()]
         header = lines[0]["value"]
-        files = dict(repository.files) if repository.commits else {}
-        if "parentCommit" in header and header["parentCommit"] != repository.commits[-1][0]:
+        found = repository.at(branch)
+        assert found is not None
+        files = dict(found[1])
+        if header.get("parentCommit", found[0]) != found[0]:
             return self._error(412, "", "A commit has happened since. Please refresh and try again.")
         for line in lines[1:]:
             path = line["value"]["path"]
@@ -255,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
                 del files[path]
             else:
                 return self._error(400, "", f"{line['key']} is not supported")
-        sha = repository.commit(files, header["summary"])
+        sha = repository.commit(files, header["summary"], branch)
         return self._json({"success": True, "commitOid": sha, "commitUrl": f"{self.hub.endpoint}/{name}/commit/{sha}"})
 
     def _batch(self, name: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bevt_core.console.command_line import AsJson, Overrides
+from bevt_core.console.command_line import AsJson, Branch, Overrides, Private
 from bevt_core.console.terminal import emit
 from schemas.errors import UserError
 from trainer.commands.options import pin_model
@@ -151,7 +151,7 @@ def export(
             help="Run, its weights, a packaged model (bevt model list), or hf://ORG/NAME@REVISION.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Output. hub: folder; program: .pt2 file; onnx: .onnx file.")],
+    out: Annotated[Path | None, typer.Option(help="Output. hub: folder; program: .pt2 file; onnx: .onnx file.")] = None,
     format_: Annotated[
         str, typer.Option("--format", help="Format: hub (Hugging Face layout), program (torch.export) or onnx.")
     ] = "hub",
@@ -165,6 +165,12 @@ def export(
         int | None,
         typer.Option(min=1, help="program, onnx: side of a frame in pixels (default: as fine-tuned, else 224)."),
     ] = None,
+    push_to: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="hub: repository on the Hugging Face Hub to push to.")
+    ] = None,
+    private: Private = False,
+    revision: Branch = None,
+    message: Annotated[str, typer.Option(help="hub: message of the commit.")] = "Add a model exported by bevt",
     json_: AsJson = False,
 ) -> None:
     """Export a model: for the Hugging Face Hub, as a program, or as ONNX.
@@ -179,6 +185,7 @@ def export(
     Examples:
       bevt export runs/finetune-k400 --evaluation runs/evaluate-k400 --out hub/bevt-k400
       bevt export runs/finetune-k400 --format onnx --out bevt-k400.onnx
+      bevt export hub/bevt-k400 --push-to my-lab/bevt-k400 --private
     """
     from bevt_core.models.classifier import Classifier
     from bevt_core.storage.files import read_record
@@ -186,16 +193,30 @@ def export(
     from bevt_core.weights.model_files import load_weights
     from schemas.evaluation import ClassifierCard
     from schemas.recipes.loading import nearest
+    from schemas.text.hub_name import repository_name
     from trainer.runs.directory import existing_weights
     from trainer.show.model_card import export_hub
+    from trainer.show.push_model import push_model
     from trainer.testing.classifier_card import CARD
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_!r}: {nearest(format_, FORMATS)}expected one of {', '.join(FORMATS)}")
+    if out is None and (push_to is None or format_ != "hub"):
+        raise UserError("`out` is missing: give a path to write to, or with format hub a repository as `push_to`")
     if format_ == "hub":
-        export_hub(checkpoint, out, evaluation or [])
-        emit({"out": str(out), "format": format_}, json_)
+        result: dict[str, Any] = {"out": None if out is None else str(out), "format": format_}
+        if push_to is None:
+            assert out is not None
+            export_hub(checkpoint, out, evaluation or [])
+        else:
+            to = repository_name(push_to, revision)
+            options: dict[str, Any] = {"visibility": "private" if private else "as-is", "message": message}
+            result["pushed"] = str(push_model(checkpoint, out, to, evaluations=evaluation or [], **options))
+        emit(result, json_)
         return
+    assert out is not None
+    if push_to is not None:
+        raise UserError(f"`push_to` {push_to}: only format hub is pushed; drop `push_to`")
     if evaluation:
         raise UserError(f"`evaluation` {evaluation[0]}: only format hub has a model card; drop `evaluation`")
     weights = existing_weights(checkpoint)
