@@ -138,6 +138,10 @@ PANELS: Panels = {
         "viz": Group("Draw one clip: masks, predicted tokens and attention.", VIZ),
     },
     "Share": {
+        "push": Command("pipeline.commands.share:push", "Push a dataset, or only its tokens, to the Hugging Face Hub."),
+        "pull": Command(
+            "pipeline.commands.share:pull", "Download a dataset from the Hugging Face Hub, and check every digest."
+        ),
         "report": Command("trainer.commands.runs:report", "Write the paper's result tables with your runs added."),
         "export": Command(
             "trainer.commands.sharing:export", "Export a model: for the Hugging Face Hub, as a program, or as ONNX."

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 FORMAT_VERSION: Final = 1
 # name of a folder, such as a token set's
-PlainName = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$", max_length=200)]
+PLAIN_NAME = r"\w[\w.-]*"
+PlainName = Annotated[str, StringConstraints(pattern=rf"^{PLAIN_NAME}$", max_length=200)]
 
 
 class Record(BaseModel):

@@ -42,6 +42,11 @@ def digest_like(path: Path, digest: str) -> str | None:
     return git_digest(path) if len(digest) == 40 else None
 
 
+def git_digest_of(data: bytes) -> str:
+    """Return the SHA-1 by which git names a content."""
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
+
+
 def git_digest(path: Path) -> str:
     """Return the SHA-1 by which git names the content of a file."""
     found = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)

@@ -47,7 +47,7 @@ def list_dataset(name: HubName) -> Listing:
     )
     commit = _commit_of(name, info.sha)
     tree = functools.partial(api.list_repo_tree, name.repository, recursive=True, revision=commit, repo_type="dataset")
-    return Listing(commit, ask(name, lambda: remote_files(tree())))
+    return Listing(commit, ask(name, lambda: remote_files(tree()), attempts=1))  # it repeats failed requests itself
 
 
 def make_repository(name: HubName, kind: Kind, visibility: Visibility) -> None:
@@ -92,7 +92,7 @@ def commit(
         expected, found = (sha256 or {}).get(operation.path_in_repo), None
         if expected is not None and (found := operation.upload_info.sha256.hex()) != expected:
             raise UserError(
-                f"{files[operation.path_in_repo]}: digest {short(found)}, but its commit has {short(expected)}; run "
+                f"{files[operation.path_in_repo]!s}: digest {short(found)}, but its commit has {short(expected)}; run "
                 "`bevt verify`, then `bevt repair`"
             )
     operations = [*added, *(CommitOperationDelete(path, is_folder=False) for path in removed)]
@@ -147,7 +147,7 @@ def download(name: HubName, path: str, folder: Path) -> Path:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Show no progress bars of the client during the block: a large dataset has thousands of files."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if are_progress_bars_disabled():
         yield

@@ -80,6 +80,16 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def working_folder(folder: Path) -> Iterator[Path]:
+    """A fresh folder on the file system of `folder`, from which files are moved into it; removed at the end."""
+    try:
+        with _locked_folder(folder / STAGING, "work") as staging:
+            yield staging
+    except OSError as error:
+        raise explained(error, folder) from error
+
+
+@contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
     """A fresh folder in $TMPDIR, which is on a local disk; removed when the block ends."""
     folder = scratch()

@@ -1,5 +1,6 @@
 """`bevt export --push-to`: a folder in one commit, private, repeated after faults; what it refuses."""
 
+import json
 from pathlib import Path
 from typing import Any
 

@@ -26,7 +26,7 @@ from bevt_core.hub import client, repository
 from bevt_core.weights import hub_models
 
 TOKEN = "hf_test"  # too short to be masked
-LARGE, PAGE = 10_000, 5  # bytes; entries of a listing in one answer
+LARGE, PAGE = 10_000, 15  # bytes; entries of a listing in one answer
 STORED_BY_SHA256 = (".safetensors", ".parquet")
 Fault = int | str  # an HTTP status, or "cut", "wrong", "slow"
 API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit|branch)/([^/]+))?(?:/(.*))?")
