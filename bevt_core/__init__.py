@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bevt_core.dataset.token_set import TokenSet
     from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
     from bevt_core.tokenizers import load_tokenizer
+    from bevt_core.weights.export import HubModel
 else:
 
     def __getattr__(name: str) -> object:
@@ -29,6 +30,7 @@ else:
 __all__ = [
     "SWIN_SIZES",
     "FrameStore",
+    "HubModel",
     "TokenSet",
     "build_bevt",
     "build_classifier",

@@ -1,6 +1,7 @@
 """Export of models: a folder in the Hugging Face Hub's layout, a `torch.export` program, and ONNX."""
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from bevt_core.models.classifier import Classifier
 from bevt_core.storage.files import write_atomic
 from bevt_core.storage.locks.writers import hold_file
 from bevt_core.storage.staging import staged_folder
-from bevt_core.weights.model_files import BUILDERS, Model
-from bevt_core.weights.packaged import HUB_WEIGHTS
+from bevt_core.weights.hub_models import CONFIG, model_folder
+from bevt_core.weights.model_files import BUILDERS, Model, load_weights
+from bevt_core.weights.packaged import HUB_WEIGHTS, expected, find_packaged, packaged_names
 from schemas.errors import UserError
+from schemas.text.hub_name import SCHEME, repository_name
 
 ONNX_TOLERANCE = 1e-4  # largest difference of logits; measured 5e-8 for a nano classifier
 
@@ -25,7 +28,8 @@ ONNX_TOLERANCE = 1e-4  # largest difference of logits; measured 5e-8 for a nano 
 class HubModel(nn.Module, PyTorchModelHubMixin):
     """A model with `save_pretrained` and `from_pretrained`: config.json beside model.safetensors.
 
-    `bevt` is the wrapped model's config, so that the folder alone is enough to rebuild it.
+    `bevt` is the wrapped model's config, so that the folder alone is enough to rebuild it. config.json also has
+    `model_type: bevt`, which no class of transformers has: its Auto classes refuse the folder. No code is in it.
     """
 
     def __init__(self, bevt: dict[str, Any]) -> None:
@@ -40,6 +44,36 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         """Replaces the library's method, which writes with mode 0600 and reports a full disk as a safetensors error."""
         state = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
         (save_directory / HUB_WEIGHTS).write_bytes(serialize(state))
+        described = {"bevt": self.model.config, "model_type": "bevt"}
+        (save_directory / CONFIG).write_text(json.dumps(described, sort_keys=True, indent=2))
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the library's other options have no meaning here
+        cls, pretrained_model_name_or_path: str | Path, *, revision: str | None = None
+    ) -> "HubModel":
+        """Load an exported folder, a model of the package by its name, or a repository on the Hub, in evaluation mode.
+
+        A repository is hf://ORG/NAME@REVISION, or ORG/NAME and `revision`; its digests are checked. Raises UserError
+        for anything else, for damaged files, and if there is no such repository.
+        """
+        weights = _pretrained_weights(pretrained_model_name_or_path, revision)
+        model = load_weights(weights)
+        with torch.device("meta"):
+            wrapped = cls(bevt=model.config)
+        wrapped.model = model
+        return wrapped.eval()
+
+
+def _pretrained_weights(name: str | Path, revision: str | None) -> Path:
+    """The weights of a model by name. A path that exists wins over a name."""
+    if not Path(name).exists() and str(name) not in packaged_names():
+        if not str(name).startswith(SCHEME) and str(name).count("/") != 1:
+            raise UserError(f"{name}: {expected(name, 'an exported folder, or a repository such as hf://ORG/NAME')}")
+        return model_folder(repository_name(str(name), revision)) / HUB_WEIGHTS
+    if revision is not None:
+        raise UserError(f"{name}: is not on the Hub and has no `revision` {revision}; leave out `revision`")
+    found = find_packaged(Path(name))
+    return found / HUB_WEIGHTS if found.is_dir() else found
 
 
 def save_hub_folder(folder: Path, model: Model, files: Mapping[str, str]) -> None:
