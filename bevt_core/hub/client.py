@@ -1,5 +1,6 @@
 """Requests to the Hugging Face Hub: brief failures are tried again; others are one UserError with its fix."""
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -45,12 +46,16 @@ def ask(where: object, request: Callable[[], R], attempts: int = ATTEMPTS) -> R:
             cause = _cause(error)
             if attempt + 1 == attempts or not _is_brief(cause):
                 raise _explained(where, cause) from error
-            time.sleep(_wait_s(cause, FIRST_WAIT_S * 2**attempt))
+            time.sleep(_asked_wait_s(cause) or FIRST_WAIT_S * 2**attempt)
     raise AssertionError
 
 
 class HubUnreachableError(UserError):
     """The Hub did not answer, or answered with an error of its own; a cached copy may do."""
+
+    def __init__(self, message: str, asked_wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.asked_wait_s = asked_wait_s  # before the next request
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -87,10 +92,13 @@ def _is_brief(error: BaseException) -> bool:
     return status in _BRIEF if status is not None else isinstance(error, _network_errors())
 
 
-def _wait_s(error: BaseException, planned_s: float) -> float:
+def _asked_wait_s(error: BaseException) -> float:
+    """The wait that the Hub asks for in `Retry-After` or, as in `"api";r=0;t=120`, in `RateLimit`; 0 if in neither."""
     headers: Any = getattr(getattr(error, "response", None), "headers", {})
-    asked = str(headers.get("Retry-After", ""))
-    return min(MAX_WAIT_S, float(asked)) if asked.isdigit() else planned_s
+    found = re.fullmatch(r"(\d{1,9})", headers.get("Retry-After", "")) or re.search(
+        r"\br=0\b.*\bt=(\d{1,9})", headers.get("RateLimit", "")
+    )
+    return min(MAX_WAIT_S, float(found[1])) if found else 0.0
 
 
 def _explained(where: object, error: BaseException) -> UserError | StorageError:
@@ -113,7 +121,9 @@ def _explained(where: object, error: BaseException) -> UserError | StorageError:
     if status == 404:
         return UserError(f"{where}: not found ({_first_line(error)}); check the name and the revision")
     if status == 429:
-        return HubUnreachableError(f"{where}: too many requests for the Hub; wait some minutes, then run this again")
+        reason = _first_line(getattr(error, "server_message", None) or "no details")
+        fix = "wait as long, or some minutes, then run the same command again"
+        return HubUnreachableError(f"{where}: too many requests for the Hub ({reason}); {fix}", _asked_wait_s(error))
     if status is not None and status >= 500:
         return HubUnreachableError(
             f"{where}: {constants.ENDPOINT} answered {status} each time; run the same command again later"
@@ -128,6 +138,6 @@ def _explained(where: object, error: BaseException) -> UserError | StorageError:
     return UserError(f"{where}: the Hub's answer is not usable ({_first_line(error)}); run the same command again")
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: BaseException | str) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:SHOWN_CHARACTERS] if lines else type(error).__name__

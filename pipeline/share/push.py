@@ -68,11 +68,11 @@ def push(
             try:
                 for upload in _push_all(to, todo, message, listing.commit):
                     uploaded, num_bytes, failures = uploaded + 1, num_bytes + upload.num_bytes, 0
-            except HubUnreachableError:
+            except HubUnreachableError as error:
                 failures += 1  # the commit may have arrived: list again
                 if failures == ATTEMPTS:
                     raise
-                time.sleep(client.FIRST_WAIT_S * 2**failures)
+                time.sleep(error.asked_wait_s or client.FIRST_WAIT_S * 2**failures)
     facts = {"pushed": str(to.at(listing.commit)), "sets": [stored.prefix for stored in sets]}
     return facts | {"files": todo.num_files, "uploaded": uploaded, "bytes_uploaded": num_bytes}
 

@@ -165,7 +165,7 @@ def test_a_brief_fault_is_not_noticed(fault: int | str, request_: str, hub: HubS
     ("fault", "error"),
     [
         (503, r"http://127.0.0.1:\d+ answered 503 each time; run the same command again later"),
-        (429, "too many requests for the Hub; wait some minutes"),
+        (429, r"too many requests for the Hub \(a made fault\); wait as long, or some minutes, then run the same"),
         ("cut", r"no connection to http://127.0.0.1:\d+ .*; check the network, or set HF_ENDPOINT to a mirror"),
         ("wrong", "the Hub's answer is not usable"),
     ],

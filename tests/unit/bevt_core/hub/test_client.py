@@ -1,0 +1,63 @@
+"""Requests that fail briefly are tried again after the wait that the Hub asks for."""
+
+import importlib
+from typing import Any
+
+import pytest
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import get_session
+
+from bevt_core.hub import client
+from bevt_core.hub.client import ATTEMPTS, MAX_WAIT_S, HubUnreachableError, ask
+
+httpx: Any = importlib.import_module(type(get_session()).__module__.partition(".")[0])  # httpx2 since version 2
+
+
+def failure(status: int, **headers: str) -> HfHubHTTPError:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    response = httpx.Response(status, headers=given, request=httpx.Request("GET", "http://hub"))
+    return HfHubHTTPError("failed", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "waits"),
+    [
+        (failure(500), [1, 2, 4]),
+        (failure(429, Retry_After="7"), [7, 7, 7]),
+        (failure(429, RateLimit='"api";r=0;t=120'), [120, 120, 120]),
+        (failure(429, RateLimit='"api";r=5;t=120'), [1, 2, 4]),
+        (failure(429, Retry_After="99999"), [MAX_WAIT_S] * 3),
+        (httpx.ConnectError("no route"), [1, 2, 4]),
+    ],
+)
+def test_waits(error: Exception, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(client.time, "sleep", waited.append)
+    tried: list[int] = []
+
+    def request() -> None:
+        tried.append(1)
+        raise error
+
+    with pytest.raises(HubUnreachableError):
+        ask("hf://a/b", request)
+    assert waited == waits and len(tried) == ATTEMPTS
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 412])
+def test_other_answers_are_final(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: pytest.fail("a wait"))
+
+    def request() -> None:
+        raise failure(status)
+
+    with pytest.raises(ValueError, match=r"^hf://a/b: "):
+        ask("hf://a/b", request)
+
+
+def test_a_full_disk_is_named() -> None:
+    def request() -> None:
+        raise OSError(28, "No space left on device", "/cache/blob")
+
+    with pytest.raises(OSError, match="/cache/blob: "):
+        ask("hf://a/b", request)
