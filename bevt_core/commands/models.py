@@ -36,7 +36,8 @@ def info(
     name: Annotated[
         str,
         typer.Argument(
-            help="A packaged model (`bevt model list`), or a Video Swin size: nano, tiny, small, base, large."
+            help="A packaged model (`bevt model list`), hf://ORG/NAME@REVISION, or a Video Swin size: nano, tiny, "
+            "small, base, large."
         ),
     ],
     num_classes: Annotated[
@@ -53,10 +54,12 @@ def info(
       bevt model info bevt-nano
       bevt model info base
     """
-    from bevt_core.weights.packaged import describe_packaged, packaged_names
+    from bevt_core.weights.packaged import describe_on_hub, describe_packaged, packaged_names
+    from schemas.text.hub_name import hub_name
 
-    if name in packaged_names():  # without torch
-        emit(describe_packaged(name), json_)
+    on_hub = hub_name(name)
+    if on_hub is not None or name in packaged_names():  # without torch
+        emit(describe_packaged(name) if on_hub is None else describe_on_hub(on_hub), json_)
         return
 
     from functools import partial

@@ -113,7 +113,7 @@ def _explained(where: object, error: BaseException) -> UserError | StorageError:
         return UserError(f"{where}: the repository has no such branch, tag or commit; check what follows the @")
     if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         fix = "unset it, or run the command once with a network"
-        return HubUnreachableError(f"{where}: not in the cache, and HF_HUB_OFFLINE is set; {fix}")
+        return HubUnreachableError(f"{where}: needs the Hub, but HF_HUB_OFFLINE is set; {fix}")
     if status == 401:
         return UserError(f"{where}: the Hub does not accept the token; {LOG_IN}")
     if status == 403:

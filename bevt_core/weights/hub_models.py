@@ -45,6 +45,12 @@ def model_folder(name: HubName) -> Path:
     return _folder(_pin(name))
 
 
+def cached_folder(name: HubName) -> Path | None:
+    """Return the folder of a model if its weights are in the client's cache, without any request; else None."""
+    found = _cached(name, WEIGHTS)
+    return None if found is None else found.parent
+
+
 def is_exported(folder: Path) -> bool:
     """Return whether a folder has the files of an exported model."""
     if not all((folder / file).is_file() for file in (CONFIG, WEIGHTS, README)):

@@ -13,7 +13,7 @@ from bevt_core.weights.hub_models import model_folder, name_of_snapshot
 from schemas.errors import UserError
 from schemas.evaluation import PretrainedCard
 from schemas.recipes.loading import nearest
-from schemas.text.hub_name import hub_name
+from schemas.text.hub_name import HubName, hub_name
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # ships with the package
 PRETRAINED_CARD = "pretrained.json"
@@ -64,12 +64,30 @@ def describe_packaged(name: str) -> dict[str, Any]:
 
     Raises UserError for an unknown name.
     """
-    card = read_record(PRETRAINED / name / PRETRAINED_CARD, PretrainedCard) if name in packaged_names() else None
-    if card is None:
+    if name not in packaged_names():
         raise UserError(
             f"no model {name!r} in the package; {nearest(name, packaged_names())}`bevt model list` lists all"
         )
-    weights = PRETRAINED / name / HUB_WEIGHTS
+    return _described(name, PRETRAINED / name)
+
+
+def describe_on_hub(name: HubName) -> dict[str, Any]:
+    """Return the facts of a pretrained model on the Hub, as `describe_packaged`; its name has the commit.
+
+    Raises UserError for a model without them, as a classifier.
+    """
+    folder = model_folder(name)
+    if not (folder / PRETRAINED_CARD).is_file():
+        raise UserError(
+            f"{name}: has no {PRETRAINED_CARD}, which describes a pretrained encoder; see {folder / HUB_README}"
+        )
+    return _described(name_of(folder), folder)
+
+
+def _described(name: str, folder: Path) -> dict[str, Any]:
+    card = read_record(folder / PRETRAINED_CARD, PretrainedCard)
+    assert card is not None
+    weights = folder / HUB_WEIGHTS
     readme = weights.with_name(HUB_README)
     return {
         "name": name,

@@ -19,6 +19,7 @@ from bevt_core.weights.model_files import save_weights
 from bevt_core.weights.packaged import find_model, name_of
 from schemas.errors import UserError
 from schemas.runs import RunRecord
+from tests.golden.surfaces import commands
 from tests.support.hub_server import TOKEN, HubServer, forget, hub_server, nth
 from tests.support.media import moving_frames, write_video
 from tests.support.packaged_models import NAME, packaged_model
@@ -26,6 +27,7 @@ from trainer import load_finetune_recipe, load_pretrain_recipe, load_run, predic
 from trainer.pretrain import stage
 from trainer.runs.directory import read_run
 from trainer.show.model_card import export_hub
+from trainer.show.run_facts import stages_of, tokenizer_before
 from trainer.testing.classifier_card import CARD, card_of
 
 MODEL, CLASSIFIER = "hf://org/model", "hf://org/classifier"
@@ -39,7 +41,12 @@ TAKE_A_NAME = {
     "export": f"export {MODEL} --out copy",
     "viz attention": f"viz attention {MODEL} --sample {{clip}} --out picture",
     "predict": f"predict {CLASSIFIER} {{clip}}",
+    "probe": f"probe {MODEL} --frames {{store}} --out probed --kind knn --num-workers 0",
+    "evaluate": f"evaluate {CLASSIFIER} --frames {{store}} --num-workers 0 --clips 1 --crops 1",
+    "analyse temporal": f"analyse temporal {CLASSIFIER} --frames {{store}} --out out --clips 1 --crops 1 --seeds 1",
+    "model info": f"model info {MODEL}",
 }
+SLOW = {"evaluate", "analyse temporal"}  # 6 s each
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = place / "tuned"
     run.mkdir()
     save_weights(run / "weights.safetensors", build_classifier(**SWIN_SIZES["nano"], num_classes=2))
-    card = card_of(load_finetune_recipe("nano_finetune"), ("left", "right"))
+    card = card_of(load_finetune_recipe("nano_finetune", ["sampling.interval=2"]), ("no", "yes"))
     (run / CARD).write_text(card.model_dump_json())
     export_hub(run, place / "classifier")
     return place
@@ -73,12 +80,33 @@ def printed(arguments: str, place: Path) -> str:
     return result.output if result.exception is None else repr(result.exception)
 
 
-@pytest.mark.parametrize("command", TAKE_A_NAME)
+def test_every_command_that_takes_a_name_is_above() -> None:
+    """By the help of its arguments, so that a new command is not forgotten."""
+    taking = {
+        name
+        for name, command in commands().items()
+        if any("hf://" in (getattr(each, "help", None) or "") for each in command.params)
+    }
+    assert taking == TAKE_A_NAME.keys()
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in TAKE_A_NAME]
+)
 def test_a_command_takes_a_name(command: str, place: Path, hub: HubServer) -> None:
     found = printed(TAKE_A_NAME[command], place)
     assert ("Error" not in found and found.startswith(("{", "["))) or '{"' in found
-    assert str(constants.HF_HUB_CACHE) not in found
+    assert command == "model info" or str(constants.HF_HUB_CACHE) not in found
     assert hub.count("GET /objects/") == 1  # the weights, once
+
+
+def test_what_a_report_needs_is_read_without_a_network(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is gone from the cache is unknown, as a run whose folder was removed."""
+    name = pinned(MODEL)
+    assert tokenizer_before(name) == "unknown" and not hub.count("objects")
+    load_run(name)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert tokenizer_before(name) == "test" and stages_of(name) == []
 
 
 def test_a_name_is_that_of_one_commit(place: Path, hub: HubServer) -> None:
@@ -100,7 +128,7 @@ def test_a_name_is_that_of_one_commit(place: Path, hub: HubServer) -> None:
 
 def test_python_takes_names_too(place: Path, hub: HubServer) -> None:
     (answer,) = predict(CLASSIFIER, [str(place / "clip.mp4")])
-    assert {each["name"] for each in answer["classes"]} == {"left", "right"}
+    assert {each["name"] for each in answer["classes"]} == {"no", "yes"}
     assert load_run(MODEL).model.config["kind"] == "bevt"
     with pytest.raises(UserError, match="a path drops a slash of hf://; give the name as a string"):
         load_run(Path(MODEL))
@@ -190,7 +218,7 @@ def test_without_a_network_the_cache_is_used(hub: HubServer, monkeypatch: pytest
     forget()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     load_run(MODEL)
-    with pytest.raises(HubUnreachableError, match="not in the cache, and HF_HUB_OFFLINE is set; unset it"):
+    with pytest.raises(HubUnreachableError, match="needs the Hub, but HF_HUB_OFFLINE is set; unset it"):
         load_run(CLASSIFIER)
 
 

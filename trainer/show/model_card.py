@@ -44,6 +44,7 @@ LICENCE = (
     "named above; the terms of both decide how they may be used. Before you publish this folder, add a `license:` line "
     "at the top of this file. If the training used tokens of DALL-E's dVAE, its licence asks you to say so."
 )
+HOW = 'With `bevt` installed, in this folder. For a repository on the Hub, give `"hf://ORG/NAME"` instead of `"."`:'
 USE_CLASSIFIER = """\
 from trainer import predict
 
@@ -139,7 +140,7 @@ def model_card(
             "BEVT: BERT Pretraining of Video Transformers, https://arxiv.org/abs/2112.01529.",
             markdown_table(("", ""), [(key, value) for key, value in (facts | sizes).items()]),
             *sections,
-            f"## Use\n\nWith `bevt` installed:\n\n```python\n{use}```",
+            f"## Use\n\n{HOW}\n\n```python\n{use}```",
             f"## Licence\n\n{LICENCE}\n",
         ]
     )

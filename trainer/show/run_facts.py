@@ -11,6 +11,7 @@ from bevt_core.models.build import SWIN_SIZES
 from bevt_core.storage.descriptions import RECIPE, RECORD, what_is
 from bevt_core.storage.files import read_bounded, read_json_file, read_record, sha256_of
 from bevt_core.storage.objects import as_path
+from bevt_core.weights.hub_models import cached_folder
 from bevt_core.weights.packaged import PRETRAINED_CARD
 from schemas.errors import UserError
 from schemas.evaluation import EvaluationPlan, PretrainedCard
@@ -191,7 +192,7 @@ def stages_of(init: str | None) -> list[PretrainRecipe]:
     """Return the recipes of the pretraining runs that lead to `init`, oldest first; a deleted run ends the chain."""
     stages: list[PretrainRecipe] = []
     while init is not None:
-        folder = weights_of(init).parent
+        folder = _folder_of(init)
         if _kind(folder) != "pretrain":
             break
         recipe = read_run(folder)[0]
@@ -218,16 +219,24 @@ def _pretraining(init: str | None, stages: Sequence[PretrainRecipe]) -> str:
 
 def _short_name(init: str) -> str:
     name = hub_name(init)
-    return weights_of(init).parent.name if name is None else name.repository
+    return _folder_of(init).name if name is None else name.repository
+
+
+def _folder_of(init: str) -> Path:
+    """The folder of the weights `init`; a model on the Hub is only looked up in the cache, to need no network."""
+    name = hub_name(init)
+    return weights_of(init).parent if name is None else cached_folder(name) or Path(init)
 
 
 def _card_of(init: str) -> PretrainedCard | None:
     """The description of a packaged model or of an exported pretraining run, whose own stages are not recorded."""
-    return read_record(weights_of(init).parent / PRETRAINED_CARD, PretrainedCard)
+    return read_record(_folder_of(init) / PRETRAINED_CARD, PretrainedCard)
 
 
 def tokenizer_before(init: str | None) -> str:
     """Return the tokenizer's name of the pretraining that leads to `init`."""
+    if init is not None and hub_name(init) is not None and not _folder_of(init).is_dir():
+        return UNKNOWN
     stages = stages_of(init)
     card = None if stages or init is None else _card_of(init)
     return tokenizer_of_stages(stages) if card is None else card.origin.get("tokenizer", UNKNOWN)
