@@ -7,10 +7,12 @@ import typer
 
 from bevt_core.console.command_line import AsJson, Branch, Private
 from bevt_core.console.terminal import emit
+from bevt_core.storage.objects import as_path
+from schemas.errors import UserError
 
 
 def push(
-    directory: Annotated[Path, typer.Argument(help="A dataset on a local disk, its frames, or its tokens/NAME.")],
+    directory: Annotated[str, typer.Argument(help="A dataset on a local disk, its frames, or its tokens/NAME.")],
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Dataset repository, made if missing.")],
     private: Private = False,
     revision: Branch = None,
@@ -31,12 +33,12 @@ def push(
     from schemas.text.hub_name import repository_name
 
     to = repository_name(repository, revision)
-    emit(run(directory, to, visibility="private" if private else "as-is", message=message), json_)
+    emit(run(_local(directory), to, visibility="private" if private else "as-is", message=message), json_)
 
 
 def pull(
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME[@REV]", help="Dataset repository that was pushed.")],
-    out: Annotated[Path, typer.Argument(help="Folder for frames/ and tokens/; may have the frames already.")],
+    out: Annotated[str, typer.Argument(help="Local folder for frames/ and tokens/; may have the frames already.")],
     json_: AsJson = False,
 ) -> None:
     """Download a dataset from the Hugging Face Hub, and check every digest.
@@ -51,4 +53,11 @@ def pull(
     from pipeline.share.pull import pull as run
     from schemas.text.hub_name import repository_name
 
-    emit(run(repository_name(repository), out), json_)
+    emit(run(repository_name(repository), _local(out)), json_)
+
+
+def _local(path: str) -> Path:
+    found = as_path(path)
+    if not isinstance(found, Path):
+        raise UserError(f"{path}: not on a local disk; copy the dataset to or from the object store with its own tool")
+    return found

@@ -349,6 +349,8 @@ def test_a_hostile_repository_is_one_line(attack: str, mine: Path, hub: HubServe
     [
         (["push", "mine", "mine"], "'mine' is no name of a repository; expected ORG/NAME"),
         (["push", "nothing", TO], "nothing: no such file or folder; expected a dataset, or its frames or tokens/NAME"),
+        (["push", "s3://bucket/mine", TO], "s3://bucket/mine: not on a local disk; copy the dataset"),
+        (["pull", TO, "s3://bucket/mine"], "s3://bucket/mine: not on a local disk; copy the dataset"),
         (["pull", "lab/none", "out"], "hf://lab/none: no such repository, or a private one"),
         (["pull", f"{TO}@v9", "out"], "the repository has no such branch, tag or commit"),
     ],
