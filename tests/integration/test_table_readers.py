@@ -1,5 +1,6 @@
 """Other programs read the Parquet files of a dataset: equal tokens and index. docs/format.md has their versions."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from bevt_core import FrameStore
+from tests.conftest import REPO
 from tests.support.builders import make_token_set
 
 NEEDS = "to test it, install the extra `readers`"
@@ -78,6 +81,23 @@ def test_datasets_reads_the_tables_that_the_card_lists(dataset: Path, tmp_path: 
     expected = pq.read_table(dataset / "tokens" / "test-v2" / "part-00000.parquet")["tokens"].to_pylist()
     assert list(tokens["tokens"]) == expected
     assert len(datasets.load_dataset(str(dataset), "frames-index", **options)) == 6
+
+
+def test_datasets_has_the_stored_frames_as_pictures(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of docs/share-on-the-hub.md: the bytes of every frame, in order."""
+    datasets = pytest.importorskip("datasets", reason=f"no datasets; {NEEDS}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    page = (REPO / "docs" / "share-on-the-hub.md").read_text()
+    *_, code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(code.replace("datasets/mine", str(dataset)), found)
+    store = FrameStore(dataset / "frames")
+    expected = [jpeg.tobytes() for jpeg in store.read_jpegs(0, 0, 24)]
+    stored = found["pictures"].cast_column("image", datasets.Image(decode=False))
+    assert [row["image"]["bytes"] for row in stored] == expected and stored["frame"][:5] == [0, 1, 2, 3, 0]
 
 
 def test_fastparquet_reads_the_flat_columns(dataset: Path) -> None:
