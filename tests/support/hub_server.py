@@ -312,7 +312,8 @@ class _Handler(BaseHTTPRequestHandler):
         key = (given.get("type") or "model", name)
         exists = key in self.hub.repositories
         if not exists:
-            self.hub.repositories[key] = Repository(private=given.get("visibility") == "private")
+            private = given.get("visibility") == "private" or given.get("private") is True  # the latter in version 1
+            self.hub.repositories[key] = Repository(private=private)
             self.hub.repositories[key].commit({".gitattributes": b"*.parquet filter=lfs\n"}, "initial commit")
         answer = json.dumps({"url": f"{self.hub.endpoint}/{prefix}{name}"}).encode()
         return self._send(409 if exists else 200, answer, {"Content-Type": "application/json"})
