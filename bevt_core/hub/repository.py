@@ -47,7 +47,7 @@ def list_dataset(name: HubName) -> Listing:
     )
     commit = _commit_of(name, info.sha)
     tree = functools.partial(api.list_repo_tree, name.repository, recursive=True, revision=commit, repo_type="dataset")
-    return Listing(commit, ask(name, lambda: remote_files(tree()), attempts=1))  # it repeats failed requests itself
+    return Listing(commit, ask(name, lambda: remote_files(tree()), attempts=2))  # it repeats most itself
 
 
 def make_repository(name: HubName, kind: Kind, visibility: Visibility) -> None:
