@@ -122,7 +122,7 @@ def push_folder(folder: Path, name: HubName, visibility: Visibility, message: st
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
     for attempt in (1, 2, 3):
         found = list_model(name)
-        todo = {path: source for path, source in files.items() if not is_there(path, source, found)}
+        todo = {path: source for path, source in files.items() if not has_file(path, source, found)}
         if not todo:
             return name.at(found.commit)
         try:
@@ -133,7 +133,7 @@ def push_folder(folder: Path, name: HubName, visibility: Visibility, message: st
     raise AssertionError
 
 
-def is_there(path: str, source: Path, listing: Listing) -> bool:
+def has_file(path: str, source: Path, listing: Listing) -> bool:
     """Return whether the repository has the file `path` with the content of `source`."""
     return path in listing.files and equals(source, listing.files[path])
 

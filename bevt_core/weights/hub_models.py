@@ -28,7 +28,7 @@ _SNAPSHOT = re.compile(r"models--(?P<org>[^/]+)--(?P<name>[^/]+)/snapshots/(?P<c
 
 
 def pinned(name: str) -> str:
-    """Return `name` with the commit that it stands for now, if it is on the Hub; return any other name unchanged.
+    """Return `name` with its present commit if it is on the Hub; return any other name unchanged.
 
     Raises UserError for a malformed name, a repository or a revision that does not exist, and without a network unless
     the cache has a copy, which is then used with a note.

@@ -21,8 +21,8 @@ def push(
 ) -> None:
     """Push a dataset, or only its tokens, to the Hugging Face Hub.
 
-    Run the same command again to continue: what is there already is skipped. The repository looks finished only when
-    all files are there.
+    Run the same command again to continue: files that the repository has are skipped. It looks finished only once it
+    has all files.
 
     \b
     Examples:

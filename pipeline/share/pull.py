@@ -1,7 +1,7 @@
 """`bevt pull`: frame stores and token sets from a dataset repository on the Hugging Face Hub.
 
 Nothing is trusted: names come from validated commits, sizes are limited, and every file is compared with the digest in
-its commit before the part is published. The manifest is written last. A part that is there is not fetched again.
+its commit before the part is published. The manifest is written last. Parts from an earlier call are kept.
 """
 
 import os
@@ -163,7 +163,7 @@ def _pull_parts(source: Source, manifest: Manifest) -> tuple[dict[int, PartCommi
 
 
 def _pull_part(source: Source, part: int) -> tuple[PartCommit, int]:
-    """Fetch a part unless it is there; returns its commit and the bytes fetched."""
+    """Fetch a part unless an earlier call did; returns its commit and the bytes fetched."""
     name = commit_path(source.prefix, part)
     remote = source.listing.files.get(f"{source.prefix}/{name}")
     if remote is None:

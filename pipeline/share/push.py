@@ -1,8 +1,8 @@
 """`bevt push`: frame stores and token sets to a dataset repository on the Hugging Face Hub.
 
 Files go up in commits of many files each, in the order of `StoredSet.files`: the manifest of a set comes last, and that
-of an older version is removed first, so that no revision of the repository looks whole and is not. What is there
-already, by its digest, is skipped; so an interrupted push continues.
+of an older version is removed first, so that no revision of the repository looks finished and is not. Files that the
+repository has, by their digests, are skipped, so a repeated push continues an interrupted one.
 """
 
 import time
@@ -19,11 +19,13 @@ from bevt_core.storage.files import size_of
 from bevt_core.storage.one_writer import reading
 from pipeline.share.card import README, card, sets_in
 from pipeline.share.sets import MANIFEST, OPTIONAL_FILES, StoredSet, kind_of, sets_at
+from schemas.errors import UserError
 from schemas.text.hub_name import HubName
 
 COMMAND = "bevt push"
 MAX_FILES = 256  # per commit: as many as the client names in a request; the Hub limits commits per hour
 MAX_BYTES = 4 << 30  # per commit, so that an interruption costs minutes
+MAX_ROUNDS = 3  # of pushing all that is missing; a second one is needed if another writer came first
 
 
 class Upload(NamedTuple):
@@ -44,7 +46,7 @@ class Todo(NamedTuple):
     uploads: list[Upload]
     stale: list[str]  # paths to remove
     replaced: list[str]  # manifests of older versions
-    num_files: int  # of the sets, with those that are there
+    num_files: int  # of the sets, with those that the repository has
 
 
 def push(
@@ -57,7 +59,7 @@ def push(
     and if another writer changes it meanwhile; UserError or StorageError if the connection fails for long.
     """
     sets = sets_at(path)
-    uploaded = num_bytes = failures = 0
+    uploaded = num_bytes = failures = rounds = 0
     with reading([stored.folder for stored in sets], COMMAND):
         make_repository(to, "dataset", visibility)
         while True:
@@ -65,9 +67,13 @@ def push(
             todo = todo_for(sets, listing)
             if not todo.uploads and not todo.stale:
                 break
+            if rounds == MAX_ROUNDS:
+                path = todo.uploads[0].path if todo.uploads else todo.stale[0]
+                raise UserError(f"{to}: {path} was pushed, but the repository does not have it; check its .gitignore")
             try:
                 for upload in _push_all(to, todo, message, listing.commit):
                     uploaded, num_bytes, failures = uploaded + 1, num_bytes + upload.num_bytes, 0
+                rounds += 1
             except HubUnreachableError as error:
                 failures += 1  # the commit may have arrived: list again
                 if failures == ATTEMPTS:
@@ -85,7 +91,7 @@ def todo_for(sets: Sequence[StoredSet], listing: Listing) -> Todo:
     num_files = 0
     for stored in sets:
         wanted = [Upload(f"{stored.prefix}/{name}", stored.folder / name, sha256) for name, sha256 in stored.files()]
-        missing = [upload for upload in wanted if not is_there(upload, listing.files.get(upload.path))]
+        missing = [upload for upload in wanted if not is_pushed(upload, listing.files.get(upload.path))]
         names = {upload.path for upload in wanted}
         old = [path for path in listing.files if path not in names and _is_ours(stored.prefix, path)]
         manifest = f"{stored.prefix}/{MANIFEST}"
@@ -97,7 +103,7 @@ def todo_for(sets: Sequence[StoredSet], listing: Listing) -> Todo:
     return Todo([*readme, *uploads], stale, replaced, num_files)
 
 
-def is_there(upload: Upload, remote: RemoteFile | None) -> bool:
+def is_pushed(upload: Upload, remote: RemoteFile | None) -> bool:
     """Return whether the repository has the file. A file whose SHA-256 is known on both sides is not read."""
     if remote is None or not isinstance(upload.source, Path):
         return False

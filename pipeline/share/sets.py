@@ -1,4 +1,4 @@
-"""The files of a frame store or token set, and their order: a set looks finished only if all of it is there.
+"""The files of a frame store or token set, in an order in which an incomplete set never looks finished.
 
 On the Hub the paths are those of the dataset's folder: `frames/...` and `tokens/NAME/...`. Reports, and the file with
 the tokenizer's local folder, are not shared.

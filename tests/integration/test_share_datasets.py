@@ -80,7 +80,7 @@ def test_there_and_back(mine: Path, hub: HubServer, tmp_path: Path, json_keys: C
     assert shared(hub) == contents(mine) and repository(hub).private
     assert result["pushed"] == f"hf://{TO}@{repository(hub).commits[-1][0]}"
     assert result["files"] == len(contents(mine)) and result["uploaded"] == result["files"] + 1  # and README.md
-    for _, files in repository(hub).commits[:-1]:  # no revision looks finished before all is there
+    for _, files in repository(hub).commits[:-1]:  # no incomplete revision looks finished
         whole = {path for path in MANIFESTS if path in files}
         assert whole <= {"frames/dataset.json"}
         if whole:
@@ -193,6 +193,20 @@ def test_a_second_writer_is_refused(mine: Path, hub: HubServer) -> None:
         bevt("push", mine, TO)
 
 
+def test_a_file_that_the_repository_does_not_keep_is_named(
+    mine: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a .gitignore that names it."""
+    kept = Repository.commit
+
+    def without_commits(self: Repository, files: dict[str, bytes], *rest: Any) -> str:
+        return kept(self, {path: data for path, data in files.items() if "commit.json" not in path}, *rest)
+
+    monkeypatch.setattr(Repository, "commit", without_commits)
+    with pytest.raises(UserError, match=r"frames/part-00000/commit.json was pushed, but the repository does not have"):
+        bevt("push", mine, TO)
+
+
 def test_one_writer_of_a_folder(mine: Path, hub: HubServer, tmp_path: Path) -> None:
     hub.add(TO, mine, "dataset")
     with elsewhere(hold(tmp_path / "pulled", "bevt tokenize")), pytest.raises(UserError, match="is writing"):
@@ -266,7 +280,7 @@ def test_a_brief_fault_of_a_pull_is_not_noticed(
 def test_a_pull_that_failed_continues(
     fault: int | str, error: str, mine: Path, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is there never looks whole, and parts that are there are not fetched again."""
+    """The incomplete copy never looks finished, and its parts are not fetched again."""
     monkeypatch.setattr(pulling, "THREADS", 1)
     hub.add(TO, mine, "dataset")
     hub.fault = lambda request: fault if re.search(r"GET .*resolve/.*frames/part-00001/.*c/0", request) else None

@@ -1,4 +1,4 @@
-"""A server in this process that speaks the Hugging Face Hub's protocol, as far as bevt uses it, and what can go wrong.
+"""A server in this process with the part of the Hugging Face Hub's protocol that bevt uses, and what can go wrong.
 
 Files of more than LARGE bytes and those with a binary suffix are stored by SHA-256 and served from another host, like
 the Hub's. A commit's parent is checked, a private repository needs the token, and uploads are checked by digest.

@@ -40,7 +40,7 @@ ClipsRecipe = Annotated[
 
 
 def pin_model(context: typer.Context, model: str) -> str:
-    """Return a model's name with the commit that it stands for, if it is on the Hub, so that all processes read it."""
+    """Return a model's name with its present commit, if it is on the Hub, so that all processes read the same."""
     from bevt_core.weights.hub_models import pinned
 
     return model if context.resilient_parsing else pinned(model)

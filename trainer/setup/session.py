@@ -88,7 +88,7 @@ class Session:
         self.world.on_main(lambda: self.locks.enter_context(reading(stores, self.command)))
 
     def pinned(self, recipe: S) -> S:
-        """Return `recipe` with the commit of its `init`, if that is a repository on the Hub. Every rank calls this.
+        """Return `recipe` with the commit of its `init` if that is a repository on the Hub. Every rank calls this.
 
         A resumed run keeps the commit that it started from. Raises UserError if the repository cannot be read.
         """
