@@ -68,8 +68,8 @@ def push(
             if not todo.uploads and not todo.stale:
                 break
             if rounds == MAX_ROUNDS:
-                path = todo.uploads[0].path if todo.uploads else todo.stale[0]
-                raise UserError(f"{to}: {path} was pushed, but the repository does not have it; check its .gitignore")
+                lost = todo.uploads[0].path if todo.uploads else todo.stale[0]
+                raise UserError(f"{to}: {lost} was pushed, but the repository does not have it; check its .gitignore")
             try:
                 for upload in _push_all(to, todo, message, listing.commit):
                     uploaded, num_bytes, failures = uploaded + 1, num_bytes + upload.num_bytes, 0
