@@ -19,6 +19,9 @@ ATTEMPTS = 4
 FIRST_WAIT_S = 1.0  # doubles; the Hub's Retry-After takes precedence
 MAX_WAIT_S = 330.0  # the Hub counts requests in windows of five minutes
 TIMEOUT_S = 30.0
+SILENT_S = (
+    300.0  # without a byte, after which a request fails, except listings, which the library sends without a limit
+)
 SHOWN_CHARACTERS = 200  # of the library's message
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _BRIEF = (408, 429, 500, 502, 503, 504)  # HTTP status
@@ -38,6 +41,7 @@ def ask(where: object, request: Callable[[], R], attempts: int = ATTEMPTS) -> R:
     Raises UserError with a fix, HubUnreachableError if there is no network, StorageError for a full disk.
     """
     for attempt in range(attempts):
+        _limit_silence()
         try:
             return request()
         except (UserError, StorageError):
@@ -61,6 +65,15 @@ class HubUnreachableError(UserError):
 def failures() -> tuple[type[Exception], ...]:
     """Return the exceptions that `huggingface_hub` raises for failed requests and malformed answers."""
     return (*_network_errors(), OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+
+
+def _limit_silence() -> None:
+    """Give the client's HTTP session a time limit, unless the program has set one."""
+    from huggingface_hub import get_session
+
+    session = get_session()
+    if getattr(session.timeout, "read", 0) is None:
+        session.timeout = SILENT_S
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

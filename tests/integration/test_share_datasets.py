@@ -135,6 +135,7 @@ def test_a_card_of_the_owner_is_kept(mine: Path, hub: HubServer) -> None:
         ("PUT", 503),
         ("commit", 500),
         ("commit", "cut"),  # the commit has arrived
+        ("commit", "silent"),
     ],
 )
 def test_a_brief_fault_of_a_push_is_not_noticed(fault: int | str, request_: str, mine: Path, hub: HubServer) -> None:

@@ -28,7 +28,7 @@ from bevt_core.weights import hub_models
 TOKEN = "hf_test"  # too short to be masked
 LARGE, PAGE = 10_000, 15  # bytes; entries of a listing in one answer
 STORED_BY_SHA256 = (".safetensors", ".parquet")
-Fault = int | str  # an HTTP status, or "cut", "wrong", "slow"
+Fault = int | str  # an HTTP status, or "cut", "wrong", "slow", "silent"
 API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit|branch)/([^/]+))?(?:/(.*))?")
 BATCH = re.compile(r"/(?:datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 RESOLVE = re.compile(r"/(?:(dataset)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
@@ -70,6 +70,7 @@ class HubServer:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.objects: dict[str, bytes] = {}  # large files by SHA-256
         self.requests: list[str] = []
+        self.stopped = threading.Event()
         self.fault: Callable[[str], Fault | None] = lambda request: None
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -94,6 +95,7 @@ class HubServer:
         return repository.commit(files)
 
     def stop(self) -> None:
+        self.stopped.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -104,7 +106,7 @@ class HubServer:
 @contextmanager
 def hub_server(cache: Path) -> Iterator[HubServer]:
     """A running server that this process's client uses, with an empty cache and without waits before repetitions."""
-    from huggingface_hub import constants
+    from huggingface_hub import close_session, constants
 
     server = HubServer()
     with pytest.MonkeyPatch.context() as patch:
@@ -117,6 +119,8 @@ def hub_server(cache: Path) -> Iterator[HubServer]:
         patch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
         patch.setattr(repository, "TIMEOUT_S", 0.5)
         patch.setattr(client, "FIRST_WAIT_S", 0.0)
+        patch.setattr(client, "SILENT_S", 2.0)
+        close_session()  # which has the time limit of before
         for module in ("utils._http", "file_download"):
             patch.setattr(f"huggingface_hub.{module}.time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
         patch.delenv("HF_TOKEN", raising=False)
@@ -125,6 +129,7 @@ def hub_server(cache: Path) -> Iterator[HubServer]:
             yield server
         finally:
             server.stop()
+            close_session()
             forget()
 
 
@@ -156,6 +161,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(self.spoiled, "", "a made fault")
         if self.spoiled == "slow":
             time.sleep(0.8)
+        if self.spoiled == "silent":
+            self.hub.stopped.wait(30)
+            self.close_connection = True
+            return None
         given = self.headers.get("Authorization")
         if given not in (None, f"Bearer {TOKEN}") and self.url.path.startswith(("/api", "/org")):
             return self._error(401, "", "Invalid credentials in Authorization header")
