@@ -33,7 +33,9 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_keys: CheckK
     for step in trainer.demo.run.demo_steps(tmp_path, seed=0):
         step.product.parent.mkdir(parents=True, exist_ok=True)
         step.product.touch()
-    (tmp_path / trainer.demo.run.VIDEOS).write_text('{"seed": 0}')
+    (tmp_path / trainer.demo.run.VIDEOS).write_text(
+        json.dumps({"seed": 0, "train_clips_per_class": trainer.demo.run.CLIPS})
+    )
     for start in trainer.demo.run.STARTS.values():
         tested = tmp_path / "runs" / f"temporal-{start}"
         (tested / TABLE).write_text("frames,top1\n" + "".join(f"{order},0.5\n" for order in TEMPORAL))
