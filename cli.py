@@ -24,12 +24,8 @@ TOKENIZER = {
         "bevt_core.commands.tokenizers:compare_tokenizers",
         "Compare two tokenizers: equal ids, quality, speed and what changes ids.",
     ),
-    "convert": Command(
-        "bevt_core.commands.tokenizers:convert_tokenizer", "Convert the published DALL-E pickles to safetensors."
-    ),
-    "fetch": Command(
-        "bevt_core.commands.tokenizers:fetch_tokenizer", "Download the published DALL-E tokenizer and convert it."
-    ),
+    "convert": Command("bevt_core.commands.tokenizers:convert_tokenizer", "Convert published weights to safetensors."),
+    "fetch": Command("bevt_core.commands.tokenizers:fetch_tokenizer", "Download a published tokenizer and convert it."),
 }
 ANALYSE = {
     "temporal": Command(

@@ -1,7 +1,6 @@
 """Export of models: a folder in the Hugging Face Hub's layout, a `torch.export` program, and ONNX."""
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bevt_core.weights.model_files import BUILDERS, Model, load_weights
 from bevt_core.weights.packaged import HUB_WEIGHTS, expected, find_packaged, packaged_names
 from schemas.errors import UserError
 from schemas.text.hub_name import SCHEME, repository_name
+from schemas.text.json_text import json_text
 
 ONNX_TOLERANCE = 1e-4  # largest difference of logits; measured 5e-8 for a nano classifier
 
@@ -44,8 +44,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         """Replaces the library's method, which writes with mode 0600 and reports a full disk as a safetensors error."""
         state = {key: tensor.contiguous() for key, tensor in self.state_dict().items()}
         (save_directory / HUB_WEIGHTS).write_bytes(serialize(state))
-        described = {"bevt": self.model.config, "model_type": "bevt"}
-        (save_directory / CONFIG).write_text(json.dumps(described, sort_keys=True, indent=2))
+        described = {"bevt": dict(sorted(self.model.config.items())), "model_type": "bevt"}
+        (save_directory / CONFIG).write_text(json_text(described, indent=2))
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the library's other options have no meaning here
