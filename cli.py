@@ -1,9 +1,11 @@
 """The command `bevt`: the table of its commands, and the link between the two halves, the pipeline and the trainer."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bevt_core.commands.view import VIEWERS
 from bevt_core.console.command_line import App
 from bevt_core.console.command_table import Command, Group, Panels, group_class
 from bevt_core.console.terminal import show
@@ -134,6 +136,10 @@ PANELS: Panels = {
         "analyse": Group("Analyse what a classifier relies on.", ANALYSE),
     },
     "Look": {
+        "view": Command(
+            "bevt_core.commands.view:view",
+            "Look at a dataset, a run or an evaluation in the browser, on this machine only.",
+        ),
         "runs": Group("List, show and compare runs, also while they train.", RUNS),
         "viz": Group("Draw one clip: masks, predicted tokens and attention.", VIZ),
     },
@@ -178,6 +184,14 @@ def _sources() -> "PipelineSources":
     )
 
 
+def _viewers() -> list[Callable[..., Any]]:
+    """The functions that make a site of a path for `bevt view`, or return None for a path of another kind."""
+    from pipeline.look.pages.dataset import dataset_site
+    from trainer.show.pages.sites import evaluation_site, run_site
+
+    return [dataset_site, run_site, evaluation_site]
+
+
 app = App(
     "BERT pretraining of video transformers: tokenize once on Ray, train from shards with DDP.", group_class(PANELS)
 )
@@ -199,6 +213,7 @@ def _bevt(
     ] = False,
 ) -> None:
     context.obj = _sources
+    context.meta[VIEWERS] = _viewers
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""The command `bevt view`. The sites come from `cli`: the pipeline's for datasets, the trainer's for runs."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from bevt_core.console.terminal import note, show
+
+VIEWERS = "bevt.viewers"  # in the context's `meta`: returns the functions that make a site of a path, or None
+
+
+def view(
+    context: typer.Context,
+    directory: Annotated[str, typer.Argument(metavar="PATH", help="A dataset, a run, or the folder of an evaluation.")],
+    clips: Annotated[
+        str | None,
+        typer.Option(help="Clips of an evaluation: its frame store, or the root of its files."),
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Name or folder of the tokenizer, if it has moved.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")] = 0,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Look at a dataset, a run or an evaluation in the browser, on this machine only.
+
+    Prints the address, and serves it until Ctrl-C. From another machine: ssh -L PORT:127.0.0.1:PORT.
+
+    \b
+    Example:
+      bevt view datasets/k400
+    """
+    from bevt_core.storage.descriptions import what_is
+    from bevt_core.storage.objects import as_path
+    from bevt_core.viewer.server import ViewServer
+    from schemas.errors import UserError
+
+    path = as_path(directory)
+    viewers: Sequence[Callable[..., Any]] = context.meta[VIEWERS]()
+    sites = (make(path, clips=clips, tokenizer=tokenizer) for make in viewers)
+    site = next((site for site in sites if site is not None), None)
+    if site is None:
+        raise UserError(f"{directory}: {what_is(path)}; expected a dataset, a run, or the folder of an evaluation")
+    with ViewServer(site, port) as server:
+        show(server.address)
+        note("Ctrl-C ends the page")
+        if open_:
+            import webbrowser
+
+            webbrowser.open(server.address)
+        server.serve_forever(poll_interval=0.2)
