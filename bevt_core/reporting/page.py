@@ -114,6 +114,12 @@ def picture_mark(png: bytes, caption: str) -> Html:
     return Html(f"<figure>{_img(png, caption)}<figcaption>{html_text(caption)}</figcaption></figure>")
 
 
+def cells(pictures: Sequence[bytes], caption: str) -> Html:
+    """Small pictures of one size in a row, or in several on a narrow screen, with one caption."""
+    images = "".join(_img(picture, "") for picture in pictures)
+    return Html(f'<figure><div class="cells">{images}</div><figcaption>{html_text(caption)}</figcaption></figure>')
+
+
 def relinked(html: str, about: str, targets: Mapping[str, str]) -> str:
     """Return a saved page with its links replaced."""
     return re.sub("<nav>.*?</nav>", lambda _: _links(about, targets), html, count=1, flags=re.DOTALL)

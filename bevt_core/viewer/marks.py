@@ -75,7 +75,7 @@ def choose(label: str, name: str, options: Mapping[str, str], chosen: str) -> Ht
 def slider(label: str, name: str, low: int, high: int, value: int, *, step: int = 1, unit: str = "") -> Html:
     """A slider for whole numbers, with its value beside its name."""
     limits = f'min="{low}" max="{high}" step="{step}" value="{value}"'
-    shown = f"<span><output>{value}</output>{html_text(unit)}</span>"
+    shown = f"<output>{value}</output>{html_text(unit)}"
     return Html(f'<label>{html_text(label)} {shown}<input type="range" name="{escape(name)}" {limits}></label>')
 
 

@@ -50,10 +50,11 @@ for (const form of document.querySelectorAll("[data-live]")) {
 VIEW_STYLE = """
 .menu { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 0 0 .75rem }
 .fields { display: flex; flex-wrap: wrap; gap: .75rem 1.25rem; align-items: end; margin: .75rem 0 }
-.fields label { display: grid; gap: .25rem; color: var(--quiet); font-size: .85rem; flex: 0 1 11rem; min-width: 0 }
-.fields span { float: right; color: var(--ink) }
+.fields label { color: var(--quiet); font-size: .85rem; flex: 1 1 9rem; max-width: 14rem; min-width: 0 }
+.fields output { color: var(--ink) }
+.fields [type=range] { height: 2.1rem }
 .fields select, .fields input, .fields button { font: inherit; color: var(--ink); width: 100%; min-width: 0;
-  margin: 0; accent-color: var(--s1) }
+  display: block; margin: .25rem 0 0; accent-color: var(--s1) }
 .fields select, .fields button, .fields [type=search] { background: var(--paper); border: 1px solid var(--line);
   border-radius: 3px; padding: .3rem .5rem; height: 2.1rem }
 .fields button { width: auto }
@@ -66,6 +67,10 @@ VIEW_STYLE = """
 .films { display: grid; gap: 1rem 1.5rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)) }
 .films figure { margin: 0 }
 .films img { border-radius: 3px }
+.plot svg { overflow: visible }
+.cells { display: grid; gap: 4px; grid-template-columns: repeat(4, minmax(0, 1fr)) }
+.cells img { width: 100%; border-radius: 3px }
+@media (min-width: 45rem) { .cells { grid-template-columns: repeat(8, minmax(0, 1fr)) } }
 .matrix td, .matrix th { padding: .3rem .5rem; text-align: center; vertical-align: middle; max-width: 9rem }
 .matrix th { overflow-wrap: anywhere }
 .matrix tr > :first-child { text-align: right }

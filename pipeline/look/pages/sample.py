@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from bevt_core.console.readable import count
 from bevt_core.masking import STRATEGIES, draw_mask
 from bevt_core.reporting.animations import enlarged, side_by_side, webp
 from bevt_core.reporting.marks import Html
-from bevt_core.reporting.page import Page, picture_mark
+from bevt_core.reporting.page import Page, cells
 from bevt_core.reporting.pictures import MARK, hide
 from bevt_core.rng import rng_for
 from bevt_core.viewer.marks import address, choose, film, hidden, links, live_form, slider
@@ -24,7 +25,7 @@ from pipeline.look.pages.opened import OpenDataset, Place, place_in
 from schemas.views import View
 
 THUMB_PX, PANEL_PX = 160, 192
-MASKED_PX, ACROSS = 128, 8  # frames of a masked clip: side, and number in a row
+MASKED_PX, MASKED_FRAMES = 128, 16  # of a masked clip: least side of a frame, most frames
 MAX_SETS, MAX_VIEWS = 1000, 10000  # larger numbers are no address
 TUBELET = 2  # frames, as in the video models
 RATIO_PERCENT, MIN_BLOCK, MAX_SEED = 50, 16, 99  # of the sliders: two defaults and the last seed
@@ -58,7 +59,8 @@ class SamplePages:
             with page.together():
                 page.table(["", ""], list(self._facts(sample, place).items()))
             with page.together():
-                page.mark(self._film("frames", f"{sample['num_frames']} stored frames", place))
+                shown = len(self.data.chosen_frames(sample))
+                page.mark(self._film("frames", f"{shown} of {count(sample['num_frames'], 'stored frame')}", place))
         for at, folder in enumerate(self.data.set_folders):
             page.heading(f"Token set {folder.name}")
             with page.arranged("films"):
@@ -105,7 +107,7 @@ class SamplePages:
         kind = query.choice("kind", STRATEGIES, "tube")
         percent = query.integer("ratio", 1, 99, RATIO_PERCENT)
         frames = self.data.sample(place)["num_frames"]
-        clip = list(range(min(frames, 2 * ACROSS) // TUBELET * TUBELET)) or [0]
+        clip = list(range(min(frames, MASKED_FRAMES) // TUBELET * TUBELET)) or [0]
         found = self.data.view(place, number, view, clip)
         grid_THW = (max(1, len(clip) // TUBELET), *found.tokens_Thw.shape[1:])
         positions = grid_THW[1] * grid_THW[2]
@@ -115,13 +117,10 @@ class SamplePages:
         mask_THW = draw_mask(config, rng_for("viz", seed, kind), grid_THW, found.clip_THWC)
         side_px = math.lcm(*grid_THW[1:]) * -(-MASKED_PX // math.lcm(*grid_THW[1:]))  # a multiple of the grid
         large_THWC = np.stack([enlarged(frame, side_px) for frame in found.clip_THWC])
-        masked = list(hide(large_THWC, mask_THW))
-        rows = [side_by_side(masked[at : at + ACROSS]) for at in range(0, len(masked), ACROSS)]
-        width = max(row.shape[1] for row in rows)
-        rows = [np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows]
+        masked = hide(large_THWC, mask_THW)
         tubelets = f"{grid_THW[0]} tubelets of {TUBELET} frames" if len(clip) > 1 else "one frame"
         caption = f"{kind}: {mask_THW.mean():.1%} of {mask_THW.size:,} positions hidden; {tubelets}"
-        return picture_mark(webp([np.vstack(rows)]), caption)
+        return cells([webp([frame]) for frame in masked], caption)
 
     def _set_and_view(self, query: Query) -> tuple[int, int]:
         """A token set's number and a view. Raises BadRequest, NoSuchPage."""
@@ -136,7 +135,7 @@ class SamplePages:
             "class": self.data.class_name(sample["label"]),
             "source": sample["source"],
             "stored size": f"{sample['width']} x {sample['height']} px",
-            "frames": sample["num_frames"],
+            "frames": f"{sample['num_frames']:,}",
             "time in the source": f"{times[0]:.2f} to {times[-1]:.2f} s" if len(times) else "unknown",
             "decoder": f"{sample['decoder']} {sample['decoder_version']}",
             "stored in": f"part {place.part}, row {place.row}",
@@ -200,7 +199,7 @@ def _boxed(frame_HWC: np.ndarray, view: View) -> np.ndarray:
 
 
 def _described(view: View) -> str:
-    parts = [f"short side {view.short_side_px} px, {view.crop_px} px from ({view.left_px}, {view.top_px})"]
+    parts = [f"scaled to a short side of {view.short_side_px} px, {view.crop_px} px at ({view.left_px}, {view.top_px})"]
     parts += ["flipped"] if view.flip else []
     parts += [f"{operation} x{factor:.2f}" for operation, factor in view.jitter]
     return ", ".join(parts)

@@ -18,7 +18,7 @@ from trainer.show.pages.opened import OpenEvaluation
 from trainer.testing.tables import confusion_picture
 
 MATRIX_CLASSES = 25  # at most in a matrix of links; more are drawn
-PAIRS = 40  # most frequent confusions that are listed
+PAIRS = 20  # most frequent confusions that are listed
 CLIPS = 12  # on a page
 HEIGHT_PX = 160  # of a clip
 SHADES = (0.02, 0.2, 0.4, 0.7)  # shares of a true class at which its cells become darker

@@ -32,6 +32,11 @@ from trainer.testing.tables import PER_CLASS
 FRAMES = 16  # at most, of a clip in a film
 DECODE_S = 10.0  # limit per file, since the page waits
 MAX_TABLE_BYTES = 16 << 20
+RESULT_FIELDS: dict[str, type] = {  # that the pages show
+    **dict.fromkeys(("top1", "top5", "mean_class"), float),
+    **dict.fromkeys(("num_videos", "num_failed"), int),
+    **dict.fromkeys(("views", "data"), str),
+}
 
 
 class Scores(NamedTuple):
@@ -60,6 +65,9 @@ class OpenEvaluation:
         if not (self.path / RESULT).is_file():
             raise UserError(f"{self.path}: not finished, expected {RESULT}; run the same `bevt evaluate` command again")
         result: dict[str, Any] = read_json_file(self.path / RESULT, dict)
+        wrong = [name for name, kind in RESULT_FIELDS.items() if not isinstance(result.get(name), kind)]
+        if wrong:
+            raise UserError(f"{self.path / RESULT}: no {', '.join(wrong)}; remove the folder and evaluate again")
         return result
 
     @functools.cached_property
@@ -125,7 +133,10 @@ class OpenEvaluation:
             if index < 0:
                 raise UserError(f"{store.folder}: no sample of {name!r}; give the frame store that was evaluated")
             return store, index
-        readable_source(self._clips, name, allow_outside=False)
+        try:
+            readable_source(self._clips, name, allow_outside=False)
+        except UserError:
+            raise UserError(f"{name!r} leads out of {self._clips}; give the root that contains it") from None
         item = SourceItem(source=name, kind=kind_of(name) or "video")
         return FileClips(self._clips, (item,), (), DECODE_S), 0
 

@@ -51,7 +51,7 @@ class RunPages:
             "kind": recipe.kind,
             "command": record.command,
             "started": record.started,
-            "processes": record.world_size,
+            "processes": str(record.world_size),
             "device": record.device or "not recorded",
             "code": short(record.git_revision) if record.git_revision else "no checkout",
             "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
@@ -68,7 +68,7 @@ class RunPages:
         part.mark(self._curves())
         pictures = newest_pictures(self.run)
         if pictures:
-            part.heading("Predictions so far")
+            part.heading("Pictures so far")
         for tag, (step, png) in pictures.items():
             part.mark(picture_mark(png, f"{tag} after {step:,} steps"))
         html = Html("".join(part.blocks))
