@@ -1,6 +1,6 @@
 """The command `bevt`: the table of its commands, and the link between the two halves, the pipeline and the trainer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -184,12 +184,15 @@ def _sources() -> "PipelineSources":
     )
 
 
-def _viewers() -> list[Callable[..., Any]]:
+def _viewers() -> Iterator[Callable[..., Any]]:
     """The functions that make a site of a path for `bevt view`, or return None for a path of another kind."""
     from pipeline.look.pages.dataset import dataset_site
-    from trainer.show.pages.sites import evaluation_site, run_site
 
-    return [dataset_site, run_site, evaluation_site]
+    yield dataset_site
+    from trainer.show.pages.sites import evaluation_site, run_site  # with torch, which a dataset's pages may not need
+
+    yield run_site
+    yield evaluation_site
 
 
 app = App(

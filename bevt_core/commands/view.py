@@ -1,13 +1,13 @@
 """The command `bevt view`. The sites come from `cli`: the pipeline's for datasets, the trainer's for runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
 from bevt_core.console.terminal import note, show
 
-VIEWERS = "bevt.viewers"  # in the context's `meta`: returns the functions that make a site of a path, or None
+VIEWERS = "bevt.viewers"  # in the context's `meta`: returns functions that make a site of a path, or None
 
 
 def view(
@@ -35,7 +35,7 @@ def view(
     from schemas.errors import UserError
 
     path = as_path(directory)
-    viewers: Sequence[Callable[..., Any]] = context.meta[VIEWERS]()
+    viewers: Iterator[Callable[..., Any]] = context.meta[VIEWERS]()
     sites = (make(path, clips=clips, tokenizer=tokenizer) for make in viewers)
     site = next((site for site in sites if site is not None), None)
     if site is None:

@@ -12,10 +12,10 @@ from bevt_core.reporting.page import Page
 from bevt_core.reporting.style import STYLE
 from bevt_core.viewer.marks import links
 from bevt_core.viewer.query import BadRequest, NoSuchPage, Query
-from bevt_core.viewer.static import SCRIPT, VIEW_STYLE
+from bevt_core.viewer.static import ICON, SCRIPT, VIEW_STYLE
 from schemas.errors import UserError
 
-HEAD = '<link rel="stylesheet" href="style.css"><script src="view.js" defer></script>'
+HEAD = '<link rel="icon" href="icon.svg"><link rel="stylesheet" href="style.css"><script src="view.js" defer></script>'
 HTML, CSS, JAVASCRIPT = "text/html; charset=utf-8", "text/css; charset=utf-8", "text/javascript; charset=utf-8"
 
 # a page, a part of a page that the script puts into it, or a picture as the bytes of a WebP or PNG file
@@ -38,6 +38,7 @@ class Site:
         self._pages = pages
         self._files = {
             "style.css": Answer(200, CSS, (STYLE + VIEW_STYLE).encode()),
+            "icon.svg": Answer(200, "image/svg+xml", ICON.encode()),
             "view.js": Answer(200, JAVASCRIPT, SCRIPT.encode()),
         }
         self._one_at_a_time = threading.Lock()  # so that memory is that of one page, and pages may cache what they read

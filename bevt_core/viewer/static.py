@@ -1,4 +1,9 @@
-"""The script of served pages, and what they add to the style sheet of all pages. Nothing is loaded from elsewhere."""
+"""The script and icon of served pages, and their additions to the style sheet of all pages. They load nothing else."""
+
+# a grid of tokens, some of them hidden
+ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#1f6feb" d="M1 1h6v6H1zM9 9h6v6H9z"/>
+<path fill="#8a8f98" d="M9 1h6v6H9zM1 9h6v6H1z"/></svg>
+"""
 
 SCRIPT = """
 "use strict";

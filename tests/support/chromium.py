@@ -1,13 +1,16 @@
 """Headless Chromium, driven through its debugging pipe: messages in JSON, each followed by a zero byte."""
 
+import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+ANSWER_S = 60.0  # until a message
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--mute-audio")
 
@@ -23,8 +26,8 @@ class Chromium:
     def __init__(self, profile: Path) -> None:
         program = chromium_path()
         assert program is not None
-        theirs_in, self._out = os.pipe()
-        self._in, theirs_out = os.pipe()
+        (near_in, self._out), (self._in, near_out) = os.pipe(), os.pipe()
+        theirs_in, theirs_out = (fcntl.fcntl(near, fcntl.F_DUPFD, 10) for near in (near_in, near_out))  # not 3 or 4
         script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         options = [*OPTIONS, f"--user-data-dir={profile}", "--remote-debugging-pipe"]
         self._process = subprocess.Popen(
@@ -34,8 +37,8 @@ class Chromium:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        for descriptor in (near_in, near_out, theirs_in, theirs_out):
+            os.close(descriptor)
         self._rest, self._id, self._session = b"", 0, ""
         self.blocked: list[str] = []  # what the browser logged: refused by the policy, not found, failed
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
@@ -79,6 +82,7 @@ class Chromium:
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            assert select.select([self._in], [], [], ANSWER_S)[0], "the browser does not answer"
             data = os.read(self._in, 1 << 16)
             assert data, "the browser has ended"
             self._rest += data

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from bevt_core.console.readable import count
-from bevt_core.masking import STRATEGIES, draw_mask
 from bevt_core.reporting.animations import enlarged, side_by_side, webp
 from bevt_core.reporting.marks import Html
 from bevt_core.reporting.page import Page, cells
@@ -103,6 +102,8 @@ class SamplePages:
 
     def masks(self, query: Query) -> Html:
         """A clip from the sample's start, with the positions of a mask hidden."""
+        from bevt_core.masking import STRATEGIES, draw_mask  # imports torch
+
         place, (number, view) = place_in(query), self._set_and_view(query)
         kind = query.choice("kind", STRATEGIES, "tube")
         percent = query.integer("ratio", 1, 99, RATIO_PERCENT)
@@ -156,6 +157,8 @@ class SamplePages:
 
     def _mask_form(self, page: Page, place: Place, sample: Mapping[str, Any]) -> None:
         """The sliders, for the first token set."""
+        from bevt_core.masking import STRATEGIES  # imports torch
+
         manifest = self.data.token_set(0).manifest
         rows, columns = manifest.tokenizer.grid
         views = {str(view): f"view {view}" for view in range(manifest.views.num_views)}
