@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bevt_core.console.terminal import note, show
+from bevt_core.console.command_line import AsJson
+from bevt_core.console.terminal import emit, note, show
 
 VIEWERS = "bevt.viewers"  # in the context's `meta`: returns functions that make a site of a path, or None
 
@@ -20,6 +21,7 @@ def view(
     tokenizer: Annotated[str | None, typer.Option(help="Name or folder of the tokenizer, if it has moved.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: any free one.")] = 0,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Look at a dataset, a run or an evaluation in the browser, on this machine only.
 
@@ -41,7 +43,10 @@ def view(
     if site is None:
         raise UserError(f"{directory}: {what_is(path)}; expected a dataset, a run, or the folder of an evaluation")
     with ViewServer(site, port) as server:
-        show(server.address)
+        if json_:
+            emit({"address": server.address}, json_)
+        else:
+            show(server.address)
         note("Ctrl-C ends the page")
         if open_:
             import webbrowser

@@ -23,6 +23,15 @@ async function load(address, target) {
   }
 }
 
+// in place of a picture that cannot be drawn, show why
+function explain(image) {
+  const reason = document.createElement("p");
+  (image.closest("picture") ?? image).replaceWith(reason);
+  load(image.currentSrc || image.src, reason);
+}
+addEventListener("error", (event) => { if (event.target.tagName === "IMG") explain(event.target); }, true);
+for (const image of [...document.images]) if (image.complete && image.currentSrc && !image.naturalWidth) explain(image);
+
 for (const part of document.querySelectorAll("[data-renew]")) {
   const renew = async () => {
     if (part.querySelector("[data-final]")) return;

@@ -1,5 +1,6 @@
 """`bevt view` as a command, and its pages in a real browser."""
 
+import json
 import os
 import re
 import signal
@@ -18,19 +19,22 @@ from pipeline.look.pages.dataset import dataset_site
 from tests.support.builders import make_token_set
 from tests.support.chromium import Chromium, chromium_path
 from tests.support.hostile_names import NAMES
+from tests.support.json_keys import CheckKeys
 
 REPO = Path(__file__).parents[2]
 
 
-def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
+def test_it_serves_until_ctrl_c(tmp_path: Path, json_keys: CheckKeys) -> None:
     make_token_set(tmp_path / "data", num_samples=2, frames=2)
-    command = [sys.executable, "-m", "cli", "view", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "cli", "view", str(tmp_path / "data"), "--json"]
     with subprocess.Popen(
         command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
     ) as process:
         assert process.stdout is not None and process.stderr is not None
-        address = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[0-9a-f]{24}/", address), process.stderr.read()
+        printed = json.loads(process.stdout.readline())
+        json_keys("view", printed)
+        address = printed["address"]
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[0-9a-f]{24}/", address)
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert b"2 samples" in answer.read()
         process.send_signal(signal.SIGINT)
@@ -75,6 +79,8 @@ def test_sliders_draw_masks_in_a_browser(tmp_path: Path) -> None:
             browser.open(server.address)
             browser.wait(loaded)
             assert browser.blocked == []
+            browser.run("document.images[0].src = 'thumb?part=9&row=9'")
+            browser.wait("document.querySelector('.wall p')?.textContent.startsWith('There is no row 9 in part 9')")
         finally:
             server.shutdown()
             thread.join()

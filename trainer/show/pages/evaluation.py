@@ -13,7 +13,7 @@ from bevt_core.reporting.marks import Html, bar
 from bevt_core.reporting.page import Page
 from bevt_core.viewer.marks import address, choose, film, link, links, search_form
 from bevt_core.viewer.query import Query
-from bevt_core.viewer.site import Site
+from bevt_core.viewer.site import Handler, Site
 from trainer.show.pages.opened import OpenEvaluation
 from trainer.testing.tables import confusion_picture
 
@@ -33,7 +33,7 @@ class EvaluationPages:
         self.data = data
 
     def site(self) -> Site:
-        pages = {"": self.overview, "clips": self.clips, "clip": self.clip}
+        pages: dict[str, Handler] = {"": self.overview, "clips": self.clips, "clip": self.clip}
         return Site(str(self.data.path), pages, {"Evaluation": ".", "Clips": "clips"})
 
     def overview(self, query: Query) -> Page:

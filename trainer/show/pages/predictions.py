@@ -32,7 +32,7 @@ def newest_pictures(run: Path) -> dict[str, tuple[int, bytes]]:
 @functools.lru_cache(8)
 def _pictures_in(path: Path, num_bytes: int) -> dict[str, tuple[int, bytes]]:
     """The newest picture of each tag in a file of `num_bytes`; what is damaged or not yet written ends it."""
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event
 
     found = {}
