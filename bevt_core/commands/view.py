@@ -31,7 +31,7 @@ def view(
     Example:
       bevt view datasets/k400
     """
-    from bevt_core.storage.descriptions import what_is
+    from bevt_core.storage.descriptions import dataset_around, what_is
     from bevt_core.storage.objects import as_path
     from bevt_core.viewer.server import ViewServer
     from schemas.errors import UserError
@@ -41,7 +41,9 @@ def view(
     sites = (make(path, clips=clips, tokenizer=tokenizer) for make in viewers)
     site = next((site for site in sites if site is not None), None)
     if site is None:
-        raise UserError(f"{directory}: {what_is(path)}; expected a dataset, a run, or the folder of an evaluation")
+        inside = (path / "dataset.json").is_file()  # a frame store or a token set
+        wanted = dataset_around(path) if inside else "a dataset, a run, or the folder of an evaluation"
+        raise UserError(f"{directory}: {what_is(path)}; give {wanted}")
     with ViewServer(site, port) as server:
         if json_:
             emit({"address": server.address}, json_)

@@ -33,9 +33,8 @@ class Answer(NamedTuple):
 class Site:
     """Pages by the name in their address; the first one is named "". `menu` has the links on every page."""
 
-    def __init__(self, title: str, pages: Mapping[str, Handler], menu: Mapping[str, str]) -> None:
-        self.title, self.menu = title, menu
-        self._pages = pages
+    def __init__(self, pages: Mapping[str, Handler], menu: Mapping[str, str]) -> None:
+        self._pages, self._menu = pages, menu
         self._files = {
             "style.css": Answer(200, CSS, (STYLE + VIEW_STYLE).encode()),
             "icon.svg": Answer(200, "image/svg+xml", ICON.encode()),
@@ -75,5 +74,5 @@ class Site:
         return self._page(status, page)
 
     def _page(self, status: int, page: Page) -> Answer:
-        page.blocks.insert(0, links(self.menu))
+        page.blocks.insert(0, links(self._menu))
         return Answer(status, HTML, page.document(HEAD).encode())

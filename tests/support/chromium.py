@@ -49,7 +49,7 @@ class Chromium:
     def open(self, url: str) -> None:
         """Open a page and wait until it is loaded."""
         self._call("Page.navigate", url=url)
-        self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
+        self.wait("document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression in the page; a promise is awaited."""

@@ -50,7 +50,7 @@ class DatasetPages:
         sample = SamplePages(self.data)
         pages = {"": self.overview, "samples": self.samples, "rejected": self.rejected, **sample.pages()}
         menu = {"Overview": ".", "Samples": "samples", "Rejected sources": "rejected"}
-        return Site(str(self.data.path), pages, menu)
+        return Site(pages, menu)
 
     def overview(self, query: Query) -> Page:
         manifest = self.data.store.manifest

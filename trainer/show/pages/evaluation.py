@@ -34,7 +34,7 @@ class EvaluationPages:
 
     def site(self) -> Site:
         pages: dict[str, Handler] = {"": self.overview, "clips": self.clips, "clip": self.clip}
-        return Site(str(self.data.path), pages, {"Evaluation": ".", "Clips": "clips"})
+        return Site(pages, {"Evaluation": ".", "Clips": "clips"})
 
     def overview(self, query: Query) -> Page:
         result, confusion_VV = self.data.result, self.data.confusion_VV

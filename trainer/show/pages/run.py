@@ -39,7 +39,7 @@ class RunPages:
         self._drawn: tuple[tuple[int, int], Html] | None = None  # size and time of the log, and its curves
 
     def site(self) -> Site:
-        return Site(str(self.run), {"": self.overview, "progress": self.progress}, {"Run": "."})
+        return Site({"": self.overview, "progress": self.progress}, {"Run": "."})
 
     def overview(self, query: Query) -> Page:
         recipe, record = read_run(self.run)

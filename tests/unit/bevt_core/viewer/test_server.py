@@ -38,7 +38,7 @@ PAGES = {
 
 @pytest.fixture
 def server() -> Iterator[ViewServer]:
-    with ViewServer(Site("a", PAGES, {"Overview": "."})) as opened:
+    with ViewServer(Site(PAGES, {"Overview": "."})) as opened:
         thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield opened
@@ -111,7 +111,7 @@ def test_head_has_no_body(server: ViewServer) -> None:
 def test_the_key_is_needed(server: ViewServer) -> None:
     for path in ("/", "/style.css", f"/{'0' * len(server.key)}/", f"/{server.key[:-1]}/", "//", "/%00/", "/%C3%A9/"):
         assert ask(server, path)[0].status == 404
-    with ViewServer(Site("a", PAGES, {})) as other:
+    with ViewServer(Site(PAGES, {})) as other:
         assert other.key != server.key and len(other.key) >= 24
 
 
