@@ -25,7 +25,7 @@ def view(
 ) -> None:
     """Look at a dataset, a run or an evaluation in the browser, on this machine only.
 
-    Prints the address, and serves it until Ctrl-C. From another machine: ssh -L PORT:127.0.0.1:PORT.
+    Prints the address, and serves it until Ctrl-C.
 
     \b
     Example:

@@ -168,14 +168,14 @@ class SamplePages:
             choose("Mask", "kind", {kind: kind.replace("_", " ") for kind in STRATEGIES}, "tube"),
             choose("View", "view", views, "0"),
             slider("Hidden", "ratio", 5, 95, RATIO_PERCENT, step=5, unit=" %"),
-            slider("Smallest block", "min_block", 1, largest, min(MIN_BLOCK, largest), unit=" positions"),
+            slider("Smallest block", "min_block", 1, largest, min(MIN_BLOCK, largest)),
             slider("Seed", "seed", 0, MAX_SEED, 0),
         ]
         first = Query("&".join(f"{name}={value}" for name, value in {**place._asdict(), "set": 0, "view": 0}.items()))
         page.mark(live_form("masks", fields, self.masks(first)))
         page.text(
-            f"The masks of pretraining over the {rows} x {columns} tokens of a frame. The smallest block counts for "
-            "tube and block.",
+            f"The masks of pretraining over the {rows} x {columns} tokens of a frame. The smallest block, in "
+            "tokens, counts for tube and block.",
             "quiet",
         )
 
