@@ -11,8 +11,8 @@ from schemas.text.regular_file import is_irregular
 
 HEADER_BYTES, CHECKSUM_BYTES = 12, 4
 LEAST_PICTURE_BYTES = 2 << 10  # records of numbers are smaller
-MAX_PICTURE_BYTES = 16 << 20
-MAX_FILES, MAX_RECORDS = 200, 20_000  # read at most: the newest files, and the records in each
+MAX_PICTURE_BYTES = 4 << 20
+MAX_FILES, MAX_RECORDS, MAX_TAGS = 32, 20_000, 8  # read at most: the newest files, and in each records and tags
 NUMBERS_FIRST = 8  # a file whose first so many records are small has numbers only
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -29,7 +29,7 @@ def newest_pictures(run: Path) -> dict[str, tuple[int, bytes]]:
     return dict(sorted(found.items()))
 
 
-@functools.lru_cache(8)
+@functools.lru_cache(MAX_FILES)
 def _pictures_in(path: Path, num_bytes: int) -> dict[str, tuple[int, bytes]]:
     """The newest picture of each tag in a file of `num_bytes`; what is damaged or not yet written ends it."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -52,7 +52,8 @@ def _pictures_in(path: Path, num_bytes: int) -> dict[str, tuple[int, bytes]]:
                 except DecodeError:
                     break
                 for value in event.summary.value:
-                    if value.image.encoded_image_string.startswith(PNG):
+                    is_known = value.tag in found or len(found) < MAX_TAGS
+                    if is_known and value.image.encoded_image_string.startswith(PNG):
                         found[value.tag] = (int(event.step), bytes(value.image.encoded_image_string))
             else:
                 small += 1
