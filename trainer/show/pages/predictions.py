@@ -35,7 +35,7 @@ def _pictures_in(path: Path, num_bytes: int) -> dict[str, tuple[int, bytes]]:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event
 
-    found = {}
+    found: dict[str, tuple[int, bytes]] = {}
     with path.open("rb") as file:
         small = 0
         for _ in range(MAX_RECORDS):
