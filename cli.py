@@ -1,9 +1,11 @@
 """The command `bevt`: the table of its commands, and the link between the two halves, the pipeline and the trainer."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bevt_core.commands.view import VIEWERS
 from bevt_core.console.command_line import App
 from bevt_core.console.command_table import Command, Group, Panels, group_class
 from bevt_core.console.terminal import show
@@ -130,6 +132,10 @@ PANELS: Panels = {
         "analyse": Group("Analyse what a classifier relies on.", ANALYSE),
     },
     "Look": {
+        "view": Command(
+            "bevt_core.commands.view:view",
+            "Look at a dataset, a run or an evaluation in the browser, on this machine only.",
+        ),
         "runs": Group("List, show and compare runs, also while they train.", RUNS),
         "viz": Group("Draw one clip: masks, predicted tokens and attention.", VIZ),
     },
@@ -174,6 +180,17 @@ def _sources() -> "PipelineSources":
     )
 
 
+def _viewers() -> Iterator[Callable[..., Any]]:
+    """The functions that make a site of a path for `bevt view`, or return None for a path of another kind."""
+    from pipeline.look.pages.dataset import dataset_site
+
+    yield dataset_site
+    from trainer.show.pages.sites import evaluation_site, run_site  # with torch, which a dataset's pages may not need
+
+    yield run_site
+    yield evaluation_site
+
+
 app = App(
     "BERT pretraining of video transformers: tokenize once on Ray, train from shards with DDP.", group_class(PANELS)
 )
@@ -195,6 +212,7 @@ def _bevt(
     ] = False,
 ) -> None:
     context.obj = _sources
+    context.meta[VIEWERS] = _viewers
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from schemas.models import BlockMask, MaskConfig, TubeMask
+from schemas.models import BlockMask, FrameDiffMask, MaskConfig, Random3dMask, RandomFrameMask, TubeMask
 
 Size2 = tuple[int, int]  # (H, W)
 Size3 = tuple[int, int, int]  # (T, H, W)
@@ -124,6 +124,16 @@ MASKERS: dict[str, Masker] = {
     "random_3d": random_3d,
     "frame_diff": frame_diff,
     "random_frame": random_frame,
+}
+
+
+# the masks of the paper's Table 9, and the mask of images; arguments: ratio and block size of a recipe
+STRATEGIES: dict[str, Callable[[float, int], MaskConfig]] = {
+    "tube": lambda ratio, block: TubeMask(kind="tube", ratio=ratio, min_block=block),
+    "random_3d": lambda ratio, block: Random3dMask(kind="random_3d", ratio=ratio),
+    "random_frame": lambda ratio, block: RandomFrameMask(kind="random_frame", ratio=ratio),
+    "frame_diff": lambda ratio, block: FrameDiffMask(kind="frame_diff", ratio=ratio),
+    "block": lambda ratio, block: BlockMask(kind="block", ratio=ratio, min_block=block),
 }
 
 

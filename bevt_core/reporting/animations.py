@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-GAP_SHARE = 1 / 32  # of a panel's width
+GAP_SHARE = 1 / 32  # of a panel's height
 QUALITY = 80  # of WebP
 FRAME_MS, LAST_MS = 180, 700  # how long frames are shown, and the last one, so that the jump to the first is seen
 
@@ -18,14 +18,17 @@ def enlarged(frame_HWC: np.ndarray, side_px: int) -> np.ndarray:
 
 
 def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
-    """Join square pictures of one size in a row with transparent gaps: uint8 (H, W, 4)."""
-    side_px = len(panels[0])
-    gap_px = round(side_px * GAP_SHARE)
-    row_HWC = np.zeros((side_px, len(panels) * (side_px + gap_px) - gap_px, 4), dtype=np.uint8)
-    for at, panel in enumerate(panels):
-        left = at * (side_px + gap_px)
-        row_HWC[:, left : left + side_px, :3] = panel
-        row_HWC[:, left : left + side_px, 3] = 255
+    """Join pictures of one height in a row with transparent gaps: uint8 (H, W, 4)."""
+    height_px = len(panels[0])
+    gap_px = round(height_px * GAP_SHARE)
+    width_px = sum(panel.shape[1] + gap_px for panel in panels) - gap_px
+    row_HWC = np.zeros((height_px, width_px, 4), dtype=np.uint8)
+    left = 0
+    for panel in panels:
+        right = left + panel.shape[1]
+        row_HWC[:, left:right, :3] = panel
+        row_HWC[:, left:right, 3] = 255
+        left = right + gap_px
     return row_HWC
 
 

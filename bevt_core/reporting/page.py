@@ -21,7 +21,8 @@ _POLICY = (
 )
 
 # first: the two or three parts of a first screen. strips: rows of equal cells. tiles: small pictures. charts: plots.
-Arrangement = Literal["first", "strips", "tiles", "charts"]
+# wall, films: small pictures and strips of different widths, on served pages.
+Arrangement = Literal["first", "strips", "tiles", "charts", "wall", "films"]
 
 
 class Page:
@@ -57,7 +58,7 @@ class Page:
 
     def picture(self, png: bytes, caption: str) -> None:
         """Add a picture with photographs in it."""
-        self.blocks.append(f"<figure>{_img(png, caption)}<figcaption>{html_text(caption)}</figcaption></figure>")
+        self.mark(picture_mark(png, caption))
 
     def chart(self, png: bytes, caption: str) -> None:
         """Add a chart on white paper; on a dark screen its lightness is inverted."""
@@ -92,15 +93,31 @@ class Page:
         finally:
             self.blocks.append("</div>")
 
-    def save(self, path: AnyPath) -> None:
+    def document(self, head: str) -> str:
+        """Return the page as HTML; `head` is trusted HTML with its policy, its style sheet or links to both."""
+        title = html_text(self.title)
         head = (
             '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-            f"<title>{html_text(self.title)}</title><style>{STYLE}</style>"
+            f"{head}<title>{title}</title>"
         )
-        body = f"<main><h1>{html_text(self.title)}</h1>{''.join(self.blocks)}</main>"
-        html = f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>'
-        write_atomic(path, html.encode())
+        body = f"<main><h1>{title}</h1>{''.join(self.blocks)}</main>"
+        return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>'
+
+    def save(self, path: AnyPath) -> None:
+        """Write the page as one file that needs no other."""
+        policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        write_atomic(path, self.document(f"{policy}<style>{STYLE}</style>").encode())
+
+
+def picture_mark(png: bytes, caption: str) -> Html:
+    """A picture, as the bytes of a PNG or WebP file, with its caption."""
+    return Html(f"<figure>{_img(png, caption)}<figcaption>{html_text(caption)}</figcaption></figure>")
+
+
+def cells(pictures: Sequence[bytes], caption: str) -> Html:
+    """Small pictures of one size in a row, or in several on a narrow screen, with one caption."""
+    images = "".join(_img(picture, "") for picture in pictures)
+    return Html(f'<figure><div class="cells">{images}</div><figcaption>{html_text(caption)}</figcaption></figure>')
 
 
 def relinked(html: str, about: str, targets: Mapping[str, str]) -> str:

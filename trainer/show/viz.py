@@ -17,7 +17,7 @@ from bevt_core.console.inert import one_line
 from bevt_core.console.terminal import note
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
-from bevt_core.masking import draw_mask
+from bevt_core.masking import STRATEGIES, draw_mask
 from bevt_core.media.errors import MediaError
 from bevt_core.models.attention_maps import attention_maps
 from bevt_core.models.bevt import Bevt
@@ -30,7 +30,7 @@ from bevt_core.tokenizers import load_tokenizer, tokenizer_of
 from bevt_core.tokenizers.mosaics import decoder_for
 from bevt_core.weights.model_files import load_weights
 from schemas.errors import UserError
-from schemas.models import BlockMask, FrameDiffMask, MaskConfig, Random3dMask, RandomFrameMask, TubeMask
+from schemas.models import BlockMask, TubeMask
 from schemas.recipes import ClipSampling, FinetuneRecipe, PretrainRecipe
 from schemas.recipes.loading import nearest
 from trainer.clips.augmentation.crops import crop_views
@@ -48,15 +48,6 @@ from trainer.testing.predict import item_of
 FPS = 4  # frames per second of the films
 SHOWN = 8  # frames in a row of a PNG, spread evenly
 HEAT_CAPTION = "attention on a fixed scale, relative to uniform attention (1x, grey)"
-
-# the masks of the paper's Table 9, and the mask of images; arguments: ratio and block size of a recipe
-STRATEGIES: dict[str, Callable[[float, int], MaskConfig]] = {
-    "tube": lambda ratio, block: TubeMask(kind="tube", ratio=ratio, min_block=block),
-    "random_3d": lambda ratio, block: Random3dMask(kind="random_3d", ratio=ratio),
-    "random_frame": lambda ratio, block: RandomFrameMask(kind="random_frame", ratio=ratio),
-    "frame_diff": lambda ratio, block: FrameDiffMask(kind="frame_diff", ratio=ratio),
-    "block": lambda ratio, block: BlockMask(kind="block", ratio=ratio, min_block=block),
-}
 
 
 def viz_masks(

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from bevt_core.masking import MASKERS
+from bevt_core.masking import MASKERS, STRATEGIES
 from bevt_core.models.attention_maps import attention_maps
 from bevt_core.models.build import build_classifier
 from bevt_core.models.stems import normalise
@@ -28,7 +28,7 @@ from tests.support.media import moving_frames, write_video
 from tests.support.pretraining import pretraining_run
 from trainer.recipes import TRAINER_RECIPES
 from trainer.show import viz
-from trainer.show.viz import STRATEGIES, viz_attention, viz_predict
+from trainer.show.viz import viz_attention, viz_predict
 
 SIZES: dict[str, Any] = {
     "embed_dim": 24,

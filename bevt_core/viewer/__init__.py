@@ -1,0 +1,1 @@
+"""The server of `bevt view`: pages in a browser on this machine. Not here: what the pages show (pipeline, trainer)."""
