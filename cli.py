@@ -84,6 +84,10 @@ PANELS: Panels = {
             "pipeline.commands.data:tokenize",
             "Decode a data set and tokenize it once, into a frame store and a token set.",
         ),
+        "extend": Command(
+            "pipeline.commands.growth:extend",
+            "Add new videos or pictures to a finished dataset, as new parts.",
+        ),
         "scan": Command(
             "pipeline.commands.data:scan", "Check raw data before a long job: missing, unreadable and odd files."
         ),

@@ -43,6 +43,20 @@ class PoolSpec(Record):
     damaged: DamagePolicy = "unchecked"  # how to treat a source with damaged frames in its pool
 
 
+class Generation(Record):
+    """What a frame store or token set was before an extension. The parts of a generation are the first `num_parts`."""
+
+    manifest_digest: str  # of the `dataset.json` of that time
+    num_parts: Count
+    num_samples: Count
+    num_frames: Count
+
+
+Generations = Annotated[
+    tuple[Generation, ...], Field(default=(), max_length=10_000, exclude_if=lambda generations: not generations)
+]
+
+
 class FrameStoreManifest(Record):
     """`frames/dataset.json`, written last: the frame store is complete if it exists."""
 
@@ -59,6 +73,7 @@ class FrameStoreManifest(Record):
     num_frames: Count
     rejected: dict[str, Count]  # number of sources by reason
     parts_digest: str  # sha256 over the digests of the part commits, in order
+    generations: Generations  # before each extension; written only if there are any: older stores lack this key
 
 
 LEFT_OUT = "left-out.json"
@@ -134,7 +149,10 @@ class FramePartCommit(Record):
 
 
 class Plan(Record):
-    """`frames/plan.json`, written first: the job's settings, so that a different job for this folder is refused."""
+    """`frames/plan.json`, written first: the job's settings, so that a different job for this folder is refused.
+
+    An extension has its own plan, `frames/plan-0001.json`, ..., for the parts after those of the plan before.
+    """
 
     format_version: Literal[1] = FORMAT_VERSION
     dataset: str
@@ -145,10 +163,19 @@ class Plan(Record):
     sources_per_part: Batch
     num_sources: Count
     sources_digest: str  # sha256 of the list of (source, kind, label), in the order of the parts
+    # in plans of extensions only: number of the first part, and digest of the plan before
+    first_part: Count = Field(default=0, exclude_if=lambda part: not part)
+    extends: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
 
     @property
     def num_parts(self) -> int:
-        return -(-self.num_sources // self.sources_per_part)
+        """The parts of the store: those of this plan, and of the plans before it."""
+        return self.first_part - (-self.num_sources // self.sources_per_part)
+
+    @property
+    def parts(self) -> range:
+        """The parts of this plan."""
+        return range(self.first_part, self.num_parts)
 
 
 SOURCES_SCHEMA = pa.schema(

@@ -23,7 +23,7 @@ from pipeline.check.records import readable
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs, stored_items
 from pipeline.check.verify import check_files, check_tokens
 from pipeline.cluster.session import cluster_amount, ray_session
-from pipeline.job.part_size import entries_of_part
+from pipeline.job.part_size import items_of_part
 from pipeline.job.plan import record_tokenizer_folder
 from pipeline.job.run import RunOptions, tokenize
 from pipeline.sources import no_folder
@@ -95,8 +95,8 @@ def repair(
 def _rebuild(jobs: Jobs, problems: Sequence[Problem], run_options: RunOptions) -> list[AnyPath]:
     """Remove damaged files and run the jobs. Returns the removed paths."""
     frames_dir = jobs.out / "frames"
-    parts = parts_in(frames_dir, jobs.plan.num_parts, problems)
-    broken_sets = [folder for folder in jobs.token_sets if parts_in(folder, jobs.plan.num_parts, problems)]
+    parts = parts_in(frames_dir, jobs.num_parts, problems)
+    broken_sets = [folder for folder in jobs.token_sets if parts_in(folder, jobs.num_parts, problems)]
     _check_root(jobs, parts)
     with contextlib.ExitStack() as stack:
         if problems:  # no other process may read a part while it is made again
@@ -110,7 +110,7 @@ def _rebuild(jobs: Jobs, problems: Sequence[Problem], run_options: RunOptions) -
             )
             stack.enter_context(session)
         if broken_sets:
-            _check_device(jobs, broken_sets)
+            check_device(jobs, broken_sets)
         before = readable(frames_dir / "dataset.json", FrameStoreManifest)
         removed = to_remove(problems)
         for path in removed:
@@ -158,7 +158,7 @@ def _restore(jobs: Jobs) -> None:
 
 def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     """Raise UserError if sources of `parts` are missing below the root, but existed when the dataset was made."""
-    wanted = [item.source for part in parts for item in entries_of_part(jobs.items, jobs.plan, part)]
+    wanted = [item.source for part in parts for item in items_of_part(jobs.planned, part)]
     if wanted and not jobs.root.is_dir():
         why = no_folder(jobs.root)
         raise UserError(f"`root` {jobs.root}: {why}; nothing was changed: give the folder of the raw files")
@@ -197,10 +197,10 @@ def _recorded_missing(jobs: Jobs) -> set[str]:
             return [row["source"] for row in table.to_pylist() if row["reason"] == "missing"]
         return []
 
-    return {source for found in map_in_threads(missing_of, range(jobs.plan.num_parts), frames_dir) for source in found}
+    return {source for found in map_in_threads(missing_of, range(jobs.num_parts), frames_dir) for source in found}
 
 
-def _check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
+def check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
     """Raise UserError for token sets made on another kind of device, whose rounding changes some ids."""
     here = "cuda" if cluster_amount("GPU") else "cpu"
     for folder in folders:

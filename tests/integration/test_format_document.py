@@ -23,6 +23,7 @@ ON_DISK = [
     frames.Plan,
     frames.PoolSpec,
     frames.FrameStoreManifest,
+    frames.Generation,
     frames.FramePartCommit,
     frames.FileDigest,
     frames.SamplesCommit,

@@ -1,0 +1,67 @@
+"""Extensions of a frame store: new sources become new parts after the old ones, whose files stay as they are.
+
+    <dataset>/frames/{plan-0001.json, sources-0001.parquet}   a plan and a list of sources per extension
+
+A plan names the plan before it, so the digest of the newest one covers all lists of sources.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bevt_core.dataset.commits import digest_of
+from bevt_core.dataset.source_list import plan_path, read_plan
+from bevt_core.storage.objects import AnyPath
+from schemas.errors import DAMAGED, UserError
+from schemas.frames import FrameStoreManifest, Generation, Plan, SourceItem
+from schemas.tokens import TokenSetManifest
+
+
+class Planned(NamedTuple):
+    """A plan of a store or of an extension, and its sources in the order of their parts."""
+
+    plan: Plan
+    items: Sequence[SourceItem]
+
+
+def read_extended_plans(frames_dir: AnyPath, plan: Plan) -> list[Plan]:
+    """The plans of the extensions of a store with the first plan `plan`, in order. Raises UserError."""
+    plans = [plan]
+    while (extension := read_plan(frames_dir, len(plans))) is not None:
+        if (extension.extends, extension.first_part) != (plans[-1].digest(), plans[-1].num_parts):
+            raise UserError(
+                f"{plan_path(frames_dir, len(plans))}: extends another plan than "
+                f"{plan_path(frames_dir, len(plans) - 1).name}; {DAMAGED}"
+            )
+        plans.append(extension)
+    return plans[1:]
+
+
+def plan_of_part(plans: Sequence[Plan], part: int) -> Plan:
+    """The plan of a part. `plans` are all plans of the store."""
+    return next(plan for plan in plans if part in plan.parts)
+
+
+def generation_of(manifest: FrameStoreManifest | TokenSetManifest) -> Generation:
+    return Generation(
+        manifest_digest=manifest.digest(),
+        num_parts=manifest.num_parts,
+        num_samples=manifest.num_samples,
+        num_frames=manifest.num_frames,
+    )
+
+
+def with_generations(manifest: TokenSetManifest, frames: FrameStoreManifest, parts: Sequence[str]) -> TokenSetManifest:
+    """`manifest` with a generation per generation of its frame store; `parts` are the digests of its commits.
+
+    Each is what the manifest of the set was, or would have been, before the extension.
+    """
+    generations: list[Generation] = []
+    for frames_before in frames.generations:
+        facts = {
+            "frames_digest": frames_before.manifest_digest,
+            "parts_digest": digest_of(parts[: frames_before.num_parts]),
+            "generations": tuple(generations),
+            **frames_before.model_dump(include={"num_parts", "num_samples", "num_frames"}),
+        }
+        generations.append(generation_of(manifest.model_copy(update=facts)))
+    return manifest.model_copy(update={"generations": tuple(generations)})
