@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bevt_core.dataset.commits import digest_of
-from bevt_core.dataset.source_list import plan_path, read_plan
+from bevt_core.dataset.source_list import plan_path, read_plan, read_sources
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import DAMAGED, UserError
 from schemas.frames import FrameStoreManifest, Generation, Plan, SourceItem
@@ -34,6 +34,15 @@ def read_extended_plans(frames_dir: AnyPath, plan: Plan) -> list[Plan]:
             )
         plans.append(extension)
     return plans[1:]
+
+
+def read_extensions(frames_dir: AnyPath, plan: Plan) -> list[Planned]:
+    """The extensions of the store that has the plan `plan`; none if it has another one, or none."""
+    stored = read_plan(frames_dir)
+    if stored is None or stored.digest() != plan.digest():
+        return []
+    plans = read_extended_plans(frames_dir, plan)
+    return [Planned(each, read_sources(frames_dir, number)) for number, each in enumerate(plans, 1)]
 
 
 def plan_of_part(plans: Sequence[Plan], part: int) -> Plan:

@@ -46,7 +46,7 @@ def read_or_report(read: Callable[[], R | None], path: AnyPath, problems: list[P
     return record
 
 
-def read_extensions(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -> list[Plan] | None:
+def check_extensions(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -> list[Plan] | None:
     """The plans of the store's extensions, or None, with a problem added, if one is damaged or lost.
 
     Its parts must not be taken for strays then, which `repair` removes.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from bevt_core.dataset.extensions import Planned
+from bevt_core.dataset.extensions import Planned, read_extensions
 from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest, sources_path
 from bevt_core.dataset.token_set import read_token_plan
 from bevt_core.storage.contained import check_sources
@@ -15,7 +15,7 @@ from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import tokenizer_of
 from pipeline.check.token_files import derived_token_plan
 from pipeline.check.verify import token_sets_in
-from pipeline.job.plan import make_plan, make_token_plan, read_extensions
+from pipeline.job.plan import make_plan, make_token_plan
 from pipeline.recipes import PIPELINE_RECIPES
 from pipeline.sources import SOURCES
 from schemas.errors import UserError

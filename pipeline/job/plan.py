@@ -7,7 +7,7 @@ from typing import Any
 
 from bevt_core.console.terminal import warn
 from bevt_core.dataset.commits import FramePart, TokenPart
-from bevt_core.dataset.extensions import Planned, read_extended_plans
+from bevt_core.dataset.extensions import Planned, read_extensions
 from bevt_core.dataset.source_list import SourceTable, plan_path, read_plan, read_sources, sources_digest, write_plan
 from bevt_core.dataset.token_set import read_token_plan, write_token_plan
 from bevt_core.rng import rng_for
@@ -110,15 +110,6 @@ def plan_job(
     return Job(
         recipe, allow_outside, frames_dir, tokens_dir, plan, items, extensions, token_plan, frames_done, tokens_done
     )
-
-
-def read_extensions(frames_dir: AnyPath, plan: Plan) -> list[Planned]:
-    """The extensions of the store that has the plan `plan`; none if it has another one, or none."""
-    stored = read_plan(frames_dir)
-    if stored is None or stored.digest() != plan.digest():
-        return []
-    plans = read_extended_plans(frames_dir, plan)
-    return [Planned(each, read_sources(frames_dir, number)) for number, each in enumerate(plans, 1)]
 
 
 def make_plan(

@@ -19,6 +19,7 @@ from pipeline.look.sample import inspect_dataset
 from schemas.errors import UserError
 from tests.support.faults import calls_of, copy_of, killed_at
 from tests.support.inline_jobs import without_ray
+from tests.support.json_keys import CheckKeys
 from tests.support.media import moving_frames, write_video
 from tests.support.processes import elsewhere
 from tests.support.tiny_jobs import digests, save_tiny_tokenizer, tiny_recipe
@@ -84,7 +85,8 @@ def test_old_parts_are_unchanged_and_new_ones_follow_them(made: Made) -> None:
     assert [generation.manifest_digest for generation in store.manifest.generations] == [old.digest]
 
 
-def test_summary_names_what_was_known_and_the_same_content(made: Made) -> None:
+def test_summary_names_what_was_known_and_the_same_content(made: Made, json_keys: CheckKeys) -> None:
+    json_keys("extend", made.summary)
     facts = {key: made.summary[key] for key in ("known", "new", "parts_before", "parts", "sources", "rejected")}
     assert facts == {"known": 5, "new": 5, "parts_before": 3, "parts": 6, "sources": 10, "rejected": 1}
     assert made.summary["same_content"] == [{"source": "x/copy.mp4", "same_as": "x/0.mp4"}]
