@@ -5,6 +5,7 @@ batch. So a run resumes at any step, on any number of ranks, with the same globa
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +58,24 @@ def rank_slice(batch: NDArray[np.int64], rank: int, world_size: int) -> NDArray[
     return batch[rank * len(batch) // world_size : (rank + 1) * len(batch) // world_size]
 
 
+class _Stretch(NamedTuple):
+    """Consecutive epochs over the same samples."""
+
+    first_epoch: int
+    first_step: int
+    part_sizes: NDArray[np.int64]
+
+    def steps_per_epoch(self, global_batch: int) -> int:
+        return int(self.part_sizes.sum()) // global_batch
+
+
 @dataclass
 class StreamOrder:
     """The global batches of one stream, by step.
 
-    An epoch drops the last `num_samples % global_batch` samples of its order.
+    An epoch drops the last `num_samples % global_batch` samples of its order. If the dataset was extended during the
+    run, `growth` has a pair (first epoch, parts) for each time: epochs before the first one read only so many parts.
+    Other properties are those of the whole dataset.
     `key` separates runs and streams: (seed, stream). `setting` is the recipe's key of `global_batch`, for errors.
     Raises UserError if an epoch is shorter than one batch.
     """
@@ -71,6 +85,8 @@ class StreamOrder:
     window_parts: int
     key: tuple[object, ...]
     setting: str = "global_batch"
+    growth: tuple[tuple[int, int], ...] = ()
+    _stretches: list[_Stretch] = field(default_factory=list, init=False, repr=False)
     _epoch: int = field(default=-1, init=False, repr=False)
     _order: NDArray[np.int64] | None = field(default=None, init=False, repr=False)
 
@@ -81,6 +97,11 @@ class StreamOrder:
                 f"{self.key[-1]}: {count(self.num_samples, 'sample')}, fewer than one global batch of "
                 f"{self.global_batch}; lower it with `{self.setting}={fitting}`, or prepare more data"
             )
+        self._stretches = [_Stretch(0, 0, self.part_sizes)]
+        for first_epoch, num_parts in self.growth:
+            before = self._stretches.pop()._replace(part_sizes=self.part_sizes[:num_parts])
+            steps = (first_epoch - before.first_epoch) * before.steps_per_epoch(self.global_batch)
+            self._stretches += [before, _Stretch(first_epoch, before.first_step + steps, self.part_sizes)]
 
     @property
     def num_samples(self) -> int:
@@ -94,23 +115,43 @@ class StreamOrder:
     def dropped_per_epoch(self) -> int:
         return self.num_samples % self.global_batch
 
+    def position(self, step: int) -> tuple[int, int]:
+        """Return the epoch of `step`, and the number of steps before it in that epoch."""
+        stretch = next(each for each in reversed(self._stretches) if each.first_step <= step)
+        epoch, at = divmod(step - stretch.first_step, stretch.steps_per_epoch(self.global_batch))
+        return stretch.first_epoch + epoch, at
+
+    def steps_in(self, epochs: float) -> int:
+        """Return the number of steps in the first `epochs` epochs, rounded."""
+        stretch = next(each for each in reversed(self._stretches) if each.first_epoch <= epochs)
+        return stretch.first_step + round((epochs - stretch.first_epoch) * stretch.steps_per_epoch(self.global_batch))
+
+    def epochs_in(self, steps: int) -> float:
+        """Return the number of epochs in the first `steps` steps."""
+        epoch, at = self.position(steps)
+        return epoch + at / (int(self.part_sizes_of(epoch).sum()) // self.global_batch)
+
+    def part_sizes_of(self, epoch: int) -> NDArray[np.int64]:
+        """Return the samples of each part that `epoch` reads."""
+        return next(each for each in reversed(self._stretches) if each.first_epoch <= epoch).part_sizes
+
     def batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
         """Return the epoch and the sample positions [global_batch] of `step`, counted from 0 over the whole run."""
-        epoch, at = divmod(step, self.steps_per_epoch)
+        epoch, at = self.position(step)
         if self._order is None or self._epoch != epoch:
-            self._order = epoch_order(self.part_sizes, self.window_parts, *self.key, epoch)
+            self._order = epoch_order(self.part_sizes_of(epoch), self.window_parts, *self.key, epoch)
             self._epoch = epoch
         return epoch, self._order[at * self.global_batch : (at + 1) * self.global_batch]
 
     def parts_ahead(self, step: int) -> list[int]:
         """Return the parts of the window that `step` reads from and of the next window, in reading order."""
-        epoch, at = divmod(step, self.steps_per_epoch)
-        parts = part_order_of(len(self.part_sizes), *self.key, epoch)
+        epoch, at = self.position(step)
+        parts = part_order_of(len(self.part_sizes_of(epoch)), *self.key, epoch)
         first = int(np.searchsorted(np.cumsum(self.part_sizes[parts]), at * self.global_batch, side="right"))
         first -= first % self.window_parts
         ahead: list[int] = parts[first : first + 2 * self.window_parts].tolist()
         if first + self.window_parts >= len(parts):
-            following = part_order_of(len(self.part_sizes), *self.key, epoch + 1)
+            following = part_order_of(len(self.part_sizes_of(epoch + 1)), *self.key, epoch + 1)
             ahead += following[: self.window_parts].tolist()
         return ahead
 

@@ -118,3 +118,41 @@ def test_the_parts_ahead_hold_the_batch_and_the_next_window(seed: int, sizes: li
         ahead = order.parts_ahead(step)
         now, soon = (int(part_of[order.batch(at)[1][0]]) for at in (step, step + min(sizes)))
         assert now in ahead[:window_parts] and soon in ahead
+
+
+@settings(deadline=None)
+@given(
+    part_lists.filter(lambda sizes: sizes[0] >= 3),
+    st.integers(1, 3),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), min_size=1, max_size=3),
+)
+def test_a_run_that_goes_on_with_more_parts_reads_every_sample_once_in_every_epoch(sizes, global_batch, resumes):
+    """Each resume adds parts at some step, as trainer.pretrain.growth does: from the next epoch on."""
+    growth: tuple[tuple[int, int], ...] = ()
+    num_parts, orders = 1, [StreamOrder(sizes[:1], global_batch, 4, (0, "video"))]
+    steps = [0]
+    for num_steps, more in resumes:
+        if num_parts + more > len(sizes):
+            break
+        steps.append(steps[-1] + num_steps)
+        epoch, at = orders[-1].position(steps[-1])
+        growth = (*growth, (epoch + (at > 0), num_parts))
+        num_parts += more
+        orders.append(StreamOrder(sizes[:num_parts], global_batch, 4, (0, "video"), growth=growth))
+    read: dict[int, list[int]] = {}
+    last = orders[-1]
+    end = last.steps_in(growth[-1][0] + 2 if growth else 2)
+    bounds = [*steps, max(end, steps[-1])]
+    for order, first, stop in zip(orders, bounds, bounds[1:], strict=False):
+        for step in range(first, stop):
+            epoch, batch = order.batch(step)
+            read.setdefault(epoch, []).extend(batch.tolist())
+            assert np.array_equal(batch, last.batch(step)[1])  # also from an older checkpoint
+            assert set(np.repeat(np.arange(num_parts), sizes[:num_parts])[batch]) <= set(order.parts_ahead(step))
+    for epoch, positions in read.items():
+        here = int(last.part_sizes_of(epoch).sum())
+        assert len(set(positions)) == len(positions) and max(positions) < here
+        if last.steps_in(epoch + 1) <= bounds[-1]:
+            assert len(positions) == here - here % global_batch
+    assert len(last.part_sizes_of(max(read))) == num_parts or not growth or max(read) < growth[-1][0]
+    assert last.epochs_in(last.steps_in(2)) == 2
