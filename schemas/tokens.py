@@ -68,7 +68,8 @@ class TokenSetManifest(Record):
     num_samples: Count
     num_frames: Count  # pool frames, each counted once, regardless of the number of views
     parts_digest: str  # sha256 over the digests of the part commits, in order
-    generations: Generations  # as in the frame store's manifest
+    # as in the frame store's manifest
+    generations: Generations = Field(default=(), exclude_if=lambda generations: not generations)
 
 
 class TokenPartCommit(Record):

@@ -5,14 +5,15 @@
 A plan names the plan before it, so the digest of the newest one covers all lists of sources.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from bevt_core.dataset.commits import digest_of
 from bevt_core.dataset.source_list import plan_path, read_plan, read_sources
+from bevt_core.storage.files import read_record
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import DAMAGED, UserError
-from schemas.frames import FrameStoreManifest, Generation, Plan, SourceItem
+from schemas.frames import FrameStoreManifest, Generation, MixedSource, Plan, SourceItem
 from schemas.tokens import TokenSetManifest
 
 
@@ -45,6 +46,27 @@ def read_extensions(frames_dir: AnyPath, plan: Plan) -> list[Planned]:
     return [Planned(each, read_sources(frames_dir, number)) for number, each in enumerate(plans, 1)]
 
 
+def finished_extensions(frames_dir: AnyPath, plan: Plan) -> list[Planned]:
+    """Those of `read_extensions` whose parts are in the store's manifest: another one may have another root."""
+    extensions = read_extensions(frames_dir, plan)
+    manifest = read_record(frames_dir / "dataset.json", FrameStoreManifest) if extensions else None
+    return [] if manifest is None else extensions[: len(manifest.generations)]
+
+
+def check_prefix(plans: Sequence[Plan], done: Collection[int], allowed: list[str | None] | None) -> None:
+    """Raise UserError if parts that are not `done` have files below several roots, or below another one.
+
+    `allowed` are the prefixes whose files the root has; None for any one.
+    """
+    lacking = {plan.prefix for plan in plans if any(part not in done for part in plan.parts)}
+    if len(lacking) > 1 or (allowed is not None and not lacking <= {*allowed}):
+        names = ", ".join(sorted(map(str, lacking)))
+        raise UserError(
+            f"parts of {names} still have to be decoded, which have roots of their own; run `bevt repair --root ROOT` "
+            "for each of them, or the command that added them"
+        )
+
+
 def plan_of_part(plans: Sequence[Plan], part: int) -> Plan:
     """The plan of a part. `plans` are all plans of the store."""
     return next(plan for plan in plans if part in plan.parts)
@@ -56,6 +78,22 @@ def generation_of(manifest: FrameStoreManifest | TokenSetManifest) -> Generation
         num_parts=manifest.num_parts,
         num_samples=manifest.num_samples,
         num_frames=manifest.num_frames,
+    )
+
+
+def mix_of(plans: Sequence[Plan]) -> tuple[MixedSource, ...]:
+    """The data sets that a store with these plans mixes; empty if it has only one."""
+    return tuple(
+        MixedSource(
+            prefix=plan.prefix,
+            dataset=plan.dataset,
+            split=plan.split,
+            weight=plan.weight,
+            first_part=plan.first_part,
+            num_parts=len(plan.parts),
+        )
+        for plan in plans
+        if plan.prefix is not None
     )
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bevt_core.dataset.commits import COMMIT, FRAMES_ZARR, FramePart, digest_file, digest_of, part_name, read_manifest
-from bevt_core.dataset.extensions import generation_of
+from bevt_core.dataset.extensions import generation_of, mix_of
 from bevt_core.dataset.frame_rows import BadRow, check_ids
 from bevt_core.dataset.jpeg_array import open_jpegs, write_jpegs
 from bevt_core.dataset.sample_table import (
@@ -176,7 +176,8 @@ def frame_manifest(
 ) -> FrameStoreManifest:
     """The manifest of the parts with these commits; arguments as in `write_frame_manifest`."""
     generations: list[Generation] = []
-    for newest in (plan, *extensions):
+    plans = (plan, *extensions)
+    for number, newest in enumerate(plans, 1):
         some = commits[: newest.num_parts]
         parts_digest = digest_of([commit.digest() for commit in some])
         manifest = FrameStoreManifest(
@@ -193,6 +194,7 @@ def frame_manifest(
             rejected=_rejected(frames_dir, some, parts_digest),
             parts_digest=parts_digest,
             generations=tuple(generations),
+            mix=mix_of(plans[:number]),
         )
         generations.append(generation_of(manifest))
     return manifest

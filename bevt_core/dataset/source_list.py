@@ -111,6 +111,12 @@ class SourceTable(Sequence[SourceItem]):
         """The items at `positions`, in that order."""
         return SourceTable(self.rows.take(pa.array(positions, pa.int64())))
 
+    def with_prefix(self, prefix: str) -> "SourceTable":
+        """The same items with `prefix` before each source."""
+        empty, sources = pa.scalar("", pa.large_string()), self.rows["source"].cast(pa.large_string())
+        longer = pc.binary_join_element_wise(pa.scalar(prefix, pa.large_string()), sources, empty)
+        return SourceTable(self.rows.set_column(0, pa.field("source", pa.large_string(), nullable=False), longer))
+
     def sources(self) -> Iterator[str]:
         """The path of each item."""
         for first in range(0, len(self), BLOCK_ROWS):

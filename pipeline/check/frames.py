@@ -75,7 +75,7 @@ def verify_frames(
             )
     if manifest is not None and not problems:
         built = frame_manifest(frames_dir, plans[0], commits, plans[1:])
-        problems += differences(path, manifest, built.model_dump(include={"generations"}))
+        problems += differences(path, manifest, built.model_dump(include={"generations", "mix"}))
     if manifest is not None and not problems:
         problems += _sample_table(frames_dir, manifest)
     return commits

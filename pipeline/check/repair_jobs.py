@@ -70,6 +70,8 @@ def read_jobs(
             "seed": plan.seed,
             "sources_per_part": plan.sources_per_part,
             "min_parts": 1,
+            "prefix": plan.prefix,
+            "weight": plan.weight,
         }
     )
     items = stored_items(out / "frames", plan) or _listed_items(recipe, plan, list_file, allow_outside)

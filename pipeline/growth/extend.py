@@ -1,25 +1,25 @@
 """`bevt extend`: add new sources to a finished dataset, as new parts after the old ones, which stay as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Unpack
 
 from bevt_core.console.terminal import note, warn
 from bevt_core.dataset.commits import read_manifest
 from bevt_core.dataset.extensions import Planned, read_extended_plans
 from bevt_core.dataset.source_list import plan_path, read_plan, sources_of, sources_path, write_plan
-from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import read_record, remove, size_of
-from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.one_writer import writes
-from pipeline.check.repair import check_device
+from pipeline.check.repair import check_device, exists
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs
 from pipeline.cluster.session import ray_session
 from pipeline.growth.new_sources import new_sources, plan_after
 from pipeline.growth.same_content import Found, described, same_content
 from pipeline.job.run import RunOptions, tokenize
-from pipeline.sources import check_found, list_sources
+from pipeline.sources import check_found, list_sources, with_prefix
+from pipeline.sources.archives.packed_file import PackedFile, read_packed, write_packed
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
 from schemas.tokens import TokenSetManifest
@@ -34,6 +34,7 @@ class Listed(NamedTuple):
     num_known: int  # its sources that the dataset has
     new: Planned | None  # the plan of the extension, unless nothing is new
     same: Found  # new files with the content of an earlier one
+    packed: Mapping[str, tuple[PackedFile, ...]]  # its files in archives, by source
     missing: int  # new sources that a list names but that do not exist
 
 
@@ -47,6 +48,9 @@ def extend(
     list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
     tokenizer: str | None = None,
+    prefix: str | None = None,
+    weight: float = 1.0,
+    roots: Mapping[str, AnyPath] = MappingProxyType({}),
     **run_options: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """Add the sources below `root` that the finished dataset `out` lacks, and tokenize them for each of its token sets.
@@ -55,6 +59,9 @@ def extend(
     by its path relative to the root; known ones are skipped, even if their file has changed. Pool, seed and views are
     the dataset's. Files, commits and tokens of the old parts are not touched. `tokenizer` is the tokenizer's name or
     folder, if it has moved; `run_options` are passed to `tokenize`.
+
+    `prefix` and `weight` are for stores that mix data sets, as in `TokenizeRecipe`; a store without a prefix accepts
+    none. `roots` are those of the other data sets, by prefix, in which files with the same content are looked for.
 
     An extension that was killed is finished first. Returns a summary. Raises UserError for a dataset that is not
     finished, if the tokens cannot be made here (another tokenizer or kind of device), and while another process writes
@@ -66,12 +73,18 @@ def extend(
         check_links(out)
     _remove_torn_plan(frames_dir)
     jobs = read_jobs(out, root, tokenizer, None, allow_outside)
+    if (prefix is None) != (jobs.plan.prefix is None):
+        have = "a prefix" if prefix is None else "no prefix"
+        raise UserError(f"{out}: its sample ids have {have}, so those of new sources must have {have} too")
     if before < jobs.num_parts:
         note(f"{frames_dir}: an earlier extension is not finished; finishing it first")
         _check_same_root(jobs)
         _make(jobs, run_options)
-    listed = _list(jobs, dataset or jobs.plan.dataset, split or jobs.plan.split, list_file)
+    facts: dict[str, Any] = {"dataset": dataset or jobs.plan.dataset, "split": split or jobs.plan.split}
+    facts |= {"prefix": prefix, "weight": weight}
+    listed = _list(jobs, facts, list_file, roots)
     if listed.new is not None:
+        write_packed(frames_dir, sources_of(listed.new.items), listed.packed, listed.new.plan.first_part)
         write_plan(frames_dir, *listed.new, extension=len(jobs.planned))
         jobs = read_jobs(out, root, tokenizer, None, allow_outside)
     if listed.same:
@@ -97,24 +110,31 @@ def extend(
     }
 
 
-def _list(jobs: Jobs, dataset: str, split: str, list_file: str | AnyPath | None) -> Listed:
-    """List the root. Raises UserError as `list_sources` does."""
-    listing = list_sources(dataset, jobs.root, split, list_file, jobs.allow_outside)
+def _list(
+    jobs: Jobs, facts: Mapping[str, Any], list_file: str | AnyPath | None, roots: Mapping[str, AnyPath]
+) -> Listed:
+    """List the root; `facts` are keys of the extension's plan. Raises UserError as `list_sources` does."""
+    listing = list_sources(facts["dataset"], jobs.root, facts["split"], list_file, jobs.allow_outside)
     check_found(listing, jobs.root, list_file)
+    listing = with_prefix(listing, facts["prefix"])
     for warning in listing.warnings:
         warn(warning)
     planned = jobs.planned
     found = new_sources(listing, planned, jobs.plan.seed)
     if not len(found.items):
-        return Listed(found.num_known, None, [], 0)
-    plan = plan_after(planned[-1].plan, found).model_copy(update={"dataset": dataset, "split": split})
-    names = set(found.items.sources())
-    same: Found = []
-    if not storage_of(jobs.root).is_remote:  # a request for each file would take hours
-        root = Path(str(jobs.root))
-        known = (source for _, items in planned for source in sources_of(items))
-        same = same_content(((name, root / name) for name in known), ((name, root / name) for name in sorted(names)))
-    return Listed(found.num_known, Planned(plan, found.items), same, len(names.intersection(listing.missing)))
+        return Listed(found.num_known, None, [], {}, 0)
+    new = Planned(plan_after(planned[-1].plan, found, **facts), found.items)
+    known = [file for each in planned for file in _files(each, roots.get(each.plan.prefix or "", jobs.root))]
+    same = same_content(known, sorted(_files(new, jobs.root)))
+    num_missing = len(set(found.items.sources()).intersection(listing.missing))
+    return Listed(found.num_known, new, same, listing.packed, num_missing)
+
+
+def _files(planned: Planned, root: AnyPath) -> list[tuple[str, Path]]:
+    """The sources and their files; none on an object store, where a request for each would take hours."""
+    if not isinstance(root, Path):
+        return []
+    return [(source, root / planned.plan.raw_source(source)) for source in sources_of(planned.items)]
 
 
 def _make(jobs: Jobs, run_options: RunOptions) -> dict[str, Any]:
@@ -151,8 +171,9 @@ def _remove_torn_plan(frames_dir: AnyPath) -> None:
 def _check_same_root(jobs: Jobs) -> None:
     """Raise UserError if none of the sources of the newest extension exists below the root."""
     newest = jobs.planned[-1]
-    some: Sequence[str] = list(sources_of(newest.items))
-    if not any(storage_of(readable_source(jobs.root, name, jobs.allow_outside)).exists() for name in some):
+    some = [newest.plan.raw_source(source) for source in sources_of(newest.items)]
+    packed = read_packed(jobs.out / "frames", 0, len(some), newest.plan.first_part) or [()] * len(some)
+    if not any(exists(jobs, name, files) for name, files in zip(some, packed, strict=True)):
         raise UserError(
             f"`root` {jobs.root}: has none of the {len(some)} sources of an extension that is not finished, such as "
             f"{some[0]!r}; run that extension's command again first"

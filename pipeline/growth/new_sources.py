@@ -1,7 +1,7 @@
 """The sources of a root that a dataset does not have yet, with labels by the dataset's class map."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,8 +48,8 @@ def with_classes(classes: tuple[str, ...], more: Iterable[str]) -> tuple[str, ..
     return classes
 
 
-def plan_after(plan: Plan, new: NewSources) -> Plan:
-    """The plan of an extension, after `plan`, by the new sources."""
+def plan_after(plan: Plan, new: NewSources, **facts: Any) -> Plan:
+    """The plan of an extension, after `plan`, by the new sources; `facts` are other keys that differ."""
     return plan.model_copy(
         update={
             "classes": new.classes,
@@ -57,5 +57,6 @@ def plan_after(plan: Plan, new: NewSources) -> Plan:
             "sources_digest": sources_digest(new.items),
             "first_part": plan.num_parts,
             "extends": plan.digest(),
+            **facts,
         }
     )

@@ -3,6 +3,7 @@
 import errno
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,15 @@ def make_frame_part(
     """
     samples: list[FrameSample] = []
     rejected: list[Rejected] = []
-    first = part * plan.sources_per_part
-    packed = read_packed(frames_dir, first, first + len(items)) or [()] * len(items)
+    first = (part - plan.first_part) * plan.sources_per_part
+    packed = read_packed(frames_dir, first, first + len(items), plan.first_part) or [()] * len(items)
     if any(packed):
         remove_leftovers()
     for item, files in zip(items, packed, strict=True):
+        raw = item.model_copy(update={"source": plan.raw_source(item.source)})
         try:
-            with local_source(root, item.source, files, allow_outside) as local_root:
-                outcome = read_source(local_root, item, plan.pool, plan.seed, limit_s, attempts)
+            with local_source(root, raw.source, files, allow_outside) as local_root:
+                outcome = read_source(local_root, raw, plan.pool, plan.seed, limit_s, attempts)
         except MediaError as error:  # of a member of an archive
             outcome = rejection(item, error)
         if isinstance(outcome, Rejected):
@@ -62,9 +64,9 @@ def make_frame_part(
                     f"{root}: {trouble}, while reading {item.source}; check the mount or the network, then run "
                     "the same command again. Finished parts are kept",
                 )
-            rejected.append(outcome)
+            rejected.append(replace(outcome, source=item.source))
         else:
-            samples.extend(outcome)
+            samples.extend(replace(sample, source=item.source) for sample in outcome)
     return write_frame_part(frames_dir, part, samples, rejected, plan)
 
 

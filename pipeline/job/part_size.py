@@ -35,6 +35,12 @@ def items_of_part(planned: Sequence[Planned], part: int) -> Sequence[SourceItem]
     return entries_of_part(items, plan, part)
 
 
+def raw_sources(planned: Sequence[Planned], part: int) -> dict[str, str]:
+    """The paths below the root of the sources of a part, by source."""
+    plan = next(each.plan for each in planned if part in each.plan.parts)
+    return {item.source: plan.raw_source(item.source) for item in items_of_part(planned, part)}
+
+
 def with_stored_part_size(frames_dir: AnyPath, plan: Plan, most: int) -> Plan:
     """Return `plan`, with `most` sources per part if that equals the plan stored in `frames_dir`.
 

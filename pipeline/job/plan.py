@@ -7,7 +7,7 @@ from typing import Any
 
 from bevt_core.console.terminal import warn
 from bevt_core.dataset.commits import FramePart, TokenPart
-from bevt_core.dataset.extensions import Planned, read_extensions
+from bevt_core.dataset.extensions import Planned, check_prefix, finished_extensions, read_extensions
 from bevt_core.dataset.source_list import SourceTable, plan_path, read_plan, read_sources, sources_digest, write_plan
 from bevt_core.dataset.token_set import read_token_plan, write_token_plan
 from bevt_core.rng import rng_for
@@ -19,7 +19,7 @@ from bevt_core.tokenizers.description import read_description
 from pipeline.job.commits import journal_frame_commits, journal_token_commits
 from pipeline.job.decode_part import root_trouble
 from pipeline.job.part_size import check_grid, items_of_part, sources_per_part, with_stored_part_size
-from pipeline.sources import SourceListing, check_found, list_sources
+from pipeline.sources import SourceListing, check_found, list_sources, with_prefix
 from pipeline.sources.archives.packed_file import write_packed
 from schemas.base import Record
 from schemas.errors import UserError
@@ -90,10 +90,11 @@ def plan_job(
     if not frames_only:
         recipe = with_resolved_tokenizer(recipe)
     tokens_dir = None if frames_only else frames_dir.parent / "tokens" / token_set_name(recipe)
-    extensions = read_extensions(frames_dir, plan)
+    extensions = (read_extensions if listing is None else finished_extensions)(frames_dir, plan)
     plans = [plan, *(extension.plan for extension in extensions)]
     frames_done = {part: commit for each in plans for part, commit in journal_frame_commits(frames_dir, each).items()}
     check_root(root.absolute(), plans[-1], frames_done)
+    check_prefix(plans, frames_done, [recipe.prefix] if listing is not None else None)
     if listing is not None and len(frames_done) < plan.num_parts:
         check_found(listing, root, list_file)
     if tokens_dir is not None and read_token_plan(tokens_dir) is None:
@@ -101,7 +102,7 @@ def plan_job(
     write_or_check_plan(frames_dir, plan, items, overwrite)
     if listing is not None:
         record_left_out(frames_dir, listing)
-        if root.is_dir():
+        if root.is_dir() and not plan_path(frames_dir, 1).is_file():  # then the sources were listed
             write_packed(frames_dir, (item.source for item in listing.items), listing.packed)
     tokens_done: dict[int, TokenPart] = {}
     token_plan = None if tokens_dir is None else find_token_plan(tokens_dir, recipe, plan, overwrite)
@@ -137,7 +138,7 @@ def list_or_read_sources(
         return SourceListing(
             read_sources(frames_dir), stored.classes, ignored=left_out.by_suffix, warnings=list(left_out.warnings)
         )
-    listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
+    listing = with_prefix(list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside), recipe.prefix)
     order = rng_for(recipe.seed, "plan").permutation(len(listing.items))
     return replace(listing, items=SourceTable.of(listing.items).take(order))
 
@@ -153,6 +154,8 @@ def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
         sources_per_part=sources_per_part(len(listing.items), recipe.sources_per_part, recipe.min_parts),
         num_sources=len(listing.items),
         sources_digest=sources_digest(listing.items),
+        prefix=recipe.prefix,
+        weight=recipe.weight,
     )
     return with_stored_part_size(as_path(recipe.out) / "frames", plan, recipe.sources_per_part)
 

@@ -24,6 +24,7 @@ ON_DISK = [
     frames.PoolSpec,
     frames.FrameStoreManifest,
     frames.Generation,
+    frames.MixedSource,
     frames.FramePartCommit,
     frames.FileDigest,
     frames.SamplesCommit,

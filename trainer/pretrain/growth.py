@@ -17,6 +17,7 @@ from bevt_core.storage.files import read_record, write_record
 from schemas.errors import UserError
 from schemas.recipes import PretrainRecipe
 from schemas.runs import Growth, RunRecord
+from trainer.data.clip_dataset import part_weights
 from trainer.data.order import StreamOrder
 from trainer.engine.checkpoint import CHECKPOINTS, Checkpoints, Identity
 from trainer.pretrain.streams import Source, datasets_of
@@ -100,7 +101,15 @@ def _next_epoch(
     config = recipe.streams[stream]  # type: ignore[index]
     sizes = np.bincount(source.frames.samples["part"].to_numpy(), minlength=num_parts)[:num_parts].astype(np.int64)
     growth = tuple((each.first_epoch, each.num_parts) for each in so_far)
-    order = StreamOrder(sizes, config.global_batch, config.window_parts, (recipe.loop.seed, stream), growth=growth)
+    weights = part_weights(source.frames)
+    order = StreamOrder(
+        sizes,
+        config.global_batch,
+        config.window_parts,
+        (recipe.loop.seed, stream),
+        growth=growth,
+        weights=None if weights is None else weights[:num_parts],
+    )
     epoch, at = order.position(step)
     return epoch + (at > 0)
 

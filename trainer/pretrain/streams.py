@@ -199,6 +199,7 @@ def open_streams(
             (recipe.loop.seed, name),
             f"streams.{name}.global_batch",
             tuple((growth.first_epoch, growth.num_parts) for growth in grown.get(name, ())),
+            dataset.part_weights,
         )
         streams[name] = (dataset, order)
     return streams

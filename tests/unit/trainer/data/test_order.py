@@ -156,3 +156,31 @@ def test_a_run_that_goes_on_with_more_parts_reads_every_sample_once_in_every_epo
             assert len(positions) == here - here % global_batch
     assert len(last.part_sizes_of(max(read))) == num_parts or not growth or max(read) < growth[-1][0]
     assert last.epochs_in(last.steps_in(2)) == 2
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.sampled_from([0.5, 1.0, 2.25])), min_size=1, max_size=12),
+    st.integers(1, 4),
+)
+def test_weights_repeat_and_thin_samples_evenly(parts, global_batch):
+    sizes, weights = np.array([size for size, _ in parts]), np.array([weight for _, weight in parts])
+    if sum(round(weight * sizes[weights == weight].sum()) for weight in set(weights)) < max(4, global_batch):
+        return
+    order = StreamOrder(sizes, global_batch, 3, (0, "video"), weights=weights)
+    part_of = np.repeat(np.arange(len(sizes)), sizes)
+    readings = np.zeros(sizes.sum())
+    for epoch in range(8):
+        steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+        batches = [order.batch(step) for step in steps]
+        assert {number for number, _ in batches} <= {epoch}
+        for step, (_, batch) in zip(steps, batches, strict=True):
+            assert set(part_of[batch % sizes.sum()]) <= set(order.parts_ahead(step))
+        whole = order._order_of(epoch)
+        assert len(set(whole)) == len(whole) == order.steps_per_epoch * global_batch + order.dropped_per_epoch
+        assert np.array_equal(np.concatenate([batch for _, batch in batches]), whole[: len(steps) * global_batch])
+        readings += np.bincount(whole % sizes.sum(), minlength=sizes.sum())
+    for weight in set(weights):
+        alike = readings[weights[part_of] == weight]
+        assert len(alike) == 0 or alike.max() - alike.min() <= 1
+        assert abs(alike.sum() - 8 * round(weight * len(alike))) < 1e-9
