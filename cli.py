@@ -75,7 +75,7 @@ BENCH = {
         "pipeline.commands.data:bench_tokenize", "Measure the CPU time of a tokenization job against a bare loop."
     ),
     "store": Command(
-        "pipeline.commands.data:bench_store", "Measure the bytes on disk of a stored frame and of its tokens."
+        "pipeline.commands.bench:bench_store", "Measure the bytes on disk of a stored frame and of its tokens."
     ),
 }
 PANELS: Panels = {

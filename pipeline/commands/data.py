@@ -272,23 +272,6 @@ def bench_tokenize(
     emit(run(_tokenize_recipe(dataset, root, None, None, tokenizer, recipe, set_), work, (small, large), cpus), json_)
 
 
-def bench_store(
-    directory: Directory,
-    json_: AsJson = False,
-) -> None:
-    """Measure the bytes on disk of a stored frame and of its tokens.
-
-    The sizes are read from the commits of a finished dataset.
-
-    \b
-    Example:
-      bevt bench store datasets/k400 --json
-    """
-    from pipeline.bench.store import bench_store as run
-
-    emit(run(as_path(directory)), json_)
-
-
 def _tokenize_recipe(
     dataset: str,
     root: str | None,

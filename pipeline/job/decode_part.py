@@ -2,12 +2,13 @@
 
 import errno
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from bevt_core.dataset.commits import FramePart
 from bevt_core.dataset.frame_store import FrameSample, Rejected, write_frame_part
 from bevt_core.media.decoding import decode_source, pool_indices
 from bevt_core.media.errors import MediaError
@@ -21,7 +22,7 @@ from bevt_core.untrusted.isolation import DECODER_BYTES, ChildCrash, ChildTimeou
 from bevt_core.views.replay import encode_jpeg, shrink_short_side
 from pipeline.sources.archives.local_copy import local_source, remove_leftovers
 from pipeline.sources.archives.packed_file import read_packed
-from schemas.errors import StorageError
+from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
 from schemas.text.credentials import masked
 
@@ -148,3 +149,14 @@ def _isolated_loader() -> IsolatedFunction:
     if _isolated is None:
         _isolated = IsolatedFunction("pipeline.job.decode_part:load_source", DECODER_BYTES)
     return _isolated
+
+
+def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePart]) -> None:
+    """Raise UserError if parts still have to be decoded, but nothing can be read below the root."""
+    lacking = plan.num_parts - len(frames_done)
+    trouble = root_trouble(root) if lacking else None
+    if trouble is not None:
+        raise UserError(
+            f"`root` {root}: {trouble}, and {lacking} of {plan.num_parts} parts still have to be decoded from it; "
+            "mount it, or correct the path"
+        )

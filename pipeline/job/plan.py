@@ -17,7 +17,7 @@ from bevt_core.storage.one_writer import removing
 from bevt_core.tokenizers import find_tokenizer, resolve_default
 from bevt_core.tokenizers.description import read_description
 from pipeline.job.commits import journal_frame_commits, journal_token_commits
-from pipeline.job.decode_part import root_trouble
+from pipeline.job.decode_part import check_root
 from pipeline.job.part_size import check_grid, items_of_part, sources_per_part, with_stored_part_size
 from pipeline.sources import SourceListing, check_found, list_sources, with_prefix
 from pipeline.sources.archives.packed_file import write_packed
@@ -168,17 +168,6 @@ def record_left_out(frames_dir: AnyPath, listing: SourceListing) -> None:
 def read_left_out(frames_dir: AnyPath) -> LeftOut:
     """Read the record of `record_left_out`, or return an empty one."""
     return read_record(frames_dir / LEFT_OUT, LeftOut) or LeftOut()
-
-
-def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePart]) -> None:
-    """Raise UserError if parts still have to be decoded, but nothing can be read below the root."""
-    lacking = plan.num_parts - len(frames_done)
-    trouble = root_trouble(root) if lacking else None
-    if trouble is not None:
-        raise UserError(
-            f"`root` {root}: {trouble}, and {lacking} of {plan.num_parts} parts still have to be decoded from it; "
-            "mount it, or correct the path"
-        )
 
 
 def write_or_check_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], overwrite: bool) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import cli
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
 from pipeline.check.repair import repair
@@ -129,3 +131,21 @@ def test_a_repeated_sample_has_another_clip(mixed: Mixed) -> None:
     masks = [data[0, 6 + repetition * len(data)]["mask"].numpy() for repetition in range(4)]
     assert not all(np.array_equal(masks[0], mask) for mask in masks)
     assert data[0, 6 + len(data)]["sample_id"] == data[0, 6]["sample_id"]
+
+
+def test_the_command(mixed: Mixed, tmp_path: Path) -> None:
+    """Through the command line: the dataset is that of `tokenize_mix`, and options for one root are refused."""
+    small = ["sources_per_part=4", "min_parts=1", "views.num_views=2", "pool.max_frames=6", "token_set=t"]
+    command = ["tokenize", "--dataset", str(mixed.place / "mix.yaml"), "--out", str(tmp_path / "out"), "--json"]
+    command += ["--recipe", "nano_video", "--tokenizer", str(mixed.place / "tokenizer")]
+    command += [word for setting in (*small, "decode_timeout_s=10") for word in ("--set", setting)]
+    result = CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert summary["first"]["parts"] == 1 and summary["more"]["b"]["parts"] == 2
+    whole = {name: sha for name, sha in digests(mixed.out).items() if not name.endswith(".html")}
+    assert digests(tmp_path / "out") == whole
+    refused = CliRunner().invoke(cli.app, [*command, "--root", "x"])
+    assert "--root: " in str(refused.exception) and "names several data sets" in str(refused.exception)
+    more = ["extend", str(tmp_path / "out"), "--root", str(mixed.place / "a"), "--dataset", "folder", "--prefix", "a"]
+    again = CliRunner().invoke(cli.app, [*more, "--split", "all", "--json"], catch_exceptions=False)
+    assert json.loads(again.stdout.splitlines()[-1])["known"] == 4

@@ -11,7 +11,8 @@ from bevt_core.storage.files import create_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.job import plan as plans
 from pipeline.job.commits import check_complete
-from pipeline.job.plan import check_root, write_or_check_plan
+from pipeline.job.decode_part import check_root
+from pipeline.job.plan import write_or_check_plan
 from schemas.errors import StorageError, UserError
 from schemas.frames import Plan, PoolSpec, SourceItem
 from tests.support.s3_server import S3Server, s3_server
