@@ -89,7 +89,7 @@ def extend(
         jobs = read_jobs(out, root, tokenizer, None, allow_outside)
     if listed.same:
         name, earlier = listed.same[0]
-        warn(f"{len(listed.same)} new files have the content of another file, e.g. {name} that of {earlier}")
+        warn(f"new files with the content of another file: {len(listed.same)}, e.g. {name} has that of {earlier}")
     made = _make(jobs, run_options) if listed.new is not None or _behind(jobs) else {}
     manifest = read_manifest(frames_dir, FrameStoreManifest, "frame store")
     return {

@@ -1,6 +1,7 @@
 """`bevt extend`: new sources become new parts; nothing of the old parts changes."""
 
 import shutil
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,3 +198,23 @@ def test_killed_and_run_again(made: Made, tmp_path: Path) -> None:
         job(place)
         assert digests(place) == digests(made.after), point
         shutil.rmtree(place)
+
+
+def test_new_files_in_an_archive(made: Made, tmp_path: Path) -> None:
+    """Known ones are recognised by their names in it; the old dataset has its files outside of archives."""
+    place, root = copy_of(made.before, tmp_path / "place"), tmp_path / "root"
+    root.mkdir()
+    for folder in made.root.iterdir():
+        with tarfile.open(root / f"{folder.name}.tar", "w") as archive:
+            for path in sorted(folder.iterdir()):
+                archive.add(path, path.name)
+    summary = extend(place, root, progress="off")
+    assert (summary["known"], summary["new"]) == (5, 5)
+    assert (place / "frames/archives-00003.parquet").is_file() and not (place / "frames/archives.parquet").exists()
+    assert FrameStore(place / "frames").manifest.parts_digest == FrameStore(made.after / "frames").manifest.parts_digest
+    assert verify(place)["ok"]
+    whole = digests(place)
+    (place / "frames/part-00004/index.parquet").write_bytes(b"x")
+    repair(place, root, progress="off")
+    made.add_set("c", place)
+    assert whole.items() <= digests(place).items()
