@@ -44,13 +44,12 @@ def test_it_ends_its_epoch_and_reads_all_from_the_next_one(tmp_path: Path) -> No
     whole = losses(run)
     assert len(whole) == 15
 
-    for newest in (10, 5):  # a later checkpoint, and one from before the extension; neither needs the flag again
-        again = shutil.copytree(run, tmp_path / f"from-{newest}")
-        for path in (again / "checkpoints").glob("step-*"):
-            if int(path.name.removeprefix("step-")) > newest:
-                shutil.rmtree(path)
-        pretrain(recipe, again, resume=True)
-        assert losses(again) == whole
+    again = shutil.copytree(run, tmp_path / "again")
+    for path in (again / "checkpoints").glob("step-*"):
+        if path.name != "step-00000005":  # from before the extension: the flag is not needed again
+            shutil.rmtree(path)
+    pretrain(recipe, again, resume=True)
+    assert losses(again) == whole
 
     extend_token_set(data["video"], 8)
     pretrain(recipe_of(data, *common, **VIDEO), run, resume=True, grown=True)
