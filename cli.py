@@ -73,7 +73,7 @@ BENCH = {
         "pipeline.commands.data:bench_tokenize", "Measure the CPU time of a tokenization job against a bare loop."
     ),
     "store": Command(
-        "pipeline.commands.data:bench_store", "Measure the bytes on disk of a stored frame and of its tokens."
+        "pipeline.commands.bench:bench_store", "Measure the bytes on disk of a stored frame and of its tokens."
     ),
 }
 PANELS: Panels = {
@@ -81,6 +81,10 @@ PANELS: Panels = {
         "tokenize": Command(
             "pipeline.commands.data:tokenize",
             "Decode a data set and tokenize it once, into a frame store and a token set.",
+        ),
+        "extend": Command(
+            "pipeline.commands.growth:extend",
+            "Add new videos or pictures to a finished dataset, as new parts.",
         ),
         "scan": Command(
             "pipeline.commands.data:scan", "Check raw data before a long job: missing, unreadable and odd files."

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from schemas.base import FORMAT_VERSION, Record
-from schemas.ranges import Batch, Count, Frames, Seed
+from schemas.base import FORMAT_VERSION, PlainName, Record
+from schemas.ranges import Batch, Count, Frames, Seed, Weight
 
 JPEG_SHARD_BYTES = 64 << 20  # JPEG per shard
 MAX_JPEG_SHARDS = 100_000  # per part: 6.7 TB
@@ -43,6 +43,29 @@ class PoolSpec(Record):
     damaged: DamagePolicy = "unchecked"  # how to treat a source with damaged frames in its pool
 
 
+class Generation(Record):
+    """What a frame store or token set was before an extension. The parts of a generation are the first `num_parts`."""
+
+    manifest_digest: str  # of the `dataset.json` of that time
+    num_parts: Count
+    num_samples: Count
+    num_frames: Count
+
+
+class MixedSource(Record):
+    """One of the data sets that a store mixes; a prefix may occur again, for an extension."""
+
+    prefix: PlainName  # of its sample ids and class names, followed by a slash
+    dataset: str
+    split: str
+    weight: Weight = 1.0  # how often training reads each of its samples in an epoch, on average
+    first_part: Count
+    num_parts: Count
+
+
+Generations = Annotated[tuple[Generation, ...], Field(max_length=10_000)]
+
+
 class FrameStoreManifest(Record):
     """`frames/dataset.json`, written last: the frame store is complete if it exists."""
 
@@ -59,6 +82,10 @@ class FrameStoreManifest(Record):
     num_frames: Count
     rejected: dict[str, Count]  # number of sources by reason
     parts_digest: str  # sha256 over the digests of the part commits, in order
+    # before each extension; written only if there are any: older stores lack this key
+    generations: Generations = Field(default=(), exclude_if=lambda generations: not generations)
+    # by the order of their parts; written only for a store that mixes data sets
+    mix: tuple[MixedSource, ...] = Field(default=(), max_length=10_000, exclude_if=lambda mix: not mix)
 
 
 LEFT_OUT = "left-out.json"
@@ -134,7 +161,10 @@ class FramePartCommit(Record):
 
 
 class Plan(Record):
-    """`frames/plan.json`, written first: the job's settings, so that a different job for this folder is refused."""
+    """`frames/plan.json`, written first: the job's settings, so that a different job for this folder is refused.
+
+    An extension has its own plan, `frames/plan-0001.json`, ..., for the parts after those of the plan before.
+    """
 
     format_version: Literal[1] = FORMAT_VERSION
     dataset: str
@@ -145,10 +175,26 @@ class Plan(Record):
     sources_per_part: Batch
     num_sources: Count
     sources_digest: str  # sha256 of the list of (source, kind, label), in the order of the parts
+    # in plans of extensions only: number of the first part, and digest of the plan before
+    first_part: Count = Field(default=0, exclude_if=lambda part: not part)
+    extends: str | None = Field(default=None, exclude_if=lambda digest: digest is None)
+    # in a store that mixes data sets only, as in `MixedSource`
+    prefix: PlainName | None = Field(default=None, exclude_if=lambda prefix: prefix is None)
+    weight: Weight = Field(default=1.0, exclude_if=lambda weight: weight == 1.0)
 
     @property
     def num_parts(self) -> int:
-        return -(-self.num_sources // self.sources_per_part)
+        """The parts of the store: those of this plan, and of the plans before it."""
+        return self.first_part - (-self.num_sources // self.sources_per_part)
+
+    @property
+    def parts(self) -> range:
+        """The parts of this plan."""
+        return range(self.first_part, self.num_parts)
+
+    def raw_source(self, source: str) -> str:
+        """The path below the root of a source of this plan."""
+        return source if self.prefix is None else source.removeprefix(f"{self.prefix}/")
 
 
 SOURCES_SCHEMA = pa.schema(

@@ -9,6 +9,7 @@ from pydantic import Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]  # of a whole
 Strength = Annotated[float, Field(ge=0.0, le=1e6)]  # the weight of a term of a loss
+Weight = Annotated[float, Field(ge=0.001, le=1000.0)]  # readings of a sample per epoch
 Seconds = Annotated[float, Field(gt=0.0, le=1e7)]
 Epochs = Annotated[float, Field(gt=0.0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import pyarrow as pa
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from schemas.base import Record
 from schemas.ranges import Count, Processes
@@ -33,6 +33,15 @@ class DatasetRef(BaseModel, frozen=True, extra="forbid"):
     digest: str
 
 
+class Growth(BaseModel, frozen=True, extra="forbid"):
+    """A larger data set that a run went on with after it was resumed, from the epoch `first_epoch` on."""
+
+    first_epoch: Count  # of the stream, counted from 0
+    num_parts: Count  # that earlier epochs read
+    before: str  # digest of the data that earlier epochs read
+    after: str  # digest of the data with the extension
+
+
 class RunRecord(Record):
     """`run.json`: how a run was started, and on what."""
 
@@ -47,3 +56,5 @@ class RunRecord(Record):
     init_sha256: str | None = None  # of the weights that the run started from. None: from scratch, or as above
     init_revision: str | None = None  # the commit of `init`, if that is a repository on the Hub
     total_steps: Count | None = None  # of the schedule; loop.max_steps may end the run earlier. None: as above
+    # extensions of `datasets` that the run went on with, in order
+    grown: dict[str, tuple[Growth, ...]] = Field(default_factory=dict, exclude_if=lambda grown: not grown)

@@ -6,6 +6,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from schemas.base import FORMAT_VERSION, PlainName, Record, canonical_json
+from schemas.frames import Generations
 from schemas.ranges import Batch, Count, Pixels, Side, Vocabulary
 from schemas.views import ViewSpec
 
@@ -67,6 +68,8 @@ class TokenSetManifest(Record):
     num_samples: Count
     num_frames: Count  # pool frames, each counted once, regardless of the number of views
     parts_digest: str  # sha256 over the digests of the part commits, in order
+    # as in the frame store's manifest
+    generations: Generations = Field(default=(), exclude_if=lambda generations: not generations)
 
 
 class TokenPartCommit(Record):

@@ -1,6 +1,7 @@
 """A journal of the commits of a folder of parts, so that a job that resumes does not parse each of them again.
 
     <folder>/.commits   a line with the digest of the plan, then a line per part, each with its CRC-32
+    <folder>/.commits-N   the same for the plan of an extension, whose first part is N
 
 The commits decide. A line counts only if its commit file is unchanged since the line was written (same time of change,
 inode and size) and all files of the part have the committed sizes. Otherwise, or if the line is damaged, the commit is
@@ -17,6 +18,7 @@ from bevt_core.console.disk_errors import explaining
 from bevt_core.storage.files import read_bounded, write_atomic
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import UserError
+from schemas.frames import Plan
 
 JOURNAL = ".commits"
 MAX_BYTES = 2 << 30  # about 500 bytes a line
@@ -48,12 +50,17 @@ def stamp_of(path: str) -> str:
     return f"{found.st_mtime_ns},{found.st_ctime_ns},{found.st_ino},{found.st_size}"
 
 
-def read_journal(folder: AnyPath, plan_digest: str) -> dict[int, Entry]:
+def journal_of(plan: Plan) -> str:
+    """The name of the journal of the frame parts of `plan`."""
+    return f"{JOURNAL}-{plan.first_part}" if plan.first_part else JOURNAL
+
+
+def read_journal(folder: AnyPath, plan_digest: str, name: str = JOURNAL) -> dict[int, Entry]:
     """The entries by part, for the plan with this digest. Empty without a journal, or if it cannot be read."""
     if not isinstance(folder, Path):
         return {}
     try:
-        lines = read_bounded(folder / JOURNAL, MAX_BYTES).decode().split("\n")
+        lines = read_bounded(folder / name, MAX_BYTES).decode().split("\n")
     except (OSError, UserError, UnicodeDecodeError):
         return {}
     if lines[0] != _line(plan_digest):
@@ -62,14 +69,14 @@ def read_journal(folder: AnyPath, plan_digest: str) -> dict[int, Entry]:
     return {entry.part: entry for entry in entries if entry is not None}
 
 
-def append_journal(folder: AnyPath, plan_digest: str, entries: Iterable[Entry]) -> None:
+def append_journal(folder: AnyPath, plan_digest: str, entries: Iterable[Entry], name: str = JOURNAL) -> None:
     """Add entries; a journal of another plan is replaced. Does nothing on an object store. Raises StorageError."""
     if not isinstance(folder, Path):
         return
     lines = "".join(f"{_line(_text_of(entry))}\n" for entry in entries)
     if not lines:
         return
-    path, first = folder / JOURNAL, f"{_line(plan_digest)}\n".encode()
+    path, first = folder / name, f"{_line(plan_digest)}\n".encode()
     try:
         with path.open("rb") as file:
             is_same = file.read(len(first)) == first

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bevt_core.dataset.commits import COMMIT, FRAMES_ZARR, FramePart, digest_file, digest_of, part_name, read_manifest
+from bevt_core.dataset.extensions import generation_of, mix_of
 from bevt_core.dataset.frame_rows import BadRow, check_ids
 from bevt_core.dataset.jpeg_array import open_jpegs, write_jpegs
 from bevt_core.dataset.sample_table import (
@@ -33,13 +34,7 @@ from bevt_core.dataset.sample_table import (
     samples_in_parts,
     write_sample_table,
 )
-from bevt_core.storage.files import (
-    committed_folder,
-    map_in_threads,
-    read_record,
-    sizes_in,
-    write_record,
-)
+from bevt_core.storage.files import committed_folder, map_in_threads, read_record, sizes_in, write_record
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.part_cache import PartLocation, local_files
@@ -53,6 +48,7 @@ from schemas.frames import (
     FileDigest,
     FramePartCommit,
     FrameStoreManifest,
+    Generation,
     Plan,
 )
 
@@ -162,27 +158,45 @@ def _is_committed(frames_dir: AnyPath, part: int, plan_digest: str) -> bool:
 
 
 def write_frame_manifest(
-    frames_dir: AnyPath, plan: Plan, commits: Sequence[FramePartCommit | FramePart]
+    frames_dir: AnyPath, plan: Plan, commits: Sequence[FramePartCommit | FramePart], extensions: Sequence[Plan] = ()
 ) -> FrameStoreManifest:
-    """Write `dataset.json` from the commits of all parts, in order, after the table of all samples."""
-    parts_digest = digest_of([commit.digest() for commit in commits])
-    manifest = FrameStoreManifest(
-        dataset=plan.dataset,
-        split=plan.split,
-        classes=plan.classes,
-        pool=plan.pool,
-        seed=plan.seed,
-        plan_digest=plan.digest(),
-        num_parts=plan.num_parts,
-        num_sources=sum(commit.num_sources for commit in commits),
-        num_samples=sum(commit.num_samples for commit in commits),
-        num_frames=sum(commit.num_frames for commit in commits),
-        rejected=_rejected(frames_dir, commits, parts_digest),
-        parts_digest=parts_digest,
-    )
+    """Write `dataset.json` from the commits of all parts, in order, after the table of all samples.
+
+    `extensions` are the plans of the store's extensions.
+    """
+    manifest = frame_manifest(frames_dir, plan, commits, extensions)
     if not has_sample_table(frames_dir, manifest.parts_digest):
         write_sample_table(frames_dir, samples_in_parts(frames_dir, manifest), manifest.parts_digest)
     write_record(frames_dir / "dataset.json", manifest)
+    return manifest
+
+
+def frame_manifest(
+    frames_dir: AnyPath, plan: Plan, commits: Sequence[FramePartCommit | FramePart], extensions: Sequence[Plan] = ()
+) -> FrameStoreManifest:
+    """The manifest of the parts with these commits; arguments as in `write_frame_manifest`."""
+    generations: list[Generation] = []
+    plans = (plan, *extensions)
+    for number, newest in enumerate(plans, 1):
+        some = commits[: newest.num_parts]
+        parts_digest = digest_of([commit.digest() for commit in some])
+        manifest = FrameStoreManifest(
+            dataset=plan.dataset,
+            split=plan.split,
+            classes=newest.classes,
+            pool=plan.pool,
+            seed=plan.seed,
+            plan_digest=newest.digest(),
+            num_parts=newest.num_parts,
+            num_sources=sum(commit.num_sources for commit in some),
+            num_samples=sum(commit.num_samples for commit in some),
+            num_frames=sum(commit.num_frames for commit in some),
+            rejected=_rejected(frames_dir, some, parts_digest),
+            parts_digest=parts_digest,
+            generations=tuple(generations),
+            mix=mix_of(plans[:number]),
+        )
+        generations.append(generation_of(manifest))
     return manifest
 
 

@@ -28,22 +28,30 @@ _COLUMNS = pa.schema(
 _TYPES = dict(zip(_COLUMNS.names, _COLUMNS.types, strict=True))
 
 
-def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem]) -> Plan:
+def write_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], extension: int = 0) -> Plan:
     """Write `plan.json` unless it exists, and its `sources.parquet`. Returns the stored plan.
 
     `items` are in the order of their parts. If several processes write, the plan of the first is stored; if it differs
-    from `plan`, its sources are left unchanged.
+    from `plan`, its sources are left unchanged. `extension` counts the extensions of a store from 1; 0 is the store.
     """
-    sources = frames_dir / "sources.parquet"
-    before = read_plan(frames_dir)
-    stored = before or create_record(frames_dir / "plan.json", plan)
+    sources = sources_path(frames_dir, extension)
+    before = read_plan(frames_dir, extension)
+    stored = before or create_record(plan_path(frames_dir, extension), plan)
     if stored.digest() == plan.digest() and (before is None or size_of(sources) < 0):
         write_atomic(sources, parquet_bytes(sources_table(items)))
     return stored
 
 
-def read_plan(frames_dir: AnyPath) -> Plan | None:
-    return read_record(frames_dir / "plan.json", Plan)
+def read_plan(frames_dir: AnyPath, extension: int = 0) -> Plan | None:
+    return read_record(plan_path(frames_dir, extension), Plan)
+
+
+def plan_path(frames_dir: AnyPath, extension: int = 0) -> AnyPath:
+    return frames_dir / (f"plan-{extension:04d}.json" if extension else "plan.json")
+
+
+def sources_path(frames_dir: AnyPath, extension: int = 0) -> AnyPath:
+    return frames_dir / (f"sources-{extension:04d}.parquet" if extension else "sources.parquet")
 
 
 class SourceTable(Sequence[SourceItem]):
@@ -103,6 +111,12 @@ class SourceTable(Sequence[SourceItem]):
         """The items at `positions`, in that order."""
         return SourceTable(self.rows.take(pa.array(positions, pa.int64())))
 
+    def with_prefix(self, prefix: str) -> "SourceTable":
+        """The same items with `prefix` before each source."""
+        empty, sources = pa.scalar("", pa.large_string()), self.rows["source"].cast(pa.large_string())
+        longer = pc.binary_join_element_wise(pa.scalar(prefix, pa.large_string()), sources, empty)
+        return SourceTable(self.rows.set_column(0, pa.field("source", pa.large_string(), nullable=False), longer))
+
     def sources(self) -> Iterator[str]:
         """The path of each item."""
         for first in range(0, len(self), BLOCK_ROWS):
@@ -112,9 +126,9 @@ class SourceTable(Sequence[SourceItem]):
         return f"SourceTable of {len(self)} sources"
 
 
-def read_sources(frames_dir: AnyPath) -> SourceTable:
+def read_sources(frames_dir: AnyPath, extension: int = 0) -> SourceTable:
     """Read `sources.parquet`. Raises OSError, and UserError for a damaged table and for values that cannot be."""
-    path = frames_dir / "sources.parquet"
+    path = sources_path(frames_dir, extension)
     table = read_table(path)
     if not table.schema.equals(SOURCES_SCHEMA):
         raise UserError(f"{path}: the columns are not those of a list of sources; {DAMAGED}")

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from bevt_core.dataset.commits import FramePart, TokenPart, digest_of, part_name, read_manifest
+from bevt_core.dataset.extensions import with_generations
 from bevt_core.dataset.frame_rows import BadRow
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.storage.files import (
@@ -140,6 +141,16 @@ def write_token_manifest(
     commits: Sequence[TokenPartCommit | TokenPart],
 ) -> TokenSetManifest:
     """Write the token set's `dataset.json` from the commits of all parts, in order."""
+    manifest = token_manifest(plan, frames, commits)
+    write_record(tokens_dir / "dataset.json", manifest)
+    return manifest
+
+
+def token_manifest(
+    plan: TokenPlan, frames: FrameStoreManifest, commits: Sequence[TokenPartCommit | TokenPart]
+) -> TokenSetManifest:
+    """The manifest of a token set whose parts have these commits."""
+    parts = [commit.digest() for commit in commits]
     manifest = TokenSetManifest(
         name=plan.name,
         tokenizer=plan.tokenizer,
@@ -148,10 +159,9 @@ def write_token_manifest(
         num_parts=len(commits),
         num_samples=frames.num_samples,
         num_frames=frames.num_frames,
-        parts_digest=digest_of([commit.digest() for commit in commits]),
+        parts_digest=digest_of(parts),
     )
-    write_record(tokens_dir / "dataset.json", manifest)
-    return manifest
+    return with_generations(manifest, frames, parts)
 
 
 def views_of(table: pa.Table) -> list[View]:
@@ -231,6 +241,11 @@ class TokenSet:
         self.path = as_path(path)
         self.manifest = manifest = read_manifest(self.path, TokenSetManifest, "token set")
         self.frames = FrameStore(self.path.parent.parent / "frames")
+        if manifest.frames_digest in {generation.manifest_digest for generation in self.frames.manifest.generations}:
+            raise UserError(
+                f"{self.path}: has tokens of {manifest.num_parts} parts, but {self.frames.path} was extended to "
+                f"{self.frames.manifest.num_parts}; run the same `bevt extend` command again to tokenize the new parts"
+            )
         if self.frames.digest != manifest.frames_digest:
             raise UserError(
                 f"{self.path}: made from the frame store {manifest.frames_digest[:12]}, but {self.frames.path} is now "

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from bevt_core.dataset.extensions import read_extended_plans
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.source_list import read_plan
 from bevt_core.dataset.token_set import TokenSet, read_token_plan, token_set_folders
@@ -28,7 +29,9 @@ def bench_store(dataset_dir: AnyPath) -> dict[str, Any]:
         raise UserError(f"{dataset_dir}: it has no frames; all sources were rejected, or none were found")
     plan = read_plan(store.path)
     assert plan is not None, "written before dataset.json"
-    commits = frame_commits(store.path, plan)
+    plans = [plan, *read_extended_plans(store.path, plan)]
+    parts = range(store.manifest.num_parts)  # without those of an extension that is not finished
+    commits = {part: commit for each in plans for part, commit in frame_commits(store.path, each, parts).items()}
     stored = sum(part.stored_bytes for part in commits.values())
     sets: dict[str, dict[str, Any]] = {}
     for folder in token_set_folders(dataset_dir, having="dataset.json"):

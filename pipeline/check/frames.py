@@ -5,16 +5,17 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from bevt_core.dataset.commits import COMMIT, FRAMES_ZARR, part_name
+from bevt_core.dataset.extensions import plan_of_part
 from bevt_core.dataset.frame_rows import BadRow, check_index
-from bevt_core.dataset.frame_store import read_frame_commit
+from bevt_core.dataset.frame_store import frame_manifest, read_frame_commit
 from bevt_core.dataset.jpeg_layout import read_layout
 from bevt_core.dataset.sample_table import COMMIT as TABLE_COMMIT
 from bevt_core.dataset.sample_table import TABLE, read_sample_table, samples_in_parts
-from bevt_core.dataset.source_list import SourceTable, read_sources, sources_digest
+from bevt_core.dataset.source_list import SourceTable, plan_path, read_sources, sources_digest, sources_path
 from bevt_core.storage.files import read_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.parquet_file import read_table
-from pipeline.check.problems import CHANGED, OUTSIDE, REPAIR, RERUN, RESTORE, Problem, reason_of
+from pipeline.check.problems import CHANGED, COPY, OUTSIDE, REPAIR, RERUN, RESTORE, Problem, reason_of
 from pipeline.check.records import differences, map_parts, parts_digest, read_or_report, stray_parts
 from pipeline.job.part_size import entries_of_part
 from schemas.errors import UserError
@@ -23,24 +24,28 @@ from schemas.text.names import leads_out
 
 
 def verify_frames(
-    frames_dir: AnyPath, plan: Plan, counts: dict[str, int], problems: list[Problem], allow_outside: bool
+    frames_dir: AnyPath, plans: Sequence[Plan], counts: dict[str, int], problems: list[Problem], allow_outside: bool
 ) -> list[FramePartCommit]:
     """Check a frame store, append what is wrong to `problems`, and add its totals to `counts`.
 
-    Returns the commits that could be read. Sources that lead out of the root are problems unless `allow_outside`.
+    `plans` are that of the store and those of its extensions. Returns the commits that could be read. Sources that lead
+    out of the root are problems unless `allow_outside`.
     """
-    counts["sources"] = plan.num_sources
+    counts["sources"] = sum(plan.num_sources for plan in plans)
     commits: list[FramePartCommit] = []
-    planned = _planned_sources(frames_dir, plan, problems)
-    if not allow_outside:
-        problems += _outside(frames_dir / "sources.parquet", [] if planned is None else planned.sources())
+    planned = {plan: _planned_sources(frames_dir, number, plan, problems) for number, plan in enumerate(plans)}
+    for number, items in enumerate(planned.values()):
+        if items is not None and not allow_outside:
+            problems += _outside(sources_path(frames_dir, number), items.sources())
 
     def check_part(part: int) -> tuple[FramePartCommit | None, list[Problem]]:
         found: list[Problem] = []
-        expected = None if planned is None else [item.source for item in entries_of_part(planned, plan, part)]
+        plan = plan_of_part(plans, part)
+        items = planned[plan]
+        expected = None if items is None else [item.source for item in entries_of_part(items, plan, part)]
         return _verify_frame_part(frames_dir, part, plan, expected, found), found
 
-    for commit, found_problems in map_parts("check frames", check_part, range(plan.num_parts), frames_dir):
+    for commit, found_problems in map_parts("check frames", check_part, range(plans[-1].num_parts), frames_dir):
         problems += found_problems
         if commit is not None:
             commits.append(commit)
@@ -48,14 +53,15 @@ def verify_frames(
             counts["samples"] += commit.num_samples
             counts["rejected"] += commit.num_rejected
             counts["parts"] += 1
-    problems += stray_parts(frames_dir, plan)
+    problems += stray_parts(frames_dir, plans[-1])
     path = frames_dir / "dataset.json"
     manifest = read_or_report(lambda: read_record(path, FrameStoreManifest), path, problems)
     if manifest is not None:
         expected = {
-            **plan.model_dump(include={"dataset", "split", "classes", "pool", "seed"}),
-            "plan_digest": plan.digest(),
-            "num_parts": plan.num_parts,
+            **plans[0].model_dump(include={"dataset", "split", "pool", "seed"}),
+            "classes": plans[-1].classes,
+            "plan_digest": plans[-1].digest(),
+            "num_parts": plans[-1].num_parts,
             "num_sources": sum(commit.num_sources for commit in commits),
             "num_samples": counts["samples"],
             "num_frames": sum(commit.num_frames for commit in commits),
@@ -67,6 +73,9 @@ def verify_frames(
             problems.append(
                 Problem(str(path), f"counts {rejected} rejected sources, its parts have {counts['rejected']}", RERUN)
             )
+    if manifest is not None and not problems:
+        built = frame_manifest(frames_dir, plans[0], commits, plans[1:])
+        problems += differences(path, manifest, built.model_dump(include={"generations", "mix"}))
     if manifest is not None and not problems:
         problems += _sample_table(frames_dir, manifest)
     return commits
@@ -93,16 +102,20 @@ def _sample_table(frames_dir: AnyPath, manifest: FrameStoreManifest) -> list[Pro
     return [] if found.equals(expected) else [Problem(str(path), "its rows are not those of the parts", REPAIR)]
 
 
-def _planned_sources(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -> SourceTable | None:
-    """The sources in the order of their parts, or None, with a problem added, if their list is damaged."""
-    path = frames_dir / "sources.parquet"
+def _planned_sources(frames_dir: AnyPath, number: int, plan: Plan, problems: list[Problem]) -> SourceTable | None:
+    """The sources in the order of their parts, or None, with a problem added, if their list is damaged.
+
+    `number` is that of the extension; 0 is the store.
+    """
+    path, fix = sources_path(frames_dir, number), COPY if number else RESTORE
     try:
-        items = read_sources(frames_dir)
+        items = read_sources(frames_dir, number)
     except (OSError, ValueError, pa.ArrowException) as error:
-        problems.append(Problem(str(path), reason_of(error, path), RESTORE))
+        problems.append(Problem(str(path), reason_of(error, path), fix))
         return None
     if sources_digest(items) != plan.sources_digest:
-        problems.append(Problem(str(path), "does not match the digest in plan.json", RESTORE))
+        what = f"does not match the digest in {plan_path(frames_dir, number).name}"
+        problems.append(Problem(str(path), what, fix))
         return None
     return items
 

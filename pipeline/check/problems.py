@@ -15,6 +15,7 @@ OUTSIDE = (
     "use `bevt verify --allow-outside` or `bevt repair --allow-outside` if the dataset was made with that "
     "option; otherwise its list was changed: do not use the dataset"
 )
+COPY = "restore it from a copy of the dataset"
 CHANGED = "it was changed after it was written: do not use the dataset"
 REPAIRABLE = {RERUN, REPAIR, RESTORE}
 

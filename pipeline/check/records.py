@@ -9,13 +9,15 @@ from pydantic import BaseModel
 
 from bevt_core.console.inert import one_line
 from bevt_core.console.progress import ProgressLine
+from bevt_core.dataset.extensions import read_extended_plans
+from bevt_core.dataset.source_list import plan_path
 from bevt_core.storage.files import read_record
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
-from pipeline.check.problems import REPAIR, RERUN, Problem, part_of, reason_of
+from pipeline.check.problems import COPY, REPAIR, RERUN, Problem, part_of, reason_of
 from schemas.base import Record
 from schemas.errors import UserError
-from schemas.frames import FramePartCommit, Plan
+from schemas.frames import FramePartCommit, FrameStoreManifest, Plan
 from schemas.text.plain import short
 from schemas.tokens import TokenPartCommit, TokenPlan
 
@@ -44,6 +46,24 @@ def read_or_report(read: Callable[[], R | None], path: AnyPath, problems: list[P
     return record
 
 
+def check_extensions(frames_dir: AnyPath, plan: Plan, problems: list[Problem]) -> list[Plan] | None:
+    """The plans of the store's extensions, or None, with a problem added, if one is damaged or lost.
+
+    Its parts must not be taken for strays then, which `repair` removes.
+    """
+    try:
+        plans = read_extended_plans(frames_dir, plan)
+    except UserError as error:
+        problems.append(Problem(str(frames_dir), reason_of(error, frames_dir), COPY))
+        return None
+    manifest = readable(frames_dir / "dataset.json", FrameStoreManifest)
+    if manifest is not None and len(manifest.generations) > len(plans):
+        path = plan_path(frames_dir, len(plans) + 1)
+        problems.append(Problem(str(path), "missing, but dataset.json has parts of this extension", COPY))
+        return None
+    return plans
+
+
 def differences(path: AnyPath, manifest: Record, expected: dict[str, Any]) -> list[Problem]:
     """A problem for each field of a manifest that differs from `expected`. A rerun of the job rewrites the manifest."""
     actual = manifest.model_dump(include=set(expected))
@@ -58,7 +78,7 @@ def parts_digest(commits: Sequence[FramePartCommit] | Sequence[TokenPartCommit])
 
 
 def stray_parts(folder: AnyPath, plan: Plan) -> list[Problem]:
-    """A problem for each file or folder whose part number is beyond the plan's last part."""
+    """A problem for each file or folder whose part number is beyond the last part of the newest plan."""
     names = sorted(path.name for path in folder.glob("part-*"))
     beyond = [name for name in names if (part := part_of(name)) is not None and part >= plan.num_parts]
     return [Problem(str(folder / name), f"the plan has only {plan.num_parts} parts", REPAIR) for name in beyond]

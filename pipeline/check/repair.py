@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from bevt_core.console.terminal import warn
 from bevt_core.dataset.commits import part_name
-from bevt_core.dataset.source_list import write_plan
+from bevt_core.dataset.source_list import sources_of, write_plan
 from bevt_core.dataset.token_set import write_token_plan
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.descriptions import dataset_around
@@ -23,7 +23,7 @@ from pipeline.check.records import readable
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs, stored_items
 from pipeline.check.verify import check_files, check_tokens
 from pipeline.cluster.session import cluster_amount, ray_session
-from pipeline.job.part_size import entries_of_part
+from pipeline.job.part_size import raw_sources
 from pipeline.job.plan import record_tokenizer_folder
 from pipeline.job.run import RunOptions, tokenize
 from pipeline.sources import no_folder
@@ -95,8 +95,8 @@ def repair(
 def _rebuild(jobs: Jobs, problems: Sequence[Problem], run_options: RunOptions) -> list[AnyPath]:
     """Remove damaged files and run the jobs. Returns the removed paths."""
     frames_dir = jobs.out / "frames"
-    parts = parts_in(frames_dir, jobs.plan.num_parts, problems)
-    broken_sets = [folder for folder in jobs.token_sets if parts_in(folder, jobs.plan.num_parts, problems)]
+    parts = parts_in(frames_dir, jobs.num_parts, problems)
+    broken_sets = [folder for folder in jobs.token_sets if parts_in(folder, jobs.num_parts, problems)]
     _check_root(jobs, parts)
     with contextlib.ExitStack() as stack:
         if problems:  # no other process may read a part while it is made again
@@ -110,7 +110,7 @@ def _rebuild(jobs: Jobs, problems: Sequence[Problem], run_options: RunOptions) -
             )
             stack.enter_context(session)
         if broken_sets:
-            _check_device(jobs, broken_sets)
+            check_device(jobs, broken_sets)
         before = readable(frames_dir / "dataset.json", FrameStoreManifest)
         removed = to_remove(problems)
         for path in removed:
@@ -158,13 +158,16 @@ def _restore(jobs: Jobs) -> None:
 
 def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
     """Raise UserError if sources of `parts` are missing below the root, but existed when the dataset was made."""
-    wanted = [item.source for part in parts for item in entries_of_part(jobs.items, jobs.plan, part)]
+    raw = {source: path for part in parts for source, path in raw_sources(jobs.planned, part).items()}
+    wanted = list(raw)
     if wanted and not jobs.root.is_dir():
         why = no_folder(jobs.root)
         raise UserError(f"`root` {jobs.root}: {why}; nothing was changed: give the folder of the raw files")
-    sources = (item.source for item in jobs.items)
-    packed = dict(zip(sources, read_packed(jobs.out / "frames", 0, len(jobs.items)), strict=False))
-    present = map_in_threads(lambda source: _exists(jobs, source, packed.get(source, ())), wanted, jobs.root)
+    packed: dict[str, tuple[PackedFile, ...]] = {}
+    for plan, items in jobs.planned:
+        files = read_packed(jobs.out / "frames", 0, len(items), plan.first_part)
+        packed |= dict(zip(sources_of(items), files, strict=False))
+    present = map_in_threads(lambda source: exists(jobs, raw[source], packed.get(source, ())), wanted, jobs.root)
     absent = [source for source, exists in zip(wanted, present, strict=True) if not exists]
     if not absent:
         return
@@ -181,7 +184,7 @@ def _check_root(jobs: Jobs, parts: Iterable[int]) -> None:
         )
 
 
-def _exists(jobs: Jobs, source: str, files: Sequence[PackedFile]) -> bool:
+def exists(jobs: Jobs, source: str, files: Sequence[PackedFile]) -> bool:
     """Whether the source, or an archive with it, exists. Raises UserError for one out of the root, unless allowed."""
     paths = {source, *(file.archive for file in files)}
     return any(storage_of(readable_source(jobs.root, path, jobs.allow_outside)).exists() for path in paths)
@@ -197,10 +200,10 @@ def _recorded_missing(jobs: Jobs) -> set[str]:
             return [row["source"] for row in table.to_pylist() if row["reason"] == "missing"]
         return []
 
-    return {source for found in map_in_threads(missing_of, range(jobs.plan.num_parts), frames_dir) for source in found}
+    return {source for found in map_in_threads(missing_of, range(jobs.num_parts), frames_dir) for source in found}
 
 
-def _check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
+def check_device(jobs: Jobs, folders: Iterable[AnyPath]) -> None:
     """Raise UserError for token sets made on another kind of device, whose rounding changes some ids."""
     here = "cuda" if cluster_amount("GPU") else "cpu"
     for folder in folders:

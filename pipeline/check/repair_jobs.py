@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest
+from bevt_core.dataset.extensions import Planned, read_extensions
+from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest, sources_path
 from bevt_core.dataset.token_set import read_token_plan
 from bevt_core.storage.contained import check_sources
 from bevt_core.storage.interface import storage_of
@@ -34,8 +35,18 @@ class Jobs:
     plan: Plan
     items: Sequence[SourceItem]
     frames_recipe: TokenizeRecipe
+    extensions: Sequence[Planned]  # by the plan and the sources of each
     token_sets: dict[AnyPath, tuple[TokenPlan, TokenizeRecipe]]  # by folder
     allow_outside: bool  # sources may lead out of the root
+
+    @property
+    def planned(self) -> list[Planned]:
+        """The plan of the store and those of its extensions, with their sources."""
+        return [Planned(self.plan, self.items), *self.extensions]
+
+    @property
+    def num_parts(self) -> int:
+        return self.planned[-1].plan.num_parts
 
 
 def read_jobs(
@@ -59,11 +70,15 @@ def read_jobs(
             "seed": plan.seed,
             "sources_per_part": plan.sources_per_part,
             "min_parts": 1,
+            "prefix": plan.prefix,
+            "weight": plan.weight,
         }
     )
     items = stored_items(out / "frames", plan) or _listed_items(recipe, plan, list_file, allow_outside)
-    if not allow_outside:
-        check_sources((item.source for item in items), out / "frames" / "sources.parquet")
+    extensions = read_extensions(out / "frames", plan)
+    for number, listed in enumerate([items, *(extension.items for extension in extensions)]):
+        if not allow_outside:
+            check_sources((item.source for item in listed), sources_path(out / "frames", number))
     token_sets = {}
     for folder in token_sets_in(out):
         token_plan = derived_token_plan(folder, plan) or read_token_plan(folder)
@@ -77,7 +92,7 @@ def read_jobs(
                 f"nothing was changed: rename the folder to {token_plan.name}"
             )
         token_sets[folder] = (token_plan, _token_recipe(recipe, plan, folder, token_plan, tokenizer))
-    return Jobs(out, root, plan, items, recipe, token_sets, allow_outside)
+    return Jobs(out, root, plan, items, recipe, extensions, token_sets, allow_outside)
 
 
 def check_links(out: AnyPath) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from bevt_core.dataset.commits import part_name
-from bevt_core.dataset.token_set import read_token_commit, read_token_plan
+from bevt_core.dataset.token_set import read_token_commit, read_token_plan, token_manifest
 from bevt_core.storage.files import read_record, sha256_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.parquet_file import ParquetFile
@@ -12,7 +12,6 @@ from pipeline.check.records import (
     differences,
     is_contradicted,
     map_parts,
-    parts_digest,
     plan_digests,
     read_or_report,
     readable,
@@ -25,13 +24,17 @@ from schemas.tokens import TokenPartCommit, TokenPlan, TokenSetManifest, token_s
 
 def verify_token_files(
     frames_dir: AnyPath,
-    frames_plan: Plan,
+    frames_plans: Sequence[Plan],
     tokens_dir: AnyPath,
     commits: Sequence[FramePartCommit],
     problems: list[Problem],
 ) -> None:
-    """Check the token parts of committed frame parts, and append what is wrong to `problems`."""
+    """Check the token parts of committed frame parts, and append what is wrong to `problems`.
+
+    `frames_plans` are the plan of the frame store and those of its extensions.
+    """
     before = len(problems)
+    frames_plan, num_parts = frames_plans[0], frames_plans[-1].num_parts
     path = tokens_dir / "plan.json"
     derived = derived_token_plan(tokens_dir, frames_plan)
     fix = REPAIR if derived else f"remove {tokens_dir} and run the same `bevt tokenize` command again"
@@ -55,25 +58,20 @@ def verify_token_files(
     for commit, part_problems in map_parts(f"check {tokens_dir.name}", check_part, commits, tokens_dir):
         found.append(commit)
         problems += part_problems
-    for part in sorted(set(range(frames_plan.num_parts)) - {commit.part for commit in commits}):
+    for part in sorted(set(range(num_parts)) - {commit.part for commit in commits}):
         path = tokens_dir / f"{part_name(part)}.json"  # the frame part is damaged, but the job still reads this commit
         try:
             read_record(path, TokenPartCommit)
         except UserError as error:
             problems.append(Problem(str(path), reason_of(error, path), REPAIR))
-    problems += stray_parts(tokens_dir, frames_plan)
+    problems += stray_parts(tokens_dir, frames_plans[-1])
     path = tokens_dir / "dataset.json"
     manifest = read_or_report(lambda: read_record(path, TokenSetManifest), path, problems)
     store = readable(frames_dir / "dataset.json", FrameStoreManifest)
     if len(problems) > before or manifest is None or store is None:
         return
-    expected = {
-        **plan.model_dump(include={"name", "tokenizer", "views"}),
-        "frames_digest": store.digest(),
-        **store.model_dump(include={"num_parts", "num_samples", "num_frames"}),
-        "parts_digest": parts_digest([commit for commit in found if commit is not None]),
-    }
-    problems += differences(path, manifest, expected)
+    expected = token_manifest(plan, store, [commit for commit in found if commit is not None])
+    problems += differences(path, manifest, expected.model_dump(exclude={"format_version"}))
 
 
 def _verify_token_part(

@@ -10,7 +10,7 @@ from bevt_core.storage.descriptions import dataset_around, what_is
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.check.frames import verify_frames
 from pipeline.check.problems import REMOVE, Problem
-from pipeline.check.records import is_contradicted, plan_digests, read_or_report
+from pipeline.check.records import check_extensions, is_contradicted, plan_digests, read_or_report
 from pipeline.check.token_files import verify_token_files
 from schemas.errors import UserError
 from schemas.frames import FramePartCommit
@@ -64,9 +64,13 @@ def check_files(dataset_dir: AnyPath, allow_outside: bool = False) -> tuple[dict
     if plan is not None and is_contradicted(plan, committed):
         problems.append(Problem(str(path), "none of the parts belongs to this plan", REMOVE))
     elif plan is not None:
-        commits = verify_frames(frames_dir, plan, counts, problems, allow_outside)
+        extensions = check_extensions(frames_dir, plan, problems)
+        if extensions is None:
+            return counts, problems
+        plans = [plan, *extensions]
+        commits = verify_frames(frames_dir, plans, counts, problems, allow_outside)
         for tokens_dir in token_sets_in(dataset_dir):
-            verify_token_files(frames_dir, plan, tokens_dir, commits, problems)
+            verify_token_files(frames_dir, plans, tokens_dir, commits, problems)
     return counts, problems
 
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from schemas.recipes import TokenizeRecipe
 
 Dataset = Annotated[
-    str, typer.Option(help="Kind of raw data: k400, ssv2, diving48, imagenet, howto100m, folder or list.")
+    str,
+    typer.Option(
+        help="Kind of raw data: k400, ssv2, diving48, imagenet, howto100m, folder or list; for `bevt tokenize` also a "
+        ".yaml file that names several."
+    ),
 ]
 Root = Annotated[
     str | None, typer.Option(help="Folder, or s3://, gs:// or az:// prefix, of the raw files. Default: the recipe's.")
@@ -85,12 +89,28 @@ def tokenize(
     Example:
       bevt tokenize --dataset k400 --root /data/k400/train --out datasets/k400 --tokenizer tokenizers/dalle
     """
+    from pipeline.growth.mix import is_mix
     from pipeline.job.finish import shown_summary
     from pipeline.job.progress import Meter
     from pipeline.job.run import tokenize as run
     from pipeline.look.report import report_job
     from pipeline.sources import note_unused_split
 
+    if is_mix(dataset):
+        from pipeline.commands.growth import tokenize_mix
+
+        one_root = {"root": root, "split": split, "list": list_file, "max-rejected": max_rejected}
+        tokenize_mix(
+            dataset,
+            lambda first: _tokenize_recipe(first, root, out, split, tokenizer, recipe, set_),
+            json_,
+            unused=[f"--{name}" for name, value in one_root.items() if value is not None],
+            allow_outside=allow_outside,
+            frames_only=frames_only,
+            ray_address=ray_address,
+            ray_log="shown" if verbose else "hidden",
+        )
+        return
     meter = Meter()
     loaded = _tokenize_recipe(dataset, root, out, split, tokenizer, recipe, set_)
     note_unused_split(loaded.dataset, as_path(loaded.root), split, list_file, allow_outside)
@@ -250,23 +270,6 @@ def bench_tokenize(
     from pipeline.bench.job import bench_tokenize as run
 
     emit(run(_tokenize_recipe(dataset, root, None, None, tokenizer, recipe, set_), work, (small, large), cpus), json_)
-
-
-def bench_store(
-    directory: Directory,
-    json_: AsJson = False,
-) -> None:
-    """Measure the bytes on disk of a stored frame and of its tokens.
-
-    The sizes are read from the commits of a finished dataset.
-
-    \b
-    Example:
-      bevt bench store datasets/k400 --json
-    """
-    from pipeline.bench.store import bench_store as run
-
-    emit(run(as_path(directory)), json_)
 
 
 def _tokenize_recipe(

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from bevt_core.dataset.commit_journal import Entry, append_journal, read_journal, stamp_of
+from bevt_core.dataset.commit_journal import Entry, append_journal, journal_of, read_journal, stamp_of
 from bevt_core.dataset.commits import COMMIT, FramePart, TokenPart, part_name
 from bevt_core.dataset.frame_store import read_frame_commit, rejected_reasons
 from bevt_core.dataset.token_set import read_token_commit
@@ -20,22 +20,22 @@ JOURNAL_PARTS = 64  # parts made between two writes to the journals
 
 
 def frame_commits(frames_dir: AnyPath, plan: Plan, parts: Iterable[int] | None = None) -> dict[int, FramePart]:
-    """The committed ones of `parts` (default: all), by part, in order. Those in the journal are not parsed again."""
+    """The committed parts of `plan`, or those of `parts`, by part, in order. Journalled ones are not parsed again."""
     return _frame_parts(frames_dir, plan, parts)[0]
 
 
 def journal_frame_commits(frames_dir: AnyPath, plan: Plan, parts: Iterable[int] | None = None) -> dict[int, FramePart]:
     """`frame_commits` for the only writer of the store: those that had to be parsed are added to the journal."""
     found, parsed = _frame_parts(frames_dir, plan, parts)
-    append_journal(frames_dir, plan.digest(), parsed)
+    append_journal(frames_dir, plan.digest(), parsed, journal_of(plan))
     return found
 
 
 def add_to_frame_journal(frames_dir: AnyPath, plan: Plan, parts: Iterable[int]) -> list[FramePart]:
     """Add the commits of `parts`, which were made just now, to the journal, and return them."""
     digest = plan.digest()
-    found, parsed = _collected(_frame_entry(frames_dir, part, digest) for part in parts)
-    append_journal(frames_dir, digest, parsed)
+    found, parsed = _collected(_frame_entry(frames_dir, part, digest) for part in parts if part in plan.parts)
+    append_journal(frames_dir, digest, parsed, journal_of(plan))
     return list(found.values())
 
 
@@ -62,7 +62,7 @@ def _frame_parts(
 ) -> tuple[dict[int, FramePart], list[Entry]]:
     """The committed parts, and the journal's entries of those that had to be parsed."""
     digest = plan.digest()
-    journal = read_journal(frames_dir, digest)
+    journal = read_journal(frames_dir, digest, journal_of(plan))
 
     def committed(part: int) -> tuple[FramePart | None, Entry | None]:
         entry = journal.get(part)
@@ -72,7 +72,7 @@ def _frame_parts(
             return FramePart(part, *counts, sha256), None
         return _frame_entry(frames_dir, part, digest)
 
-    wanted = range(plan.num_parts) if parts is None else parts
+    wanted = plan.parts if parts is None else [part for part in parts if part in plan.parts]
     return _collected(map_in_threads(committed, wanted, frames_dir))
 
 
@@ -175,7 +175,7 @@ def drop_broken_parts(frames_dir: AnyPath, plan: Plan, done: Collection[int]) ->
     """
     if storage_of(frames_dir).replaces_folders:
         return
-    for part in range(plan.num_parts):
+    for part in plan.parts:
         folder = frames_dir / part_name(part)
         if part not in done and folder.is_dir() and read_frame_commit(frames_dir, part, plan.digest()) is None:
             remove(folder)

@@ -2,11 +2,13 @@
 
 import errno
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from bevt_core.dataset.commits import FramePart
 from bevt_core.dataset.frame_store import FrameSample, Rejected, write_frame_part
 from bevt_core.media.decoding import decode_source, pool_indices
 from bevt_core.media.errors import MediaError
@@ -20,7 +22,7 @@ from bevt_core.untrusted.isolation import DECODER_BYTES, ChildCrash, ChildTimeou
 from bevt_core.views.replay import encode_jpeg, shrink_short_side
 from pipeline.sources.archives.local_copy import local_source, remove_leftovers
 from pipeline.sources.archives.packed_file import read_packed
-from schemas.errors import StorageError
+from schemas.errors import StorageError, UserError
 from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
 from schemas.text.credentials import masked
 
@@ -44,14 +46,15 @@ def make_frame_part(
     """
     samples: list[FrameSample] = []
     rejected: list[Rejected] = []
-    first = part * plan.sources_per_part
-    packed = read_packed(frames_dir, first, first + len(items)) or [()] * len(items)
+    first = (part - plan.first_part) * plan.sources_per_part
+    packed = read_packed(frames_dir, first, first + len(items), plan.first_part) or [()] * len(items)
     if any(packed):
         remove_leftovers()
     for item, files in zip(items, packed, strict=True):
+        raw = item.model_copy(update={"source": plan.raw_source(item.source)})
         try:
-            with local_source(root, item.source, files, allow_outside) as local_root:
-                outcome = read_source(local_root, item, plan.pool, plan.seed, limit_s, attempts)
+            with local_source(root, raw.source, files, allow_outside) as local_root:
+                outcome = read_source(local_root, raw, plan.pool, plan.seed, limit_s, attempts)
         except MediaError as error:  # of a member of an archive
             outcome = rejection(item, error)
         if isinstance(outcome, Rejected):
@@ -62,9 +65,9 @@ def make_frame_part(
                     f"{root}: {trouble}, while reading {item.source}; check the mount or the network, then run "
                     "the same command again. Finished parts are kept",
                 )
-            rejected.append(outcome)
+            rejected.append(replace(outcome, source=item.source))
         else:
-            samples.extend(outcome)
+            samples.extend(replace(sample, source=item.source) for sample in outcome)
     return write_frame_part(frames_dir, part, samples, rejected, plan)
 
 
@@ -146,3 +149,14 @@ def _isolated_loader() -> IsolatedFunction:
     if _isolated is None:
         _isolated = IsolatedFunction("pipeline.job.decode_part:load_source", DECODER_BYTES)
     return _isolated
+
+
+def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePart]) -> None:
+    """Raise UserError if parts still have to be decoded, but nothing can be read below the root."""
+    lacking = plan.num_parts - len(frames_done)
+    trouble = root_trouble(root) if lacking else None
+    if trouble is not None:
+        raise UserError(
+            f"`root` {root}: {trouble}, and {lacking} of {plan.num_parts} parts still have to be decoded from it; "
+            "mount it, or correct the path"
+        )

@@ -17,16 +17,18 @@ def write_manifests(job: Job) -> FrameStoreManifest:
     Returns the frame store's manifest. Raises StorageError if a commit has disappeared.
     """
     clean_staging(job.frames_dir)
-    parts = range(job.plan.num_parts)
+    parts = range(job.num_parts)
     new_parts = [part for part in parts if part not in job.frames_done]
-    frames = {**job.frames_done, **journal_frame_commits(job.frames_dir, job.plan, new_parts)}
-    check_complete(job.frames_dir, frames, job.plan.num_parts)
-    manifest = write_frame_manifest(job.frames_dir, job.plan, [frames[part] for part in parts])
+    frames = dict(job.frames_done)
+    for plan in job.plans:
+        frames |= journal_frame_commits(job.frames_dir, plan, new_parts)
+    check_complete(job.frames_dir, frames, job.num_parts)
+    manifest = write_frame_manifest(job.frames_dir, job.plan, [frames[part] for part in parts], job.plans[1:])
     if job.tokens_dir is not None and job.token_plan is not None:
         clean_staging(job.tokens_dir)  # also stale locks: without parts to make, no writer has removed them
         new = [commit for part, commit in frames.items() if part not in job.tokens_done]
         tokens = {**job.tokens_done, **journal_token_commits(job.tokens_dir, new, job.token_plan)}
-        check_complete(job.tokens_dir, tokens, job.plan.num_parts)
+        check_complete(job.tokens_dir, tokens, job.num_parts)
         write_token_manifest(job.tokens_dir, job.token_plan, manifest, [tokens[part] for part in parts])
     return manifest
 
@@ -44,8 +46,8 @@ def summarize(job: Job, manifest: FrameStoreManifest, meter: Meter) -> dict[str,
         "missing": manifest.rejected.get("missing", 0),
         "ignored": left_out.by_suffix,
         "warnings": list(left_out.warnings),
-        "parts": job.plan.num_parts,
-        "parts_done_before": job.plan.num_parts - len(job.todo),
+        "parts": job.num_parts,
+        "parts_done_before": job.num_parts - len(job.todo),
         "frame_parts_done_before": len(job.frames_done),
         "frames": manifest.num_frames,
         "seconds": round(meter.seconds, 3),

@@ -4,12 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
+from bevt_core.dataset.extensions import Planned
 from bevt_core.dataset.source_list import read_plan
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import find_tokenizer
 from bevt_core.tokenizers.description import read_description
 from schemas.errors import UserError
-from schemas.frames import Plan
+from schemas.frames import Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
 
 COARSEST_PATCH = 4  # px, Swin-B's patch; every shipped encoder can predict tokens that cover a multiple of it
@@ -24,8 +25,20 @@ def sources_per_part(num_sources: int, most: int, min_parts: int) -> int:
 
 def entries_of_part(listed: Sequence[T], plan: Plan, part: int) -> Sequence[T]:
     """The entries of `listed` that belong to a part; `listed` has one per source, in the order of the plan."""
-    start = part * plan.sources_per_part
+    start = (part - plan.first_part) * plan.sources_per_part
     return listed[start : start + plan.sources_per_part]
+
+
+def items_of_part(planned: Sequence[Planned], part: int) -> Sequence[SourceItem]:
+    """The sources of a part of a store; `planned` are its plan and those of its extensions."""
+    plan, items = next(each for each in planned if part in each.plan.parts)
+    return entries_of_part(items, plan, part)
+
+
+def raw_sources(planned: Sequence[Planned], part: int) -> dict[str, str]:
+    """The paths below the root of the sources of a part, by source."""
+    plan = next(each.plan for each in planned if part in each.plan.parts)
+    return {item.source: plan.raw_source(item.source) for item in items_of_part(planned, part)}
 
 
 def with_stored_part_size(frames_dir: AnyPath, plan: Plan, most: int) -> Plan:

@@ -7,7 +7,8 @@ from typing import Any
 
 from bevt_core.console.terminal import warn
 from bevt_core.dataset.commits import FramePart, TokenPart
-from bevt_core.dataset.source_list import SourceTable, read_plan, read_sources, sources_digest, write_plan
+from bevt_core.dataset.extensions import Planned, check_prefix, finished_extensions, read_extensions
+from bevt_core.dataset.source_list import SourceTable, plan_path, read_plan, read_sources, sources_digest, write_plan
 from bevt_core.dataset.token_set import read_token_plan, write_token_plan
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import clean_staging, read_record, remove, write_record
@@ -16,9 +17,9 @@ from bevt_core.storage.one_writer import removing
 from bevt_core.tokenizers import find_tokenizer, resolve_default
 from bevt_core.tokenizers.description import read_description
 from pipeline.job.commits import journal_frame_commits, journal_token_commits
-from pipeline.job.decode_part import root_trouble
-from pipeline.job.part_size import check_grid, sources_per_part, with_stored_part_size
-from pipeline.sources import SourceListing, check_found, list_sources
+from pipeline.job.decode_part import check_root
+from pipeline.job.part_size import check_grid, items_of_part, sources_per_part, with_stored_part_size
+from pipeline.sources import SourceListing, check_found, list_sources, with_prefix
 from pipeline.sources.archives.packed_file import write_packed
 from schemas.base import Record
 from schemas.errors import UserError
@@ -40,15 +41,29 @@ class Job:
     tokens_dir: AnyPath | None  # None: frames only
     plan: Plan
     items: Sequence[SourceItem]
+    extensions: Sequence[Planned]  # of the store, by the plan and the sources of each
     token_plan: TokenPlan | None  # None: frames only, or a new set (the kind of device is not known yet)
     frames_done: Mapping[int, FramePart]
     tokens_done: Mapping[int, TokenPart]
 
     @property
+    def plans(self) -> list[Plan]:
+        """The plan of the store, and those of its extensions."""
+        return [self.plan, *(extension.plan for extension in self.extensions)]
+
+    @property
+    def num_parts(self) -> int:
+        return self.plans[-1].num_parts
+
+    @property
     def todo(self) -> list[int]:
         """The parts that are not committed yet."""
         done: Collection[int] = self.frames_done if self.tokens_dir is None else self.tokens_done
-        return [part for part in range(self.plan.num_parts) if part not in done]
+        return [part for part in range(self.num_parts) if part not in done]
+
+    def items_of(self, part: int) -> Sequence[SourceItem]:
+        """The sources of a part."""
+        return items_of_part((Planned(self.plan, self.items), *self.extensions), part)
 
 
 def plan_job(
@@ -67,7 +82,7 @@ def plan_job(
     root = as_path(recipe.root)
     listing = None
     if planned is None:
-        listing = list_or_read_sources(recipe, list_file, allow_outside)
+        listing = list_or_read_sources(recipe, list_file, allow_outside, overwrite)
         planned = plan_of(recipe, listing), listing.items
         for warning in listing.warnings:
             warn(warning)
@@ -75,8 +90,11 @@ def plan_job(
     if not frames_only:
         recipe = with_resolved_tokenizer(recipe)
     tokens_dir = None if frames_only else frames_dir.parent / "tokens" / token_set_name(recipe)
-    frames_done = journal_frame_commits(frames_dir, plan)
-    check_root(root.absolute(), plan, frames_done)
+    extensions = (read_extensions if listing is None else finished_extensions)(frames_dir, plan)
+    plans = [plan, *(extension.plan for extension in extensions)]
+    frames_done = {part: commit for each in plans for part, commit in journal_frame_commits(frames_dir, each).items()}
+    check_root(root.absolute(), plans[-1], frames_done)
+    check_prefix(plans, frames_done, [recipe.prefix] if listing is not None else None)
     if listing is not None and len(frames_done) < plan.num_parts:
         check_found(listing, root, list_file)
     if tokens_dir is not None and read_token_plan(tokens_dir) is None:
@@ -84,13 +102,15 @@ def plan_job(
     write_or_check_plan(frames_dir, plan, items, overwrite)
     if listing is not None:
         record_left_out(frames_dir, listing)
-        if root.is_dir():
+        if root.is_dir() and not plan_path(frames_dir, 1).is_file():  # then the sources were listed
             write_packed(frames_dir, (item.source for item in listing.items), listing.packed)
     tokens_done: dict[int, TokenPart] = {}
     token_plan = None if tokens_dir is None else find_token_plan(tokens_dir, recipe, plan, overwrite)
     if tokens_dir is not None and token_plan is not None:
         tokens_done = journal_token_commits(tokens_dir, frames_done.values(), token_plan)
-    return Job(recipe, allow_outside, frames_dir, tokens_dir, plan, items, token_plan, frames_done, tokens_done)
+    return Job(
+        recipe, allow_outside, frames_dir, tokens_dir, plan, items, extensions, token_plan, frames_done, tokens_done
+    )
 
 
 def make_plan(
@@ -101,20 +121,24 @@ def make_plan(
     return plan_of(recipe, listing), listing.items
 
 
-def list_or_read_sources(recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool) -> SourceListing:
+def list_or_read_sources(
+    recipe: TokenizeRecipe, list_file: str | AnyPath | None, allow_outside: bool, overwrite: bool = False
+) -> SourceListing:
     """The sources in the order in which they are cut into parts: shuffled, so that classes mix.
 
-    If the root no longer exists, they are read from the finished frame store, so that tokens can still be added.
+    If the root no longer exists, they are read from the finished frame store, so that tokens can still be added. So are
+    those of a store that was extended, whose root has more files, unless `overwrite`.
     """
     frames_dir = as_path(recipe.out) / "frames"
     root = as_path(recipe.root)
-    finished = None if root.is_dir() else read_record(frames_dir / "dataset.json", FrameStoreManifest)
-    if finished is not None:
+    is_extended = not overwrite and plan_path(frames_dir, 1).is_file()
+    stored = read_plan(frames_dir) if is_extended or not root.is_dir() else None
+    if stored is not None and (is_extended or read_record(frames_dir / "dataset.json", FrameStoreManifest)):
         left_out = read_left_out(frames_dir)
         return SourceListing(
-            read_sources(frames_dir), finished.classes, ignored=left_out.by_suffix, warnings=list(left_out.warnings)
+            read_sources(frames_dir), stored.classes, ignored=left_out.by_suffix, warnings=list(left_out.warnings)
         )
-    listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
+    listing = with_prefix(list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside), recipe.prefix)
     order = rng_for(recipe.seed, "plan").permutation(len(listing.items))
     return replace(listing, items=SourceTable.of(listing.items).take(order))
 
@@ -130,6 +154,8 @@ def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
         sources_per_part=sources_per_part(len(listing.items), recipe.sources_per_part, recipe.min_parts),
         num_sources=len(listing.items),
         sources_digest=sources_digest(listing.items),
+        prefix=recipe.prefix,
+        weight=recipe.weight,
     )
     return with_stored_part_size(as_path(recipe.out) / "frames", plan, recipe.sources_per_part)
 
@@ -144,17 +170,6 @@ def read_left_out(frames_dir: AnyPath) -> LeftOut:
     return read_record(frames_dir / LEFT_OUT, LeftOut) or LeftOut()
 
 
-def check_root(root: AnyPath, plan: Plan, frames_done: Mapping[int, FramePart]) -> None:
-    """Raise UserError if parts still have to be decoded, but nothing can be read below the root."""
-    lacking = plan.num_parts - len(frames_done)
-    trouble = root_trouble(root) if lacking else None
-    if trouble is not None:
-        raise UserError(
-            f"`root` {root}: {trouble}, and {lacking} of {plan.num_parts} parts still have to be decoded from it; "
-            "mount it, or correct the path"
-        )
-
-
 def write_or_check_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceItem], overwrite: bool) -> None:
     """Write the plan, unless it exists.
 
@@ -163,7 +178,18 @@ def write_or_check_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceI
     stored = read_plan(frames_dir)
     if stored is not None and stored.digest() != plan.digest():
         if not overwrite:
-            raise UserError(_refusal(frames_dir / "plan.json", stored, plan, "give another `out`"))
+            is_grown = _different(stored, plan).keys() <= {
+                "num_sources",
+                "sources_digest",
+                "sources_per_part",
+                "classes",
+            }
+            fix = (
+                "give another `out`"
+                if not is_grown
+                else "to add files to it, use `bevt extend`; else give another `out`"
+            )
+            raise UserError(_refusal(frames_dir / "plan.json", stored, plan, fix))
         tokens = frames_dir.parent / "tokens"  # made from the old frames
         with removing([frames_dir, *(path.parent for path in tokens.glob("*/plan.json"))], OVERWRITE):
             remove(tokens)  # tokens first: while the old plan exists, a rerun after an interrupt removes both

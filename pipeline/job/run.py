@@ -28,7 +28,6 @@ from pipeline.job.commits import (
     drop_broken_parts,
 )
 from pipeline.job.finish import summarize, write_manifests
-from pipeline.job.part_size import entries_of_part
 from pipeline.job.plan import Job, make_token_plan, plan_job, record_tokenizer_folder, write_or_check_token_plan
 from pipeline.job.progress import Meter, ProgressMode, ProgressView, RejectionLimit, unit_of
 from pipeline.job.rows import PartToMake
@@ -84,7 +83,8 @@ def tokenize(
     meter = meter or Meter()
     limit = _limit(job, max_rejected)
     if job.todo:
-        drop_broken_parts(job.frames_dir, job.plan, job.frames_done)
+        for plan in job.plans:
+            drop_broken_parts(job.frames_dir, plan, job.frames_done)
         with ray_session(ray_address, num_cpus, num_gpus, ray_log) as session:
             gpus = 0 if frames_only else cluster_amount("GPU")
             job = _with_token_plan(job, gpus)
@@ -97,7 +97,7 @@ def tokenize(
 
 def _limit(job: Job, max_rejected: float | None) -> RejectionLimit:
     """The limit, with the committed parts already counted. Raises UserError if they exceed it."""
-    limit = RejectionLimit(max_rejected, job.plan.num_sources)
+    limit = RejectionLimit(max_rejected, sum(plan.num_sources for plan in job.plans))
     if max_rejected is not None:
         done = job.frames_done.values()
         counts = map_in_threads(lambda commit: count_missing(job.frames_dir, commit), done, job.frames_dir)
@@ -126,7 +126,7 @@ def _make_parts(job: Job, pool: ActorPool | None, meter: Meter, limit: Rejection
         frames_dir=job.frames_dir,
         tokens_dir=job.tokens_dir,
         root=as_path(recipe.root).absolute(),
-        plan=job.plan,
+        plans=job.plans,
         token_plan=job.token_plan,
         tokenizer=None if job.tokens_dir is None else _tokenizer_folder(job),
         batch_frames=recipe.batch_frames,
@@ -134,7 +134,7 @@ def _make_parts(job: Job, pool: ActorPool | None, meter: Meter, limit: Rejection
         attempts=recipe.attempts,
         allow_outside=job.allow_outside,
     )
-    todo = [PartToMake(part, entries_of_part(job.items, job.plan, part)) for part in job.todo]
+    todo = [PartToMake(part, job.items_of(part)) for part in job.todo]
     kinds = set().union(*(kinds_of(part.items) for part in todo))
     name = "store frames" if pool is None else "tokenize"
     unwritten: list[int] = []  # parts that are not in the journals yet
@@ -155,7 +155,8 @@ def _journal(job: Job, parts: Sequence[int]) -> None:
     if storage_of(job.frames_dir).is_remote:
         return
     done = [job.frames_done[part] for part in parts if part in job.frames_done]
-    frames = [*done, *add_to_frame_journal(job.frames_dir, job.plan, set(parts) - job.frames_done.keys())]
+    new = set(parts) - job.frames_done.keys()
+    frames = [*done, *(part for plan in job.plans for part in add_to_frame_journal(job.frames_dir, plan, new))]
     if job.tokens_dir is not None and job.token_plan is not None:
         add_to_token_journal(job.tokens_dir, frames, job.token_plan)
 

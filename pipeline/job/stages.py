@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bevt_core.console.terminal import plain_messages
+from bevt_core.dataset.extensions import plan_of_part
 from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.token_set import read_token_commit
 from bevt_core.storage.objects import AnyPath
@@ -39,7 +40,7 @@ class WorkerSettings:
     frames_dir: AnyPath
     tokens_dir: AnyPath | None  # None: frames only
     root: AnyPath
-    plan: Plan
+    plans: Sequence[Plan]  # of the store and of its extensions
     token_plan: TokenPlan | None
     tokenizer: Path | None  # its folder
     batch_frames: int  # frames per call of the tokenizer
@@ -101,14 +102,15 @@ def decode_part(row: dict[str, Any], settings: WorkerSettings) -> dict[str, Any]
     plain_messages()
     todo = PartToMake.from_row(row)
     try:
-        commit = read_frame_commit(settings.frames_dir, todo.part, settings.plan.digest())
+        plan = plan_of_part(settings.plans, todo.part)
+        commit = read_frame_commit(settings.frames_dir, todo.part, plan.digest())
         if commit is None:
             commit = make_frame_part(
                 settings.frames_dir,
                 settings.root,
                 todo.part,
                 todo.items,
-                settings.plan,
+                plan,
                 settings.decode_timeout_s,
                 settings.attempts,
                 settings.allow_outside,
@@ -167,7 +169,8 @@ class TokenizePart:
     def _tokenize(self, made: PartMade) -> PartMade:
         settings = self.settings
         assert settings.tokens_dir is not None and settings.token_plan is not None
-        frames = read_frame_commit(settings.frames_dir, made.part, settings.plan.digest())
+        plan = plan_of_part(settings.plans, made.part)
+        frames = read_frame_commit(settings.frames_dir, made.part, plan.digest())
         if frames is None:
             raise lost_part_error(settings.frames_dir, made.part)
         if read_token_commit(settings.tokens_dir, frames, settings.token_plan.digest()) is not None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bevt_core.console.terminal import note
+from bevt_core.dataset.source_list import SourceTable
 from bevt_core.storage.descriptions import is_our_output, what_is
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.untrusted.files import unreadable
@@ -59,6 +60,7 @@ __all__ = [
     "note_unused_split",
     "separates_split",
     "split_to_test",
+    "with_prefix",
 ]
 
 
@@ -95,6 +97,19 @@ def list_files(
             "`frames`, or unpack them"
         )
     return listing
+
+
+def with_prefix(listing: SourceListing, prefix: str | None) -> SourceListing:
+    """The listing with `PREFIX/` before its sources and its class names, so that several data sets fit into one store.
+
+    None changes nothing.
+    """
+    if prefix is None:
+        return listing
+    items = SourceTable.of(listing.items).with_prefix(f"{prefix}/")
+    classes, missing = ([f"{prefix}/{name}" for name in names] for names in (listing.classes, listing.missing))
+    packed = {f"{prefix}/{source}": files for source, files in listing.packed.items()}
+    return replace(listing, items=items, classes=tuple(classes), missing=missing, packed=packed)
 
 
 def check_dataset(dataset: str) -> None:

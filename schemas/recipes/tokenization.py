@@ -4,7 +4,7 @@ from typing import Literal
 
 from schemas.base import PlainName, Record
 from schemas.frames import PoolSpec
-from schemas.ranges import Attempts, Batch, Seconds, Seed
+from schemas.ranges import Attempts, Batch, Seconds, Seed, Weight
 from schemas.views import ViewSpec
 
 # tf32: float32 weights with TF32 matrix products; needs a GPU
@@ -26,6 +26,10 @@ class TokenizeRecipe(Record):
     # frames per pass through its network, part of the identity; null: 16 on CPUs, as many as fill the GPU on GPUs
     tokenizer_pass_frames: Batch | None = None
     token_set: PlainName | None = None  # folder below tokens/; null: named after the tokenizer's kind and the views
+    # a store that mixes data sets: a prefix of its sample ids and class names, and how often training reads each sample
+    # in an epoch, on average
+    prefix: PlainName | None = None
+    weight: Weight = 1.0
     pool: PoolSpec
     views: ViewSpec
     seed: Seed

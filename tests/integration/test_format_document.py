@@ -23,6 +23,8 @@ ON_DISK = [
     frames.Plan,
     frames.PoolSpec,
     frames.FrameStoreManifest,
+    frames.Generation,
+    frames.MixedSource,
     frames.FramePartCommit,
     frames.FileDigest,
     frames.SamplesCommit,

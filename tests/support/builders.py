@@ -4,15 +4,24 @@ import numpy as np
 import torch
 
 from bevt_core.dataset.commits import part_name
+from bevt_core.dataset.extensions import read_extended_plans
 from bevt_core.dataset.frame_store import FrameSample, read_frame_commit, write_frame_manifest, write_frame_part
-from bevt_core.dataset.source_list import sources_digest, write_plan
-from bevt_core.dataset.token_set import PartView, TokenSet, write_token_manifest, write_token_part, write_token_plan
+from bevt_core.dataset.source_list import read_plan, sources_digest, write_plan
+from bevt_core.dataset.token_set import (
+    PartView,
+    TokenSet,
+    read_token_commit,
+    read_token_plan,
+    write_token_manifest,
+    write_token_part,
+    write_token_plan,
+)
 from bevt_core.rng import rng_for
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.views.replay import apply_view, decode_jpeg, draw_view, encode_jpeg, halve
-from schemas.frames import Plan, PoolSpec, SourceItem
-from schemas.tokens import TokenizerIdentity, TokenPlan
+from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
+from schemas.tokens import TokenizerIdentity, TokenPartCommit, TokenPlan
 from schemas.views import View, ViewSpec
 
 
@@ -86,23 +95,63 @@ def make_token_set(
         indices = [i * stride * -(-frames // max_frames) for i in range(min(frames, max_frames))]
         samples = [_sample(item, indices if kind == "video" else [0]) for item in chunk]
         frame_commits.append(write_frame_part(frames_dir, part, samples, [], plan))
-        rows = []
-        for view in range(num_views):
-            drawn = [draw_view(views, s.source, view, s.height, s.width) for s in samples]
-            tokens = [
-                rng_for("tokens", s.source, view).integers(0, vocab_size, (len(s.jpegs), grid, grid)).astype(np.uint16)
-                if tokenizer is None
-                else _tokens_of(tokenizer, s, sample_view)
-                for s, sample_view in zip(samples, drawn, strict=True)
-            ]
-            rows.append(PartView(views=drawn, tokens=tokens))
-        token_commits.append(
-            write_token_part(tokens_dir, frame_commits[-1], [s.source for s in samples], rows, token_plan)
-        )
+        token_commits.append(_write_tokens(tokens_dir, frame_commits[-1], samples, token_plan, tokenizer))
     manifest = write_frame_manifest(frames_dir, plan, frame_commits)
     write_token_manifest(tokens_dir, token_plan, manifest, token_commits)
     assert (frames_dir / part_name(0) / "commit.json").is_file()
     return TokenSet(tokens_dir)
+
+
+def _write_tokens(
+    tokens_dir: AnyPath,
+    frames: FramePartCommit,
+    samples: list[FrameSample],
+    plan: TokenPlan,
+    tokenizer: Tokenizer | None = None,
+) -> TokenPartCommit:
+    """The tokens of a part, of `tokenizer` or random."""
+    rows = []
+    for view in range(plan.views.num_views):
+        drawn = [draw_view(plan.views, s.source, view, s.height, s.width) for s in samples]
+        shape, most = plan.tokenizer.grid, plan.tokenizer.vocab_size
+        tokens = [
+            rng_for("tokens", s.source, view).integers(0, most, (len(s.jpegs), *shape)).astype(np.uint16)
+            if tokenizer is None
+            else _tokens_of(tokenizer, s, sample_view)
+            for s, sample_view in zip(samples, drawn, strict=True)
+        ]
+        rows.append(PartView(views=drawn, tokens=tokens))
+    return write_token_part(tokens_dir, frames, [s.source for s in samples], rows, plan)
+
+
+def extend_token_set(tokens: TokenSet, num_samples: int, frames: int = 10) -> TokenSet:
+    """The token set of random tokens `tokens` after an extension of its dataset by videos, in one part."""
+    frames_dir, plan = tokens.frames.path, read_plan(tokens.frames.path)
+    token_plan = read_token_plan(tokens.path)
+    assert plan is not None and token_plan is not None
+    plans = [plan, *read_extended_plans(frames_dir, plan)]
+    first = TokenSet(tokens.path).frames.manifest.num_samples
+    items = [SourceItem(source=f"more/{first + i:04d}.mp4", kind="video", label=i % 2) for i in range(num_samples)]
+    extension = plan.model_copy(
+        update={
+            "num_sources": num_samples,
+            "sources_per_part": num_samples,
+            "sources_digest": sources_digest(items),
+            "first_part": plans[-1].num_parts,
+            "extends": plans[-1].digest(),
+        }
+    )
+    write_plan(frames_dir, extension, items, extension=len(plans))
+    plans.append(extension)
+    samples = [_sample(item, list(range(frames))) for item in items]
+    new = write_frame_part(frames_dir, extension.first_part, samples, [], extension)
+    _write_tokens(tokens.path, new, samples, token_plan)
+    found = [read_frame_commit(frames_dir, part, each.digest()) for each in plans for part in each.parts]
+    frame_commits = [commit for commit in found if commit is not None]
+    token_found = [read_token_commit(tokens.path, commit, token_plan.digest()) for commit in frame_commits]
+    manifest = write_frame_manifest(frames_dir, plan, frame_commits, plans[1:])
+    write_token_manifest(tokens.path, token_plan, manifest, [commit for commit in token_found if commit is not None])
+    return TokenSet(tokens.path)
 
 
 def add_token_set(tokens: TokenSet, name: str, *, vocab_size: int = 48, grid: int = 4, **views: object) -> TokenSet:

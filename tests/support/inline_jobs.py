@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.check import repair
 from pipeline.cluster.session import Session
+from pipeline.growth import extend
 from pipeline.job import decode_part as frames_job
 from pipeline.job import run as job
 from pipeline.job.rows import PartMade, PartToMake
@@ -16,10 +17,11 @@ from pipeline.job.stages import TokenizePart, WorkerSettings, decode_part
 
 @contextmanager
 def without_ray() -> Iterator[None]:
-    """In the block `tokenize` and `repair` do the work of Ray's workers, and of their decoders, themselves."""
+    """In the block `tokenize`, `extend` and `repair` do the work of Ray's workers, and of their decoders."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (job, repair):
+        for module in (job, repair, extend):
             patch.setattr(module, "ray_session", _no_session)
+        for module in (job, repair):
             patch.setattr(module, "cluster_amount", lambda resource: 0)
         patch.setattr(job.ActorPool, "sized", lambda *args: "tokenize")
         patch.setattr(job, "run_parts", _run_parts)

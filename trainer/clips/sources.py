@@ -157,6 +157,14 @@ class StoreClips:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """The class names by label. Raises UserError for clips of several data sets in one store."""
+        starts = sorted({f"{mixed.prefix}/" for mixed in self.store.manifest.mix})
+        found = [name for name in starts if pc.any(pc.starts_with(self._samples["source"], name)).as_py()]
+        if len(found) > 1:
+            raise UserError(
+                f"{self.path}: mixes {', '.join(name[:-1] for name in found)}, whose classes are kept apart; choose "
+                "the clips of one with a list of its sources (`list_file`)"
+            )
         return self.store.manifest.classes
 
     @property

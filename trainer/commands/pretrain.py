@@ -57,6 +57,12 @@ def train(
     ] = None,
     nproc: Nproc = 1,
     resume: Resume = False,
+    grown: Annotated[
+        bool,
+        typer.Option(
+            "--grown", help="With --resume, after `bevt extend`: use the larger data set from the next epoch on."
+        ),
+    ] = False,
     dry_run: DryRun = False,
     tflops: Tflops = 100.0,
     memory_gb: MemoryGb = None,
@@ -136,8 +142,17 @@ def train(
             numbers = plan(loaded, processes=processes, tflops=tflops, memory=memory)
         emit(with_price(numbers, price_per_gpu_hour), json_)
         return
+    if grown and not resume:
+        raise UserError("--grown: only a run that is resumed can go on with a larger data set; give --resume too")
     check_only_planned(assume, price_per_gpu_hour)
     if resume and from_ is not None:
         check_repeats(target, from_)
-    options = {"resume": resume, "repeat_of": repeat_of, "command": command_typed(), "tflops": tflops, "memory": memory}
+    options = {
+        "resume": resume,
+        "grown": grown,
+        "repeat_of": repeat_of,
+        "command": command_typed(),
+        "tflops": tflops,
+        "memory": memory,
+    }
     emit(launch(run, nproc, loaded, target, **options), json_)

@@ -33,6 +33,10 @@ from trainer.data.order import StreamOrder, view_of_epoch
 
 MORE_TOKENS = "tokens/"  # followed by a further target's name: the key of its tokens in samples and batches
 
+# A sample that is read several times in an epoch (StreamOrder.weights) has the clip, view and mask of an epoch that no
+# run reaches. The number is prime, so that the views differ.
+REPETITION_EPOCHS = 1_000_003
+
 StoredView = tuple[PartView, dict[str, list[np.ndarray]]]  # one view of a part; the further targets' tokens by name
 
 
@@ -68,6 +72,7 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
         self.sizes_N2 = np.stack([samples["height"].to_numpy(), samples["width"].to_numpy()], axis=1)
         self.sample_ids = samples["sample_id"]
         self.part_sizes = np.bincount(self.part, minlength=frames.manifest.num_parts).astype(np.int64)
+        self.part_weights = part_weights(frames)  # None: all parts have weight 1
         self.part_first = np.cumsum(self.part_sizes) - self.part_sizes
         self.backend = backend_for(len(self) * clip_frames)  # chosen by the number of views in an epoch
         self._read_ahead = ReadAhead()
@@ -91,6 +96,8 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
     def __getitem__(self, at: tuple[int, int]) -> dict[str, Any]:
         """Return `clip` uint8 (T, H, W, C), `mask` bool (T / tubelet, h, w), `sample_id`, and the `targets`."""
         epoch, position = at
+        repetition, position = divmod(position, len(self))
+        epoch += repetition * REPETITION_EPOCHS
         try:
             return self._sample(epoch, position)
         except Exception as error:
@@ -146,6 +153,14 @@ class ClipDataset(Dataset[dict[str, Any]], ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_read_ahead": ReadAhead()}
+
+
+def part_weights(frames: FrameStore) -> np.ndarray | None:
+    """The weight of each part, float64 (parts,), in a store that mixes data sets with weights."""
+    weights = np.ones(frames.manifest.num_parts)
+    for mixed in frames.manifest.mix:
+        weights[mixed.first_part : mixed.first_part + mixed.num_parts] = mixed.weight
+    return None if (weights == 1).all() else weights
 
 
 class TokenDataset(ClipDataset):

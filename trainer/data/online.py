@@ -44,7 +44,16 @@ class OnlineSource:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the frame store's digest and the tokenizer's weights."""
-        return hashlib.sha256(f"{self.frames.digest}\0{self.tokenizer.weights_sha256}".encode()).hexdigest()
+        return self._with_weights(self.frames.digest)
+
+    @property
+    def generations(self) -> dict[str, int]:
+        """The number of parts before each extension of the frames, by the digest of that time."""
+        found = self.frames.manifest.generations
+        return {self._with_weights(generation.manifest_digest): generation.num_parts for generation in found}
+
+    def _with_weights(self, frames_digest: str) -> str:
+        return hashlib.sha256(f"{frames_digest}\0{self.tokenizer.weights_sha256}".encode()).hexdigest()
 
     @functools.cached_property
     def identity(self) -> TokenizerIdentity:

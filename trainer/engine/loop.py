@@ -71,12 +71,14 @@ def fit(
     evaluations: Sequence[Evaluation] = (),
     step_flops: StepFlops | None = None,
     data_wait: DataWait | None = None,
+    carried: Callable[[Identity], Identity] = dict,
 ) -> FitResult:
     """Train `task.model` up to `schedule.total_steps` or `loop.max_steps`, and write a checkpoint of the last step.
 
     With `resume`, training continues from the newest complete checkpoint in `run_dir`. `identity` is everything that
-    affects the results. SIGTERM and SIGINT finish the current step, write a checkpoint and return. With
-    `loop.hang_timeout_s`, a process that completes no step for that long prints its stack and exits. `step_flops`
+    affects the results; `carried` brings that of a checkpoint up to date if its data were extended later. SIGTERM and
+    SIGINT finish the current step, write a checkpoint and return. With `loop.hang_timeout_s`, a process that completes
+    no step for that long prints its stack and exits. `step_flops`
     makes rank 0 log FLOP rates, and rank 0 adds the wait of each step to `data_wait`.
 
     `hooks` are part of a step and may change what a checkpoint contains. `evaluations` run after the step and its
@@ -88,7 +90,7 @@ def fit(
     stop = min(schedule.total_steps, loop.max_steps or schedule.total_steps)
     checkpoints = Checkpoints(run_dir / CHECKPOINTS, loop.keep_checkpoints, loop.keep_every)
     stepper = Stepper(task, optimizer, schedule, optim, loop, world)
-    start = _restore(checkpoints, stepper, identity, world, run_dir) if resume else _Start(0)
+    start = _restore(checkpoints, stepper, identity, carried, world, run_dir) if resume else _Start(0)
     first = start.step
     if not first:
         stepper.wrap()
@@ -185,7 +187,14 @@ def _due(evaluations: Sequence[Evaluation], steps_done: int) -> list[Evaluation]
     return [evaluation for evaluation in evaluations if evaluation.due(steps_done)]
 
 
-def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, world: World, run_dir: Path) -> _Start:
+def _restore(
+    checkpoints: Checkpoints,
+    stepper: Stepper,
+    identity: Identity,
+    carried: Callable[[Identity], Identity],
+    world: World,
+    run_dir: Path,
+) -> _Start:
     """Load the newest complete checkpoint, if any; return where training starts."""
     path = world.on_main(lambda: checkpoints.newest(warn))
     if path is None and checkpoints.paths():
@@ -194,7 +203,11 @@ def _restore(checkpoints: Checkpoints, stepper: Stepper, identity: Identity, wor
         if world.is_main:
             warn(f"{checkpoints.folder}: no checkpoint to resume from yet; starting at step 0")
         return _Start(0)
-    record, training = read_checkpoint(path, stepper.task.model, lambda saved: check_identity(path, saved, identity))
+
+    def check(saved: Identity) -> None:
+        check_identity(path, carried(saved), identity)
+
+    record, training = read_checkpoint(path, stepper.task.model, check)
     stepper.wrap()
     stepper.load_state(training)
     if world.is_main:

@@ -1,6 +1,7 @@
 """Learning rate by step: a cosine with linear warm-up, as mmcv computes it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from schemas.recipes import OptimConfig
@@ -28,11 +29,11 @@ class CosineSchedule:
         return share
 
 
-def schedule_of(optim: OptimConfig, epochs: float, steps_per_epoch: int) -> CosineSchedule:
-    """Return a recipe's schedule, with epochs converted to steps."""
+def schedule_of(optim: OptimConfig, epochs: float, steps_in: Callable[[float], int]) -> CosineSchedule:
+    """Return a recipe's schedule, with epochs converted to steps by `steps_in`."""
     return CosineSchedule(
-        total_steps=max(1, round(epochs * steps_per_epoch)),
-        warmup_steps=round(optim.warmup_epochs * steps_per_epoch),
+        total_steps=max(1, steps_in(epochs)),
+        warmup_steps=steps_in(optim.warmup_epochs),
         warmup_start=optim.warmup_start,
         final_share=optim.final_lr_share,
     )

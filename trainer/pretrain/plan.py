@@ -42,7 +42,7 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
         lines.append(
             f"  {name}: {count(order.num_samples, 'sample')}, {order.dropped_per_epoch} left out per epoch; batch "
             f"{order.global_batch} = {plan.world_size} x {per_process} in {count(plan.micro_batches, 'micro-batch')}; "
-            f"{plan.samples_seen(name)} {UNITS[name]} in {plan.steps / order.steps_per_epoch:.4g} epochs"
+            f"{plan.samples_seen(name)} {UNITS[name]} in {order.epochs_in(plan.steps):.4g} epochs"
         )
         if further := plan.recipe.streams[name].more_targets:  # type: ignore[index]
             sizes = plan.recipe.model.more_heads

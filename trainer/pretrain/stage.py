@@ -17,6 +17,7 @@ from trainer.clips.lists import ClipLists, make_lists, store_rows
 from trainer.data.online import OnlineSource
 from trainer.distributed.world import World
 from trainer.engine.evaluations import Evaluation, every, on_main
+from trainer.pretrain.growth import growth_of, record_growth
 from trainer.pretrain.pictures import PictureEvaluation, check_tokenizer, picture_data
 from trainer.pretrain.plan import pretrain_workload
 from trainer.pretrain.probe_evaluation import ProbeEvaluation
@@ -37,6 +38,7 @@ def pretrain(
     out: Path,
     *,
     resume: bool = False,
+    grown: bool = False,
     command: str = "bevt train",
     repeat_of: RunRecord | None = None,
     tflops: float = DEFAULT_TFLOPS,
@@ -44,6 +46,7 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train on the streams of `recipe` and write the run directory `out`. Every process calls this.
 
+    With `grown`, a run whose data were extended goes on with the larger set from the next epoch of each stream.
     `repeat_of` is the record of the run that this one repeats; the data must be the same, and the initial
     weights if it has their digest. `tflops` is the rate assumed in the plan, and micro-batches are chosen to fit
     `memory`. Returns a summary. Raises UserError for data, checkpoints or a directory that do not fit.
@@ -57,7 +60,9 @@ def pretrain(
             check_datasets(repeat_of.datasets, datasets, "the repeated run")
             if not session.from_checkpoint:
                 world.on_main(lambda: check_init_digest(recipe, repeat_of, "the repeated run"))
-        streams = open_streams(recipe, sources, HIDDEN_MULTIPLE if world.device.type == "cuda" else 1)
+        growth = session.world.on_main(lambda: growth_of(recipe, sources, out, resume, grown))
+        hidden_multiple = HIDDEN_MULTIPLE if world.device.type == "cuda" else 1
+        streams = open_streams(recipe, sources, hidden_multiple, growth.grown)
         if world.is_main:
             warn_of_unusual_frames(recipe, sources)
         plan = session.plan(workload_of(recipe, sources, streams), memory)
@@ -69,11 +74,12 @@ def pretrain(
             checkpoint_activations(model)
 
         def lists(is_listed: bool) -> ClipLists | None:
-            if is_listed or not world.is_main:
+            if (is_listed and not growth.is_new) or not world.is_main:
                 return None
             return make_lists([store_rows(source.frames) for source in sources.values()], recipe.init)
 
-        identity = session.begin(plan, datasets, tflops, lists)
+        identity = session.begin(plan, datasets, tflops, lists) | growth.identity
+        world.on_main(lambda: record_growth(out, growth, plan.schedule.total_steps))
         trained, stored, hooks = averaged(model, recipe.ema_decay)
         tokenizers = {name: source.tokenizer for name, source in sources.items() if isinstance(source, OnlineSource)}
         result = session.fit(
@@ -83,6 +89,7 @@ def pretrain(
             {name: dataset for name, (dataset, _) in streams.items()},
             hooks=hooks,
             evaluations=evaluations_of(recipe, stored, tokenizer, sources, streams, out, world),
+            carried=growth.carried,
         )
         saved = session.save(stored, result)
         return {"run": str(out), "steps": plan.steps, **session.summary(plan, result), "weights": saved}

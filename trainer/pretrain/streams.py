@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from schemas.errors import UserError
 from schemas.models import BevtConfig
 from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
 from schemas.recipes.loading import streams_in
-from schemas.runs import DatasetRef
+from schemas.runs import DatasetRef, Growth
 from schemas.tokens import TokenizerIdentity
 from trainer.clips.sources import thinned
 from trainer.data.clip_dataset import ClipDataset, TokenDataset
@@ -58,6 +59,13 @@ class StoredSource:
     @property
     def digest(self) -> str:
         return self.tokens.digest
+
+    @property
+    def generations(self) -> dict[str, int]:
+        """The number of parts before each extension of the set, by the digest of that time; also for `more`."""
+        sets = (self.tokens, *self.more.values())
+        found = (generation for tokens in sets for generation in tokens.manifest.generations)
+        return {generation.manifest_digest: generation.num_parts for generation in found}
 
     @property
     def identity(self) -> TokenizerIdentity:
@@ -164,8 +172,16 @@ def datasets_of(sources: Mapping[str, Source]) -> dict[str, DatasetRef]:
     return datasets
 
 
-def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_multiple: int = 1) -> Streams:
-    """Return the dataset and the order of every stream; for `hidden_multiple`, see `hidden_positions`."""
+def open_streams(
+    recipe: PretrainRecipe,
+    sources: Mapping[str, Source],
+    hidden_multiple: int = 1,
+    grown: Mapping[str, Sequence[Growth]] = MappingProxyType({}),
+) -> Streams:
+    """Return the dataset and the order of every stream; for `hidden_multiple`, see `hidden_positions`.
+
+    `grown` are the extensions that the run went on with, by stream.
+    """
     streams: Streams = {}
     for name, stream in recipe.streams.items():
         dataset = sources[name].dataset(
@@ -182,6 +198,8 @@ def open_streams(recipe: PretrainRecipe, sources: Mapping[str, Source], hidden_m
             stream.window_parts,
             (recipe.loop.seed, name),
             f"streams.{name}.global_batch",
+            tuple((growth.first_epoch, growth.num_parts) for growth in grown.get(name, ())),
+            dataset.part_weights,
         )
         streams[name] = (dataset, order)
     return streams

@@ -106,7 +106,7 @@ def make_plan(
         gb = memory_gb
         recipe, reason = on_main(lambda: _fitted(workload, processes, gb))
     leading = orders["video" if "video" in orders else next(iter(orders))]
-    schedule = schedule_of(recipe.optim, recipe.loop.epochs, leading.steps_per_epoch)
+    schedule = schedule_of(recipe.optim, recipe.loop.epochs, leading.steps_in)
     plan = Plan(workload, recipe, schedule, processes, reason)
     check_batches(orders, plan.micro_batches, processes)
     return plan

@@ -157,11 +157,12 @@ class Session:
         lr_share: LrShare = lambda name: 1.0,
         hooks: Sequence[Hook] = (),
         evaluations: Sequence[Evaluation] = (),
+        carried: Callable[[Identity], Identity] = dict,
     ) -> FitResult:
         """Train `task.model` on the samples of the plan's streams. Every rank calls this.
 
-        `identity` comes from `begin`. If a signal stops the run, the command that resumes it is printed. After Ctrl-C
-        KeyboardInterrupt is raised, once the checkpoint is written.
+        `identity` comes from `begin`; for `carried`, see `trainer.engine.loop.fit`. If a signal stops the run, the
+        command that resumes it is printed. After Ctrl-C KeyboardInterrupt is raised, once the checkpoint is written.
         """
         recipe, world = plan.recipe, self.world
         cost = plan.cost() if world.is_main else None
@@ -191,6 +192,7 @@ class Session:
             hooks=hooks,
             evaluations=evaluations,
             step_flops=None if cost is None else cost.step_flops,
+            carried=carried,
             data_wait=DataWait(workers, usable_cpus() // local_processes(), read_from(streams)),
         )
         if world.is_main and not result.finished:

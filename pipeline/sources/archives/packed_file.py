@@ -56,17 +56,28 @@ _FILE = pa.struct(
 ARCHIVES_SCHEMA = pa.schema([pa.field("files", pa.list_(_FILE), nullable=False)])
 
 
-def write_packed(frames_dir: AnyPath, sources: Iterable[str], packed: Mapping[str, tuple[PackedFile, ...]]) -> None:
+def packed_path(frames_dir: AnyPath, first_part: int) -> AnyPath:
+    """The table of the plan with this first part: not 0 for an extension of the store."""
+    return frames_dir / (f"archives-{first_part:05d}.parquet" if first_part else ARCHIVES)
+
+
+def write_packed(
+    frames_dir: AnyPath,
+    sources: Iterable[str],
+    packed: Mapping[str, tuple[PackedFile, ...]],
+    first_part: int = 0,
+) -> None:
     """Write the table for the sources of a plan, in their order; without `packed` files, remove it."""
+    path = packed_path(frames_dir, first_part)
     if not packed:
-        remove(frames_dir / ARCHIVES)
+        remove(path)
         return
     written = pa.BufferOutputStream()
     remaining = iter(sources)
     with pq.ParquetWriter(written, ARCHIVES_SCHEMA, compression="zstd") as writer:
         while rows := [packed.get(source) or () for source in itertools.islice(remaining, ROWS_PER_GROUP)]:
             writer.write_table(_table(rows))
-    write_atomic(frames_dir / ARCHIVES, written.getvalue().to_pybytes())
+    write_atomic(path, written.getvalue().to_pybytes())
 
 
 def _table(rows: Sequence[tuple[PackedFile, ...]]) -> pa.Table:
@@ -78,12 +89,12 @@ def _table(rows: Sequence[tuple[PackedFile, ...]]) -> pa.Table:
     return pa.Table.from_arrays([lists], schema=ARCHIVES_SCHEMA)
 
 
-def read_packed(frames_dir: AnyPath, start: int, stop: int) -> list[tuple[PackedFile, ...]]:
+def read_packed(frames_dir: AnyPath, start: int, stop: int, first_part: int = 0) -> list[tuple[PackedFile, ...]]:
     """The files in archives of the sources `start` to `stop - 1` of the plan; empty if none is in an archive.
 
     Raises UserError for a table that is damaged or has other rows.
     """
-    path = frames_dir / ARCHIVES
+    path = packed_path(frames_dir, first_part)
     try:
         with ParquetFile(path) as file:
             wrong = file.schema_arrow.types != ARCHIVES_SCHEMA.types

@@ -11,7 +11,8 @@ from bevt_core.storage.files import create_record, sha256_of, sizes_in
 from bevt_core.storage.objects import AnyPath, as_path
 from pipeline.job import plan as plans
 from pipeline.job.commits import check_complete
-from pipeline.job.plan import check_root, write_or_check_plan
+from pipeline.job.decode_part import check_root
+from pipeline.job.plan import write_or_check_plan
 from schemas.errors import StorageError, UserError
 from schemas.frames import Plan, PoolSpec, SourceItem
 from tests.support.s3_server import S3Server, s3_server
@@ -50,7 +51,7 @@ def test_of_two_jobs_at_the_same_moment_one_is_refused(frames_dir: AnyPath, monk
     assert before.keys() == {"plan.json", "sources.parquet"}
     with monkeypatch.context() as patch:
         for module in (plans, source_list):
-            patch.setattr(module, "read_plan", lambda folder: None)
+            patch.setattr(module, "read_plan", lambda folder, extension=0: None)
         with pytest.raises(UserError, match=r"another job's output: .*num_sources 4 there, 3 here"):
             write_or_check_plan(frames_dir, plan_of(ITEMS[:3]), ITEMS[:3], overwrite=False)
         write_or_check_plan(frames_dir, plan_of(ITEMS), ITEMS, overwrite=False)  # the same job

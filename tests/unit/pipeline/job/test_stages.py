@@ -48,5 +48,5 @@ def test_a_workers_warning_has_its_prefix(
 ) -> None:
     monkeypatch.setattr(stages, "read_frame_commit", _warns)
     monkeypatch.setattr(TokenizePart, "_load", _warns)
-    work(SimpleNamespace(frames_dir="frames", plan=SimpleNamespace(digest=str)))
+    work(SimpleNamespace(frames_dir="frames", plans=[SimpleNamespace(digest=str, parts=range(1))]))
     assert capsys.readouterr().err == "warning: no locks there\n"

@@ -118,3 +118,69 @@ def test_the_parts_ahead_hold_the_batch_and_the_next_window(seed: int, sizes: li
         ahead = order.parts_ahead(step)
         now, soon = (int(part_of[order.batch(at)[1][0]]) for at in (step, step + min(sizes)))
         assert now in ahead[:window_parts] and soon in ahead
+
+
+@settings(deadline=None)
+@given(
+    part_lists.filter(lambda sizes: sizes[0] >= 3),
+    st.integers(1, 3),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), min_size=1, max_size=3),
+)
+def test_a_run_that_goes_on_with_more_parts_reads_every_sample_once_in_every_epoch(sizes, global_batch, resumes):
+    """Each resume adds parts at some step, as trainer.pretrain.growth does: from the next epoch on."""
+    growth: tuple[tuple[int, int], ...] = ()
+    num_parts, orders = 1, [StreamOrder(sizes[:1], global_batch, 4, (0, "video"))]
+    steps = [0]
+    for num_steps, more in resumes:
+        if num_parts + more > len(sizes):
+            break
+        steps.append(steps[-1] + num_steps)
+        epoch, at = orders[-1].position(steps[-1])
+        growth = (*growth, (epoch + (at > 0), num_parts))
+        num_parts += more
+        orders.append(StreamOrder(sizes[:num_parts], global_batch, 4, (0, "video"), growth=growth))
+    read: dict[int, list[int]] = {}
+    last = orders[-1]
+    end = last.steps_in(growth[-1][0] + 2 if growth else 2)
+    bounds = [*steps, max(end, steps[-1])]
+    for order, first, stop in zip(orders, bounds, bounds[1:], strict=False):
+        for step in range(first, stop):
+            epoch, batch = order.batch(step)
+            read.setdefault(epoch, []).extend(batch.tolist())
+            assert np.array_equal(batch, last.batch(step)[1])  # also from an older checkpoint
+            assert set(np.repeat(np.arange(num_parts), sizes[:num_parts])[batch]) <= set(order.parts_ahead(step))
+    for epoch, positions in read.items():
+        here = int(last.part_sizes_of(epoch).sum())
+        assert len(set(positions)) == len(positions) and max(positions) < here
+        if last.steps_in(epoch + 1) <= bounds[-1]:
+            assert len(positions) == here - here % global_batch
+    assert len(last.part_sizes_of(max(read))) == num_parts or not growth or max(read) < growth[-1][0]
+    assert last.epochs_in(last.steps_in(2)) == 2
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.sampled_from([0.5, 1.0, 2.25])), min_size=1, max_size=12),
+    st.integers(1, 4),
+)
+def test_weights_repeat_and_thin_samples_evenly(parts, global_batch):
+    sizes, weights = np.array([size for size, _ in parts]), np.array([weight for _, weight in parts])
+    if sum(round(weight * sizes[weights == weight].sum()) for weight in set(weights)) < max(4, global_batch):
+        return
+    order = StreamOrder(sizes, global_batch, 3, (0, "video"), weights=weights)
+    part_of = np.repeat(np.arange(len(sizes)), sizes)
+    readings = np.zeros(sizes.sum())
+    for epoch in range(8):
+        steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+        batches = [order.batch(step) for step in steps]
+        assert {number for number, _ in batches} <= {epoch}
+        for step, (_, batch) in zip(steps, batches, strict=True):
+            assert set(part_of[batch % sizes.sum()]) <= set(order.parts_ahead(step))
+        whole = order._order_of(epoch)
+        assert len(set(whole)) == len(whole) == order.steps_per_epoch * global_batch + order.dropped_per_epoch
+        assert np.array_equal(np.concatenate([batch for _, batch in batches]), whole[: len(steps) * global_batch])
+        readings += np.bincount(whole % sizes.sum(), minlength=sizes.sum())
+    for weight in set(weights):
+        alike = readings[weights[part_of] == weight]
+        assert len(alike) == 0 or alike.max() - alike.min() <= 1
+        assert abs(alike.sum() - 8 * round(weight * len(alike))) < 1e-9

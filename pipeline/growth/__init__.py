@@ -1,0 +1,1 @@
+"""Datasets that grow: new sources become new parts of a finished dataset."""

@@ -1,0 +1,62 @@
+"""The sources of a root that a dataset does not have yet, with labels by the dataset's class map."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bevt_core.dataset.extensions import Planned
+from bevt_core.dataset.source_list import SourceTable, sources_digest
+from bevt_core.rng import rng_for
+from pipeline.sources.class_names import class_index
+from pipeline.sources.listing import SourceListing
+from schemas.frames import Plan
+
+
+class NewSources(NamedTuple):
+    """What a listing adds to a dataset."""
+
+    items: SourceTable
+    classes: tuple[str, ...]  # the dataset's, then those that only the listing has
+    num_known: int  # items of the listing that the dataset has
+
+
+def new_sources(listing: SourceListing, planned: Sequence[Planned], seed: int) -> NewSources:
+    """The sources whose names the dataset does not have, in the order in which they are cut into parts.
+
+    Labels are matched by the name of the class; classes that the dataset lacks get the next labels.
+    """
+    known = pa.concat_arrays([SourceTable.of(items).rows["source"].cast(pa.large_string()) for _, items in planned])
+    listed = SourceTable.of(listing.items)
+    is_new = pc.invert(pc.is_in(listed.rows["source"], value_set=known))
+    items = SourceTable(listed.rows.filter(is_new))
+    used = [label for label in items.rows["label"].unique().to_pylist() if label is not None]
+    classes = with_classes(planned[-1].plan.classes, (listing.classes[label] for label in sorted(used)))
+    to_ours = {label: class_index(listing.classes[label], classes) for label in used}
+    labels = pa.array([to_ours.get(label) for label in items.rows["label"].to_pylist()], pa.int32())
+    at = items.rows.schema.get_field_index("label")
+    items = SourceTable(items.rows.set_column(at, pa.field("label", pa.int32()), labels))
+    order = rng_for(seed, "plan", len(planned)).permutation(len(items))
+    return NewSources(items.take(order), classes, len(listed) - len(items))
+
+
+def with_classes(classes: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
+    """`classes`, followed by those of `more` that are not among them."""
+    for name in more:
+        classes = classes if class_index(name, classes) is not None else (*classes, name)
+    return classes
+
+
+def plan_after(plan: Plan, new: NewSources, **facts: Any) -> Plan:
+    """The plan of an extension, after `plan`, by the new sources; `facts` are other keys that differ."""
+    return plan.model_copy(
+        update={
+            "classes": new.classes,
+            "num_sources": len(new.items),
+            "sources_digest": sources_digest(new.items),
+            "first_part": plan.num_parts,
+            "extends": plan.digest(),
+            **facts,
+        }
+    )
