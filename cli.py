@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bevt_core.commands.view import VIEWERS
-from bevt_core.console.command_line import App
+from bevt_core.console.command_line import VIEWERS, App
 from bevt_core.console.command_table import Command, Group, Panels, group_class
 from bevt_core.console.terminal import show
 

@@ -5,10 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bevt_core.console.command_line import AsJson
+from bevt_core.console.command_line import VIEWERS, AsJson
 from bevt_core.console.terminal import emit, note, show
-
-VIEWERS = "bevt.viewers"  # in the context's `meta`: returns functions that make a site of a path, or None
 
 
 def view(

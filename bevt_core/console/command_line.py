@@ -25,6 +25,7 @@ from schemas.text.json_text import json_text
 
 # click's class for errors in the command line. Newer versions of Typer bundle click, so it is looked up by name.
 USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+VIEWERS = "bevt.viewers"  # in the context's `meta`: returns functions that make a site of a path, or None
 INTERRUPTED = 128 + signal.SIGINT  # the exit code, as shells report the signal
 
 NO_ADDRESS_SPACE = "failed to map segment"  # the dynamic linker's error if the address space is too small

@@ -113,6 +113,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(data: Data, more: list[str], tmp_path
     assert torch.equal(hub.get_parameter("lm_head_other.weight"), ends[0].get_parameter("lm_head_other.weight"))
 
 
+@pytest.mark.slow
 def test_a_target_without_weight_does_not_change_the_run(data: Data, more: list[str], tmp_path: Path) -> None:
     """Without clipping, whose norm sums over more parameters."""
     settings = ("loop.max_steps=3", "optim.clip_grad_norm=null")

@@ -21,6 +21,7 @@ from trainer.testing.classifier_card import CARD, card_of
 BLOCK = re.compile(r"```(bash|python)\n(.*?)```", flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_token_set(tmp_path / "datasets" / "mine", num_samples=4, sources_per_part=2, frames=2)

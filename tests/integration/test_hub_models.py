@@ -182,6 +182,7 @@ def test_a_model_that_is_too_large_is_not_fetched(hub: HubServer, monkeypatch: p
     assert not hub.count("resolve") and MAX_WEIGHTS_BYTES == 16 << 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("request_", "fault"),
     [

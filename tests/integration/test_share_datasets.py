@@ -124,6 +124,7 @@ def test_a_card_of_the_owner_is_kept(mine: Path, hub: HubServer) -> None:
     assert repository(hub).files["README.md"] == b"# Mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("request_", "fault"),
     [
@@ -250,6 +251,7 @@ def test_a_damaged_dataset_is_not_pushed(damage: str, mine: Path, hub: HubServer
     assert ("dataset", TO) not in hub.repositories or "tokens/test-v2/dataset.json" not in shared(hub)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("request_", "fault"),
     [

@@ -1,11 +1,12 @@
 """Small entries for tests of the cache, and a process that reads them: `python -m tests.support.cached_parts SEED`."""
 
+import fcntl
 import hashlib
 import random
 import sys
 
 from bevt_core.storage.objects import ObjectPath
-from bevt_core.storage.part_cache import cache_folder, local_files
+from bevt_core.storage.part_cache import _lock, cache_folder, local_files
 from bevt_core.storage.remote import Entry
 from schemas.frames import FileDigest
 
@@ -23,7 +24,8 @@ def entry(number: int) -> Entry:
 
 
 def entries_there() -> set[str]:
-    return {path.name for path in cache_folder().glob("key-*")}
+    with _lock("room", fcntl.LOCK_EX):  # nothing is removed while the folder is listed, so no name is counted too many
+        return {path.name for path in cache_folder().glob("key-*")}
 
 
 def read(number: int) -> bytes:

@@ -21,6 +21,12 @@ from tests.support.json_keys import CheckKeys
 Usage = namedtuple("Usage", "total used free")
 
 
+@pytest.fixture(autouse=True)
+def _measure_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "MEASURE_S", 0.01)
+    monkeypatch.setattr(machine, "DISK_BYTES", 1 << 20)
+
+
 def test_the_command_shows_every_subject_and_its_json_has_them_too(tmp_path: Path, json_keys: CheckKeys) -> None:
     ran = CliRunner().invoke(app, ["doctor", "--no-ray", "--data", str(tmp_path), "--json"])
     found = json.loads(ran.stdout)
@@ -65,7 +71,7 @@ def test_limits_have_advice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert machine.open_files().advice.endswith("`ulimit -n 4096`")
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert machine.open_files().state == "ok"
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 64 << 20, 64 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - (1 << 20), 1 << 20))
     assert machine.shared_memory().state == "warning"
     assert machine.disk(tmp_path).state == "problem"
 
