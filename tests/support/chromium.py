@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -97,8 +98,8 @@ class Chromium:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._out)  # which ends the browser
-        try:
+        with suppress(subprocess.TimeoutExpired):  # on a busy machine it may need longer
             self._process.wait(10)
-        finally:
-            self._process.kill()
-            os.close(self._in)
+        self._process.kill()
+        self._process.wait()
+        os.close(self._in)
