@@ -51,6 +51,24 @@ class TokenizerSizes(Record):
         raise NotImplementedError
 
 
+class PyramidSizes(TokenizerSizes):
+    """Sizes of networks that halve the resolution between the entries of `multipliers`."""
+
+    if TYPE_CHECKING:
+        width: int
+        multipliers: tuple[int, ...]
+
+    @property
+    def stride(self) -> int:
+        """Width of one token in pixels."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+    @property
+    def full_width(self) -> int:
+        """Channels at full resolution."""
+        return self.width * self.multipliers[0]
+
+
 @dataclass(frozen=True)
 class Family:
     """A kind of tokenizer. Functions are named as "module:function" and imported when they are called."""

@@ -2,11 +2,11 @@
 
 from pydantic import Field, model_validator
 
-from bevt_core.tokenizers.families import AGAINST_ORIGINAL, Blocks, Family, Multiplier, TokenizerSizes
+from bevt_core.tokenizers.families import AGAINST_ORIGINAL, Blocks, Family, Multiplier, PyramidSizes
 from schemas.ranges import Vocabulary, Width
 
 
-class Magvit2Sizes(TokenizerSizes):
+class Magvit2Sizes(PyramidSizes):
     """The sizes of both networks; the defaults are pretrain_lfqgan_256_16384's."""
 
     width: Width = 128  # channels at full resolution
@@ -25,16 +25,6 @@ class Magvit2Sizes(TokenizerSizes):
     def bits(self) -> int:
         """Values of a vector."""
         return self.vocab_size.bit_length() - 1
-
-    @property
-    def stride(self) -> int:
-        """Width of one token in pixels."""
-        return int(2 ** (len(self.multipliers) - 1))
-
-    @property
-    def full_width(self) -> int:
-        """Channels at full resolution."""
-        return self.width * self.multipliers[0]
 
 
 MAGVIT2 = Family(

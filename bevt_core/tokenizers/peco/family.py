@@ -2,11 +2,11 @@
 
 from pydantic import Field
 
-from bevt_core.tokenizers.families import Blocks, Family, Multiplier, TokenizerSizes
+from bevt_core.tokenizers.families import Blocks, Family, Multiplier, PyramidSizes
 from schemas.ranges import Vocabulary, Width
 
 
-class PecoSizes(TokenizerSizes):
+class PecoSizes(PyramidSizes):
     """The sizes of PeCo's two networks and of its codebook; the defaults are the paper's where it gives them."""
 
     width: Width = 128  # channels at full resolution
@@ -15,16 +15,6 @@ class PecoSizes(TokenizerSizes):
     blocks: Blocks = 2  # residual blocks per resolution; paper
     code_dim: Width = 256
     vocab_size: Vocabulary = 8192  # paper
-
-    @property
-    def stride(self) -> int:
-        """Width of one token in pixels."""
-        return int(2 ** (len(self.multipliers) - 1))
-
-    @property
-    def full_width(self) -> int:
-        """Channels at full resolution."""
-        return self.width * self.multipliers[0]
 
 
 PECO = Family("peco", PecoSizes, 224, "bevt_core.tokenizers.peco.tokenizer:load")

@@ -6,13 +6,13 @@ Shi et al. 2024, https://arxiv.org/abs/2412.02692.)
 
 from pydantic import Field
 
-from bevt_core.tokenizers.families import AGAINST_ORIGINAL, Blocks, Family, Multiplier, TokenizerSizes
+from bevt_core.tokenizers.families import AGAINST_ORIGINAL, Blocks, Family, Multiplier, PyramidSizes
 from schemas.ranges import Vocabulary, Width
 
 CODE = "bevt_core.tokenizers.taming.tokenizer"
 
 
-class VqganSizes(TokenizerSizes):
+class VqganSizes(PyramidSizes):
     """The sizes of both networks and of the codebook; the defaults are vqgan_imagenet_f16_16384's."""
 
     width: Width = 128  # channels at full resolution
@@ -22,16 +22,6 @@ class VqganSizes(TokenizerSizes):
     latent_width: Width = 256  # channels before the projection to the codes
     code_dim: Width = 256
     vocab_size: Vocabulary = 16_384
-
-    @property
-    def stride(self) -> int:
-        """Width of one token in pixels."""
-        return int(2 ** (len(self.multipliers) - 1))
-
-    @property
-    def full_width(self) -> int:
-        """Channels at full resolution."""
-        return self.width * self.multipliers[0]
 
 
 class LlamagenSizes(VqganSizes):
