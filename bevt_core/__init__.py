@@ -1,6 +1,6 @@
 """The method, and the code shared by pipeline and trainer: masks, encoders, decoders, tokenizers, shards, views.
 
-Users import from here (docs/python.md). A name is imported when it is first used.
+Users import from here (docs/how-to/python.md). A name is imported when it is first used.
 """
 
 import os

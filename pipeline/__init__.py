@@ -1,6 +1,6 @@
 """Raw data -> frame store and token set, on Ray Data.
 
-Users import from here (docs/python.md). A name is imported when it is first used.
+Users import from here (docs/how-to/python.md). A name is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING

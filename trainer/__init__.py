@@ -1,6 +1,6 @@
 """Train, test and inspect models on datasets, with torch.distributed. Datasets are written by `pipeline`.
 
-This module exports the public Python API (docs/python.md); names are imported on first use.
+This module exports the public Python API (docs/how-to/python.md); names are imported on first use.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A measurement as Markdown: `python benchmarks/gpu/table.py [GPU_JSON]` writes it into docs/gpu.md, between markers.
+"""A measurement as Markdown: `python benchmarks/gpu/table.py [GPU_JSON]` writes it into docs/explanation/gpu.md, between markers.
 
 Without a file it writes that nothing has been measured. `render` needs nothing but Python.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "gpu.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "gpu.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 NOT_MEASURED = "Not yet measured."
 FUSED = ("sdpa", "triton")

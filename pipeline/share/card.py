@@ -12,7 +12,7 @@ TEXT = """\
 # A dataset of bevt
 
 {what}. `bevt pull ORG/NAME datasets/mine` downloads it and checks every digest;
-`docs/format.md` of bevt describes the files.
+`docs/reference/format.md` of bevt describes the files.
 
 Frames and tokens are derived from the source data, whose terms decide how they may be used. Add a `license:` line at
 the top of this file.

@@ -1,4 +1,4 @@
-"""The examples of docs/python.md run, one after another, on a few tiny videos."""
+"""The examples of docs/how-to/python.md run, one after another, on a few tiny videos."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_the_examples_of_the_page_run(
                 tmp_path / "videos" / name / f"{number}.mp4", moving_frames(36, 80, 96, seed=2 * number + label)
             )
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "python.md").read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "how-to" / "python.md").read_text(), flags=re.DOTALL)
     assert len(blocks) == 10
     with without_ray():
         for block in blocks:
@@ -35,7 +35,7 @@ def test_the_page_names_all_that_is_public() -> None:
     import pipeline
     import trainer
 
-    page = (REPO / "docs" / "python.md").read_text()
+    page = (REPO / "docs" / "how-to" / "python.md").read_text()
     for package in (pipeline, bevt_core, trainer):
         (row,) = re.findall(rf"^\| `{package.__name__}` \|(.*)\|$", page, flags=re.MULTILINE)
         assert sorted(re.findall(r"`(\w+)`", row)) == sorted(package.__all__)

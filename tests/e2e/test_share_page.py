@@ -1,4 +1,4 @@
-"""The commands and the example of docs/share-on-the-hub.md run, one after another, against a server like the Hub."""
+"""The commands and the example of docs/how-to/share-on-the-hub.md run, one after another, against a server like the Hub."""
 
 import re
 import shlex
@@ -34,7 +34,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     card = card_of(load_finetune_recipe("nano_finetune"), ("left", "right"))
     Path("runs/mine", CARD).write_text(card.model_dump_json())
 
-    blocks = BLOCK.findall((REPO / "docs" / "share-on-the-hub.md").read_text())
+    blocks = BLOCK.findall((REPO / "docs" / "how-to" / "share-on-the-hub.md").read_text())
     assert [kind for kind, _ in blocks] == ["bash", "bash", "python", "bash", "bash", "python"]
     blocks.pop()  # needs `datasets`: tests/integration/test_table_readers.py
     with hub_server(tmp_path / "cache") as hub:

@@ -1,4 +1,4 @@
-"""docs/security.md and docs/reliability.md name a test for each promise: they must exist."""
+"""docs/explanation/security.md and docs/explanation/reliability.md name a test for each promise: they must exist."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ REPO = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("page", ["security.md", "reliability.md"])
 def test_every_test_that_a_page_names_exists(page: str) -> None:
-    text = (REPO / "docs" / page).read_text()
+    text = (REPO / "docs" / "explanation" / page).read_text()
     files = set(re.findall(r"`?(tests/[\w/]+\.py)", text))
     names = set(re.findall(r"`(test_\w+)`", text))
     defined = {

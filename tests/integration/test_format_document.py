@@ -1,4 +1,4 @@
-"""docs/format.md lists the columns, keys, defaults and Zarr metadata that the code has, no more and no fewer."""
+"""docs/reference/format.md lists the columns, keys, defaults and Zarr metadata that the code has, no more and no fewer."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from bevt_core.dataset.jpeg_layout import Layout
 from schemas import frames, tokens, views
 from schemas.base import FORMAT_VERSION
 
-TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "reference" / "format.md").read_text()
 TABLE = re.compile(r"<!-- (keys|columns) of (\w+) -->\n\|[^\n]*\n\| ---[^\n]*\n((?:\|[^\n]*\n)+)")
 TABLES = {
     name: [[cell.strip() for cell in line.strip("|").split(" | ")] for line in rows.splitlines()]

@@ -1,4 +1,4 @@
-"""The table of a GPU measurement: what it shows, what it says of goals, and that docs/gpu.md has the committed one."""
+"""The table of a GPU measurement: what it shows, what it says of goals, and that docs/explanation/gpu.md has the committed one."""
 
 import importlib.util
 import json
@@ -75,5 +75,5 @@ def test_what_failed_is_listed_with_its_reason(table: ModuleType) -> None:
 def test_the_page_has_the_table_of_the_committed_measurement(table: ModuleType) -> None:
     committed = REPO / "benchmarks" / "gpu" / "gpu.json"
     expected = table.render(json.loads(committed.read_text()) if committed.is_file() else None)
-    page = (REPO / "docs" / "gpu.md").read_text()
+    page = (REPO / "docs" / "explanation" / "gpu.md").read_text()
     assert table.insert(page, expected) == page, "run python benchmarks/gpu/table.py benchmarks/gpu/gpu.json"

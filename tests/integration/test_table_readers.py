@@ -1,4 +1,4 @@
-"""Other programs read the Parquet files of a dataset: equal tokens and index. docs/format.md has their versions."""
+"""Other programs read the Parquet files of a dataset: equal tokens and index. docs/reference/format.md has their versions."""
 
 import re
 from collections.abc import Callable
@@ -86,11 +86,11 @@ def test_datasets_reads_the_tables_that_the_card_lists(dataset: Path, tmp_path: 
 def test_datasets_has_the_stored_frames_as_pictures(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The example of docs/share-on-the-hub.md: the bytes of every frame, in order."""
+    """The example of docs/how-to/share-on-the-hub.md: the bytes of every frame, in order."""
     datasets = pytest.importorskip("datasets", reason=f"no datasets; {NEEDS}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    page = (REPO / "docs" / "share-on-the-hub.md").read_text()
+    page = (REPO / "docs" / "how-to" / "share-on-the-hub.md").read_text()
     *_, code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     found: dict[str, Any] = {}
     exec(code.replace("datasets/mine", str(dataset)), found)

@@ -1,4 +1,4 @@
-"""A tokenizer from outside the tree: the package of docs/add-a-tokenizer.md, and plug-ins that are broken or clash."""
+"""A tokenizer from outside the tree: the package of docs/how-to/add-a-tokenizer.md, and plug-ins that are broken or clash."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from tests.support.plugins import install
 from tests.support.tiny_jobs import tiny_recipe
 
 REPO = Path(__file__).parents[2]
-PAGE = REPO / "docs" / "add-a-tokenizer.md"
+PAGE = REPO / "docs" / "how-to" / "add-a-tokenizer.md"
 Installed = Callable[..., Path]
 
 

@@ -1,4 +1,4 @@
-"""docs/trip-of-a-frame.md names the files that a frame passes."""
+"""docs/explanation/trip-of-a-frame.md names the files that a frame passes."""
 
 import re
 from graphlib import TopologicalSorter
@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import REPO
 from tests.support.frame_trip import follow_a_frame
 
-TEXT = (REPO / "docs" / "trip-of-a-frame.md").read_text()
+TEXT = (REPO / "docs" / "explanation" / "trip-of-a-frame.md").read_text()
 NAMED = set(re.findall(r"\b(?:bevt_core|pipeline|trainer)/[\w/]+\.py", TEXT))
 COUNTS = re.search(r"\| today \| (\d+) \| (\d+) \|", TEXT)
 DECODERS = "bevt_core/media/video/"  # give each frame to their caller's `keep`
