@@ -1,4 +1,4 @@
-"""A measurement as Markdown: `python benchmarks/gpu/table.py [GPU_JSON]` writes it into docs/explanation/gpu.md, between markers.
+"""A measurement as Markdown: `python benchmarks/gpu/table.py [GPU_JSON]` writes it into docs/explanation/gpu.md.
 
 Without a file it writes that nothing has been measured. `render` needs nothing but Python.
 """

@@ -1,7 +1,8 @@
 """The study's tables: `python benchmarks/study/tables.py benchmarks/study/results.json --out docs/explanation/study`.
 
-Writes them into the page docs/explanation/study.md, each between `<!-- table:NAME -->` and `<!-- end -->`; all other text of the
-page is by hand. A page that does not exist is made, with a heading for each table. The figures are docs/explanation/study/*.svg.
+Writes them into the page docs/explanation/study.md, each between `<!-- table:NAME -->` and `<!-- end -->`; all other
+text of the page is by hand. A page that does not exist is made, with a heading for each table. The figures are
+docs/explanation/study/*.svg.
 Cells are mean ± sample standard deviation (number of seeds) in percent, or a dash where nothing was measured.
 """
 

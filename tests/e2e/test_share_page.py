@@ -1,4 +1,4 @@
-"""The commands and the example of docs/how-to/share-on-the-hub.md run, one after another, against a server like the Hub."""
+"""The commands and the example of docs/how-to/share-on-the-hub.md run in order, against a server like the Hub."""
 
 import re
 import shlex

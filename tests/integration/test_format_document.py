@@ -1,4 +1,4 @@
-"""docs/reference/format.md lists the columns, keys, defaults and Zarr metadata that the code has, no more and no fewer."""
+"""docs/reference/format.md lists exactly the columns, keys, defaults and Zarr metadata that the code has."""
 
 import json
 import re

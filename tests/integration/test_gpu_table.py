@@ -1,4 +1,4 @@
-"""The table of a GPU measurement: what it shows, what it says of goals, and that docs/explanation/gpu.md has the committed one."""
+"""The table of a GPU measurement: its rows, its goals, and that docs/explanation/gpu.md has the committed one."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Other programs read the Parquet files of a dataset: equal tokens and index. docs/reference/format.md has their versions."""
+"""Other programs read a dataset's Parquet files: equal tokens and index. Versions: docs/reference/format.md."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A tokenizer from outside the tree: the package of docs/how-to/add-a-tokenizer.md, and plug-ins that are broken or clash."""
+"""A tokenizer from outside the tree: docs/how-to/add-a-tokenizer.md's package, broken plug-ins and clashes."""
 
 import json
 import os
