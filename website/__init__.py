@@ -1,0 +1,1 @@
+"""The documentation's site: what `mkdocs.yml` adds to the pages in docs/."""
