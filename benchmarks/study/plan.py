@@ -66,9 +66,12 @@ def data_runs(study: Study) -> Iterator[Run]:
     yield tokenize("test", "dvae-v2", "raw/test")
     yield store_frames("train", "{out}/raw/train", ("raw",))
     yield store_frames("few", "{out}/raw_few/unlabelled", ("raw_few",))  # apart, so that tokenizing has its own cost
-    for count in VIEWS:
+    before = "few"
+    for count in VIEWS:  # one after another: one job at a time writes to a dataset
         options = f"--recipe nano_video --set views.num_views={count}"
-        yield replace(tokenize("few", f"dvae-v{count}", "raw_few/unlabelled", options), needs=("few",))
+        made = replace(tokenize("few", f"dvae-v{count}", "raw_few/unlabelled", options), needs=(before,))
+        before = made.name
+        yield made
     for quality in QUALITIES:
         options = f"--recipe nano_video --set pool.jpeg_quality={quality}"
         yield tokenize(f"jpeg_{quality}", "dvae-v2", "raw/unlabelled", options)

@@ -43,6 +43,21 @@ def test_what_a_run_needs_comes_before_it(study: Any, real: list[Any]) -> None:
         assert set(each.needs) <= set(names[:i]), each.name
 
 
+def test_one_job_at_a_time_writes_to_a_dataset() -> None:
+    """Another one is refused; `run.py --jobs 2` starts runs whose needs are done."""
+    runs = plan.runs_of(sizes.TINY)
+    needs: dict[str, set[str]] = {}
+    writers: dict[str, list[str]] = {}
+    for each in runs:
+        needs[each.name] = set(each.needs).union(*(needs[name] for name in each.needs))
+        if each.command.startswith("tokenize "):
+            writers.setdefault(each.command.split("--out ")[1].split()[0], []).append(each.name)
+    assert max(map(len, writers.values())) > len(plan.VIEWS)
+    for names in writers.values():
+        for i, name in enumerate(names):
+            assert set(names[:i]) <= needs[name], name
+
+
 def test_bevt_accepts_every_command(real: list[Any]) -> None:
     """The options exist, and recipes allow every override. Scripts are files."""
     known, checked = commands(), 0
