@@ -117,5 +117,5 @@ def test_the_plan_of_a_set(name: str, steps: int, monkeypatch: pytest.MonkeyPatc
 def test_the_real_plan_of_kinetics() -> None:
     plan = json.loads(bevt("plan", "k400", "--gpus", "32", "--json"))
     hours = {step["step"]: step["hours"] for step in plan["steps"]}
-    assert hours["train image_swin_base_in1k"] == pytest.approx(8.9, rel=0.02)  # docs/how-to/training-on-a-cluster.md
+    assert hours["train image_swin_base_in1k"] == pytest.approx(8.9, rel=0.02)  # docs/how-to/many-nodes.md
     assert all(step["memory_gb"] is None or step["memory_gb"] < 80 for step in plan["steps"])
