@@ -19,7 +19,7 @@ def encoder(name: str) -> nn.Module:
 
     `name` is a model of the package, hf://ORG/NAME@REVISION, an exported folder, a run's directory or a weights file.
     """
-    from trainer import load_run
+    from bevt_core import load_run
 
     model = load_run(name).encoder
     model.fc = nn.Identity()  # type: ignore[assignment]  # features instead of classes

@@ -1,4 +1,4 @@
-"""The method, and the code shared by pipeline and trainer: masks, encoders, decoders, tokenizers, shards, views.
+"""The method, the code shared by pipeline and trainer, and the public Python API.
 
 Users import from here (docs/how-to/python.md). A name is imported when it is first used.
 """
@@ -11,6 +11,28 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from bevt_core.api import (
+        AugmentedClips,
+        FileClips,
+        LabelledClips,
+        StoreClips,
+        TokenClips,
+        evaluate,
+        features,
+        file_features,
+        list_sources,
+        load_finetune_recipe,
+        load_pretrain_recipe,
+        load_recipe,
+        load_run,
+        normalise,
+        predict,
+        run_finetuning,
+        run_pretraining,
+        scan,
+        tokenize,
+        verify,
+    )
     from bevt_core.dataset.frame_store import FrameStore
     from bevt_core.dataset.samples import read_sample, read_view
     from bevt_core.dataset.token_set import TokenSet
@@ -29,14 +51,34 @@ else:
 
 __all__ = [
     "SWIN_SIZES",
+    "AugmentedClips",
+    "FileClips",
     "FrameStore",
     "HubModel",
+    "LabelledClips",
+    "StoreClips",
+    "TokenClips",
     "TokenSet",
     "build_bevt",
     "build_classifier",
+    "evaluate",
+    "features",
+    "file_features",
+    "list_sources",
+    "load_finetune_recipe",
+    "load_pretrain_recipe",
+    "load_recipe",
+    "load_run",
     "load_tokenizer",
+    "normalise",
+    "predict",
     "read_sample",
     "read_view",
+    "run_finetuning",
+    "run_pretraining",
+    "scan",
+    "tokenize",
+    "verify",
 ]
 
 

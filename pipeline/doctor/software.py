@@ -2,18 +2,14 @@
 
 import platform
 import sys
-from collections.abc import Iterator, Sequence
-from importlib.machinery import PathFinder
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
+from bevt_core.import_names import OUR_NAMES, foreign_modules, rival_distributions
 from bevt_core.tokenizers import EMBEDDED, PUBLISHED, find_tokenizer
 from bevt_core.weights.packaged import packaged_names
 from pipeline.doctor.finding import Finding, ok_unless
 from schemas.errors import UserError
-
-OUR_NAMES = ("cli", "schemas", "bevt_core", "pipeline", "trainer")
-PACKAGES = Path(__file__).resolve().parents[2]  # the folder that has them
 
 
 def python() -> Finding:
@@ -48,20 +44,10 @@ def decoders() -> Finding:
 
 def names(paths: Sequence[str] | None = None) -> Finding:
     """Whether another project on Python's path has a module of one of our names."""
-    others = list(_others(sys.path if paths is None else paths))
+    others = [*foreign_modules(sys.path if paths is None else paths), *rival_distributions()]
     value = ", ".join(others) if others else "no other project has modules of these names"
     advice = f"move these, or install bevt in its own environment: {', '.join(OUR_NAMES)} must be bevt's"
     return ok_unless("import names", value, bool(others), advice)
-
-
-def _others(paths: Sequence[str]) -> Iterator[str]:
-    for path in dict.fromkeys(str(Path(path).resolve()) for path in paths):
-        if Path(path) != PACKAGES:
-            for name in OUR_NAMES:
-                spec = PathFinder.find_spec(name, [path])
-                # a folder without __init__.py, as spec without origin, does not hide ours
-                if spec is not None and spec.origin and not Path(spec.origin).resolve().is_relative_to(PACKAGES):
-                    yield spec.origin
 
 
 def weights() -> Finding:

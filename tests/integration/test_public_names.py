@@ -30,11 +30,18 @@ def test_a_public_name_is_documented_and_typed(package: str, name: str) -> None:
     assert inspect.isclass(value) or signature.return_annotation is not signature.empty
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", [*PACKAGES, "bevt_core.api"])
 def test_type_checkers_see_the_names_that_exist(package: str) -> None:
     module = importlib.import_module(package)
     assert sorted(public_modules(package)) == sorted(module.__all__)
     assert set(module.__all__) <= set(dir(module))
+
+
+def test_every_public_name_is_in_bevt_core() -> None:
+    core, pipeline, trainer = map(importlib.import_module, PACKAGES)
+    assert {*pipeline.__all__, *trainer.__all__} == set(importlib.import_module("bevt_core.api").__all__)
+    for package in (pipeline, trainer):
+        assert all(getattr(core, name) is getattr(package, name) for name in package.__all__)
 
 
 def test_an_unknown_name_is_an_error_and_submodules_stay_importable() -> None:
@@ -49,7 +56,7 @@ def test_names_cost_nothing_until_they_are_used() -> None:
         dir(bevt_core)
         assert {"torch", "ray", "numpy", "pyarrow", "pydantic", "ast"}.isdisjoint(sys.modules), sys.modules
         from bevt_core import FrameStore, TokenSet, load_tokenizer, read_view
-        from pipeline import list_sources, load_recipe
+        from bevt_core import list_sources, load_recipe
         assert {"torch", "ray"}.isdisjoint(sys.modules), sys.modules
     """
     subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)

@@ -46,19 +46,19 @@ LICENCE = (
 )
 HOW = 'With `bevt` installed, in this folder. For a repository on the Hub, give `"hf://ORG/NAME"` instead of `"."`:'
 USE_CLASSIFIER = """\
-from trainer import predict
+from bevt_core import predict
 
 for answer in predict(".", ["clip.mp4"]):  # this folder; files, folders or globs
     print(answer["video"], answer.get("classes") or answer["error"])
 """
 USE_MODEL = """\
-from trainer import load_run
+from bevt_core import load_run
 
 model = load_run(".").model  # this folder
 print(model.config)  # {shape}
 """
 USE_ENCODER = """\
-from trainer import file_features, load_run
+from bevt_core import file_features, load_run
 
 run = load_run(".")  # this folder; also read by `bevt finetune --init`, `probe` and `extract`
 print(file_features(run, ["clip.mp4"]))  # a row per video

@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from bevt_core.import_names import PACKAGES
 from cli import app
 from pipeline.doctor import machine, software
 from pipeline.doctor.examine import examine
@@ -63,7 +64,7 @@ def test_another_project_with_our_names_is_named(module: str, tmp_path: Path) ->
     path.touch()
     found = software.names([str(tmp_path), *sys.path])
     assert found.state == "warning" and found.value == str(path)
-    assert software.names([str(software.PACKAGES)]).state == "ok"
+    assert software.names([str(PACKAGES)]).state == "ok"
 
 
 def test_limits_have_advice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
