@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import REPO
 
 STAND_INS = {
-    "scontrol": '[ "$1" = show ] && echo "node1\nnode2" || echo "$@" >> slurm.log',
+    "scontrol": 'if [ "$1" = show ]; then printf "node1\\nnode2\\n"; else echo "$@" >> slurm.log; fi',
     "scancel": 'echo scancel "$@" >> slurm.log; kill -TERM "$(cat running)"',
     # the arguments of srun end where the command begins
     "srun": 'while [[ $1 == -* ]]; do shift; done; SLURM_NODEID=0 exec "$@"',
@@ -65,11 +65,18 @@ def starts(place: Path) -> list[str]:
     return [line for line in log.read_text().splitlines() if line.startswith("start")] if log.exists() else []
 
 
+def sleeps(pid: int) -> bool:
+    """Whether the process waits: bash runs a trap at once only then."""
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] == "S"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads a process's state from /proc")
 @pytest.mark.parametrize("script", ["train.sbatch", "tokenize.sbatch"])
 def test_before_the_time_limit_the_job_is_queued_again(script: str, tmp_path: Path, slurm: dict[str, str]) -> None:
     job = submit(script, "joint", "--out", "out", cwd=tmp_path, slurm=slurm | {"HANG": "1"})
     deadline = time.monotonic() + 60
-    while not (tmp_path / "running").is_file() and time.monotonic() < deadline:
+    while not ((tmp_path / "running").is_file() and sleeps(job.pid)) and time.monotonic() < deadline:
         time.sleep(0.02)
     job.send_signal(signal.SIGUSR1)
     assert job.wait(timeout=60) != 0
