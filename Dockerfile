@@ -34,7 +34,7 @@ CMD ["--help"]
 
 # gcc: Triton compiles the launchers of its kernels at run time.
 FROM base AS cuda
-USER root
+USER 0
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
