@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow chaos check format clean
+.PHONY: demo test test-slow chaos check docs format clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/bevt demo --out demo
@@ -23,6 +23,10 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# The site, in build/docs; each of its warnings, such as a link or an anchor that leads nowhere, is an error.
+docs: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .

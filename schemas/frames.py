@@ -34,7 +34,7 @@ class PoolSpec(Record):
     """The frames of a video to keep: every `stride`-th from a random phase, at most `max_frames`."""
 
     stride: Frames = 8  # the original samples 16 frames at interval 8
-    phase: Literal["random", "zero"] = "random"
+    phase: Literal["random", "zero"] = "random"  # of the first kept frame; zero: the first frame of the source
     max_frames: Frames = 256  # per sample
     long: Literal["thin", "cut"] = "thin"  # a longer pool is thinned evenly, or cut into several samples
     # larger frames are scaled down to this short side, smaller ones keep their size
