@@ -24,9 +24,9 @@ check: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# The site, in build/docs; each of its warnings, such as a link or an anchor that leads nowhere, is an error.
+# The site, in build/docs; each of its warnings, such as a link or an anchor that leads nowhere, is an error (with --quiet, mkdocs would not count them).
 docs: $(VENV)/dev.stamp
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .

@@ -14,7 +14,7 @@ class SwinConfig(Record):
     kind: Literal["swin"]
     patch: Size3  # frames, rows, columns
     embed_dim: Width  # channels of the first stage; each further stage doubles them
-    depths: tuple[Depth, ...] = Field(min_length=1, max_length=8)
+    depths: tuple[Depth, ...] = Field(min_length=1, max_length=8)  # blocks per stage
     num_heads: tuple[Heads, ...]  # per stage
     window: Size3  # time, rows, columns, in patches
     drop_path: float = Field(ge=0.0, lt=1.0)  # stochastic depth in the last block; rises from 0 in the first

@@ -26,9 +26,9 @@ class ViewDistribution(Record):
     """The distribution of random views."""
 
     crop_px: CropPixels  # side of the crop
-    short_side_min_px: Pixels  # the short side to which a frame is scaled before the crop
-    short_side_max_px: Pixels
-    flip_share: Share  # share of views that are mirrored, left to right
+    short_side_min_px: Pixels  # the smallest short side to which a frame is scaled before the crop
+    short_side_max_px: Pixels  # the largest such short side
+    flip_share: Share  # share of the random views that are mirrored, left to right
     jitter: float = Field(ge=0.0, lt=1.0)  # strength of brightness, contrast and saturation; 0 = none. Images only
 
     @model_validator(mode="after")

@@ -29,7 +29,7 @@ def on_files(files: Files, config: Any) -> None:
             files.append(File.generated(config, place, content=text))
     for notebook in Path(config.docs_dir).rglob("*.ipynb"):
         place = notebook.relative_to(config.docs_dir).with_suffix(".md").as_posix()
-        files.append(File.generated(config, place, content=notebooks.as_markdown(notebook.read_text())))
+        files.append(File.generated(config, place, content=notebooks.as_markdown(notebook.read_text(), notebook.name)))
     for asset in (REPO / "website" / "assets").iterdir():
         files.append(File.generated(config, f"assets/{asset.name}", abs_src_path=str(asset)))
 

@@ -22,12 +22,13 @@ def on_site(text: str, path: str, page: str, repo_url: str | None) -> str:
 
     def link(found: re.Match[str]) -> str:
         target, _, anchor = (found["target"] or "").partition("#")
-        if not target or "://" in target or target.startswith("mailto:"):
+        if not target or "://" in target or target.startswith(("mailto:", "/")):
             return found[0]
         named = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
         place = PROJECT_PAGES.get(named) or (named.removeprefix("docs/") if named.startswith("docs/") else None)
         if place is None:
             return f"[{found['text']}]({repo_url.rstrip('/')}/blob/main/{named})" if repo_url else found["text"]
+        place = place.replace(".ipynb", ".md")  # notebooks are pages
         relative = posixpath.relpath(place, posixpath.dirname(page) or ".")
         return f"[{found['text']}]({relative}{'#' * bool(anchor)}{anchor})"
 

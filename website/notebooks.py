@@ -3,9 +3,10 @@
 import json
 
 
-def as_markdown(notebook: str) -> str:
-    """The cells of a Jupyter notebook, given as its JSON, as Markdown."""
-    return "\n\n".join(_cell(cell) for cell in json.loads(notebook)["cells"]) + "\n"
+def as_markdown(notebook: str, name: str) -> str:
+    """The cells of a Jupyter notebook, given as its JSON, as Markdown; a link to the file `name` follows the title."""
+    title, *cells = (_cell(cell) for cell in json.loads(notebook)["cells"])
+    return "\n\n".join([title, f"[Download this notebook]({name})", *cells]) + "\n"
 
 
 def _cell(cell: dict[str, object]) -> str:

@@ -81,7 +81,7 @@ class FinetuneRecipe(Record):
     """Supervised classification from a pretrained checkpoint or from scratch."""
 
     kind: Literal["finetune"]
-    title: Free[str]  # for people
+    title: Free[str]  # a description
     dataset: str  # layout of root: k400, ssv2, diving48, folder or list
     root: Free[str]  # folder of the videos
     init: Free[Init | None] = None  # run directory, weights, or a model's name (package, hf://)
@@ -95,7 +95,7 @@ class FinetuneRecipe(Record):
     label_share: float = Field(default=1.0, gt=0.0, le=1.0)  # of every class's training clips, at least one is used
     validate_every_epochs: Epochs  # epochs between validations
     global_batch: Batch  # clips per optimizer step, over all ranks
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)  # share of a target that all classes get
     mix: MixConfig | None = None  # Mixup and CutMix; none in the paper
     # per step, of the weights' moving average, which is tested and stored; null: no average
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)

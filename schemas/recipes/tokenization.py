@@ -15,7 +15,7 @@ class TokenizeRecipe(Record):
     """Raw data -> frame store + token set."""
 
     kind: Literal["tokenize"]
-    title: str  # for people
+    title: str  # a description
     dataset: str  # a key of pipeline.sources.SOURCES
     split: str  # name of the split, such as train
     root: str  # folder of the raw data

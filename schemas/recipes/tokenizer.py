@@ -52,7 +52,7 @@ class TokenizerRecipe(Record):
     """Training of a tokenizer on the frames of one or more frame stores."""
 
     kind: Literal["tokenizer"]
-    title: Free[str]  # for people
+    title: Free[str]  # a description
     architecture: Annotated[DvaeTraining | PecoTraining, Field(discriminator="kind")]
     frames: Free[tuple[str, ...]] = Field(min_length=1)  # frame stores
     input_px: CropPixels = Field(multiple_of=8)  # side of the tokenizer's input and of the training crops

@@ -1,6 +1,7 @@
 """Every command and Python block of the pages is run by a test or says why not, and names only what exists."""
 
 import ast
+import functools
 import importlib
 import re
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.golden.surfaces import pinned
 from tests.support.blocks import Block, bevt_arguments, blocks_of, simple_commands
 from trainer.commands.pretrain import STAGE_RECIPES
 from trainer.recipes import TRAINER_RECIPES
+from website.reference import GENERATED
 
 REPO = Path(__file__).parents[2]
 DOCS = REPO / "docs"
@@ -47,21 +49,30 @@ def test_a_test_that_runs_a_block_exists_and_reads_its_page() -> None:
     assert not [place for place, (block, test) in tests.items() if block.page.name not in test.read_text()]
 
 
+@functools.cache
+def command_of(names: tuple[str, ...]) -> Any:
+    """A command of `bevt` without its callbacks, which may ask the Hub; None if it does not exist."""
+    if not names:
+        return typer.main.get_command(cli.app)
+    group = getattr(command_of(names[:-1]), "commands", {})
+    command = group.get(names[-1])
+    for parameter in getattr(command, "params", ()):
+        if not parameter.is_eager:
+            parameter.callback = None
+    return command
+
+
 def problems_of_command(arguments: list[str]) -> list[str]:
     """What is wrong with the arguments of `bevt`: unknown commands, options and values, missing arguments."""
-    command: Any = typer.main.get_command(cli.app)
-    names: list[str] = []
+    names: tuple[str, ...] = ()
     rest = list(arguments)
-    while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
-        names.append(rest.pop(0))
-        if names[-1] not in command.commands:
-            return [f"no command {' '.join(names)}"]
-        command = command.commands[names[-1]]
+    while hasattr(command_of(names), "commands") and rest and not rest[0].startswith("-"):
+        names = (*names, rest.pop(0))
+    command = command_of(names)
+    if command is None:
+        return [f"no command {' '.join(names)}"]
     if hasattr(command, "commands") and not rest:
         return ["names no command"]
-    for parameter in command.params:
-        if parameter.name != "help" and not parameter.is_eager:
-            parameter.callback = None  # may ask the Hub
     try:
         values = command.make_context("bevt", rest).params
     except (typer.Exit, typer.Abort):
@@ -98,6 +109,14 @@ def test_every_bevt_command_parses() -> None:
                 wrong += [f"{at(block)}: no target {word}" for word in words[1:] if word not in targets]
     assert not wrong
     assert number > 40
+
+
+def test_the_examples_of_help_parse() -> None:
+    examples = re.findall(r"```bash\n(.*?)```", GENERATED["commands"](), re.DOTALL)
+    typed = [arguments for example in examples for arguments in bevt_arguments(example)]
+    wrong = {" ".join(arguments): problems_of_command(arguments) for arguments in typed}
+    assert not {command: problems for command, problems in wrong.items() if problems}
+    assert len(wrong) > 40
 
 
 def names_in(module: str) -> set[str] | None:

@@ -1,6 +1,7 @@
 """The commands of `bevt`: arguments, options, defaults and examples, from the functions that Typer calls."""
 
 import inspect
+import re
 import textwrap
 import types
 import typing
@@ -44,12 +45,12 @@ def markdown() -> str:
 
 
 def section(described: Described) -> str:
-    """A command: what its docstring says, its example, and its arguments and options."""
+    """A command: what its docstring says, its examples, and its arguments and options."""
     function = inspect.unwrap(described.command.callback)
-    text, _, example = inspect.cleandoc(function.__doc__ or "").partition("Example:\n")
+    text, *examples = re.split("Examples?:\n", inspect.cleandoc(function.__doc__ or ""))
     paragraphs = [prose(each) for each in text.replace("\b", "").split("\n\n") if each.strip()]
     lines = [f"### bevt {described.name}\n", "\n\n".join(paragraphs) + "\n"]
-    lines += [f"```bash\n{textwrap.dedent(example).strip()}\n```\n"] if example else []
+    lines += [f"```bash\n{textwrap.dedent(each).strip()}\n```\n" for each in examples]
     rows = list(parameter_rows(described.command, function))
     lines += [table(["argument or option", "value", "default", "meaning"], rows)] if rows else []
     return "\n".join(lines)

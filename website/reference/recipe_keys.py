@@ -31,7 +31,7 @@ UNITS = {
 
 
 class Section(NamedTuple):
-    """A model in a recipe: the recipe's kind, the prefix of the model's keys, and the `kind` that chooses it, if any."""
+    """A model in a recipe: the kind of recipe, the prefix of its keys, and the `kind` that chooses it, if any."""
 
     model: type[BaseModel]
     recipe: str
