@@ -79,13 +79,19 @@ def problems_of_command(arguments: list[str]) -> list[str]:
         return []
     except Exception as error:  # noqa: BLE001 # click's errors have another module in every version of Typer
         return [str(error)]
-    wrong = [f"no {kind} {values[kind]}" for kind, known in CHOICES.items() if values.get(kind) not in {*known, None}]
+    chosen = {kind: str(values[kind]) for kind in CHOICES if values.get(kind) is not None}
+    wrong = [f"no {kind} {name}" for kind, name in chosen.items() if name not in CHOICES[kind] and not is_file(name)]
     return [*wrong, *unknown_recipes(values.get("recipe")), *unknown_keys(values.get("set_"))]
 
 
+def is_file(name: str) -> bool:
+    """Whether a recipe or a mix of data sets is given as a file."""
+    return name.endswith(".yaml")
+
+
 def unknown_recipes(name: str | None) -> list[str]:
-    shipped = {*recipe_names(PIPELINE_RECIPES), *recipe_names(TRAINER_RECIPES), None}
-    return [] if name in shipped or str(name).endswith(".yaml") else [f"no recipe {name}"]
+    shipped = {*recipe_names(PIPELINE_RECIPES), *recipe_names(TRAINER_RECIPES)}
+    return [] if name is None or name in shipped or is_file(name) else [f"no recipe {name}"]
 
 
 def unknown_keys(overrides: list[str] | None) -> list[str]:

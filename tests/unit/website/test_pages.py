@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from website.links import on_site, replace_marks
-from website.navigation import navigation
+from website.navigation import KINDS, navigation
 from website.notebooks import as_markdown
 
 URL = "https://example.org/bevt"
@@ -34,12 +34,20 @@ def test_marks_are_replaced() -> None:
 
 
 def test_new_pages_are_in_the_navigation(tmp_path: Path) -> None:
-    for name, title in {"how-to/b.md": "A later title", "how-to/a.md": "Z", "tutorials/first-run.ipynb": "{}"}.items():
+    pages = {"how-to/ssv2.md": "C", "how-to/b.md": "A title", "how-to/a.md": "Z", "tutorials/first-run.ipynb": "{}"}
+    for name, title in pages.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(title)
     nav = {title: pages for entry in navigation(tmp_path) for title, pages in entry.items()}
-    assert nav["How-to"] == ["how-to/b.md", "how-to/a.md"]  # by title
+    assert nav["How-to"] == [{"Data": ["how-to/ssv2.md"]}, "how-to/b.md", "how-to/a.md"]  # by title
     assert nav["Tutorials"] == ["tutorials/first-run.md"] and "Explanation" not in nav
+
+
+def test_grouped_pages_exist() -> None:
+    names = [f"{kind.folder}/{name}" for kind in KINDS for group in kind.groups.values() for name in group]
+    folder = Path(__file__).parents[3] / "docs"
+    missing = [name for name in names if not any((folder / f"{name}.{suffix}").is_file() for suffix in ("md", "ipynb"))]
+    assert [name for name in missing if not name.startswith("tutorials/")] == []
 
 
 def test_notebooks_become_markdown() -> None:
