@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-versions chaos check check-deploy format install-dev package release clean
+.PHONY: demo test test-slow test-versions chaos check check-deploy docs format install-dev package release clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/bevt demo --out demo
@@ -40,6 +40,10 @@ check-deploy: $(VENV)/deploy.stamp
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/shellcheck .ci/run deploy/slurm/*.sbatch
 	$(BIN)/pytest -q tests/integration/test_deploy_files.py
+
+# The site, in build/docs; each of its warnings, such as a link or an anchor that leads nowhere, is an error (with --quiet, mkdocs would not count them).
+docs: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .

@@ -33,13 +33,13 @@ class SourceItem(Record):
 class PoolSpec(Record):
     """The frames of a video to keep: every `stride`-th from a random phase, at most `max_frames`."""
 
-    stride: Frames = 8  # the original samples 16 frames at interval 8
-    phase: Literal["random", "zero"] = "random"
+    stride: Frames = 8  # every n-th frame is kept; the original samples 16 frames at interval 8
+    phase: Literal["random", "zero"] = "random"  # of the first kept frame; zero: the first frame of the source
     max_frames: Frames = 256  # per sample
     long: Literal["thin", "cut"] = "thin"  # a longer pool is thinned evenly, or cut into several samples
     # larger frames are scaled down to this short side, smaller ones keep their size
     short_side_px: int = Field(default=256, ge=16, le=16_384)
-    jpeg_quality: int = Field(default=90, ge=1, le=100)
+    jpeg_quality: int = Field(default=90, ge=1, le=100)  # on libjpeg's scale
     damaged: DamagePolicy = "unchecked"  # how to treat a source with damaged frames in its pool
 
 

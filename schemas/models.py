@@ -13,11 +13,11 @@ class SwinConfig(Record):
 
     kind: Literal["swin"]
     patch: Size3  # frames, rows, columns
-    embed_dim: Width
-    depths: tuple[Depth, ...] = Field(min_length=1, max_length=8)
-    num_heads: tuple[Heads, ...]
-    window: Size3
-    drop_path: float = Field(ge=0.0, lt=1.0)
+    embed_dim: Width  # channels of the first stage; each further stage doubles them
+    depths: tuple[Depth, ...] = Field(min_length=1, max_length=8)  # blocks per stage
+    num_heads: tuple[Heads, ...]  # per stage
+    window: Size3  # time, rows, columns, in patches
+    drop_path: float = Field(ge=0.0, lt=1.0)  # stochastic depth in the last block; rises from 0 in the first
 
     @model_validator(mode="after")
     def _one_head_count_per_stage(self) -> "SwinConfig":
@@ -33,11 +33,11 @@ class TimeSformerConfig(Record):
 
     kind: Literal["timesformer"]
     patch: Size3  # frames, rows, columns
-    embed_dim: Width
-    depth: Depth
-    num_heads: Heads
+    embed_dim: Width  # channels
+    depth: Depth  # number of blocks
+    num_heads: Heads  # per block
     grid: Size3  # of the position embeddings: tubelets, rows, columns
-    drop_path: float = Field(ge=0.0, lt=1.0)
+    drop_path: float = Field(ge=0.0, lt=1.0)  # stochastic depth in the last block; rises from 0 in the first
 
     @model_validator(mode="after")
     def _size_is_plausible(self) -> "TimeSformerConfig":
@@ -56,7 +56,7 @@ class BevtConfig(Record):
     """The two-stream model."""
 
     encoder: EncoderConfig
-    vocab_size: Vocabulary
+    vocab_size: Vocabulary  # of the token set; number of classes of the LM head
     # vocabularies of further targets, which have an LM head each; written only if there are any
     more_heads: dict[TargetName, Vocabulary] = Field(default={}, exclude_if=lambda heads: not heads)
     # name of the first target, by which initial weights find its head; written only if it has one

@@ -19,16 +19,16 @@ Offset = Annotated[int, Field(ge=0, le=10**6)]  # pixels
 class NumViews(Record):
     """Number of views per sample that are drawn and stored."""
 
-    num_views: int = Field(ge=1, le=4096)
+    num_views: int = Field(ge=1, le=4096)  # per sample
 
 
 class ViewDistribution(Record):
     """The distribution of random views."""
 
-    crop_px: CropPixels
-    short_side_min_px: Pixels  # the short side to which a frame is scaled before the crop
-    short_side_max_px: Pixels
-    flip_share: Share
+    crop_px: CropPixels  # side of the crop
+    short_side_min_px: Pixels  # the smallest short side to which a frame is scaled before the crop
+    short_side_max_px: Pixels  # the largest such short side
+    flip_share: Share  # share of the random views that are mirrored, left to right
     jitter: float = Field(ge=0.0, lt=1.0)  # strength of brightness, contrast and saturation; 0 = none. Images only
 
     @model_validator(mode="after")
@@ -44,7 +44,7 @@ class ViewDistribution(Record):
 class ViewSpec(ViewDistribution, NumViews):  # this order of bases writes num_views first
     """The views of a token set. View 0 is always the plain centre crop; the others are random."""
 
-    seed: Seed = 0
+    seed: Seed = 0  # of the random views
 
 
 class View(Record):

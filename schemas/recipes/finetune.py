@@ -19,7 +19,7 @@ class ClipSampling(Record):
     """How the frames of a clip are chosen: `dense` is the original's SampleFrames, `uniform` its frame_uniform."""
 
     kind: Literal["dense", "uniform"]
-    frames: Frames
+    frames: Frames  # per clip
     interval: Frames  # in frames of the source; ignored by `uniform`
 
     @property
@@ -32,7 +32,7 @@ class RandAugmentConfig(Record):
     """RandAugment with timm's operations."""
 
     num_ops: Attempts  # applied in sequence
-    magnitude: float = Field(ge=0.0, le=10.0)
+    magnitude: float = Field(ge=0.0, le=10.0)  # strength of the operations
 
 
 class AugmentConfig(Record):
@@ -40,8 +40,8 @@ class AugmentConfig(Record):
 
     crop_px: CropPixels  # also used in testing
     area_share: tuple[Share, Share] = (0.08, 1.0)  # RandomResizedCrop
-    aspect: tuple[Aspect, Aspect] = (0.75, 4 / 3)
-    flip_share: Share
+    aspect: tuple[Aspect, Aspect] = (0.75, 4 / 3)  # of RandomResizedCrop, lowest and highest
+    flip_share: Share  # share of clips that are mirrored
     rand_augment: RandAugmentConfig | None = None
     erase_share: Share = 0.0  # share of clips in which a random box is erased
 
@@ -73,29 +73,29 @@ class EvalViews(Record):
     """Multi-view testing: temporal clips x spatial crops, scores averaged."""
 
     clips: Attempts  # per video; 1 with uniform sampling, which spans the whole video
-    crops: Literal[1, 3]
-    short_side_px: Pixels
+    crops: Literal[1, 3]  # per clip: the centre, or three along the long side
+    short_side_px: Pixels  # the short side to which a frame is scaled before the crop
 
 
 class FinetuneRecipe(Record):
     """Supervised classification from a pretrained checkpoint or from scratch."""
 
     kind: Literal["finetune"]
-    title: Free[str]
-    dataset: str
-    root: Free[str]
+    title: Free[str]  # a description
+    dataset: str  # layout of root: k400, ssv2, diving48, folder or list
+    root: Free[str]  # folder of the videos
     init: Free[Init | None] = None  # run directory, weights, or a model's name (package, hf://)
     encoder: EncoderConfig
-    head_dropout: float = Field(ge=0.0, lt=1.0)
+    head_dropout: float = Field(ge=0.0, lt=1.0)  # before the linear classifier
     sampling: ClipSampling
     augment: AugmentConfig
     views: EvalViews  # of the final test; validation during training uses one clip and its centre crop
     decode_timeout_s: Free[Seconds] = DECODE_TIMEOUT_S  # per clip of a file; slower files count as unreadable
     val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # held out per class, if the data has no validation split
     label_share: float = Field(default=1.0, gt=0.0, le=1.0)  # of every class's training clips, at least one is used
-    validate_every_epochs: Epochs
-    global_batch: Batch
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    validate_every_epochs: Epochs  # epochs between validations
+    global_batch: Batch  # clips per optimizer step, over all ranks
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)  # share of a target that all classes get
     mix: MixConfig | None = None  # Mixup and CutMix; none in the paper
     # per step, of the weights' moving average, which is tested and stored; null: no average
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)

@@ -72,9 +72,9 @@ class ProbeConfig(Record):
 
     frames: str  # directory of a labelled frame store
     every: Steps  # steps between probes
-    kinds: tuple[Literal["knn", "linear"], ...] = Field(default=("knn", "linear"), min_length=1)
+    kinds: tuple[Literal["knn", "linear"], ...] = Field(default=("knn", "linear"), min_length=1)  # of classifier
     crop_px: CropPixels  # centre crops
-    short_side_px: Pixels
+    short_side_px: Pixels  # the short side to which a frame is scaled before the crop
     val_share: float = Field(default=0.2, gt=0.0, lt=1.0)  # share of every class to hold out
     neighbours: Batch = 20  # knn; DINO's value
     temperature: float = Field(default=0.07, gt=0.0, le=1e3)  # knn; DINO's value
@@ -84,7 +84,7 @@ class PretrainRecipe(Record):
     """BEVT-I (image only), BEVT-V (video only) or joint, depending on the streams that are present."""
 
     kind: Literal["pretrain"]
-    title: Free[str]
+    title: Free[str]  # a description
     init: Free[Init | None] = None  # as for fine-tuning, such as BEVT-I for the joint stage
     model: BevtConfig
     streams: dict[Stream, StreamConfig] = Field(min_length=1)

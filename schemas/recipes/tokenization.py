@@ -15,7 +15,7 @@ class TokenizeRecipe(Record):
     """Raw data -> frame store + token set."""
 
     kind: Literal["tokenize"]
-    title: str
+    title: str  # a description
     dataset: str  # a key of pipeline.sources.SOURCES
     split: str  # name of the split, such as train
     root: str  # folder of the raw data
@@ -26,13 +26,11 @@ class TokenizeRecipe(Record):
     # frames per pass through its network, part of the identity; null: 16 on CPUs, as many as fill the GPU on GPUs
     tokenizer_pass_frames: Batch | None = None
     token_set: PlainName | None = None  # folder below tokens/; null: named after the tokenizer's kind and the views
-    # a store that mixes data sets: a prefix of its sample ids and class names, and how often training reads each sample
-    # in an epoch, on average
-    prefix: PlainName | None = None
-    weight: Weight = 1.0
+    prefix: PlainName | None = None  # in a store that mixes data sets: of its sample ids and class names
+    weight: Weight = 1.0  # in such a store: readings of each sample per epoch, on average
     pool: PoolSpec
     views: ViewSpec
-    seed: Seed
+    seed: Seed  # of the order of sources and the phase of pools
     sources_per_part: Batch  # at most
     min_parts: Batch = 8  # if there are enough sources; the parts of a small set have fewer sources
     batch_frames: Batch  # frames per tokenizer call, rounded up to whole passes; does not change tokens

@@ -23,7 +23,7 @@ class DvaeTraining(Record):
     temperature: tuple[Temperature, Temperature]  # Gumbel-softmax, first -> last (Ramesh et al. 2021: 1 -> 1/16)
     kl_weight: tuple[Strength, Strength]  # first -> last
     guide_weight: Strength  # initial weight of the pull towards the initial k-means codes; it fades out
-    recon: Literal["mse", "logit-laplace"]
+    recon: Literal["mse", "logit-laplace"]  # loss of the reconstruction
 
 
 class PerceptualConfig(Record):
@@ -41,7 +41,7 @@ class PecoTraining(Record):
     kind: Literal["peco"]
     preset: str  # a key of bevt_core.tokenizers.peco.tokenizer.PECO_PRESETS
     vocab_size: Vocabulary | None = None  # null: the preset's
-    pixel: Literal["l1", "mse"]
+    pixel: Literal["l1", "mse"]  # loss of the reconstruction's pixels
     commitment_weight: Strength  # beta of the VQ-VAE
     ema_decay: float = Field(gt=0.0, lt=1.0)  # of the codebook, per step
     dead_share: float = Field(ge=0.0, lt=1.0)  # a code used less than this share of the average is reinitialized
@@ -52,7 +52,7 @@ class TokenizerRecipe(Record):
     """Training of a tokenizer on the frames of one or more frame stores."""
 
     kind: Literal["tokenizer"]
-    title: Free[str]
+    title: Free[str]  # a description
     architecture: Annotated[DvaeTraining | PecoTraining, Field(discriminator="kind")]
     frames: Free[tuple[str, ...]] = Field(min_length=1)  # frame stores
     input_px: CropPixels = Field(multiple_of=8)  # side of the tokenizer's input and of the training crops

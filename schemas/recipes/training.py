@@ -16,16 +16,16 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]  # of a moving average
 class OptimConfig(Record):
     """AdamW with linear warm-up and cosine decay, updated every step."""
 
-    lr: float = Field(gt=0.0, le=100.0)
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0.0, le=1.0)
-    weight_decay: float = Field(ge=0.0, le=100.0)
+    lr: float = Field(gt=0.0, le=100.0)  # after warm-up; not scaled by the batch size
+    betas: tuple[Decay, Decay] = (0.9, 0.999)  # AdamW's
+    eps: float = Field(default=1e-8, gt=0.0, le=1.0)  # AdamW's
+    weight_decay: float = Field(ge=0.0, le=100.0)  # AdamW's
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)  # factor on lr per layer below the head; 1: none
     backbone_lr_share: float = Field(default=1.0, gt=0.0, le=1.0)  # factor on lr in the backbone; 0.1 for SSv2
-    warmup_epochs: float = Field(ge=0.0, le=1e6)
+    warmup_epochs: float = Field(ge=0.0, le=1e6)  # of linear warm-up
     warmup_start: Share = 0.1  # share of lr at step 0; mmcv's default
     final_lr_share: Share = 0.0  # share of lr at the end of the cosine
-    clip_grad_norm: float | None = Field(default=None, gt=0.0, le=1e6)
+    clip_grad_norm: float | None = Field(default=None, gt=0.0, le=1e6)  # maximum norm of the gradient; null: no limit
     param_groups: Literal["plain", "mmcv"] = "plain"  # GROUP_RULES in trainer/engine/optim.py; ADR 53
 
 
@@ -43,8 +43,8 @@ class Numerics(Record):
     """Loop settings that determine the numbers of a run."""
 
     epochs: Epochs  # of the video stream if there is one, else of the image stream
-    seed: Seed
-    precision: Precision
+    seed: Seed  # of new weights, clips, masks and augmentation
+    precision: Precision  # of matrix products; weights and sums stay in fp32
 
 
 class Execution(Record):
@@ -70,7 +70,7 @@ class Execution(Record):
     wandb: str | None = None  # Weights & Biases project that also receives the log
     # steps per picture of predictions or reconstructions; 0: none
     picture_every: int = Field(default=0, ge=0, le=10**9)
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool = False  # compute activations again in the backward pass, to save memory
     compile: Literal["blocks"] | bool = False  # torch.compile of each encoder block, or (true) the whole model
     attention: Literal["auto", "triton", "sdpa", "math"] = "auto"  # window attention on a GPU; auto: the fastest
     deterministic: bool = False  # on a GPU: only kernels with reproducible bits; a CPU's always are

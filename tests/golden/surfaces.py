@@ -27,6 +27,7 @@ from pipeline.recipes import PIPELINE_RECIPES
 from schemas.recipes.loading import KINDS, load_recipe, recipe_names
 from tests.support.json_keys import RECORD_TO
 from trainer.recipes import TRAINER_RECIPES
+from website.reference.recipe_keys import models_in
 
 HERE = Path(__file__).parent
 Surface = dict[str, Any]
@@ -141,7 +142,7 @@ def type_name(hint: Any) -> str:
 def _keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}", _described(field.annotation, field.is_required(), _default(field))
-        inner, within = _models_in(field.annotation)
+        inner, within = models_in(field.annotation)
         for each in inner:
             kind = f"({typing.get_args(each.model_fields['kind'].annotation)[0]})" if len(inner) > 1 else ""
             yield from _keys_of(each, f"{prefix}{name}{within}{kind}.")
@@ -149,14 +150,6 @@ def _keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
 
 def _default(field: FieldInfo) -> Any:
     return None if field.is_required() else field.get_default(call_default_factory=True)
-
-
-def _models_in(hint: Any) -> tuple[list[type[BaseModel]], str]:
-    """The models in a field's type, and what is written between the field and their keys: `.*` for those of a map."""
-    if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return [hint], ""
-    found = [_models_in(argument)[0] for argument in typing.get_args(hint)]
-    return [model for models in found for model in models], ".*" if typing.get_origin(hint) is dict else ""
 
 
 def main() -> None:
