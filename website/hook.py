@@ -10,7 +10,7 @@ from mkdocs.utils import get_relative_url
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO))  # mkdocs loads this file by its path
 
-from website import links, navigation, notebooks  # noqa: E402
+from website import links, messages, navigation, notebooks  # noqa: E402
 from website.reference import GENERATED  # noqa: E402
 
 MERMAID = "assets/mermaid.tiny.js"  # only on pages with a drawing: it has 2.5 MB
@@ -38,6 +38,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Fill in generated reference, and lead links to files outside docs/ to where they are."""
     if page.file.generated_by is None:
         markdown = links.on_site(markdown, f"docs/{page.file.src_uri}", page.file.src_uri, config.repo_url)
+    if page.file.src_uri == messages.PAGE:
+        markdown = messages.with_messages(markdown, messages.messages(messages.sources()))
     return links.replace_marks(markdown, GENERATED)
 
 
