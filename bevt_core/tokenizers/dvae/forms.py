@@ -7,9 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from bevt_core.tokenizers.base import Tokenizer
+from bevt_core.tokenizers.codes import VECTORS_PER_CODE
 from bevt_core.tokenizers.description import StoredTokenizer
 from bevt_core.tokenizers.dvae import networks, patch_tokenizer, patches, tokenizer, warm_start
 from bevt_core.tokenizers.dvae.family import DvaeSizes, PatchSizes
+from bevt_core.tokenizers.families import TokenizerSizes
 from bevt_core.tokenizers.loading import Weights
 
 
@@ -25,12 +27,12 @@ class Form:
     load: Callable[..., Tokenizer]
 
 
-FORMS = {
+FORMS: dict[type[TokenizerSizes], Form] = {
     DvaeSizes: Form(
         build_encoder=networks.build_encoder,
         build_decoder=networks.build_decoder,
         warm_start=warm_start.warm_start,
-        vectors_per_code=warm_start.VECTORS_PER_CODE,
+        vectors_per_code=VECTORS_PER_CODE,
         state_of=networks.to_package_state,
         load=tokenizer.load,
     ),

@@ -13,7 +13,7 @@ from dall_e.decoder import DecoderBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bevt_core.tokenizers.codes import VECTORS_PER_CODE, fit_codes, nearest_code
+from bevt_core.tokenizers.codes import fit_codes, nearest_code
 from bevt_core.tokenizers.dvae.pixels import map_pixels, to_patches
 
 RIDGE = 1e-4  # times the mean squared feature
@@ -32,7 +32,7 @@ def warm_start(encoder: nn.Sequential, decoder: nn.Sequential, unit_NCHW: Tensor
         if isinstance(block, DecoderBlock):  # so that its residual path starts at the scale of its skip path
             _conv(block, "res_path.conv_4").weight.div_(block.post_gain)
     patches = to_patches(unit_NCHW)
-    codes_VP = fit_codes(patches.flatten(0, 2), head.out_channels, generator, VECTORS_PER_CODE)
+    codes_VP = fit_codes(patches.flatten(0, 2), head.out_channels, generator)
     ids_Nhw = nearest_code(patches, codes_VP)
 
     # logits = -|patch predicted from the features - code|^2 / 2 s^2, with the s that fits the codes best
