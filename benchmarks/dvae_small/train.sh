@@ -2,7 +2,7 @@
 # Make the tokenizer `dvae-small` that ships with the package, from nothing but photographs of the wheels:
 #   benchmarks/dvae_small/train.sh OUT
 #
-# Ends with OUT/run/tokenizer. Run it again after an interruption: every command continues or is skipped.
+# Ends with OUT/dvae-small, in half precision. Run it again after an interruption: every command continues or is skipped.
 set -eu
 out=$(realpath -m "${1:?the folder to write}")  # of the caller's folder
 cd "$(dirname "$0")/../.."
@@ -19,3 +19,4 @@ $bevt tokenize --dataset folder --recipe nano_image --root "$out/pictures" --out
     --set pool.short_side_px=144 --set pool.jpeg_quality=95 --set sources_per_part=1024
 [ -d "$out/run/tokenizer" ] || $bevt tokenizer train dvae --recipe small_tokenizer --frames "$out/store/frames" --out "$out/run" \
     --set "loop.seed=$seed" --set loop.num_workers=0 $([ -f "$out/run/run.json" ] && echo --resume)
+[ -d "$out/dvae-small" ] || PYTHONPATH=. "$python" benchmarks/dvae_small/pack.py "$out/run/tokenizer" "$out/dvae-small"

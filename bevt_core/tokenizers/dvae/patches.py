@@ -16,7 +16,7 @@ from bevt_core.tokenizers.codes import fit_codes, nearest_code
 from bevt_core.tokenizers.dvae.family import STRIDE, PatchSizes
 from bevt_core.tokenizers.dvae.pixels import MIDDLE, VALUES_PER_TOKEN, map_pixels, to_patches
 
-VECTORS_PER_CODE = 100  # used by k-means: with 20, unseen pictures lose some 0.2 dB
+VECTORS_PER_CODE = 100  # used by k-means; with 20 the codes alone reach 20.9 dB on unseen pictures, instead of 21.2
 
 
 class PatchEncoder(nn.Module):

@@ -44,7 +44,6 @@ def test_unseen_pictures_beat_block_means(shared_data: Path) -> None:
     assert measured["codebook_used_share"] >= 0.5
 
 
-@pytest.mark.slow
 def test_unseen_pictures_are_reconstructed_as_the_card_claims(shared_data: Path) -> None:
     measured = measure(load_tokenizer("dvae-small"), unseen_pictures(shared_data, every=1))
     assert measured["psnr_db"] >= 21.5
