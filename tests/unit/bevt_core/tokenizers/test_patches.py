@@ -90,6 +90,13 @@ def test_a_stored_tokenizer_is_the_module_and_does_not_depend_on_batches_threads
     assert (half.decode(ids).int() - tokenizer.decode(ids).int()).abs().float().mean() < 2
 
 
+@pytest.mark.slow
+def test_compiled_ids_nearly_agree(tiny: Path) -> None:
+    frames = noise_frames(37)
+    eager, compiled = load_tokenizer(tiny), load_tokenizer(tiny).compile()
+    assert (eager.encode(frames) == compiled.encode(frames)).float().mean() > 0.99
+
+
 def test_a_few_steps_lower_the_loss_and_repeat(started: DvaeTrainingModule) -> None:
     def run() -> tuple[list[float], DvaeTrainingModule]:
         module = DvaeTrainingModule(TINY, "mse")
