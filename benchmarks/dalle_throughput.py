@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer, encode_batches
 from bevt_core.tokenizers.description import StoredTokenizer
+from bevt_core.tokenizers.dvae.family import DvaeSizes
 from bevt_core.tokenizers.dvae.networks import build_encoder, to_package_state
 from bevt_core.tokenizers.dvae.tokenizer import DvaeTokenizer
 from bevt_core.tokenizers.dvae.training import DVAE_PRESETS
@@ -32,6 +33,7 @@ from bevt_core.tokenizers.precision import DTYPES
 from schemas.text.json_text import json_text
 
 INPUT_PX = 112
+SIZES = {name: sizes for name, sizes in DVAE_PRESETS.items() if isinstance(sizes, DvaeSizes)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="may be repeated; default: all")
     parser.add_argument("--tokenizer", help="a name or folder (default: random weights)")
-    parser.add_argument("--size", default="paper", choices=DVAE_PRESETS, help="of the random weights")
+    parser.add_argument("--size", default="paper", choices=SIZES, help="of the random weights")
     parser.add_argument("--pass-frames", type=int, help="frames per pass (default: the device's)")
     parser.add_argument("--passes", type=int, help="passes per round (default: 8 on a GPU, 1 on a CPU)")
     parser.add_argument("--rounds", type=int, default=5)
@@ -133,7 +135,7 @@ def stored(options: argparse.Namespace) -> Callable[[str], Tokenizer]:
 def random_weights(options: argparse.Namespace) -> Callable[[str], Tokenizer]:
     card = StoredTokenizer(
         kind="dalle",
-        sizes=DVAE_PRESETS[options.size],
+        sizes=SIZES[options.size],
         input_px=INPUT_PX,
         encoder_sha256="",
         decoder_sha256=None,
@@ -154,12 +156,12 @@ def random_weights(options: argparse.Namespace) -> Callable[[str], Tokenizer]:
 def encoder_of(options: argparse.Namespace) -> torch.nn.Sequential:
     """The same random weights at every call."""
     torch.manual_seed(0)
-    return build_encoder(DVAE_PRESETS[options.size])
+    return build_encoder(SIZES[options.size])
 
 
 def package(state: dict[str, Tensor], options: argparse.Namespace, frames_NPPC: Tensor) -> Callable[[], Tensor]:
     """The package's own encoder with these weights, 16 frames at a time, as its authors call it."""
-    sizes = DVAE_PRESETS[options.size]
+    sizes = SIZES[options.size]
     encoder = Encoder(n_hid=sizes.n_hid, n_blk_per_group=sizes.n_blk_per_group, vocab_size=sizes.vocab_size)
     encoder.load_state_dict(state)
     encoder = encoder.eval().to(options.device)

@@ -23,7 +23,7 @@ from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier, che
 from bevt_core.models.counting import flops
 from bevt_core.rng import rng_for
 from bevt_core.tokenizers.base import to_unit
-from bevt_core.tokenizers.dvae.tokenizer import map_pixels
+from bevt_core.tokenizers.dvae.pixels import map_pixels
 from bevt_core.views.replay import apply_view, decode_jpeg, encode_jpeg, halve, random_view
 from bevt_core.weights.other_projects import classifier_from_torchvision
 from bevt_core.weights.surgery import swin_sizes

@@ -6,7 +6,7 @@ Legend: V codes, D values of a code, M vectors.
 import torch
 from torch import Tensor
 
-VECTORS_PER_CODE = 20  # used by k-means
+VECTORS_PER_CODE = 20  # used by k-means, by default
 ROUNDS = 10  # k-means iterations
 CHUNK = 8192  # vectors whose distances to all codes are in memory at a time
 
@@ -25,13 +25,15 @@ def most_aligned_code(vectors: Tensor, codes_VD: Tensor) -> Tensor:
     return torch.cat([(chunk @ codes_VD.T).argmax(dim=1) for chunk in flat_MD.split(CHUNK)]).reshape(vectors.shape[:-1])
 
 
-def fit_codes(vectors_MD: Tensor, vocab_size: int, generator: torch.Generator) -> Tensor:
+def fit_codes(
+    vectors_MD: Tensor, vocab_size: int, generator: torch.Generator, vectors_per_code: int = VECTORS_PER_CODE
+) -> Tensor:
     """Codes `[V, D]` by Lloyd's k-means, started at random vectors; an empty code restarts at another vector.
 
-    Uses at most VECTORS_PER_CODE * V vectors. `generator` is a CPU generator.
+    Uses at most `vectors_per_code` * V vectors. `generator` is a CPU generator.
     """
     order = torch.randperm(len(vectors_MD), generator=generator).to(vectors_MD.device)
-    vectors_MD = vectors_MD[order[: VECTORS_PER_CODE * vocab_size]]
+    vectors_MD = vectors_MD[order[: vectors_per_code * vocab_size]]
     codes_VD = vectors_MD[torch.arange(vocab_size, device=vectors_MD.device) % len(vectors_MD)]
     for _ in range(ROUNDS):
         counts_V, sums_VD = count_and_sum(nearest_code(vectors_MD, codes_VD), vectors_MD, vocab_size)

@@ -1,6 +1,7 @@
 """`tokenizer.json`, the description of a stored tokenizer. Imports no torch, so that a finished job starts fast."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ from pydantic import ConfigDict, SerializeAsAny, create_model, model_validator
 
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import read_record
-from bevt_core.tokenizers.families import Family, TokenizerSizes, family_of
+from bevt_core.tokenizers.families import TokenizerSizes, family_of
 from schemas.base import PlainName, Record
 from schemas.errors import UserError
 from schemas.ranges import Pixels
@@ -45,7 +46,8 @@ class StoredTokenizer(Record):
 
     @model_validator(mode="after")
     def _sizes_of_the_kind(self) -> "StoredTokenizer":
-        if not isinstance(self.sizes, family_of(self.kind).sizes):
+        family = family_of(self.kind)
+        if not isinstance(self.sizes, (family.sizes, *family.forms)):
             raise ValueError(f"the sizes do not belong to kind {self.kind!r}")
         return self
 
@@ -80,11 +82,12 @@ def check_device(device_kind: str, dtype: str, pass_frames: int | None) -> None:
 
 
 class _Described(Record):
-    """The kind in a description, read first: it decides which sizes the rest must have."""
+    """The kind and form in a description, read first: they decide which sizes the rest must have."""
 
     model_config = ConfigDict(extra="ignore")
 
     kind: PlainName
+    sizes: Mapping[str, object] = {}
 
 
 def read_description(folder: Path) -> StoredTokenizer:
@@ -99,7 +102,7 @@ def read_description(folder: Path) -> StoredTokenizer:
             family = family_of(described.kind)
         except UserError as error:
             raise UserError(f"{folder / DESCRIPTION}: {error}") from error
-        stored = read_record(folder / DESCRIPTION, _description_of(family))
+        stored = read_record(folder / DESCRIPTION, _description_of(family.sizes_of(described.sizes.get("form"))))
     if stored is None:
         raise UserError(
             f"tokenizer {folder}: {what_is(folder)}; expected a folder with {DESCRIPTION}; train one with "
@@ -110,6 +113,6 @@ def read_description(folder: Path) -> StoredTokenizer:
 
 
 @functools.cache
-def _description_of(family: Family) -> type[StoredTokenizer]:
-    """StoredTokenizer with the sizes of `family`, so that an error names the key in them."""
-    return create_model(StoredTokenizer.__name__, __base__=StoredTokenizer, sizes=(family.sizes, ...))
+def _description_of(sizes: type[TokenizerSizes]) -> type[StoredTokenizer]:
+    """StoredTokenizer with the sizes of a family, so that an error names the key in them."""
+    return create_model(StoredTokenizer.__name__, __base__=StoredTokenizer, sizes=(sizes, ...))

@@ -79,6 +79,11 @@ class Family:
     load: str  # (StoredTokenizer, Weights, **arguments of Tokenizer) -> Tokenizer
     convert: str | None = None  # (published tensors by name) -> Converted; None: nothing to convert
     checked: str | None = None  # a sentence for the card of a converted tokenizer: what the network was compared with
+    forms: tuple[type[TokenizerSizes], ...] = ()  # sizes of other networks of this kind; the default of `form` differs
+
+    def sizes_of(self, form: object) -> type[TokenizerSizes]:
+        """Return the sizes of the form that a description names, None being the one of `sizes`."""
+        return next((sizes for sizes in self.forms if sizes.model_fields["form"].default == form), self.sizes)
 
 
 def family_of(kind: str) -> Family:

@@ -23,8 +23,8 @@ from schemas.tokens import TokenPartCommit
 
 BATCH_FRAMES = 128  # frames per call of the tokenizer; ids do not depend on it
 SAME_DEVICE = 1.0  # share of equal tokens
-# Devices round differently at near-ties, and more so at lower precision. Compared with float32, 0.4 % of dvae-small's
-# ids change in (emulated) tf32, 0.7 % in float16 and 6 % in bfloat16 (docs/log.md).
+# Devices round differently at near-ties, and more so at lower precision. Compared with float32, 0.4 % of the ids of a
+# small dVAE with DALL-E's networks change in (emulated) tf32, 0.7 % in float16 and 6 % in bfloat16 (docs/log.md).
 OTHER_DEVICE = {"float32": 0.999, "tf32": 0.98, "float16": 0.98, "bfloat16": 0.85}
 
 

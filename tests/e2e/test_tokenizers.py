@@ -91,6 +91,19 @@ def test_a_peco_is_trained_resumed_used_and_verified(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_dvae_of_patches_is_trained_resumed_and_described(frames: Path, tmp_path: Path) -> None:
+    command = ["tokenizer", "train", "dvae", "--recipe", "small_tokenizer", "--frames", frames]
+    command += sets(*SMALL, "input_px=32", "architecture.vocab_size=32")
+    straight = bevt(*command, "--out", tmp_path / "straight")
+    bevt(*command, "--out", tmp_path / "cut", "--set", "loop.max_steps=3")
+    again = bevt(*command, "--out", tmp_path / "cut", "--resume")
+    assert {name: again[name] for name in METRICS} == {name: straight[name] for name in METRICS}
+    info = bevt("tokenizer", "info", tmp_path / "straight" / "tokenizer", "--frames", frames)
+    assert (info["kind"], info["sizes"]["form"], info["vocab_size"], info["grid"]) == ("dvae", "patches", 32, [4, 4])
+    assert info["psnr_db"] > 10
+
+
+@pytest.mark.slow
 def test_two_processes_train_the_peco_that_one_trains(frames: Path, tmp_path: Path) -> None:
     settings = [*SMALL, f"frames=[{frames}]", "architecture.ema_decay=0.5", "architecture.dead_share=0.5"]
     recipe = load_recipe("nano_peco", TRAINER_RECIPES, settings)

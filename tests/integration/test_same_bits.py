@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bevt_core.masking import hidden_positions
 from bevt_core.models.build import SWIN_SIZES, build_bevt, build_classifier
-from bevt_core.tokenizers.dvae.family import DvaeSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes, PatchSizes
 from bevt_core.tokenizers.dvae.training import DvaeTrainingModule
 from bevt_core.tokenizers.peco.family import PecoSizes
 from bevt_core.tokenizers.peco.tokenizer import PecoTrainingModule
@@ -55,8 +55,8 @@ def frames(size_px: int) -> Tensor:
     return torch.randint(256, (4, size_px, size_px, 3), dtype=torch.uint8)
 
 
-def train_dvae() -> Tensor:
-    module = DvaeTrainingModule(DvaeSizes(n_hid=8, n_blk_per_group=1, n_init=8, vocab_size=16), "mse")
+def train_dvae(sizes: DvaeSizes | PatchSizes) -> Tensor:
+    module = DvaeTrainingModule(sizes, "mse")
     loss: Tensor = module(frames(16), 1.0, 1.0, guide_weight=1.0)["loss"]
     return loss
 
@@ -72,7 +72,8 @@ STEPS: dict[str, Callable[[], Tensor]] = {
     "TimeSformer": lambda: pretrain(**TIMESFORMER),
     "Swin classifier": lambda: classify(**NANO),
     "TimeSformer classifier": lambda: classify(**TIMESFORMER),
-    "dVAE": train_dvae,
+    "dVAE": lambda: train_dvae(DvaeSizes(n_hid=8, n_blk_per_group=1, n_init=8, vocab_size=16)),
+    "dVAE of patches": lambda: train_dvae(PatchSizes(width=8, blocks=1, vocab_size=16)),
     "PeCo": train_peco,
 }
 

@@ -18,7 +18,6 @@ from bevt_core.rng import rng_for
 from bevt_core.storage.files import remove, sha256_of
 from bevt_core.storage.objects import as_path
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.codes import VECTORS_PER_CODE
 from bevt_core.tokenizers.description import read_description
 from bevt_core.tokenizers.quality import measure
 from schemas.errors import UserError
@@ -115,7 +114,7 @@ def _datasets(recipe: TokenizerRecipe) -> dict[str, DatasetRef]:
 def _warm_start(tokenizer: TokenizerModule, sizes: Sizes, crops: FrameCrops, recipe: TokenizerRecipe) -> None:
     """Initialise the codes from the vectors of some crops, the same on every rank."""
     tokens_per_crop = (recipe.input_px // sizes.stride) ** 2
-    frames_NHWC = crops.first(-(-VECTORS_PER_CODE * sizes.vocab_size // tokens_per_crop), "warm-start")
+    frames_NHWC = crops.first(-(-tokenizer.vectors_per_code * sizes.vocab_size // tokens_per_crop), "warm-start")
     seed = int(rng_for("warm-start", recipe.loop.seed).integers(2**63))
     tokenizer.warm_start(frames_NHWC, torch.Generator().manual_seed(seed))
 

@@ -46,6 +46,11 @@ class Sizes(Protocol):
 class TokenizerModule(Protocol):
     """A tokenizer's networks in training: what the trainer needs in addition to their loss."""
 
+    @property
+    def vectors_per_code(self) -> int:
+        """Vectors per code that `warm_start` uses; its frames have that many tokens."""
+        ...
+
     def warm_start(self, frames_NHWC: Tensor, generator: torch.Generator, /) -> None: ...
 
     def reconstruct(self, frames_NHWC: Tensor) -> Tensor: ...

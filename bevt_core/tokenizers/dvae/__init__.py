@@ -1,1 +1,1 @@
-"""The discrete VAE of DALL-E: networks, losses, training, and the tokenizer made of them."""
+"""The discrete VAE, in two forms of networks (DALL-E's, and `patches`): losses, training, and its tokenizers."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bevt_core.tokenizers.dvae.tokenizer import map_pixels, unmap_pixels
+from bevt_core.tokenizers.dvae.pixels import map_pixels, unmap_pixels
 
 # Shares of a run after which a schedule stays at its last value.
 ANNEAL_SHARE = 0.75  # temperature

@@ -1,7 +1,4 @@
-"""The dVAE as a tokenizer: the official DALL-E weights (`dalle`) and the small ones trained here (`dvae`).
-
-The networks compute on pixels mapped to [0.1, 0.9] (Ramesh et al. 2021, appendix A; `dall_e.utils`).
-"""
+"""The dVAE of DALL-E's networks as a tokenizer: the official weights (`dalle`) and small ones trained here (`dvae`)."""
 
 from typing import Any
 
@@ -13,20 +10,9 @@ from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.description import StoredTokenizer
 from bevt_core.tokenizers.dvae.family import STRIDE, DvaeSizes
 from bevt_core.tokenizers.dvae.networks import build_decoder, build_encoder, load_package_state
+from bevt_core.tokenizers.dvae.pixels import map_pixels, unmap_pixels
 from bevt_core.tokenizers.loading import Weights, without_memory
 from schemas.errors import UserError
-
-EPS = 0.1  # the logit-Laplace density is defined on the open interval; pixels keep this distance from its ends
-
-
-def map_pixels(unit: Tensor) -> Tensor:
-    """[0, 1] -> [0.1, 0.9]."""
-    return (1 - 2 * EPS) * unit + EPS
-
-
-def unmap_pixels(mapped: Tensor) -> Tensor:
-    """[0.1, 0.9] -> [0, 1], not clamped."""
-    return (mapped - EPS) / (1 - 2 * EPS)
 
 
 class DvaeTokenizer(Tokenizer):
@@ -98,7 +84,7 @@ class DvaeTokenizer(Tokenizer):
 
 
 def load(stored: StoredTokenizer, weights: Weights, *, vocab_size: int, stride: int, **arguments: Any) -> DvaeTokenizer:
-    """Build the tokenizer of kind `dalle` or `dvae` from its stored weights (see `Family.load`)."""
+    """Build the tokenizer from its stored weights (see `Family.load`)."""
     assert isinstance(stored.sizes, DvaeSizes)
     encoder = without_memory(build_encoder, stored.sizes)
     load_package_state(encoder, weights.encoder)

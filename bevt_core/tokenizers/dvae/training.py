@@ -1,6 +1,7 @@
 """The dVAE as a module to train, and its presets."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +10,16 @@ from torch.nn import functional as F
 from bevt_core.tokenizers.base import to_uint8, to_unit
 from bevt_core.tokenizers.codes import nearest_code, perplexity
 from bevt_core.tokenizers.description import StoredTokenizer
-from bevt_core.tokenizers.dvae.family import STRIDE, DvaeSizes
+from bevt_core.tokenizers.dvae.family import DvaeSizes, PatchSizes
+from bevt_core.tokenizers.dvae.forms import FORMS
 from bevt_core.tokenizers.dvae.losses import RECONSTRUCTION, gumbel_softmax, kl_to_uniform
-from bevt_core.tokenizers.dvae.networks import build_decoder, build_encoder, to_package_state
-from bevt_core.tokenizers.dvae.tokenizer import map_pixels, unmap_pixels
-from bevt_core.tokenizers.dvae.warm_start import to_patches, warm_start
+from bevt_core.tokenizers.dvae.pixels import VALUES_PER_TOKEN, map_pixels, to_patches, unmap_pixels
 from bevt_core.tokenizers.weights_files import save_tokenizer
 from schemas.errors import UserError
 
-DVAE_PRESETS = {
+DVAE_PRESETS: dict[str, DvaeSizes | PatchSizes] = {
     "nano": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=512),  # minutes on a laptop
-    "small": DvaeSizes(n_hid=16, n_blk_per_group=1, n_init=64, vocab_size=1024),  # included in the package
+    "small": PatchSizes(),  # included in the package
     "paper": DvaeSizes(),  # DALL-E's: 53.8 M parameters in the encoder
 }
 
@@ -27,31 +27,32 @@ DVAE_PRESETS = {
 # 3e-3 the cross-entropy rose from 2 to 4.5 nats in 30 steps, with a tenth for the encoder it did not (docs/log.md).
 ENCODER_LR_SHARE = 0.1
 
-VALUES_PER_TOKEN = 3 * STRIDE * STRIDE  # colour values encoded by one token
-
 
 class DvaeTrainingModule(nn.Module):
     """Encoder -> relaxed one-hot -> decoder, with the evidence bound as its loss."""
 
-    def __init__(self, sizes: DvaeSizes, recon: str) -> None:
+    def __init__(self, sizes: DvaeSizes | PatchSizes, recon: str) -> None:
         """`recon` is a key of RECONSTRUCTION, else UserError. Weights are initialised from torch's global generator."""
         super().__init__()
         if recon not in RECONSTRUCTION:
             raise UserError(f"reconstruction loss {recon!r} is not one of {', '.join(RECONSTRUCTION)}")
         self.sizes = sizes
         self.recon = recon
-        self.encoder = build_encoder(sizes).to(memory_format=torch.channels_last)
-        self.decoder = build_decoder(sizes).to(memory_format=torch.channels_last)
+        self._form = FORMS[type(sizes)]
+        self.vectors_per_code = self._form.vectors_per_code
+        channels_last: Any = {"memory_format": torch.channels_last}  # no overload of `to` for any module
+        self.encoder = self._form.build_encoder(sizes).to(**channels_last)
+        self.decoder = self._form.build_decoder(sizes).to(**channels_last)
         self.guide_VP: Tensor
         self.register_buffer("guide_VP", torch.zeros(sizes.vocab_size, VALUES_PER_TOKEN))
 
     def warm_start(self, frames: Tensor, generator: torch.Generator) -> None:
-        """Initialise from these frames' statistics (see `warm_start`); call it once, before the first step.
+        """Initialise from these frames' statistics (see `Form.warm_start`); call it once, before the first step.
 
-        Frames as in `forward`; VECTORS_PER_CODE blocks per code are enough. With DDP, call it before wrapping: DDP then
-        broadcasts rank 0's weights and buffers.
+        Frames as in `forward`; `vectors_per_code` blocks per code are enough. With DDP, call it before wrapping: DDP
+        then broadcasts rank 0's weights and buffers.
         """
-        self.guide_VP.copy_(warm_start(self.encoder, self.decoder, _unit(frames), generator))
+        self.guide_VP.copy_(self._form.warm_start(self.encoder, self.decoder, _unit(frames), generator))
 
     def forward(
         self,
@@ -103,8 +104,8 @@ class DvaeTrainingModule(nn.Module):
         """Store as a tokenizer of kind `dvae` (see `save_tokenizer`)."""
         return save_tokenizer(
             folder,
-            to_package_state(self.encoder),
-            to_package_state(self.decoder),
+            self._form.state_of(self.encoder),
+            self._form.state_of(self.decoder),
             kind="dvae",
             sizes=self.sizes,
             input_px=input_px,

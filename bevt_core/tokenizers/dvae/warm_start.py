@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevt_core.tokenizers.codes import fit_codes, nearest_code
-from bevt_core.tokenizers.dvae.family import STRIDE
-from bevt_core.tokenizers.dvae.tokenizer import map_pixels
+from bevt_core.tokenizers.dvae.pixels import map_pixels, to_patches
 
 RIDGE = 1e-4  # times the mean squared feature
 
@@ -63,13 +62,6 @@ def warm_start(encoder: nn.Sequential, decoder: nn.Sequential, unit_NCHW: Tensor
     output.weight.copy_(torch.cat([weight_CD, torch.zeros_like(weight_CD)]).reshape(output.weight.shape))
     _bias(output).copy_(torch.cat([bias_C, left_C.clamp(min=math.exp(-5)).log()]))
     return codes_VP
-
-
-def to_patches(unit_NCHW: Tensor) -> Tensor:
-    """`[N, C, H, W]` -> `[N, h, w, C * 8 * 8]`: the block of pixels under each token."""
-    n, c, height, width = unit_NCHW.shape
-    blocks = unit_NCHW.reshape(n, c, height // STRIDE, STRIDE, width // STRIDE, STRIDE)
-    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(n, height // STRIDE, width // STRIDE, -1)
 
 
 def _conv(network: nn.Module, name: str) -> nn.Conv2d:

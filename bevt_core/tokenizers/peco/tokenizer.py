@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bevt_core.tokenizers.base import signed, to_uint8, to_unit, unsigned
 from bevt_core.tokenizers.codebooks import SIGNED, CodebookTokenizer, NearestCodes
-from bevt_core.tokenizers.codes import fit_codes
+from bevt_core.tokenizers.codes import VECTORS_PER_CODE, fit_codes
 from bevt_core.tokenizers.description import StoredTokenizer
 from bevt_core.tokenizers.loading import Weights, filled, without_memory
 from bevt_core.tokenizers.peco.codebook import Codebook
@@ -53,6 +53,8 @@ class PecoOutput(NamedTuple):
 
 class PecoTrainingModule(nn.Module):
     """Encoder -> nearest codes -> decoder. The codebook has no gradient: the task updates it after each step."""
+
+    vectors_per_code = VECTORS_PER_CODE  # that the warm start uses
 
     def __init__(self, sizes: PecoSizes) -> None:
         """Build the networks; weights are initialised from torch's global generator."""

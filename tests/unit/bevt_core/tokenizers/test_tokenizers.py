@@ -22,8 +22,8 @@ from bevt_core.tokenizers.dvae.losses import (
     mse_loss,
     temperature_at,
 )
+from bevt_core.tokenizers.dvae.pixels import to_patches
 from bevt_core.tokenizers.dvae.training import DVAE_PRESETS, DvaeTrainingModule, dvae_lr_share
-from bevt_core.tokenizers.dvae.warm_start import to_patches
 from bevt_core.tokenizers.published.dalle import convert_pickles
 from schemas.errors import UserError
 from tests.support.frames import noise_frames, smooth_frames
