@@ -91,7 +91,9 @@ def stored_subject(recipe: PretrainRecipe, device: torch.device) -> Subject:
 
 def made_subject(recipe: PretrainRecipe, missing: str, device: torch.device) -> Subject:
     """Return the subject of a pretraining recipe without its data, of which `missing` is a part."""
-    orders, crop_px, tokenizers = {}, {}, {}
+    orders: dict[str, StreamOrder] = {}
+    crop_px: dict[str, int] = {}
+    tokenizers: dict[str, Tokenizer] = {}
     for name, stream in recipe.streams.items():
         orders[name] = made_order(stream.global_batch, f"streams.{name}.global_batch")
         crop_px[name] = int(TOKENS_PER_SIDE * recipe.model.encoder.patch[1] * 2 ** halvings(recipe.model.encoder))
@@ -113,7 +115,7 @@ def _pretraining(
         return task_of(recipe, averaged(model, recipe.ema_decay)[0], tokenizers)
 
     def batch(counts: Mapping[str, int]) -> Batch:
-        made = {}
+        made: Batch = {}
         for name, stream in recipe.streams.items():
             rows, columns = map(int, tokens_per_side(recipe.model.encoder, crop_px[name]))
             grid_THW = (stream.clip_frames // tubelet_of(name, recipe.model), rows, columns)

@@ -51,7 +51,8 @@ def _timed(stepper: Stepper, batch: Batch) -> Timed:
             _step(stepper, batch).read()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    values, queued, began = [], _step(stepper, batch), time.perf_counter()
+    values: list[Mapping[str, float]] = []
+    queued, began = _step(stepper, batch), time.perf_counter()
     while len(values) + 1 < REPEATS and time.perf_counter() - began < TIMED_S:
         report, queued = queued, _step(stepper, batch)
         values.append(report.read())  # one step late, as in the loop
