@@ -104,11 +104,15 @@ def test_the_command_on_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found["set"][-1] == "loop.num_workers=0"
     tuned = load_recipe_of(PretrainRecipe, "nano_video", RECIPES, [*small, *found["set"]])
     assert tuned.streams["video"].global_batch == 4 and 4 % tuned.loop.micro_batches == 0
+    frames = str(data["video"].frames.path)
+    planned = run("nano_finetune", "--frames", frames, "--set", "global_batch=4", "--dry-run", "--json")
+    plan = json.loads(planned.stdout.splitlines()[-1])
+    assert plan["data"] == frames and plan["micro_batches"] == [4, 2, 1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["nano_video", "nano_finetune"])
-def test_without_its_data_only_the_model_is_measured(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_its_data_only_the_model_is_measured(recipe: str) -> None:
     key = "streams.video.global_batch" if recipe == "nano_video" else "global_batch"
     planned = run(recipe, "--set", f"{key}=2", "--dry-run", "--json")
     assert json.loads(planned.stdout.splitlines()[-1])["micro_batches"] == [2, 1]
