@@ -161,6 +161,9 @@ PANELS: Panels = {
             "pipeline.commands.doctor:doctor",
             "Check this machine: versions, GPUs, decoders, limits, disk speed and Ray.",
         ),
+        "tune": Command(
+            "trainer.commands.bench:tune", "Measure a recipe on this machine, and print its fastest settings."
+        ),
         "model": Group("List pretrained models, and count parameters and operations.", MODEL),
         "bench": Group("Measure speed and size, compared with a reference.", BENCH),
     },

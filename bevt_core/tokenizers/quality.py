@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -94,6 +93,8 @@ def mean_squared_error(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
 
 def ssim(a_HWC: np.ndarray, b_HWC: np.ndarray) -> float:
     """Structural similarity of two uint8 frames: Gaussian window of 1.5 px, mean over colours (Wang et al. 2004)."""
+    from skimage.metrics import structural_similarity  # not at the top: training imports this module, not scikit-image
+
     return float(
         structural_similarity(
             a_HWC, b_HWC, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255

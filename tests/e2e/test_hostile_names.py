@@ -16,6 +16,7 @@ import cli
 from bevt_core.console.inert import markdown_text, one_line, text_of_csv
 from bevt_core.storage.descriptions import RECORD
 from tests.support.hostile_names import NAMES, PageCheck, controls_in, formulas_in
+from tests.support.inline_jobs import without_ray
 from tests.support.media import moving_frames, write_video
 from trainer.runs.directory import read_run
 
@@ -58,7 +59,7 @@ class Chain:
 
 
 @pytest.fixture(scope="module")
-def chain(ray_here: None, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+def chain(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     """Videos of two classes with such names, and all that the commands make of them."""
     place = tmp_path_factory.mktemp("hostile")
     raw, data, run = place / "raw", place / "data", place / HOSTILE_RUN
@@ -67,7 +68,7 @@ def chain(ray_here: None, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPat
             write_video(raw / name / f"{clip}{NAMES[3 + label]}.mp4", moving_frames(8, seed=clip))
     (raw / CLASSES[0] / f"{NAMES[1]}.mp4").write_bytes(b"no video")
     typed = ["bevt", "--api-key", SECRETS["option"], f"https://me:{SECRETS['url']}@host/x", SECRETS["HF_TOKEN"]]
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_ray():
         patch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
         patch.setattr("sys.argv", typed)
         video = ["--dataset", "folder", "--recipe", "nano_video", "--root", raw]

@@ -12,6 +12,7 @@ from bevt_core.views.replay import halve
 from pipeline.job.run import tokenize
 from pipeline.synthetic.camera_motion import make_camera_motion_set
 from schemas.models import BlockMask, TubeMask
+from tests.support.inline_jobs import without_ray
 from tests.support.tiny_jobs import tiny_recipe
 from trainer.data.clip_dataset import TokenDataset
 
@@ -21,14 +22,20 @@ CASES = {  # recipe overrides, clip length, mask
 }
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raw")
+    sizes = {"train_clips_per_class": 1, "test_clips_per_class": 1, "unlabelled_clips": 1, "images": 11}
+    make_camera_motion_set(folder, **sizes, workers=1)
+    return folder
+
+
 @pytest.mark.parametrize("stream", CASES)
-def test_every_sample_in_every_view(stream: str, tiny_tokenizer: Path, tmp_path: Path) -> None:
+def test_every_sample_in_every_view(stream: str, raw: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
     overrides, clip_frames, mask = CASES[stream]
-    sizes = {"train_clips_per_class": 1, "test_clips_per_class": 1, "unlabelled_clips": 4, "images": 11}
-    make_camera_motion_set(tmp_path / "raw", **sizes, workers=1)
-    root = tmp_path / "raw" / ("train" if stream == "video" else "images")
-    summary = tokenize(tiny_recipe(root, tmp_path / "set", tiny_tokenizer, *overrides), progress="off")
+    root = raw / ("train" if stream == "video" else "images")
+    with without_ray():
+        summary = tokenize(tiny_recipe(root, tmp_path / "set", tiny_tokenizer, *overrides), progress="off")
     token_set = TokenSet(summary["tokens_dir"])
     tokenizer = load_tokenizer(str(tiny_tokenizer))
     dataset = TokenDataset(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.job.run import tokenize
+from tests.support.inline_jobs import without_ray
 from tests.support.media import moving_frames, write_video
 from tests.support.tiny_jobs import digests, tiny_recipe
 
@@ -87,11 +88,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(
-    videos: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory, ray_here: None
-) -> dict[str, str]:
+def uninterrupted(videos: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     out = tmp_path_factory.mktemp("uninterrupted")
-    tokenize(tiny_recipe(videos, out, tiny_tokenizer, "sources_per_part=2"), progress="off")
+    with without_ray():
+        tokenize(tiny_recipe(videos, out, tiny_tokenizer, "sources_per_part=2"), progress="off")
     return digests(out)
 
 
@@ -103,7 +103,8 @@ def test_kill_the_driver_and_run_again(
     job.kill()
     assert not (tmp_path / "frames" / "dataset.json").exists()
     assert not (tmp_path / "tokens" / "dvae-v2" / "dataset.json").exists()
-    summary = tokenize(tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=2"), progress="off")
+    with without_ray():
+        summary = tokenize(tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=2"), progress="off")
     assert summary["rejected_by_reason"] == {"empty-file": 1}
     assert digests(tmp_path) == uninterrupted
 

@@ -31,6 +31,7 @@ from pipeline.look.scan import scan
 from schemas.errors import UserError
 from schemas.recipes.loading import to_yaml
 from tests.support.faults import full_at
+from tests.support.inline_jobs import without_ray
 from tests.support.json_keys import CheckKeys
 from tests.support.media import moving_frames, write_image, write_video
 from tests.support.tiny_jobs import digests, only, save_tiny_tokenizer, tiny_recipe
@@ -79,7 +80,8 @@ def test_scan_and_tokenize_agree_on_every_count(tmp_path: Path, tiny_tokenizer: 
         (root / "a" / name).write_bytes(data)
     recipe = tiny_recipe(root, tmp_path / "out", tiny_tokenizer)
     report = scan(recipe, threads=1)
-    summary = tokenize(recipe, frames_only=True, progress="off")
+    with without_ray():
+        summary = tokenize(recipe, frames_only=True, progress="off")
     same = ("sources", "missing", "ignored", "warnings")
     assert only(summary, *same) == only(report, *same)
     assert report["ignored"] == {".jpg": 1, ".part": 1, ".txt": 1, "without a suffix": 1}
@@ -104,7 +106,8 @@ def test_frame_folders_of_a_list(tmp_path: Path, tiny_tokenizer: Path, capsys: p
     lines.write_text("v1 5 0\nv2 5 1\nv3 5 1\nv4 5 1\n")
     recipe = tiny_recipe(root, tmp_path / "out", tiny_tokenizer, "dataset=list", "pool.stride=2", "pool.phase=zero")
     report = scan(recipe, list_file=lines, threads=1)
-    summary = tokenize(recipe, list_file=lines, frames_only=True, progress="off")
+    with without_ray():
+        summary = tokenize(recipe, list_file=lines, frames_only=True, progress="off")
     assert (
         summary["warnings"] == report["warnings"] and "(v2: 5 in the list, 4 in the folder)" in summary["warnings"][0]
     )
@@ -341,8 +344,10 @@ def test_pictures_with_jitter(tiny_tokenizer: Path, tmp_path: Path) -> None:
 def test_a_full_disk_is_one_clear_error(videos: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
     """Nothing looks whole afterwards, and the rerun finishes the job."""
     recipe = tiny_recipe(videos, tmp_path, tiny_tokenizer, "sources_per_part=10")
-    tokenize(recipe, progress="off", frames_only=True)
+    with without_ray():
+        tokenize(recipe, progress="off", frames_only=True)
     error = full_at(lambda _: tokenize(recipe, progress="off"), tmp_path, 1)
     assert re.search(r"disk is full .*the same command", error)
     assert not [path for path in (tmp_path / "tokens").rglob("*") if path.is_file()]
-    assert tokenize(recipe, progress="off")["indexed"] == 8
+    with without_ray():
+        assert tokenize(recipe, progress="off")["indexed"] == 8

@@ -27,6 +27,7 @@ from pipeline.job.run import tokenize
 from schemas.errors import UserError
 from schemas.tokens import TOKENIZER_PLACE, TokenPlan
 from tests.support.builders import make_token_set
+from tests.support.inline_jobs import without_ray
 from tests.support.media import moving_frames, write_video
 from tests.support.tiny_jobs import digests, save_tiny_tokenizer, tiny_recipe
 
@@ -186,11 +187,12 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def listed(raw: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
+def listed(raw: Path, tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three parts, made from a list with the tokenizer that the checks use."""
     out = tmp_path_factory.mktemp("listed")
     recipe = tiny_recipe(raw, out, tiny_tokenizer, "dataset=list", "sources_per_part=3")
-    summary = tokenize(recipe, list_file=raw / "list.txt", progress="off")
+    with without_ray():
+        summary = tokenize(recipe, list_file=raw / "list.txt", progress="off")
     assert (summary["indexed"], summary["rejected_by_reason"]) == (5, {"empty-file": 1, "missing": 1})
     return out
 
@@ -200,6 +202,7 @@ def list_for(damage: str, raw: Path) -> Path | None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_repair_gives_the_same_bytes_again(listed: Path, raw: Path, tmp_path: Path, damage: str) -> None:
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
@@ -209,6 +212,7 @@ def test_repair_gives_the_same_bytes_again(listed: Path, raw: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
 def test_repair_fixes_many_kinds_of_damage_at_once(
     listed: Path, raw: Path, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -232,6 +236,7 @@ def test_repair_fixes_many_kinds_of_damage_at_once(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
 def test_derived_records_are_repaired_without_the_raw_files(listed: Path, tiny_tokenizer: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
     for path in (tokens(copy) / "plan.json", tokens(copy) / TOKENIZER_PLACE, copy / "frames/dataset.json"):
@@ -275,12 +280,14 @@ def test_verify_names_the_parts_whose_tokens_are_wrong(wrong: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
 def test_repair_makes_wrong_tokens_again(listed: Path, wrong: Path, raw: Path) -> None:
     repair(wrong, raw, progress="off")
     assert digests(wrong) == digests(listed)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
 def test_nothing_is_removed_that_cannot_be_made_again(
     listed: Path, raw: Path, tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -305,6 +312,7 @@ def test_nothing_is_removed_that_cannot_be_made_again(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
 def test_other_files_under_the_old_names_are_not_taken(listed: Path, raw: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(listed, tmp_path / "copy"))
     other = Path(shutil.copytree(raw, tmp_path / "other"))

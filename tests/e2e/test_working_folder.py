@@ -50,9 +50,9 @@ def training(folder: Path) -> list[str]:
 
 
 def test_torchrun_and_its_loaders(folder: Path) -> None:
-    torchrun = ["torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", BIN / "bevt"]
+    torchrun = ["torchrun", "--standalone", "--nproc-per-node", "1", "--no-python", BIN / "bevt"]
     printed = run(folder, *torchrun, *training(folder))
-    assert "2 processes on cpu" in printed and (folder / "run" / "weights.safetensors").is_file()
+    assert "1 process on cpu" in printed and (folder / "run" / "weights.safetensors").is_file()
 
 
 @pytest.mark.slow

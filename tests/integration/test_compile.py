@@ -15,7 +15,8 @@ from trainer.setup.models import checkpoint_activations
 SIZES = {"embed_dim": 48, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "window": (4, 4, 4), "patch": (2, 8, 8)}
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("grid", [(4, 8, 8), (1, 8, 8)], ids=["video", "image"])
 def test_the_encoder_is_one_graph(backend: str, grid: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
@@ -56,15 +57,22 @@ def test_the_whole_loss_is_one_graph() -> None:
     """With a further target in the video stream."""
     torch.manual_seed(0)
     torch._dynamo.reset()
-    model = build_bevt(**SIZES, vocab_size=32, more_heads={"other-v2": 32})
+    model = build_bevt(**{**SIZES, "depths": (2, 1, 1)}, vocab_size=32, more_heads={"other-v2": 32})
     batch = joint_batch(0.5)
     batch["video"] = batch["video"]._replace(more_tokens={"other-v2": batch["video"].tokens_BTHW})
     explained = torch._dynamo.explain(model)(batch)
     assert explained.graph_count == 1 and explained.graph_break_count == 0, explained.break_reasons
 
 
-@pytest.mark.parametrize("checkpointed", [False, True], ids=["kept", "checkpointed"])
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("backend", "checkpointed"),
+    [
+        ("aot_eager", True),
+        pytest.param("aot_eager", False, marks=pytest.mark.slow),
+        pytest.param("inductor", True, marks=pytest.mark.slow),
+        pytest.param("inductor", False, marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_blocks_compute_what_they_did(backend: str, checkpointed: bool) -> None:
     torch.manual_seed(0)
     torch._dynamo.reset()

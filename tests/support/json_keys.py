@@ -30,6 +30,7 @@ BY_DATA = {
     }
     | {"dtypes_left_out"},
     "train --dry-run": {"global_batch", "samples_seen"},
+    "tune": {"global_batch"},
 }
 
 

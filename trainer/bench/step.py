@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bevt_core.bench.models import MASKED_SHARE, VOCAB_SIZE, step_flops
 from bevt_core.bench.timing import Marks, available_device, device_name, synchronize
@@ -88,10 +88,10 @@ def bench_train_step(
     schedule = CosineSchedule(total_steps=10**6, warmup_steps=0, warmup_start=1.0, final_share=1.0)
     stepper = Stepper(task, build_optimizer(model, OPTIM), schedule, OPTIM, loop, World(0, 1, where))
     stepper.wrap()
-    batch = {
-        "video": random_stream_batch("video", clips, frames, size_px, side, where, tokenizer),
-        "image": random_stream_batch("image", images, 1, size_px, side, where, tokenizer),
-    }
+    batch = {}
+    for name, samples, length in (("video", clips, frames), ("image", images, 1)):
+        mask_BTHW = torch.rand(samples, max(1, length // 2), side, side) < MASKED_SHARE[name]
+        batch[name] = random_stream_batch(mask_BTHW, length, size_px, {"tokens": VOCAB_SIZE}, tokenizer, where)
     first_s, times = _timed_steps(stepper, task, batch, repeats)
     syncs = count_syncs(lambda: _step(stepper, batch, 0), where)
     flops = step_flops(size=size, clips=clips, images=images, frames=frames, size_px=size_px)["flops"]
@@ -137,21 +137,37 @@ class _TimedTask(PretrainTask):
 
 
 def random_stream_batch(
-    stream: str, samples: int, frames: int, size_px: int, grid: int, device: torch.device, tokenizer: Tokenizer | None
+    mask_BTHW: Tensor,
+    frames: int,
+    size_px: int,
+    vocab_sizes: Mapping[str, int],
+    tokenizer: Tokenizer | None,
+    device: torch.device,
 ) -> Batch:
-    """Return a random batch of one stream as the loader makes it, in pinned memory if `device` is a GPU."""
-    mask_BTHW = torch.rand(samples, frames // 2 if stream == "video" else 1, grid, grid) < MASKED_SHARE[stream]
+    """Return a random batch of one stream as the loader makes it, in pinned memory if `device` is a GPU.
+
+    `vocab_sizes` are by key of the tokens in the batch; with a `tokenizer`, the batch has its frames instead.
+    """
+    samples, _, *grid_HW = mask_BTHW.shape
     batch: Batch = {
         "clip": torch.randint(256, (samples, frames, size_px, size_px, 3), dtype=torch.uint8),
         "mask": mask_BTHW,
         "hidden": hidden_positions(mask_BTHW, frames, HIDDEN_MULTIPLE if device.type == "cuda" else 1),
     }
     if tokenizer is None:
-        batch["tokens"] = torch.randint(VOCAB_SIZE, (samples, frames, grid, grid))
+        for key, size in vocab_sizes.items():
+            batch[key] = torch.randint(size, (samples, frames, *grid_HW))
     else:
         side = tokenizer.input_px
         batch["frames"] = torch.randint(256, (samples, frames, side, side, 3), dtype=torch.uint8)
-    return {key: value.pin_memory() for key, value in batch.items()} if device.type == "cuda" else batch
+    return pinned(batch, device)
+
+
+def pinned(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch of one stream in pinned memory if `device` is a GPU."""
+    if device.type != "cuda":
+        return batch
+    return {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in batch.items()}
 
 
 def _timed_steps(stepper: Stepper, task: _TimedTask, batch: Batch, repeats: int) -> tuple[float, dict[str, float]]:

@@ -47,7 +47,9 @@ class ClipLists(NamedTuple):
     val_trained_on: int = 0  # number of validation clips on which this run, or one before it, was fine-tuned
 
 
-NO_LISTS = ClipLists(CLIPS_SCHEMA.empty_table(), {"train": (), "pretrain": ()})
+def no_lists() -> ClipLists:
+    """Return no clips. Not a constant: pyarrow imports pandas for its first table, which takes 0.4 s."""
+    return ClipLists(CLIPS_SCHEMA.empty_table(), {"train": (), "pretrain": ()})
 
 
 def digests_of(data: ClipSource, world: World) -> list[str | None]:
@@ -123,7 +125,7 @@ def read_lists(run: Path) -> ClipLists | None:
 def lists_before(init: str | None) -> ClipLists:
     """Return the clips that the run or the weights `init`, and the runs before them, were trained on."""
     if init is None:
-        return NO_LISTS
+        return no_lists()
     weights = weights_of(init)
     folder = weights.parent
     lists = read_lists(folder)
@@ -133,7 +135,7 @@ def lists_before(init: str | None) -> ClipLists:
         at = CLIPS_SCHEMA.get_field_index("run")
         return ClipLists(table.set_column(at, CLIPS_SCHEMA.field("run"), run), lists.unlisted)
     recipe = read_run(folder)[0] if (folder / RECORD).is_file() else None
-    before, own = NO_LISTS, {"train", "pretrain"}
+    before, own = no_lists(), {"train", "pretrain"}
     if isinstance(recipe, PretrainRecipe | FinetuneRecipe):
         before, own = lists_before(recipe.init), {"pretrain" if isinstance(recipe, PretrainRecipe) else "train"}
     elif weights.is_file() and isinstance(load_weights(weights), Bevt):

@@ -11,7 +11,7 @@ from bevt_core.models.bevt import Bevt
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.mosaics import decoder_for
-from schemas.recipes import PretrainRecipe
+from schemas.recipes import LoopConfig, PretrainRecipe
 from schemas.runs import RunRecord
 from trainer.clips.lists import ClipLists, make_lists, store_rows
 from trainer.data.online import OnlineSource
@@ -30,7 +30,8 @@ from trainer.setup.plan import DEFAULT_TFLOPS, Workload, show_plan
 from trainer.setup.session import averaged, build, open_session
 from trainer.setup.start_from import check_init, pretrained_state, start_from
 
-HIDDEN_MULTIPLE = 256  # pads hidden positions on a GPU: the LM head computes whole tiles, its tensors have few sizes
+# pads hidden positions on a GPU and in compiled models: the LM head computes whole tiles, its tensors have few sizes
+HIDDEN_MULTIPLE = 256
 
 
 def pretrain(
@@ -61,8 +62,7 @@ def pretrain(
             if not session.from_checkpoint:
                 world.on_main(lambda: check_init_digest(recipe, repeat_of, "the repeated run"))
         growth = session.world.on_main(lambda: growth_of(recipe, sources, out, resume, grown))
-        hidden_multiple = HIDDEN_MULTIPLE if world.device.type == "cuda" else 1
-        streams = open_streams(recipe, sources, hidden_multiple, growth.grown)
+        streams = open_streams(recipe, sources, hidden_multiple_of(recipe.loop, world.device), growth.grown)
         if world.is_main:
             warn_of_unusual_frames(recipe, sources)
         plan = session.plan(workload_of(recipe, sources, streams), memory)
@@ -93,6 +93,11 @@ def pretrain(
         )
         saved = session.save(stored, result)
         return {"run": str(out), "steps": plan.steps, **session.summary(plan, result), "weights": saved}
+
+
+def hidden_multiple_of(loop: LoopConfig, device: torch.device) -> int:
+    """Return to a multiple of what the hidden positions of a batch are padded. A new size compiles the model again."""
+    return HIDDEN_MULTIPLE if device.type == "cuda" or loop.compile is True else 1
 
 
 def task_of(recipe: PretrainRecipe, model: nn.Module, tokenizers: Mapping[str, Tokenizer]) -> PretrainTask:

@@ -16,6 +16,7 @@ from bevt_core.storage.objects import AnyPath
 from bevt_core.storage.part_cache import cache_bytes
 from bevt_core.storage.remote import Entry
 from bevt_core.tokenizers import load_tokenizer, resolve_default
+from bevt_core.tokenizers.base import Tokenizer
 from schemas.errors import UserError
 from schemas.models import BevtConfig
 from schemas.recipes import OnlineTokens, PretrainRecipe, StreamConfig
@@ -153,13 +154,18 @@ def check_cache(recipe: PretrainRecipe, sources: Mapping[str, Source]) -> None:
 def _open(stream: StreamConfig, device: torch.device) -> Source:
     match stream.tokens:
         case OnlineTokens() as tokens:
-            folder = resolve_default(tokens.tokenizer, warn)
-            tokenizer = load_tokenizer(folder, device, tokens.tokenizer_dtype, tokens.tokenizer_pass_frames)
-            if tokens.tokenizer_compiled:
-                tokenizer.compile()
-            return OnlineSource(FrameStore(tokens.frames), tokenizer, tokens.views)
+            return OnlineSource(FrameStore(tokens.frames), online_tokenizer(tokens, device), tokens.views)
         case path:
             return StoredSource(TokenSet(path), 2 * stream.window_parts, open_more(stream))
+
+
+def online_tokenizer(tokens: OnlineTokens, device: torch.device) -> Tokenizer:
+    """Load the tokenizer of a stream without stored tokens."""
+    folder = resolve_default(tokens.tokenizer, warn)
+    tokenizer = load_tokenizer(folder, device, tokens.tokenizer_dtype, tokens.tokenizer_pass_frames)
+    if tokens.tokenizer_compiled:
+        tokenizer.compile()
+    return tokenizer
 
 
 def datasets_of(sources: Mapping[str, Source]) -> dict[str, DatasetRef]:

@@ -36,14 +36,14 @@ MOVING = """
 import time
 from trainer.distributed.watchdog import watchdog
 
-with watchdog(3) as alive:
-    time.sleep(3.2)  # the first step compiles
-    for _ in range(7):
+with watchdog(2) as alive:
+    time.sleep(2.2)  # the first step compiles
+    for _ in range(5):
         alive()
         time.sleep(0.5)
-with watchdog(1) as alive:
+with watchdog(0.5) as alive:
     alive()
-time.sleep(1.2)
+time.sleep(0.7)
 """
 
 HANGING_FIRST = """
