@@ -63,7 +63,7 @@ def test_diving48(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oracle: Path)
                 assert "steps                     28,080" in output
     for name in ("1x3", "4x3"):
         evaluation = json.loads(Path("evaluations", f"diving48-{name}", "evaluation.json").read_text())
-        assert evaluation["overlap_with_training"]["clips"] == 0
+        assert evaluation["overlap_with_training"]["count"] == 0
     assert Path("report", "report.html").is_file() and Path("hub", "bevt-diving48", "README.md").is_file()
 
 
@@ -92,8 +92,8 @@ def test_your_own_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
                 assert "4 of 16 videos held out" in output
             if words[0] == "evaluate":
                 evaluation = json.loads(Path(words[-1], "evaluation.json").read_text())
-                assert evaluation["overlap_with_training"]["clips"] == 0
-                assert evaluation["videos"] == 4
+                assert evaluation["overlap_with_training"]["count"] == 0
+                assert evaluation["num_videos"] == 4
                 accuracies.append(evaluation["top1"])
     assert len(accuracies) == 3
     assert Path("hub", "mine", "README.md").is_file() and Path("mine.pt2").is_file()
