@@ -99,8 +99,10 @@ def test_other_numbers_of_processes_keep_the_batch_and_the_micro_batch(name):
 
 def test_weights_of_the_small_recipes_fit_one_another():
     """Their encoders; the LM head has the codes of the tokenizer."""
-    encoder, pretrained = SHIPPED["nano_joint"].model.encoder, ("nano_image", "nano_video", "laptop_video")
-    assert [SHIPPED[name].model.encoder for name in pretrained] == [encoder] * 3
+    encoder = SHIPPED["nano_joint"].model.encoder
+    pretrained = ("nano_image", "nano_video", "laptop_image", "laptop_video", "laptop_joint")
+    assert [SHIPPED[name].model.encoder for name in pretrained] == [encoder] * 5
+    assert {SHIPPED[f"laptop_{stage}"].model.vocab_size for stage in ("image", "video", "joint")} == {1024}
     assert [LOADED[name].encoder for name in ("nano_finetune", "laptop_finetune")] == [encoder] * 2
 
 
