@@ -1,16 +1,22 @@
-"""The public names of the packages, as directives for mkdocstrings."""
+"""The public names, as directives for mkdocstrings."""
 
 import bevt_core
+import bevt_core.api
 import pipeline
 import trainer
 from bevt_core.lazy import public_modules
 
+RE_EXPORTING = {package.__name__ for package in (bevt_core, bevt_core.api, pipeline, trainer)}
+
 
 def markdown() -> str:
-    """A section per package, with what each of its public names is."""
-    parts = []
-    for package in (pipeline, bevt_core, trainer):
-        name = package.__name__
-        parts.append(f"## {name}\n\n`from {name} import ...`\n")
-        parts += [f"::: {public_modules(name)[each]}.{each}\n" for each in package.__all__]
-    return "\n".join(parts)
+    """Each public name with its docstring."""
+    return "\n".join(f"::: {defining_module(name)}.{name}\n" for name in bevt_core.__all__)
+
+
+def defining_module(name: str) -> str:
+    """Return the module that defines a public name, for which packages may stand in."""
+    module = "bevt_core"
+    while module in RE_EXPORTING:
+        module = public_modules(module)[name]
+    return module
