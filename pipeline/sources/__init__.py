@@ -22,7 +22,8 @@ from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, label_by, read_parquet_list
 from pipeline.sources.something import list_ssv2
 from pipeline.sources.stored import choose_stored
-from pipeline.sources.tree import ObjectTree, Tree
+from pipeline.sources.walk.kept_folders import forget_folders
+from pipeline.sources.walk.tree import ObjectTree, Tree
 from schemas.errors import UserError
 from schemas.recipes.loading import nearest
 
@@ -52,6 +53,7 @@ __all__ = [
     "check_dataset",
     "check_found",
     "choose_stored",
+    "forget_folders",
     "has_split",
     "label_by",
     "list_files",
@@ -129,6 +131,7 @@ def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, 
         listing = read_parquet_list(tree, list_file)
     else:
         listing = SOURCES[dataset](tree, split, list_file)
+    tree.keep()
     if not listing.items and list_file is not None:
         raise UserError(
             f"`list_file` {list_file}: names no files; expected `path label` lines, or the data set's official list"

@@ -14,7 +14,7 @@ from pipeline.sources.archives.names import archives_among, folder_of_members, p
 from pipeline.sources.archives.packed_file import PackedFile
 from pipeline.sources.archives.packed_table import PackedSources, PackedTable
 from pipeline.sources.archives.webdataset import labels_of_shards
-from pipeline.sources.tree import SPLIT_NAMES, Tree
+from pipeline.sources.walk.tree import SPLIT_NAMES, Tree
 from schemas.errors import UserError
 from schemas.text.plain import shown
 

@@ -12,6 +12,7 @@ from bevt_core.media.kinds import is_hidden
 from bevt_core.storage.local import is_below
 from bevt_core.storage.objects import AnyPath, ObjectPath
 from bevt_core.untrusted.files import unreadable
+from pipeline.sources.walk.kept_folders import KeptFolders
 from schemas.errors import UserError
 from schemas.text.names import ALLOW, leads_out
 
@@ -37,6 +38,7 @@ class Tree:
         self.allow_outside = allow_outside
         self._real_root = os.path.realpath(root)
         self._folders: dict[str, dict[str, bool]] = {}
+        self._kept = KeptFolders(root)
 
     def files(self, under: str = "") -> Iterator[str]:
         """Yield all files below `under`, depth first, by name. Raises UserError for links out of the root."""
@@ -141,19 +143,33 @@ class Tree:
             self._folders[folder] = self._scan(folder)
         return self._folders[folder]
 
+    def keep(self) -> None:
+        """Keep the names in the folders that were read, for the next listing of the root."""
+        self._kept.write()
+
     def _scan(self, folder: str) -> dict[str, bool]:
-        entries = {}
+        stamp = self._kept.stamp(folder)
+        kept = self._kept.entries(folder, stamp)
+        if kept is not None:
+            return kept
+        path = self._disk / folder
+        found: dict[str, bool] = {}
+        has_links = False
         try:
-            with os.scandir(self._disk / folder) as scan:
+            with os.scandir(path) as scan:
                 for entry in scan:
                     if is_hidden(entry.name):
                         continue
                     if entry.is_symlink():
                         self._check_link(entry.path)
-                    entries[_utf8_name(entry.name, self._disk / folder)] = entry.is_dir()
+                        has_links = True  # its target may change without a change of this folder
+                    found[_utf8_name(entry.name, path)] = entry.is_dir()
         except OSError as error:
-            raise unreadable(error, self._disk / folder) from None
-        return dict(sorted(entries.items()))
+            raise unreadable(error, path) from None
+        entries = {name: found[name] for name in sorted(found)}
+        if not has_links:
+            self._kept.add(folder, stamp, entries)
+        return entries
 
     def _check_link(self, path: str) -> None:
         target = os.path.realpath(path)
@@ -176,6 +192,9 @@ class ObjectTree(Tree):
                 yield from self._walk(path, ())
             else:
                 yield path
+
+    def keep(self) -> None:
+        """Do nothing: prefixes have no time of change by which a kept list could be checked."""
 
     def frame_names(self, folder: str) -> list[str] | None:
         """Always None: requests for a hundred thousand folders would take hours."""
