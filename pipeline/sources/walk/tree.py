@@ -32,13 +32,14 @@ class Tree:
     root: AnyPath
     classes: tuple[str, ...] = ()  # class names by label, used if no file defines them
 
-    def __init__(self, root: Path, allow_outside: bool = False) -> None:
+    def __init__(self, root: AnyPath, allow_outside: bool = False) -> None:
         """`allow_outside` permits links and list lines that lead out of the root."""
-        self.root = self._disk = root
+        self.root = root
+        self._disk = Path(str(root))
         self.allow_outside = allow_outside
         self._real_root = os.path.realpath(root)
         self._folders: dict[str, dict[str, bool]] = {}
-        self._kept = KeptFolders(root)
+        self._kept = KeptFolders(self._disk)
 
     def files(self, under: str = "") -> Iterator[str]:
         """Yield all files below `under`, depth first, by name. Raises UserError for links out of the root."""
@@ -180,8 +181,8 @@ class Tree:
 class ObjectTree(Tree):
     """A tree under a prefix of an object store, which has no links."""
 
-    def __init__(self, root: ObjectPath) -> None:
-        self.root = self._prefix = root
+    def __init__(self, root: AnyPath, allow_outside: bool = False) -> None:
+        self.root = root
         self.allow_outside = False
         self._folders = {}
 
@@ -203,14 +204,14 @@ class ObjectTree(Tree):
     def _roots(self) -> list[str]:
         return [str(self.root)]
 
-    def _read(self, folder: str) -> dict[str, bool]:
-        if folder not in self._folders:
-            entries = (self._prefix / folder).entries()
-            self._folders[folder] = {name: is_dir for name, is_dir in entries.items() if not is_hidden(name)}
-            for name in self._folders[folder]:
-                if len(name.encode()) > NAME_BYTES:
-                    raise UserError(f"{self.root / folder / name}: the name exceeds {NAME_BYTES} bytes; rename it")
-        return self._folders[folder]
+    def _scan(self, folder: str) -> dict[str, bool]:
+        place = self.root / folder
+        assert isinstance(place, ObjectPath)
+        entries = {name: is_dir for name, is_dir in place.entries().items() if not is_hidden(name)}
+        for name in entries:
+            if len(name.encode()) > NAME_BYTES:
+                raise UserError(f"{place / name}: the name exceeds {NAME_BYTES} bytes; rename it")
+        return entries
 
 
 def _utf8_name(name: str, folder: Path) -> str:
