@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from bevt_core.media.kinds import kind_of
@@ -30,6 +31,11 @@ class Archive(NamedTuple):
 
     name: str
     paths: tuple[AnyPath, ...]
+
+    @property
+    def local_paths(self) -> tuple[Path, ...]:
+        """The same as paths on a disk, for kinds that are read only there."""
+        return tuple(Path(str(path)) for path in self.paths)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def _contents(archive: Archive, versions: object) -> Contents:
         return Contents(MemberTable(_members(archive)))
     path = archive.paths[0]
     with _unreadable(path):
-        rows = hub_rows(path, _is_source)
+        rows = hub_rows(archive.local_paths[0], _is_source)
     if rows is None:
         return Contents(MemberTable())
     return Contents(MemberTable(rows.members), rows.labels, rows.classes)
@@ -110,7 +116,7 @@ def _members(archive: Archive) -> Iterator[Member]:
     path, name = archive.paths[0], archive.name.lower()
     with _unreadable(path):
         if name.endswith(GZIP):
-            yield from (member for member in members_of_gzip(archive.paths) if is_visible(member.name))
+            yield from (member for member in members_of_gzip(archive.local_paths) if is_visible(member.name))
             return
         with open_volumes(archive.paths) as file:
             size = size_of_volumes(archive.paths)

@@ -97,7 +97,7 @@ class KeptFolders:
         if num_used:
             note(
                 f"{self._root}: {len(self._used)} unchanged folders with {num_used} entries were not read again, since "
-                f"they are kept since {self._kept.began}; --relist reads them"
+                f"they are kept since {self._kept.began}; `bevt scan --relist` reads them"
             )
         _read.cache_clear()  # the names of a million files are 60 MB
         if not self._added or self._added_bytes > MAX_NAME_BYTES or num_used + self._num_added < MIN_NAMES:

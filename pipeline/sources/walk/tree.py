@@ -37,7 +37,7 @@ class Tree:
         self.root = root
         self._disk = Path(str(root))
         self.allow_outside = allow_outside
-        self._real_root = os.path.realpath(root)
+        self._real_root = os.path.realpath(self._disk)
         self._folders: dict[str, dict[str, bool]] = {}
         self._kept = KeptFolders(self._disk)
 

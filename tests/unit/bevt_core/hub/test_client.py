@@ -4,7 +4,6 @@ import importlib
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,16 +49,12 @@ def test_waits(error: Exception, waits: list[float], monkeypatch: pytest.MonkeyP
     assert waited == waits and len(tried) == ATTEMPTS
 
 
-@pytest.mark.parametrize("request_", ["list_repo_tree", "dataset_info", "create_repo", "hf_hub_download"])
-def test_a_server_that_never_answers_is_an_error(
-    request_: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """It accepts connections; requests have no time limit of the library's, or a longer one."""
+@pytest.mark.parametrize("request_", ["list_repo_tree", "dataset_info", "create_repo"])
+def test_a_server_that_never_answers_is_an_error(request_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts connections. The library sends these requests without a time limit."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         no_wait = SimpleNamespace(sleep=lambda seconds: None, time=time.time)
         monkeypatch.setattr("huggingface_hub.utils._http.time", no_wait)
         monkeypatch.setattr(client, "SILENT_S", 0.2)
@@ -68,9 +63,8 @@ def test_a_server_that_never_answers_is_an_error(
             "list_repo_tree": lambda: list(api.list_repo_tree("a/b", repo_type="dataset")),
             "dataset_info": lambda: api.dataset_info("a/b"),
             "create_repo": lambda: api.create_repo("a/b", token="hf_test"),
-            "hf_hub_download": lambda: api.hf_hub_download("a/b", "c", cache_dir=tmp_path, etag_timeout=0.2),
         }
-        with pytest.raises(HubUnreachableError, match=r"^hf://a/b: (no connection|needs the Hub)"):
+        with pytest.raises(HubUnreachableError, match=r"^hf://a/b: no connection to"):
             ask("hf://a/b", calls[request_], attempts=1)
 
 

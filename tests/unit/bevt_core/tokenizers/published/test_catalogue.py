@@ -123,10 +123,9 @@ def test_published_tokenizers_have_token_sets_of_their_own(tmp_path: Path) -> No
     facts = {"grid": (14, 14), "input_px": 224, "dtype": "float32", "device_kind": "cpu"}
     identity = TokenizerIdentity(name="ibq", weights_sha256="8192", vocab_size=8192, **facts)
     assert [default_set_name(each, 8, tmp_path) for each in tokenizers] == ["ibq-8192-v8", "ibq-16384-v8"]
-    write_token_plan(
-        tmp_path / "ibq-v8",
-        TokenPlan(name="ibq-v8", tokenizer=identity, views=ViewSpec(num_views=8), frames_plan="0" * 64),
-    )
+    views = ViewSpec(num_views=8, crop_px=224, short_side_min_px=256, short_side_max_px=320, flip_share=0.5, jitter=0.0)
+    plan = TokenPlan(name="ibq-v8", tokenizer=identity, views=views, frames_plan="0" * 64)
+    write_token_plan(tmp_path / "ibq-v8", plan)
     assert [default_set_name(each, 8, tmp_path) for each in tokenizers] == ["ibq-v8", "ibq-16384-v8"]
 
 
