@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from bevt_core.storage.interface import storage_of
@@ -27,7 +28,9 @@ def size_of_volumes(paths: Sequence[AnyPath]) -> int:
 
 
 def _size(path: AnyPath) -> int:
-    size = storage_of(path).size()
+    if isinstance(path, Path):
+        return path.stat().st_size  # of a pipe too, which its reader refuses
+    size = path.size()
     if size < 0:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return size
