@@ -23,7 +23,7 @@ TOKENIZER = {
     ),
     "compare": Command(
         "bevt_core.commands.tokenizers:compare_tokenizers",
-        "Compare two tokenizers: equal ids, quality, speed and what changes ids.",
+        "Compare tokenizers: equal ids, quality, speed and what changes ids.",
     ),
     "convert": Command("bevt_core.commands.tokenizers:convert_tokenizer", "Convert published weights to safetensors."),
     "fetch": Command("bevt_core.commands.tokenizers:fetch_tokenizer", "Download a published tokenizer and convert it."),
@@ -69,7 +69,7 @@ BENCH = {
         "trainer.commands.bench:bench_loader", "Measure clips per CPU-second from shards and from video files."
     ),
     "tokenize": Command(
-        "pipeline.commands.data:bench_tokenize", "Measure the CPU time of a tokenization job against a bare loop."
+        "pipeline.commands.bench:bench_tokenize", "Measure the CPU time of a tokenization job against a bare loop."
     ),
     "store": Command(
         "pipeline.commands.bench:bench_store", "Measure the bytes on disk of a stored frame and of its tokens."

@@ -6,6 +6,7 @@ which is private to the process. The exponent is fitted over the sizes: 1 is lin
 """
 
 import argparse
+import os
 import pickle
 import subprocess
 import sys
@@ -52,8 +53,17 @@ def sources_and_plan(work: Path) -> Result:
 
 
 def listing(work: Path) -> Result:
-    from pipeline.sources import list_sources
+    from pipeline.sources import forget_folders
 
+    forget_folders(work / "tree")
+    return listing_again(work)
+
+
+def listing_again(work: Path) -> Result:
+    from pipeline.sources import list_sources
+    from pipeline.sources.walk import kept_folders
+
+    kept_folders.SETTLED_S = 0.0  # the files were made just now
     return {"rows": len(list_sources("folder", work / "tree", "train").items)}
 
 
@@ -88,11 +98,13 @@ def runs_list(work: Path) -> Result:
     return {"rows": sum(run["step"] for run in list_runs(work / "runs"))}
 
 
+TREES, LOGS = {"list files", "list files again"}, {"runs list (steps)"}  # operations that need no store
 OPERATIONS: dict[str, Callable[[Path], Result]] = {
     "open a store, all samples": open_store,
     "commits at a resume": resume,
     "read_sources and plan": sources_and_plan,
     "list files": listing,
+    "list files again": listing_again,
     "labelled clips": labelled_clips,
     "inspect --sample": inspect_sample,
     "runs list (steps)": runs_list,
@@ -108,6 +120,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for the made data, kept and used again (default: temporary)")
     parser.add_argument("--child", nargs=2, metavar=("OPERATION", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.only = dict.fromkeys(options.only).keys()
     if options.child:
         print(json_text(measured(OPERATIONS[options.child[0]], Path(options.child[1]))))
         return
@@ -123,18 +136,19 @@ def main() -> None:
 
 
 def make_all(work: Path, samples: int, options: argparse.Namespace) -> None:
-    if not (work / "data" / "frames" / "dataset.json").exists():
+    if not options.only <= TREES | LOGS and not (work / "data" / "frames" / "dataset.json").exists():
         make_store(work / "data" / "frames", samples, options.per_part, options.frames)
-    if "list files" in options.only and not (work / "tree").exists():
+    if options.only & TREES and not (work / "tree").exists():
         make_tree(work / "tree", samples)
-    if "runs list (steps)" in options.only and not (work / "runs").exists():
+    if options.only & LOGS and not (work / "runs").exists():
         for run in range(4):
             make_log(work / "runs" / f"run-{run}", samples // 4)
 
 
 def in_child(name: str, work: Path) -> Result:
     command = [sys.executable, "-m", "benchmarks.scale", "--child", name, str(work)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = os.environ | {"BEVT_LISTINGS": str(work / "listings")}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     result: Result = parse_json(done.stdout.splitlines()[-1], dict, name)
     return result
 

@@ -35,23 +35,27 @@ def compare_tokenizers(
     a: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
     b: Annotated[str, typer.Argument(help="Name or directory of the second one; may be the same.")],
     frames: Annotated[Path, typer.Option(help="Frame store to compare them on.")],
+    others: Annotated[list[str] | None, typer.Argument(help="Names or directories of more tokenizers.")] = None,
     max_frames: Annotated[
         int, typer.Option(min=1, help="Largest number of frames, evenly spread over the store.")
     ] = 128,
     json_: AsJson = False,
 ) -> None:
-    """Compare two tokenizers: equal ids, quality, speed and what changes ids.
+    """Compare tokenizers: equal ids, quality, speed and what changes ids.
 
     Ids are also compared after a change of dtype, JPEG quality or resampling filter, and from one stored frame to the
-    next where nothing moves.
+    next where nothing moves. More than two are shown in a table; --json has all figures.
 
     \b
-    Example:
+    Examples:
       bevt tokenizer compare dalle dvae-small --frames datasets/imagenet/frames --json
+      bevt tokenizer compare dalle vqkd ibq-8192 ibq-16384 --frames datasets/imagenet/frames
     """
     from bevt_core.tokenizers.inspection import compare_tokenizers as run
+    from bevt_core.tokenizers.inspection import comparison_table
 
-    emit(run(a, b, frames, max_frames), json_)
+    compared = run([a, b, *(others or [])], frames, max_frames)
+    emit(compared if json_ else comparison_table(compared), json_)
 
 
 def convert_tokenizer(

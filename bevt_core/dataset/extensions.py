@@ -27,7 +27,7 @@ class Planned(NamedTuple):
 def read_extended_plans(frames_dir: AnyPath, plan: Plan) -> list[Plan]:
     """The plans of the extensions of a store with the first plan `plan`, in order. Raises UserError."""
     plans = [plan]
-    while (extension := read_plan(frames_dir, len(plans))) is not None:
+    while (extension := _read_extension(frames_dir, len(plans))) is not None:
         if (extension.extends, extension.first_part) != (plans[-1].digest(), plans[-1].num_parts):
             raise UserError(
                 f"{plan_path(frames_dir, len(plans))}: extends another plan than "
@@ -35,6 +35,16 @@ def read_extended_plans(frames_dir: AnyPath, plan: Plan) -> list[Plan]:
             )
         plans.append(extension)
     return plans[1:]
+
+
+def _read_extension(frames_dir: AnyPath, number: int) -> Plan | None:
+    try:
+        return read_plan(frames_dir, number)
+    except UserError as error:
+        raise UserError(
+            f"{error}. The plan of an extension cannot be made again: restore it from a copy of the dataset, or make "
+            "the dataset again in another folder"
+        ) from None
 
 
 def read_extensions(frames_dir: AnyPath, plan: Plan) -> list[Planned]:

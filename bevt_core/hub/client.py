@@ -19,9 +19,7 @@ ATTEMPTS = 4
 FIRST_WAIT_S = 1.0  # doubles; the Hub's Retry-After takes precedence
 MAX_WAIT_S = 330.0  # the Hub counts requests in windows of five minutes
 TIMEOUT_S = 30.0
-SILENT_S = (
-    300.0  # without a byte, after which a request fails, except listings, which the library sends without a limit
-)
+SILENT_S = 300.0  # without a byte, after which a request fails that the library sends without a limit
 SHOWN_CHARACTERS = 200  # of the library's message
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _BRIEF = (408, 429, 500, 502, 503, 504)  # HTTP status
@@ -68,12 +66,19 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def _limit_silence() -> None:
-    """Give the client's HTTP session a time limit, unless the program has set one."""
+    """Make the client's HTTP session limit requests that have no time limit, such as those of listings."""
     from huggingface_hub import get_session
 
     session = get_session()
-    if getattr(session.timeout, "read", 0) is None:
-        session.timeout = SILENT_S
+    hooks = session.event_hooks
+    if _limit_request not in hooks["request"]:
+        session.event_hooks = {**hooks, "request": [*hooks["request"], _limit_request]}
+
+
+def _limit_request(request: Any) -> None:
+    """Set the limits that a request lacks: to connect, to read, to write and for a free connection."""
+    limits = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = {kind: SILENT_S if limit is None else limit for kind, limit in limits.items()}
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

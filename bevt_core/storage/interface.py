@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Protocol
 
+from bevt_core.storage.clouds.ranges import READ_BYTES
 from bevt_core.storage.local import LocalStorage
 from bevt_core.storage.locks.owners import Owner
 from bevt_core.storage.objects import AnyPath, ObjectPath
@@ -78,8 +79,11 @@ class Storage(Protocol):
     def last_bytes(self, count: int) -> bytes | None:
         """The last `count` bytes; None if reading them needs a request."""
 
-    def reader(self) -> IO[bytes]:
-        """A seekable file object that reads only the requested bytes."""
+    def version(self) -> str:
+        """What changes if the file is replaced: its size and its time of change, or an object's tag. Raises OSError."""
+
+    def reader(self, range_bytes: int = READ_BYTES) -> IO[bytes]:
+        """A seekable file object that reads only the requested bytes, from an object store by `range_bytes`."""
 
     def native_input(self) -> str | IO[bytes]:
         """What to pass to a C library: the file's name, or a `reader`."""

@@ -103,7 +103,11 @@ class LocalStorage:
             file.seek(max(0, file.tell() - count))
             return file.read()
 
-    def reader(self) -> IO[bytes]:
+    def version(self) -> str:
+        status = self.path.stat()
+        return f"{status.st_size},{status.st_mtime_ns}"
+
+    def reader(self, range_bytes: int = 0) -> IO[bytes]:
         return self.path.open("rb")
 
     def native_input(self) -> str | IO[bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from bevt_core.storage.clouds.clients import PAGE_RETRIES, PIECE_RETRIES
-from bevt_core.storage.clouds.ranges import Ranges
+from bevt_core.storage.clouds.ranges import READ_BYTES, Ranges
 from bevt_core.storage.clouds.requests import request
 from bevt_core.storage.clouds.schemes import CLOUDS, KNOWN, Cloud
 from bevt_core.storage.clouds.transfers import copy_rest, list_rest, sizes_of_files
@@ -152,12 +152,17 @@ class ObjectPath:
         data = io.BytesIO(self.read_bytes())
         return data if mode == "rb" else io.TextIOWrapper(data, encoding=encoding, newline=newline)
 
-    def reader(self) -> io.BufferedReader:
+    def version(self) -> str:
+        """What changes if the object is replaced: its size and tag, or time. Raises FileNotFoundError."""
+        found = self._request("access", lambda store: store.head(self._key))
+        return f"{found['size']},{found['e_tag'] or found['last_modified']}"
+
+    def reader(self, range_bytes: int = READ_BYTES) -> io.BufferedReader:
         """The object as a seekable file that fetches only the ranges that are read. Raises FileNotFoundError."""
         size = self.size()
         if size < 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url)
-        return io.BufferedReader(Ranges(self.name, size, self.read_range))
+        return io.BufferedReader(Ranges(self.name, size, self.read_range, range_bytes))
 
     def chunks(self) -> Iterator[bytes]:
         """The object in chunks of CHUNK_BYTES, so that it need not fit into memory."""

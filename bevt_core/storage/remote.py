@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from bevt_core.storage.clouds.clients import CONNECTIONS
+from bevt_core.storage.clouds.ranges import READ_BYTES
 from bevt_core.storage.clouds.requests import retry_s
 from bevt_core.storage.clouds.transfers import TooLong
 from bevt_core.storage.local import LocalStorage
@@ -94,8 +95,11 @@ class ObjectStorage:
     def last_bytes(self, count: int) -> bytes | None:
         return None
 
-    def reader(self) -> IO[bytes]:
-        return self.path.reader()
+    def version(self) -> str:
+        return self.path.version()
+
+    def reader(self, range_bytes: int = READ_BYTES) -> IO[bytes]:
+        return self.path.reader(range_bytes)
 
     def native_input(self) -> str | IO[bytes]:
         return self.path.reader()

@@ -3,6 +3,7 @@
 Legend: N frames, H W pixels, C channels, P the tokenizer's input side, h x w its grid.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bevt_core.console.readable import percent
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
@@ -74,29 +76,72 @@ def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) 
     return info
 
 
-def compare_tokenizers(a: str, b: str, frames_dir: Path, max_frames: int) -> dict[str, Any]:
-    """Compare two tokenizers on the same stored frames (as in `tokenizer_info`), each at its own input size.
+def compare_tokenizers(names: Sequence[str], frames_dir: Path, max_frames: int) -> dict[str, Any]:
+    """Compare two or more tokenizers on the same stored frames (as in `tokenizer_info`), each at its own input size.
 
-    `ids_agree` is the share of equal ids, None if vocabulary or grid differ. For `a` and `b` each: `measure`;
-    `frames_per_s` by dtype; and the shares of ids that do not change with a dtype other than float32, when the stored
-    frame is encoded as JPEG again, or the view scaled to the input size by another filter than Lanczos; and how
-    often a region that does not change from one stored frame to the next keeps its id (`measure_still`).
-    `dtypes_left_out` lists the dtypes that were not measured on this kind of device, with the reason.
+    The first two are `a` and `b`, the rest `others`. For each: `measure`; `frames_per_s` by dtype; and the shares of
+    ids that do not change with a dtype other than float32, when the stored frame is encoded as JPEG again, or the view
+    scaled to the input size by another filter than Lanczos; and how often a region that does not change from one stored
+    frame to the next keeps its id (`measure_still`). `ids_agree_by_pair` has the share of equal ids of every pair, None
+    if vocabulary or grid differ; `ids_agree` is that of the first pair. `dtypes_left_out` lists the dtypes that were
+    not measured on this kind of device, with the reason.
     """
     store = FrameStore(frames_dir)
     frames, pairs = sampled_frames(store, max_frames), sampled_pairs(store, max_frames // 2)
     device = _device()
-    reports, ids = {}, {}
-    for side, name in (("a", a), ("b", b)):
-        tokenizer = load_tokenizer(name, device)
-        reports[side], ids[side] = _report(name, tokenizer, frames, pairs)
-    comparable = ids["a"].shape == ids["b"].shape and reports["a"]["vocab_size"] == reports["b"]["vocab_size"]
+    reports, ids = zip(*(_report(name, load_tokenizer(name, device), frames, pairs) for name in names), strict=True)
+    agree = [
+        {
+            "one": reports[one]["tokenizer"],
+            "other": reports[other]["tokenizer"],
+            "share": _agreement(ids[one], ids[other])
+            if _vocabulary(reports[one]) == _vocabulary(reports[other])
+            else None,
+        }
+        for one, other in itertools.combinations(range(len(names)), 2)
+    ]
+    first, second, *others = reports
     return {
         "frames": len(frames),
         "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
         "dtypes_left_out": DTYPES_LEFT_OUT[device.type],
-        "ids_agree": _agreement(ids["a"], ids["b"]) if comparable else None,
-        **reports,
+        "ids_agree": agree[0]["share"],
+        "a": first,
+        "b": second,
+        "others": others,
+        "ids_agree_by_pair": agree,
+    }
+
+
+def _vocabulary(report: dict[str, Any]) -> tuple[int, list[int]]:
+    """The vocabulary size and the grid of a tokenizer: ids are compared only if both are equal."""
+    return report["vocab_size"], report["grid"]
+
+
+def comparison_table(compared: dict[str, Any]) -> dict[str, Any]:
+    """The result of `compare_tokenizers` for the terminal: a row per tokenizer if there are more than two."""
+    if not compared["others"]:
+        return {key: value for key, value in compared.items() if key not in ("others", "ids_agree_by_pair")}
+    rows = [
+        {
+            "tokenizer": report["tokenizer"],
+            "codes": report["vocab_size"],
+            "grid": "x".join(map(str, report["grid"])),
+            "psnr_db": report["psnr_db"],
+            "codes used": percent(report["codebook_used_share"]),
+            "entropy_bits": report["entropy_bits"],
+            "codes_per_s": report["codes_per_s"]["float32"],
+            "kept in bf16": percent(report["ids_kept_in_dtype"]["bfloat16"]),
+            "after JPEG 75": percent(report["ids_kept_after_jpeg"][75]),
+            "where still": "-" if report["ids_kept_when_still"] is None else percent(report["ids_kept_when_still"]),
+        }
+        for report in (compared["a"], compared["b"], *compared["others"])
+    ]
+    return {
+        "frames": compared["frames"],
+        "device": compared["device"],
+        "compared": rows,
+        "equal ids": [pair for pair in compared["ids_agree_by_pair"] if pair["share"] is not None],
     }
 
 

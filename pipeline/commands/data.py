@@ -48,6 +48,9 @@ Split = Annotated[
 TokenizerName = Annotated[str | None, typer.Option(help="Name or folder of a tokenizer. Default: the recipe's.")]
 Deep = Annotated[bool, typer.Option("--deep", help="Tokenize every sample again, not only --sample of them.")]
 Sample = Annotated[int, typer.Option(min=0, help="Samples per token set to tokenize again, each under all its views.")]
+Relist = Annotated[
+    bool, typer.Option("--relist", help="Read all folders of --root again, not only those changed since the last list.")
+]
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Show Ray's own messages, and keep its log files after a failure.")
 ]
@@ -74,6 +77,7 @@ def tokenize(
         typer.Option(metavar="SHARE", help="Stop if more than this share of the sources is rejected, such as 5%."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another recipe's output in --out.")] = False,
+    relist: Relist = False,
     ray_address: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster. Default: RAY_ADDRESS, else this machine.")
     ] = None,
@@ -94,7 +98,7 @@ def tokenize(
     from pipeline.job.progress import Meter
     from pipeline.job.run import tokenize as run
     from pipeline.look.report import report_job
-    from pipeline.sources import note_unused_split
+    from pipeline.sources import forget_folders, note_unused_split
 
     if is_mix(dataset):
         from pipeline.commands.growth import tokenize_mix
@@ -102,17 +106,20 @@ def tokenize(
         one_root = {"root": root, "split": split, "list": list_file, "max-rejected": max_rejected}
         tokenize_mix(
             dataset,
-            lambda first: _tokenize_recipe(first, root, out, split, tokenizer, recipe, set_),
+            lambda first: tokenize_recipe(first, root, out, split, tokenizer, recipe, set_),
             json_,
             unused=[f"--{name}" for name, value in one_root.items() if value is not None],
             allow_outside=allow_outside,
             frames_only=frames_only,
             ray_address=ray_address,
             ray_log="shown" if verbose else "hidden",
+            relist=relist,
         )
         return
     meter = Meter()
-    loaded = _tokenize_recipe(dataset, root, out, split, tokenizer, recipe, set_)
+    loaded = tokenize_recipe(dataset, root, out, split, tokenizer, recipe, set_)
+    if relist:
+        forget_folders(as_path(loaded.root))
     note_unused_split(loaded.dataset, as_path(loaded.root), split, list_file, allow_outside)
     summary = run(
         loaded,
@@ -152,6 +159,7 @@ def scan(
             help="Write a list of the usable files, also to s3://, gs:// or az://, for `bevt tokenize --list`."
         ),
     ] = None,
+    relist: Relist = False,
     recipe: RecipeName = None,
     set_: Overrides = None,
     json_: AsJson = False,
@@ -165,9 +173,11 @@ def scan(
       bevt scan --dataset k400 --root /data/k400/train --write k400-train.parquet
     """
     from pipeline.look.scan import scan as run
-    from pipeline.sources import note_unused_split
+    from pipeline.sources import forget_folders, note_unused_split
 
-    loaded = _tokenize_recipe(dataset, root, None, split, None, recipe, set_)
+    loaded = tokenize_recipe(dataset, root, None, split, None, recipe, set_)
+    if relist:
+        forget_folders(as_path(loaded.root))
     note_unused_split(loaded.dataset, as_path(loaded.root), split, list_file, allow_outside)
     emit(run(loaded, list_file=list_file, allow_outside=allow_outside, write=write), json_)
 
@@ -243,36 +253,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def bench_tokenize(
-    dataset: Dataset,
-    work: Annotated[Path, typer.Option(help="Empty folder for the outputs.")],
-    root: Root = None,
-    tokenizer: TokenizerName = None,
-    recipe: RecipeName = None,
-    small: Annotated[int, typer.Option(min=1, help="Sources of the smaller job.")] = 16,
-    large: Annotated[int, typer.Option(min=1, help="Sources of the larger job.")] = 160,
-    cpus: Annotated[int, typer.Option(min=1, help="CPUs for Ray.")] = 2,
-    set_: Overrides = None,
-    json_: AsJson = False,
-) -> None:
-    """Measure the CPU time of a tokenization job against a bare loop.
-
-    CPU times are differences between jobs of two sizes. Also reports the ratio of their peak memory, and the
-    tokenizers' busy share.
-
-    The busy share and the memory ratio are meaningful only if the smaller job has more parts than are in flight, as
-    with --small 48 --large 480 --set sources_per_part=8.
-
-    \b
-    Example:
-      bevt bench tokenize --dataset folder --root videos --work /tmp/bench --json
-    """
-    from pipeline.bench.job import bench_tokenize as run
-
-    emit(run(_tokenize_recipe(dataset, root, None, None, tokenizer, recipe, set_), work, (small, large), cpus), json_)
-
-
-def _tokenize_recipe(
+def tokenize_recipe(
     dataset: str,
     root: str | None,
     out: str | None,

@@ -9,7 +9,7 @@ import typer
 from bevt_core.console.command_line import AllowOutside, AsJson, ListFile
 from bevt_core.console.terminal import emit
 from bevt_core.storage.objects import as_path
-from pipeline.commands.data import Directory, MovedTokenizer, Split, Verbose
+from pipeline.commands.data import Directory, MovedTokenizer, Relist, Split, Verbose
 from schemas.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def extend(
     ray_address: Annotated[
         str | None, typer.Option(help="Address of a Ray cluster. Default: RAY_ADDRESS, else this machine.")
     ] = None,
+    relist: Relist = False,
     verbose: Verbose = False,
     json_: AsJson = False,
 ) -> None:
@@ -51,7 +52,10 @@ def extend(
       bevt extend datasets/k400 --root /data/k400/train
     """
     from pipeline.growth.extend import extend as run
+    from pipeline.sources import forget_folders
 
+    if relist:
+        forget_folders(as_path(root))
     options: dict[str, Any] = {"list_file": list_file, "allow_outside": allow_outside, "tokenizer": tokenizer}
     options |= {"prefix": prefix, "weight": weight}
     options |= {"ray_address": ray_address, "ray_log": "shown" if verbose else "hidden"}
@@ -64,16 +68,21 @@ def tokenize_mix(
     json_: bool,
     *,
     unused: list[str],
+    relist: bool,
     **options: Any,
 ) -> None:
     """`bevt tokenize --dataset mix.yaml`: `recipe_of` loads the recipe for the first data set.
 
-    Raises UserError for options that do not fit several data sets (`unused`).
+    `relist` reads all folders of all roots again. Raises UserError for options that do not fit several data sets
+    (`unused`).
     """
     from pipeline.growth.mix import read_mix
     from pipeline.growth.mix import tokenize_mix as run
+    from pipeline.sources import forget_folders
 
     if unused:
         raise UserError(f"{', '.join(unused)}: {path} names several data sets; give these in that file, or not at all")
     mix = read_mix(Path(path))
+    for source in mix.sources if relist else ():
+        forget_folders(as_path(source.root))
     emit(run(recipe_of(mix.sources[0].dataset), mix, **options), json_)

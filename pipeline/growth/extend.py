@@ -15,7 +15,7 @@ from bevt_core.storage.one_writer import writes
 from pipeline.check.repair import check_device, exists
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs
 from pipeline.cluster.session import ray_session
-from pipeline.growth.new_sources import new_sources, plan_after
+from pipeline.growth.new_sources import absent_sources, new_sources, plan_after
 from pipeline.growth.same_content import Found, described, same_content
 from pipeline.job.run import RunOptions, tokenize
 from pipeline.sources import check_found, list_sources, with_prefix
@@ -56,7 +56,8 @@ def extend(
     """Add the sources below `root` that the finished dataset `out` lacks, and tokenize them for each of its token sets.
 
     `dataset`, `split` and `list_file` say how `root` is listed, by default as the dataset's own was. A source is known
-    by its path relative to the root; known ones are skipped, even if their file has changed. Pool, seed and views are
+    by its path relative to the root; known ones are skipped, even if their file has changed, except those that did not
+    exist before. Pool, seed and views are
     the dataset's. Files, commits and tokens of the old parts are not touched. `tokenizer` is the tokenizer's name or
     folder, if it has moved; `run_options` are passed to `tokenize`.
 
@@ -120,7 +121,11 @@ def _list(
     for warning in listing.warnings:
         warn(warning)
     planned = jobs.planned
-    found = new_sources(listing, planned, jobs.plan.seed)
+    absent = absent_sources(jobs.out / "frames", planned)
+    found = new_sources(listing, planned, jobs.plan.seed, absent)
+    again = len(absent.intersection(found.items.sources()))
+    if again:
+        note(f"{again} sources that did not exist before are tried again")
     if not len(found.items):
         return Listed(found.num_known, None, [], {}, 0)
     new = Planned(plan_after(planned[-1].plan, found, **facts), found.items)

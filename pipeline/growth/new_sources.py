@@ -1,17 +1,23 @@
 """The sources of a root that a dataset does not have yet, with labels by the dataset's class map."""
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bevt_core.dataset.commits import part_name, read_manifest
 from bevt_core.dataset.extensions import Planned
-from bevt_core.dataset.source_list import SourceTable, sources_digest
+from bevt_core.dataset.source_list import SourceTable, sources_digest, sources_of
 from bevt_core.rng import rng_for
+from bevt_core.storage.files import map_in_threads
+from bevt_core.storage.objects import AnyPath
+from bevt_core.untrusted.parquet_file import read_table
 from pipeline.sources.class_names import class_index
 from pipeline.sources.listing import SourceListing
-from schemas.frames import Plan
+from schemas.frames import FrameStoreManifest, Plan
 
 
 class NewSources(NamedTuple):
@@ -22,14 +28,20 @@ class NewSources(NamedTuple):
     num_known: int  # items of the listing that the dataset has
 
 
-def new_sources(listing: SourceListing, planned: Sequence[Planned], seed: int) -> NewSources:
+def new_sources(
+    listing: SourceListing, planned: Sequence[Planned], seed: int, absent: Collection[str] = frozenset()
+) -> NewSources:
     """The sources whose names the dataset does not have, in the order in which they are cut into parts.
 
+    Names that it has, but which are `absent` from its samples because they did not exist, are new if they exist now.
     Labels are matched by the name of the class; classes that the dataset lacks get the next labels.
     """
     known = pa.concat_arrays([SourceTable.of(items).rows["source"].cast(pa.large_string()) for _, items in planned])
     listed = SourceTable.of(listing.items)
     is_new = pc.invert(pc.is_in(listed.rows["source"], value_set=known))
+    if appeared := set(absent).difference(listing.missing):
+        names = pa.array(sorted(appeared), pa.large_string())
+        is_new = pc.or_(is_new, pc.is_in(listed.rows["source"], value_set=names))
     items = SourceTable(listed.rows.filter(is_new))
     used = [label for label in items.rows["label"].unique().to_pylist() if label is not None]
     classes = with_classes(planned[-1].plan.classes, (listing.classes[label] for label in sorted(used)))
@@ -39,6 +51,22 @@ def new_sources(listing: SourceListing, planned: Sequence[Planned], seed: int) -
     items = SourceTable(items.rows.set_column(at, pa.field("label", pa.int32()), labels))
     order = rng_for(seed, "plan", len(planned)).permutation(len(items))
     return NewSources(items.take(order), classes, len(listed) - len(items))
+
+
+def absent_sources(frames_dir: AnyPath, planned: Sequence[Planned]) -> set[str]:
+    """The sources that did not exist each time that a part with them was made."""
+    manifest = read_manifest(frames_dir, FrameStoreManifest, "frame store")
+    if not manifest.rejected.get("missing"):
+        return set()
+
+    def missing_of(part: int) -> list[str]:
+        rows = read_table(frames_dir / part_name(part) / "rejected.parquet", columns=["source", "reason"])
+        return [row["source"] for row in rows.to_pylist() if row["reason"] == "missing"]
+
+    found = map_in_threads(missing_of, range(manifest.num_parts), frames_dir)
+    missing = Counter(itertools.chain.from_iterable(found))
+    times = Counter(source for _, items in planned for source in sources_of(items) if source in missing)
+    return {source for source, count in missing.items() if count == times[source]}
 
 
 def with_classes(classes: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:

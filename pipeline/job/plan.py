@@ -16,6 +16,7 @@ from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.storage.one_writer import removing
 from bevt_core.tokenizers import find_tokenizer, resolve_default
 from bevt_core.tokenizers.description import read_description
+from bevt_core.tokenizers.published.set_names import default_set_name
 from pipeline.job.commits import journal_frame_commits, journal_token_commits
 from pipeline.job.decode_part import check_root
 from pipeline.job.part_size import check_grid, items_of_part, sources_per_part, with_stored_part_size
@@ -210,7 +211,7 @@ def with_resolved_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:
 def token_set_name(recipe: TokenizeRecipe) -> str:
     """The name of the recipe's token set below tokens/."""
     description = read_description(find_tokenizer(recipe.tokenizer))
-    return recipe.token_set or f"{description.kind}-v{recipe.views.num_views}"
+    return recipe.token_set or default_set_name(description, recipe.views.num_views, as_path(recipe.out) / "tokens")
 
 
 def make_token_plan(recipe: TokenizeRecipe, plan: Plan, device_kind: str = "cpu") -> TokenPlan:

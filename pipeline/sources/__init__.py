@@ -12,7 +12,7 @@ from bevt_core.storage.descriptions import is_our_output, what_is
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.untrusted.files import unreadable
 from pipeline.sources.archives.names import is_archive, warn_of_archives
-from pipeline.sources.archives.tree import PackedTree
+from pipeline.sources.archives.tree import PackedObjectTree, PackedTree
 from pipeline.sources.diving import list_diving48
 from pipeline.sources.folders import has_folder, list_folder, split_folders
 from pipeline.sources.howto import list_howto100m
@@ -22,7 +22,8 @@ from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, label_by, read_parquet_list
 from pipeline.sources.something import list_ssv2
 from pipeline.sources.stored import choose_stored
-from pipeline.sources.tree import ObjectTree, Tree
+from pipeline.sources.walk.kept_folders import forget_folders
+from pipeline.sources.walk.tree import Tree
 from schemas.errors import UserError
 from schemas.recipes.loading import nearest
 
@@ -52,6 +53,7 @@ __all__ = [
     "check_dataset",
     "check_found",
     "choose_stored",
+    "forget_folders",
     "has_split",
     "label_by",
     "list_files",
@@ -129,6 +131,7 @@ def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, 
         listing = read_parquet_list(tree, list_file)
     else:
         listing = SOURCES[dataset](tree, split, list_file)
+    tree.keep()
     if not listing.items and list_file is not None:
         raise UserError(
             f"`list_file` {list_file}: names no files; expected `path label` lines, or the data set's official list"
@@ -138,10 +141,9 @@ def _listed(dataset: str, root: AnyPath, split: str, list_file: AnyPath | None, 
     if not listing.items:
         hint = f"; {listing.ignored_note}" if listing.ignored else ""
         raise UserError(f"`root` {root}: no videos or pictures for dataset {dataset!r}, split {split!r}{hint}")
-    if isinstance(tree, PackedTree):
-        packed = tree.packed(item.source for item in listing.items) if tree.has_archives else {}
-        return replace(listing, packed=packed, warnings=[*listing.warnings, *tree.warnings])
-    return replace(listing, warnings=[*listing.warnings, *warn_of_archives(listing.ignored, root)])
+    packed = tree.packed(item.source for item in listing.items) if tree.has_archives else {}
+    not_read = [] if isinstance(root, Path) else warn_of_archives(listing.ignored, root)
+    return replace(listing, packed=packed, warnings=[*listing.warnings, *tree.warnings, *not_read])
 
 
 def no_folder(root: AnyPath) -> str:
@@ -187,5 +189,5 @@ def split_to_test(dataset: str) -> str:
     return TEST_SPLITS.get(dataset, "val")
 
 
-def _tree(root: AnyPath, allow_outside: bool) -> Tree:
-    return PackedTree(root, allow_outside) if isinstance(root, Path) else ObjectTree(root)
+def _tree(root: AnyPath, allow_outside: bool) -> PackedTree:
+    return PackedTree(root, allow_outside) if isinstance(root, Path) else PackedObjectTree(root)

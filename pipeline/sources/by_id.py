@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from bevt_core.media.kinds import VIDEO_SUFFIXES, kind_of
-from pipeline.sources.tree import Tree
+from pipeline.sources.walk.tree import Tree
 
 # Left by downloaders between the id and the suffix: `id.mp4.mkv`, `id.f137.mp4`.
 _LEFTOVER = re.compile(rf"\.(f\d+(-\w+)?|{'|'.join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))})", re.IGNORECASE)

@@ -5,7 +5,7 @@ from bevt_core.untrusted.files import read_json, read_json_rows
 from pipeline.sources.by_id import MediaIndex, find_annotation
 from pipeline.sources.folders import base_folder
 from pipeline.sources.listing import ListingBuilder, SourceListing
-from pipeline.sources.tree import Tree
+from pipeline.sources.walk.tree import Tree
 from schemas.errors import UserError
 from schemas.text.json_text import typed
 from schemas.text.plain import shown

@@ -10,7 +10,7 @@ from bevt_core.storage.objects import AnyPath
 from pipeline.sources.class_names import class_index, find_classes, is_number, parse_label
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import MediaFiles, SourceListing, media_files
-from pipeline.sources.tree import SPLIT_NAMES, Tree
+from pipeline.sources.walk.tree import SPLIT_NAMES, Tree
 from schemas.errors import UserError
 from schemas.frames import MediaKind
 from schemas.recipes.loading import nearest

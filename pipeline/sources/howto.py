@@ -8,7 +8,7 @@ from bevt_core.untrusted.files import read_csv
 from pipeline.sources.by_id import MediaIndex
 from pipeline.sources.folders import check_split_folder
 from pipeline.sources.listing import ListingBuilder, SourceListing, media_files
-from pipeline.sources.tree import Tree
+from pipeline.sources.walk.tree import Tree
 
 
 def list_howto100m(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListing:

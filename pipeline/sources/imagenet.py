@@ -13,7 +13,7 @@ from pipeline.sources.by_id import find_annotation
 from pipeline.sources.folders import check_split_folder, list_class_folders, split_folder
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, media_files
-from pipeline.sources.tree import Tree
+from pipeline.sources.walk.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SourceItem
 from schemas.text.plain import shown

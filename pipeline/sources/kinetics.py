@@ -11,7 +11,7 @@ from pipeline.sources.class_names import find_classes, parse_label
 from pipeline.sources.folders import base_folder, check_split_folder, has_folder, list_class_folders
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import ListingBuilder, SourceListing, check_unique
-from pipeline.sources.tree import Tree
+from pipeline.sources.walk.tree import Tree
 
 LIST = "list.tsv"  # names all videos of the root, for every split
 

@@ -10,7 +10,7 @@ from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.files import Lines
 from pipeline.sources.class_names import class_index, find_classes, is_number, parse_label
 from pipeline.sources.listing import ListingBuilder, SourceListing
-from pipeline.sources.tree import Tree
+from pipeline.sources.walk.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import MediaKind
 from schemas.text.plain import shown

@@ -19,7 +19,7 @@ from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.files import read_parquet
 from pipeline.sources.archives.packed_file import PackedFile
 from pipeline.sources.class_names import MAX_NUMBERED, class_index
-from pipeline.sources.tree import Tree
+from pipeline.sources.walk.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import SOURCES_SCHEMA, MediaKind, SourceItem
 from schemas.text.json_text import json_text, parse_json

@@ -8,7 +8,7 @@ from pipeline.sources.kinetics import list_k400
 from pipeline.sources.list_lines import list_from_file
 from pipeline.sources.listing import SourceListing, read_parquet_list
 from pipeline.sources.something import list_ssv2
-from pipeline.sources.tree import Tree
+from pipeline.sources.walk.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
 

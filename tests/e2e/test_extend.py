@@ -139,7 +139,26 @@ def test_a_lost_plan_or_list_of_an_extension_costs_no_part(made: Made, tmp_path:
     assert [problem for problem in problems if name in problem["path"] + problem["problem"]]
     with pytest.raises(UserError, match=r"nothing was changed: restore it from a copy"):
         repair(place, made.root, progress="off")
+    if (name, fault) == ("plan-0001.json", "damaged"):
+        with pytest.raises(UserError, match=r"plan-0001\.json\b.* cannot be made again: restore it from a copy"):
+            extend(place, made.root, progress="off")
     assert digests(place) == damaged
+
+
+def test_sources_that_did_not_exist_are_tried_again(made: Made, tmp_path: Path) -> None:
+    """Once they exist, and only once; while they do not, they are known."""
+    root = tmp_path / "root"
+    shutil.copytree(made.old_root, root)
+    (root / "list.txt").write_text("x/0.mp4 0\ny/1.mp4 1\nx/late.mp4 0\nx/never.mp4 0\n")
+    recipe = tiny_recipe(root, tmp_path / "out", made.tokenizer, "sources_per_part=2", "dataset=list")
+    tokenize(recipe, list_file=root / "list.txt", frames_only=True, progress="off")
+    out, options = tmp_path / "out", {"list_file": root / "list.txt", "progress": "off"}
+    assert extend(out, root, **options)["new"] == 0
+    shutil.copy(root / "x/2.mp4", root / "x/late.mp4")
+    summary = extend(out, root, **options)
+    assert (summary["new"], summary["known"], summary["samples"], summary["rejected"]) == (1, 3, 3, 2)
+    assert extend(out, root, **options)["new"] == 0
+    assert verify(out)["ok"]
 
 
 def test_a_token_set_behind_its_frames_is_refused(made: Made, tmp_path: Path) -> None:

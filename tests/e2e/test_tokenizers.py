@@ -1,6 +1,7 @@
 """Tokenizers from the command line: train a PeCo, resume it, tokenize with it, prove it; the bundled default."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,11 @@ def test_info_and_compare(frames: Path, tmp_path: Path, json_keys: CheckKeys) ->
     assert 0 < info["codebook_used_share"] <= 1 and info["perplexity"] >= 1 and 3 < info["psnr_db"] < 30
     assert bevt("tokenizer", "info", "dvae-small")["card"].endswith("CARD.md")
 
-    same = bevt("tokenizer", "compare", one, one, "--frames", frames, "--max-frames", 20)
+    same = bevt("tokenizer", "compare", one, one, other, "--frames", frames, "--max-frames", 20)
+    assert [pair["share"] for pair in same["ids_agree_by_pair"][:2]] == [1.0, same["ids_agree_by_pair"][2]["share"]]
+    command = ["tokenizer", "compare", one, one, other, "--frames", frames, "--max-frames", 2]
+    table = CliRunner().invoke(cli.app, [*map(str, command)], catch_exceptions=False).stdout
+    assert len(re.findall(r"^ *\S+ +32 +4x4 .*%", table, re.MULTILINE)) == 3 and "after JPEG 75" in table, table
     json_keys("tokenizer compare", same)
     assert (same["frames"], same["ids_agree"], same["a"]["psnr_db"]) == (20, 1.0, same["b"]["psnr_db"])
     assert same["a"]["ids_kept_in_dtype"]["float32"] == 1.0

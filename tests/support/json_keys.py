@@ -26,7 +26,9 @@ BY_DATA = {
     "scan": {"class_counts.largest", "class_counts.smallest", "codecs", "ignored", "sizes", "unreadable"},
     "tokenize": {"ignored", "rejected_by_reason"},
     "tokenizer compare": {
-        f"{side}.{key}" for side in "ab" for key in ("frames_per_s", "codes_per_s", "ids_kept_in_dtype")
+        f"{side}.{key}"
+        for side in ("a", "b", "others[]")
+        for key in ("frames_per_s", "codes_per_s", "ids_kept_in_dtype")
     }
     | {"dtypes_left_out"},
     "train --dry-run": {"global_batch", "samples_seen"},

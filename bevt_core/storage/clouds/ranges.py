@@ -9,15 +9,18 @@ READ_BYTES, READ_RANGES = 256 << 10, 8  # size of a range, and how many ranges a
 
 
 class Ranges(io.RawIOBase):
-    """The bytes of an object, fetched in ranges of READ_BYTES; the READ_RANGES most recently used are kept."""
+    """The bytes of an object, fetched in ranges of `range_bytes`; the READ_RANGES most recently used are kept."""
 
-    def __init__(self, name: str, size: int, read_range: Callable[[int, int], bytes]) -> None:
+    def __init__(
+        self, name: str, size: int, read_range: Callable[[int, int], bytes], range_bytes: int = READ_BYTES
+    ) -> None:
         super().__init__()
         self.name = name
         self._size = size
         self._at = 0
+        self._range_bytes = range_bytes
         self._range = functools.lru_cache(maxsize=READ_RANGES)(
-            lambda i: read_range(i * READ_BYTES, min((i + 1) * READ_BYTES, size))
+            lambda i: read_range(i * range_bytes, min((i + 1) * range_bytes, size))
         )
 
     def readable(self) -> bool:
@@ -37,7 +40,7 @@ class Ranges(io.RawIOBase):
         """Read at most to the end of a range, as a raw file may; 0 at the end."""
         if self._at >= self._size:
             return 0
-        number, start = divmod(self._at, READ_BYTES)
+        number, start = divmod(self._at, self._range_bytes)
         piece = self._range(number)[start : start + len(buffer)]
         buffer[: len(piece)] = piece
         self._at += len(piece)

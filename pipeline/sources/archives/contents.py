@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from bevt_core.media.kinds import kind_of
+from bevt_core.storage.interface import storage_of
+from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.archives.gzip_file import first_member
 from bevt_core.untrusted.archives.hub_parquet import hub_rows
 from bevt_core.untrusted.archives.member_table import MemberTable
@@ -17,9 +19,9 @@ from bevt_core.untrusted.archives.volumes import open_volumes, size_of_volumes
 from bevt_core.untrusted.archives.zip_file import zip_members
 from bevt_core.untrusted.files import unreadable
 from pipeline.sources.archives.gzip_index import members_of_gzip
+from pipeline.sources.archives.kept_members import kept_members
 from pipeline.sources.archives.names import folder_of_members, is_visible
 from schemas.errors import UserError
-from schemas.text.regular_file import is_irregular
 
 GZIP = (".tar.gz", ".tgz")
 
@@ -28,7 +30,12 @@ class Archive(NamedTuple):
     """An archive: its name, and its file or the volumes into which it is divided."""
 
     name: str
-    paths: tuple[Path, ...]
+    paths: tuple[AnyPath, ...]
+
+    @property
+    def local_paths(self) -> tuple[Path, ...]:
+        """The same as paths on a disk, for kinds that are read only there."""
+        return tuple(Path(str(path)) for path in self.paths)
 
 
 @dataclass(frozen=True)
@@ -53,31 +60,36 @@ def first_source(archive: Archive) -> str | None:
     return _first_source(archive, _versions(archive))
 
 
-def _versions(archive: Archive) -> tuple[tuple[int, int], ...]:
-    """Size and time of each file of an archive."""
+def _versions(archive: Archive) -> tuple[str, ...]:
+    """The version of each file of an archive."""
     for path in archive.paths:
-        if is_irregular(path):
+        if storage_of(path).is_irregular():
             raise UserError(f"{path}: not a regular file, expected an archive")
-    return tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in archive.paths)
+    return tuple(storage_of(path).version() for path in archive.paths)
 
 
 @functools.cache
 def _first_source(archive: Archive, versions: object) -> str | None:
     path = archive.paths[0]
-    if archive.name.lower().endswith(GZIP):
+    if storage_of(path).is_remote:
+        members: Iterable[Member] = contents_of(archive).members
+    elif archive.name.lower().endswith(GZIP):
         with _unreadable(path), open_volumes(archive.paths) as file:
             return first_member(file, size_of_volumes(archive.paths), path, _is_source)
-    members: Iterable[Member] = contents_of(archive).members if _is_parquet(archive) else _members(archive)
+    else:
+        members = contents_of(archive).members if _is_parquet(archive) else _members(archive)
     return next((member.name for member in members if _is_source(member.name)), None)
 
 
 @functools.cache
 def _contents(archive: Archive, versions: object) -> Contents:
+    if storage_of(archive.paths[0]).is_remote:
+        return Contents(kept_members(archive.paths, versions, lambda: _members(archive)))
     if not _is_parquet(archive):
         return Contents(MemberTable(_members(archive)))
     path = archive.paths[0]
     with _unreadable(path):
-        rows = hub_rows(path, _is_source)
+        rows = hub_rows(archive.local_paths[0], _is_source)
     if rows is None:
         return Contents(MemberTable())
     return Contents(MemberTable(rows.members), rows.labels, rows.classes)
@@ -92,7 +104,7 @@ def _is_parquet(archive: Archive) -> bool:
 
 
 @contextmanager
-def _unreadable(path: Path) -> Iterator[None]:
+def _unreadable(path: AnyPath) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -104,7 +116,7 @@ def _members(archive: Archive) -> Iterator[Member]:
     path, name = archive.paths[0], archive.name.lower()
     with _unreadable(path):
         if name.endswith(GZIP):
-            yield from (member for member in members_of_gzip(archive.paths) if is_visible(member.name))
+            yield from (member for member in members_of_gzip(archive.local_paths) if is_visible(member.name))
             return
         with open_volumes(archive.paths) as file:
             size = size_of_volumes(archive.paths)
@@ -112,7 +124,7 @@ def _members(archive: Archive) -> Iterator[Member]:
             yield from (member for member in found if is_visible(member.name))
 
 
-def _tar(file: BinaryIO, size: int, path: Path) -> Iterator[Member]:
+def _tar(file: BinaryIO, size: int, path: AnyPath) -> Iterator[Member]:
     """The members of a tar. A tar among them, such as those of ImageNet's classes, is replaced by its members."""
     for member in tar_members(file, 0, size, path):
         if not member.name.lower().endswith(".tar") or not is_visible(member.name):

@@ -48,11 +48,11 @@ def local_source(root: AnyPath, source: str, files: Sequence[PackedFile], allow_
             archive = [readable_source(root, name, allow_outside) for name in volumes_beside(root, file.archive)]
             path = contained(folder, f"{source}/{file.name}" if file.name else source)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _unpack([Path(str(volume)) for volume in archive], file, path)
+            _unpack(archive, file, path)
         yield folder
 
 
-def _unpack(volumes: Sequence[Path], file: PackedFile, path: Path) -> None:
+def _unpack(volumes: Sequence[AnyPath], file: PackedFile, path: Path) -> None:
     archive = volumes[0]
     try:
         size = size_of_volumes(volumes)
@@ -63,7 +63,7 @@ def _unpack(volumes: Sequence[Path], file: PackedFile, path: Path) -> None:
             )
         with open_for_members(volumes, file.method) as opened, path.open("wb") as target:
             if file.method == "parquet":
-                target.write(_row(archive, file.offset))
+                target.write(_row(Path(str(archive)), file.offset))
             else:
                 unpack(opened, file.member, target)
     except DamagedMember as error:

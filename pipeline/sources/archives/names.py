@@ -19,6 +19,7 @@ from schemas.errors import UserError
 from schemas.text.plain import shown
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip", ".parquet")
+BY_RANGES = (".tar", ".zip")  # read by ranges, so that they may be on an object store
 SSV2 = "20bn-something-something-v2"  # its volumes `-00` to `-19` are a .tar.gz
 OFFICIAL = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val", "ILSVRC2012_img_test_v10102019": "test"}
 _VOLUME = re.compile(
@@ -71,8 +72,8 @@ def archives_among(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def warn_of_archives(ignored: Mapping[str, int], root: object) -> list[str]:
     """Warnings about archives among the unused files below an object store's `root`, counted by suffix."""
-    count = sum(number for suffix, number in ignored.items() if suffix in (".tar", ".tgz", ".zip"))
-    return [f"{root}: {count} archives are not read; copy them to a file system"] if count else []
+    count = sum(number for suffix, number in ignored.items() if suffix in (".gz", ".tgz"))
+    return [f"{root}: {count} compressed tars are not read there; copy them to a file system"] if count else []
 
 
 def stem_of(name: str) -> str:

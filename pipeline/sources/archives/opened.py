@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from bevt_core.storage.objects import AnyPath
+from bevt_core.storage.objects import AnyPath, ObjectPath
 from bevt_core.untrusted.archives.gzip_file import open_indexed
 from bevt_core.untrusted.archives.volumes import open_volumes
 from pipeline.sources.archives.gzip_index import restart_points
@@ -17,17 +17,19 @@ def volumes_beside(root: AnyPath, archive: str) -> tuple[str, ...]:
     folder, slash, name = archive.rpartition("/")
     if volume_of(name) is None:
         return (archive,)
-    beside = (path.name for path in (Path(str(root)) / folder).iterdir())
+    place = root / folder
+    beside = place.entries() if isinstance(place, ObjectPath) else (path.name for path in place.iterdir())
     found = next((files for files in archives_among(beside).values() if files[0] == name), (name,))
     return tuple(folder + slash + file for file in found)
 
 
 @contextmanager
-def open_for_members(volumes: Sequence[Path], method: str) -> Iterator[BinaryIO]:
+def open_for_members(volumes: Sequence[AnyPath], method: str) -> Iterator[BinaryIO]:
     """The file in which members stored by `method` have their offsets. Raises UserError, OSError."""
     with open_volumes(volumes) as file:
         if method != "gzip":
             yield file
             return
-        with open_indexed(file, volumes[0], restart_points(volumes)) as tar:
+        local = [Path(str(volume)) for volume in volumes]
+        with open_indexed(file, local[0], restart_points(local)) as tar:
             yield tar

@@ -2,19 +2,20 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from bevt_core.console.progress import ProgressLine
 from bevt_core.media.kinds import kind_of
+from bevt_core.storage.objects import AnyPath, ObjectPath
 from bevt_core.untrusted.archives.member_table import MemberTable
 from bevt_core.untrusted.archives.volumes import size_of_volumes
 from pipeline.sources.archives.contents import Archive, contents_of, first_source
-from pipeline.sources.archives.names import archives_among, folder_of_members, possible_folders
+from pipeline.sources.archives.names import BY_RANGES, archives_among, folder_of_members, possible_folders
 from pipeline.sources.archives.packed_file import PackedFile
 from pipeline.sources.archives.packed_table import PackedSources, PackedTable
 from pipeline.sources.archives.webdataset import labels_of_shards
-from pipeline.sources.tree import SPLIT_NAMES, Tree
+from pipeline.sources.walk.tree import SPLIT_NAMES, ObjectTree, Tree
 from schemas.errors import UserError
 from schemas.text.plain import shown
 
@@ -23,13 +24,13 @@ SHOWN_BYTES = 1000 * MB  # of archives in a folder, from which progress is shown
 
 
 class PackedTree(Tree):
-    """The files under a local root, and the members of its archives, as if these were unpacked where they are.
+    """The files under a root, and the members of its archives, as if these were unpacked where they are.
 
     An archive that seems to be unpacked already, because its first video or picture is a file, is left out with a
     warning; so is one without videos and pictures.
     """
 
-    def __init__(self, root: Path, allow_outside: bool = False) -> None:
+    def __init__(self, root: AnyPath, allow_outside: bool = False) -> None:
         super().__init__(root, allow_outside)
         self.warnings: list[str] = []
         self._inside: dict[str, _Inside] = {}  # folder -> what archives have in it
@@ -59,7 +60,7 @@ class PackedTree(Tree):
     def stored_labels(self, sources: Iterable[str]) -> dict[str, str | None]:
         sources = list(sources)
         in_rows = {source: self._labels[source] for source in sources if source in self._labels}
-        return in_rows | labels_of_shards(self._disk, self._packed, (path for path in sources if path not in in_rows))
+        return in_rows | labels_of_shards(self.root, self._packed, (path for path in sources if path not in in_rows))
 
     @property
     def split_parents(self) -> tuple[str, ...]:
@@ -114,22 +115,26 @@ class PackedTree(Tree):
 
     def _files_in(self, folder: str) -> dict[str, bool]:
         """The entries of a folder on disk; empty if it exists only in archives."""
-        if folder in self._inside and not (self._disk / folder).is_dir():
+        if folder in self._inside and not (self.root / folder).is_dir():
             return {}
         return super()._scan(folder)
 
     def _use_archives(self, folder: str, entries: Mapping[str, bool]) -> None:
         """Add the members of the archives in a folder with these entries."""
         self._used[folder] = frozenset()
-        archives = archives_among(name for name, is_folder in entries.items() if not is_folder)
+        archives = self._archives(name for name, is_folder in entries.items() if not is_folder)
         for name, files in self._with_progress(folder, archives):
             if self._add(folder, name, files):
                 self._used[folder] |= frozenset(files)
 
+    def _archives(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The archives among the files of a folder, each with its volumes."""
+        return archives_among(names)
+
     def _with_progress(self, folder: str, archives: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Sequence[str]]]:
         """Yield the archives in `folder`, with progress on stderr if they are large."""
         sizes = {
-            name: size_of_volumes([self._disk / folder / file for file in files]) for name, files in archives.items()
+            name: size_of_volumes([self.root / folder / file for file in files]) for name, files in archives.items()
         }
         if sum(sizes.values()) < SHOWN_BYTES:
             yield from archives.items()
@@ -145,11 +150,11 @@ class PackedTree(Tree):
 
     def _add(self, folder: str, name: str, files: Sequence[str]) -> bool:
         """Add the members of an archive in `folder`; returns False if it is left out."""
-        archive = Archive(name, tuple(self._disk / folder / file for file in files))
+        archive = Archive(name, tuple(self.root / folder / file for file in files))
         first = first_source(archive)
         if first is None:
             return False
-        unpacked = [self._disk / folder / below / first for below in possible_folders(name)]
+        unpacked = [self.root / folder / below / first for below in possible_folders(name)]
         existing = next((path for path in unpacked if path.exists()), None)
         if existing is not None:
             self.warnings.append(
@@ -191,6 +196,17 @@ class PackedTree(Tree):
         return UserError(
             f"{self.root}: {shown(path)} is a file and a folder in {self._packed[path].archive}; make it again"
         )
+
+
+class PackedObjectTree(PackedTree, ObjectTree):
+    """The same under a prefix of an object store, for tars and zips; their members are read by ranges."""
+
+    def __init__(self, root: ObjectPath) -> None:
+        super().__init__(root)
+
+    def _archives(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        found = super()._archives(names)
+        return {name: files for name, files in found.items() if name.lower().endswith(BY_RANGES)}
 
 
 class _Inside(NamedTuple):

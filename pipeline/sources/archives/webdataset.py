@@ -6,9 +6,9 @@ A key is a member's path up to the first dot of its file name.
 import io
 import itertools
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import BinaryIO
 
+from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.archives.unpack import DamagedMember, unpack
 from bevt_core.untrusted.files import unreadable
 from pipeline.sources.archives.opened import open_for_members, volumes_beside
@@ -21,7 +21,7 @@ MAX_LABEL_BYTES = 64 << 10
 LABEL_KEYS = ("label", "cls")
 
 
-def labels_of_shards(root: Path, packed: Mapping[str, PackedFile], sources: Iterable[str]) -> dict[str, str]:
+def labels_of_shards(root: AnyPath, packed: Mapping[str, PackedFile], sources: Iterable[str]) -> dict[str, str]:
     """source -> the text of its label, for those of `sources` that have one in their shard.
 
     Raises UserError for a label that cannot be read.
@@ -42,7 +42,7 @@ def labels_of_shards(root: Path, packed: Mapping[str, PackedFile], sources: Iter
     return {source: labels[member] for member, source in wanted if member in labels}
 
 
-def _contents(root: Path, packed: Mapping[str, PackedFile], paths: Iterable[str]) -> dict[str, bytes]:
+def _contents(root: AnyPath, packed: Mapping[str, PackedFile], paths: Iterable[str]) -> dict[str, bytes]:
     """The content of small members, which are in the order of their archives; each archive is opened once."""
     contents: dict[str, bytes] = {}
     for archive, group in itertools.groupby(paths, lambda path: packed[path].archive):

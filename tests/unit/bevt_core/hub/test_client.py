@@ -1,9 +1,14 @@
 """Requests that fail briefly are tried again after the wait that the Hub asks for."""
 
 import importlib
+import socket
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import get_session
 
@@ -42,6 +47,25 @@ def test_waits(error: Exception, waits: list[float], monkeypatch: pytest.MonkeyP
     with pytest.raises(HubUnreachableError):
         ask("hf://a/b", request)
     assert waited == waits and len(tried) == ATTEMPTS
+
+
+@pytest.mark.parametrize("request_", ["list_repo_tree", "dataset_info", "create_repo"])
+def test_a_server_that_never_answers_is_an_error(request_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts connections. The library sends these requests without a time limit."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        no_wait = SimpleNamespace(sleep=lambda seconds: None, time=time.time)
+        monkeypatch.setattr("huggingface_hub.utils._http.time", no_wait)
+        monkeypatch.setattr(client, "SILENT_S", 0.2)
+        api = client.hub_api()
+        calls: dict[str, Callable[[], object]] = {
+            "list_repo_tree": lambda: list(api.list_repo_tree("a/b", repo_type="dataset")),
+            "dataset_info": lambda: api.dataset_info("a/b"),
+            "create_repo": lambda: api.create_repo("a/b", token="hf_test"),
+        }
+        with pytest.raises(HubUnreachableError, match=r"^hf://a/b: no connection to"):
+            ask("hf://a/b", calls[request_], attempts=1)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 412])

@@ -13,7 +13,7 @@ from bevt_core.rng import rng_for
 from pipeline.sources import check_found, choose_stored, list_sources, listing
 from pipeline.sources.class_names import read_classes
 from pipeline.sources.listing import media_files
-from pipeline.sources.tree import Tree
+from pipeline.sources.walk.tree import Tree
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, SourceItem
 from tests.support.media import write_image
@@ -170,7 +170,7 @@ def test_parquet_lists_of_others(root: Path, tmp_path: Path) -> None:
 
 def test_folders_that_may_not_be_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`lost+found` and the like are skipped; another unreadable folder is an error. Simulated, since root reads all."""
-    from pipeline.sources import tree
+    from pipeline.sources.walk import tree
 
     real = tree.os.scandir
 

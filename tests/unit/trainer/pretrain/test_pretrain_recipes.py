@@ -118,12 +118,12 @@ def test_ablations_differ_from_their_base_only_in_the_stated_keys():
     assert changes("table9_tube_30") == {"title", "streams.video.mask.ratio"}
     assert changes("peco_joint") == {"title", "init", "streams.video.tokens", "streams.image.tokens"}
     assert PAPERS["ablations/table8_timesformer_joint"].model.encoder.kind == "timesformer"
-    peco = PAPERS["ablations/table8_timesformer_joint_peco"]
-    for kind in ("vqkd", "ibq"):
-        ours = PAPERS[f"ablations/ours_timesformer_joint_{kind}"]
-        tokens = {"streams.video.tokens", "streams.image.tokens"}
-        assert differing(peco.model_dump(), ours.model_dump()) == {"title", "init"} | tokens
-        assert "(ours)" in ours.title
+    for encoder, peco in (("timesformer", "table8_timesformer_joint_peco"), ("swin", "peco_joint")):
+        for kind in ("vqkd", "ibq"):
+            ours = PAPERS[f"ablations/ours_{encoder}_joint_{kind}"]
+            changed = differing(PAPERS[f"ablations/{peco}"].model_dump(), ours.model_dump())
+            assert changed == {"title", "init", "streams.video.tokens", "streams.image.tokens"}
+            assert "(ours)" in ours.title and ours.init == f"runs/ours_{encoder}_image_{kind}"
 
 
 def test_every_ablation_starts_from_an_existing_recipe():

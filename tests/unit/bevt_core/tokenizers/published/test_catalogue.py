@@ -14,11 +14,17 @@ import torch
 from typer.testing import CliRunner
 
 import cli
+from bevt_core.dataset.token_set import write_token_plan
 from bevt_core.tokenizers import load_tokenizer
+from bevt_core.tokenizers.description import StoredTokenizer
 from bevt_core.tokenizers.families import family_of
 from bevt_core.tokenizers.published.catalogue import CATALOGUE, published
 from bevt_core.tokenizers.published.fetch import fetch_published
+from bevt_core.tokenizers.published.set_names import default_set_name, short_name
+from bevt_core.tokenizers.taming.family import IbqSizes
 from schemas.errors import UserError
+from schemas.tokens import TokenizerIdentity, TokenPlan
+from schemas.views import ViewSpec
 from tests.support.published_weights import made_state
 
 GOLDEN = Path(__file__).parents[4] / "golden" / "tokenizers"
@@ -95,13 +101,39 @@ def test_every_entry_has_one_place_and_a_kind_with_a_key_map() -> None:
         published("ibq")
 
 
+def test_published_tokenizers_have_token_sets_of_their_own(tmp_path: Path) -> None:
+    """Their default names differ; a set of the same weights with the name of older versions keeps it."""
+    sizes = {"dalle": 8192, "vqkd": 8192, "llamagen-vq16": 16_384}
+    sizes |= {name: int(name.rpartition("-")[2]) for name in CATALOGUE.keys() - sizes.keys()}
+    kinds = {name: entry.kind for name, entry in CATALOGUE.items()} | {"dalle": "dalle"}
+    names = {name: short_name(kinds[name], size) for name, size in sizes.items()}
+    assert len(set(names.values())) == len(names) == len(CATALOGUE) + 1, names
+    assert names["ibq-16384"] == "ibq-16384" and names["vqkd"] == "vqkd"
+    tokenizers = [
+        StoredTokenizer(
+            kind="ibq",
+            sizes=IbqSizes(vocab_size=size),
+            input_px=224,
+            encoder_sha256=str(size),
+            decoder_sha256=None,
+            origin={},
+        )
+        for size in (8192, 16_384)
+    ]
+    facts = {"grid": (14, 14), "input_px": 224, "dtype": "float32", "device_kind": "cpu"}
+    identity = TokenizerIdentity(name="ibq", weights_sha256="8192", vocab_size=8192, **facts)
+    assert [default_set_name(each, 8, tmp_path) for each in tokenizers] == ["ibq-8192-v8", "ibq-16384-v8"]
+    views = ViewSpec(num_views=8, crop_px=224, short_side_min_px=256, short_side_max_px=320, flip_share=0.5, jitter=0.0)
+    plan = TokenPlan(name="ibq-v8", tokenizer=identity, views=views, frames_plan="0" * 64)
+    write_token_plan(tmp_path / "ibq-v8", plan)
+    assert [default_set_name(each, 8, tmp_path) for each in tokenizers] == ["ibq-v8", "ibq-16384-v8"]
+
+
 def test_a_hub_file_needs_a_revision_and_records_its_commit(hub: Hub, tmp_path: Path) -> None:
     hub.content = checkpoint("ibq", tmp_path / "made.ckpt")
     with pytest.raises(UserError, match=r"give `--revision` with a commit of https://huggingface\.co/TencentARC/IBQ-"):
         fetch_published("ibq-8192", tmp_path / "out")
-    with pytest.raises(
-        UserError, match=r"IBQ-Tokenizer-8192/\S+ at revision 'gone': [^\n]*; check the revision[^\n]*$"
-    ):
+    with pytest.raises(UserError, match=r"IBQ-Tokenizer-8192/\S+ at revision 'gone': .* no such branch.*; or download"):
         fetch_published("ibq-8192", tmp_path / "out", revision="gone")
     digest = hashlib.sha256(hub.content).hexdigest()
     with pytest.raises(UserError, match=r"sha256 \w{12}, expected 00"):

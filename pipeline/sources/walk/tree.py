@@ -12,6 +12,7 @@ from bevt_core.media.kinds import is_hidden
 from bevt_core.storage.local import is_below
 from bevt_core.storage.objects import AnyPath, ObjectPath
 from bevt_core.untrusted.files import unreadable
+from pipeline.sources.walk.kept_folders import KeptFolders
 from schemas.errors import UserError
 from schemas.text.names import ALLOW, leads_out
 
@@ -31,12 +32,14 @@ class Tree:
     root: AnyPath
     classes: tuple[str, ...] = ()  # class names by label, used if no file defines them
 
-    def __init__(self, root: Path, allow_outside: bool = False) -> None:
+    def __init__(self, root: AnyPath, allow_outside: bool = False) -> None:
         """`allow_outside` permits links and list lines that lead out of the root."""
-        self.root = self._disk = root
+        self.root = root
+        self._disk = Path(str(root))
         self.allow_outside = allow_outside
-        self._real_root = os.path.realpath(root)
+        self._real_root = os.path.realpath(self._disk)
         self._folders: dict[str, dict[str, bool]] = {}
+        self._kept = KeptFolders(self._disk)
 
     def files(self, under: str = "") -> Iterator[str]:
         """Yield all files below `under`, depth first, by name. Raises UserError for links out of the root."""
@@ -141,19 +144,33 @@ class Tree:
             self._folders[folder] = self._scan(folder)
         return self._folders[folder]
 
+    def keep(self) -> None:
+        """Keep the names in the folders that were read, for the next listing of the root."""
+        self._kept.write()
+
     def _scan(self, folder: str) -> dict[str, bool]:
-        entries = {}
+        stamp = self._kept.stamp(folder)
+        kept = self._kept.entries(folder, stamp)
+        if kept is not None:
+            return kept
+        path = self._disk / folder
+        found: dict[str, bool] = {}
+        has_links = False
         try:
-            with os.scandir(self._disk / folder) as scan:
+            with os.scandir(path) as scan:
                 for entry in scan:
                     if is_hidden(entry.name):
                         continue
                     if entry.is_symlink():
                         self._check_link(entry.path)
-                    entries[_utf8_name(entry.name, self._disk / folder)] = entry.is_dir()
+                        has_links = True  # its target may change without a change of this folder
+                    found[_utf8_name(entry.name, path)] = entry.is_dir()
         except OSError as error:
-            raise unreadable(error, self._disk / folder) from None
-        return dict(sorted(entries.items()))
+            raise unreadable(error, path) from None
+        entries = {name: found[name] for name in sorted(found)}
+        if not has_links:
+            self._kept.add(folder, stamp, entries)
+        return entries
 
     def _check_link(self, path: str) -> None:
         target = os.path.realpath(path)
@@ -164,8 +181,8 @@ class Tree:
 class ObjectTree(Tree):
     """A tree under a prefix of an object store, which has no links."""
 
-    def __init__(self, root: ObjectPath) -> None:
-        self.root = self._prefix = root
+    def __init__(self, root: AnyPath, allow_outside: bool = False) -> None:
+        self.root = root
         self.allow_outside = False
         self._folders = {}
 
@@ -177,6 +194,9 @@ class ObjectTree(Tree):
             else:
                 yield path
 
+    def keep(self) -> None:
+        """Do nothing: prefixes have no time of change by which a kept list could be checked."""
+
     def frame_names(self, folder: str) -> list[str] | None:
         """Always None: requests for a hundred thousand folders would take hours."""
         return None
@@ -184,14 +204,14 @@ class ObjectTree(Tree):
     def _roots(self) -> list[str]:
         return [str(self.root)]
 
-    def _read(self, folder: str) -> dict[str, bool]:
-        if folder not in self._folders:
-            entries = (self._prefix / folder).entries()
-            self._folders[folder] = {name: is_dir for name, is_dir in entries.items() if not is_hidden(name)}
-            for name in self._folders[folder]:
-                if len(name.encode()) > NAME_BYTES:
-                    raise UserError(f"{self.root / folder / name}: the name exceeds {NAME_BYTES} bytes; rename it")
-        return self._folders[folder]
+    def _scan(self, folder: str) -> dict[str, bool]:
+        place = self.root / folder
+        assert isinstance(place, ObjectPath)
+        entries = {name: is_dir for name, is_dir in place.entries().items() if not is_hidden(name)}
+        for name in entries:
+            if len(name.encode()) > NAME_BYTES:
+                raise UserError(f"{place / name}: the name exceeds {NAME_BYTES} bytes; rename it")
+        return entries
 
 
 def _utf8_name(name: str, folder: Path) -> str:
