@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bevt_core.processes import writers_into
 from bevt_core.storage.locks.file_locks import EXCLUSIVE, remove_and_release, take, take_new
-from bevt_core.system import SHARED_MEMORY, SOCKET_PATH_BYTES
+from bevt_core.system import LIMITS_ADDRESS_SPACE, SHARED_MEMORY, SOCKET_PATH_BYTES
 from pipeline.cluster.output import RayLog
 from schemas.errors import JobError, UserError
 
@@ -39,6 +39,8 @@ TOKEN = secrets.token_hex(32)  # required to connect to this process's Ray
 
 def check_address_space() -> None:
     """Raise this process's address space limit to the hard limit. Raises JobError if that is too low for Ray."""
+    if not LIMITS_ADDRESS_SPACE:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
