@@ -2,7 +2,7 @@
 
 Only its exact mode is used: the approximate one takes frames by the average rate, and returned frames up to 65
 positions off in a file of variable rate.
-Legend: H height, W width, C channels (RGB), T frames.
+Legend: H height, W width, C channels (RGB), T frames, P packets.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 
 from bevt_core.media.video.decoded import Decoded, Disagreement, Frame, Kept, chunks_of
 from bevt_core.media.video.orientation import display_matrix, first_frame, upright
+from bevt_core.media.video.packet_order import in_decoding_order
 from bevt_core.media.video.video_file import VideoInfo, why_not_seek
 
 # Their decoders give the same bits in every version of FFmpeg.
@@ -24,7 +25,19 @@ def why_not_torchcodec(info: VideoInfo) -> str | None:
     unfit = why_not_seek(info, CODECS)
     if unfit is None and info.pixel_format not in PIXEL_FORMATS:
         return f"pixels in {info.pixel_format}"
+    if unfit is None and _may_have_wrong_times(info):
+        return "B-frames, and time stamps in decoding order in a part of the file"
     return unfit
+
+
+def _may_have_wrong_times(info: VideoInfo) -> bool:
+    """Whether a group of pictures with B-frames has increasing time stamps; only decoding it shows if they are right.
+
+    Torchcodec takes frames by their time stamps. Fewer than three packets cannot be reordered.
+    """
+    group_P = np.cumsum(info.packet_is_key)
+    may_reorder_P = np.bincount(group_P)[group_P] >= 3
+    return info.reorders and bool((in_decoding_order(info.packet_pts, info.packet_is_key) & may_reorder_P).any())
 
 
 def read_with_torchcodec(

@@ -18,6 +18,7 @@ from schemas.frames import DamagePolicy, VideoDecoder
 from tests.support.coded_clips import coded_frames, set_display_matrix
 from tests.support.media import decode_all, moving_frames, usable_decoders, write_video
 
+B_FRAMES = {"g": "6", "bf": "2", "b_strategy": "0", "sc_threshold": "0"}  # in every group of pictures
 VFR = [0, 1, 4, 5, 9, 10, 11, 17, 18, 20, 21, 22]
 
 
@@ -28,14 +29,17 @@ def decode(path: Path, decoder: VideoDecoder, damaged: DamagePolicy = "unchecked
 def clips(folder: Path) -> dict[str, Path]:
     """By what is special about them."""
     frames = moving_frames(12)
-    hevc = {"x265-params": "keyint=4:open-gop=0:log-level=none"}
+    hevc = {"x265-params": "keyint=6:min-keyint=6:scenecut=0:open-gop=0:bframes=2:b-adapt=0:log-level=none"}
     return {
-        "h264": write_video(folder / "a.mp4", frames, options={"g": "4", "bf": "2"}),
+        "h264": write_video(folder / "a.mp4", frames, options=B_FRAMES),
         "hevc": write_video(folder / "b.mp4", frames, codec="libx265", options=hevc),
         "vp9": write_video(folder / "c.webm", frames, codec="libvpx-vp9", options={"g": "4"}),
-        "variable rate": write_video(folder / "d.mp4", frames, options={"g": "4"}, pts=VFR),
-        "10 bits": write_video(folder / "e.mp4", frames, pixel_format="yuv420p10le"),
-        "mirrored": set_display_matrix(write_video(folder / "f.mp4", coded_frames(12)), (-1, 0, 0, 1)),
+        "variable rate": write_video(folder / "d.mp4", frames, options=B_FRAMES, pts=VFR),
+        "10 bits": write_video(folder / "e.mp4", frames, options=B_FRAMES, pixel_format="yuv420p10le"),
+        "mirrored": set_display_matrix(
+            write_video(folder / "f.mp4", coded_frames(12), options=B_FRAMES), (-1, 0, 0, 1)
+        ),
+        "a group without B-frames": write_video(folder / "h.mp4", frames, options={"g": "4", "bf": "2"}),
         "MPEG-TS": write_video(folder / "g.ts", frames),
     }
 
@@ -74,6 +78,7 @@ def test_torchcodec_reads_what_it_reads_as_pyav_does(tmp_path: Path, fake: Simpl
     notes = {
         "10 bits": "not torchcodec: pixels in yuv420p10le",
         "mirrored": "not torchcodec: a display matrix",
+        "a group without B-frames": "not torchcodec: B-frames, and time stamps in decoding order in a part of the file",
     }
     for name, path in clips(tmp_path).items():
         expected, decoded = decode(path, "pyav"), decode(path, "torchcodec")
@@ -99,7 +104,7 @@ def test_what_torchcodec_gets_wrong_is_read_by_pyav(
     tmp_path: Path, fake: SimpleNamespace, wrong: dict[str, Any], note: str
 ) -> None:
     vars(fake).update(wrong)
-    path = write_video(tmp_path / "a.mp4", moving_frames(12), options={"g": "4"})
+    path = write_video(tmp_path / "a.mp4", moving_frames(12), options=B_FRAMES)
     decoded, expected = decode(path, "torchcodec"), decode(path, "pyav")
     assert (decoded.decoder, decoded.warnings) == ("pyav", [f"not torchcodec: {note}"])
     assert all(np.array_equal(a, b) for a, b in zip(decoded.frames, expected.frames, strict=True))
