@@ -74,7 +74,7 @@ from trainer import FileClips, load_finetune_recipe, load_pretrain_recipe, load_
 from trainer import predict, run_finetuning, run_pretraining
 
 SMALL = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "encoder.window=[2,4,4]"]
-LOOP = ["loop.num_workers=2", "loop.max_steps=2"]
+LOOP = ["loop.num_workers=1", "loop.max_steps=1"]
 if __name__ == "__main__":
     here = Path.cwd()
     tokenizer = load_tokenizer(save_tiny_tokenizer(here / "tokenizer"))
