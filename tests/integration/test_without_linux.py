@@ -70,7 +70,7 @@ from pipeline import list_sources
 from tests.support.builders import make_token_set
 from tests.support.media import moving_frames, write_video
 from tests.support.tiny_jobs import save_tiny_tokenizer
-from trainer import FileClips, load_finetune_recipe, load_pretrain_recipe, load_run
+from trainer import FileClips, load_finetune_recipe, load_pretrain_recipe
 from trainer import predict, run_finetuning, run_pretraining
 
 SMALL = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "encoder.window=[2,4,4]"]
@@ -91,9 +91,8 @@ if __name__ == "__main__":
     clips = FileClips(here / "videos", tuple(listing.items), listing.classes)
     finetune = [*SMALL, *LOOP, "global_batch=4", "sampling.frames=4"]
     run_finetuning(load_finetune_recipe("nano_finetune", finetune), clips, clips, here / "mine")
-    videos = sorted((here / "videos").rglob("*.*"))
-    found = predict(load_run(here / "mine"), videos)
-    print(len(found), "predictions of", len(videos))
+    found = predict(here / "mine", [str(here / "videos")])
+    print(len([row for row in found if "classes" in row]), "predictions of", len(found))
 """
 
 
