@@ -28,7 +28,7 @@ _FLOCK_FIELDS = ("start", "length", "pid", "type", "whence") if MACOS else ("typ
 def anonymous_file(name: str) -> int:
     """Return the descriptor of a new file without a path: in memory, or on macOS an unlinked one in TMPDIR."""
     if hasattr(os, "memfd_create"):
-        return int(os.memfd_create(name, os.MFD_CLOEXEC))
+        return int(os.memfd_create(name))
     descriptor, path = tempfile.mkstemp(prefix=name)
     os.unlink(path)  # noqa: PTH108 - a string
     return descriptor
@@ -60,7 +60,7 @@ def write_through(descriptor: int) -> None:
 
 def forget_pages(descriptor: int) -> None:
     """Ask the system to drop a file from its memory, so that the next read comes from the disk; not on macOS."""
-    if hasattr(os, "posix_fadvise"):
+    if hasattr(os, "posix_fadvise") and hasattr(os, "POSIX_FADV_DONTNEED"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
