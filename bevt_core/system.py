@@ -60,8 +60,8 @@ def write_through(descriptor: int) -> None:
 
 def forget_pages(descriptor: int) -> None:
     """Ask the system to drop a file from its memory, so that the next read comes from the disk; not on macOS."""
-    if hasattr(os, "posix_fadvise") and hasattr(os, "POSIX_FADV_DONTNEED"):
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, getattr(os, "POSIX_FADV_DONTNEED"))  # noqa: B009 - mypy on macOS
 
 
 def peak_resident_bytes() -> int:
