@@ -17,7 +17,8 @@ MAX_METADATA_BYTES = 64 << 10  # per zarr.json
 MAX_TABLE_BYTES = 1 << 30  # per Parquet file of a part
 
 MediaKind = Literal["video", "image"]
-DamagePolicy = Literal["unchecked", "keep", "reject"]  # decord does not report damage, so the last two decode with PyAV
+VideoDecoder = Literal["pyav", "decord", "torchcodec"]
+DamagePolicy = Literal["unchecked", "keep", "reject"]  # the last two always decode with PyAV, which reports damage
 ClassNames = Annotated[tuple[str, ...], Field(max_length=1_000_000)]
 Stage = Literal["open", "decode", "encode", "time-out", "crash"]  # of decoding, at which a source was rejected
 

@@ -1,9 +1,8 @@
 """Decode selected frames of videos, frame folders and pictures, each with its presentation time.
 
-A video is decoded by PyAV or decord: the faster one that decodes the file correctly. The choice is recorded. On files
-that decord may read, both give the same bits; PyAV is faster if the codec lets it skip frames that no other frame
-depends on (benchmarks/decoding.py). If the packets do not determine the order of the frames, PyAV decodes all frames
-in sequence (bevt_core/media/video/sequential.py).
+A video is decoded by PyAV, or by another decoder that a recipe prefers and that gives the same bits; a file that the
+other one cannot read correctly is decoded by PyAV. The choice is recorded. If the packets do not determine the order of
+the frames, PyAV decodes all frames in sequence (bevt_core/media/video/sequential.py).
 Legend: H height, W width, C channels (RGB).
 """
 
@@ -17,32 +16,31 @@ from bevt_core.media.errors import MediaError, one_line
 from bevt_core.media.frame_folders import frames_in, read_frame
 from bevt_core.media.stills import read_picture
 from bevt_core.media.video.decoded import Choose, Decoded, Disagreement, Frame, Kept
-from bevt_core.media.video.orientation import shown_as_stored
+from bevt_core.media.video.decoders import PREFERRED
 from bevt_core.media.video.selective import read_selectively
 from bevt_core.media.video.sequential import read_by_counting
-from bevt_core.media.video.video_file import VideoInfo, read_packets
+from bevt_core.media.video.video_file import read_packets
 from bevt_core.storage.read_errors import raise_storage_trouble
 from schemas.errors import StorageError
-from schemas.frames import DamagePolicy, MediaKind, PoolSpec
+from schemas.frames import DamagePolicy, MediaKind, PoolSpec, VideoDecoder
 
-DECORD_CONTAINERS = frozenset({"mov", "matroska"})
-DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4"})
-SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4"})  # FFmpeg can skip unreferenced frames of these
 FRAME_FOLDER_RATE = 12.0  # frames per second of Something-Something-V2, which is published as frame folders
-CHUNK_FRAMES = 16  # per batch from decord
-CHUNK_PIXELS = 64_000_000  # per batch at most: 192 MB of RGB
 
 
 def decode_frames(
-    path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy = "unchecked"
+    path: Path,
+    choose: Choose,
+    keep: Callable[[Frame], Kept],
+    damaged: DamagePolicy = "unchecked",
+    decoder: VideoDecoder = "pyav",
 ) -> Decoded[Kept]:
     """Decode the frames `choose(num_frames)` of a video, in increasing order, and pass each HWC uint8 frame to `keep`.
 
     `choose` is called again if the number of frames turns out to differ. Only a few frames are in memory at a time,
     unless `keep` retains them. Raises MediaError if the video cannot be decoded, or if a chosen frame is damaged and
-    `damaged` is "reject"; with "keep", damaged frames are counted in the warnings.
+    `damaged` is "reject"; with "keep", damaged frames are counted in the warnings. `decoder` is tried before PyAV.
     """
-    decoded, damaged_frames = _decode(path, choose, keep, damaged)
+    decoded, damaged_frames = _decode(path, choose, keep, damaged, decoder)
     if damaged_frames and damaged == "reject":
         what = f"{damaged_frames} of the {len(decoded.frames)} chosen frames are damaged"
         raise MediaError("decode", "damaged-frames", what)
@@ -50,7 +48,7 @@ def decode_frames(
 
 
 def _decode(
-    path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy
+    path: Path, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy, decoder: VideoDecoder
 ) -> tuple[Decoded[Kept], int]:
     """Decode as `decode_frames` does; also return the number of frames known to be damaged."""
     info = read_packets(path)
@@ -60,21 +58,31 @@ def _decode(
     doubt = info.doubt
     if doubt is None and info.num_frames:
         indices = np.asarray(choose(info.num_frames), dtype=np.int64)
-        unfit = why_not_decord(info) if damaged == "unchecked" else "it cannot see damage"
-        if unfit is None and info.codec not in SKIPPING_CODECS:
-            try:
-                return _read_decord(info, indices, keep, notes), 0
-            except Disagreement as error:
-                unfit = str(error)
+        unfit = None
+        if decoder in PREFERRED:
+            preferred = PREFERRED[decoder]
+            unfit = preferred.why_not(info) if damaged == "unchecked" else "it cannot see damage"
+            if unfit is None and info.codec not in preferred.slower_for:
+                try:
+                    return preferred.read(info, indices, keep, notes), 0
+                except Disagreement as error:
+                    unfit = str(error)
         try:
-            return read_selectively(info, indices, keep, notes if unfit is None else [*notes, f"not decord: {unfit}"])
+            return read_selectively(
+                info, indices, keep, notes if unfit is None else [*notes, f"not {decoder}: {unfit}"]
+            )
         except Disagreement as error:
             doubt = str(error)
     return read_by_counting(info, choose, keep, [*notes, f"frames counted by decoding: {doubt}"])
 
 
 def decode_source(
-    path: Path, kind: MediaKind, choose: Choose, keep: Callable[[Frame], Kept], damaged: DamagePolicy = "unchecked"
+    path: Path,
+    kind: MediaKind,
+    choose: Choose,
+    keep: Callable[[Frame], Kept],
+    damaged: DamagePolicy = "unchecked",
+    decoder: VideoDecoder = "pyav",
 ) -> Decoded[Kept]:
     """Decode a picture, a folder of a video's frames or a video.
 
@@ -85,7 +93,7 @@ def decode_source(
             return decode_image(path, keep)
         if path.is_dir():
             return decode_frame_folder(path, choose, keep)
-        return decode_frames(path, choose, keep, damaged)
+        return decode_frames(path, choose, keep, damaged, decoder)
     except (MediaError, StorageError):
         raise
     except MemoryError:
@@ -93,26 +101,6 @@ def decode_source(
     except Exception as error:
         raise_storage_trouble(error, path)
         raise MediaError("decode", "decoder-error", one_line(error, path)) from error
-
-
-def why_not_decord(info: VideoInfo) -> str | None:
-    """Return why decord must not read this file, or None if it may.
-
-    On such files decord returned frames up to 44 positions off, or could not open the file.
-    """
-    if info.container not in DECORD_CONTAINERS:
-        return f"container {info.container}"
-    if info.codec not in DECORD_CODECS:
-        return f"codec {info.codec}"
-    if not info.has_duration:
-        return "no duration"
-    if info.video_streams > 1:
-        return f"{info.video_streams} video streams"
-    if info.discarded:
-        return f"an edit list cuts {info.discarded} packets"
-    if not info.closed:
-        return f"open groups of pictures ({info.leading} leading packets)"
-    return None
 
 
 def pool_indices(num_frames: int, pool: PoolSpec, rng: np.random.Generator) -> np.ndarray:
@@ -147,32 +135,3 @@ def decode_frame_folder(path: Path, choose: Choose, keep: Callable[[Frame], Kept
     times_s = [i / FRAME_FOLDER_RATE for i in indices]
     notes = [f"times at {FRAME_FOLDER_RATE:g} frames/s", *notes]
     return Decoded(kept, indices, times_s, "pillow", PIL.__version__, notes, frozenset(sizes))
-
-
-def _read_decord(
-    info: VideoInfo, indices: np.ndarray, keep: Callable[[Frame], Kept], notes: list[str]
-) -> Decoded[Kept]:
-    """Decode with decord. Raises Disagreement if it fails or contradicts the packets; PyAV must then decode."""
-    import decord
-
-    if not shown_as_stored(info.path):
-        raise Disagreement("a display matrix")  # decord rotates frames, but does not mirror them
-    decord.logging.set_level(decord.logging.FATAL)
-    times_s = info.times_s[indices]
-    try:
-        reader = decord.VideoReader(str(info.path.absolute()), ctx=decord.cpu(0), num_threads=1)
-        if len(reader) != info.num_frames:
-            raise Disagreement(f"it counts {len(reader)} frames, the packets {info.num_frames}")
-        stamps_s = reader.get_frame_timestamp(indices.tolist())[:, 0]
-        if np.abs(stamps_s - times_s).max() > 1e-3:
-            raise Disagreement("its time stamps differ from those of the packets")
-        kept: list[Kept] = []
-        sizes: set[tuple[int, int]] = set()
-        chunk = max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (info.width * info.height)))
-        for start in range(0, len(indices), chunk):
-            chunk_THWC = reader.get_batch(indices[start : start + chunk].tolist()).asnumpy()
-            sizes.add(chunk_THWC.shape[1:3])
-            kept += [keep(frame_HWC) for frame_HWC in chunk_THWC]
-    except (decord.DECORDError, RuntimeError, IndexError):  # messages not kept: they contain the time of day
-        raise Disagreement("decord failed") from None
-    return Decoded(kept, indices.tolist(), times_s.tolist(), "decord", decord.__version__, notes, frozenset(sizes))

@@ -18,7 +18,8 @@ from schemas.errors import UserError
 from schemas.text.names import ALLOW, check_below
 from schemas.text.regular_file import is_irregular, read_regular
 
-_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # from file systems without hard links
+# from file systems without hard links
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ STORAGE_TROUBLE = frozenset(
         errno.ETIMEDOUT,
         errno.ENODEV,
         errno.ENXIO,
-        errno.EREMOTEIO,
+        getattr(errno, "EREMOTEIO", errno.EIO),  # not on macOS
         errno.ENOLINK,
         errno.ENOLCK,
         errno.ESHUTDOWN,

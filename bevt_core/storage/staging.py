@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from bevt_core.console.disk_errors import explained, make_folder
 from bevt_core.storage.locks.file_locks import EXCLUSIVE, TRIES, release, remove_and_release, take, take_new
+from bevt_core.system import write_through
 from schemas.errors import StorageError, UserError
 
 STAGING = ".staging"  # the folder of half-written folders, on the same file system as their targets
@@ -44,7 +45,7 @@ def staged_file(target: Path, put: Callable[[Path, Path], None] = os.replace) ->
         with open(descriptor, "wb", closefd=False) as file:
             yield file
             file.flush()
-            os.fsync(descriptor)
+            write_through(descriptor)
         put(staged, target)
         fsync_dir(target.parent)
     except IsADirectoryError:
@@ -157,7 +158,7 @@ def clean_local_staging(folder: Path) -> None:
 def fsync_dir(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        write_through(descriptor)
     finally:
         os.close(descriptor)
 
@@ -166,7 +167,7 @@ def fsync_tree(folder: Path) -> None:
     for root, _, names in os.walk(folder):
         for name in names:
             with (Path(root) / name).open("rb") as file:
-                os.fsync(file.fileno())
+                write_through(file.fileno())
         fsync_dir(Path(root))
 
 

@@ -105,7 +105,9 @@ def bare_loop(recipe: TokenizeRecipe) -> None:
     frames, tokens = [], []
     for part in range(plan.num_parts):
         sources = entries_of_part(items, plan, part)
-        samples = [sample for item in sources for sample in load_source(Path(recipe.root), item, plan.pool, plan.seed)]
+        root, decoder = Path(recipe.root), recipe.decoder
+        decoded = (load_source(root, item, plan.pool, plan.seed, decoder) for item in sources)
+        samples = [sample for source in decoded for sample in source]
         frames.append(write_frame_part(frames_dir, part, samples, [], plan))
         tokens.append(tokenizer.make_token_part(frames_dir, tokens_dir, frames[-1], token_plan)[0])
     write_token_manifest(tokens_dir, token_plan, write_frame_manifest(frames_dir, plan, frames), tokens)

@@ -6,20 +6,24 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from bevt_core.dataset.commits import part_name
 from bevt_core.dataset.extensions import Planned, read_extensions
 from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest, sources_path
 from bevt_core.dataset.token_set import read_token_plan
+from bevt_core.media.video.decoders import PREFERRED
 from bevt_core.storage.contained import check_sources
+from bevt_core.storage.files import map_in_threads
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import tokenizer_of
+from bevt_core.untrusted.parquet_file import read_table
 from pipeline.check.token_files import derived_token_plan
 from pipeline.check.verify import token_sets_in
 from pipeline.job.plan import make_plan, make_token_plan
 from pipeline.recipes import PIPELINE_RECIPES
 from pipeline.sources import SOURCES
 from schemas.errors import UserError
-from schemas.frames import Plan, SourceItem
+from schemas.frames import Plan, SourceItem, VideoDecoder
 from schemas.recipes import TokenizeRecipe
 from schemas.recipes.loading import load_recipe_of
 from schemas.text.plain import shown
@@ -72,6 +76,7 @@ def read_jobs(
             "min_parts": 1,
             "prefix": plan.prefix,
             "weight": plan.weight,
+            "decoder": _decoder_of(out / "frames", plan),
         }
     )
     items = stored_items(out / "frames", plan) or _listed_items(recipe, plan, list_file, allow_outside)
@@ -93,6 +98,24 @@ def read_jobs(
             )
         token_sets[folder] = (token_plan, _token_recipe(recipe, plan, folder, token_plan, tokenizer))
     return Jobs(out, root, plan, items, recipe, extensions, token_sets, allow_outside)
+
+
+def _decoder_of(frames_dir: AnyPath, plan: Plan) -> VideoDecoder:
+    """The decoder that the job preferred, from the rows of parts that can be read: it is not part of the plan.
+
+    Rows record the decoder, or, if PyAV had to read the file, a warning that begins with `not` and its name.
+    """
+
+    def preferred_in(part: int) -> set[str]:
+        with contextlib.suppress(OSError, ValueError, pa.ArrowException):
+            table = read_table(frames_dir / part_name(part) / "index.parquet", columns=["decoder", "warnings"])
+            notes = [note for notes in table["warnings"].to_pylist() for note in notes]
+            return {*table["decoder"].to_pylist(), *(note.partition(":")[0].removeprefix("not ") for note in notes)}
+        return set()
+
+    parts = range(plan.first_part, plan.first_part + plan.num_parts)
+    seen = set().union(*map_in_threads(preferred_in, parts, frames_dir))
+    return next((decoder for decoder in PREFERRED if decoder in seen), "pyav")
 
 
 def check_links(out: AnyPath) -> None:

@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bevt_core.processes import writers_into
 from bevt_core.storage.locks.file_locks import EXCLUSIVE, remove_and_release, take, take_new
+from bevt_core.system import LIMITS_ADDRESS_SPACE, SHARED_MEMORY, SOCKET_PATH_BYTES
 from pipeline.cluster.output import RayLog
 from schemas.errors import JobError, UserError
 
-SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without the final zero byte
 RAY_SUBFOLDER = "r"  # given to Ray, which makes it accessible to all users
 LONGEST_SOCKET = (
     f"{RAY_SUBFOLDER}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # Ray's longest path
@@ -32,13 +33,14 @@ FOLDER_ATTEMPTS = 10  # attempts to make a folder while other processes run `swe
 STORE_BYTES = 80 << 20  # of Ray's object store: Ray requires 75 MiB, and a row takes a few kB
 LOG_BYTES = 32 << 20  # free space that the logs of a long job need
 ADDRESS_SPACE_BYTES = 8_000_000 << 10  # needed with torch: a job succeeded with this limit and failed with half
-SHARED_MEMORY = Path("/dev/shm")
 PROCESSES_END_S = 10.0  # time for Ray's processes to end before they are killed
 TOKEN = secrets.token_hex(32)  # required to connect to this process's Ray
 
 
 def check_address_space() -> None:
     """Raise this process's address space limit to the hard limit. Raises JobError if that is too low for Ray."""
+    if not LIMITS_ADDRESS_SPACE:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
@@ -218,24 +220,15 @@ def _forget_token() -> None:
 
 
 def end_processes_in(folder: Path, wait_s: float = PROCESSES_END_S) -> None:
-    """Wait for the processes that write their output to `folder`, and kill those that remain after `wait_s` seconds."""
+    """Wait for the processes that write their output to `folder`, and kill those that remain after `wait_s` seconds.
+
+    They are known by their output, since Ray overwrites their titles and environments.
+    """
     deadline = time.monotonic() + wait_s
-    while left := _processes_in(folder):
+    while left := writers_into(folder):
         if time.monotonic() > deadline:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             deadline += PROCESSES_END_S
         time.sleep(0.05)
-
-
-def _processes_in(folder: Path) -> list[int]:
-    """Ids of this user's processes with stdout or stderr in `folder`; Ray overwrites their titles and environments."""
-    found = []
-    for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
-        for descriptor in (1, 2):
-            with contextlib.suppress(OSError):
-                if pid != os.getpid() and folder in Path(f"/proc/{pid}/fd/{descriptor}").readlink().parents:
-                    found.append(pid)
-                    break
-    return found

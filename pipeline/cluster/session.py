@@ -1,6 +1,7 @@
 """The Ray that a job runs on: one already used by this process, a cluster, or one started for the job."""
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
@@ -63,11 +64,13 @@ def ray_session(
 
     A Ray that is started here listens only on the loopback interface, keeps its files in a private folder, and leaves
     no process and no file behind, except its logs if they were requested and it failed.
-    Raises UserError if a cluster does not answer or Ray cannot use any folder, JobError for Ray's failures.
+    Raises UserError without Ray, if a cluster does not answer, or if Ray cannot use any folder; JobError for Ray's
+    failures.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal" if log == "hidden" else "warning")
+    check_installed()
     import ray
 
     global _current
@@ -103,6 +106,14 @@ def ray_session(
                 yield _current
         finally:
             _current = None
+
+
+def check_installed() -> None:
+    """Raise UserError if Ray is not installed."""
+    try:
+        importlib.import_module("ray")
+    except ImportError as error:
+        raise UserError(f"Ray cannot be imported ({error}); install it: `pip install 'ray[data]'`") from None
 
 
 def _start_with_retry(folder: Path, num_cpus: int | None, num_gpus: int | None, log: RayLog) -> None:

@@ -1,14 +1,13 @@
 """Interrupt a block that uses Ray: on SIGTERM, and when it would otherwise wait forever."""
 
-import contextlib
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from bevt_core.processes import all_processes
 from pipeline.cluster import memory as ray_memory
 
 OWN_PROGRAMS = {"raylet", "gcs_server"}  # if one of these dies, Ray is lost; Ray restarts its other processes itself
@@ -85,12 +84,9 @@ def ray_watched() -> Iterator[None]:
 
 def own_processes() -> set[int]:
     """The ids of this process's live children that run one of OWN_PROGRAMS."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
-                state, parent = rest.split()[:2]
-                if name in OWN_PROGRAMS and int(parent) == os.getpid() and state not in "ZX":
-                    found.add(int(entry.name))
-    return found
+    mine = os.getpid()
+    return {
+        process.pid
+        for process in all_processes()
+        if process.name in OWN_PROGRAMS and process.parent == mine and process.state not in "ZX"
+    }

@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster.session import ray_session
+from pipeline.cluster.session import check_installed, ray_session
 from pipeline.doctor import machine, software
 from pipeline.doctor.finding import Finding, guarded
+from schemas.errors import UserError
 
 SLOW_START_S = 60.0
 
@@ -27,6 +28,7 @@ def examine(data: Path, with_ray: bool) -> Iterator[Finding]:
         ("memory", machine.memory),
         ("/dev/shm", machine.shared_memory),
         ("open files", machine.open_files),
+        ("decoding processes", machine.isolation),
         (f"disk of {data}", partial(machine.disk, data)),
         ("decoding, per CPU", machine.decoding),
         *([("ray", ray)] if with_ray else []),
@@ -37,6 +39,10 @@ def examine(data: Path, with_ray: bool) -> Iterator[Finding]:
 
 def ray() -> Finding:
     """Start Ray as a job does, and run one task."""
+    try:
+        check_installed()
+    except UserError as error:
+        return Finding("ray", "not installed", "warning", f"{error}, for tokenize, extend and repair")
     import ray
 
     begun = time.monotonic()

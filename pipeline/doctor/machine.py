@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from bevt_core.cpus import usable_cpus
+from bevt_core.processes import kernel_ends_children
 from bevt_core.rng import rng_for
+from bevt_core.system import LIMITS_ADDRESS_SPACE, PROC, SHARED_MEMORY, forget_pages
+from bevt_core.untrusted.isolation import MEMORY_CHECK_S
 from pipeline.doctor.finding import Finding, ok_unless
 
 GB = 1e9
-SHARED_MEMORY = Path("/dev/shm")
 FEW_FILES = 4096  # open files; Ray and loaders of many shards need more than the usual 1,024
 SMALL_SHARED_MEMORY = 2e9
 LITTLE_MEMORY = 8e9
@@ -73,7 +75,8 @@ def memory() -> Finding:
 
 def shared_memory() -> Finding:
     if not SHARED_MEMORY.is_dir():
-        return Finding("/dev/shm", "none", "warning", "Ray uses a folder instead, which is slower")
+        value = f"none; Ray and loader processes use files in {tempfile.gettempdir()}"
+        return ok_unless("/dev/shm", value, PROC is not None, "mount it: files are slower")
     free = shutil.disk_usage(SHARED_MEMORY).free
     advice = "too small for Ray, which will use a folder; in a container: `--shm-size 8g`"
     return ok_unless("/dev/shm", f"{free / GB:.1f} GB free", free < SMALL_SHARED_MEMORY, advice)
@@ -85,6 +88,17 @@ def open_files() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     advice = f"raise it: `ulimit -n {min(hard, 65536) if hard > 0 else 65536}`"
     return ok_unless("open files", f"at most {soft}", 0 < soft < FEW_FILES, advice)
+
+
+def isolation() -> Finding:
+    """What the kernel enforces on the child processes that decode untrusted files."""
+    missing = []
+    if not LIMITS_ADDRESS_SPACE:
+        missing.append(f"memory is checked every {MEMORY_CHECK_S:g} s instead of limited")
+    if not kernel_ends_children():
+        missing.append("a decoder that hangs in native code outlives a killed command")
+    value = "; ".join(missing) or "the kernel limits their memory, and ends them with the command"
+    return ok_unless("decoding processes", value, bool(missing), "on this system, decode files that you trust")
 
 
 def disk(folder: Path) -> Finding:
@@ -105,8 +119,7 @@ def disk(folder: Path) -> Finding:
         file.flush()
         os.fsync(file.fileno())
         write_rate = DISK_BYTES / (time.monotonic() - begun)
-        if hasattr(os, "posix_fadvise"):  # so that the file is read from the disk, not from memory
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        forget_pages(file.fileno())
         begun = time.monotonic()
         file.seek(0)
         while file.read(1 << 20):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from bevt_core.import_names import OUR_NAMES, foreign_modules, rival_distributions
+from bevt_core.media.video.decoders import PREFERRED, check_decoder
 from bevt_core.tokenizers import EMBEDDED, PUBLISHED, find_tokenizer
 from bevt_core.weights.packaged import packaged_names
 from pipeline.doctor.finding import Finding, ok_unless
@@ -34,12 +35,17 @@ def decoders() -> Finding:
     import av
 
     ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
-    try:
-        decord = f"decord {version('decord')}"
-    except PackageNotFoundError:
-        decord = "no decord: PyAV decodes all videos"
-    names = [f"PyAV {av.__version__} (libavcodec {ffmpeg})", decord, f"simplejpeg {version('simplejpeg')}"]
-    return Finding("decoders", ", ".join(names))
+    names = [f"PyAV {av.__version__} (libavcodec {ffmpeg})", f"simplejpeg {version('simplejpeg')}"]
+    troubles = []
+    for decoder in PREFERRED:
+        try:
+            names.append(f"{decoder} {version(decoder)}")
+            check_decoder(decoder)
+        except PackageNotFoundError:  # PyAV decodes all videos
+            continue
+        except UserError as error:
+            troubles.append(str(error))
+    return ok_unless("decoders", ", ".join(names), bool(troubles), "; ".join(troubles))
 
 
 def names(paths: Sequence[str] | None = None) -> Finding:

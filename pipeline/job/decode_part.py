@@ -15,6 +15,7 @@ from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.frame_size import one_size
 from bevt_core.media.source_bytes import read_through
+from bevt_core.media.video.decoders import imports_of
 from bevt_core.rng import rng_for
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath
@@ -23,7 +24,7 @@ from bevt_core.views.replay import encode_jpeg, shrink_short_side
 from pipeline.sources.archives.local_copy import local_source, remove_leftovers
 from pipeline.sources.archives.packed_file import read_packed
 from schemas.errors import StorageError, UserError
-from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem
+from schemas.frames import FramePartCommit, Plan, PoolSpec, SourceItem, VideoDecoder
 from schemas.text.credentials import masked
 
 _isolated: IsolatedFunction | None = None  # one per process, kept from part to part
@@ -38,8 +39,9 @@ def make_frame_part(
     limit_s: float,
     attempts: int,
     allow_outside: bool = False,
+    decoder: VideoDecoder = "pyav",
 ) -> FramePartCommit:
-    """Decode the sources of a part, write the part, and return its commit.
+    """Decode the sources of a part, `decoder` before PyAV, write the part, and return its commit.
 
     Raises StorageError, and writes nothing, if sources cannot be read because of the disk, the network or a missing
     root. Raises UserError for a source that leads out of the root, unless `allow_outside`.
@@ -54,7 +56,7 @@ def make_frame_part(
         raw = item.model_copy(update={"source": plan.raw_source(item.source)})
         try:
             with local_source(root, raw.source, files, allow_outside) as local_root:
-                outcome = read_source(local_root, raw, plan.pool, plan.seed, limit_s, attempts)
+                outcome = read_source(local_root, raw, plan.pool, plan.seed, limit_s, attempts, decoder)
         except MediaError as error:  # of a member of an archive
             outcome = rejection(item, error)
         if isinstance(outcome, Rejected):
@@ -72,7 +74,13 @@ def make_frame_part(
 
 
 def read_source(
-    root: Path, item: SourceItem, pool: PoolSpec, seed: int, limit_s: float, attempts: int
+    root: Path,
+    item: SourceItem,
+    pool: PoolSpec,
+    seed: int,
+    limit_s: float,
+    attempts: int,
+    decoder: VideoDecoder = "pyav",
 ) -> list[FrameSample] | Rejected:
     """Run `load_source` in the child process, with up to `attempts` attempts of `limit_s` seconds.
 
@@ -80,10 +88,10 @@ def read_source(
     never succeeded, so that a child killed from outside leaves no trace in the stored bytes. Raises StorageError if the
     disk or the network failed, not the file.
     """
-    decode = _isolated_loader()
+    decode = _isolated_loader(decoder)
     for _ in range(attempts):
         try:
-            decoded: list[FrameSample] | Rejected = decode(root, item, pool, seed, limit_s=limit_s)
+            decoded: list[FrameSample] | Rejected = decode(root, item, pool, seed, decoder, limit_s=limit_s)
             return decoded
         except MediaError as error:
             rejected = rejection(item, error)
@@ -106,7 +114,9 @@ def root_trouble(root: AnyPath) -> str | None:
     return storage_of(root).why_empty()
 
 
-def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list[FrameSample]:
+def load_source(
+    root: Path, item: SourceItem, pool: PoolSpec, seed: int, decoder: VideoDecoder = "pyav"
+) -> list[FrameSample]:
     """Decode the pool of one source, scale its frames and encode them as JPEG.
 
     Returns one sample, or several for a long source that is cut. Raises MediaError, StorageError.
@@ -121,7 +131,7 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list
     path = root / item.source
     if item.kind == "video" and path.is_dir():
         check_frames(path)
-    decoded = decode_source(path, item.kind, choose_frames, to_jpeg, pool.damaged)
+    decoded = decode_source(path, item.kind, choose_frames, to_jpeg, pool.damaged, decoder)
     height, width = one_size(decoded.sizes, pool.short_side_px)
     count = len(decoded.frames)
     pieces = -(-count // pool.max_frames)
@@ -144,10 +154,13 @@ def load_source(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list
     ]
 
 
-def _isolated_loader() -> IsolatedFunction:
+def _isolated_loader(decoder: VideoDecoder) -> IsolatedFunction:
+    """This process's child; a new one if the decoder needs other modules."""
     global _isolated
-    if _isolated is None:
-        _isolated = IsolatedFunction("pipeline.job.decode_part:load_source", DECODER_BYTES)
+    if _isolated is None or _isolated.preloaded != imports_of(decoder):
+        if _isolated is not None:
+            _isolated.close()
+        _isolated = IsolatedFunction("pipeline.job.decode_part:load_source", DECODER_BYTES, imports_of(decoder))
     return _isolated
 
 

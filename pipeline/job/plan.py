@@ -10,6 +10,7 @@ from bevt_core.dataset.commits import FramePart, TokenPart
 from bevt_core.dataset.extensions import Planned, check_prefix, finished_extensions, read_extensions
 from bevt_core.dataset.source_list import SourceTable, plan_path, read_plan, read_sources, sources_digest, write_plan
 from bevt_core.dataset.token_set import read_token_plan, write_token_plan
+from bevt_core.media.video.decoders import check_decoder
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import clean_staging, read_record, remove, write_record
 from bevt_core.storage.objects import AnyPath, as_path
@@ -79,6 +80,7 @@ def plan_job(
 
     Raises UserError for bad input, and for another job's output in the same folder unless `overwrite`.
     """
+    check_decoder(recipe.decoder)
     frames_dir = as_path(recipe.out).absolute() / "frames"
     root = as_path(recipe.root)
     listing = None

@@ -133,6 +133,7 @@ def _make_parts(job: Job, pool: ActorPool | None, meter: Meter, limit: Rejection
         decode_timeout_s=recipe.decode_timeout_s,
         attempts=recipe.attempts,
         allow_outside=job.allow_outside,
+        decoder=recipe.decoder,
     )
     todo = [PartToMake(part, job.items_of(part)) for part in job.todo]
     kinds = set().union(*(kinds_of(part.items) for part in todo))

@@ -23,7 +23,7 @@ from pipeline.job.commits import count_missing, lost_part_error
 from pipeline.job.decode_part import make_frame_part
 from pipeline.job.rows import PartMade, PartToMake
 from schemas.errors import StorageError, UserError
-from schemas.frames import Plan
+from schemas.frames import Plan, VideoDecoder
 from schemas.tokens import TokenPlan
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class WorkerSettings:
     decode_timeout_s: float  # per source
     attempts: int  # per source
     allow_outside: bool  # sources may lead out of the root
+    decoder: VideoDecoder  # tried before PyAV
 
 
 def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorPool | None) -> Iterator[PartMade]:
@@ -114,6 +115,7 @@ def decode_part(row: dict[str, Any], settings: WorkerSettings) -> dict[str, Any]
                 settings.decode_timeout_s,
                 settings.attempts,
                 settings.allow_outside,
+                settings.decoder,
             )
         return PartMade.of(todo.part, commit, count_missing(settings.frames_dir, commit)).to_row()
     except (UserError, StorageError) as error:

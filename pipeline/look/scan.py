@@ -18,6 +18,7 @@ from bevt_core.known_sets import TOKEN_MAP_BYTES
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
+from bevt_core.media.video.decoders import check_decoder
 from bevt_core.media.video.header import MediaHeader, read_video_header
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
@@ -62,6 +63,7 @@ def scan(
     is the path of a Parquet list of the usable sources, for `bevt tokenize --list`. Returns counts and estimates.
     Raises UserError for bad input, StorageError if an object store fails.
     """
+    check_decoder(recipe.decoder)
     root = as_path(recipe.root)
     listing = list_sources(recipe.dataset, root, recipe.split, list_file, allow_outside)
     check_found(listing, root, list_file)
@@ -205,7 +207,9 @@ def _estimate(
         source = usable[i].source
         with local_source(root, source, listing.packed.get(source, ()), allow_outside) as local_root:
             began = time.perf_counter()
-            outcome = read_source(local_root, usable[i], recipe.pool, recipe.seed, recipe.decode_timeout_s, 1)
+            outcome = read_source(
+                local_root, usable[i], recipe.pool, recipe.seed, recipe.decode_timeout_s, 1, recipe.decoder
+            )
             took_s = time.perf_counter() - began
         if turn == 0:  # warm-up, which starts the child; the next turn decodes the same source
             continue

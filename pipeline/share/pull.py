@@ -4,7 +4,6 @@ Nothing is trusted: names come from validated commits, sizes are limited, and ev
 its commit before the part is published. The manifest is written last. Parts from an earlier call are kept.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from bevt_core.hub.repository import Listing, download, list_dataset, quiet
 from bevt_core.storage.files import MAX_RECORD_BYTES, read_record, remove, sha256_of, size_of, write_atomic
 from bevt_core.storage.one_writer import hold
 from bevt_core.storage.staging import fsync_dir, fsync_tree, working_folder
+from bevt_core.system import write_through
 from pipeline.share.card import sets_in
 from pipeline.share.sets import (
     FRAMES,
@@ -199,7 +199,7 @@ def _publish_part(source: Source, work: Path, commit: str, files: Iterable[str])
 
 def _publish(path: Path, target: Path) -> None:
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        write_through(file.fileno())
     path.replace(target)
     fsync_dir(target.parent)
 

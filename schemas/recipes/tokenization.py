@@ -3,7 +3,7 @@
 from typing import Literal
 
 from schemas.base import PlainName, Record
-from schemas.frames import PoolSpec
+from schemas.frames import PoolSpec, VideoDecoder
 from schemas.ranges import Attempts, Batch, Seconds, Seed, Weight
 from schemas.views import ViewSpec
 
@@ -34,5 +34,6 @@ class TokenizeRecipe(Record):
     sources_per_part: Batch  # at most
     min_parts: Batch = 8  # if there are enough sources; the parts of a small set have fewer sources
     batch_frames: Batch  # frames per tokenizer call, rounded up to whole passes; does not change tokens
+    decoder: VideoDecoder = "pyav"  # tried first; PyAV reads the files that another cannot, and gives the same frames
     decode_timeout_s: Seconds  # per source; slower ones are rejected
     attempts: Attempts  # attempts per source before it is rejected for a time-out or crash

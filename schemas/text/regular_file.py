@@ -10,7 +10,7 @@ from pathlib import Path
 from schemas.errors import UserError
 
 # Errors of opening or reading sockets, link loops and kernel files; other errors are the disk's.
-_NO_FILE = (errno.ENXIO, errno.ELOOP, errno.EINVAL, errno.EAGAIN, errno.EPERM)
+_NO_FILE = (errno.ENXIO, errno.EOPNOTSUPP, errno.ELOOP, errno.EINVAL, errno.EAGAIN, errno.EPERM)
 _KERNEL = ("/proc", "/sys")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bevt_core.dataset.frame_store import FrameSample
 from pipeline.job.decode_part import load_source
-from schemas.frames import MediaKind, PoolSpec, SourceItem
+from schemas.frames import MediaKind, PoolSpec, SourceItem, VideoDecoder
 from tests.support.misbehaviour import misbehave
 from trainer.clips.isolated_frames import decode
 
@@ -21,7 +21,7 @@ def evil_decoder(path: Path, kind: MediaKind, short_side_px: int) -> tuple[list[
     return decode(path, kind, short_side_px)
 
 
-def evil_loader(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list[FrameSample]:
+def evil_loader(root: Path, item: SourceItem, pool: PoolSpec, seed: int, decoder: VideoDecoder) -> list[FrameSample]:
     """`load_source`, but some names hang, die, or do so the first time only."""
     if "hangs" in item.source:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -33,4 +33,4 @@ def evil_loader(root: Path, item: SourceItem, pool: PoolSpec, seed: int) -> list
         os._exit(1)
     if "memory" in item.source:
         raise MemoryError
-    return load_source(root, item, pool, seed)
+    return load_source(root, item, pool, seed, decoder)

@@ -25,7 +25,7 @@ def without_ray() -> Iterator[None]:
             patch.setattr(module, "cluster_amount", lambda resource: 0)
         patch.setattr(job.ActorPool, "sized", lambda *args: "tokenize")
         patch.setattr(job, "run_parts", _run_parts)
-        patch.setattr(frames_job, "_isolated_loader", lambda: _load_here)
+        patch.setattr(frames_job, "_isolated_loader", lambda decoder: _load_here)
         yield
 
 

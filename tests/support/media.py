@@ -1,5 +1,6 @@
 """Small media files for tests, written with PyAV and Pillow."""
 
+import functools
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +9,23 @@ import av
 import numpy as np
 from av.stream import Disposition
 from PIL import Image
+
+from bevt_core.media.video.decoders import PREFERRED, check_decoder
+from schemas.errors import UserError
+from schemas.frames import VideoDecoder
+
+
+@functools.cache
+def usable_decoders() -> tuple[VideoDecoder, ...]:
+    """PyAV, and the others that are installed here."""
+    found: list[VideoDecoder] = ["pyav"]
+    for decoder in PREFERRED:
+        try:
+            check_decoder(decoder)
+        except UserError:
+            continue
+        found.append(decoder)
+    return tuple(found)
 
 
 def moving_frames(count: int, height: int = 48, width: int = 64, seed: int = 0) -> list[np.ndarray]:
@@ -32,13 +50,14 @@ def write_video(
     pts: Sequence[int] | None = None,
     container_format: str | None = None,
     rotation: int = 0,
+    pixel_format: str = "yuv420p",
 ) -> Path:
     """Encode RGB frames; `pts` are in units of 1 / rate seconds, one per frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format=container_format) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixel_format
         stream.codec_context.time_base = Fraction(1, rate)
         for i, frame_HWC in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")

@@ -23,6 +23,10 @@ def misbehave(how: str) -> str:
         os.write(1, b"more noise\n")
     if how == "memory":
         return str(len(bytearray(1 << 30)))
+    if how == "keep memory":
+        kept = b"x" * (1 << 30)  # resident, since it is written to
+        time.sleep(60)
+        return str(len(kept))
     if how == "ask":
         return f"well: {ask(1) + ask(2)}"
     return "x" * 3_000_000 if how == "much" else f"well: {how}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bevt_core.processes import process_of
 from bevt_core.storage.objects import AnyPath
 from schemas.errors import UserError
 from schemas.recipes import FinetuneRecipe
@@ -71,7 +72,12 @@ def bench_clips(
 
 def _cpu_s() -> float:
     """Return the CPU seconds used so far by this process and its decoding child."""
-    pid, clock = decoder_pid(), ctypes.c_int()
-    if pid is None or ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock)):
+    pid, clock, libc = decoder_pid(), ctypes.c_int(), ctypes.CDLL(None)
+    if pid is None:
+        return time.process_time()
+    if not hasattr(libc, "clock_getcpuclockid"):  # macOS; `ps` is less precise
+        child = process_of(pid)
+        return time.process_time() + (0.0 if child is None else child.cpu_s)
+    if libc.clock_getcpuclockid(pid, ctypes.byref(clock)):
         return time.process_time()
     return time.process_time() + time.clock_gettime(clock.value)

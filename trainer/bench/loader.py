@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import decord
 import numpy as np
 
 from bevt_core.dataset.token_set import TokenSet
+from bevt_core.media.video.decoders import check_decoder
 from bevt_core.storage.contained import contained
 from bevt_core.views.replay import apply_view, decode_jpeg
 from schemas.errors import UserError
@@ -24,8 +24,11 @@ def bench_loader(video_tokens: Path, root: Path, *, clips: int = 16, repeats: in
 
     The trainer's dataset returns pixels, tokens and mask. `decord` decodes the same frames from the files below `root`,
     with one thread, and takes the same crop. The bare loop decodes and crops the stored JPEGs, which are already in
-    memory. Raises UserError if a video of the token set is not below `root`.
+    memory. Raises UserError without decord, or if a video of the token set is not below `root`.
     """
+    check_decoder("decord")
+    import decord
+
     tokens = TokenSet(video_tokens)
     cached_parts = tokens.manifest.num_parts * tokens.manifest.views.num_views  # all row groups stay in memory
     dataset = TokenDataset(

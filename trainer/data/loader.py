@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bevt_core.processes import kernel_ends_children
+from bevt_core.system import anonymous_file
 from schemas.errors import StorageError, UserError
 from trainer.data.errors import LoaderError, SampleError
 from trainer.data.loader_server import LoaderServer
 from trainer.data.parcels import receive, send
 from trainer.data.shared_pickle import read_shared, write_shared
+from trainer.data.worker_starter import WorkerStarter
 from trainer.distributed.children import ending_of, is_stopped
 
 AHEAD = 2  # batches that each worker prefetches
@@ -34,15 +37,15 @@ B = TypeVar("B")  # a batch
 Transfer = Callable[[Tensor], Tensor]  # a tensor in a worker's memory -> the batch's tensor
 
 _STEP = struct.Struct("<q")
-_server: LoaderServer | None = None
+_server: LoaderServer | WorkerStarter | None = None
 
 
 def make_loader(dataset: Dataset[B], first: int, stop: int, *, num_workers: int, pin_memory: bool) -> Iterable[B]:
     """Load `dataset[step]` for the steps from `first` to `stop - 1`, in order, ahead of the loop.
 
-    Workers are forked by a server, because a fork of the training process would copy its threads' locks. They start
-    with the first batch and end with the iterator. Raises SampleError if a worker did, and LoaderError if a worker was
-    killed, or stopped for STOPPED_S seconds.
+    Workers are forked by a server, because a fork of the training process would copy its threads' locks; on macOS they
+    are new processes. They start with the first batch and end with the iterator. Raises SampleError if a worker did,
+    and LoaderError if a worker was killed, or stopped for STOPPED_S seconds.
     """
     if num_workers == 0 or first >= stop:
         return DataLoader(dataset, sampler=range(first, stop), batch_size=None, pin_memory=pin_memory)
@@ -110,14 +113,17 @@ class _Workers:
     def __init__(self, dataset: Dataset[Any], count: int) -> None:
         self._server = _running_server()
         self._workers: list[_Worker] = []
-        pickled = os.memfd_create("bevt-dataset", os.MFD_CLOEXEC)
+        pickled = anonymous_file("bevt-dataset")
         with os.fdopen(pickled, "wb"):
             write_shared(dataset, pickled)
             for _ in range(count):
                 ours, theirs = socket.socketpair()
                 with theirs:
                     try:
-                        pid = self._server.fork(pickled, theirs)
+                        pid = self._server.start_worker(pickled, theirs)
+                    except StorageError:
+                        self.close()
+                        raise
                     except (EOFError, TimeoutError):
                         self.close()
                         self._server.close()
@@ -175,11 +181,11 @@ class _Workers:
         return self._workers[step % len(self._workers)]
 
 
-def _running_server() -> LoaderServer:
+def _running_server() -> LoaderServer | WorkerStarter:
     """Return this process's server; start one if none is running."""
     global _server
     if _server is None or not _server.alive:
-        _server = LoaderServer()
+        _server = LoaderServer() if kernel_ends_children() else WorkerStarter()
         atexit.register(_server.close)
     return _server
 

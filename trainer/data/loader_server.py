@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bevt_core.processes import die_with_parent
@@ -28,7 +28,23 @@ STOPPING = {signal.SIGINT, signal.SIGTERM}  # blocked: training first ends its s
 
 _REQUEST = struct.Struct("<cq")
 _REPLY = struct.Struct("<q")
-_SERVER = "import sys; from trainer.data.loader_server import serve; serve(int(sys.argv[1]), int(sys.argv[2]))"
+_SERVER = "import sys; from trainer.data.loader_server import serve; serve(*map(int, sys.argv[1:]))"
+
+
+def start_python(program: str, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start a Python process that inherits `descriptors`, with STOPPING blocked.
+
+    The program's arguments are the numbers of the descriptors and the id of this process. Raises StorageError.
+    """
+    command = [sys.executable, "-P", "-c", program, *map(str, descriptors), str(os.getpid())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # inherited: the process starts with them blocked
+    try:
+        return subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=environment)
+    except OSError as error:
+        raise StorageError(f"the loader's processes could not be started: {error}; set loop.num_workers=0") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class LoaderServer:
@@ -38,21 +54,12 @@ class LoaderServer:
         """Start the server. Raises StorageError if it cannot be started."""
         self._control, theirs = socket.socketpair()
         self._lock = threading.Lock()  # held from a request to its reply
-        command = [sys.executable, "-P", "-c", _SERVER, str(theirs.fileno()), str(os.getpid())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # inherited: the server starts with them blocked
         try:
             with theirs:
-                self._process = subprocess.Popen(
-                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
-                )
-        except OSError as error:
+                self._process = start_python(_SERVER, [theirs.fileno()])
+        except StorageError:
             self._control.close()
-            raise StorageError(
-                f"the loader's processes could not be started: {error}; set loop.num_workers=0"
-            ) from None
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            raise
         try:
             self._reply(START_TIMEOUT_S)
         except (EOFError, TimeoutError):
@@ -67,7 +74,7 @@ class LoaderServer:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def fork(self, dataset: int, batches: socket.socket) -> int:
+    def start_worker(self, dataset: int, batches: socket.socket) -> int:
         """Fork a worker for the pickled dataset in the file `dataset`, replying on `batches`; return its process id.
 
         Raises EOFError if the server has ended, TimeoutError if it is stopped.

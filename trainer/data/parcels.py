@@ -1,7 +1,7 @@
 """Transfer of batches between processes in anonymous memory, which is independent of /dev/shm and its size.
 
-A parcel is a file descriptor of such memory (memfd_create): first the tensors, then the pickled rest. The memory is
-freed with the last tensor that uses it, or when the processes end.
+A parcel is a file descriptor of such memory (memfd_create; on macOS an unlinked file): first the tensors, then the
+pickled rest. The memory is freed with the last tensor that uses it, or when the processes end.
 """
 
 import io
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bevt_core.system import PREFAULTED, anonymous_file
 from trainer.data.shared_pickle import write_at
 
 ALIGNMENT = 64  # bytes
@@ -67,7 +68,7 @@ def send(to: socket.socket, value: Any) -> None:
     rest = io.BytesIO()
     pickler = _Pickler(rest)
     pickler.dump(value)
-    memory = os.memfd_create("bevt-batch", os.MFD_CLOEXEC)
+    memory = anonymous_file("bevt-batch")
     try:
         for offset, tensor in pickler.tensors:
             write_at(memory, tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, offset)
@@ -87,7 +88,7 @@ def receive(source: socket.socket, transfer: Callable[[Tensor], Tensor] = lambda
         raise EOFError
     start, length = _HEADER.unpack(message)
     try:
-        memory = mmap.mmap(descriptors[0], start + length, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        memory = mmap.mmap(descriptors[0], start + length, flags=mmap.MAP_SHARED | PREFAULTED)
     finally:
         os.close(descriptors[0])
     return _Unpickler(memory[start:], memory, transfer).load()

@@ -2,15 +2,14 @@
 
 import contextlib
 import signal
-from pathlib import Path
+
+from bevt_core.processes import process_of
 
 
 def is_stopped(pid: int) -> bool:
     """Return whether a process on this machine is stopped by a signal, not by a debugger."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
-    except OSError:
-        return False
+    found = process_of(pid)
+    return found is not None and found.state == "T"
 
 
 def ending_of(status: int | None) -> str:

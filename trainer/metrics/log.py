@@ -1,7 +1,6 @@
 """The log of a run: one JSON line per step, TensorBoard, and optionally Weights & Biases."""
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +9,7 @@ from typing import IO, Any
 from bevt_core.console.disk_errors import explaining
 from bevt_core.console.installation import install_command
 from bevt_core.storage.files import read_bounded, write_atomic
+from bevt_core.system import write_through
 from schemas.errors import UserError
 from schemas.text.json_text import json_text, parse_json, typed
 from schemas.text.plain import shown
@@ -48,7 +48,7 @@ class MetricsLog:
     def sync(self) -> None:
         """Flush the lines to disk, so that they survive a crash of the machine. Called before each checkpoint."""
         with explaining(self._path):
-            os.fsync(self._file.fileno())
+            write_through(self._file.fileno())
 
     def __enter__(self) -> "MetricsLog":
         return self

@@ -2,12 +2,12 @@
 
 import itertools
 import re
-import resource
 import time
 from typing import Any, NamedTuple
 
 import torch
 
+from bevt_core.system import peak_resident_bytes
 from trainer.distributed.world import World
 
 # Dense bf16 tensor-core TFLOP/s with fp32 accumulation, by words of the device's name. From NVIDIA's data sheets and
@@ -46,7 +46,6 @@ PEAK_TFLOPS = {
 }
 # words of partitioned GPUs, and of slower models with the same name
 OTHER_THAN_NAMED = {"MIG", "GRID", "Laptop", "Max", "D"}
-MAXRSS_BYTES = 1024  # Linux counts in KiB
 
 
 class StepClock:
@@ -121,4 +120,4 @@ def memory_gb(device: torch.device) -> float:
     """Return the peak memory of this process in GB: GPU memory, or resident memory without a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES / 1e9
+    return peak_resident_bytes() / 1e9

@@ -1,6 +1,5 @@
 """Frames as a player shows them: rotated and mirrored by the file's display matrix, like FFmpeg's autorotate."""
 
-import itertools
 from pathlib import Path
 
 import av
@@ -23,15 +22,21 @@ def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     return size[::-1] if _swaps_axes(display_matrix(frame)) else size
 
 
-def shown_as_stored(path: Path) -> bool:
-    """Whether a video's first frame has no display matrix. Raises MediaError."""
+def first_frame(path: Path) -> av.VideoFrame | None:
+    """Return the first frame that PyAV decodes, or None if there is none. Raises MediaError."""
     with open_video(path) as container:
         stream = video_stream(container)
         stream.codec_context.thread_count = 1
         try:
-            return all(display_matrix(frame) is None for frame in itertools.islice(container.decode(stream), 1))
+            return next(container.decode(stream), None)
         except av.FFmpegError as error:
             raise MediaError("decode", "damaged", one_line(error, path)) from None
+
+
+def shown_as_stored(path: Path) -> bool:
+    """Whether a video's first frame has no display matrix. Raises MediaError."""
+    frame = first_frame(path)
+    return frame is None or display_matrix(frame) is None
 
 
 def display_matrix(frame: av.VideoFrame) -> np.ndarray | None:

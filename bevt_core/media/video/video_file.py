@@ -3,6 +3,7 @@
 The packets are read without decoding. They determine the choice of a decoder, and are the reference for its frames.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +27,7 @@ av.logging.set_level(av.logging.PANIC)
 # Only demuxers of plain media files: a playlist would make FFmpeg open other files or network addresses.
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,m4v,h264,hevc,gif,3gp,ivf,mjpeg,wtv,nut"
 
+SEEKABLE = frozenset({"mov", "matroska"})  # containers with an index and reliable time stamps
 NOT_A_VIDEO = "not a video, or its header is damaged or missing"
 NOT_THIS_FORMAT = (av.InvalidDataError, av.ArgumentError)  # their texts only repeat their names
 
@@ -75,6 +77,7 @@ class VideoInfo:
     path: Path
     container: str
     codec: str
+    pixel_format: str  # FFmpeg's name, such as yuv420p
     width: int
     height: int
     video_streams: int
@@ -99,6 +102,23 @@ class VideoInfo:
     def times_s(self) -> np.ndarray:
         """Presentation times in seconds, float64, in display order."""
         return self.shown_pts * float(self.time_base)
+
+
+def why_not_seek(info: VideoInfo, codecs: Collection[str]) -> str | None:
+    """Return why a decoder that seeks, and knows `codecs`, must not read this file, or None if it may."""
+    if info.container not in SEEKABLE:
+        return f"container {info.container}"
+    if info.codec not in codecs:
+        return f"codec {info.codec}"
+    if not info.has_duration:
+        return "no duration"
+    if info.video_streams > 1:
+        return f"{info.video_streams} video streams"
+    if info.discarded:
+        return f"an edit list cuts {info.discarded} packets"
+    if not info.closed:
+        return f"open groups of pictures ({info.leading} leading packets)"
+    return None
 
 
 def decodable(stream: av.VideoStream) -> av.VideoCodecContext:
@@ -146,6 +166,7 @@ def read_packets(path: Path) -> VideoInfo:
             path=path,
             container=kind,
             codec=context.name,
+            pixel_format=context.pix_fmt or "unknown",
             width=context.width,
             height=context.height,
             video_streams=len(container.streams.video),

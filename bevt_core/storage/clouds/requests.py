@@ -93,7 +93,7 @@ def _final(url: str, cloud: Cloud, what: str, failure: Failure) -> OSError | Use
         case Kind.CLOCK:
             return StorageError(errno.EACCES, f"{cannot}; set this machine's clock, e.g. by NTP")
         case Kind.REGION:
-            return StorageError(errno.EREMCHG, f"{cannot}; {cloud.region}")
+            return StorageError(errno.EREMOTE, f"{cannot}; {cloud.region}")
         case Kind.BAD_NAME:
             return UserError(f"{url}: the object {failure.text!r} below it cannot be a file; rename or remove it")
         case Kind.NOT_SUPPORTED:

@@ -9,20 +9,20 @@ are advisory.
 import errno
 import fcntl
 import os
-import struct
 import threading
 from pathlib import Path
 from typing import NamedTuple
 
+from bevt_core.system import kind_of_lock, pack_lock
 from schemas.text.regular_file import NotRegularError, open_regular
 
 EXCLUSIVE, SHARED = fcntl.F_WRLCK, fcntl.F_RDLCK
 TRIES = 100  # attempts to open a file that others keep removing
 # from file systems without locks, or when the lock server is unreachable
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)  # from opening a folder, a link, a socket or a pipe
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+# from opening a folder, a link, a socket (macOS: EOPNOTSUPP) or a pipe
+_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP)
 _TAKEN = (errno.EACCES, errno.EAGAIN)
-_FLOCK = struct.Struct("hhqqi4x")  # of 64-bit Linux: type, whence, start, length, process
 
 
 class NoLocksError(OSError):
@@ -128,7 +128,7 @@ def held_descriptor(path: Path) -> int | None:
 def is_taken(descriptor: int) -> bool:
     """Whether an exclusive lock would have to wait. The descriptor may be read-only. Raises NoLocksError, OSError."""
     try:
-        return _request(descriptor, "F_OFD_GETLK", fcntl.F_GETLK, EXCLUSIVE)[0] != fcntl.F_UNLCK
+        return _request(descriptor, "F_OFD_GETLK", fcntl.F_GETLK, EXCLUSIVE) != fcntl.F_UNLCK
     except OSError as error:
         raise NoLocksError(error.errno, os.strerror(error.errno)) if error.errno in _NO_LOCKS else error from None
 
@@ -161,19 +161,19 @@ def _locked(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _request(descriptor: int, ofd_command: str, posix_command: int, kind: int) -> tuple[int, ...]:
+def _request(descriptor: int, ofd_command: str, posix_command: int, kind: int) -> int:
     """Make one lock request for the whole file: `ofd_command` by name, or `posix_command` on kernels without OFD locks.
 
-    Returns the `_FLOCK` fields of the reply: the first is F_UNLCK if F_GETLK found no conflicting lock.
+    Returns the kind of lock in the reply: F_UNLCK if F_GETLK found no conflicting lock.
     """
-    wanted = _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
+    wanted = pack_lock(kind)
     if hasattr(fcntl, ofd_command):
         try:
-            return _FLOCK.unpack(fcntl.fcntl(descriptor, getattr(fcntl, ofd_command), wanted))
+            return kind_of_lock(fcntl.fcntl(descriptor, getattr(fcntl, ofd_command), wanted))
         except OSError as error:
             if error.errno != errno.EINVAL:  # from a kernel without OFD locks
                 raise
-    return _FLOCK.unpack(fcntl.fcntl(descriptor, posix_command, wanted))
+    return kind_of_lock(fcntl.fcntl(descriptor, posix_command, wanted))
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

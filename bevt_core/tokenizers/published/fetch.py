@@ -1,7 +1,6 @@
 """Download of published tokenizers from their address, the hub or a mirror, with retries and resume."""
 
 import http.client
-import os
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +11,7 @@ from typing import Any
 from bevt_core.console.disk_errors import FULL_OR_READ_ONLY, explained
 from bevt_core.storage.files import sha256_of
 from bevt_core.storage.locks.writers import hold_file
+from bevt_core.system import write_through
 from bevt_core.tokenizers.description import StoredTokenizer
 from bevt_core.tokenizers.published.catalogue import published
 from bevt_core.tokenizers.published.convert import convert_checkpoint
@@ -185,5 +185,5 @@ def _transfer(url: str, partial: Path, validator: Path, progress: Progress | Non
                 if progress is not None:
                     progress(partial.stem, done, total)
             file.flush()
-            os.fsync(file.fileno())
+            write_through(file.fileno())
     return total is None or done == total

@@ -160,6 +160,6 @@ def test_a_picture_that_needs_too_much_memory_is_rejected_alone(
             for name in ("large.png", "small.png")
         )
     finally:
-        frames_job._isolated_loader().close()
+        frames_job._isolated_loader("pyav").close()
     assert isinstance(large, Rejected) and large.reason == "out-of-memory"
     assert not isinstance(small, Rejected) and len(small[0].jpegs) == 1

@@ -126,7 +126,7 @@ def test_what_is_wrong_with_a_source_is_kept_without_its_credentials(monkeypatch
     def fails(*_: object, limit_s: float) -> None:
         raise MediaError("open", "not-media", f"https://me:{AWS_SECRET}@host/a.mp4 is no video")
 
-    monkeypatch.setattr(frames_job, "_isolated_loader", lambda: fails)
+    monkeypatch.setattr(frames_job, "_isolated_loader", lambda decoder: fails)
     monkeypatch.setattr(frames_job, "read_through", lambda path: None)
     item = SourceItem(source="a.mp4", kind="video", label=None)
     rejected = frames_job.read_source(Path(), item, PoolSpec(), 0, 1.0, 1)
