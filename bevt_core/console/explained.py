@@ -41,6 +41,7 @@ EXPLAINED: dict[str, str] = {
     # bevt evaluate
     "mean_class": "mean of the classes' top-1",
     "temporal": "order of the frames",
+    "drop": "of top-1, compared with frames in order",
     "calibration_error": "mean gap between score and accuracy",
     "overlap_with_training": "tested clips that the model was trained on",
     "overlap_with_pretraining": "tested clips used in pretraining, without labels",

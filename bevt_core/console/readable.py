@@ -53,7 +53,7 @@ def count(number: float, noun: str) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{share:.1%}"
+    return f"{share:z.1%}"  # z: a rounding error below zero is not -0.0%
 
 
 def _operations(number: float) -> str:
@@ -77,7 +77,7 @@ UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"hours", hours),
     (r"px", lambda number: f"{number:g} px"),
     (r"db", lambda number: f"{number:.2f} dB"),
-    (r"top1|top5|mean_class|acc|accuracy|share|chance|mfu|hfu|top1_deviation|calibration_error", percent),
+    (r"top1|top5|mean_class|acc|accuracy|share|chance|mfu|hfu|top1_deviation|drop|calibration_error", percent),
     (r"loss", lambda number: f"{number:.3f}"),
     (r"(multiply_adds|flops|params|parameters)(_\w+)?", _operations),
 )

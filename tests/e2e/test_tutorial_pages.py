@@ -70,7 +70,7 @@ def test_diving48(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oracle: Path)
 
 CLIPS = 8  # of each class
 SMALL_CLIPS = {
-    "tokenizer": "samples_per_epoch=16 loop.num_workers=0",
+    "tokenizer": "samples_per_epoch=16 global_batch=8 loop.num_workers=0",
     "train": "loop.max_steps=2 loop.num_workers=0",
     "finetune": "loop.max_steps=2 loop.num_workers=0",
 }

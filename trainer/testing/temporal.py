@@ -131,7 +131,7 @@ def draw(rows: Sequence[Row], classes: Sequence[ClassRow]) -> bytes:
             f"{row.top1:.1%}" + ("" if row.top1_deviation is None else f" ± {row.top1_deviation:.1%}"),
             f"{row.top5:.1%}",
             f"{row.mean_class:.1%}",
-            f"{0 - row.drop:+.1%}" if row.frames != "normal" else "",
+            f"{-row.drop:+z.1%}" if row.frames != "normal" else "",
         )
         for row in rows
     ]
