@@ -99,7 +99,7 @@ def test_the_terminal_shows_them_as_text(chain: Chain) -> None:
 
 def test_pages_obey_their_policy(chain: Chain) -> None:
     pages = chain.texts(".html")
-    assert {path.parent.name for path in pages} == {"data", "dvae-v2", "paper"}
+    assert {path.parent.name for path in pages} == {"data", "dvae-v2", "paper"}, chain.printed
     for html in pages.values():
         page = PageCheck(html)
         assert page.faults == [] and not controls_in(html)

@@ -71,7 +71,9 @@ def make_part(place: Path, name: str) -> None:
 
 def in_a_worker(place: Path, name: str) -> None:
     plan, items = plan_of(name)
-    where = WorkerSettings(place / "out", None, place / "root", [plan], None, None, 1, 20.0, 1, allow_outside=False)
+    where = WorkerSettings(
+        place / "out", None, place / "root", [plan], None, None, 1, 20.0, 1, allow_outside=False, decoder="pyav"
+    )
     PartMade.from_row(decode_part(PartToMake(0, items).to_row(), where)).raise_error()
 
 
