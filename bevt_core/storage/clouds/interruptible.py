@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 R = TypeVar("R")
+NOTICED_AFTER_S = 0.5
 
 
 def interruptible(call: Callable[[], R]) -> R:
@@ -25,4 +26,6 @@ def interruptible(call: Callable[[], R]) -> R:
             answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
+    while not wait([answer], timeout=NOTICED_AFTER_S).done:
+        pass  # a signal that arrives just before a wait is handled only after it
     return answer.result()
