@@ -109,7 +109,7 @@ def _job(page: Page, summary: Mapping[str, Any], timeline: Sequence[tuple[float,
     ended_s, sources = (np.array(column, dtype=np.float64) for column in zip(*timeline, strict=True))
     edges = np.linspace(0, ended_s.max(), min(TIME_BINS, -(-made // PARTS_PER_BIN)) + 1)
     rate = np.histogram(ended_s, edges, weights=sources)[0] / np.diff(edges)
-    unit_s, unit = next((s, name) for s, name in ((3600, "hours"), (60, "minutes"), (1, "seconds")) if edges[-1] > s)
+    unit_s, unit = next(((s, name) for s, name in ((3600, "hours"), (60, "minutes")) if edges[-1] > s), (1, "seconds"))
     middles = (edges[1:] + edges[:-1]) / 2 / unit_s
     mean = np.full_like(rate, sources.sum() / edges[-1])
     series = {"finished in this interval": (middles, rate), "mean": (middles, mean)}

@@ -132,6 +132,12 @@ def test_rejected_sources_are_listed_as_examples(tmp_path: Path) -> None:
     assert "There is no sample to show." in html
 
 
+@pytest.mark.parametrize("seconds", [0.4, 40.0, 400.0, 40_000.0])
+def test_a_job_may_take_less_than_a_second(token_set: TokenSet, seconds: float) -> None:
+    timeline = [(seconds * share, 8) for share in (0.5, 1.0)]
+    assert report_job(summary_of(token_set.frames.path, token_set.path), timeline)["report_error"] is None
+
+
 def test_a_report_that_cannot_be_drawn_is_reported(token_set: TokenSet, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError("no fonts")
