@@ -70,7 +70,7 @@ def test_diving48(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oracle: Path)
 
 CLIPS = 8  # of each class
 SMALL_CLIPS = {
-    "tokenizer": "samples_per_epoch=16 global_batch=8 loop.num_workers=0",
+    "tokenizer train": "samples_per_epoch=16 global_batch=8 loop.num_workers=0",
     "train": "loop.max_steps=2 loop.num_workers=0",
     "finetune": "loop.max_steps=2 loop.num_workers=0",
 }
@@ -87,7 +87,7 @@ def test_your_own_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     accuracies = []
     with without_ray():
         for words in commands("your-own-clips.md"):
-            settings = SMALL_CLIPS.get(words[0])
+            settings = SMALL_CLIPS.get(words[0]) or SMALL_CLIPS.get(" ".join(words[:2]))
             output = run(smaller(words, settings) if settings else words)
             if words[0] == "finetune":
                 assert "4 of 16 videos held out" in output

@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 from importlib.machinery import PathFinder
+from types import MethodType
 
 LIBC = ("prctl", "clock_getcpuclockid")
 NAMES = {
@@ -50,10 +51,10 @@ def remove() -> None:
     sys.addaudithook(refuse_hidden)
     find = PathFinder.find_spec
 
-    def find_others(name: str, *where: object) -> object:
+    def find_others(finder: type[PathFinder], name: str, *where: object) -> object:
         return None if name in PACKAGES else find(name, *where)  # type: ignore[arg-type]
 
-    PathFinder.find_spec = find_others  # type: ignore[assignment]
+    PathFinder.find_spec = MethodType(find_others, PathFinder)  # type: ignore[assignment] # bound: pytest makes it an attribute of a class
 
 
 def is_hidden(path: object) -> bool:
