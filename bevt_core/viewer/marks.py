@@ -25,6 +25,14 @@ def links(targets: Mapping[str, str]) -> Html:
     return Html(f'<nav class="menu">{" ".join(link(text, to) for text, to in targets.items())}</nav>')
 
 
+def neighbours(page: str, number: int, size: int, count: int, /, **parameters: object) -> Html:
+    """Links to the pages before and after page `number` of `count` entries, `size` to a page."""
+    others = {"Previous": number - 1, "Next": number + 1}
+    return links(
+        {text: address(page, **parameters, page=other) for text, other in others.items() if 0 <= other * size < count}
+    )
+
+
 def tile(picture: str, to: str, caption: str) -> Html:
     """A small picture that is a link, with its caption; the browser loads it when it comes into sight."""
     image = f'<img src="{escape(picture)}" alt="{html_text(caption)}" loading="lazy" width="160" height="160">'

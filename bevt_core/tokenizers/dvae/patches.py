@@ -1,7 +1,7 @@
 """The dVAE's form `patches`: the encoder compares 8x8 px patches with codes, the decoder sees neighbouring codes.
 
 With the weights of `warm_start_patches` the encoder chooses the nearest k-means code, and the decoder draws the code's
-pixels; training adds what the neighbours tell about them. (Specific to this project.)
+pixels; training adds what neighbouring codes predict. (Specific to this project.)
 
 Shapes: N frames, H W pixels, h w = H/8 W/8 tokens, V codes, P = 3 * 8 * 8 colour values of a patch.
 """

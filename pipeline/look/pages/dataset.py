@@ -11,7 +11,7 @@ from bevt_core.reporting.page import Page
 from bevt_core.storage.files import map_in_threads
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.parquet_file import read_table
-from bevt_core.viewer.marks import address, choose, link, links, search_box, search_form, tile
+from bevt_core.viewer.marks import address, choose, link, links, neighbours, search_box, search_form, tile
 from bevt_core.viewer.query import Query
 from bevt_core.viewer.site import Site
 from pipeline.look.contact_sheet import spread
@@ -95,16 +95,7 @@ class DatasetPages:
         which = f"{first + 1:,} to {first + len(shown):,} of {len(found):,}" if shown else f"none of {len(found):,}"
         page.text(f"Samples: {which}.", "quiet")
         self._tiles(page, shown)
-        others = {"Previous": number - 1, "Next": number + 1}
-        page.mark(
-            links(
-                {
-                    text: address("samples", label=chosen, name=name, page=other)
-                    for text, other in others.items()
-                    if 0 <= other * TILES < len(found)
-                }
-            )
-        )
+        page.mark(neighbours("samples", number, TILES, len(found), label=chosen, name=name))
         return page
 
     def rejected(self, query: Query) -> Page:

@@ -11,7 +11,7 @@ from bevt_core.reporting.animations import webp
 from bevt_core.reporting.charts import shortened
 from bevt_core.reporting.marks import Html, bar
 from bevt_core.reporting.page import Page
-from bevt_core.viewer.marks import address, choose, film, link, links, search_form
+from bevt_core.viewer.marks import address, choose, film, link, neighbours, search_form
 from bevt_core.viewer.query import Query
 from bevt_core.viewer.site import Handler, Site
 from trainer.show.pages.opened import OpenEvaluation
@@ -93,16 +93,7 @@ class EvaluationPages:
                 for at, score in zip(shown, scores.confidence_N[shown], strict=True)
             ]
             page.table(["clip", "true class", "predicted", "score"], rows)
-        others = {"Previous": number - 1, "Next": number + 1}
-        page.mark(
-            links(
-                {
-                    text: address("clips", true=true, predicted=predicted, page=other)
-                    for text, other in others.items()
-                    if 0 <= other * CLIPS < len(found)
-                }
-            )
-        )
+        page.mark(neighbours("clips", number, CLIPS, len(found), true=true, predicted=predicted))
         return page
 
     def clip(self, query: Query) -> bytes:
