@@ -30,9 +30,9 @@ def overlaps(run: Path, data: ClipSource, digests: Digests) -> dict[str, Overlap
     """Return the overlaps of `data` with the clips of fine-tuning, and of pretraining without labels.
 
     `run` contains the tested model. An overlap has `count` (None if `run` has no list) and `share` of the items, and,
-    unless empty: `by_run`, the count by the run that used the clips; `first`, some names; `unchecked`, the number of
-    items with the name of a used clip that is gone, so that they cannot be compared; `unlisted`, the runs whose clips
-    are not known.
+    unless empty: `by_run`, the count for each run that used such clips, oldest first; `first`, some names; `unchecked`,
+    the number of items with the name of a used clip that is gone, so that they cannot be compared; `unlisted`, the runs
+    whose clips are not known.
     """
     lists = read_lists(run)
     if lists is None:
@@ -46,10 +46,13 @@ def overlaps(run: Path, data: ClipSource, digests: Digests) -> dict[str, Overlap
 
 def overlap_with(lists: ClipLists, use: Use, data: ClipSource, digests: Digests, run: Path) -> Overlap:
     """Return the overlap of `data` with the clips in `lists` that have this `use`; `run` owns these lists."""
-    found, unchecked = _found(lists.table.filter(pc.equal(lists.table["use"], use)), data, digests)
+    rows = lists.table.filter(pc.equal(lists.table["use"], use))
+    found, unchecked = _found(rows, data, digests)
     names = [data.items[at].source for at in sorted(found)]
+    counts = Counter(name for runs in found.values() for name in runs)
+    chain = rows["run"].unique().to_pylist()[::-1]  # a run's own clips come first, those of its first stage last
     details: Overlap = {
-        "by_run": dict(Counter(name or str(run) for name in found.values())),
+        "by_run": {name or str(run): counts[name] for name in chain if counts[name]},
         "first": names[:SHOWN],
         "unchecked": unchecked,
         "unlisted": list(lists.unlisted[use]),
@@ -58,8 +61,8 @@ def overlap_with(lists: ClipLists, use: Use, data: ClipSource, digests: Digests,
     return {"count": len(found), "share": share} | {key: value for key, value in details.items() if value}
 
 
-def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int, str], int]:
-    """The items of `data` that are among `rows`, with the run of the row, and how many items could not be compared.
+def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int, set[str]], int]:
+    """The items of `data` that are among `rows`, with the runs of the rows, and how many items could not be compared.
 
     Files are compared by content, samples of one frame store by name. If digests cannot be compared, as between files
     and a store made from them, clips of the same name count if a few of them show the same pictures.
@@ -69,26 +72,33 @@ def _found(rows: pa.Table, data: ClipSource, digests: Digests) -> tuple[dict[int
     contents = pa.array(sorted({digest for digest in digests if digest}), pa.string())
     same_content = pc.and_(pc.equal(rows["place"], "files"), pc.is_in(rows["digest"], value_set=contents))
     near = rows.filter(pc.or_(same_name, same_content)).to_pylist()
-    by_key = {_key(row["place"], row["digest"], row["source"]): row["run"] for row in near if row["digest"]}
-    found = {
-        at: by_key[key]
-        for at, (digest, name) in enumerate(zip(digests, names, strict=True))
-        if digest and (key := _key(data.storage, digest, name)) in by_key
-    }
+    by_key: dict[tuple[str, bytes], set[str]] = {}
+    for row in near:
+        if row["digest"]:
+            by_key.setdefault(_key(row["place"], row["digest"], row["source"]), set()).add(row["run"])
+    found: dict[int, set[str]] = {}
+    for at, (digest, name) in enumerate(zip(digests, names, strict=True)):
+        if digest and (runs := by_key.get(_key(data.storage, digest, name))):
+            found[at] = set(runs)
     unchecked: set[int] = set()
     for (storage, path), group in _by_location(near).items():
         if storage == data.storage == "files":
             continue  # already compared by digest
+        users: dict[bytes, set[str]] = {}
+        for row in group:
+            users.setdefault(row["source"], set()).add(row["run"])
         unmatched: dict[bytes, list[int]] = {}
-        for at in range(len(names)):
-            if at not in found:
-                unmatched.setdefault(names[at], []).append(at)
+        for at, name in enumerate(names):
+            if users.get(name, set()) - found.get(at, set()):
+                unmatched.setdefault(name, []).append(at)
         candidates = {row["source"]: row for row in group if row["source"] in unmatched}
         same = _same(candidates, storage, path, unmatched, data) if candidates else False
         if same is None:
             unchecked |= {at for name in candidates for at in unmatched[name]}
         elif same:
-            found |= {at: candidates[name]["run"] for name in candidates for at in unmatched[name]}
+            for name in candidates:
+                for at in unmatched[name]:
+                    found.setdefault(at, set()).update(users[name])
     return found, len(unchecked - found.keys())
 
 

@@ -194,7 +194,7 @@ def _accuracy(run: Path, evaluations: Sequence[Path]) -> str:
             ("tested on", without_folders(facts.data)),
             ("views (clips x crops)", facts.setting.views),
             ("measured by", Markup("`bevt evaluate`") if facts.evaluated else facts.tested),
-            *([("overlap with training", facts.overlap_note)] if facts.overlap_note else []),
+            *((f"overlap with {use}", without_folders(found)) for use, found in facts.overlaps.items()),
         ]
         tables.append(markdown_table(("", ""), rows))
     return "\n\n".join(["## Accuracy", *(tables or ["Not evaluated."])])

@@ -123,6 +123,7 @@ def _line(row: PaperRow, run: RunFacts) -> tuple[str, ...]:
         if run.num_videos is None
         else f"{count(run.num_videos, 'video')}, {run.setting.views} views ({run.tested}, of {run.data})"
     )
-    videos = "; ".join(text for text in (videos, run.overlap_note) if text)
+    overlaps = [f"overlap with {use}: {found}" for use, found in run.overlaps.items() if found != "none"]
+    videos = "; ".join(text for text in (videos, *overlaps) if text)
     cost = f"{run.multiply_adds_per_view / 1e9:.3g} G x {run.setting.views}" if run.multiply_adds_per_view else ""
     return ("", "", _figure(run), _name(run), same, videos, cost)

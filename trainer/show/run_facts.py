@@ -28,6 +28,7 @@ from trainer.runs.directory import WEIGHTS, read_run, weights_of
 from trainer.testing.evaluate import PLAN, RESULT
 
 UNKNOWN = "unknown"  # a fact that the directories do not contain
+FINE_TUNING, UNLABELLED = "fine-tuning (labelled)", "pretraining (unlabelled)"  # uses of clips before a test
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class RunFacts:
     data: str  # location of the test videos
     tested: str  # where the figures come from
     evaluated: bool  # by `bevt evaluate`
-    overlap_note: str  # known or possible overlap of the test videos with training; else empty
+    overlaps: dict[str, str]  # of the test videos with those of each use that they were compared with; "none", ...
     multiply_adds_per_view: int | None
 
 
@@ -123,14 +124,13 @@ def _was_trained_on(evaluation: Path) -> bool:
     return bool(count)
 
 
-def _describe_overlap(evaluation: Path) -> str:
-    training, pretraining = _overlap(evaluation, TRAINING), _overlap(evaluation, PRETRAINING)
-    is_known = training["count"] is not None and not training.keys() & {"unlisted", "unchecked"}
-    notes = [] if is_known else ["overlap with training clips unknown"]
-    if pretraining["count"]:
-        total = round(pretraining["count"] / pretraining["share"])
-        notes.append(f"{pretraining['count']} of {total} tested clips used in pretraining, without labels")
-    return "; ".join(notes)
+def _describe_overlap(overlap: dict[str, Any]) -> str:
+    known = []
+    if overlap["count"]:
+        total, runs = round(overlap["count"] / overlap["share"]), ", ".join(overlap["by_run"])
+        known.append(f"{overlap['count']} of {total} tested clips, by {runs}")
+    is_known = overlap["count"] is not None and not overlap.keys() & {"unlisted", "unchecked"}
+    return "; ".join(known + ([] if is_known else [f"others {UNKNOWN}" if known else UNKNOWN])) or "none"
 
 
 def _kind(run: Path) -> str | None:
@@ -148,17 +148,19 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         data, tested, tested_views = result.get("data", UNKNOWN), str(evaluation), result["views"]
         top1, mean_class, num_videos = result["top1"], result["mean_class"], result["num_videos"]
         multiply_adds = result.get("multiply_adds_per_view")
-        overlap = _describe_overlap(evaluation)
+        uses = {FINE_TUNING: TRAINING, UNLABELLED: PRETRAINING}
+        compared = {use: _describe_overlap(_overlap(evaluation, key)) for use, key in uses.items()}
     else:
         last: dict[str, Any] = next((line for line in reversed(read_metrics(run)) if "val_top1" in line), {})
         top1, mean_class, num_videos = (last.get(f"val_{key}") for key in ("top1", "mean_class", "videos"))
         data = record.datasets["val"].path
         tested, tested_views = "validation during training", "1x1"
-        multiply_adds, overlap = None, ""
+        multiply_adds, compared = None, {}
         lists = read_lists(run)
+        if lists is not None:
+            compared[FINE_TUNING] = f"{lists.val_trained_on} validation clips" if lists.val_trained_on else "none"
         if lists is not None and lists.val_trained_on:
             top1 = mean_class = num_videos = None
-            overlap = f"{lists.val_trained_on} validation clips were trained on"
     stages, sampling = stages_of(recipe.init), recipe.sampling
     videos = [stage for stage in stages if "video" in stage.streams]
     images = [stage for stage in stages if "video" not in stage.streams]
@@ -183,7 +185,7 @@ def _facts(run: Path, recipe: FinetuneRecipe, record: RunRecord, evaluation: Pat
         data=data,
         tested=tested,
         evaluated=evaluation is not None,
-        overlap_note=overlap,
+        overlaps=compared,
         multiply_adds_per_view=multiply_adds,
     )
 

@@ -17,13 +17,22 @@ from schemas.frames import SourceItem
 from tests.support.builders import make_token_set, smooth_frame
 from tests.support.media import moving_frames, write_image, write_video
 from trainer.clips.content_digest import EDGE_BYTES, content_digest
-from trainer.clips.lists import CLIPS, clip_rows, digests_of, lists_before, make_lists, read_lists, store_rows
+from trainer.clips.lists import (
+    CLIPS,
+    clip_rows,
+    digests_of,
+    lists_before,
+    make_lists,
+    read_lists,
+    store_rows,
+    write_lists,
+)
 from trainer.clips.overlap import overlap_text, overlap_with
 from trainer.clips.sources import FileClips, StoreClips
 from trainer.distributed.world import World, join_world
 from trainer.metrics.log import read_metrics
 from trainer.show.model_card import model_card
-from trainer.show.run_facts import facts_of
+from trainer.show.run_facts import FINE_TUNING, UNLABELLED, facts_of
 
 TINY = ["encoder.embed_dim=16", "encoder.num_heads=[1,2,4]", "encoder.depths=[1,1,1]", "loop.num_workers=0"]
 TINY += ["global_batch=4", "sampling.frames=4", "encoder.window=[2,4,4]", "loop.epochs=1", "init=null", "val_share=0.3"]
@@ -139,7 +148,8 @@ def test_accuracy_on_training_clips_is_no_test(place: Path, tmp_path: Path, caps
     assert f"{tmp_path / 'seen'} is left out: 4 of its videos were trained on" in capsys.readouterr().err
     done("evaluate", place / "run", "--root", pictures(tmp_path / "fresh", 10), "--out", tmp_path / "test")
     (facts,) = facts_of([place / "run", tmp_path])
-    assert facts.tested == str(tmp_path / "test") and facts.num_videos == 6 and facts.overlap_note == ""
+    assert facts.tested == str(tmp_path / "test") and facts.num_videos == 6
+    assert facts.overlaps == {FINE_TUNING: "none", UNLABELLED: "none"}
     weights = place / "run" / "weights.safetensors"
     assert model_card(weights, load_weights(weights), [tmp_path]).count("| top-1 |") == 1
 
@@ -158,7 +168,7 @@ def test_a_run_without_lists_is_tested_with_a_note(place: Path, tmp_path: Path) 
     (old / CLIPS).unlink()
     result, said = done("evaluate", old, "--root", place / "clips", "--out", tmp_path / "e")
     assert result["overlap_with_training"] == {"count": None, "share": None, "unlisted": [str(old)]}
-    assert "unknown" in said and facts_of([tmp_path])[0].overlap_note == "overlap with training clips unknown"
+    assert "unknown" in said and facts_of([tmp_path])[0].overlaps[FINE_TUNING] == "unknown"
     assert f"{old} has no {CLIPS}" in refused("evaluate", old, "--split", "val")
     assert lists_before(str(old)).unlisted == {"train": [str(old)], "pretrain": []}
     (old / CLIPS).write_bytes(b"PAR1")
@@ -171,7 +181,7 @@ def test_validating_on_training_clips_is_named_and_no_accuracy(place: Path, tmp_
     _, said = done(*arguments, "--out", tmp_path / "run")
     assert "warning: 6 of 6 validation clips" in said
     (facts,) = facts_of([tmp_path])
-    assert facts.top1 is None and facts.overlap_note == "6 validation clips were trained on"
+    assert facts.top1 is None and facts.overlaps == {FINE_TUNING: "6 validation clips"}
     before = (tmp_path / "run" / CLIPS).read_bytes()
     done(*arguments, "--out", tmp_path / "run", "--resume")
     assert (tmp_path / "run" / CLIPS).read_bytes() == before
@@ -203,6 +213,21 @@ def test_files_and_a_store_of_them_are_compared_by_their_pictures(tmp_path: Path
     assert count(grown) == (4, 0)  # another store of the same videos
     shutil.rmtree(tmp_path / "set")
     assert [count(same), count(grown)] == [(0, 2), (0, 4)]
+
+
+def test_every_run_of_the_chain_that_used_a_clip_is_named(tmp_path: Path, world: World) -> None:
+    """Also if the stages read different stores of the same videos, or the tested clips are files."""
+    image, joint = (StoreClips(make_token_set(tmp_path / name, num_samples=4).frames.path) for name in ("i", "j"))
+    write_lists(tmp_path / "image", make_lists([store_rows(image.store)], None))
+    write_lists(tmp_path / "joint", make_lists([store_rows(joint.store)], str(tmp_path / "image")))
+    lists = make_lists([clip_rows(joint, "train", digests_of(joint, world))], str(tmp_path / "joint"))
+    items = tuple(SourceItem(source=f"{i:04d}.mp4", kind="video", label=0) for i in range(2))
+    for item in items:
+        write_video(tmp_path / "files" / item.source, [smooth_frame((item.source, i)) for i in range(10)])
+    for data in (image, joint, FileClips(tmp_path / "files", items, ("no", "yes"))):
+        overlap = overlap_with(lists, "pretrain", data, digests_of(data, world), RUN)
+        assert list(overlap["by_run"]) == [str(tmp_path / "image"), str(tmp_path / "joint")]
+        assert set(overlap["by_run"].values()) == {overlap["count"]} == {len(data.items)}
 
 
 def test_a_probe_of_a_fine_tuned_encoder_names_them_too(place: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from schemas.runs import DatasetRef
 from tests.support.builders import make_token_set
 from tests.support.json_keys import CheckKeys
 from tests.support.pretraining import pretraining_run
+from trainer.clips.lists import make_lists, store_rows, write_lists
 from trainer.clips.sources import StoreClips
 from trainer.finetune.model import build_from_recipe
 from trainer.runs.directory import open_run
@@ -80,9 +81,24 @@ def test_each_test_set_is_told_and_what_was_trained_on_is_none(tmp_path: Path) -
     weights = tmp_path / "run" / "weights.safetensors"
     card = model_card(weights, load_weights(weights), [tmp_path])
     assert card.count("| top-1 |") == 2 and str(tmp_path) not in card
+    assert "| overlap with fine-tuning (labelled) | unknown |" in card  # without a list of the run's clips
     check_evaluations(tmp_path / "run", weights, [tmp_path / "a", tmp_path])
     with pytest.raises(UserError, match=r"nope: no such file or folder; expected the directory of a run"):
         facts_of([tmp_path, tmp_path / "nope"])
+
+
+def test_a_model_card_tells_pretraining_clips_from_those_of_fine_tuning(tmp_path: Path) -> None:
+    data = StoreClips(make_token_set(tmp_path / "data", num_samples=2).frames.path)
+    stages = [tmp_path / "image", tmp_path / "joint"]
+    for stage, before in zip(stages, (None, str(stages[0])), strict=True):
+        write_lists(stage, make_lists([store_rows(data.store)], before))
+    tuned_run(tmp_path / "run", "init=null")
+    write_lists(tmp_path / "run", make_lists([], str(stages[1])))
+    evaluate(tmp_path / "run", data, crops=1, out=tmp_path / "test")
+    weights = tmp_path / "run" / "weights.safetensors"
+    card = model_card(weights, load_weights(weights), [tmp_path / "test"])
+    assert "| overlap with fine-tuning (labelled) | none |" in card
+    assert "| overlap with pretraining (unlabelled) | 2 of 2 tested clips, by .../image, .../joint |" in card
 
 
 def test_an_evaluation_that_a_model_card_cannot_quote_is_an_error(tmp_path: Path) -> None:
