@@ -7,7 +7,7 @@ Legend: N videos, B views, T frames, H W pixels, C channels, V classes.
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,18 @@ PLAN, RESULT, SCORES = "evaluation-plan.json", "evaluation.json", "scores.parque
 COUNTED = ("video", "label", "prediction", "rank", "error")  # the columns that the accuracies need
 TOP = 5
 
+# prints what a reader must know of a result: the clips, the overlaps (or the whole result), and its folder if stored
+Announce = Callable[[ClipSource, Mapping[str, Any], Path | None], None]
+
+
+def announce_test(data: ClipSource, facts: Mapping[str, Any], stored_in: Path | None) -> None:
+    """Print that a result is stored, overlaps of `data` with training clips, and classes without clips, to stderr."""
+    if stored_in is not None:
+        note_stored(stored_in, stored_in / RESULT, facts["num_failed"])
+    if TRAINING in facts:  # older versions did not write it
+        warn_of_overlap(facts)
+    note_classes(data)
+
 
 def evaluate(
     checkpoint: Path | str,
@@ -59,6 +71,7 @@ def evaluate(
     precision: str = "auto",
     out: Path | None = None,
     num_workers: int = 0,
+    announce: Announce = announce_test,
 ) -> dict[str, Any]:
     """Test a fine-tuned model on `data` with `clips` x `crops` views per video; every process of the job calls this.
 
@@ -68,7 +81,7 @@ def evaluate(
     returns it with `stored_since`. Returns top1, top5, mean_class (shares), num_videos, num_failed, failed (by video),
     views, precision, seconds, videos_per_second (of the videos that this call scored), multiply_adds_per_view and
     per_video (counted as in the paper's tables), and the overlaps of `data` with the clips of the model's training
-    (`trainer.clips.overlap`), which are also printed.
+    (`trainer.clips.overlap`), which rank 0 prints by `announce`.
     Raises UserError for a model without a head, data with other classes, or an `out` of another evaluation.
     """
     begun = time.monotonic()
@@ -82,17 +95,16 @@ def evaluate(
         world.on_main(lambda: locks.enter_context(reading(stores_of(data), COMMAND)))
         if out is not None and world.on_main(lambda: _prepare(out, locks, _plan_of(path, data, plan, chosen))):
             stored: dict[str, Any] = read_json_file(out / RESULT, dict)
-            if world.is_main and TRAINING in stored:  # older versions did not write it
-                warn_of_overlap(stored)
+            if world.is_main:
+                announce(data, stored, out)
             return stored | stored_since(out / RESULT)
         model = load_weights(path)
         assert isinstance(model, Classifier)  # only classifiers have a classifier.json
         model.to(world.device)
         digests = digests_of(data, world)
         overlap = world.on_main(lambda: overlaps(path.parent, data, digests))
-        if world.is_main and temporal == "normal":  # once: an analysis tests the same clips several times
-            warn_of_overlap(overlap)
-            note_classes(data)
+        if world.is_main:
+            announce(data, overlap, None)
         result = run_views(model, data, plan, world, precision=chosen, num_workers=num_workers, out=out)
         check_some_read(data, result["num_videos"], result["failed"])
         result |= overlap | cost_of_views(model, plan)
@@ -265,6 +277,5 @@ def _prepare(out: Path, locks: ExitStack, now: EvaluationPlan) -> bool:
     if (out / RESULT).is_file():
         parts.clear()
         clean_staging(out)
-        note_stored(out, out / RESULT, read_json_file(out / RESULT, dict)["num_failed"])
         return True
     return False

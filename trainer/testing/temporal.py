@@ -4,7 +4,7 @@ The frames of a clip are in order, one of them repeated, or shuffled; the last t
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean, stdev
@@ -20,7 +20,8 @@ from schemas.evaluation import Temporal
 from trainer.clips.multi_view import TEMPORAL
 from trainer.clips.sources import ClipSource
 from trainer.distributed.world import join_world
-from trainer.testing.evaluate import evaluate
+from trainer.testing.evaluate import RESULT, announce_test, evaluate
+from trainer.testing.parts import note_stored
 from trainer.testing.tables import PER_CLASS, csv_bytes
 
 FIGURES = ("top1", "top5", "mean_class")
@@ -75,9 +76,12 @@ def analyse_temporal(
         for temporal in TEMPORAL:
             for seed in range(1 if temporal == "normal" else seeds):
                 options: dict[str, Any] = {"clips": clips, "crops": crops, "temporal": temporal, "seed": seed}
+                options["announce"] = _not_again if results else _announce_first
                 options |= {"precision": precision, "out": _folder(out, temporal, seed), "num_workers": num_workers}
                 results.setdefault(temporal, []).append(evaluate(checkpoint, data, **options))
         rows = table_of(results)
+        if world.is_main and all("stored_since" in result for of_seeds in results.values() for result in of_seeds):
+            note_stored(out, _folder(out, "normal", 0) / RESULT, results["normal"][0]["num_failed"])
         if world.is_main:
             classes = classes_of(out, seeds)
             write_atomic(out / TABLE, csv_bytes([Row._fields, *rows]))
@@ -90,6 +94,15 @@ def analyse_temporal(
         "views": results["normal"][0]["views"],
         "picture": str(out / PICTURE),
     }
+
+
+def _announce_first(data: ClipSource, facts: Mapping[str, Any], stored_in: Path | None) -> None:
+    """Print what is true of all evaluations, since they test the same clips; a stored one may be the only one."""
+    announce_test(data, facts, None)
+
+
+def _not_again(data: ClipSource, facts: Mapping[str, Any], stored_in: Path | None) -> None:
+    """Print nothing."""
 
 
 def table_of(results: dict[Temporal, list[dict[str, Any]]]) -> list[Row]:

@@ -62,6 +62,19 @@ def test_the_table_is_what_evaluate_says(tmp_path: Path, json_keys: CheckKeys) -
         analyse_temporal(run, data, tmp_path / "none", seeds=0)
 
 
+def test_notes_are_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also if all evaluations are stored."""
+    data = StoreClips(make_token_set(tmp_path / "set", num_samples=2).frames.path)
+    run, out = random_classifier(tmp_path / "run"), tmp_path / "out"
+    printed = []
+    for _ in range(2):
+        analyse_temporal(run, data, out, seeds=1)
+        printed.append([line for line in capsys.readouterr().err.splitlines() if line.startswith(("note", "warning"))])
+    notes = [f"note: unknown whether tested clips were trained on: {run} has no clips.parquet"]
+    assert printed[0] == printed[1][:1] == notes
+    assert [line.partition(": stored result of ")[0] for line in printed[1][1:]] == [f"note: {out}"]
+
+
 def test_class_names_are_plain_text() -> None:
     rows = [Row("normal", 1, 0.8, None, 1.0, 0.8, 0.0)]
     assert draw(rows, [ClassRow(r"cost $\frac$", 2, 0.5, 0.5, 0.5)]).startswith(b"\x89PNG")
