@@ -8,7 +8,10 @@ EXPLAINED: dict[str, str] = {
     "p5": "5% are shorter",
     "p95": "5% are longer",
     "unlabelled": "sources without a label",
-    "assumed_gpu_tflops": "TFLOP/s, for the tokenizer's GPU time",
+    "tokenizer_cpu_hours": "without a GPU, of one core, for DALL-E's encoder; packaged tokenizers are much faster",
+    "assumed_cpu_tflops": "TFLOP/s of a core",
+    "tokenizer_gpu_hours": "on a GPU instead, for DALL-E's encoder",
+    "assumed_gpu_tflops": "TFLOP/s of the GPU",
     # bevt tokenize, verify
     "indexed": "sources with usable frames",
     "samples": "a long source may give several",

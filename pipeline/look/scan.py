@@ -14,7 +14,7 @@ from bevt_core.console.progress import ProgressLine
 from bevt_core.console.terminal import note
 from bevt_core.dataset.frame_store import Rejected
 from bevt_core.dataset.source_list import kinds_of
-from bevt_core.known_sets import TOKEN_MAP_BYTES
+from bevt_core.known_sets import TOKEN_MAP_BYTES, TOKENIZER_GFLOP
 from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
@@ -35,8 +35,9 @@ from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes import TokenizeRecipe
 
 STUB_BYTES = 9 * 1024  # failed downloads are smaller: the usual K400 mirror has hundreds of files of 0-9 KB
-GFLOP_PER_FRAME = 52.1  # the DALL-E encoder at 112 px, counted by torch
-GPU_TFLOPS = 30.0  # assumed for the float32 convolutions on a data-centre GPU
+# of the DALL-E encoder's float32 convolutions
+GPU_TFLOPS = 30.0  # assumed for a data-centre GPU
+CPU_TFLOPS = 0.055  # of one CPU core: 1.05 frames per CPU second, measured by benchmarks/dalle_throughput.py
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,10 @@ def _estimate(
     headers: Sequence[MediaHeader],
     sample: int,
 ) -> dict[str, Any]:
-    """Disk, CPU hours and GPU hours of the whole job, from the headers and from `sample` decoded sources."""
+    """Disk and time of the whole job, from the headers and from `sample` decoded sources.
+
+    The tokenizer's time is that of DALL-E's encoder, on CPUs alone and on GPUs.
+    """
     usable = listing.items
     frames = sum(pool_size(recipe.pool, g.frames or 1) for g in headers)
     chosen = rng_for("scan", len(usable)).permutation(len(usable))[:sample]
@@ -220,13 +224,16 @@ def _estimate(
     if not decoded:
         return {}
     views = recipe.views.num_views
+    tokenizer_tflop = frames * views * TOKENIZER_GFLOP / 1e3
     return {
         "frames": frames,
         "frame_bytes": round(num_bytes / decoded),
         "frames_gb": frames * num_bytes / decoded / 1e9,
         "tokens_gb": frames * views * TOKEN_MAP_BYTES / 1e9,
         "decode_cpu_hours": frames * spent_s / decoded / 3600,
-        "tokenizer_gpu_hours": frames * views * GFLOP_PER_FRAME / (GPU_TFLOPS * 1e3) / 3600,
+        "tokenizer_cpu_hours": tokenizer_tflop / CPU_TFLOPS / 3600,
+        "assumed_cpu_tflops": CPU_TFLOPS,
+        "tokenizer_gpu_hours": tokenizer_tflop / GPU_TFLOPS / 3600,
         "assumed_gpu_tflops": GPU_TFLOPS,
     }
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bevt_core.console.readable import summary_lines
 from pipeline.look.scan import scan
 from pipeline.sources import list_sources
 from tests.support.json_keys import CheckKeys
@@ -31,7 +32,11 @@ def test_scan(tmp_path: Path, json_keys: CheckKeys) -> None:
     assert report["class_counts"]["empty"] == ["c"]
     assert report["class_counts"]["largest"] == {"a": 3, "b": 1, "c": 0}
     assert report["estimate"]["frames"] == 4 * 6
-    assert report["estimate"]["decode_cpu_hours"] > 0
+    estimate = report["estimate"]
+    assert estimate["decode_cpu_hours"] > 0
+    assert estimate["tokenizer_cpu_hours"] > 100 * estimate["tokenizer_gpu_hours"] > 0
+    shown = "\n".join(summary_lines(estimate))
+    assert "(without a GPU, of one core" in shown and "(on a GPU instead" in shown
     again = list_sources("list", root, "train", tmp_path / "list.parquet")
     assert (len(again.items), again.classes) == (4, ("a", "b", "c"))
 
