@@ -67,6 +67,11 @@ def _plain(number: float) -> str:
     return f"{number:,.0f}" if 1e4 <= abs(number) < 1e15 else f"{number:.4g}"
 
 
+def _loss(number: float) -> str:
+    """At least three digits: a tokenizer's pixel loss falls from 0.02 to 0.01."""
+    return f"{number:.3f}" if abs(number) >= 0.1 or number == 0 else f"{number:#.4g}"
+
+
 # end of a key -> format of its numbers, with their unit; the first match is used
 UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"per_s(econd)?", _plain),
@@ -78,7 +83,7 @@ UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"px", lambda number: f"{number:g} px"),
     (r"db", lambda number: f"{number:.2f} dB"),
     (r"top1|top5|mean_class|acc|accuracy|share|chance|mfu|hfu|top1_deviation|drop|calibration_error", percent),
-    (r"loss", lambda number: f"{number:.3f}"),
+    (r"loss", _loss),
     (r"(multiply_adds|flops|params|parameters)(_\w+)?", _operations),
 )
 _UNITS = tuple((re.compile(rf"(^|.*_)({pattern})$"), show) for pattern, show in UNITS)

@@ -91,6 +91,11 @@ def test_a_summary_is_a_table_and_has_no_raw_dictionary():
     ]
 
 
+def test_a_small_loss_has_enough_digits():
+    losses = (12.34567, 1.0, 0.98765, 0.0123456, 0.0, -0.01)
+    assert [shown("mvm_loss", loss) for loss in losses] == ["12.346", "1.000", "0.988", "0.01235", "0.000", "-0.01000"]
+
+
 def test_what_is_nested_has_the_unit_of_the_key_around_it():
     summary = {"seconds": {"min": 0.5, "max": 3723.4}, "totals_ms": {"math": 1.25, "sdpa": 10}}
     assert summary_lines(summary)[1:3] == ["  min  500 ms", "  max  1:02:03"]
