@@ -96,21 +96,33 @@ def _tokenize_step(known: KnownSet, gpus: int, tflops: float) -> dict[str, Any]:
 
 
 def _training_steps(known: KnownSet, gpus: int, tflops: float, memory_gb: float) -> list[dict[str, Any]]:
+    """The cost of each stage. Raises UserError for GPUs too small for any of them, with the size that all need."""
     from schemas.recipes import FinetuneRecipe, PretrainRecipe
     from schemas.recipes.loading import load_recipe_of
     from trainer.finetune.plan import plan_finetuning
     from trainer.pretrain.plan import plan_pretraining
     from trainer.recipes import TRAINER_RECIPES
     from trainer.setup.estimate import Machine, with_price
+    from trainer.setup.memory import TooLittleMemory
 
     machine = Machine(gpus, tflops, memory_gb)
-    planned = {}
+    planned: dict[str, dict[str, Any]] = {}
+    too_large: dict[str, TooLittleMemory] = {}
     for name, sets in _pretraining(known).items():
         recipe = load_recipe_of(PretrainRecipe, name, TRAINER_RECIPES)
-        planned[name] = plan_pretraining(recipe, known_sets(sets), machine)[1]
+        try:
+            planned[name] = plan_pretraining(recipe, known_sets(sets), machine)[1]
+        except TooLittleMemory as error:
+            too_large[name] = error
     if known.kind == "video":
         name = f"finetune_{known.name}_swin_base"
-        planned[name] = plan_finetuning(load_recipe_of(FinetuneRecipe, name, TRAINER_RECIPES), known, machine)
+        try:
+            planned[name] = plan_finetuning(load_recipe_of(FinetuneRecipe, name, TRAINER_RECIPES), known, machine)
+        except TooLittleMemory as error:
+            too_large[name] = error
+    if too_large:
+        name, largest = max(too_large.items(), key=lambda stage: stage[1].least_gb)
+        raise UserError(f"train {name}: {largest}")
     steps = []
     for name, numbers in planned.items():
         priced = with_price(numbers, None)

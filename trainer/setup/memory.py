@@ -22,6 +22,12 @@ OUTSIDE_GB = 2.0  # not allocated by torch: the CUDA context, workspaces of cuBL
 USABLE_SHARE = 0.85  # share of the rest to fill: activations are estimated, and the allocator fragments memory
 
 
+class TooLittleMemory(UserError):
+    """A step fits the GPU in no number of micro-batches."""
+
+    least_gb = 0  # of a GPU on which it would fit
+
+
 class MicroBatching(NamedTuple):
     """How each process splits its batch, and why."""
 
@@ -47,7 +53,7 @@ def fit_memory(
     """Choose the first of `micro_batches`, ascending, whose `peak_gb(number, activation_checkpointing)` fits.
 
     Few large micro-batches keep the device busier. Activation checkpointing is tried last, since it adds about 30 % to
-    the operations. Raises UserError if nothing fits.
+    the operations. Raises TooLittleMemory if nothing fits.
     """
     usable_gb = USABLE_SHARE * (memory_gb - OUTSIDE_GB)
     refused = ""
@@ -60,11 +66,14 @@ def fit_memory(
                 chosen += f" on a GPU of {memory_gb:.4g} GB{refused}"
                 return MicroBatching(number, checkpointing, chosen)
             refused = f"; {number} {how} would take {needed_gb:.3g} GB"
-    raise UserError(
+    least_gb = math.ceil(needed_gb / USABLE_SHARE + OUTSIDE_GB)
+    error = TooLittleMemory(
         f"a step takes about {needed_gb:.3g} GB on each of {count(processes, 'process')} even in "
         f"{count(micro_batches[-1], 'micro-batch')} with activation checkpointing, but {max(0.0, usable_gb):.3g} of "
-        f"{memory_gb:.4g} GB are usable; use GPUs with at least {math.ceil(needed_gb / USABLE_SHARE + OUTSIDE_GB)} GB"
+        f"{memory_gb:.4g} GB are usable; use GPUs with at least {least_gb} GB"
     )
+    error.least_gb = least_gb
+    raise error
 
 
 def fit_loop(

@@ -24,6 +24,7 @@ from trainer.pretrain.plan import plan_pretraining
 from trainer.pretrain.stage import dry_run
 from trainer.recipes import TRAINER_RECIPES
 from trainer.setup.estimate import Machine, checkpoints_gb, with_price
+from trainer.setup.memory import fit_memory
 
 TINY = KnownSet("tiny", "video", "k400", 70, 2, 10, 1, 2, crop_px=64)
 
@@ -97,6 +98,17 @@ def test_checkpoints_have_weights_and_moments() -> None:
 def test_what_cannot_be_planned_is_refused(command: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         bevt(*command)
+
+
+def test_a_plan_for_small_gpus_names_the_size_that_every_stage_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(recipe: PretrainRecipe | FinetuneRecipe, *_: object) -> Any:
+        fit_memory(lambda *_: 3.0 if "joint" in recipe.title.lower() else 1.0, [1], 2.0, 8)
+
+    monkeypatch.setattr(trainer.pretrain.plan, "plan_pretraining", too_large)
+    monkeypatch.setattr(trainer.finetune.plan, "plan_finetuning", too_large)
+    message = "^train joint_swin_base_k400_in1k: a step takes about 3 GB .* use GPUs with at least 6 GB$"
+    with pytest.raises(UserError, match=message):
+        bevt("plan", "k400", "--memory-gb", "2")
 
 
 @pytest.mark.parametrize(("name", "steps"), [("in1k", 2), ("k400", 5), ("ssv2", 5)])
