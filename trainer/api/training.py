@@ -3,10 +3,12 @@
 Tokenizers are trained with `bevt tokenizer train`.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bevt_core.storage.descriptions import RECIPE
 from schemas.recipes import FinetuneRecipe, PretrainRecipe
 from schemas.recipes.loading import load_recipe_of
 from trainer.clips.sources import ClipSource
@@ -42,7 +44,7 @@ def run_pretraining(recipe: PretrainRecipe, out: Path | str, *, resume: bool = F
     and `weights`. Raises UserError for token sets, weights or a directory that do not fit.
     """
     stage = next(name for name, streams in STAGES.items() if streams == set(recipe.streams))
-    command = f"bevt train {stage} --recipe {Path(out) / 'recipe.yaml'} --out {out}"
+    command = shlex.join(["bevt", "train", stage, "--recipe", str(Path(out) / RECIPE), "--out", str(out)])
     return pretrain(recipe, Path(out), resume=resume, command=command)
 
 
@@ -55,4 +57,4 @@ def run_finetuning(
     continues a stopped run. Returns the keys of `run_pretraining` and `num_train`, `num_val` and `unreadable` (files).
     Raises UserError for clips without labels, other classes in `val`, or weights or a directory that do not fit.
     """
-    return finetune(recipe, train, val, Path(out), resume=resume, command="trainer.run_finetuning")
+    return finetune(recipe, train, val, Path(out), resume=resume, command="bevt_core.run_finetuning")

@@ -235,7 +235,9 @@ def check_init_digest(recipe: PretrainRecipe | FinetuneRecipe, record: RunRecord
 
 
 def resume_command(command: str) -> str:
-    """Return `command` with `--resume`, added if missing."""
+    """Return `command` with `--resume`, added if missing; for a call from Python, with `resume=True`."""
+    if command.partition(" ")[0] != "bevt":
+        return f"{command}(..., resume=True)"
     return command if "--resume" in command.split() else f"{command} --resume"
 
 

@@ -26,7 +26,7 @@ from schemas.runs import DatasetRef
 from tests.support.processes import Holder
 from trainer.recipes import TRAINER_RECIPES
 from trainer.runs.browse import POINTS, averaged, compare_runs, list_runs, show_run
-from trainer.runs.directory import WEIGHTS, check_repeats, open_run
+from trainer.runs.directory import WEIGHTS, check_repeats, open_run, resume_command
 
 DATA = {"video": DatasetRef(path="somewhere", digest="abc")}
 
@@ -243,6 +243,12 @@ def test_long_curves_are_averaged_down():
     steps, values = averaged([(step, 2.0 * step) for step in range(10 * POINTS)])
     assert len(steps) == POINTS and steps[0] == 4.5 and values[-1] == 2 * steps[-1]
     assert averaged([(3, 1.0)]) == ([3.0], [1.0])
+
+
+def test_a_run_is_resumed_by_what_started_it():
+    assert resume_command("bevt train video --out a") == "bevt train video --out a --resume"
+    assert resume_command("bevt train video --resume --out a") == "bevt train video --resume --out a"
+    assert resume_command("bevt_core.run_finetuning") == "bevt_core.run_finetuning(..., resume=True)"
 
 
 def test_resuming_a_repetition_needs_a_repetition(tmp_path):
