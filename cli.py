@@ -1,5 +1,10 @@
 """The command `bevt`: the table of its commands, and the link between the two halves, the pipeline and the trainer."""
 
+if __name__ == "__main__":  # `python -m cli`; first, since other projects' modules must not be imported
+    from bevt_core.__main__ import main
+
+    main()  # ends the process
+
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -219,7 +224,3 @@ def _bevt(
 ) -> None:
     context.obj = _sources
     context.meta[VIEWERS] = _viewers
-
-
-if __name__ == "__main__":
-    app(prog_name="bevt")  # not cli.py, for `python -m cli`

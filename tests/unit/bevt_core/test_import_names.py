@@ -70,13 +70,14 @@ def test_a_project_that_installed_our_names_is_found(tmp_path: Path, monkeypatch
     assert rival_distributions() == ["other-cli", "other-schemas"]
 
 
-def test_the_command_refuses_a_folder_with_our_names(tmp_path: Path) -> None:
-    for name in ("cli", "trainer"):
+@pytest.mark.parametrize(("started", "names"), [("bevt_core", ("cli", "trainer")), ("cli", ("schemas", "trainer"))])
+def test_the_command_refuses_a_folder_with_our_names(started: str, names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
         (tmp_path / f"{name}.py").write_text(TRAP)
-    ended = run(tmp_path, "-m", "bevt_core", "--version")
+    ended = run(tmp_path, "-m", started, "--version")
     assert ended.returncode == 2 and ended.stdout == ""
     (line,) = ended.stderr.splitlines()
-    assert line.startswith(f"error: Python imports {tmp_path / 'cli.py'} (and 1 more) instead of bevt's")
+    assert line.startswith(f"error: Python imports {tmp_path / names[0]}.py (and 1 more) instead of bevt's")
     assert not list(tmp_path.glob("*.imported"))
 
 
