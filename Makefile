@@ -33,12 +33,12 @@ check: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# Workflows, image, compose file, cluster scripts and manifests, against their schemas and linters.
+# Workflows, image, compose file, shell scripts and manifests, against their schemas and linters.
 check-deploy: $(VENV)/deploy.stamp
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/shellcheck .ci/run deploy/slurm/*.sbatch
+	$(BIN)/shellcheck --external-sources .ci/run deploy/slurm/*.sbatch benchmarks/*/*.sh
 	$(BIN)/pytest -q tests/integration/test_deploy_files.py
 
 # The site, in build/docs; each of its warnings, such as a link or an anchor that leads nowhere, is an error (with --quiet, mkdocs would not count them).
