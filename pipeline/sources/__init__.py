@@ -157,9 +157,10 @@ def check_found(listing: SourceListing, root: AnyPath, list_file: str | AnyPath 
     """Raise UserError if a list names files and none of them exists."""
     if listing.missing and len(listing.missing) == len(listing.items):
         named = f"`list_file` {list_file}" if list_file is not None else f"`root` {root}: its list of the split"
+        likely = "".join(f". {warning}" for warning in listing.warnings)
         raise UserError(
             f"{named}: none of the {len(listing.items)} files that it names exists, such as "
-            f"{root / listing.missing[0]}; check `root` and the paths in the list"
+            f"{root / listing.missing[0]}; check `root` and the paths in the list{likely}"
         )
 
 

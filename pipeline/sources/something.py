@@ -11,6 +11,12 @@ from schemas.errors import UserError
 from schemas.text.json_text import typed
 from schemas.text.plain import shown
 
+MISSING_SHARE = 0.01  # above it, a warning: the official archive is complete
+VOLUMES = (
+    "the site gives the archive in two volumes (20bn-something-something-v2-00 and -01), formerly in twenty (-00 to "
+    "-19, each in a zip): put all of them into the root, out of the zips, or unpack them together with "
+    "`cat 20bn-something-something-v2-?? | tar -xz`"
+)
 FRAME_FOLDERS = ("rawframes", "frames", "20bn-something-something-v2-frames")
 
 
@@ -36,7 +42,12 @@ def list_ssv2(tree: Tree, split: str, list_file: AnyPath | None) -> SourceListin
         template = row.get("template") or answers.get(name)
         label = None if template is None else _label(typed(template, str, where, "template"), labels, where)
         builder.add(where, index.find([name]), expected, "video", label)
-    return builder.listing(tuple(labels))
+    listing = builder.listing(tuple(labels))
+    if not folders and len(listing.missing) > MISSING_SHARE * len(listing.items):
+        listing.warnings.append(
+            f"{len(listing.missing)} of the {len(listing.items)} videos in {rows_file} are missing; {VOLUMES}"
+        )
+    return listing
 
 
 def _read_labels(path: AnyPath) -> dict[str, int]:

@@ -25,6 +25,7 @@ OFFICIAL = {"ILSVRC2012_img_train": "train", "ILSVRC2012_img_val": "val", "ILSVR
 _VOLUME = re.compile(
     rf"(.+(?:\.tar\.gz|\.tgz|\.tar|\.zip)|{SSV2})[-._]?(?:part[-._]?)?(\d{{1,4}}|[a-z]{{2,3}})", re.IGNORECASE
 )
+_LONE = re.compile(rf"^{SSV2}-|[-._]\d{{2,4}}$|part[-._]?(\d+|a{{2,3}})$|\.a{{2,3}}$", re.IGNORECASE)
 _HUB = re.compile(r"(\w[\w.]*(?:-\w[\w.]*)*)-(\d{5})-of-\d{5}(?:-[0-9a-f]{16})?")
 _SERIES = re.compile(r"(.*[^a-z])?(part|shard|chunk)s?[-_. ]?\d+|(.*[-_.])?\d{4,}", re.IGNORECASE)
 
@@ -59,7 +60,7 @@ def archives_among(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     for archive, parts in volumes.items():
         parts.sort()
         numbers = [number for number, _ in parts]
-        if numbers[0] > 1 or len(parts) == 1:  # another kind of suffix, such as .tar.xz
+        if numbers[0] > 1 or len(parts) == 1:  # one volume, or another kind of suffix, such as .tar.xz
             continue
         if numbers != list(range(numbers[0], numbers[0] + len(parts))) or archive in found:
             raise UserError(
@@ -68,6 +69,18 @@ def archives_among(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
             )
         found[archive] = tuple(name for _, name in parts)
     return found
+
+
+def lone_volumes(names: Iterable[str]) -> list[str]:
+    """Those of the files `names` that are the only volume of a divided archive, and so cannot be read.
+
+    Names such as `x.tar.xz` and `x.zip.1` are none: they mean something else.
+    """
+    volumes: dict[str, list[str]] = {}
+    for name in names:
+        if (volume := volume_of(name)) is not None:
+            volumes.setdefault(volume[0], []).append(name)
+    return [each[0] for each in volumes.values() if len(each) == 1 and _LONE.search(each[0])]
 
 
 def warn_of_archives(ignored: Mapping[str, int], root: object) -> list[str]:

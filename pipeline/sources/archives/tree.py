@@ -11,7 +11,7 @@ from bevt_core.storage.objects import AnyPath, ObjectPath
 from bevt_core.untrusted.archives.member_table import MemberTable
 from bevt_core.untrusted.archives.volumes import size_of_volumes
 from pipeline.sources.archives.contents import Archive, contents_of, first_source
-from pipeline.sources.archives.names import BY_RANGES, archives_among, folder_of_members, possible_folders
+from pipeline.sources.archives.names import BY_RANGES, archives_among, folder_of_members, lone_volumes, possible_folders
 from pipeline.sources.archives.packed_file import PackedFile
 from pipeline.sources.archives.packed_table import PackedSources, PackedTable
 from pipeline.sources.archives.webdataset import labels_of_shards
@@ -122,7 +122,13 @@ class PackedTree(Tree):
     def _use_archives(self, folder: str, entries: Mapping[str, bool]) -> None:
         """Add the members of the archives in a folder with these entries."""
         self._used[folder] = frozenset()
-        archives = self._archives(name for name, is_folder in entries.items() if not is_folder)
+        names = [name for name, is_folder in entries.items() if not is_folder]
+        archives = self._archives(names)
+        for name in lone_volumes(names):
+            self.warnings.append(
+                f"{self.root / folder / name}: not used, since it is one volume of a divided archive and no other is "
+                "beside it; put all volumes there"
+            )
         for name, files in self._with_progress(folder, archives):
             if self._add(folder, name, files):
                 self._used[folder] |= frozenset(files)

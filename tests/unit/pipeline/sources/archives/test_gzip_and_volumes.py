@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sources import list_sources
+from pipeline.sources import check_found, list_sources
 from pipeline.sources.archives import gzip_index
 from pipeline.sources.archives.local_copy import local_source
-from pipeline.sources.archives.names import archives_among
+from pipeline.sources.archives.names import archives_among, lone_volumes
 from schemas.errors import StorageError, UserError
 from tests.support.archives import picture, tar_of, zip_of
 from tests.support.listings import labels
@@ -98,6 +98,32 @@ def test_divided_archives(root: Path, make: object, names: list[str]) -> None:
 
 def test_other_suffixes_are_no_volumes() -> None:
     assert archives_among(["x.tar.xz", "x.tar.zst", "x.tar.md5", "x.zip.1", "y.rar", "20bn-something-v2.md"]) == {}
+
+
+def test_a_volume_without_the_others_is_named(root: Path) -> None:
+    lone = ["x.tar.gz.00", "y.zip.001", "z.tar.aa", "v.tar.part1", "20bn-something-something-v2-01"]
+    others = ["x.tar.xz", "x.tar.zst", "x.tar.md5", "x.zip.1", "w.tar.00", "w.tar.01", "20bn-something-v2.md"]
+    assert lone_volumes(sorted(lone + others)) == sorted(lone)
+    (root / "a").mkdir()
+    (root / "a" / "1.jpg").write_bytes(picture(1))
+    (root / "x.tar.gz.00").write_bytes(gzip.compress(tar_of(MEMBERS))[:1000])
+    (warning,) = list_sources("folder", root, "train").warnings
+    assert warning.startswith(f"{root}/x.tar.gz.00: not used, since it is one volume")
+
+
+def test_one_volume_of_something_something_is_not_enough(root: Path) -> None:
+    """If a few videos were unpacked from it, the warning has the others; without any, it is part of the error."""
+    (root / "labels.json").write_text('{"Throwing something": "0"}')
+    rows = [{"id": name, "template": "Throwing [something]"} for name in ("1", "20", "3")]
+    (root / "train.json").write_text(json.dumps(rows))
+    (root / "20bn-something-something-v2-00").write_bytes(b"half")
+    listing = list_sources("ssv2", root, "train")
+    with pytest.raises(UserError, match=r"none of the 3 files.*two volumes \(.*-00 and -01\).*one volume of a divided"):
+        check_found(listing, root, None)
+    (root / "20bn-something-something-v2-00").unlink()
+    (root / "1.webm").write_bytes(b"")
+    (warning,) = list_sources("ssv2", root, "train").warnings
+    assert warning.startswith(f"2 of the 3 videos in {root / 'train.json'} are missing; the site gives")
 
 
 def test_a_missing_volume_is_one_error(root: Path) -> None:
