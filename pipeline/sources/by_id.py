@@ -30,9 +30,7 @@ class MediaIndex:
                 self.by_name.setdefault(name, []).append(f"{frame_folders}/{name}")
         self.by_id: dict[str, list[str]] = {}
         for name, paths in self.by_name.items():
-            plain = _without_leftovers(name)
-            trimmed = _TRIMMED.fullmatch(plain)
-            for other in {plain, trimmed[1] if trimmed else plain} - {name}:
+            for other in names_of(name)[1:]:
                 if not _SOUND.search(name):
                     self.by_id.setdefault(other, []).extend(paths)
 
@@ -44,6 +42,13 @@ class MediaIndex:
                 preferred = [path for path in paths if PurePosixPath(path).parent.name.replace("_", " ") == folder]
                 return (preferred or paths)[0]
         return None
+
+
+def names_of(stem: str) -> list[str]:
+    """The stem of a file's name, then, if they differ, the same without what downloaders leave, and the video's id."""
+    plain = _without_leftovers(stem)
+    trimmed = _TRIMMED.fullmatch(plain)
+    return list(dict.fromkeys([stem, plain, trimmed[1] if trimmed else plain]))
 
 
 def _without_leftovers(name: str) -> str:

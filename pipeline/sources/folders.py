@@ -1,6 +1,6 @@
 """Data sets with a folder per class."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -57,16 +57,20 @@ def check_split_folder(tree: Tree, split: str) -> None:
         )
 
 
-def list_class_folders(tree: Tree, base: str, wanted: MediaKind | None) -> SourceListing:
+def list_class_folders(
+    tree: Tree, base: str, wanted: MediaKind | None, no_classes: Collection[str] = ()
+) -> SourceListing:
     """List every media file below `base`, with its folder as class; files directly in `base` have no class.
 
-    `classes.txt` sets the order of the classes. `wanted` is as in `media_files`.
+    `classes.txt` sets the order of the classes. `wanted` is as in `media_files`. The files of folders with the names
+    `no_classes` have no class either.
     """
     media = media_files(tree.files(base), wanted)
     if tree.has_stored_labels and (stored := tree.stored_labels(media.paths.to_pylist())):
         return _list_labelled(tree, base, media, stored)
     used = np.unique(media.folder_N).tolist()  # positions of folders with media files
     names = {at: "" if media.folders[at] == base else media.folders[at].rpartition("/")[2] for at in used}
+    names = {at: "" if name in no_classes else name for at, name in names.items()}
     defined = find_classes([tree.root / base, tree.root])
     classes = defined or tuple(sorted(set(names.values()) - {""}))
     labels = {name: class_index(name, classes) for name in set(names.values()) - {""}}

@@ -63,6 +63,28 @@ def test_k400_lists_name_files_that_were_renamed(tmp_path: Path) -> None:
     assert (labels(listing), listing.missing) == ({"videos/abseiling/0wR5jVB-WPk_000417_000427.mp4": "0"}, [])
 
 
+@pytest.mark.parametrize("parent", ["", "replacement/", "train/"])
+@pytest.mark.parametrize("csv", [False, True])
+def test_k400_replacements_are_no_class(tmp_path: Path, parent: str, csv: bool) -> None:
+    """A replacement has the class of the damaged video; without that and a CSV, its class is unknown."""
+    folder = f"{parent}replacement_for_corrupted_k400"
+    trimmed = "idAAAAAAA-1_000010_000020"
+    touch(tmp_path, "train/abseiling/0wR5jVB-WPk.mp4", "train/tai chi/idAAAAAAA-1.mp4", "val/abseiling/b.mp4")
+    touch(tmp_path, f"{folder}/{trimmed}.mp4", f"{folder}/idBBBBBBBBB_000000_000010.mp4")
+    if csv:
+        rows = ["abseiling,0wR5jVB-WPk,417,427", "tai chi,idAAAAAAA-1,10,20", "zumba,idBBBBBBBBB,0,10"]
+        (tmp_path / "train.csv").write_text(K400_HEADER + "".join(f"{row},train,0\n" for row in rows))
+    listing = list_sources("k400", tmp_path, "train")
+    expected = {"train/abseiling/0wR5jVB-WPk.mp4": "abseiling", f"{folder}/{trimmed}.mp4": "tai chi"}
+    if csv:
+        expected[f"{folder}/idBBBBBBBBB_000000_000010.mp4"] = "zumba"
+    assert labels(listing) == expected and len(listing.classes) == len(expected) and listing.missing == []
+    (warning,) = listing.warnings
+    assert warning.startswith(f"{2 if csv else 1} videos of replacement_for_corrupted_k400 are used instead")
+    assert ("1 more are left out" in warning) == (parent == "train/" and not csv)
+    assert labels(list_sources("k400", tmp_path, "val")) == {"val/abseiling/b.mp4": "abseiling"}
+
+
 @pytest.mark.parametrize(
     ("names", "kept"),
     [
