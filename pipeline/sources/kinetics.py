@@ -96,13 +96,13 @@ def _replaced(listing: SourceListing, replacements: MediaIndex) -> SourceListing
         items.append(item)
     unused = {path for paths in replacements.by_name.values() for path in paths} - used
     left_out = len(unused & {item.source for item in listing.items})
-    unknown = f"; {left_out} more are left out, since their class is unknown without the CVDF's CSV" if left_out else ""
+    unknown = f"; left out, since their class is unknown without the CVDF's CSV: {left_out}" if left_out else ""
     warnings = [_used_instead(len(used)) + unknown] if used or left_out else []
     return replace(listing, items=SourceTable.of(items), warnings=warnings)
 
 
 def _used_instead(count: int) -> str:
-    return f"{count} videos of {REPLACEMENTS} are used instead of those with the same id"
+    return f"videos of {REPLACEMENTS} used instead of those with the same id: {count}"
 
 
 def _found_by_id(tree: Tree, base: str, listing: SourceListing, list_file: AnyPath) -> SourceListing:

@@ -80,8 +80,8 @@ def test_k400_replacements_are_no_class(tmp_path: Path, parent: str, csv: bool) 
         expected[f"{folder}/idBBBBBBBBB_000000_000010.mp4"] = "zumba"
     assert labels(listing) == expected and len(listing.classes) == len(expected) and listing.missing == []
     (warning,) = listing.warnings
-    assert warning.startswith(f"{2 if csv else 1} videos of replacement_for_corrupted_k400 are used instead")
-    assert ("1 more are left out" in warning) == (parent == "train/" and not csv)
+    used = f"videos of replacement_for_corrupted_k400 used instead of those with the same id: {2 if csv else 1}"
+    assert warning.startswith(used) and ("; left out" in warning) == (parent == "train/" and not csv)
     assert labels(list_sources("k400", tmp_path, "val")) == {"val/abseiling/b.mp4": "abseiling"}
 
 
