@@ -67,8 +67,9 @@ def fit_memory(
                 return MicroBatching(number, checkpointing, chosen)
             refused = f"; {number} {how} would take {needed_gb:.3g} GB"
     least_gb = math.ceil(needed_gb / USABLE_SHARE + OUTSIDE_GB)
+    shared = f" on each of {processes} processes" if processes > 1 else ""
     error = TooLittleMemory(
-        f"a step takes about {needed_gb:.3g} GB on each of {count(processes, 'process')} even in "
+        f"a step takes about {needed_gb:.3g} GB{shared} even in "
         f"{count(micro_batches[-1], 'micro-batch')} with activation checkpointing, but {max(0.0, usable_gb):.3g} of "
         f"{memory_gb:.4g} GB are usable; use GPUs with at least {least_gb} GB"
     )
