@@ -4,6 +4,7 @@ Nothing is trusted: names come from validated commits, sizes are limited, and ev
 its commit before the part is published. The manifest is written last. Parts from an earlier call are kept.
 """
 
+import itertools
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from pipeline.share.sets import (
     FRAMES,
     MANIFEST,
     OPTIONAL_FILES,
-    PLAN_FILES,
+    PLAN,
     TOKENS,
     Manifest,
     PartCommit,
@@ -35,6 +36,7 @@ from pipeline.share.sets import (
     files_of_part,
     kind_of,
     manifest_type,
+    plan_files,
 )
 from schemas.errors import UserError
 from schemas.frames import MAX_TABLE_BYTES, FrameStoreManifest, Plan
@@ -45,7 +47,7 @@ from schemas.tokens import TokenPlan, TokenSetManifest
 COMMAND = "bevt pull"
 THREADS = 8  # parts in flight: small files spend most of their time waiting
 ATTEMPTS = 2  # of a file whose digest differs
-MAX_OTHER_BYTES = {"sources.parquet": MAX_TABLE_BYTES, "samples.arrow": 16 << 30}  # other files: MAX_RECORD_BYTES
+MAX_OTHER_BYTES = {".parquet": MAX_TABLE_BYTES, ".arrow": 16 << 30}  # by suffix; other files: MAX_RECORD_BYTES
 SHOWN = 3
 R = TypeVar("R", bound=BaseModel)
 
@@ -88,7 +90,7 @@ def pull(name: HubName, out: Path) -> dict[str, Any]:
 
 
 def _check_found(name: HubName, sets: list[str], paths: Iterable[str]) -> None:
-    begun = {path.removesuffix("/plan.json") for path in paths if path.endswith("/plan.json")} - {*sets}
+    begun = {path.removesuffix(f"/{PLAN}") for path in paths if path.endswith(f"/{PLAN}")} - {*sets}
     if not sets:
         found = ", ".join(sorted(paths)[:SHOWN]) or "no files"
         what = f"{min(begun)} is not finished; run its `bevt push` again" if begun else f"no dataset (found: {found})"
@@ -101,14 +103,15 @@ def _pull_set(source: Source) -> dict[str, int]:
     with working_folder(source.out) as work:
         manifest_path = _fetch(source, MANIFEST, work)
         manifest = _record(source, manifest_path, manifest_type(source.prefix))
-        plan_path = _fetch(source, "plan.json", work)
-        _check_plan(source, plan_path, manifest)
-        _check_folder(source, {"plan.json": plan_path, MANIFEST: manifest_path}, manifest)
+        others = plan_files(manifest)
+        plans = {name: _fetch(source, name, work) for name in others if name.endswith(".json")}
+        _check_plans(source, plans, manifest)
+        _check_folder(source, {**plans, MANIFEST: manifest_path}, manifest)
         source.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(source.folder / "plan.json", plan_path.read_bytes())
-        kind = kind_of(source.prefix)
-        others = [name for name in PLAN_FILES[kind] if name != "plan.json"]
-        others += [name for name in OPTIONAL_FILES[kind] if f"{source.prefix}/{name}" in source.listing.files]
+        for name, path in plans.items():
+            write_atomic(source.folder / name, path.read_bytes())
+        optional = OPTIONAL_FILES[kind_of(source.prefix)]
+        others += [name for name in optional if f"{source.prefix}/{name}" in source.listing.files]
         for name in others:
             target = source.folder / name
             if not (target.is_file() and equals(target, source.listing.files[f"{source.prefix}/{name}"])):
@@ -119,13 +122,17 @@ def _pull_set(source: Source) -> dict[str, int]:
     return facts
 
 
-def _check_plan(source: Source, path: Path, manifest: Manifest) -> None:
+def _check_plans(source: Source, paths: Mapping[str, Path], manifest: Manifest) -> None:
+    """Raise UserError unless the plan, and those of the extensions in their order, are those of the manifest."""
     if isinstance(manifest, FrameStoreManifest):
-        agrees = _record(source, path, Plan).digest() == manifest.plan_digest
+        plans = [_record(source, path, Plan) for path in paths.values()]
+        agrees = plans[-1].digest() == manifest.plan_digest
+        agrees &= all(later.extends == earlier.digest() for earlier, later in itertools.pairwise(plans))
     else:
-        agrees = _record(source, path, TokenPlan).name == manifest.name == source.prefix.removeprefix(f"{TOKENS}/")
+        plan = _record(source, paths[PLAN], TokenPlan)
+        agrees = plan.name == manifest.name == source.prefix.removeprefix(f"{TOKENS}/")
     if not agrees:
-        raise UserError(f"{source.where}: plan.json and {MANIFEST} are of different sets; its owner should push again")
+        raise UserError(f"{source.where}: {PLAN} and {MANIFEST} are of different sets; its owner should push again")
     if manifest.num_parts > len(source.listing.files):
         raise UserError(f"{source.where}: {manifest.num_parts} parts, but {len(source.listing.files)} files")
 
@@ -134,7 +141,11 @@ def _check_folder(source: Source, found: Mapping[str, Path], manifest: Manifest)
     """Raise UserError if the folder contains another set, or if the tokens are of other frames."""
     for name, path in found.items():
         own = source.folder / name
-        if own.is_file() and own.read_bytes() != path.read_bytes():
+        if (
+            own.is_file()
+            and own.read_bytes() != path.read_bytes()
+            and not (name == MANIFEST and _is_grown(own, manifest))
+        ):
             raise UserError(f"{source.folder}: contains another set than {source.name}; give another folder")
     frames = read_record(source.out / FRAMES / MANIFEST, FrameStoreManifest)
     if isinstance(manifest, TokenSetManifest) and frames is not None and frames.digest() != manifest.frames_digest:
@@ -142,6 +153,12 @@ def _check_folder(source: Source, found: Mapping[str, Path], manifest: Manifest)
             f"{source.where}: made from the frame store {short(manifest.frames_digest)}, but {source.out / FRAMES} is "
             f"{short(frames.digest())}; pull into the dataset that it was made from, or into another folder"
         )
+
+
+def _is_grown(own: Path, manifest: Manifest) -> bool:
+    """Return whether `manifest` is that of the set with the manifest in the file `own`, after an extension."""
+    before = read_record(own, type(manifest))
+    return before is not None and before.digest() in {each.manifest_digest for each in manifest.generations}
 
 
 def _pull_parts(source: Source, manifest: Manifest) -> tuple[dict[int, PartCommit], dict[str, int]]:
@@ -213,7 +230,7 @@ def _fetch(source: Source, name: str, work: Path, sha256: str | None = None, num
     remote = source.listing.files.get(path)
     if remote is None:
         raise UserError(f"{source.where}: {name} is missing; its owner should push again")
-    limit = MAX_OTHER_BYTES.get(name, MAX_RECORD_BYTES) if num_bytes is None else num_bytes
+    limit = MAX_OTHER_BYTES.get(Path(name).suffix, MAX_RECORD_BYTES) if num_bytes is None else num_bytes
     if remote.size > limit or (num_bytes is not None and remote.size != num_bytes):
         expected = "at most " * (num_bytes is None) + str(limit)
         raise UserError(f"{source.where}: {name} has {remote.size} bytes, expected {expected}")

@@ -18,7 +18,7 @@ from bevt_core.hub.repository import Listing, Visibility, commit, list_dataset, 
 from bevt_core.storage.files import size_of
 from bevt_core.storage.one_writer import reading
 from pipeline.share.card import README, card, sets_in
-from pipeline.share.sets import MANIFEST, OPTIONAL_FILES, StoredSet, kind_of, sets_at
+from pipeline.share.sets import EXTENSION_FILE, MANIFEST, OPTIONAL_FILES, StoredSet, kind_of, sets_at
 from schemas.errors import UserError
 from schemas.text.hub_name import HubName
 
@@ -115,7 +115,10 @@ def is_pushed(upload: Upload, remote: RemoteFile | None) -> bool:
 def _is_ours(prefix: str, path: str) -> bool:
     """Whether a path in the repository is one that a push of this set may have written."""
     name = path.removeprefix(f"{prefix}/")
-    return name != path and (name.startswith("part-") or name in OPTIONAL_FILES[kind_of(prefix)])
+    if name == path:
+        return False
+    optional = name in OPTIONAL_FILES[kind_of(prefix)] or EXTENSION_FILE.fullmatch(name) is not None
+    return optional or name.startswith("part-")
 
 
 def _readme(sets: Sequence[StoredSet], listing: Listing) -> list[Upload]:

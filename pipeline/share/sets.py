@@ -4,11 +4,13 @@ On the Hub the paths are those of the dataset's folder: `frames/...` and `tokens
 the tokenizer's local folder, are not shared.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bevt_core.dataset.commits import COMMIT, digest_of, part_name, read_manifest
+from bevt_core.dataset.source_list import plan_path, sources_path
 from bevt_core.dataset.token_set import token_set_folders
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import read_record, size_of
@@ -16,10 +18,10 @@ from schemas.errors import DAMAGED, UserError
 from schemas.frames import FileDigest, FramePartCommit, FrameStoreManifest
 from schemas.tokens import TokenPartCommit, TokenSetManifest
 
-MANIFEST = "dataset.json"
+MANIFEST, PLAN = "dataset.json", "plan.json"
 FRAMES, TOKENS = "frames", "tokens"
-# files of a set besides its parts and its manifest; those of the first group must be there
-PLAN_FILES = {FRAMES: ("plan.json", "sources.parquet"), TOKENS: ("plan.json",)}
+EXTENSION_FILE = re.compile(r"(plan-\d{4,}\.json|sources-\d{4,}\.parquet)")
+# besides `plan_files`, the parts and the manifest
 OPTIONAL_FILES = {FRAMES: ("left-out.json", "samples.arrow", "samples.json"), TOKENS: ()}
 
 Manifest = FrameStoreManifest | TokenSetManifest
@@ -51,6 +53,14 @@ def files_of_part(prefix: str, commit: PartCommit) -> dict[str, FileDigest]:
     if isinstance(commit, FramePartCommit):
         return {f"{name}/{path}": digest for path, digest in commit.files.items()}
     return {f"{name}.parquet": FileDigest(sha256=commit.sha256, num_bytes=commit.num_bytes)}
+
+
+def plan_files(manifest: Manifest) -> list[str]:
+    """Return the names of a set's plans and, of a frame store, its lists of sources: those of its extensions too."""
+    if isinstance(manifest, TokenSetManifest):
+        return [PLAN]
+    extensions = range(len(manifest.generations) + 1)
+    return [path(Path(), number).name for number in extensions for path in (plan_path, sources_path)]
 
 
 def check_parts_digest(where: object, manifest: Manifest, commits: Mapping[int, PartCommit]) -> None:
@@ -88,7 +98,7 @@ class StoredSet:
     def files(self) -> Iterator[tuple[str, str | None]]:
         """Yield the path below the set and the SHA-256, if a commit has it, of every file, the manifest last."""
         kind = kind_of(self.prefix)
-        yield from ((name, None) for name in PLAN_FILES[kind])
+        yield from ((name, None) for name in plan_files(self.manifest))
         yield from ((name, None) for name in OPTIONAL_FILES[kind] if (self.folder / name).is_file())
         for part, commit in self.read_commits().items():
             yield from ((name, digest.sha256) for name, digest in files_of_part(self.prefix, commit).items())
@@ -103,7 +113,7 @@ def sets_at(path: Path) -> list[StoredSet]:
     """
     if (path / FRAMES).is_dir() or (path / TOKENS).is_dir():
         folders = [path / FRAMES] if (path / FRAMES).is_dir() else []
-        folders += [Path(str(folder)) for folder in token_set_folders(path, "plan.json")]
+        folders += [Path(str(folder)) for folder in token_set_folders(path, PLAN)]
     else:
         folders = [path]
     return [_set_at(folder) for folder in folders]

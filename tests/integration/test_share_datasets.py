@@ -15,13 +15,18 @@ import cli
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.storage.one_writer import hold
 from pipeline import verify
+from pipeline.growth.extend import extend
+from pipeline.job.run import tokenize
 from pipeline.share import pull as pulling
 from pipeline.share import push as pushing
 from schemas.errors import UserError
+from tests.support.archives import write_pictures
 from tests.support.builders import make_token_set
 from tests.support.hub_server import TOKEN, HubServer, Repository, hub_server, nth
+from tests.support.inline_jobs import without_ray
 from tests.support.json_keys import CheckKeys
 from tests.support.processes import elsewhere
+from tests.support.tiny_jobs import digests, tiny_recipe
 
 TO = "lab/mine"
 NOT_SHARED = {"report.html", "tokenizer-place.json"}
@@ -96,6 +101,31 @@ def test_there_and_back(mine: Path, hub: HubServer, tmp_path: Path, json_keys: C
     assert bevt("push", mine, TO)["uploaded"] == 0 and len(repository(hub).commits) == commits
     assert bevt("pull", result["pushed"], tmp_path / "pulled")["fetched"] == 0
     assert not hub.count(r"PUT|preupload|part-")
+
+
+def test_a_grown_dataset_is_pulled_whole_or_into_an_older_copy(hub: HubServer, tmp_path: Path) -> None:
+    """With the plans of its extensions; into an older copy, only the new parts are fetched."""
+    recipe = tiny_recipe(write_pictures(tmp_path / "raw", "x/0.jpg", "y/1.jpg"), tmp_path / "grown", Path("unused"))
+    with without_ray():
+        tokenize(recipe, frames_only=True, progress="off")
+        bevt("push", "grown", TO)
+        bevt("pull", TO, "older")
+        for name in ("x/2.jpg", "z/3.jpg"):
+            write_pictures(tmp_path / "raw", name)
+            extend(tmp_path / "grown", tmp_path / "raw", progress="off")
+    bevt("push", "grown", TO)
+    assert bevt("pull", TO, "older")["fetched"] == 2 and bevt("pull", TO, "copy")["fetched"] == 3
+    assert digests(tmp_path / "copy") == digests(tmp_path / "older") == digests(tmp_path / "grown")
+    assert verify(tmp_path / "copy")["ok"]
+
+    files = repository(hub).files
+    repository(hub).commit({path: data for path, data in files.items() if not path.endswith("plan-0001.json")})
+    with pytest.raises(UserError, match=r"frames: plan-0001\.json is missing; its owner should push again"):
+        bevt("pull", TO, "lacking")
+    repository(hub).commit({**files, "frames/plan-0001.json": files["frames/plan-0002.json"]})
+    with pytest.raises(UserError, match=r"plan\.json and dataset\.json are of different sets"):
+        bevt("pull", TO, "mixed")
+    assert not (tmp_path / "lacking/frames").exists() and not (tmp_path / "mixed/frames").exists()
 
 
 def test_tokens_alone_join_frames_that_are_there(mine: Path, hub: HubServer, tmp_path: Path) -> None:
