@@ -51,11 +51,15 @@ def extend(
     Example:
       bevt extend datasets/k400 --root /data/k400/train
     """
+    from bevt_core.dataset.source_list import read_plan
     from pipeline.growth.extend import extend as run
-    from pipeline.sources import forget_folders
+    from pipeline.sources import forget_folders, note_unused_split
 
     if relist:
         forget_folders(as_path(root))
+    plan = read_plan(as_path(directory) / "frames")
+    if plan is not None:
+        note_unused_split(dataset or plan.dataset, as_path(root), split, list_file, allow_outside)
     options: dict[str, Any] = {"list_file": list_file, "allow_outside": allow_outside, "tokenizer": tokenizer}
     options |= {"prefix": prefix, "weight": weight}
     options |= {"ray_address": ray_address, "ray_log": "shown" if verbose else "hidden"}

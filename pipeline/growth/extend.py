@@ -5,6 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Unpack
 
+from pydantic import ValidationError
+
 from bevt_core.console.terminal import note, warn
 from bevt_core.dataset.commits import read_manifest
 from bevt_core.dataset.extensions import Planned, read_extended_plans
@@ -15,13 +17,14 @@ from bevt_core.storage.one_writer import writes
 from pipeline.check.repair import check_device, exists
 from pipeline.check.repair_jobs import Jobs, check_links, read_jobs
 from pipeline.cluster.session import ray_session
-from pipeline.growth.new_sources import absent_sources, new_sources, plan_after
+from pipeline.growth.new_sources import absent_sources, check_labels, new_sources, plan_after
 from pipeline.growth.same_content import Found, described, same_content
 from pipeline.job.run import RunOptions, tokenize
 from pipeline.sources import check_found, list_sources, with_prefix
 from pipeline.sources.archives.packed_file import PackedFile, read_packed, write_packed
 from schemas.errors import UserError
-from schemas.frames import FrameStoreManifest
+from schemas.frames import FrameStoreManifest, Plan
+from schemas.text.validation import describe
 from schemas.tokens import TokenSetManifest
 
 COMMAND = "bevt extend"
@@ -74,9 +77,7 @@ def extend(
         check_links(out)
     _remove_torn_plan(frames_dir)
     jobs = read_jobs(out, root, tokenizer, None, allow_outside)
-    if (prefix is None) != (jobs.plan.prefix is None):
-        have = "a prefix" if prefix is None else "no prefix"
-        raise UserError(f"{out}: its sample ids have {have}, so those of new sources must have {have} too")
+    _check_mixing(jobs, prefix, weight)
     if before < jobs.num_parts:
         note(f"{frames_dir}: an earlier extension is not finished; finishing it first")
         _check_same_root(jobs)
@@ -111,12 +112,28 @@ def extend(
     }
 
 
+def _check_mixing(jobs: Jobs, prefix: str | None, weight: float) -> None:
+    """Raise UserError for a prefix or a weight that the dataset cannot have. Nothing was written yet."""
+    if (prefix is None) != (jobs.plan.prefix is None):
+        have = "a prefix" if prefix is None else "no prefix"
+        raise UserError(f"{jobs.out}: its sample ids have {have}, so those of new sources must have {have} too")
+    if prefix is None and weight != 1:
+        raise UserError(
+            f"`weight` {weight:g}: {jobs.out} does not mix data sets, so its samples have no weights; drop it"
+        )
+    try:
+        Plan.model_validate({**jobs.plan.model_dump(), "prefix": prefix, "weight": weight})
+    except ValidationError as error:
+        raise UserError(f"new sources of {jobs.out}: {describe(error, Plan)}") from None
+
+
 def _list(
     jobs: Jobs, facts: Mapping[str, Any], list_file: str | AnyPath | None, roots: Mapping[str, AnyPath]
 ) -> Listed:
     """List the root; `facts` are keys of the extension's plan. Raises UserError as `list_sources` does."""
     listing = list_sources(facts["dataset"], jobs.root, facts["split"], list_file, jobs.allow_outside)
     check_found(listing, jobs.root, list_file)
+    check_labels(listing, jobs.planned[-1].plan.classes, facts["prefix"], list_file)
     listing = with_prefix(listing, facts["prefix"])
     for warning in listing.warnings:
         warn(warning)
@@ -131,6 +148,9 @@ def _list(
     new = Planned(plan_after(planned[-1].plan, found, **facts), found.items)
     known = [file for each in planned for file in _files(each, roots.get(each.plan.prefix or "", jobs.root))]
     same = same_content(known, sorted(_files(new, jobs.root)))
+    before = len(planned[-1].plan.classes)
+    if added := found.classes[before:]:
+        note(f"{len(added)} new classes, such as {added[0]!r}; they get the labels from {before} on")
     num_missing = len(set(found.items.sources()).intersection(listing.missing))
     return Listed(found.num_known, new, same, listing.packed, num_missing)
 

@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 
 from bevt_core.dataset.commits import part_name, read_manifest
 from bevt_core.dataset.extensions import Planned
-from bevt_core.dataset.source_list import SourceTable, sources_digest, sources_of
+from bevt_core.dataset.source_list import SourceTable, labels_of, sources_digest, sources_of
 from bevt_core.rng import rng_for
 from bevt_core.storage.files import map_in_threads
 from bevt_core.storage.objects import AnyPath
 from bevt_core.untrusted.parquet_file import read_table
-from pipeline.sources.class_names import class_index
+from pipeline.sources.class_names import class_index, is_number
 from pipeline.sources.listing import SourceListing
+from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest, Plan
 
 
@@ -53,6 +54,22 @@ def new_sources(
     return NewSources(items.take(order), classes, len(listed) - len(items))
 
 
+def check_labels(listing: SourceListing, classes: tuple[str, ...], prefix: str | None, list_file: object) -> None:
+    """Raise UserError for labels without class names, if the dataset's `classes` (with `prefix` before them) have some.
+
+    Such numbers count the classes of another list, so they cannot be matched.
+    """
+    ours = [name.removeprefix(f"{prefix}/") for name in classes if prefix is None or name.startswith(f"{prefix}/")]
+    labels = labels_of(listing.items).unique().drop_null()
+    is_numbered = len(labels) and (not listing.classes or (listing.inferred and all(map(is_number, listing.classes))))
+    if list_file is not None and is_numbered and not (listing.classes and all(map(is_number, ours))):
+        example = f" such as {ours[0]!r}" if ours else ""
+        raise UserError(
+            f"`list_file` {list_file}: its labels are numbers without class names, but the dataset has {len(ours)} "
+            f"classes{example}; put the class names into a classes.txt beside the list, one per line"
+        )
+
+
 def absent_sources(frames_dir: AnyPath, planned: Sequence[Planned]) -> set[str]:
     """The sources that did not exist each time that a part with them was made."""
     manifest = read_manifest(frames_dir, FrameStoreManifest, "frame store")
@@ -77,14 +94,15 @@ def with_classes(classes: tuple[str, ...], more: Iterable[str]) -> tuple[str, ..
 
 
 def plan_after(plan: Plan, new: NewSources, **facts: Any) -> Plan:
-    """The plan of an extension, after `plan`, by the new sources; `facts` are other keys that differ."""
-    return plan.model_copy(
-        update={
-            "classes": new.classes,
-            "num_sources": len(new.items),
-            "sources_digest": sources_digest(new.items),
-            "first_part": plan.num_parts,
-            "extends": plan.digest(),
-            **facts,
-        }
-    )
+    """The plan of an extension, after `plan`, by the new sources; `facts` are other keys that differ.
+
+    Raises pydantic's ValidationError for facts that a plan cannot have.
+    """
+    own = {
+        "classes": new.classes,
+        "num_sources": len(new.items),
+        "sources_digest": sources_digest(new.items),
+        "first_part": plan.num_parts,
+        "extends": plan.digest(),
+    }
+    return Plan.model_validate({**plan.model_dump(), **own, **facts})

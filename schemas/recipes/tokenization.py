@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from schemas.base import PlainName, Record
 from schemas.frames import PoolSpec, VideoDecoder
 from schemas.ranges import Attempts, Batch, Seconds, Seed, Weight
@@ -37,3 +39,9 @@ class TokenizeRecipe(Record):
     decoder: VideoDecoder = "pyav"  # tried first; PyAV reads the files that another cannot, and gives the same frames
     decode_timeout_s: Seconds  # per source; slower ones are rejected
     attempts: Attempts  # attempts per source before it is rejected for a time-out or crash
+
+    @model_validator(mode="after")
+    def _check_weight(self) -> "TokenizeRecipe":
+        if self.weight != 1 and self.prefix is None:
+            raise ValueError(f"weight: {self.weight:g} without a prefix; only stores that mix data sets have weights")
+        return self

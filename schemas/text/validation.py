@@ -26,6 +26,10 @@ WORDS = (  # pydantic's messages -> ours
     (r"Input should be (?:a|an) valid (\w+)", r"expected a valid \1"),
     (r"Input should be ", "expected "),
     (r"Field required", "missing"),
+    (r"expected a valid tuple\b", "expected a list"),
+    (r"expected a mapping or instance of \w+", "expected a mapping"),
+    (r"(?:Tuple|List) should have at least 1 item after validation, not 0", "expected at least one"),
+    (r"String should match pattern '\^\\w\[\\w\.-\]\*\$'", "expected a name of letters, digits, _, . and -"),
     (r"Extra inputs are not permitted", "unknown key"),
 )
 LIMITS: dict[type, str] = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}

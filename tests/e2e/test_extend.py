@@ -196,6 +196,25 @@ def test_an_unfinished_extension_needs_its_own_root(made: Made, tmp_path: Path) 
     assert digests(place) == digests(made.after)
 
 
+def test_options_that_the_dataset_cannot_have_change_nothing(made: Made, tmp_path: Path) -> None:
+    """A list of label numbers among them, which count another list's classes."""
+    place = copy_of(made.before, tmp_path / "place")
+    (tmp_path / "list.txt").write_text("y/5.mp4 0\n")
+    numbered = {"dataset": "list", "list_file": tmp_path / "list.txt"}
+    for options, error in (
+        ({"weight": 3.0}, "`weight` 3: .* does not mix data sets, so its samples have no weights"),
+        ({"prefix": "a"}, "its sample ids have no prefix"),
+        (numbered, "its labels are numbers without class names, but the dataset has 2 classes such as 'x'"),
+    ):
+        with pytest.raises(UserError, match=error):
+            extend(place, made.root, progress="off", **options)
+    assert digests(place) == digests(made.before)
+    (tmp_path / "classes.txt").write_text("y\nx\n")
+    extend(place, made.root, progress="off", **numbered)
+    store = FrameStore(place / "frames")
+    assert store.manifest.classes == ("x", "y") and store.samples["label"].to_pylist()[-1] == 1
+
+
 def test_one_writer(made: Made, tmp_path: Path) -> None:
     place = copy_of(made.before, tmp_path / "place")
     with elsewhere(hold(place, "bevt tokenize")), pytest.raises(UserError, match="`bevt tokenize`"):

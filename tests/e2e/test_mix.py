@@ -126,6 +126,18 @@ def test_prefixes_cannot_be_added_later(mixed: Mixed) -> None:
         extend(mixed.out, mixed.place / "b", progress="off")
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"prefix": "c/d"}, r"prefix: expected a name of letters.* \(given 'c/d'\)"), ({"weight": 0}, "weight: expected")],
+)
+def test_a_prefix_or_weight_that_is_none_writes_no_plan(mixed: Mixed, options: dict[str, object], error: str) -> None:
+    """A plan with one could not be read, nor be removed by a command."""
+    whole = digests(mixed.out)
+    with pytest.raises(UserError, match=error):
+        extend(mixed.out, mixed.place / "b", progress="off", **{"prefix": "c", **options})  # type: ignore[arg-type]
+    assert digests(mixed.out) == whole
+
+
 def test_a_repeated_sample_has_another_clip(mixed: Mixed) -> None:
     data = dataset_of(TokenSet(mixed.out / "tokens/t"), clip_frames=2, tubelet=1)
     masks = [data[0, 6 + repetition * len(data)]["mask"].numpy() for repetition in range(4)]
