@@ -111,8 +111,10 @@ def tokenize(
             unused=[f"--{name}" for name, value in one_root.items() if value is not None],
             allow_outside=allow_outside,
             frames_only=frames_only,
+            overwrite=overwrite,
             ray_address=ray_address,
             ray_log="shown" if verbose else "hidden",
+            strict=strict,
             relist=relist,
         )
         return

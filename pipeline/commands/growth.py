@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bevt_core.console.command_line import AllowOutside, AsJson, ListFile
-from bevt_core.console.terminal import emit
+from bevt_core.console.terminal import emit, warn
 from bevt_core.storage.objects import as_path
 from pipeline.commands.data import Directory, MovedTokenizer, Relist, Split, Verbose
 from schemas.errors import UserError
@@ -72,13 +72,14 @@ def tokenize_mix(
     json_: bool,
     *,
     unused: list[str],
+    strict: bool,
     relist: bool,
     **options: Any,
 ) -> None:
     """`bevt tokenize --dataset mix.yaml`: `recipe_of` loads the recipe for the first data set.
 
-    `relist` reads all folders of all roots again. Raises UserError for options that do not fit several data sets
-    (`unused`).
+    `relist` reads all folders of all roots again. Exits with 1 if any source was rejected and `strict`. Raises
+    UserError for options that do not fit several data sets (`unused`).
     """
     from pipeline.growth.mix import read_mix
     from pipeline.growth.mix import tokenize_mix as run
@@ -89,4 +90,10 @@ def tokenize_mix(
     mix = read_mix(Path(path))
     for source in mix.sources if relist else ():
         forget_folders(as_path(source.root))
-    emit(run(recipe_of(mix.sources[0].dataset), mix, **options), json_)
+    summary = run(recipe_of(mix.sources[0].dataset), mix, **options)
+    emit(summary, json_)
+    *_, last = (summary["first"], *summary["more"].values())
+    if last["rejected"]:
+        warn(f"{last['rejected']} of {last['sources']} sources were rejected; see frames/part-*/rejected.parquet")
+        if strict:
+            raise typer.Exit(1)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from bevt_core.console.terminal import note, warn
 from bevt_core.dataset.commits import read_manifest
-from bevt_core.dataset.extensions import Planned, read_extended_plans
+from bevt_core.dataset.extensions import Planned, check_prefix, read_extended_plans
 from bevt_core.dataset.source_list import plan_path, read_plan, sources_of, sources_path, write_plan
 from bevt_core.storage.files import read_record, remove, size_of
 from bevt_core.storage.objects import AnyPath
@@ -19,6 +19,7 @@ from pipeline.check.repair_jobs import Jobs, check_links, read_jobs
 from pipeline.cluster.session import ray_session
 from pipeline.growth.new_sources import absent_sources, check_labels, new_sources, plan_after
 from pipeline.growth.same_content import Found, described, same_content
+from pipeline.job.commits import journal_frame_commits
 from pipeline.job.run import RunOptions, tokenize
 from pipeline.sources import check_found, list_sources, with_prefix
 from pipeline.sources.archives.packed_file import PackedFile, read_packed, write_packed
@@ -80,7 +81,7 @@ def extend(
     _check_mixing(jobs, prefix, weight)
     if before < jobs.num_parts:
         note(f"{frames_dir}: an earlier extension is not finished; finishing it first")
-        _check_same_root(jobs)
+        _check_same_root(jobs, prefix)
         _make(jobs, run_options)
     facts: dict[str, Any] = {"dataset": dataset or jobs.plan.dataset, "split": split or jobs.plan.split}
     facts |= {"prefix": prefix, "weight": weight}
@@ -193,8 +194,12 @@ def _remove_torn_plan(frames_dir: AnyPath) -> None:
         remove(plan_path(frames_dir, number))
 
 
-def _check_same_root(jobs: Jobs) -> None:
-    """Raise UserError if none of the sources of the newest extension exists below the root."""
+def _check_same_root(jobs: Jobs, prefix: str | None) -> None:
+    """Raise UserError if parts of another prefix's data set are lacking, whose files may have the same names as those
+    below the root, or if none of the sources of the newest extension exists below the root."""
+    plans = [each.plan for each in jobs.planned]
+    done = {part for plan in plans for part in journal_frame_commits(jobs.out / "frames", plan)}
+    check_prefix(plans, done, [prefix])
     newest = jobs.planned[-1]
     some = [newest.plan.raw_source(source) for source in sources_of(newest.items)]
     packed = read_packed(jobs.out / "frames", 0, len(some), newest.plan.first_part) or [()] * len(some)

@@ -193,15 +193,20 @@ def write_or_check_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceI
                 else "to add files to it, use `bevt extend`; else give another `out`"
             )
             raise UserError(_refusal(frames_dir / "plan.json", stored, plan, fix))
-        tokens = frames_dir.parent / "tokens"  # made from the old frames
-        with removing([frames_dir, *(path.parent for path in tokens.glob("*/plan.json"))], OVERWRITE):
-            remove(tokens)  # tokens first: while the old plan exists, a rerun after an interrupt removes both
-            remove(frames_dir)
+        remove_output(frames_dir)
     stored = write_plan(frames_dir, plan, items)
     if stored.digest() != plan.digest():  # another job wrote its plan in the meantime
         raise UserError(_refusal(frames_dir / "plan.json", stored, plan, "give another `out`"))
     clean_staging(frames_dir.parent)
     clean_staging(frames_dir)
+
+
+def remove_output(frames_dir: AnyPath) -> None:
+    """Remove a frame store and the token sets made from it. Raises UserError while another process reads them."""
+    tokens = frames_dir.parent / "tokens"
+    with removing([frames_dir, *(path.parent for path in tokens.glob("*/plan.json"))], OVERWRITE):
+        remove(tokens)  # tokens first: while the old plan exists, a rerun after an interrupt removes both
+        remove(frames_dir)
 
 
 def with_resolved_tokenizer(recipe: TokenizeRecipe) -> TokenizeRecipe:

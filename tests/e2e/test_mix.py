@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from bevt_core.dataset.token_set import TokenSet
 from pipeline.check.repair import repair
 from pipeline.check.verify import verify
 from pipeline.growth.extend import extend
-from pipeline.growth.mix import Mix, read_mix, tokenize_mix
+from pipeline.growth.mix import Mix, MixedRoot, read_mix, tokenize_mix
 from schemas.errors import UserError
 from tests.support.inline_jobs import without_ray
-from tests.support.media import moving_frames, write_video
+from tests.support.media import moving_frames, write_image, write_video
 from tests.support.pretraining import dataset_of
 from tests.support.tiny_jobs import digests, save_tiny_tokenizer, tiny_recipe
 from trainer.clips.sources import StoreClips
@@ -72,7 +73,7 @@ def test_made_again_and_repaired_from_each_root(mixed: Mixed) -> None:
     whole = digests(mixed.out)
     summary = mixed.make()
     assert digests(mixed.out) == whole
-    assert [more["new"] for more in summary["more"].values()] == [0]  # type: ignore[attr-defined]
+    assert [more["new"] for more in summary["more"].values()] == [0, 0]  # type: ignore[attr-defined]
     for part, root in ((0, "a"), (1, "b")):
         (mixed.out / f"frames/part-0000{part}/index.parquet").write_bytes(b"x")
         repair(mixed.out, mixed.place / root, progress="off")
@@ -95,6 +96,51 @@ def test_a_killed_mix_goes_on_with_each_root(mixed: Mixed, tmp_path: Path, monke
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     mixed.make()
     assert digests(mixed.out) == whole
+
+
+def test_an_unfinished_data_set_is_never_read_below_the_root_of_another(tmp_path: Path) -> None:
+    """Files of the same names are below each root, and the second data set comes before the unfinished third."""
+    for seed, name in enumerate("abc"):
+        write_image(tmp_path / name / "x/1.jpg", moving_frames(1, 64, 64, seed=seed)[0])
+    sources = [{"prefix": name, "dataset": "folder", "root": str(tmp_path / name)} for name in "abc"]
+    mix, out = Mix.model_validate({"sources": sources}), tmp_path / "out"
+    recipe = tiny_recipe(tmp_path, out, Path("unused"))
+    with without_ray():
+        tokenize_mix(recipe, Mix(sources=mix.sources[:2]), frames_only=True, progress="off")
+        before = (out / "frames/dataset.json").read_bytes()
+        tokenize_mix(recipe, mix, frames_only=True, progress="off")
+        whole = digests(out)
+        (out / "frames/dataset.json").write_bytes(before)
+        shutil.rmtree(out / "frames/part-00002")
+        with pytest.raises(UserError, match="parts of c still have to be decoded, which have roots of their own"):
+            extend(out, tmp_path / "b", prefix="b", progress="off")
+        tokenize_mix(recipe, mix, frames_only=True, progress="off")
+    assert digests(out) == whole
+
+
+def test_what_changed_since_the_mix_was_made(mixed: Mixed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """New files of every data set are added; other settings are refused; a root is checked before the work."""
+    first, second = mixed.mix.sources
+    out = tmp_path / "out"
+    shutil.copytree(mixed.out, out)
+    recipe = mixed.recipe.model_copy(update={"out": str(out)})
+    whole = digests(out)
+
+    def make(*sources: MixedRoot, overwrite: bool = False) -> dict[str, Any]:
+        return tokenize_mix(recipe, Mix(sources=sources), progress="off", overwrite=overwrite)
+
+    with pytest.raises(UserError, match=r"its data set 'b' has weight 2\.5, not 3\.0; give another `out`"):
+        make(first, second.model_copy(update={"weight": 3.0}))
+    with pytest.raises(UserError, match=r"the root .*none of 'c': no such folder"):
+        make(first, second, MixedRoot(prefix="c", dataset="folder", root=str(tmp_path / "none")))
+    make(first)
+    assert "also has the data set 'b', which the mix does not name" in capsys.readouterr().err
+    assert digests(out) == whole
+    shutil.copytree(mixed.place / "a", tmp_path / "a")
+    (tmp_path / "a/x/new.mp4").write_bytes((mixed.place / "b/x/0.mp4").read_bytes())
+    added = make(first.model_copy(update={"root": str(tmp_path / "a")}), second)["more"]
+    assert {name: more["new"] for name, more in added.items()} == {"b": 0, "a": 1}
+    assert make(first, overwrite=True)["first"]["parts"] == 1 and verify(out)["ok"]
 
 
 def test_labels_of_several_data_sets_are_not_trained_on(mixed: Mixed) -> None:
