@@ -9,6 +9,7 @@ import errno
 import fnmatch
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from schemas.text.names import leads_out
 R = TypeVar("R")
 
 CHUNK_BYTES = 16 << 20  # of an upload in pieces; files smaller than two chunks are uploaded by one put
+BUCKET = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9._$-]*")
 UPLOADS = 4  # pieces of a file that are uploaded at a time
 
 
@@ -38,8 +40,11 @@ class ObjectPath:
 
     def __post_init__(self) -> None:
         scheme, _, place = self.url.partition("://")
-        if scheme not in CLOUDS or not place.split("/")[0]:
+        bucket = place.partition("/")[0]
+        if scheme not in CLOUDS or not bucket:
             raise UserError(f"{self.url}: expected {KNOWN}")
+        if not BUCKET.fullmatch(bucket):  # obstore panics for some of the others
+            raise UserError(f"{self.url}: {bucket!r} is no {CLOUDS[scheme].bucket}'s name; expected {KNOWN}")
 
     def __str__(self) -> str:
         return self.url
@@ -56,7 +61,8 @@ class ObjectPath:
 
     @property
     def parent(self) -> "ObjectPath":
-        return ObjectPath(self.url.rpartition("/")[0])
+        """The prefix that contains this one; a bucket contains itself, as `/` does."""
+        return ObjectPath(self.url.rpartition("/")[0]) if self._key else self
 
     def absolute(self) -> "ObjectPath":
         return self
@@ -264,6 +270,8 @@ def as_path(text: str | AnyPath) -> AnyPath:
         return text
     scheme, separator, place = text.partition("://")
     if not separator:
+        if (found := text.partition(":/"))[0] in CLOUDS and found[1]:
+            raise UserError(f"{text}: a slash is missing after {found[0]}:/; expected {KNOWN}")
         return Path(text)
     cloud = CLOUDS.get(scheme)
     if holds_credentials(text):

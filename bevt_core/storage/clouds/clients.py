@@ -7,17 +7,20 @@ only where asked: see `requests`.
 import errno
 import functools
 import os
+import re
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bevt_core.console.installation import install_command
 from bevt_core.storage.clouds.failures import one_line
 from bevt_core.storage.clouds.regions import region_header
 from bevt_core.storage.clouds.schemes import CLOUDS, Cloud
 from schemas.errors import StorageError, UserError
+from schemas.text.credentials import masked
 
 CONNECT_TIMEOUT_S = 10
 SILENCE_TIMEOUT_S = 120  # without a byte from the server; a sent piece of an upload must be confirmed in this time
@@ -25,6 +28,7 @@ REQUEST_TIMEOUT_S = 24 * 3600  # obstore's default of 30 s would end long downlo
 PIECE_RETRIES = PAGE_RETRIES = 5  # of one piece of an upload in pieces, and of one page of a long listing
 CONNECTIONS = 32  # per process: threads that make requests
 CREDENTIALS_LAST = timedelta(minutes=10)  # botocore renews those that expire at least so long before
+REGION = re.compile(r"[a-zA-Z0-9-]+")  # obstore panics for some others
 
 _lock = threading.Lock()
 _used_by: set[int] = set()  # process ids
@@ -103,6 +107,8 @@ def _s3(cloud: Cloud, bucket: str) -> dict[str, Any]:
     try:
         region = _regions.get(bucket) or session.get_config_variable("region") or "us-east-1"
         endpoint = ConfiguredEndpointProvider(session.full_config, session.get_scoped_config(), "s3").provide()
+        if not REGION.fullmatch(region):
+            raise UserError(f"{cloud.name}: {region!r} is no region; {cloud.region}, such as us-east-1")
         if endpoint is None and region.startswith("cn-"):
             endpoint = f"https://s3.{region}.amazonaws.com.cn"  # obstore knows the addresses outside China
         settings = {
@@ -152,8 +158,23 @@ def _address(cloud: Cloud, name: str, endpoint: str | None) -> dict[str, Any]:
     unsigned = os.environ.get(cloud.unsigned, "").lower() in ("1", "true")
     settings: dict[str, Any] = {"skip_signature": unsigned, "allow_http": False}
     if endpoint:
+        _check_address(cloud, endpoint)
         settings |= {name: endpoint.rstrip("/"), "allow_http": endpoint.startswith("http://")}
     return settings
+
+
+def _check_address(cloud: Cloud, endpoint: str) -> None:
+    """Raise UserError for an address that is no URL: obstore panics for some."""
+    try:
+        found = urlsplit(endpoint)
+        is_usable = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except ValueError:  # by `port`
+        is_usable = False
+    if not is_usable or not endpoint.isascii() or re.search(r"\s", endpoint):
+        variables = " or ".join(cloud.endpoint_variables)
+        raise UserError(
+            f"{cloud.name}: {masked(endpoint)!r} is no address; set {variables} to one such as https://minio.example:9000"
+        )
 
 
 SETTINGS: dict[str, Callable[[Cloud, str], dict[str, Any]]] = {"s3": _s3, "gs": _gs, "az": _az}

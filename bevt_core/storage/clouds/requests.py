@@ -25,8 +25,12 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0  # between attempts: doubled each time,
 
 
 def retry_s() -> float:
-    """Seconds for which a failing request is retried."""
-    return float(os.environ.get("BEVT_RETRY_S", RETRY_S))
+    """Seconds for which a failing request is retried. Raises UserError if $BEVT_RETRY_S is not a number."""
+    text = os.environ.get("BEVT_RETRY_S", str(RETRY_S))
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"BEVT_RETRY_S is {text!r}; expected a number of seconds, such as 120") from None
 
 
 def request(url: str, cloud: Cloud, bucket: str, what: str, call: Callable[[Any], R], retries: int = 0) -> R:

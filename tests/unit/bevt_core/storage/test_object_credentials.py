@@ -115,6 +115,36 @@ def test_temporary_credentials_are_read_again_before_they_expire(monkeypatch: py
         assert len(read) == 1
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "error"),
+    [
+        (
+            "AWS_ENDPOINT_URL",
+            "not a url",
+            "Amazon S3: 'not a url' is no address; set AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT",
+        ),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:99999", "is no address"),
+        ("GOOGLE_BASE_URL", "http://é", "is no address; set GOOGLE_BASE_URL"),
+        ("AZURE_STORAGE_ENDPOINT", "minio:9000", "is no address; set AZURE_STORAGE_ENDPOINT"),
+        ("AWS_DEFAULT_REGION", "us east", "'us east' is no region; set AWS_DEFAULT_REGION"),
+        ("BEVT_RETRY_S", "long", "BEVT_RETRY_S is 'long'; expected a number of seconds"),
+    ],
+)
+def test_a_setting_that_is_none_is_one_line(
+    variable: str, value: str, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some would make obstore's threads panic."""
+    for cloud in CLOUDS.values():
+        monkeypatch.setenv(cloud.unsigned, "true")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv(variable, value)
+    clients.forget_clients()
+    scheme = {"GOOGL": "gs", "AZURE": "az"}.get(variable[:5], "s3")
+    with pytest.raises(UserError, match=error):
+        as_path(f"{scheme}://data/x").read_bytes()
+    clients.forget_clients()
+
+
 def test_every_cloud_has_settings() -> None:
     assert clients.SETTINGS.keys() == CLOUDS.keys()
 

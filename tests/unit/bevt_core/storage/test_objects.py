@@ -40,7 +40,8 @@ def test_what_is_a_path_and_what_an_object() -> None:
     assert (str(path), path.name, str(path.parent)) == ("s3://bucket/a/b", "b", "s3://bucket/a")
     assert str(path / "" / "./c/d.txt") == "s3://bucket/a/b/c/d.txt"
     assert [str(as_path(url)) for url in ("gs://b/a//c", "az://c")] == ["gs://b/a/c", "az://c"]
-    for wrong in ("s3://", "ftp://bucket/x", "s3:///x", "gs://", "az:///x"):
+    assert as_path("gs://data").parent == as_path("gs://data")
+    for wrong in ("s3://", "ftp://bucket/x", "s3:///x", "gs://", "az:///x", "s3://da ta/x", "gs://é", "s3:/bucket/x"):
         with pytest.raises(
             UserError, match=r"expected .*s3://bucket/prefix, gs://bucket/prefix, az://container/prefix"
         ):
