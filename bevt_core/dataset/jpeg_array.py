@@ -166,7 +166,19 @@ def without_checksum(raw: bytes, path: Path, what: str) -> bytes:
     return payload
 
 
-@functools.lru_cache(maxsize=64)
 def open_jpegs(path: str) -> JpegStore:
-    """Return a reader that stays open in this process, with its offsets and shard indices in memory."""
+    """Return a reader that stays open in this process, with its offsets and shard indices in memory.
+
+    A part that was made again since, by another job or a repair, is opened again.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 - called for every clip
+    except OSError:
+        return opened(path, None)
+    return opened(path, (status.st_ino, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=64)
+def opened(path: str, version: object) -> JpegStore:
+    """Return the reader of a version of the folder at `path`."""
     return JpegStore(Path(path))

@@ -17,7 +17,7 @@ import zarr
 from packaging.requirements import Requirement
 
 from bevt_core.dataset.frame_store import FrameStore, read_frame_commit
-from bevt_core.dataset.jpeg_array import MAX_FRAME_BYTES, JpegStore, open_jpegs, read_all_jpegs, write_jpegs
+from bevt_core.dataset.jpeg_array import MAX_FRAME_BYTES, JpegStore, opened, read_all_jpegs, write_jpegs
 from bevt_core.dataset.jpeg_layout import METADATA_BYTES
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.tokenizers import load_tokenizer
@@ -78,7 +78,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def dataset(whole: Path, tmp_path: Path) -> Path:
-    open_jpegs.cache_clear()
+    opened.cache_clear()
     return Path(shutil.copytree(whole, tmp_path / "data"))
 
 

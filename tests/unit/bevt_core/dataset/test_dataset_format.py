@@ -9,7 +9,7 @@ import pytest
 
 from bevt_core.dataset import frame_store
 from bevt_core.dataset.frame_store import FrameStore, read_frame_commit, write_frame_manifest
-from bevt_core.dataset.jpeg_array import open_jpegs
+from bevt_core.dataset.jpeg_array import opened
 from bevt_core.dataset.source_list import read_plan, read_sources, sources_digest
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.rng import rng_for
@@ -65,7 +65,7 @@ def test_a_flipped_byte_in_a_frame_is_an_error(tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[1000] ^= 1
     shard.write_bytes(data)
-    open_jpegs.cache_clear()
+    opened.cache_clear()
     with pytest.raises(ValueError, match="checksum"):
         token_set.frames.read_frames(0, 0, 1)
 

@@ -1,5 +1,6 @@
 """Ranges of the JPEG array: the same bytes as zarr reads, and an error for damage, even if zarr would miss it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bevt_core.dataset import jpeg_layout
-from bevt_core.dataset.jpeg_array import JpegStore, read_all_jpegs, write_jpegs
+from bevt_core.dataset.jpeg_array import JpegStore, open_jpegs, read_all_jpegs, write_jpegs
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
 
@@ -24,6 +25,16 @@ def jpegs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[bytes]:
     jpegs = [rng.bytes(int(rng.integers(1, 200))) for _ in range(20)]
     write_jpegs(tmp_path / "frames.zarr", jpegs)
     return jpegs
+
+
+def test_a_part_that_was_made_again_is_opened_again(jpegs: list[bytes], tmp_path: Path) -> None:
+    path = tmp_path / "frames.zarr"
+    assert [frame.tobytes() for frame in open_jpegs(str(path)).read(0, 2)] == jpegs[:2]
+    assert open_jpegs(str(path)) is open_jpegs(str(path))
+    write_jpegs(tmp_path / "new", jpegs[5:])
+    shutil.rmtree(path)
+    (tmp_path / "new").rename(path)
+    assert [frame.tobytes() for frame in open_jpegs(str(path)).read(0, 2)] == jpegs[5:7]
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
