@@ -61,21 +61,31 @@ def write_part(
 ) -> tuple[dict[str, FileDigest], tuple[str, ...]]:
     """Write the samples of a part as fragments, read them back, and return their files and their metadata.
 
-    Raises StorageError if a file does not have the rows that were written.
+    Raises StorageError if a file does not have the rows that were written, and what reading the samples raises.
     """
     require_lance()
     from lance.fragment import write_fragments
 
     written: list[str] = []
+    failed: list[Exception] = []  # Lance raises its own error, with a traceback as its text
 
     def rows() -> Iterator[pa.RecordBatch]:
-        for sample in samples:
-            row = row_of(sample, schema)
-            written.append(row_digest(row))
-            yield row
+        try:
+            for sample in samples:
+                row = row_of(sample, schema)
+                written.append(row_digest(row))
+                yield row
+        except Exception as error:
+            failed.append(error)
+            raise
 
     reader = pa.RecordBatchReader.from_batches(schema, rows())
-    fragments = write_fragments(reader, str(out / DATASET), schema=schema)
+    try:
+        fragments = write_fragments(reader, str(out / DATASET), schema=schema)
+    except Exception:
+        if failed:
+            raise failed[0] from None
+        raise
     names = [f"{DATASET}/data/{file.path}" for fragment in fragments for file in fragment.files]
     stored = [digest for name in names for digest in row_digests(out / name)]
     if stored != written:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import tarfile
 from collections import defaultdict
@@ -164,6 +165,17 @@ def test_what_the_disk_changes_is_noticed(tokens: TokenSet, tmp_path: Path, monk
     with pytest.raises(StorageError, match=r"00000-000000.00000.jpg not stored as written; check the disk"):
         export_data(tokens.path.parent.parent, tmp_path / "out", "webdataset")
     assert not list((tmp_path / "out" / "commits").glob("*"))
+
+
+@pytest.mark.parametrize("to", ["webdataset", "lance"])
+def test_damaged_frames_are_the_same_error_for_each_format(tokens: TokenSet, tmp_path: Path, to: Any) -> None:
+    if to == "lance":
+        pytest.importorskip("lance", reason="pylance is not installed")
+    shutil.copytree(tokens.path.parent.parent, tmp_path / "set")
+    (tmp_path / "set/frames/part-00000/frames.zarr/offsets/c/0").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"^/.*/offsets/c/0: 1 bytes, expected .*; run `bevt verify`"):
+        export_data(tmp_path / "set", tmp_path / "out", to)
+    assert not (tmp_path / "out" / "export.json").exists()
 
 
 def _after_damage(function: Any) -> Any:
