@@ -7,12 +7,13 @@ import typer
 
 from bevt_core.console.command_line import AsJson
 from bevt_core.console.terminal import emit
+from bevt_core.storage.objects import as_path
 from schemas.errors import UserError
 
 
 def tokenizer_info(
     name: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
-    frames: Annotated[Path | None, typer.Option(help="Frame store to measure the reconstruction on.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Frame store to measure the reconstruction on.")] = None,
     max_frames: Annotated[
         int, typer.Option(min=1, help="Largest number of frames, evenly spread over the store.")
     ] = 1024,
@@ -28,13 +29,13 @@ def tokenizer_info(
     """
     from bevt_core.tokenizers.inspection import tokenizer_info as run
 
-    emit(run(name, frames, max_frames), json_)
+    emit(run(name, None if frames is None else as_path(frames), max_frames), json_)
 
 
 def compare_tokenizers(
     a: Annotated[str, typer.Argument(help="A tokenizer's name or directory.")],
     b: Annotated[str, typer.Argument(help="Name or directory of the second one; may be the same.")],
-    frames: Annotated[Path, typer.Option(help="Frame store to compare them on.")],
+    frames: Annotated[str, typer.Option(help="Frame store to compare them on.")],
     others: Annotated[list[str] | None, typer.Argument(help="Names or directories of more tokenizers.")] = None,
     max_frames: Annotated[
         int, typer.Option(min=1, help="Largest number of frames, evenly spread over the store.")
@@ -54,7 +55,7 @@ def compare_tokenizers(
     from bevt_core.tokenizers.inspection import compare_tokenizers as run
     from bevt_core.tokenizers.inspection import comparison_table
 
-    compared = run([a, b, *(others or [])], frames, max_frames)
+    compared = run([a, b, *(others or [])], as_path(frames), max_frames)
     emit(compared if json_ else comparison_table(compared), json_)
 
 

@@ -7,7 +7,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from bevt_core.console.readable import percent
 from bevt_core.dataset.frame_store import FrameStore
+from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import find_tokenizer, load_tokenizer
 from bevt_core.tokenizers.base import Tokenizer
 from bevt_core.tokenizers.description import CARD, DECODER, ENCODER, read_description
@@ -42,7 +42,7 @@ TIMED_PASSES = 2
 Scale = Callable[[np.ndarray, int], np.ndarray]  # a square frame, P -> the frame scaled to P x P
 
 
-def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) -> dict[str, Any]:
+def tokenizer_info(path_or_name: str, frames_dir: AnyPath | None, max_frames: int) -> dict[str, Any]:
     """Describe a stored tokenizer; with a frame store, also measure how well it reconstructs its frames (`measure`).
 
     Uses up to `max_frames` frames, evenly spread over the store, each cropped to its centre as in view 0. Raises
@@ -76,7 +76,7 @@ def tokenizer_info(path_or_name: str, frames_dir: Path | None, max_frames: int) 
     return info
 
 
-def compare_tokenizers(names: Sequence[str], frames_dir: Path, max_frames: int) -> dict[str, Any]:
+def compare_tokenizers(names: Sequence[str], frames_dir: AnyPath, max_frames: int) -> dict[str, Any]:
     """Compare two or more tokenizers on the same stored frames (as in `tokenizer_info`), each at its own input size.
 
     The first two are `a` and `b`, the rest `others`. For each: `measure`; `frames_per_s` by dtype; and the shares of

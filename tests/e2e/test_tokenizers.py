@@ -163,6 +163,20 @@ def test_the_default_works_offline_at_once(
         bevt("tokenize", "--dataset", "imagenet", "--tokenizer", "dalle")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("tokenizer", "info", "dvae-nano"),
+        ("tokenizer", "compare", "dvae-nano", "dvae-nano"),
+        ("viz", "attention", "bevt-nano", "--sample", "x"),
+    ],
+)
+def test_stored_frames_may_be_objects(command: tuple[str, ...]) -> None:
+    """An address that is none is refused as one, not looked for on the disk."""
+    with pytest.raises(UserError, match=r"gs://d d: 'd d' is no bucket's name"):
+        CliRunner().invoke(cli.app, [*command, "--frames", "gs://d d/x"], catch_exceptions=False)
+
+
 def test_info_and_compare(frames: Path, tmp_path: Path, json_keys: CheckKeys) -> None:
     one, other = (save_tiny_tokenizer(tmp_path / str(seed), seed) for seed in (0, 1))
     info = bevt("tokenizer", "info", one, "--frames", frames)

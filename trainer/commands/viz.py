@@ -7,6 +7,7 @@ import typer
 
 from bevt_core.console.command_line import AsJson, Overrides
 from bevt_core.console.terminal import emit
+from bevt_core.storage.objects import as_path
 from trainer.commands.options import ClipsRecipe, EncoderPath, clips_recipe
 from trainer.recipes import TRAINER_RECIPES
 
@@ -65,7 +66,7 @@ def attention(
     checkpoint: EncoderPath,
     sample: Annotated[str, typer.Option(help="Video file, or with --frames a sample's id.")],
     out: Out = Path("attention"),
-    frames: Annotated[Path | None, typer.Option(help="Frame store that contains the sample.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Frame store that contains the sample.")] = None,
     recipe: ClipsRecipe = None,
     set_: Overrides = None,
     json_: AsJson = False,
@@ -78,7 +79,8 @@ def attention(
     """
     from trainer.show.viz import viz_attention
 
-    _emit(viz_attention(checkpoint, sample, out, frames=frames, recipe=clips_recipe(recipe, set_)), json_)
+    store = None if frames is None else as_path(frames)
+    _emit(viz_attention(checkpoint, sample, out, frames=store, recipe=clips_recipe(recipe, set_)), json_)
 
 
 def _emit(result: dict[str, Any], as_json: bool) -> None:

@@ -26,6 +26,7 @@ from bevt_core.reporting.pictures import film, heat, heat_scale, hide, marked, m
 from bevt_core.rng import rng_for
 from bevt_core.storage.descriptions import what_is
 from bevt_core.storage.files import write_atomic
+from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers import load_tokenizer, tokenizer_of
 from bevt_core.tokenizers.mosaics import decoder_for
 from bevt_core.weights.model_files import load_weights
@@ -145,7 +146,7 @@ def viz_attention(
     sample: str,
     out: Path,
     *,
-    frames: Path | None = None,
+    frames: AnyPath | None = None,
     recipe: FinetuneRecipe | None = None,
 ) -> dict[str, Any]:
     """Draw the attention of a run's encoder, by stage, over a video file or a sample of the frame store `frames`.
@@ -239,7 +240,7 @@ def _middle_clip(data: ClipSource, sampling: ClipSampling, interval: int) -> tup
     return torch.from_numpy(np.stack(frames_HWC)), found[-1]
 
 
-def _sample_of(frames: Path, sample: str) -> StoreClips:
+def _sample_of(frames: AnyPath, sample: str) -> StoreClips:
     store = StoreClips(frames)
     found = store.subset([item for item in store.items if item.source == sample])
     if not found.items:

@@ -131,6 +131,8 @@ def fetch_file(
     call, if the server still has the same file (its ETag or Last-Modified). Raises UserError if the server has no such
     file, if it cannot be reached, or if the digest differs.
     """
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"{url}: no address of a server; give one such as https://mirror.example/files")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, validator = target.with_name(target.name + ".part"), target.with_name(target.name + ".part-of")
     for attempt in range(ATTEMPTS):

@@ -11,7 +11,7 @@ import torch
 from dall_e import Decoder, Encoder
 
 from bevt_core.tokenizers import load_tokenizer
-from bevt_core.tokenizers.published.fetch import ATTEMPTS, fetch_dalle, fetch_file
+from bevt_core.tokenizers.published.fetch import ATTEMPTS, fetch_dalle, fetch_file, fetch_published
 from schemas.errors import UserError
 from tests.support.json_keys import CheckKeys
 
@@ -115,6 +115,13 @@ def test_a_file_with_another_digest_is_removed(server: Server, tmp_path: Path) -
     with pytest.raises(UserError, match=r"sha256 \w{12}, expected 00"):
         fetch_file(f"{server.url}/file.bin", tmp_path / "file.bin", expected_sha256="00")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mirror", ["mirror.example/files", "file:///etc"])
+def test_a_mirror_that_is_no_server_is_one_line(mirror: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"^{mirror}/.*: no address of a server; give one such as https://"):
+        fetch_published("vqkd", tmp_path / "vqkd", mirror=mirror)
+    assert not (tmp_path / "vqkd").exists()
 
 
 def test_without_a_server_the_error_gives_the_manual_steps(tmp_path: Path) -> None:
