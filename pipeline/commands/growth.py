@@ -92,7 +92,7 @@ def tokenize_mix(
         forget_folders(as_path(source.root))
     summary = run(recipe_of(mix.sources[0].dataset), mix, **options)
     emit(summary, json_)
-    *_, last = (summary["first"], *summary["more"].values())
+    last = [summary["first"], *summary["more"].values()][-1]
     if last["rejected"]:
         warn(f"{last['rejected']} of {last['sources']} sources were rejected; see frames/part-*/rejected.parquet")
         if strict:
