@@ -84,7 +84,8 @@ def ray_watched() -> Iterator[None]:
 def head_watched(address: str) -> Iterator[None]:
     """`sigterm_exits`, and also raise HeadLost in the main thread if the cluster's head at `HOST:PORT` is gone.
 
-    Ray would end the whole process without a message after RAY_gcs_rpc_server_reconnect_timeout_s, by default 60 s.
+    Ray would end the whole process without a message after RAY_gcs_rpc_server_reconnect_timeout_s, by default 60 s. It
+    still does if the main thread waits in Ray's code, which no signal interrupts: hence the warning before.
     """
     host, _, port = address.rpartition(":")
     limit_s = HEAD_LOST_SHARE * float(os.environ.get(RAY_HEAD_LOST, "60"))
@@ -99,7 +100,10 @@ def head_watched(address: str) -> Iterator[None]:
             silent_s = time.monotonic() - last_answer
             if silent_s > HEAD_SILENT_S and not warned:
                 warned = True
-                say(f"warning: the head of the Ray cluster at {address} has not answered for {silent_s:.0f} s")
+                say(
+                    f"warning: the head of the Ray cluster at {address} has not answered for {silent_s:.0f} s. The job "
+                    "ends without it; then restart the cluster and run the same command again to resume"
+                )
             return HeadLost(f"no answer for {silent_s:.0f} s") if silent_s > limit_s else None
         last_answer = time.monotonic()
         return None

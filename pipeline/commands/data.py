@@ -183,8 +183,9 @@ def scan(
     if relist:
         forget_folders(as_path(loaded.root))
     note_unused_split(loaded.dataset, as_path(loaded.root), split, list_file, allow_outside)
-    lists = {"write": write, "write_unusable": write_unusable}
-    emit(run(loaded, list_file=list_file, allow_outside=allow_outside, **lists), json_)
+    emit(
+        run(loaded, list_file=list_file, allow_outside=allow_outside, write=write, write_unusable=write_unusable), json_
+    )
 
 
 def repair(
