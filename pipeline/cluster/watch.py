@@ -17,7 +17,7 @@ CHECK_INTERVAL_S = 1.0
 HEAD_CHECK_INTERVAL_S = 5.0  # also the limit for the head to accept a connection
 HEAD_SILENT_S = 15.0  # then the user is warned
 HEAD_LOST_SHARE = 0.5  # of the time after which Ray ends this process without a message; the block needs the rest
-RAY_HEAD_LOST = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's variable for this time; its default is 60
+HEAD_TIME_OUT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's variable for this time; its default is 60
 MEMORY_SHORT_S = 45.0  # Ray retries a task killed for memory for half a minute, and its own actors forever
 
 
@@ -88,7 +88,7 @@ def head_watched(address: str) -> Iterator[None]:
     still does if the main thread waits in Ray's code, which no signal interrupts: hence the warning before.
     """
     host, _, port = address.rpartition(":")
-    limit_s = HEAD_LOST_SHARE * float(os.environ.get(RAY_HEAD_LOST, "60"))
+    limit_s = HEAD_LOST_SHARE * float(os.environ.get(HEAD_TIME_OUT, "60"))
     last_answer = time.monotonic()
     warned = False
 
