@@ -44,9 +44,11 @@ def find_tokenizer(path_or_name: str | Path) -> Path:
         if folder.is_dir():
             return folder
     tried = ", ".join(map(str, folders))
-    if path_or_name in (DALLE, *CATALOGUE):
+    name = Path(path_or_name).name
+    if name in (DALLE, *CATALOGUE):
+        into = "" if name == str(path_or_name) else f" --out {path_or_name}"
         raise UserError(
-            f"tokenizer {str(path_or_name)!r} not found; download it with `bevt tokenizer fetch {path_or_name}`, or "
+            f"tokenizer {str(path_or_name)!r} not found; download it with `bevt tokenizer fetch {name}{into}`, or "
             f"give its folder (tried {tried})"
         )
     shipped = sorted(entry.name for entry in PRETRAINED.glob("*/"))

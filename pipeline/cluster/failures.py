@@ -131,6 +131,10 @@ def _ray_died(text: str, kills: int) -> str:
     return f"a process of Ray itself died. {RESUME}; if it happens again, check the free memory"
 
 
+def _head_lost(text: str, kills: int) -> str:
+    return f"the head of the cluster was lost ({text.splitlines()[-1]}): restart the cluster. {RESUME}"
+
+
 def _no_disk(text: str, kills: int) -> str:
     return f"the disk with Ray's files is full; free space on it, or set TMPDIR to a folder on another disk. {RESUME}"
 
@@ -164,6 +168,7 @@ CAUSES: list[tuple[set[str], str, Explanation]] = [
     (ANY_RAY | {"OSError", "RuntimeError"}, "too many open files|can't start new thread|resource temporarily", _limits),
     ({"NodeDiedError"}, "", _node_lost),
     (DIED, "node .*(died|dead|has been marked|was lost|terminated)", _node_lost),
+    ({"HeadLost"}, "", _head_lost),
     ({"LocalRayletDiedError", "RpcError", "RayLost"}, "", _ray_died),
     (DIED, "", _died),
     ({"RayTaskError", "UserCodeException"}, "", _worker_raised),

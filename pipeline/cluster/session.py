@@ -28,7 +28,7 @@ from pipeline.cluster.private_folder import (
     shared_memory_suffices,
     signals_ignored,
 )
-from pipeline.cluster.watch import ray_watched, sigterm_exits
+from pipeline.cluster.watch import head_watched, ray_watched, sigterm_exits
 from schemas.errors import UserError
 
 PACKAGES = Path(__file__).resolve().parents[2]  # the folder that contains pipeline, bevt_core, schemas
@@ -102,7 +102,7 @@ def ray_session(
         _current = Session(may_grow=address is not None)
         try:
             # Install our SIGTERM handler again: Ray has replaced it.
-            with ray_failures(where, logs), ray_watched() if address is None else sigterm_exits():
+            with ray_failures(where, logs), ray_watched() if address is None else head_watched(_head(address)):
                 yield _current
         finally:
             _current = None
@@ -169,7 +169,15 @@ def _join(address: str, log: RayLog) -> None:
         with contextlib.chdir(PACKAGES), _silence_reported(address):
             ray.init(address=address, **_log_options(log))
     except (ConnectionError, ValueError) as error:  # ValueError: not an address
-        raise UserError(_no_cluster(address, str(error))) from error
+        raise UserError(_no_cluster(address, f"{' '.join(str(error).split())[:200]}; {_token_hint()}")) from error
+
+
+def _head(address: str) -> str:
+    """The `HOST:PORT` of the head of the cluster that was joined by `address`, which may be `auto` or a client's."""
+    import ray
+
+    client = address.removeprefix("ray://")
+    return client if client != address else str(ray.get_runtime_context().gcs_address)
 
 
 def _log_options(log: RayLog) -> dict[str, Any]:
@@ -198,9 +206,16 @@ def check_reachable(address: str) -> None:
         raise UserError(_no_cluster(address, str(error))) from None
 
 
+def _token_hint() -> str:
+    """What to check about Ray's token, which a cluster may require: Ray itself reports only that it cannot connect."""
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+        return "RAY_AUTH_MODE is token: RAY_AUTH_TOKEN or ~/.ray/auth_token must be the cluster's"
+    return "if the cluster requires a token, set RAY_AUTH_MODE=token here and on all its nodes"
+
+
 def _no_cluster(address: str, why: str) -> str:
     return (
-        f"no Ray cluster answers at {address} ({' '.join(why.split())[:200]}); start it, give the address that "
+        f"no Ray cluster answers at {address} ({why}); start it, give the address that "
         "`ray start --head` printed, or omit --ray-address and RAY_ADDRESS to use only this machine"
     )
 

@@ -91,7 +91,7 @@ def tokenize(
 
     \b
     Example:
-      bevt tokenize --dataset k400 --root /data/k400/train --out datasets/k400 --tokenizer tokenizers/dalle
+      bevt tokenize --dataset k400 --root /data/k400 --split train --out datasets/k400 --tokenizer tokenizers/dalle
     """
     from pipeline.growth.mix import is_mix
     from pipeline.job.finish import shown_summary
@@ -161,6 +161,10 @@ def scan(
             help="Write a list of the usable files, also to s3://, gs:// or az://, for `bevt tokenize --list`."
         ),
     ] = None,
+    write_unusable: Annotated[
+        str | None,
+        typer.Option(help="Write a list of the other files, with the reason for each, also to an object store."),
+    ] = None,
     relist: Relist = False,
     recipe: RecipeName = None,
     set_: Overrides = None,
@@ -172,7 +176,7 @@ def scan(
 
     \b
     Example:
-      bevt scan --dataset k400 --root /data/k400/train --write k400-train.parquet
+      bevt scan --dataset k400 --root /data/k400 --split train --write k400-train.parquet
     """
     from pipeline.look.scan import scan as run
     from pipeline.sources import forget_folders, note_unused_split
@@ -181,7 +185,9 @@ def scan(
     if relist:
         forget_folders(as_path(loaded.root))
     note_unused_split(loaded.dataset, as_path(loaded.root), split, list_file, allow_outside)
-    emit(run(loaded, list_file=list_file, allow_outside=allow_outside, write=write), json_)
+    emit(
+        run(loaded, list_file=list_file, allow_outside=allow_outside, write=write, write_unusable=write_unusable), json_
+    )
 
 
 def repair(
@@ -204,7 +210,7 @@ def repair(
 
     \b
     Example:
-      bevt repair datasets/k400 --root /data/k400/train
+      bevt repair datasets/k400 --root /data/k400
     """
     from pipeline.check.repair import repair as run
 

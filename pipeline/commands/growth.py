@@ -49,7 +49,7 @@ def extend(
 
     \b
     Example:
-      bevt extend datasets/k400 --root /data/k400/train
+      bevt extend datasets/k400 --root /data/k400
     """
     from bevt_core.dataset.source_list import read_plan
     from pipeline.growth.extend import extend as run

@@ -49,7 +49,7 @@ def inspect_dataset(
     number = 0 if sample_id is None else pc.index(ids, sample_id).as_py()
     if number < 0:
         assert sample_id is not None
-        similar = nearest(sample_id, _alike(sample_id, ids.to_pylist()))
+        similar = _did_you_mean(sample_id, ids.to_pylist())
         raise UserError(
             f"{dataset_dir}: no sample {sample_id!r}; {similar}it has {len(ids)} samples, e.g. {ids[0].as_py()}"
         )
@@ -74,6 +74,12 @@ def set_facts(token_sets: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
         }
         for name, manifest in token_sets.items()
     }
+
+
+def _did_you_mean(wanted: str, ids: Sequence[str]) -> str:
+    """Suggest the first sample whose id contains `wanted`, such as a source's or a video's, else a similar one."""
+    first = min((other for other in ids if wanted and wanted in other), default=None)
+    return f"did you mean {first!r}? " if first is not None else nearest(wanted, _alike(wanted, ids))
 
 
 def _alike(wanted: str, ids: Sequence[str]) -> list[str]:

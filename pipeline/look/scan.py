@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bevt_core.console.progress import ProgressLine
 from bevt_core.console.terminal import note
@@ -22,7 +24,7 @@ from bevt_core.media.video.decoders import check_decoder
 from bevt_core.media.video.header import MediaHeader, read_video_header
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
-from bevt_core.storage.files import size_of, sizes_in
+from bevt_core.storage.files import size_of, sizes_in, write_atomic
 from bevt_core.storage.interface import storage_of
 from bevt_core.storage.objects import AnyPath, as_path
 from bevt_core.untrusted.isolation import DECODER_BYTES, ChildCrash, ChildTimeout, IsolatedFunction
@@ -35,6 +37,7 @@ from schemas.frames import PoolSpec, SourceItem
 from schemas.recipes import TokenizeRecipe
 
 STUB_BYTES = 9 * 1024  # failed downloads are smaller: the usual K400 mirror has hundreds of files of 0-9 KB
+UNUSABLE_SCHEMA = pa.schema([("source", pa.string()), ("num_bytes", pa.int64()), ("reason", pa.string())])
 # of the DALL-E encoder's float32 convolutions
 GPU_TFLOPS = 30.0  # assumed for a data-centre GPU
 CPU_TFLOPS = 0.055  # of one CPU core: 1.05 frames per CPU second, measured by benchmarks/dalle_throughput.py
@@ -55,14 +58,16 @@ def scan(
     list_file: str | AnyPath | None = None,
     allow_outside: bool = False,
     write: str | AnyPath | None = None,
+    write_unusable: str | AnyPath | None = None,
     sample: int = 8,
     threads: int = 4,
 ) -> dict[str, Any]:
     """Check the size and header of every source of `recipe`, and decode `sample` of them to estimate the cost.
 
     From an object store, only the byte ranges of the headers are read; the sampled sources are fetched whole. `write`
-    is the path of a Parquet list of the usable sources, for `bevt tokenize --list`. Returns counts and estimates.
-    Raises UserError for bad input, StorageError if an object store fails.
+    is the path of a Parquet list of the usable sources, for `bevt tokenize --list`, and `write_unusable` that of a list
+    of the others, with their sizes in bytes (-1: missing) and reasons. Returns counts and estimates. Raises UserError
+    for bad input, StorageError if an object store fails.
     """
     check_decoder(recipe.decoder)
     root = as_path(recipe.root)
@@ -71,7 +76,7 @@ def scan(
     if all(item.label is None for item in listing.items):
         note(
             f"{root}: no file has a label, which fine-tuning and tests need: expected a folder per class, or a list "
-            "with labels. If this is the folder of one class, give the folder above it"
+            "with labels. If this is the folder of one class or one split, give the folder above it"
         )
     for item in listing.items:
         if item.source not in listing.packed:
@@ -81,6 +86,10 @@ def scan(
     headers = [result.header for result in seen if result.header is not None and result.reason is None]
     if write is not None:
         write_parquet_list(as_path(write), SourceListing(usable, listing.classes))
+        note(f"{write}: a list of {len(usable)} usable sources")
+    if write_unusable is not None:
+        _write_unusable(as_path(write_unusable), listing.items, seen)
+        note(f"{write_unusable}: a list of {len(listing.items) - len(usable)} sources that cannot be used")
     stubs = [
         item.source
         for item, result in zip(listing.items, seen, strict=True)
@@ -130,6 +139,19 @@ def read_header(path: AnyPath, kind: str) -> MediaHeader:
         return read_video_header(path)
     with opened_picture(path) as image:
         return MediaHeader("image", str(image.format).lower(), image.width, image.height, None, 1)
+
+
+def _write_unusable(path: AnyPath, items: Sequence[SourceItem], seen: Sequence[Scanned]) -> None:
+    """Write the sources that cannot be used as Parquet: `source`, `num_bytes` and `reason`."""
+    rows = [
+        (item.source, result.num_bytes, result.reason)
+        for item, result in zip(items, seen, strict=True)
+        if result.reason is not None
+    ]
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
+    written = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=UNUSABLE_SCHEMA), written)
+    write_atomic(path, written.getvalue().to_pybytes())
 
 
 def _scan_all(

@@ -1,6 +1,7 @@
 """The Slurm scripts with stand-ins for Slurm's commands: what they start, and what they do before the time limit."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -10,14 +11,15 @@ import pytest
 
 from tests.conftest import REPO
 
+TOKEN = 'echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN" >> tokens.log'
 STAND_INS = {
     "scontrol": 'if [ "$1" = show ]; then printf "node1\\nnode2\\n"; else echo "$@" >> slurm.log; fi',
     "scancel": 'echo scancel "$@" >> slurm.log; kill -TERM "$(cat running)"',
     # the arguments of srun end where the command begins
     "srun": 'while [[ $1 == -* ]]; do shift; done; SLURM_NODEID=0 exec "$@"',
     "torchrun": 'printf "%s|" "$@" > torchrun.log; echo $$ > running; [ -z "$HANG" ] || exec sleep 60',
-    "ray": 'echo "$@" >> ray.log',
-    "bevt": 'printf "%s|" "$RAY_ADDRESS" "$@" > bevt.log; echo $$ > running; [ -z "$HANG" ] || exec sleep 60',
+    "ray": f'echo "$@" >> ray.log; {TOKEN}',
+    "bevt": f'{TOKEN}; printf "%s|" "$RAY_ADDRESS" "$@" > bevt.log; echo $$ > running; [ -z "$HANG" ] || exec sleep 60',
 }
 
 
@@ -58,6 +60,8 @@ def test_tokenizing_runs_on_a_ray_cluster_of_all_nodes(tmp_path: Path, slurm: di
         time.sleep(0.02)  # Ray's nodes are started in the background
     node = "start --block --disable-usage-stats --num-cpus=8 --num-gpus=4"
     assert sorted(started) == [f"{node} --address=node1:24567", f"{node} --head --port=24567"]
+    (token,) = set((tmp_path / "tokens.log").read_text().splitlines())  # Ray's nodes and the command have the same
+    assert re.fullmatch("token [0-9a-f]{64}", token)
 
 
 def starts(place: Path) -> list[str]:

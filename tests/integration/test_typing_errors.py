@@ -23,6 +23,7 @@ import cli
         ("bench encoder --size bass", "size 'bass': did you mean 'base'? expected one of tiny, small, base"),
         ("export x --out y --format onxx", "--format 'onxx': did you mean 'onnx'? expected one of hub, program, onnx"),
         ("import-checkpoint x --out y --kind oficial", "--kind 'oficial': did you mean 'official'? expected official"),
+        ("tokenizer info tokenizers/dalle", "`bevt tokenizer fetch dalle --out tokenizers/dalle`"),
         ("tokenizer info dvae-smal", "tokenizer 'dvae-smal' not found; did you mean 'dvae-small'? tried dvae-smal, "),
         ("plan k440", "unknown data set 'k440'; did you mean 'k400'? expected one of k400, in1k"),
     ],

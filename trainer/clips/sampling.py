@@ -42,7 +42,8 @@ def uniform_test(num_frames: int, frames: int, interval: int, clips: int) -> Pos
     """Take the middle of each of T equal segments: (1, T). Raises UserError unless `clips` is 1."""
     if clips != 1:
         raise UserError(
-            f"{clips} clips per video: uniform sampling spans the whole video with one clip; ask for 1 clip"
+            f"{clips} clips per video: uniform sampling spans the whole video with one clip; ask for 1 clip, "
+            "or fine-tune with --set sampling.kind=dense"
         )
     first, last = _segments(num_frames, frames)
     return ((first + last) // 2)[None]

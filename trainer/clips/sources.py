@@ -269,8 +269,8 @@ def check_labels(source: ClipSource) -> None:
         first = source.items[pc.index(labels.is_null(), True).as_py()]
         raise UserError(
             f"{source.path}: clips without a class: {labels.null_count} of {len(labels)}, such as {first.source}; "
-            "expected a folder per class, or a list with labels. If this is the folder of one class, give the folder "
-            "above it"
+            "expected a folder per class, a list with labels, or an official set by its name (--dataset k400). If this "
+            "is the folder of one class or one split, give the folder above it"
         )
     wrong = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, len(source.classes)))
     if pc.any(wrong).as_py():

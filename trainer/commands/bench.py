@@ -108,8 +108,8 @@ def bench_loader(
 
     \b
     Examples:
-      bevt bench loader --video-tokens datasets/k400/tokens/dalle-v8 --root /data/k400/train --json
-      bevt bench loader --finetune --frames datasets/k400-dense/frames --root /data/k400/train --json
+      bevt bench loader --video-tokens datasets/k400/tokens/dalle-v8 --root /data/k400 --json
+      bevt bench loader --finetune --frames datasets/k400-dense/frames --root /data/k400 --json
     """
     from bevt_core.storage.objects import as_path
     from schemas.recipes import FinetuneRecipe

@@ -128,7 +128,7 @@ def probe(
 
     \b
     Examples:
-      bevt probe runs/joint --dataset k400 --root /data/k400/train --val-root /data/k400/val --out probes/joint
+      bevt probe runs/joint --dataset k400 --root /data/k400 --out probes/joint
       bevt probe runs/joint --frames datasets/mine/frames --kind attentive --out probes/mine
     """
     from trainer.clips.selection import ClipSelection, Reading, check_dataset, train_and_val

@@ -59,7 +59,7 @@ def evaluate(
 
     \b
     Examples:
-      bevt evaluate runs/finetune-k400 --dataset k400 --root /data/k400/val --clips 4 --crops 3 --json
+      bevt evaluate runs/finetune-k400 --dataset k400 --root /data/k400 --clips 4 --crops 3 --json
       bevt evaluate runs/mine --split val --out runs/mine-val
     """
     from trainer.clips.selection import ClipSelection, Reading

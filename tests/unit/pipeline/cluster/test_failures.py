@@ -18,7 +18,7 @@ from ray.exceptions import (
 from bevt_core.console.command_line import App
 from pipeline.cluster import failures as module
 from pipeline.cluster.failures import explain, explain_start, killed_for_memory, ray_failures
-from pipeline.cluster.watch import MemoryShort, RayLost
+from pipeline.cluster.watch import HeadLost, MemoryShort, RayLost
 from schemas.errors import JobError, StorageError, UserError
 
 KILLED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, ID: \
@@ -64,6 +64,7 @@ def actor_died(text: str) -> ActorDiedError:
         (actor_died(CRASHED_NOW), 0, [f"a worker process died repeatedly. {RESUME}"]),
         (actor_died(CRASHED), 1, ["memory ran out, and Linux killed 1 process;"]),
         (NodeDiedError(LOST), 0, ["a node of the cluster (10.0.0.7) was lost", "`ray status`", RESUME]),
+        (HeadLost("no answer for 46 s"), 0, ["the head of the cluster was lost (no answer for 46 s)", RESUME]),
         (RayLost(), 0, ["a process of Ray itself died", RESUME]),
         (LocalRayletDiedError(), 0, ["a process of Ray itself died", RESUME]),
         (OutOfDiskError("full"), 0, ["the disk with Ray's files is full", "TMPDIR", RESUME]),

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,6 +115,7 @@ def private_ray(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", lambda **options: seen.append(options | {"token": token_mode()}))
     monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
     monkeypatch.setattr(ray_folder, "_forget_token", lambda: None)  # of a live Ray that another module has here
     return seen
 
@@ -169,7 +171,10 @@ def test_an_address_without_a_cluster_is_explained(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # another test's session may exist
     monkeypatch.setattr("ray.init", no_answer)
-    with pytest.raises(UserError, match="at head "), ray_session("head", None, None):
+    with pytest.raises(UserError, match=r"at head .*RAY_AUTH_MODE=token"), ray_session("head", None, None):
+        pass
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(UserError, match=r"RAY_AUTH_TOKEN or .* must be the cluster's"), ray_session("head", None, None):
         pass
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(UserError, match=r"at 127\.0\.0\.1:1 "), ray_session(None, None, None):

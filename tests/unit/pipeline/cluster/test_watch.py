@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster import watch as ray_watch
-from pipeline.cluster.watch import MemoryShort, RayLost, ray_watched, sigterm_exits
+from pipeline.cluster.watch import HeadLost, MemoryShort, RayLost, head_watched, ray_watched, sigterm_exits
 
 
 def sleeper(folder: Path, name: str) -> "subprocess.Popen[bytes]":
@@ -50,6 +51,22 @@ def test_memory_that_stays_above_rays_limit_ends_the_block(monkeypatch: pytest.M
     monkeypatch.setattr(ray_watch.ray_memory, "used_share", lambda: 0.99)
     with pytest.raises(MemoryShort, match="99% in use for"), ray_watched():
         time.sleep(10)
+
+
+def test_a_lost_head_of_a_cluster_ends_the_block(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Ray itself would end the whole process, without a message."""
+    monkeypatch.setattr(ray_watch, "HEAD_CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr(ray_watch, "HEAD_SILENT_S", 0.1)
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "0.6")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with head_watched(address):
+            time.sleep(0.5)
+    with pytest.raises(HeadLost, match="no answer for 0 s"), head_watched(address):
+        time.sleep(10)
+    assert f"warning: the head of the Ray cluster at {address} has not answered for 0 s" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("block", [sigterm_exits, ray_watched])

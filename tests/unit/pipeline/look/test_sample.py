@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import cli
 from bevt_core.tokenizers import load_tokenizer
 from bevt_core.tokenizers.description import DESCRIPTION
-from pipeline.look.sample import inspect_dataset
+from pipeline.look.sample import _did_you_mean, inspect_dataset
 from tests.support.builders import make_token_set
 from tests.support.tiny_jobs import save_tiny_tokenizer
 
@@ -49,3 +49,11 @@ def test_a_dataset_with_many_facts_shows_the_views_of_its_sets(tmp_path: Path) -
     lines = [line.split() for line in shown.splitlines()]
     assert ["tokenizer", "vocab_size", "grid", "dtype", "views"] in lines
     assert [line[-1] for line in lines if line[0] in ("other", "test-v3")] == ["3", "3"]
+
+
+def test_part_of_an_id_finds_the_first_sample_that_contains_it() -> None:
+    """As the name of a source that gave several samples, or a video's id."""
+    ids = ["train/ab_000001_000011.mp4#0001", "train/ab_000001_000011.mp4#0000", "train/cd.mp4"]
+    for wanted in ("train/ab_000001_000011.mp4", "ab"):
+        assert _did_you_mean(wanted, ids) == "did you mean 'train/ab_000001_000011.mp4#0000'? "
+    assert _did_you_mean("train/cf.mp4", ids) == "did you mean 'train/cd.mp4'? "

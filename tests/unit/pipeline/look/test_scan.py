@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from bevt_core.console.readable import summary_lines
@@ -22,7 +23,8 @@ def test_scan(tmp_path: Path, json_keys: CheckKeys) -> None:
     (root / "classes.txt").write_text("a\nb\nc\n")
     write_audio(root / "b" / "tone.mp4")
     recipe = tiny_recipe(root, tmp_path / "out", tmp_path / "none")
-    report = scan(recipe, write=tmp_path / "list.parquet", threads=1)
+    lists = {"write": tmp_path / "list.parquet", "write_unusable": tmp_path / "unusable.parquet"}
+    report = scan(recipe, **lists, threads=1)
     json_keys("scan", report)
     assert (report["sources"], report["usable"], report["missing"]) == (7, 4, 0)
     assert report["unreadable"] == {"empty-file": 1, "no-video-stream": 1, "not-media": 1}
@@ -39,6 +41,10 @@ def test_scan(tmp_path: Path, json_keys: CheckKeys) -> None:
     assert "(without a GPU, of one core" in shown and "(on a GPU instead" in shown
     again = list_sources("list", root, "train", tmp_path / "list.parquet")
     assert (len(again.items), again.classes) == (4, ("a", "b", "c"))
+    others = pq.read_table(tmp_path / "unusable.parquet").to_pylist()
+    reasons = {"b/empty.mp4": "empty-file", "b/text.mp4": "not-media", "b/tone.mp4": "no-video-stream"}
+    assert {row["source"]: row["reason"] for row in others} == reasons
+    assert [row["num_bytes"] for row in others] == [(root / row["source"]).stat().st_size for row in others]
 
 
 def test_scan_notes_that_no_file_has_a_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
