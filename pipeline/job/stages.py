@@ -17,7 +17,7 @@ from bevt_core.dataset.extensions import plan_of_part
 from bevt_core.dataset.frame_store import read_frame_commit
 from bevt_core.dataset.token_set import read_token_commit
 from bevt_core.storage.objects import AnyPath
-from pipeline.cluster.session import smallest_node_amount, threads_joined
+from pipeline.cluster.session import cluster_amount, smallest_node_amount, threads_joined
 from pipeline.job.actor_pool import ActorPool
 from pipeline.job.commits import count_missing, lost_part_error
 from pipeline.job.decode_part import make_frame_part
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from pipeline.job.tokenize_part import PartTokenizer
 
 DECODE_BYTES = 768 << 20  # memory that Ray reserves to decode a part; 4K needs 560 MiB, with the child (docs/log.md)
-TASK_RETRIES = 3  # per part, after the loss of a worker or node; Ray's own default is unlimited
+MIN_TASKS, TASKS_PER_CPU = 1000, 64  # of a stage with more parts: a task costs Ray some 30 ms of CPU (docs/log.md)
+TASK_RETRIES = 3  # per task, after the loss of a worker or node; Ray's own default is unlimited
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class WorkerSettings:
 
 
 def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorPool | None) -> Iterator[PartMade]:
-    """Stream the parts through Ray and yield each one once it is committed. Without a `pool`, only frames are made.
+    """Stream the parts through Ray and yield each one after it is committed. Without a `pool`, only frames are made.
 
-    Raises the UserError or StorageError of a worker, JobError if Ray fails.
+    A task makes one part, or several in turn if there are very many, which are then yielded together. Raises the
+    UserError or StorageError of a worker, JobError if Ray fails.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -64,7 +66,8 @@ def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorP
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = 0
-    rows = ray.data.from_items([part.to_row() for part in todo], override_num_blocks=len(todo))
+    blocks = num_tasks(len(todo), cluster_amount("CPU"))
+    rows = ray.data.from_items([part.to_row() for part in todo], override_num_blocks=blocks)
     memory = min(DECODE_BYTES, smallest_node_amount("memory") // 2)
     cpus = 1 if pool is None else pool.decode_cpus
     rows = rows.map(
@@ -96,6 +99,11 @@ def run_parts(settings: WorkerSettings, todo: Sequence[PartToMake], pool: ActorP
                 yield made
         finally:
             del stream  # stops the tasks that still run
+
+
+def num_tasks(parts: int, cpus: int) -> int:
+    """The number of tasks per stage for `parts` parts: enough that CPUs hardly wait for the last ones to end."""
+    return min(parts, max(MIN_TASKS, TASKS_PER_CPU * cpus))
 
 
 def decode_part(row: dict[str, Any], settings: WorkerSettings) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from tests.support.tiny_jobs import digests, tiny_recipe
 COMMAND = """
 import json, sys
 from pathlib import Path
+from pipeline.job import stages
 from pipeline.job.run import tokenize
 from tests.support.tiny_jobs import tiny_recipe
-root, out, tokenizer = map(Path, sys.argv[1:])
+root, out, tokenizer = map(Path, sys.argv[1:4])
+stages.MIN_TASKS, stages.TASKS_PER_CPU = int(sys.argv[4]), 0
 summary = tokenize(tiny_recipe(root, out, tokenizer, "sources_per_part=2"), num_cpus=2, progress="off")
 print(json.dumps(summary))
 """
@@ -30,9 +32,10 @@ print(json.dumps(summary))
 class Job:
     """`bevt tokenize` in a process of its own, with its Ray."""
 
-    def __init__(self, root: Path, out: Path, tokenizer: Path) -> None:
+    def __init__(self, root: Path, out: Path, tokenizer: Path, tasks: int = 6) -> None:
+        """`tasks` make the job's 6 parts."""
         self.out = out
-        command = [sys.executable, "-c", COMMAND, str(root), str(out), str(tokenizer)]
+        command = [sys.executable, "-c", COMMAND, str(root), str(out), str(tokenizer), str(tasks)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def wait_for_parts(self, count: int) -> None:
@@ -126,7 +129,7 @@ def test_kill_anything_at_any_time(
     """Whatever dies, the job survives it or is run again; the bytes are the same."""
     rng = random.Random(seed)
     victim = list(VICTIMS)[seed % len(VICTIMS)]
-    job = Job(videos, tmp_path, tiny_tokenizer)
+    job = Job(videos, tmp_path, tiny_tokenizer, tasks=2 if seed % 2 else 6)
     job.wait_for_parts(rng.randrange(4))
     time.sleep(rng.random() * 2)
     if victim == "driver":
@@ -137,6 +140,20 @@ def test_kill_anything_at_any_time(
             os.kill(pid, signal.SIGKILL)
         job.process.communicate(timeout=300)
     Job(videos, tmp_path, tiny_tokenizer).finish()
+    assert digests(tmp_path) == uninterrupted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["decode worker", "tokenizer actor", ""])
+def test_parts_share_tasks(
+    videos: Path, uninterrupted: dict[str, str], tiny_tokenizer: Path, tmp_path: Path, victim: str
+) -> None:
+    """Two tasks for six parts, one of which loses its worker between two parts: one run makes the same bytes."""
+    job = Job(videos, tmp_path, tiny_tokenizer, tasks=2)
+    job.wait_for_parts(1)
+    if victim:
+        os.kill(next(pid for pid, command in job.descendants().items() if VICTIMS[victim] in command), signal.SIGKILL)
+    job.finish()
     assert digests(tmp_path) == uninterrupted
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bevt_core.console.terminal import OUR_PACKAGES
 from pipeline.job import stages
-from pipeline.job.stages import TokenizePart, decode_part
+from pipeline.job.stages import TokenizePart, decode_part, num_tasks
 from schemas.errors import UserError
 
 
@@ -50,3 +50,10 @@ def test_a_workers_warning_has_its_prefix(
     monkeypatch.setattr(TokenizePart, "_load", _warns)
     work(SimpleNamespace(frames_dir="frames", plans=[SimpleNamespace(digest=str, parts=range(1))]))
     assert capsys.readouterr().err == "warning: no locks there\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "cpus", "tasks"), [(8, 2, 8), (1000, 2, 1000), (20_000, 2, 1000), (20_000, 64, 4096), (9000, 1000, 9000)]
+)
+def test_many_parts_share_tasks(parts: int, cpus: int, tasks: int) -> None:
+    assert num_tasks(parts, cpus) == tasks
