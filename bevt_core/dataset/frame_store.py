@@ -11,7 +11,7 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,21 +87,24 @@ class Rejected:
 
 
 def write_frame_part(
-    frames_dir: AnyPath, part: int, samples: Sequence[FrameSample], rejected: Sequence[Rejected], plan: Plan
+    frames_dir: AnyPath, part: int, samples: Iterable[FrameSample], rejected: Sequence[Rejected], plan: Plan
 ) -> FramePartCommit:
-    """Write part `part`, its commit last. If another process has committed the part meanwhile, its copy is kept."""
+    """Write part `part`, its commit last. If another process has committed the part meanwhile, its copy is kept.
+
+    `samples` may be made on the way, so that a part of any size needs little memory; `rejected` is read after the last.
+    """
     is_done = functools.partial(_is_committed, frames_dir, part, plan.digest())
     with committed_folder(frames_dir / part_name(part), COMMIT, is_done) as staging:
-        jpegs = [jpeg for sample in samples for jpeg in sample.jpegs]
-        write_jpegs(staging / FRAMES_ZARR, jpegs)
-        pq.write_table(index_table(samples), staging / "index.parquet", compression="zstd")
+        rows: list[dict[str, Any]] = []
+        num_frames = write_jpegs(staging / FRAMES_ZARR, _jpegs_of(samples, rows))
+        pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), staging / "index.parquet", compression="zstd")
         pq.write_table(rejected_table(rejected), staging / "rejected.parquet", compression="zstd")
         names = sorted(str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file())
         commit = FramePartCommit(
             part=part,
-            num_sources=len({sample.source for sample in samples}) + len(rejected),
-            num_samples=len(samples),
-            num_frames=len(jpegs),
+            num_sources=len({row["source"] for row in rows}) + len(rejected),
+            num_samples=len(rows),
+            num_frames=num_frames,
             num_rejected=len(rejected),
             plan_digest=plan.digest(),
             files={name: digest_file(staging / name) for name in names},
@@ -110,26 +113,15 @@ def write_frame_part(
     return commit
 
 
-def index_table(samples: Sequence[FrameSample]) -> pa.Table:
-    starts = np.cumsum([0] + [len(sample.jpegs) for sample in samples])
-    rows = [
-        {
-            "sample_id": sample.sample_id,
-            "source": sample.source,
-            "label": sample.label,
-            "num_frames": len(sample.jpegs),
-            "frame_start": int(start),
-            "frame_indices": sample.frame_indices,
-            "times_s": sample.times_s,
-            "height": sample.height,
-            "width": sample.width,
-            "decoder": sample.decoder,
-            "decoder_version": sample.decoder_version,
-            "warnings": sample.warnings,
-        }
-        for sample, start in zip(samples, starts, strict=False)
-    ]
-    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+def _jpegs_of(samples: Iterable[FrameSample], rows: list[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the frames of each sample, after its row of INDEX_SCHEMA was added to `rows`."""
+    start = 0
+    for sample in samples:
+        facts = {name: value for name, value in vars(sample).items() if name not in ("jpegs", "piece")}
+        count = len(sample.jpegs)
+        rows.append({"sample_id": sample.sample_id, "num_frames": count, "frame_start": start, **facts})
+        yield from sample.jpegs
+        start += count
 
 
 def rejected_table(rejected: Sequence[Rejected]) -> pa.Table:

@@ -11,7 +11,8 @@ is one read per shard; zarr's event loop would take as long as decoding a small 
 import functools
 import itertools
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import google_crc32c
@@ -22,41 +23,34 @@ from schemas.errors import DAMAGED, UserError
 from schemas.text.regular_file import is_irregular
 
 ABSENT = 2**64 - 1  # the offset, in a shard's index, of a chunk that was never written
+WAITING_BYTES = 64 << 20  # of a part that is being written, in memory; the rest waits on disk
 MAX_FRAME_BYTES = 192 << 20  # 3 bytes per pixel of MAX_FRAME_PIXELS; noise at JPEG quality 100 takes 2.3
 
 
-def write_jpegs(path: Path, jpegs: Sequence[bytes]) -> None:
-    """Write the JPEG files `jpegs` as the `frames.zarr` at `path`."""
+def write_jpegs(path: Path, jpegs: Iterable[bytes]) -> int:
+    """Write the JPEG files `jpegs` as the `frames.zarr` at `path`, and return their number.
+
+    `jpegs` may be computed on the way. At most WAITING_BYTES and a shard are in memory: since the layout depends on the
+    sum of all sizes, the files wait in a temporary file beside `path`.
+    """
     import zarr  # not needed by readers
     from zarr.codecs import Crc32cCodec
 
-    offsets = np.zeros(len(jpegs) + 1, dtype=np.int64)
-    np.cumsum([len(jpeg) for jpeg in jpegs], out=offsets[1:])
-    stream = np.frombuffer(b"".join(jpegs), dtype=np.uint8)
-    layout = Layout.of(len(stream), len(offsets))
-    group = zarr.create_group(path, zarr_format=3)
-    for name, values, chunk, shard in (
-        (JPEG, stream, layout.chunk_bytes, layout.shard_bytes),
-        (OFFSETS, offsets, len(offsets), None),
-    ):
-        array = group.create_array(
-            name,
-            shape=values.shape,
-            dtype=values.dtype,
-            chunks=(chunk,),
-            shards=None if shard is None else (shard,),
-            compressors=[Crc32cCodec()],
-            filters=None,
-            fill_value=0,
-        )
-        array[:] = values
+    with tempfile.SpooledTemporaryFile(WAITING_BYTES, dir=path.parent) as waiting:
+        offsets = np.cumsum([0, *map(waiting.write, jpegs)], dtype=np.int64)
+        layout = Layout.of(int(offsets[-1]), len(offsets))
+        group = zarr.create_group(path, zarr_format=3)
+        common = {"compressors": [Crc32cCodec()], "filters": None, "fill_value": 0}
+        shape, chunk, shard = (layout.num_bytes,), (layout.chunk_bytes,), (layout.shard_bytes,)
+        array = group.create_array(JPEG, shape=shape, dtype=np.uint8, chunks=chunk, shards=shard, **common)
+        waiting.seek(0)
+        for start in range(0, layout.num_bytes, layout.shard_bytes):
+            values = np.frombuffer(waiting.read(layout.shard_bytes), np.uint8)
+            array[start : start + len(values)] = values
+    shape = (layout.num_offsets,)
+    group.create_array(OFFSETS, shape=shape, dtype=np.int64, chunks=shape, shards=None, **common)[:] = offsets
     read_layout(path)  # another zarr version may write other metadata: fail now, not after the job
-
-
-def read_all_jpegs(path: Path) -> list[np.ndarray]:
-    """Return every frame of the `frames.zarr` at `path`, in order: uint8 arrays of JPEG bytes."""
-    store = JpegStore(path)
-    return store.read(0, len(store.offsets) - 1)
+    return len(offsets) - 1
 
 
 class JpegStore:
@@ -68,6 +62,15 @@ class JpegStore:
         self.path = path / JPEG
         self.offsets = _read_offsets(path / OFFSETS / "c" / "0", self.layout)
         self._indices: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        """The number of frames."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, frames: slice) -> list[np.ndarray]:
+        """`read` of a range of frames, which ends at the last one, as in a list."""
+        start, stop, _ = frames.indices(len(self))
+        return self.read(start, stop - start)
 
     def read(self, first: int, count: int) -> list[np.ndarray]:
         """Return the JPEG bytes of `count` frames from `first` on, uint8 arrays.

@@ -77,7 +77,7 @@ def write_token_part(
         for number, view in enumerate(views):
             table = token_table(schema, sample_ids, number, view)
             writer.write_table(table, row_group_size=max(1, len(table)))
-    data = sink.getvalue().to_pybytes()
+    data = memoryview(sink.getvalue()).cast("B")
     commit = TokenPartCommit(
         part=part,
         num_samples=len(sample_ids),

@@ -2,7 +2,7 @@
 
 import errno
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,34 +43,43 @@ def make_frame_part(
 ) -> FramePartCommit:
     """Decode the sources of a part, `decoder` before PyAV, write the part, and return its commit.
 
-    Raises StorageError, and writes nothing, if sources cannot be read because of the disk, the network or a missing
-    root. Raises UserError for a source that leads out of the root, unless `allow_outside`.
+    The frames of one source at a time are in memory, so a part may have any number of sources. Raises StorageError, and
+    writes nothing, if sources cannot be read because of the disk, the network or a missing root. Raises UserError for a
+    source that leads out of the root, unless `allow_outside`.
     """
-    samples: list[FrameSample] = []
     rejected: list[Rejected] = []
     first = (part - plan.first_part) * plan.sources_per_part
     packed = read_packed(frames_dir, first, first + len(items), plan.first_part) or [()] * len(items)
     if any(packed):
         remove_leftovers()
-    for item, files in zip(items, packed, strict=True):
-        raw = item.model_copy(update={"source": plan.raw_source(item.source)})
-        try:
-            with local_source(root, raw.source, files, allow_outside) as local_root:
-                outcome = read_source(local_root, raw, plan.pool, plan.seed, limit_s, attempts, decoder)
-        except MediaError as error:  # of a member of an archive
-            outcome = rejection(item, error)
-        if isinstance(outcome, Rejected):
-            trouble = root_trouble(root) if outcome.reason == "missing" else None
-            if trouble is not None:
-                raise StorageError(
-                    errno.ENOENT,
-                    f"{root}: {trouble}, while reading {item.source}; check the mount or the network, then run "
-                    "the same command again. Finished parts are kept",
-                )
-            rejected.append(replace(outcome, source=item.source))
-        else:
-            samples.extend(replace(sample, source=item.source) for sample in outcome)
-    return write_frame_part(frames_dir, part, samples, rejected, plan)
+
+    def samples() -> Iterator[FrameSample]:
+        for item, files in zip(items, packed, strict=True):
+            raw = item.model_copy(update={"source": plan.raw_source(item.source)})
+            try:
+                with local_source(root, raw.source, files, allow_outside) as local_root:
+                    outcome = read_source(local_root, raw, plan.pool, plan.seed, limit_s, attempts, decoder)
+            except MediaError as error:  # of a member of an archive
+                outcome = rejection(item, error)
+            if isinstance(outcome, Rejected):
+                if outcome.reason == "missing":
+                    check_present(root, item.source)
+                rejected.append(replace(outcome, source=item.source))
+            else:
+                yield from (replace(sample, source=item.source) for sample in outcome)
+
+    return write_frame_part(frames_dir, part, samples(), rejected, plan)
+
+
+def check_present(root: AnyPath, source: str) -> None:
+    """Raise StorageError if nothing can be read below the root, so that no source in it counts as missing."""
+    trouble = root_trouble(root)
+    if trouble is not None:
+        raise StorageError(
+            errno.ENOENT,
+            f"{root}: {trouble}, while reading {source}; check the mount or the network, then run the same command "
+            "again. Finished parts are kept",
+        )
 
 
 def read_source(

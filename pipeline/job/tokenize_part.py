@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ import pyarrow as pa
 from bevt_core.dataset.commits import FRAMES_ZARR
 from bevt_core.dataset.frame_rows import check_index
 from bevt_core.dataset.frame_store import local_part
-from bevt_core.dataset.jpeg_array import read_all_jpegs
+from bevt_core.dataset.jpeg_array import JpegStore
 from bevt_core.dataset.token_set import PartView, write_token_part
 from bevt_core.storage.objects import AnyPath
 from bevt_core.tokenizers.base import Tokenizer, encode_batches
@@ -33,6 +34,7 @@ from schemas.tokens import TokenPartCommit, TokenPlan
 from schemas.views import View, ViewSpec
 
 CHUNK_FRAMES = 8  # frames that a thread prepares at a time, under all views: 20 views at 112 px need 6 MB
+READ_FRAMES = 32 * CHUNK_FRAMES  # read at a time: some 5 MB
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,18 +42,18 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class FramePart:
-    """One committed part of a frame store, in memory: its index and its JPEG frames."""
+    """One committed part of a frame store: its index, and its JPEG frames, which are read when they are needed."""
 
     index: pa.Table
-    jpegs: list[np.ndarray]
+    jpegs: JpegStore | Sequence[np.ndarray]
 
 
-def read_frame_part(frames_dir: AnyPath, commit: FramePartCommit) -> FramePart:
-    """Read a whole part, also of an unfinished frame store. `commit` must have been checked."""
+@contextmanager
+def open_frame_part(frames_dir: AnyPath, commit: FramePartCommit) -> Iterator[FramePart]:
+    """Open a part, also of an unfinished frame store. `commit` must have been checked."""
     with local_part(frames_dir, commit) as folder:
-        jpegs = read_all_jpegs(folder / FRAMES_ZARR)
         path = folder / "index.parquet"
-        return FramePart(check_index(read_table(path), path), jpegs)
+        yield FramePart(check_index(read_table(path), path), JpegStore(folder / FRAMES_ZARR))
 
 
 def draw_views(spec: ViewSpec, index: pa.Table) -> list[list[View]]:
@@ -80,9 +82,9 @@ class PartTokenizer:
     ) -> tuple[TokenPartCommit, TokenizeTimes]:
         """Tokenize a committed frame part, write the token part, and return its commit and times."""
         started = time.monotonic()
-        part = read_frame_part(frames_dir, frames)
-        drawn = draw_views(plan.views, part.index)
-        tokens_VFhw, first, busy_s = self.tokens(part, drawn)
+        with open_frame_part(frames_dir, frames) as part:
+            drawn = draw_views(plan.views, part.index)
+            tokens_VFhw, first, busy_s = self.tokens(part, drawn)
         ended = time.monotonic()
         times = TokenizeTimes(self._name, started, ended if first is None else first, ended, busy_s)
         starts = np.cumsum([0, *part.index["num_frames"].to_pylist()])
@@ -120,10 +122,15 @@ class PartTokenizer:
         sample_of = np.repeat(np.arange(part.index.num_rows), part.index["num_frames"].to_numpy())
         sizes = list(zip(part.index["height"].to_pylist(), part.index["width"].to_pylist(), strict=True))
         for first in range(0, num_frames, CHUNK_FRAMES):
+            if first % READ_FRAMES == 0:
+                read = part.jpegs[first : first + READ_FRAMES]
             chunk = np.arange(first, min(first + CHUNK_FRAMES, num_frames))
+            jpegs = read[first % READ_FRAMES :][: len(chunk)]
 
-            def prepare(chunk: np.ndarray = chunk) -> tuple[np.ndarray, np.ndarray]:
-                frames = [decode_jpeg(part.jpegs[i], sizes[sample_of[i]]) for i in chunk]
+            def prepare(
+                chunk: np.ndarray = chunk, jpegs: Sequence[np.ndarray] = jpegs
+            ) -> tuple[np.ndarray, np.ndarray]:
+                frames = [decode_jpeg(jpeg, sizes[at]) for jpeg, at in zip(jpegs, sample_of[chunk], strict=True)]
                 positions = (np.arange(len(drawn))[:, None] * num_frames + chunk).reshape(-1)
                 prepared = [
                     halve(apply_view(frame_HWC, views[sample_of[i]], backend), input_px)

@@ -17,7 +17,7 @@ import zarr
 from packaging.requirements import Requirement
 
 from bevt_core.dataset.frame_store import FrameStore, read_frame_commit
-from bevt_core.dataset.jpeg_array import MAX_FRAME_BYTES, JpegStore, opened, read_all_jpegs, write_jpegs
+from bevt_core.dataset.jpeg_array import MAX_FRAME_BYTES, JpegStore, opened, write_jpegs
 from bevt_core.dataset.jpeg_layout import METADATA_BYTES
 from bevt_core.dataset.token_set import TokenSet
 from bevt_core.tokenizers import load_tokenizer
@@ -41,7 +41,7 @@ def read_part(dataset: Path) -> object:
     store = FrameStore(dataset / "frames")
     commit = read_frame_commit(store.path, 0, store.manifest.plan_digest)
     assert commit is None  # as files are missing; a reader that has not looked goes on
-    return read_all_jpegs(dataset / "frames" / "part-00000" / "frames.zarr")
+    return JpegStore(dataset / "frames" / "part-00000" / "frames.zarr")[:]
 
 
 def report(dataset: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_shard_whose_chunks_overlap_is_refused(tmp_path: Path, second: int) ->
 def test_a_null_of_an_older_zarr_is_no_difference(tmp_path: Path) -> None:
     write_jpegs(tmp_path / "frames.zarr", [b"abc"])
     edit_metadata(tmp_path / "frames.zarr" / "zarr.json", ("consolidated_metadata",), None)
-    assert [frame.tobytes() for frame in read_all_jpegs(tmp_path / "frames.zarr")] == [b"abc"]
+    assert [frame.tobytes() for frame in JpegStore(tmp_path / "frames.zarr")[:]] == [b"abc"]
 
 
 def test_verify_names_a_store_of_another_layout_whose_commit_fits(dataset: Path) -> None:
@@ -295,7 +295,7 @@ DECODERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_frame_of_another_size_than_its_sample_is_not_decoded(dataset: Path, decoder: str) -> None:
     path = dataset / "frames" / "part-00000" / "frames.zarr"
-    frames = [claim_size(frame.tobytes(), 7000, 7000) for frame in read_all_jpegs(path)]
+    frames = [claim_size(frame.tobytes(), 7000, 7000) for frame in JpegStore(path)[:]]
     shutil.rmtree(path)
     write_jpegs(path, frames)
     recommit(path.parent)

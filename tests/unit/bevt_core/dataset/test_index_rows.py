@@ -18,7 +18,7 @@ from bevt_core.dataset.source_list import read_plan
 from bevt_core.storage.files import read_record, write_record
 from pipeline.check.verify import verify
 from pipeline.job.commits import frame_commits
-from pipeline.job.tokenize_part import read_frame_part
+from pipeline.job.tokenize_part import open_frame_part
 from schemas.errors import UserError
 from schemas.frames import FrameStoreManifest
 from tests.support.builders import make_token_set
@@ -54,7 +54,8 @@ EDITS: dict[str, tuple[dict[str, Any], str]] = {
 def read_to_tokenize(dataset: Path) -> object:
     commit = read_frame_commit(dataset / "frames", 1, FrameStore(dataset / "frames").manifest.plan_digest)
     assert commit is not None
-    return read_frame_part(dataset / "frames", commit)
+    with open_frame_part(dataset / "frames", commit) as part:
+        return part.index
 
 
 def read_to_verify(dataset: Path) -> object:

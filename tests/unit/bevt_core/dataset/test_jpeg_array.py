@@ -1,6 +1,8 @@
 """Ranges of the JPEG array: the same bytes as zarr reads, and an error for damage, even if zarr would miss it."""
 
 import shutil
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,11 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bevt_core.dataset import jpeg_layout
-from bevt_core.dataset.jpeg_array import JpegStore, open_jpegs, read_all_jpegs, write_jpegs
+from bevt_core.dataset import jpeg_array, jpeg_layout
+from bevt_core.dataset.jpeg_array import JpegStore, open_jpegs, write_jpegs
 from bevt_core.rng import rng_for
 from schemas.errors import UserError
+from tests.support.tiny_jobs import digests
 
 CHUNK, SHARD = 64, 256  # small enough for frames to cross both
 
@@ -54,12 +57,42 @@ def test_a_range_is_what_zarr_reads(first: int, count: int, jpegs: list[bytes], 
 
 
 def test_all_frames_at_once(jpegs: list[bytes], tmp_path: Path) -> None:
-    assert [frame.tobytes() for frame in read_all_jpegs(tmp_path / "frames.zarr")] == jpegs
+    assert [frame.tobytes() for frame in JpegStore(tmp_path / "frames.zarr")[:]] == jpegs
 
 
 def test_a_part_without_frames(tmp_path: Path) -> None:
     write_jpegs(tmp_path / "frames.zarr", [])
     assert JpegStore(tmp_path / "frames.zarr").read(0, 0) == []
+
+
+def test_files_that_waited_on_disk_are_stored_as_if_zarr_wrote_them_at_once(
+    jpegs: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jpeg_array, "WAITING_BYTES", 100)
+    assert write_jpegs(tmp_path / "waited.zarr", iter(jpegs)) == len(jpegs)
+    path = tmp_path / "at-once.zarr"
+    shutil.copytree(tmp_path / "waited.zarr", path)
+    shutil.rmtree(path / "jpeg" / "c")
+    zarr.open_group(path, mode="r+", zarr_format=3)["jpeg"][:] = np.frombuffer(b"".join(jpegs), np.uint8)
+    waited, at_once = (digests(tmp_path / name) for name in ("waited.zarr", path.name))
+    assert len(list((path / "jpeg" / "c").iterdir())) > 3
+    assert waited == at_once == digests(tmp_path / "frames.zarr")
+
+
+def test_frames_of_a_large_part_are_never_in_memory_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((jpeg_array, "WAITING_BYTES"), (jpeg_layout, "SHARD_BYTES")):
+        monkeypatch.setattr(module, name, 1 << 20)
+
+    def jpegs() -> Iterator[bytes]:
+        for number in range(32):
+            yield bytes([number % 255 + 1]) * (1 << 19)
+
+    write_jpegs(tmp_path / "small.zarr", [b"imports"])
+    tracemalloc.start()
+    write_jpegs(tmp_path / "frames.zarr", jpegs())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20 < (16 << 20) == JpegStore(tmp_path / "frames.zarr").layout.num_bytes
 
 
 @pytest.mark.parametrize("at", [0, CHUNK, -8])

@@ -3,14 +3,16 @@
 import errno
 import os
 import resource
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bevt_core.dataset.frame_store import Rejected
+from bevt_core.dataset.frame_store import FrameSample, Rejected
 from bevt_core.dataset.source_list import sources_digest
 from bevt_core.media.video.video_file import open_video
 from bevt_core.untrusted.isolation import IsolatedFunction
@@ -64,6 +66,25 @@ def test_hangs_and_crashes_are_rejected_and_the_part_goes_on(tmp_path: Path, evi
         ("noise.mp4", "open", "not-media", 1),
     ]
     assert "SIGSEGV" in rejected[1]["message"] and "1 s" in rejected[0]["message"]
+
+
+class Jpegs(list[bytes]):
+    """A list that can be watched."""
+
+
+def test_the_frames_of_one_source_at_a_time_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[weakref.ref[Jpegs]] = []
+
+    def decoded(root: Path, item: SourceItem, *_: Any) -> list[FrameSample]:
+        assert sum(jpegs() is not None for jpegs in watched) <= 1  # those of the source before
+        jpegs = Jpegs([b"x", b"y"])
+        watched.append(weakref.ref(jpegs))
+        return [FrameSample(item.source, 0, jpegs, [0, 2], [0.0, 0.1], 32, 32, "pyav", "0", [])]
+
+    monkeypatch.setattr(frames_job, "read_source", decoded)
+    items = [item(f"{number}.mp4") for number in range(4)]
+    commit = make_frame_part(tmp_path / "frames", tmp_path, 0, items, one_part(items), 1.0, 1)
+    assert (commit.num_sources, commit.num_samples, commit.num_frames, len(watched)) == (4, 4, 8, 4)
 
 
 def test_a_long_video_is_thinned_or_cut(tmp_path: Path) -> None:
