@@ -36,7 +36,7 @@ def write_jpegs(path: Path, jpegs: Iterable[bytes]) -> int:
     import zarr  # not needed by readers
     from zarr.codecs import Crc32cCodec
 
-    with tempfile.SpooledTemporaryFile(WAITING_BYTES, dir=path.parent) as waiting:
+    with tempfile.SpooledTemporaryFile(WAITING_BYTES, dir=str(path.parent)) as waiting:
         offsets = np.cumsum([0, *map(waiting.write, jpegs)], dtype=np.int64)
         layout = Layout.of(int(offsets[-1]), len(offsets))
         group = zarr.create_group(path, zarr_format=3)

@@ -27,7 +27,7 @@ B = TypeVar("B")
 MAX_RECORD_BYTES = 4 << 20  # of a record; the class names of ImageNet-21k take 1 MB
 
 
-def write_atomic(path: AnyPath, data: bytes) -> None:
+def write_atomic(path: AnyPath, data: bytes | memoryview) -> None:
     """Write `data` to `path` atomically: readers, also after a crash, see the old file or the new one, never a mix."""
     storage_of(path).write_atomic(data)
 

@@ -102,7 +102,7 @@ class Storage(Protocol):
 
     # ---- writing
 
-    def write_atomic(self, data: bytes) -> None:
+    def write_atomic(self, data: bytes | memoryview) -> None:
         """Write the file atomically: readers, also after a crash, see the old content or the new."""
 
     def create(self, data: bytes) -> bool:

@@ -129,7 +129,7 @@ class LocalStorage:
 
     # ---- writing --------------------------------------------------------------------------------
 
-    def write_atomic(self, data: bytes) -> None:
+    def write_atomic(self, data: bytes | memoryview) -> None:
         with staged_file(self.path) as file:
             file.write(data)
 

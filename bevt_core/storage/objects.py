@@ -194,7 +194,7 @@ class ObjectPath:
 
     # ---- writing --------------------------------------------------------------------------------
 
-    def write_bytes(self, data: bytes) -> None:
+    def write_bytes(self, data: bytes | memoryview) -> None:
         """Put the object atomically: a reader sees the old one or the new one."""
         self._put(lambda store: store.put(self._key, data, use_multipart=False))
 

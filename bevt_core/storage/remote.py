@@ -131,7 +131,7 @@ class ObjectStorage:
 
     # ---- writing --------------------------------------------------------------------------------
 
-    def write_atomic(self, data: bytes) -> None:
+    def write_atomic(self, data: bytes | memoryview) -> None:
         self.path.write_bytes(data)
 
     def create(self, data: bytes) -> bool:
