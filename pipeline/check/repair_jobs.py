@@ -74,6 +74,7 @@ def read_jobs(
             "seed": plan.seed,
             "sources_per_part": plan.sources_per_part,
             "min_parts": 1,
+            "max_parts": plan.num_parts,
             "prefix": plan.prefix,
             "weight": plan.weight,
             "decoder": _decoder_of(out / "frames", plan),

@@ -278,5 +278,5 @@ def tokenize_recipe(
     given = {"root": root, "out": out, "split": split, "tokenizer": tokenizer, "dataset": dataset}
     overrides = [*(set_ or []), *overrides_of(given)]
     if any(override.startswith("sources_per_part=") for override in overrides):
-        overrides.insert(0, "min_parts=1")
+        overrides = ["min_parts=1", "max_parts=1000000", *overrides]  # the size that was given is used
     return load_recipe_of(TokenizeRecipe, recipe or dataset, PIPELINE_RECIPES, overrides)

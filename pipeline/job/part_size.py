@@ -18,9 +18,9 @@ COARSEST_PATCH = 4  # px, Swin-B's patch; every shipped encoder can predict toke
 T = TypeVar("T")
 
 
-def sources_per_part(num_sources: int, most: int, min_parts: int) -> int:
-    """The number of sources per part: at most `most`, fewer if there would be fewer than `min_parts` parts."""
-    return max(1, min(most, num_sources // min_parts))
+def sources_per_part(num_sources: int, most: int, min_parts: int, max_parts: int) -> int:
+    """The number of sources per part: `most`, fewer for less than `min_parts` parts, more for more than `max_parts`."""
+    return max(1, min(most, num_sources // min_parts), -(-num_sources // max_parts))
 
 
 def entries_of_part(listed: Sequence[T], plan: Plan, part: int) -> Sequence[T]:

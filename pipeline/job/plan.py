@@ -154,7 +154,9 @@ def plan_of(recipe: TokenizeRecipe, listing: SourceListing) -> Plan:
         classes=listing.classes,
         pool=recipe.pool,
         seed=recipe.seed,
-        sources_per_part=sources_per_part(len(listing.items), recipe.sources_per_part, recipe.min_parts),
+        sources_per_part=sources_per_part(
+            len(listing.items), recipe.sources_per_part, recipe.min_parts, recipe.max_parts
+        ),
         num_sources=len(listing.items),
         sources_digest=sources_digest(listing.items),
         prefix=recipe.prefix,

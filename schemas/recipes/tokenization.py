@@ -33,8 +33,9 @@ class TokenizeRecipe(Record):
     pool: PoolSpec
     views: ViewSpec
     seed: Seed  # of the order of sources and the phase of pools
-    sources_per_part: Batch  # at most
+    sources_per_part: Batch  # at most, unless there would be more than `max_parts`
     min_parts: Batch = 8  # if there are enough sources; the parts of a small set have fewer sources
+    max_parts: Batch = 20_000  # the parts of a huge set have more sources; each part costs files and the driver's time
     batch_frames: Batch  # frames per tokenizer call, rounded up to whole passes; does not change tokens
     decoder: VideoDecoder = "pyav"  # tried first; PyAV reads the files that another cannot, and gives the same frames
     decode_timeout_s: Seconds  # per source; slower ones are rejected
