@@ -32,3 +32,15 @@ class Record(BaseModel):
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def differing_fields(old: Record, new: Record, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Both values of every field in which two records of one type differ, by dotted name."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in type(old).model_fields:
+        before, after = getattr(old, key), getattr(new, key)
+        if isinstance(before, Record) and isinstance(after, Record):
+            found |= differing_fields(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found[prefix + key] = (before, after)
+    return found

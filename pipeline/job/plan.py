@@ -23,7 +23,7 @@ from pipeline.job.decode_part import check_root
 from pipeline.job.part_size import check_grid, items_of_part, sources_per_part, with_stored_part_size
 from pipeline.sources import SourceListing, check_found, list_sources, with_prefix
 from pipeline.sources.archives.packed_file import write_packed
-from schemas.base import Record
+from schemas.base import Record, differing_fields
 from schemas.errors import UserError
 from schemas.frames import LEFT_OUT, FrameStoreManifest, LeftOut, Plan, SourceItem
 from schemas.recipes import TokenizeRecipe
@@ -183,7 +183,7 @@ def write_or_check_plan(frames_dir: AnyPath, plan: Plan, items: Sequence[SourceI
     stored = read_plan(frames_dir)
     if stored is not None and stored.digest() != plan.digest():
         if not overwrite:
-            is_grown = _different(stored, plan).keys() <= {
+            is_grown = differing_fields(stored, plan).keys() <= {
                 "num_sources",
                 "sources_digest",
                 "sources_per_part",
@@ -277,24 +277,13 @@ def record_tokenizer_folder(tokens_dir: AnyPath, folder: Path) -> None:
 
 def _refusal(path: AnyPath, stored: Record, planned: Record, fix: str) -> str:
     differences = [
-        f"{key} {_short(old)} there, {_short(new)} here" for key, (old, new) in _different(stored, planned).items()
+        f"{key} {_short(old)} there, {_short(new)} here"
+        for key, (old, new) in differing_fields(stored, planned).items()
     ]
     return (
         f"{path.parent} contains another job's output: {'; '.join(differences)}. "
         f"{fix[0].upper()}{fix[1:]}, or give `overwrite` to delete that output"
     )
-
-
-def _different(old: Record, new: Record, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Both values of every field in which two records of one type differ, by dotted name."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in type(old).model_fields:
-        before, after = getattr(old, key), getattr(new, key)
-        if isinstance(before, Record) and isinstance(after, Record):
-            found |= _different(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found[prefix + key] = (before, after)
-    return found
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,7 @@ from bevt_core.console.terminal import note
 from bevt_core.storage.files import remove, write_atomic
 from bevt_core.storage.staging import staged_file
 from bevt_core.untrusted.parquet_file import read_table
-from schemas.base import Record
+from schemas.base import Record, differing_fields
 from schemas.errors import StorageError
 from schemas.text.plain import short
 
@@ -25,11 +25,9 @@ CAUSES = {  # of a difference between two records, by field
 
 def changes(then: Record, now: Record) -> str:
     """Describe the fields that differ between two records of the same type, with both values."""
-    pairs = {key: (getattr(then, key), getattr(now, key)) for key in type(then).model_fields}
     return "; ".join(
         f"{CAUSES.get(key, key)}: {short(old)} stored, {short(new)} now"
-        for key, (old, new) in pairs.items()
-        if old != new
+        for key, (old, new) in differing_fields(then, now).items()
     )
 
 
