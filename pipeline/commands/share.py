@@ -43,7 +43,7 @@ def pull(
 ) -> None:
     """Download a dataset from the Hugging Face Hub, and check every digest.
 
-    Run the same command again to continue: finished parts are kept.
+    Run the same command again to continue: parts whose files have the right sizes are kept (`bevt verify` reads them).
 
     \b
     Examples:
