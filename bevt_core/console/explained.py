@@ -8,6 +8,7 @@ EXPLAINED: dict[str, str] = {
     "p5": "5% are shorter",
     "p95": "5% are longer",
     "unlabelled": "sources without a label",
+    "decode_cpu_hours": "measured on some of the files, too long on a busy machine",
     "tokenizer_cpu_hours": "without a GPU, of one core, for DALL-E's encoder; packaged tokenizers are much faster",
     "assumed_cpu_tflops": "TFLOP/s of a core",
     "tokenizer_gpu_hours": "on a GPU instead, for DALL-E's encoder",

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bevt_core.console.explained import EXPLAINED
+from bevt_core.console.readable import labels, percent, shown
 from bevt_core.dataset.commits import part_name, stored_bytes
 from bevt_core.dataset.frame_store import FrameStore
 from bevt_core.dataset.token_set import TokenSet
@@ -100,7 +102,7 @@ def _token_pages(dataset_dir: AnyPath) -> dict[str, str]:
 
 def _job(page: Page, summary: Mapping[str, Any], timeline: Sequence[tuple[float, int]]) -> None:
     page.heading("The job")
-    page.table(["", ""], [(key.replace("_", " "), _cell_text(value)) for key, value in summary.items()])
+    page.table(["", ""], _facts(summary))
     page.heading("Throughput")
     made, before = len(timeline), summary["parts_done_before"]
     page.text(f"This run made {made} of {summary['parts']} parts; {before} were finished before.")
@@ -190,27 +192,27 @@ def _codebook(page: Page, token_set: TokenSet) -> None:
     totals = counts.sum(axis=1)
     page.text(
         f"Counted in the tokens of {len(parts)} of {token_set.manifest.num_parts} parts. Perplexity: the number of "
-        "equally frequent ids with the same entropy."
+        "equally frequent codes with the same entropy."
     )
     if not totals.any():
         return
     rows = [
         (
             view,
-            int(ids_V.sum()),
-            int((ids_V > 0).sum()),
-            float((ids_V > 0).mean()),
+            f"{ids_V.sum():,}",
+            f"{(ids_V > 0).sum():,}",
+            percent((ids_V > 0).mean()),
             float(perplexity(torch.tensor(ids_V))),
         )
         for view, ids_V in enumerate(counts)
     ]
-    page.table(["view", "tokens", "ids in use", "share of the codebook", "perplexity"], rows)
+    page.table(["view", "tokens", "codes in use", "share of the codebook", "perplexity"], rows)
     ranks = np.arange(1, counts.shape[1] + 1)
     shares = np.sort(counts, axis=1)[:, ::-1] / totals[:, None]
     drawn = {f"view {view}": (ranks, share) for view, share in enumerate(shares)}
     page.chart(
-        curves_png(drawn, "rank of an id by use", "share of the tokens", log="xy"),
-        "codebook use by view: the share of tokens with the most frequent id, the second most frequent, ...",
+        curves_png(drawn, "rank of a code by use", "share of the tokens", log="xy"),
+        "codebook use by view: the share of tokens with the most frequent code, the second most frequent, ...",
     )
 
 
@@ -251,9 +253,17 @@ def count_tokens(token_set: TokenSet, parts: Sequence[int]) -> np.ndarray:
     return counts
 
 
-def _cell_text(value: Any) -> str:
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the known values with the names, units and explanations that the terminal shows."""
+    known = {key: value for key, value in summary.items() if value is not None}
+    named = labels(known)
+    words = {key: f" ({EXPLAINED[key]})" for key in known if key in EXPLAINED}
+    return [(named[key].replace("_", " "), _cell_text(key, value) + words.get(key, "")) for key, value in known.items()]
+
+
+def _cell_text(key: str, value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {count}" for key, count in value.items()) or "none"
+        return ", ".join(f"{name}: {count:,}" for name, count in value.items()) or "none"
     if isinstance(value, list):
         return "; ".join(map(str, value)) or "none"
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return shown(key, value)
