@@ -45,6 +45,14 @@ def finetune_workload(recipe: FinetuneRecipe, videos: Videos) -> Workload[Finetu
 
 def _describe(videos: Videos, plan: Plan[FinetuneRecipe], device: str) -> list[str]:
     recipe, order, sampling, optim = plan.recipe, plan.orders[TERM], plan.recipe.sampling, plan.recipe.optim
+    factors = [
+        f"; times {factor:g} {where}"
+        for factor, where in (
+            (optim.layer_decay, "per layer below the head"),
+            (optim.backbone_lr_share, "in the backbone"),
+        )
+        if factor != 1
+    ]
     return [
         processes_line(plan, device),
         f"  {count(videos.train, 'video')} of {count(videos.classes, 'class')} to train on, "
@@ -55,8 +63,7 @@ def _describe(videos: Videos, plan: Plan[FinetuneRecipe], device: str) -> list[s
         f"{count(plan.micro_batches, 'micro-batch')} of at most {plan.micro_batch(TERM)}; "
         f"{count(plan.samples_seen(TERM), 'clip')} seen",
         f"  clips of {count(sampling.frames, 'frame')} ({sampling.spacing}) at {recipe.augment.crop_px} px",
-        f"{learning_rate_line(plan)}; times {optim.layer_decay:g} per layer below the head, times "
-        f"{optim.backbone_lr_share:g} in the backbone",
+        learning_rate_line(plan) + "".join(factors),
     ]
 
 

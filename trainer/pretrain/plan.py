@@ -38,11 +38,12 @@ def _describe(plan: Plan[PretrainRecipe], device: str) -> list[str]:
     ]
     for name, order in plan.orders.items():
         low, high = order.global_batch // plan.world_size, math.ceil(order.global_batch / plan.world_size)
+        epochs = count(float(f"{order.epochs_in(plan.steps):.4g}"), "epoch")
         per_process = f"{low}" if low == high else f"{low} or {high}"
         lines.append(
             f"  {name}: {count(order.num_samples, 'sample')}, {order.dropped_per_epoch} left out per epoch; batch "
             f"{order.global_batch} = {plan.world_size} x {per_process} in {count(plan.micro_batches, 'micro-batch')}; "
-            f"{plan.samples_seen(name)} {UNITS[name]} in {order.epochs_in(plan.steps):.4g} epochs"
+            f"{plan.samples_seen(name):,} {UNITS[name]} in {epochs}"
         )
         if further := plan.recipe.streams[name].more_targets:  # type: ignore[index]
             sizes = plan.recipe.model.more_heads

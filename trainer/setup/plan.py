@@ -149,7 +149,10 @@ def check_batches(orders: Mapping[str, StreamOrder], micro_batches: int, world_s
 def describe(plan: Plan[R], tflops: float, device: str) -> str:
     """Return the plan as text, for the user to check before the run starts."""
     cost = plan.cost()
-    costs = [] if cost is None else cost_lines(cost, plan.steps, plan.world_size, tflops, plan.reason)
+    time = (
+        f"; {hours(cost.hours(plan.steps, plan.world_size, tflops))} at {tflops:g} TFLOP/s per process" if cost else ""
+    )
+    costs = [] if cost is None else cost_lines(cost, plan.steps, "" if device == "cpu" else time, plan.reason)
     return "\n".join([one_line(plan.recipe.title), *plan.workload.describe(plan, device), *costs])
 
 
@@ -183,14 +186,13 @@ def learning_rate_line(plan: Plan[R]) -> str:
     )
 
 
-def cost_lines(cost: StepCost, steps: int, processes: int, tflops: float, reason: str | None) -> list[str]:
-    """Return lines about the cost of `steps` steps and the reason for their micro-batches."""
+def cost_lines(cost: StepCost, steps: int, time: str, reason: str | None) -> list[str]:
+    """Return lines about the cost of `steps` steps, their time and the reason for their micro-batches."""
     repeated = cost.flops - cost.model_flops
     again = f" ({repeated / 1e12:.4g} of them repeated for activation checkpointing)" if repeated else ""
     return [
         "  calculated, not measured:",
-        f"    {cost.flops / 1e12:.4g} TFLOP per step{again}, {steps * cost.flops:.3g} FLOP in total; "
-        f"{hours(cost.hours(steps, processes, tflops))} at {tflops:g} TFLOP/s per process",
+        f"    {cost.flops / 1e12:.4g} TFLOP per step{again}, {steps * cost.flops:.3g} FLOP in total{time}",
         f"    memory per process: {cost.state_bytes / 1e9:.3g} GB of weights, gradients and optimizer; "
         f"activations about {cost.activation_bytes / 1e9:.2g} GB (estimate)",
         *([] if reason is None else [f"    {reason}"]),
