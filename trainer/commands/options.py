@@ -55,7 +55,10 @@ EncoderPath = Annotated[
     ),
 ]
 ClassifierPath = Annotated[
-    str, typer.Argument(callback=pin_model, help="Fine-tuning run, its weights, or hf://ORG/NAME@REVISION.")
+    str,
+    typer.Argument(
+        callback=pin_model, help="Fine-tuning run, its weights, a folder of bevt export, or hf://ORG/NAME@REVISION."
+    ),
 ]
 Dataset = Annotated[
     str | None, typer.Option(help="Layout of the files: k400, ssv2, diving48, folder or list (default: folder).")

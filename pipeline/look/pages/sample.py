@@ -174,8 +174,9 @@ class SamplePages:
         first = Query("&".join(f"{name}={value}" for name, value in {**place._asdict(), "set": 0, "view": 0}.items()))
         page.mark(live_form("masks", fields, self.masks(first)))
         page.text(
-            f"The masks of pretraining over the {rows} x {columns} tokens of a frame. The smallest block, in "
-            "tokens, counts for tube and block.",
+            f"The masks of pretraining over the {rows} x {columns} tokens of a frame. Hidden is the share of the "
+            "frames that a tube covers, and for the other masks of the whole clip. The smallest block, in tokens, "
+            "counts for tube and block.",
             "quiet",
         )
 

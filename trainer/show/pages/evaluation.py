@@ -39,8 +39,9 @@ class EvaluationPages:
     def overview(self, query: Query) -> Page:
         result, confusion_VV = self.data.result, self.data.confusion_VV
         page = Page(f"Evaluation {self.data.path.name}")
+        top5 = f" and {result['top5']:.1%} top-5" if len(self.data.classes) > 5 else ""  # else 100 % by definition
         page.text(
-            f"{result['top1']:.1%} top-1 and {result['top5']:.1%} top-5 of {result['num_videos']:,} clips of "
+            f"{result['top1']:.1%} top-1{top5} of {result['num_videos']:,} clips of "
             f"{len(self.data.classes):,} classes; mean over classes {result['mean_class']:.1%}.",
             "lead",
         )

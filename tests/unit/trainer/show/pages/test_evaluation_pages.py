@@ -53,7 +53,7 @@ def opened(folder: Path, clips: Path | None = None) -> Site:
 def test_the_matrix_leads_to_the_clips_of_a_cell(folder: Path) -> None:
     site = opened(folder)
     shown = page(site)
-    assert "60.0% top-1" in shown.text and "1 unreadable" in shown.text
+    assert "60.0% top-1 of 5 clips" in shown.text and "1 unreadable" in shown.text
     cells = {"clips?true=0&predicted=0", "clips?true=0&predicted=1", "clips?true=1&predicted=1"}
     assert cells <= set(shown.links) and "clips?true=1&predicted=0" not in shown.links
     cell = page(site, "clips", "true=0&predicted=1")
