@@ -21,7 +21,7 @@ from bevt_core.media.errors import MediaError
 from bevt_core.media.frame_folders import check_frames
 from bevt_core.media.stills import opened_picture
 from bevt_core.media.video.decoders import check_decoder
-from bevt_core.media.video.header import MediaHeader, read_video_header
+from bevt_core.media.video.header import MediaHeader, pixel_warnings, read_video_header
 from bevt_core.rng import rng_for
 from bevt_core.storage.contained import readable_source
 from bevt_core.storage.files import size_of, sizes_in, write_atomic
@@ -106,7 +106,7 @@ def scan(
         "unreadable": dict(sorted(reasons.items())),
         "usable": len(usable),
         "ignored": listing.ignored,
-        "warnings": listing.warnings,
+        "warnings": [*listing.warnings, *pixel_warnings(headers)],
         "bytes": sum(max(0, result.num_bytes) for result in seen),
         "codecs": _counts(f"{g.container}/{g.codec}" for g in headers),
         "sizes": _counts(f"{g.width}x{g.height}" for g in headers),

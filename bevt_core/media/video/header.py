@@ -1,11 +1,16 @@
 """Facts from the header of a video file, for a quick check of many files."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
 
 from bevt_core.media.video.video_file import decodable, open_video, video_stream
 from bevt_core.storage.objects import AnyPath
+
+ROUNDING = 0.02  # in the aspect of a pixel, from sizes that were rounded to even numbers
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class MediaHeader:
     height: int  # px
     seconds: float | None  # None if not in the header, and for pictures
     frames: int | None  # of a video: the header's count, or duration times rate
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel divided by its height; not applied when decoding
 
 
 def read_video_header(path: AnyPath) -> MediaHeader:
@@ -33,5 +39,23 @@ def read_video_header(path: AnyPath) -> MediaHeader:
         rate = stream.average_rate or stream.guessed_rate
         frames = stream.frames or (round(seconds * float(rate)) if seconds and rate else None)
         return MediaHeader(
-            container.format.name.split(",")[0], context.name, context.width, context.height, seconds, frames
+            container.format.name.split(",")[0],
+            context.name,
+            context.width,
+            context.height,
+            seconds,
+            frames,
+            stream.sample_aspect_ratio or Fraction(1),
         )
+
+
+def pixel_warnings(headers: Sequence[MediaHeader]) -> list[str]:
+    """Return a warning if some videos have pixels that are not square, else nothing."""
+    aspects = Counter(header.pixel_aspect for header in headers if abs(header.pixel_aspect - 1) > ROUNDING)
+    if not aspects:
+        return []
+    ((common, _),) = aspects.most_common(1)
+    return [
+        f"{aspects.total():,} of {len(headers):,} have pixels that are not square (mostly {common}); frames are "
+        "stored as coded, not stretched to their display size"
+    ]

@@ -138,7 +138,8 @@ class DatasetPages:
                 place = self.data.place_of(number)._asdict()
                 caption = samples["sample_id"][number].as_py()
                 if self.data.store.manifest.classes:
-                    caption = f"{self.data.class_name(samples['label'][number].as_py())}: {caption}"
+                    name = self.data.class_name(samples["label"][number].as_py())
+                    caption = caption if caption.startswith(f"{name}/") else f"{name}: {caption}"
                 page.mark(tile(address("thumb", **place), address("sample", **place), caption))
 
     def _token_sets(self, page: Page) -> None:

@@ -15,8 +15,9 @@ from tests.support.tiny_jobs import tiny_recipe
 
 def test_scan(tmp_path: Path, json_keys: CheckKeys) -> None:
     root = tmp_path / "root"
-    for i in range(3):
-        write_video(root / "a" / f"{i}.mp4", moving_frames(25 * (i + 1), 96, 128, seed=i))
+    for i, aspect in enumerate(("1:1", "4:3", "639:640")):
+        path = root / "a" / f"{i}.mp4"
+        write_video(path, moving_frames(25 * (i + 1), 96, 128, seed=i), options={"aspect": aspect})
     write_video(root / "b" / "0.webm", moving_frames(25), codec="libvpx-vp9")
     (root / "b" / "empty.mp4").write_bytes(b"")
     (root / "b" / "text.mp4").write_text("not found")
@@ -29,6 +30,8 @@ def test_scan(tmp_path: Path, json_keys: CheckKeys) -> None:
     assert (report["sources"], report["usable"], report["missing"]) == (7, 4, 0)
     assert report["unreadable"] == {"empty-file": 1, "no-video-stream": 1, "not-media": 1}
     assert report["stubs"] >= 2
+    (warning,) = report["warnings"]
+    assert warning.startswith("1 of 4 have pixels that are not square (mostly 4/3)")
     assert report["codecs"] == {"mov/h264": 3, "matroska/vp9": 1}
     assert report["seconds"]["max"] == pytest.approx(3, abs=0.1)
     assert report["class_counts"]["empty"] == ["c"]
