@@ -228,7 +228,7 @@ def warn_of_unusual_frames(recipe: PretrainRecipe, sources: Mapping[str, Source]
         stored, pool = store.manifest, store.manifest.pool
         if name == "image" and stored.num_frames > stored.num_samples:
             warn(
-                f"{where}: a set of videos, {stored.num_frames} frames of {stored.num_samples} samples; each epoch "
+                f"{where}: a set of videos, {stored.num_frames:,} frames of {stored.num_samples:,} samples; each epoch "
                 "uses one frame of each sample as an image. To avoid this, give the image stream a set of images"
             )
         if stream.clip_frames > 1 and (found := thinned(store)):

@@ -151,7 +151,7 @@ class DatasetPages:
             except (UserError, OSError) as error:
                 rows.append((folder.name, str(error), "", "", "", ""))
         if rows:
-            page.table(["token set", "tokenizer", "ids", "grid", "dtype", "views"], rows)
+            page.table(["token set", "tokenizer", "codes", "grid", "computed in", "views"], rows)
         else:
             page.text("There is no finished token set.")
 
