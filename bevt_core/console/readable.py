@@ -80,6 +80,7 @@ UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
     (r"seconds|s", duration),
     (r"ms", lambda number: f"{number:.1f} ms"),
     (r"hours", hours),
+    (r"pid", str),
     (r"px", lambda number: f"{number:g} px"),
     (r"db", lambda number: f"{number:.2f} dB"),
     (r"top1|top5|mean_class|acc|accuracy|share|chance|mfu|hfu|top1_deviation|drop|calibration_error", percent),

@@ -177,12 +177,12 @@ def processes_line(plan: Plan[R], device: str) -> str:
 
 
 def learning_rate_line(plan: Plan[R]) -> str:
-    """Return a line about the learning rate: its warm-up and decay."""
+    """Return a line about the learning rate. The decay begins at the first step, below the warm-up's factor."""
     optim, warmup_steps = plan.recipe.optim, plan.schedule.warmup_steps
-    warmup = f"{optim.lr * optim.warmup_start:g} to {optim.lr:g} in {count(warmup_steps, 'step')}, then"
+    warmup = f"{count(warmup_steps, 'step')} of warm-up from {optim.lr * optim.warmup_start:g}"
     return (
-        f"  learning rate: {warmup if warmup_steps else f'{optim.lr:g} without warm-up,'} cosine decay to "
-        f"{optim.lr * optim.final_lr_share:g}"
+        f"  learning rate: cosine decay from {optim.lr:g} to {optim.lr * optim.final_lr_share:g}, with "
+        f"{warmup if warmup_steps else 'no warm-up'}"
     )
 
 

@@ -44,6 +44,7 @@ CASES = {
     "weights_sha256": ("0079127922f0" + "c" * 52, "0079127922f0"),
     "git_revision": ("325c9521a5ef" + "0" * 28 + "-dirty", "325c9521a5ef-dirty"),
     "grad_norm": (float("nan"), "nan"),
+    "pid": (14_018, "14018"),
     "video": ("a\n\x1b[31m.mp4", r"a\x0a\x1b[31m.mp4"),
 }
 
