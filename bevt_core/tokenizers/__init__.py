@@ -46,10 +46,12 @@ def find_tokenizer(path_or_name: str | Path) -> Path:
     tried = ", ".join(map(str, folders))
     name = Path(path_or_name).name
     if name in (DALLE, *CATALOGUE):
-        into = "" if name == str(path_or_name) else f" --out {path_or_name}"
+        command = f"bevt tokenizer fetch {name}"
+        if name != str(path_or_name):
+            command = f"bevt tokenizer fetch {name} --out {path_or_name}"
         raise UserError(
-            f"tokenizer {str(path_or_name)!r} not found; download it with `bevt tokenizer fetch {name}{into}`, or "
-            f"give its folder (tried {tried})"
+            f"tokenizer {str(path_or_name)!r} not found; download it with `{command}`, or give its folder "
+            f"(tried {tried})"
         )
     shipped = sorted(entry.name for entry in PRETRAINED.glob("*/"))
     known = [folder.name for folder in _named_tokenizers()]
