@@ -1,7 +1,7 @@
 """Memory to write and to tokenize parts of several sizes: `python -m benchmarks.part_memory [--sources 4 16 64]`.
 
 A source has the frames of an average video of HowTo100M: 1,460, in 6 samples. Pictures are tiny, padded to the size of
-real JPEG files, and ids are not computed, so only memory is like that of a real job. Each figure is the peak of one
+real JPEG files, and ids are random, so only memory is like that of a real job. Each figure is the peak of one
 process, above the memory of the imports.
 """
 
